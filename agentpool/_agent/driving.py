@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Iterable, Sequence
 from functools import partial
-from typing import TypeAlias
 
 import msgspec
 import trio
@@ -42,9 +41,6 @@ from agentpool._spawn import SpawnConfig
 from agentpool.abc import Driver, Fragment, MemoryQuery
 from agentpool.tools._registry import ToolRegistry
 
-Perform: TypeAlias = Callable[[Agent, Effect, Run], Awaitable[object] | None]
-"""Performs one effect. ``None``: there is nothing to await."""
-
 
 def _cleaned(messages: Sequence[AgentMessage], cleaner: Cleaner) -> tuple[AgentMessage, ...]:
     """Return *messages* without markers. Those of the owner are trusted and unchanged."""
@@ -56,7 +52,36 @@ def _cleaned(messages: Sequence[AgentMessage], cleaner: Cleaner) -> tuple[AgentM
     )
 
 
-def drive(agent: Agent, registry: ToolRegistry) -> Awaitable[None]:
+def set_out(agent: Agent, registry: ToolRegistry) -> None:
+    """Make the run of *agent*, which is about to begin."""
+    agent.registry = registry
+    branch_if_changed(agent, registry, _new_run)
+    agent.run = _new_run(agent, agent.config, registry)
+    if agent.journal is not None and agent.purse is not None and agent.purse.is_stored:
+        agent.journal.owed = partial(owed_by, agent.purse.kept_with(agent.journal))
+    agent.phase(Phase.PERCEIVE)
+
+
+def is_plain(agent: Agent) -> bool:
+    """Return whether no step of the run has a limit, and none is kept.
+
+    Whoever runs *agent* then performs its effects, one after the other: a coroutine that does it
+    would be 250 bytes of each agent that waits. All other runs are for ``drive``.
+    """
+    return agent.journal is None and not _has_limits(agent)
+
+
+def effects_of(agent: Agent) -> Iterable[Effect]:
+    """Return the effects of the run, for ``perform``."""
+    assert agent.run is not None  # noqa: S101  # set_out() made it
+    return run_loop(agent.run)
+
+
+def _has_limits(agent: Agent) -> bool:
+    return bool(agent.registry) or agent.config.manifest.resources.request_seconds is not None
+
+
+def drive(agent: Agent) -> Awaitable[None]:
     """Run *agent* to its end. ``agent.outcome`` then says how it ended.
 
     Returns:
@@ -68,27 +93,23 @@ def drive(agent: Agent, registry: ToolRegistry) -> Awaitable[None]:
     Cancellation:
         The run keeps what it had; nothing of it goes on.
     """
-    run = _begin(agent, registry)
-    perform = _perform if agent.journal is None else _perform_kept
-    if registry or agent.config.manifest.resources.request_seconds is not None:
-        return _drive_limited(agent, run, perform)
-    return _drive(agent, run, perform)
+    return _drive_limited(agent) if _has_limits(agent) else _drive_kept(agent)
 
 
-async def _drive(agent: Agent, run: Run, perform: Perform) -> None:  # noqa: ASYNC910  # every run asks its driver
-    """Perform a run no step of which has a limit: an agent that waits has two objects less."""
-    for effect in run_loop(run):
-        work = perform(agent, effect, run)
+async def _drive_kept(agent: Agent) -> None:  # noqa: ASYNC910  # every run asks its driver
+    """Perform a run that is kept, and no step of which has a limit."""
+    for effect in effects_of(agent):
+        work = _perform_kept(agent, effect)
         if work is not None:
             await work
-    if agent.journal is not None:
-        await agent.journal.flush()
-    _tell_done(agent, run)
+    assert agent.journal is not None  # noqa: S101  # or it would be plain
+    await agent.journal.flush()
 
 
-async def _drive_limited(agent: Agent, run: Run, perform: Perform) -> None:  # noqa: ASYNC910  # as _drive()
+async def _drive_limited(agent: Agent) -> None:  # noqa: ASYNC910  # as _drive_kept()
     """Perform a run whose steps may have limits."""
-    effects = run_loop(run)
+    perform_next = perform if agent.journal is None else _perform_kept
+    effects = iter(effects_of(agent))
     effect = next(effects, None)
     while effect is not None:
         error: Exception | None = None
@@ -97,7 +118,7 @@ async def _drive_limited(agent: Agent, run: Run, perform: Perform) -> None:  # n
             with clock:
                 is_used_up = False
                 while effect is not None and not is_used_up:
-                    work = perform(agent, effect, run)
+                    work = perform_next(agent, effect)
                     if work is not None:
                         await work
                         is_used_up = clock.cancel_called
@@ -112,26 +133,9 @@ async def _drive_limited(agent: Agent, run: Run, perform: Perform) -> None:  # n
             effect = next(effects, None)
     if agent.journal is not None:
         await agent.journal.flush()
-    _tell_done(agent, run)
 
 
-def _tell_done(agent: Agent, run: Run) -> None:
-    if run.stop is None:
-        agent.phase(Phase.DONE)
-
-
-def _begin(agent: Agent, registry: ToolRegistry) -> Run:
-    """Make the run of *agent*, which is about to begin."""
-    agent.registry = registry
-    branch_if_changed(agent, registry, _new_run)
-    agent.run = run = _new_run(agent, agent.config, registry)
-    if agent.journal is not None and agent.purse is not None and agent.purse.is_stored:
-        agent.journal.owed = partial(owed_by, agent.purse.kept_with(agent.journal))
-    agent.phase(Phase.PERCEIVE)
-    return run
-
-
-def _perform(agent: Agent, effect: Effect, run: Run) -> Awaitable[object] | None:
+def perform(agent: Agent, effect: Effect) -> Awaitable[object] | None:
     """Perform *effect* and store the result in it.
 
     Returns:
@@ -148,40 +152,40 @@ def _perform(agent: Agent, effect: Effect, run: Run) -> Awaitable[object] | None
             effect.messages = _cleaned(messages, agent.home.cleaner)
         return None
     if type(effect) is Complete:
-        return complete(agent, effect, run)
+        return complete(agent, effect)
     if type(effect) is RunTools:
         return run_calls(agent, effect)
     return _do_aside(agent, effect)
 
 
-def _perform_kept(agent: Agent, effect: Effect, run: Run) -> Awaitable[object] | None:
+def _perform_kept(agent: Agent, effect: Effect) -> Awaitable[object] | None:
     """Take the result of *effect* from the journal; or perform it and record the result.
 
     Returns:
         What is to be awaited at once. ``None``: it is done.
     """
-    journal = agent.journal
-    assert journal is not None  # noqa: S101  # or nothing would be kept
+    journal, run = agent.journal, agent.run
+    assert journal is not None and run is not None  # noqa: S101, PT018  # or nothing would be kept
     is_known = journal.give_back(effect, run)
     if journal.is_in_the_past:
         take_back(agent, effect)
     if is_known:
         return None
     if type(effect) is Receive:
-        _perform(agent, effect, run)
+        perform(agent, effect)
         journal.keep(effect, run)
         return None
     return _perform_and_keep(agent, effect, run, journal)
 
 
-async def _perform_and_keep(agent: Agent, effect: Effect, run: Run, journal: RunJournal) -> None:  # noqa: ASYNC910  # see _perform
+async def _perform_and_keep(agent: Agent, effect: Effect, run: Run, journal: RunJournal) -> None:  # noqa: ASYNC910  # see perform
     if type(effect) is Complete or type(effect) is Summarize:
         if begin(agent, effect.request):
             allow(agent.clock, None)  # what is left of the step before is not a time of the disk's
             await journal.flush()
     elif type(effect) is not RunTools:
         journal.writer.wake()
-    work = _perform(agent, effect, run)
+    work = perform(agent, effect)
     assert work is not None  # noqa: S101  # only what is received needs no wait
     await work
     if type(effect) is not RunTools:

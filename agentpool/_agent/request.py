@@ -40,7 +40,7 @@ from agentpool._errors import (
 )
 from agentpool._events import Phase, RequestRetried
 from agentpool._loop.guard import Stop
-from agentpool._loop.run import Complete, Run
+from agentpool._loop.run import Complete
 from agentpool._loop.tokens import Estimator, means_nothing, sound_cost
 from agentpool._messages import Completion, CompletionRequest, Usage
 from agentpool._scheduling.request_clock import RequestClock, current_clock, waiting_for_turn
@@ -52,7 +52,7 @@ from agentpool._served_call import Loss, current_call
 from agentpool.abc import Driver, OnDelta
 
 
-def complete(agent: Agent, effect: Complete, run: Run) -> Awaitable[object]:
+def complete(agent: Agent, effect: Complete) -> Awaitable[object]:
     """Ask the driver for *effect*, within the manifest's time limit for one request.
 
     If a budget does not allow it there is no completion, and ``run.exhausted`` says which.
@@ -60,7 +60,8 @@ def complete(agent: Agent, effect: Complete, run: Run) -> Awaitable[object]:
     Returns:
         What is to be awaited at once: a coroutine around it would be 300 bytes of each agent.
     """
-    request = effect.request
+    request, run = effect.request, agent.run
+    assert run is not None  # noqa: S101  # only a run has turns
     hear: OnDelta = agent.arrived
     teller = None
     if agent.hub.listening:

@@ -30,7 +30,7 @@ from typing import Final, assert_never, final
 import msgspec
 
 from agentpool._attachments import CountAttachment, highest_tokens
-from agentpool._loop.window import Cut, MessageView, Window
+from agentpool._loop.window import NOTHING, Cut, MessageView, Window
 from agentpool._messages import (
     AnswerForm,
     AssistantMessage,
@@ -77,10 +77,11 @@ class Conversation:
         """
         self._count_attachment = count
         self._items: list[ChatMessage] = [*history, *pinned]
-        self._pinned = range(len(history), len(self._items))
+        self._pinned = NOTHING  # without a window, no part of it is shown alone
         self._summary: tuple[ChatMessage, ...] = ()
         self._window: Window | None = None
         if room_tokens is not None:
+            self._pinned = range(len(history), len(self._items))
             tokens = self._tokens(pinned)
             self._window = window = Window(room_tokens, tokens, tokens)
             before: ChatMessage | None = None

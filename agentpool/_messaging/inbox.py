@@ -82,9 +82,10 @@ class Inbox(Live):
         One at a time, and each wakes the next one when its message is in: several that are
         woken together would take their next steps in any order.
         """
-        taken = len(self._messages) - self._handed
-        if self.turns and not self._promised and taken < self.capacity:
-            self._promised += self.turns.unpark(1)
+        if self.turns and not self._promised:
+            taken = len(self._messages) - self._handed
+            if taken < self.capacity:
+                self._promised += self.turns.unpark(1)
 
     def send_nowait(self, message: AgentMessage, *, has_turn: bool = False) -> None:
         """Put *message* in now.
@@ -134,8 +135,11 @@ class Inbox(Live):
                 # Taken messages must not be lost to a cancellation.
                 await trio.lowlevel.cancel_shielded_checkpoint()
             return taken
-        # Whoever was just written to may answer in its next step, and to wait costs more.
+        # Whoever was just written to may answer in its next step, and to wait costs more. In one
+        # tick tasks run in any order: an answer that the first look misses is there at the second.
         await trio.lowlevel.checkpoint()
+        if not self._messages:
+            await trio.lowlevel.checkpoint()
         taken = self.receive_many_nowait()
         while not taken:
             if self._closed:

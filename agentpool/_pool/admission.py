@@ -89,7 +89,7 @@ class Admission(Live):
     @property
     def queued_count(self) -> int:
         """New agents that wait for their first slot."""
-        return len(self._newcomers) + len(self._children)
+        return self._newcomers.waiting + self._children.waiting
 
     @property
     def lent_count(self) -> int:
@@ -108,10 +108,10 @@ class Admission(Live):
         """Return whether *count* more new agents would find a slot or a place in the queue."""
         # Slots that are free now are not promised to anybody: whoever comes back was
         # served when they became free.
-        queued = self.queued_count
-        free = (
-            0 if queued else max(0, int(min(self.slots - self.running_count - self._lent, count)))
-        )
+        queued, taken = self.queued_count, self.running_count + self._lent
+        if not queued and taken + count <= self.slots:
+            return True
+        free = 0 if queued else max(0, int(self.slots - taken))
         return count - free <= self.max_queued - queued
 
     def full_error(self, count: int) -> PoolFullError:
@@ -185,7 +185,7 @@ class Admission(Live):
     def admit(self, record: AgentRecord) -> None:
         """Start *record* if a slot is free, otherwise queue it. Ask ``room_for`` first."""
         is_free = self.running_count + self._lent < self.slots
-        if is_free and not (self._returning or self._children or self._newcomers):
+        if is_free and not (self._returning or self.queued_count):
             # Through the queue it would be the next one as well.
             self.running_count += 1
             self._start_with(record)
@@ -217,8 +217,8 @@ class Admission(Live):
                 continue
             if self.running_count + self._lent >= self.slots:
                 return
-            queue = self._children or self._newcomers
-            if not (newcomers and queue):
+            queue = self._children if self._children.waiting else self._newcomers
+            if not (newcomers and queue.waiting):
                 if self._room:
                     self._room.unpark()
                 return
@@ -267,8 +267,8 @@ class Admission(Live):
         """
         if self._returning or self.running_count + self._lent > self.slots:
             return False
-        queue = self._children or self._newcomers
-        if not queue:
+        queue = self._children if self._children.waiting else self._newcomers
+        if not queue.waiting:
             return False
         self._start_with(queue.pop())
         return True

@@ -21,13 +21,13 @@ from typing import TYPE_CHECKING, final
 import trio
 
 from agentpool._agent.agent import Agent, Home
-from agentpool._agent.driving import drive
+from agentpool._agent.driving import drive, effects_of, is_plain, perform, set_out
 from agentpool._agent.retry import RetryPolicy
 from agentpool._approval import Approver
 from agentpool._budget.budget import Budget
 from agentpool._chat_markers import Cleaner
 from agentpool._errors import PoolClosedError, UsageError
-from agentpool._events import AgentFinished, AgentStarted
+from agentpool._events import AgentFinished, AgentStarted, Phase
 from agentpool._messages import OWNER_ID, AgentId, AgentMessage
 from agentpool._messaging.post_office import PostOffice
 from agentpool._outcome import AgentOutcome, AgentStatus
@@ -256,9 +256,15 @@ class AgentNursery(Home):
         try:
             with slot.scope:
                 if isinstance(self.tools, ToolRegistry):
-                    await drive(agent, self.tools)
+                    set_out(agent, self.tools)
                 else:
-                    await drive(agent, await tools_of_agent(agent.context, self.tools))
+                    set_out(agent, await tools_of_agent(agent.context, self.tools))
+                if is_plain(agent):  # no coroutine around it: 200 bytes of each agent
+                    for effect in effects_of(agent):
+                        if (work := perform(agent, effect)) is not None:
+                            await work
+                else:
+                    await drive(agent)
             ending = verdict(record, slot, agent)
         except Exception as raised:  # noqa: BLE001  # kept whole in the outcome
             ending = verdict_on(record, raised)
@@ -287,6 +293,8 @@ class AgentNursery(Home):
 
     def _conclude(self, agent: Agent, record: AgentRecord, slot: Slot, ending: Ending) -> None:
         status, error, reason = ending
+        if status is AgentStatus.COMPLETED:
+            agent.phase(Phase.DONE)
         outcome = agent.outcome(
             status, self.hub.seconds(), record.started_at, error=error, stop_reason=reason
         )

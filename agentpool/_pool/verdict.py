@@ -42,7 +42,7 @@ def verdict(record: AgentRecord, slot: Slot, agent: Agent) -> Ending:
         )
         return AgentStatus.STOPPED, late, StopReason.DEADLINE
     run = agent.run
-    assert run is not None  # noqa: S101  # drive() made it
+    assert run is not None  # noqa: S101  # set_out() made it
     if run.stop is not None:
         return AgentStatus.STOPPED, run.stop.to_error(run.misfit_words()), run.stop_reason
     return AgentStatus.COMPLETED, None, run.stop_reason

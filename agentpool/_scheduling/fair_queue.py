@@ -107,7 +107,7 @@ class FairQueue(Generic[T]):
     """A queue that several groups share."""
 
     __slots__ = (
-        "_cost_of", "_dearest", "_ghosts", "_groups", "_home", "_is_gone", "_size", "_turns",
+        "_cost_of", "_dearest", "_groups", "_home", "_is_gone", "_size", "_turns", "waiting",
     )  # fmt: skip
 
     def __init__(
@@ -128,13 +128,14 @@ class FairQueue(Generic[T]):
         """The groups with items, the one whose turn it is first."""
         self._size = 0
         """Items, withdrawn ones included."""
-        self._ghosts = 0
-        """Withdrawn ones among them."""
+        self.waiting = 0
+        """Those among them that were not withdrawn, as ``len`` says. (A pool reads it ten times
+        for each agent.)"""
         self._dearest = 1
 
     def __len__(self) -> int:
         """Return the number of waiting items."""
-        return self._size - self._ghosts
+        return self.waiting
 
     def push(self, item: T, share: Share = PLAIN) -> None:
         """Add *item* to the queue."""
@@ -149,6 +150,7 @@ class FairQueue(Generic[T]):
             self._dearest = max(dearest, self._cost_of(item))
         group.push(item, share.priority)
         self._size += 1
+        self.waiting += 1
         if len(group) == 1:
             self._turns.append(group)
             if len(self._turns) == 1:
@@ -159,8 +161,7 @@ class FairQueue(Generic[T]):
         while True:
             group = self._turns[0]
             item = group.head()
-            if self._ghosts and self._is_gone(item):
-                self._ghosts -= 1
+            if self.waiting < self._size and self._is_gone(item):
                 self._take(group)
             elif group.credit < self._cost(item):
                 # A dearer one took the place of the one that the turn was left for.
@@ -173,21 +174,24 @@ class FairQueue(Generic[T]):
         """Remove and return the next item. The queue must not be empty."""
         group = self._turns[0]
         line = group.line
-        if len(self._turns) == 1 and len(line) > 1 and not self._ghosts:
+        if len(self._turns) == 1 and len(line) > 1 and self.waiting == self._size:
             # Most queues have one group, and there is no other to take turns with. What is left
             # of its turn stays as it is.
             self._size -= 1
+            self.waiting -= 1
             return line.popleft()
         item = self.head()
         group = self._turns[0]
         group.credit -= self._cost(item)
+        self.waiting -= 1
         self._take(group)
         return item
 
     def note_gone(self) -> None:
         """Record that an item was withdrawn."""
-        self._ghosts += 1
-        if self._ghosts * 2 <= self._size + SPARE_GHOSTS and self._ghosts < self._size:
+        self.waiting -= 1
+        ghosts = self._size - self.waiting
+        if ghosts * 2 <= self._size + SPARE_GHOSTS and self.waiting:
             return
         # Each scan is paid for by the half of the items that it throws out.
         first = self._turns[0]
@@ -196,8 +200,7 @@ class FairQueue(Generic[T]):
         for group in [group for group in self._turns if not group]:
             self._forget(group)
         self._turns = deque(group for group in self._turns if group)
-        self._size -= self._ghosts
-        self._ghosts = 0
+        self._size = self.waiting
         if self._turns and self._turns[0] is not first:
             self._begin_turn()
 
@@ -206,7 +209,7 @@ class FairQueue(Generic[T]):
         left = [item for group in self._turns for item in group if not self._is_gone(item)]
         self._groups = {PLAIN.group: self._home}
         self._home.drop(lambda _: True)
-        self._home.credit = self._size = self._ghosts = 0
+        self._home.credit = self._size = self.waiting = 0
         self._turns.clear()
         return left
 

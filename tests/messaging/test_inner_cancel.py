@@ -126,6 +126,37 @@ async def test_an_answer_that_comes_in_the_next_step_is_not_waited_for(
     assert [one.reason for one in parked] == [WaitReason.MESSAGE, WaitReason.MESSAGE]
 
 
+async def test_messages_to_and_fro_are_not_waited_for(autojump_clock: MockClock) -> None:
+    """Tasks run in any order in a tick, so a reader that looks once misses every second one."""
+
+    @tool
+    async def listen(context: ToolContext) -> str:
+        """Play."""
+        for _ in range(20):
+            await context.agent.receive_many()
+            await context.agent.send(2, "ball")
+        return "done"
+
+    @tool
+    async def begin(context: ToolContext) -> str:
+        """Play, and begin."""
+        for _ in range(20):
+            await context.agent.send(1, "ball")
+            await context.agent.receive_many()
+        return "done"
+
+    recorder = Recorder()
+    tools = ToolRegistry([listen, begin])
+    async with open_pool(FunctionDriver(one_call), tools=tools, observers=[recorder]) as pool:
+        await pool.spawn(SpawnConfig(TEAM, "listen"))
+        # What comes before its first request, its model is told at once.
+        await trio.testing.wait_all_tasks_blocked()
+        await pool.spawn(SpawnConfig(TEAM, "begin"))
+        outcomes = await pool.join_all()
+    assert [one.text for one in outcomes.values()] == ["done", "done"]
+    assert len(of_type(recorder.events, AgentParked)) == 1  # for the first ball
+
+
 async def _owner_gives_up(scope: trio.CancelScope, replies: list[AgentMessage]) -> None:
     """Let the owner ask, give up and read on: in one scope of its own."""
     seen: Counter[int] = Counter()
