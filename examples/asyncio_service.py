@@ -65,7 +65,7 @@ class PoolThread:
         self, pool: AgentPool, nursery: trio.Nursery, token: trio.lowlevel.TrioToken
     ) -> None:
         """Keep what was opened in the thread."""
-        self._pool, self._nursery, self._token = pool, nursery, token
+        self._pool, self._nursery, self.token = pool, nursery, token
 
     async def stream(self, config: SpawnConfig) -> AsyncGenerator[str, None]:
         """Yield the text of one agent as it arrives. Closing this ends the agent.
@@ -80,7 +80,7 @@ class PoolThread:
         def put(item: str | AgentOutcome | Exception) -> None:
             loop.call_soon_threadsafe(items.put_nowait, item)
 
-        self._token.run_sync_soon(self._nursery.start_soon, self._answer, config, gone, put)
+        self.token.run_sync_soon(self._nursery.start_soon, self._answer, config, gone, put)
         try:
             while isinstance(item := await items.get(), str):
                 yield item
@@ -89,7 +89,7 @@ class PoolThread:
             item.unwrap()
         finally:
             with suppress(trio.RunFinishedError):  # the pool has closed, and so it has ended
-                self._token.run_sync_soon(gone.cancel)
+                self.token.run_sync_soon(gone.cancel)
 
     async def _answer(
         self,
@@ -116,7 +116,7 @@ class PoolThread:
 
 
 @asynccontextmanager
-async def open_pool_thread(plan: PoolPlan) -> AsyncIterator[PoolThread]:
+async def open_pool_thread(plan: PoolPlan) -> AsyncGenerator[PoolThread, None]:
     """Open a pool in a thread of its own, and close it at the end of the block."""
     loop = asyncio.get_running_loop()
     opened: asyncio.Future[PoolThread] = loop.create_future()
@@ -138,7 +138,7 @@ async def open_pool_thread(plan: PoolPlan) -> AsyncIterator[PoolThread]:
     try:
         yield opened.result()
     finally:
-        opened.result()._token.run_sync_soon(stop.set)
+        opened.result().token.run_sync_soon(stop.set)
         await thread
 
 
@@ -152,7 +152,7 @@ def make_app(driver: Driver | None = None) -> Starlette:
     )
 
     @asynccontextmanager
-    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+    async def lifespan(app: Starlette) -> AsyncGenerator[None, None]:
         async with open_pool_thread(plan) as pool:
             app.state.pool = pool
             yield
