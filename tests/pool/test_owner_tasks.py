@@ -524,3 +524,28 @@ async def _deadlock_after_a_bystanders_cancel() -> None:
 def test_an_observers_act_makes_no_bystander_a_task_of_the_owner() -> None:
     """Those beside it could then write too, and a deadlock would not be told any more."""
     explore(_deadlock_after_a_bystanders_cancel, schedules=10)
+
+
+async def test_an_agent_that_reads_for_the_owner_gets_the_owners_messages() -> None:
+    """A tool that has the pool may read what was sent to the owner."""
+    heard: list[str] = []
+
+    @tool
+    async def read() -> str:
+        """Read."""
+        heard.extend([message.content for message in await pool.receive_many()])
+        return "read"
+
+    def answer(request: CompletionRequest) -> Completion | str:
+        if results_of(request):
+            return "done"
+        if query_of(request) == "tell":
+            return calling(tool_call("send_message", to=0, content="hello"))
+        return calling(tool_call("read"))
+
+    async with open_pool(
+        FunctionDriver(answer), tools=ToolRegistry([*TEAM_TOOLS, read]), max_concurrent=1
+    ) as pool:
+        await pool.fan_out([config("tell"), config("read")])
+        await pool.join_all()
+    assert heard == ["hello"]
