@@ -33,6 +33,21 @@ ATTACKS: Final = (
         "tests/drivers/test_shown_locals.py", "no_local_of_a_failed_request_shows_the_key",
     ),
     Fault(
+        "L18", "they show what a provider quotes", "drivers/_hosted.py",
+        "headers = answer.headers_to_show()", "headers = {**answer.headers}",
+        "tests/drivers/test_shown_locals.py", "no_local_of_a_failed_request_shows_the_key",
+    ),
+    Fault(
+        "L6", "a key in other letters is shown", "_secrets.py",
+        "if secret.casefold() in text.casefold():", "if secret in text:",
+        "tests/drivers/test_hostile_servers.py", "a_key_is_not_shown_in_other_letters",
+    ),
+    Fault(
+        "M6", "a child's answer passes for a message", "tools/builtin/_team.py",
+        'line.strip().casefold().startswith("message ")', "line is None",
+        "tests/messaging/test_team.py", "an_answer_cannot_pass",
+    ),
+    Fault(
         "C1", "git runs what is somebody's alias", PROGRAMS,
         "return (None, argument) if argument in doors.commands else (argument, None)",
         "return None, argument",
@@ -305,12 +320,6 @@ ATTACKS: Final = (
         "with contextlib.suppress(OSError), opened_file(entry) as file:",
         "with contextlib.suppress(ValueError), opened_file(entry) as file:",
         "tests/tools/system/test_search_child.py", "a_file_that_cannot_be_read_does_not",
-    ),
-    Fault(
-        "L6", "a key is looked for in small letters", "drivers/_http.py",
-        "came = shown(redacted(encoding, secrets))",
-        "came = shown(redacted(encoding.lower(), secrets))",
-        "tests/drivers/test_hostile_servers.py", "a_key_with_capitals",
     ),
     Fault(
         "L7", "a model's process knows every key", "drivers/_local.py",
