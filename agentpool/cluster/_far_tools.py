@@ -106,10 +106,9 @@ async def _pay_again(agent: AgentContext, lost: NodeLostError) -> None:  # noqa:
     Raises:
         ToolError: If a budget does not allow it.
     """
-    if isinstance(agent, PoolAgentContext):
-        refusal = await agent.pay_for_another_run()
-        if refusal is not None:
-            raise ToolError(f"{lost}; {UNSURE}; it was not run again: {refusal}") from refusal
+    assert isinstance(agent, PoolAgentContext)  # noqa: S101  # its tools were made in a pool
+    if (refusal := await agent.pay_for_another_run()) is not None:
+        raise ToolError(f"{lost}; it was not run again: {refusal}") from refusal
 
 
 @final

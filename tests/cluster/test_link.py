@@ -96,6 +96,28 @@ async def test_a_node_that_takes_no_orders_is_lost() -> None:
     assert "it has ended" in str(link.lost)
 
 
+class Broken(Scripted):
+    """A way that breaks when it is used."""
+
+    async def push(self, batch: bytes) -> bool:
+        """Break, as whatever reaches a node may."""
+        await trio.lowlevel.checkpoint()
+        raise OSError(f"no way for {len(batch) > 0}\nand more of it")
+
+
+async def test_a_way_that_breaks_is_told_in_one_line() -> None:
+    """What had been sent may have been done; what is asked later was not."""
+    link = linked(Broken())
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(link.run)
+        with pytest.raises(NodeLostError, match="OSError: no way for True; what it was") as first:
+            await link.do(WORK)
+        with pytest.raises(NodeLostError, match="not yet sent to it was not done") as second:
+            await link.do(WORK)
+    assert (first.value.was_sent, second.value.was_sent) == (True, False)
+    assert second.value.retry_after_seconds is None
+
+
 @pytest.mark.parametrize("seconds", [math.inf, 0.5])
 async def test_work_that_a_node_ended_itself_is_lost_or_late(seconds: float) -> None:
     """Late, if its deadline is about now: then the program's own clock says so."""
