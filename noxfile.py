@@ -276,7 +276,7 @@ def cluster(session: nox.Session) -> None:
 
     4 minutes 29 seconds in all on two cores with some other work; its tests alone took 9 to 11
     where seven processes waited for each. `.ci/run` runs it after `tests`, which runs the same
-    suite with nodes in threads. It alone runs `agentpool.cluster._door`.
+    suite with nodes in threads. It alone runs `agentpool.cluster._ray`.
     """
     install(session, *EXTRAS, "ray", also=group("test"))
     told = session.run("python", "-c", RAY_STARTS, silent=True, env={"PYTHONPATH": str(ROOT)})

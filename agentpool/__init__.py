@@ -7,7 +7,7 @@ rooms in this order: ``_loop`` (what an agent does), ``_agent`` (how it is drive
 
 from typing import TYPE_CHECKING
 
-from agentpool._agent.retry import RetryPolicy as RetryPolicy
+from agentpool._agent.retry_policy import RetryPolicy as RetryPolicy
 from agentpool._budget.budget import Budget as Budget
 from agentpool._budget.statistics import PoolStatistics as PoolStatistics
 from agentpool._errors import AgentCancelledError as AgentCancelledError
@@ -57,7 +57,7 @@ from agentpool._pool.map import OutcomeStream as OutcomeStream
 from agentpool._pool.map import Queries as Queries
 from agentpool._pool.open import open_pool as open_pool
 from agentpool._pool.pool import AgentPool as AgentPool
-from agentpool._pool.restart import RestartPolicy as RestartPolicy
+from agentpool._pool.restart_policy import RestartPolicy as RestartPolicy
 from agentpool._pool.router import MessageRouter as MessageRouter
 from agentpool._pool.shutdown import ShutdownStep as ShutdownStep
 from agentpool._pool.text_stream import TextStream as TextStream

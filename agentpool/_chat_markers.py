@@ -81,7 +81,7 @@ class Cleaner:
     """Removes chat markers from texts.
 
     Raises:
-        UsageError: If a marker is blank, or meets the replacement.
+        UsageError: If a marker is blank, or overlaps with the replacement.
     """
 
     markers: Sequence[str] = attrs.field(

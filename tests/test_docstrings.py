@@ -26,7 +26,7 @@ ROOMS = [
         info.name
         for info in pkgutil.walk_packages(agentpool.__path__, "agentpool.")
         # Importing the one runs the command line; the other needs Ray, and has no examples.
-        if not info.name.endswith(("__main__", "cluster._door"))
+        if not info.name.endswith(("__main__", "cluster._ray"))
     ),
 ]
 

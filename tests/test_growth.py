@@ -28,7 +28,7 @@ from agentpool.observe._trace import parse_trace
 from agentpool.testing._recording import read_exchanges
 from agentpool.tools.mcp._secrets import Secrets, SecretsInStream
 from agentpool.tools.mcp._wire import LineSplitter
-from agentpool.tools.system._programs import closed_door, split_command
+from agentpool.tools.system._programs import refused_argument, split_command
 from tests.support.growth import assert_linear
 
 Texts: TypeAlias = dict[str, Callable[[int], str]]
@@ -183,7 +183,10 @@ READERS: dict[str, tuple[Callable[[str], object], Texts]] = {
             "words": lambda n: "a'b'" * n,
         },
     ),
-    "arguments": (lambda text: closed_door("tar", text.split()), {"many": lambda n: "--x " * n}),
+    "arguments": (
+        lambda text: refused_argument("tar", text.split()),
+        {"many": lambda n: "--x " * n},
+    ),
     "URLs": (
         lambda text: HttpUrl.parse(f"http://{text}"),
         {"dots": lambda n: "a." * n, "path": lambda n: "a/" + "../" * n},

@@ -11,7 +11,7 @@ import trio
 
 from agentpool._agent.early_outcome import early_outcome
 from agentpool._agent.journaling import RunJournal
-from agentpool._agent.retry import RetryPolicy
+from agentpool._agent.retry_policy import RetryPolicy
 from agentpool._agent.spending import Purse
 from agentpool._approval import Approver
 from agentpool._base import Live

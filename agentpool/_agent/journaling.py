@@ -21,8 +21,8 @@ from typing import Final, Literal, TypeAlias, final
 import msgspec
 import trio
 
-from agentpool._agent.attempts import Attempts
 from agentpool._agent.comparing import other_thing
+from agentpool._agent.past_attempts import Attempts
 from agentpool._agent.results import (
     Answered,
     Called,

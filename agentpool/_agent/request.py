@@ -28,7 +28,7 @@ from agentpool._agent.agent import Agent
 from agentpool._agent.answer import sound_answer
 from agentpool._agent.recounting import broken_off, is_joint
 from agentpool._agent.results import spent_on
-from agentpool._agent.retry import makes_sense
+from agentpool._agent.retry_policy import makes_sense
 from agentpool._agent.spending import Purse, estimate, is_refusal
 from agentpool._agent.telling import Hearing, RequestTeller, tell_messages
 from agentpool._base import Live

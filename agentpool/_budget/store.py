@@ -76,13 +76,13 @@ class StoredUse(msgspec.Struct, frozen=True):
 
 
 class BudgetStore(ABC):
-    """Keeps what budgets have used: a journal does. Several processes may use one."""
+    """Stores what budgets have used. A journal is one, and several processes may use it."""
 
     __slots__ = ()
 
     @property
     def place(self) -> BudgetStore:
-        """What keeps it in truth: itself, or the store that this one passes everything on to.
+        """The store that really keeps it: this one, or the one that it passes everything on to.
 
         Where that is the journal of a pool, what a request takes is kept in one step with
         the record that the request begins.
@@ -105,7 +105,7 @@ class BudgetStore(ABC):
             per: How long its limits last.
             limits: How much is allowed.
             wanted: How much to take. Nothing: look only.
-            corrections: What earlier requests took in truth.
+            corrections: By how much earlier requests took more or less than was set aside.
         """
 
 

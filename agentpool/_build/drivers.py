@@ -54,8 +54,8 @@ async def open_drivers(
     Args:
         manifests: Whose models to open.
         open_one: Opens one of them. ``None``: ``agentpool.drivers.open_driver``.
-        stand_in: Answers in place of every model, which is then not opened, or chooses what
-            does.
+        stand_in: A driver that answers in place of every model, or a function that chooses one.
+            No model is opened then.
         gates: Where requests to providers wait, if ``open_driver`` opens their drivers.
             ``None``: no request waits.
 

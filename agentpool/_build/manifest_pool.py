@@ -13,7 +13,7 @@ import attrs
 
 from agentpool._checks import expect_arguments, expect_each, expect_fields
 from agentpool import memory as memories
-from agentpool._agent.retry import RetryPolicy
+from agentpool._agent.retry_policy import RetryPolicy
 from agentpool._approval import Approver
 from agentpool._budget.budget import Budget
 from agentpool._budget.store import BudgetStore
@@ -56,8 +56,8 @@ class PoolPlan:
     """Outcomes that were given out and that the pool still knows: a number for a pool that lives
     as long as a server. ``None``: all."""
     driver: Driver | DriverFactory | None = None
-    """Answers in place of every model, which is then not opened, or chooses what does, such as
-    ``Cluster.driver_of``. ``None``: the models do."""
+    """A driver that answers in place of every model, or a function that chooses one, such as
+    ``Cluster.driver_of``; no model is opened then. ``None``: the models answer."""
     gates: ProviderGates | None = None
     """Where requests to providers wait. ``None``: nowhere."""
     folder: str | Path = "."

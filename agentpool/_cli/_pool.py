@@ -191,7 +191,7 @@ async def only_here(journal: SqliteJournal | None, kept_as: str) -> AsyncGenerat
     """
     if journal is not None and await journal.shared_work(kept_as).states():
         raise UsageError(
-            f"workers share {kept_as!r} of journal {str(journal.path)!r}; run it with --workers, "
-            "or name another --journal file"
+            f"{kept_as!r} in journal {str(journal.path)!r} is shared by workers; add --workers, or "
+            "name another file with --journal"
         )
     yield

@@ -63,9 +63,13 @@ async def _answer(
     assert command.question is not None  # noqa: S101  # or they would be listed
     pools = [pool for pool, one in found if one.question_id == command.question]
     if len(pools) != 1:
-        wrong = "is of several pools" if pools else "is none that stands"
+        if pools:
+            raise UsageError(
+                f"question {command.question!r} is open in several pools; choose one with --pool: "
+                f"{', '.join(pools)}"
+            )
         known = ", ".join(f"{pool} {one.question_id}" for pool, one in found) or "none"
-        raise UsageError(f"question {command.question!r} {wrong}; see --pool; there are: {known}")
+        raise UsageError(f"no open question is called {command.question!r}; open are: {known}")
     by = "agentpool approve"
     decision: Decision = Approved(by) if command.answer == "yes" else Denied(command.reason, by)
     question = await answer_question(journal, pools[0], command.question, decision)

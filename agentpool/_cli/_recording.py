@@ -85,7 +85,10 @@ def check_page(page: str) -> None:
         UsageError: If it cannot.
     """
     if not Path(page).parent.is_dir():
-        raise UsageError(f"the report {page!r} cannot be written: it must be a file in a folder")
+        raise UsageError(
+            f"the report {page!r} cannot be written: {str(Path(page).parent)!r} is no folder; make "
+            "it, or name another file"
+        )
     try:
         check_file(Path(page))
     except OSError as error:

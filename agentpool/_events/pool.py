@@ -36,7 +36,7 @@ class BudgetReached(EventBase, frozen=True, gc=False):
     budget: str
     """The budget's name."""
     kind: StopReason
-    """Which of its limits, by what it stops agents with."""
+    """Which limit, named by the ``StopReason`` that it gives."""
     used: float
     """How much of it was used, in its own unit."""
     limit: float

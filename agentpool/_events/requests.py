@@ -30,14 +30,14 @@ class LostRequest(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     cost_usd: float | None = 0.0
     """US dollars that its agent counts. ``None``: unknown."""
     is_measured: bool = True
-    """Whether it took just that: what a provider refuses takes nothing. If not, what it took is
-    unknown, and ``usage`` is an estimate of the text that had come."""
+    """Whether ``usage`` is exact. A request that the provider refused is exact, at zero. If not, it
+    is an estimate of the text that had come."""
     charged_tokens: int | None = None
     """Tokens that a budget was charged as an estimate, in place of ``usage``. ``None``: it was
-    charged what is known, or none pays."""
+    charged what is known, or no budget pays."""
     charged_usd: float | None = None
     """US dollars that a budget was charged as an estimate. ``None``: it was charged what is known,
-    or there is no price, or none pays."""
+    or there is no price, or no budget pays."""
 
 
 @final
@@ -53,8 +53,8 @@ class RequestStarted(EventBase, frozen=True, gc=False):
     by_tool: bool
     """Whether a tool asks, in the agent's name."""
     sent: tuple[tuple[int, int], ...]
-    """The places of the conversation that are sent: from, and up to but not including.
-    Empty if a tool asks."""
+    """The messages of the conversation that are sent, as places ``(start, stop)``; ``stop`` is not
+    sent. Empty if a tool asks."""
     budget: str = ""
     """The budget that pays. Empty: none."""
     reserved_tokens: int | None = None
@@ -117,7 +117,7 @@ class CompletionReceived(EventBase, frozen=True, gc=False):
     """The node of a cluster that was asked. Empty: none was."""
     charged_tokens: int | None = None
     """Tokens that a budget was charged as an estimate, since ``usage`` is unknown. ``None``: it was
-    charged what is known, or none pays."""
+    charged what is known, or no budget pays."""
     charged_usd: float | None = None
     """US dollars that a budget was charged as an estimate, since ``cost_usd`` is unknown. ``None``:
     it was charged what is known, or nothing."""
@@ -145,8 +145,8 @@ class RequestFailed(EventBase, frozen=True, gc=False):
     node: str = ""
     """The node of a cluster that was asked. Empty: none was."""
     lost: tuple[LostRequest, ...] | None = None
-    """What is counted for each driver that was asked. Empty: nothing of it had left. ``None``: the
-    trace is of an earlier version, and does not say."""
+    """What is counted for each driver that was asked. Empty: no request had been sent. ``None``:
+    the trace is of an earlier version, and does not say."""
 
 
 @final
@@ -170,7 +170,7 @@ class FellBack(EventBase, frozen=True, gc=False):
     next_driver: int
     """Which one is asked."""
     error_type: str
-    """The type of the error. Empty: it was left alone, since it failed too often before."""
+    """The type of the error. Empty: it was skipped, since it had failed too often."""
     error: str
     """Its text."""
     model: str = ""
@@ -180,7 +180,11 @@ class FellBack(EventBase, frozen=True, gc=False):
 
     def words(self) -> str:
         """Return which one took over from which, and why, for people."""
-        why = f"{self.error_type}: {self.error}" if self.error_type else "it was left alone"
+        why = (
+            f"{self.error_type}: {self.error}"
+            if self.error_type
+            else "it was skipped, since it had failed too often"
+        )
         model = self.model or f"driver {self.driver}"
         return f"from {model} to {self.next_model or f'driver {self.next_driver}'}: {why}"
 

@@ -39,7 +39,7 @@ import msgspec
 
 from agentpool._base import Live
 from agentpool._errors import LimitExceededError, UsageError
-from agentpool._loop.repeats import Batch, SeenCalls
+from agentpool._loop.seen_calls import Batch, SeenCalls
 from agentpool._manifest.manifest import ResourceQuota
 from agentpool._messages import NO_USAGE, ToolCall, Usage
 from agentpool._outcome import StopReason

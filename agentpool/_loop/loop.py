@@ -36,17 +36,17 @@ import msgspec
 from agentpool._attachments import CountAttachment
 from agentpool._chat_markers import as_data
 from agentpool._errors import ProtocolError
-from agentpool._loop.continuation import join_pieces
 from agentpool._loop.conversation import Conversation, cut_to_tokens
 from agentpool._loop.cut_call import CUT_IN_CALL, refuse_cut
 from agentpool._loop.guard import ALLOW, NO_PLACES, Block, Stop, Warn
+from agentpool._loop.joined_pieces import join_pieces
 from agentpool._loop.recalled import not_yet_in, recalled_block, remembered
-from agentpool._loop.repeats import told_by
 from agentpool._loop.room import make_room
 from agentpool._loop.run import Complete, Effect, Recall, Receive, Remember, Run, RunTools, refused
+from agentpool._loop.seen_calls import told_by
+from agentpool._loop.text_answer import take_text_answer
 from agentpool._loop.thoughts import without_thoughts
 from agentpool._loop.tokens import without_large
-from agentpool._loop.words import take_words
 from agentpool._messages import (
     OWNER_ID,
     AgentMessage,
@@ -96,7 +96,7 @@ def run_loop(run: Run) -> Generator[Effect, None, None]:
                 yield batch
                 _cut_results(run, conversation, batch)
             _acted(run, batch, refusals, stop)
-        elif take_words(run, conversation, completion, spent):
+        elif take_text_answer(run, conversation, completion, spent):
             if run.has_memory:
                 yield Remember(remembered(run.query, run.text))
             return

@@ -14,9 +14,9 @@ import msgspec
 
 from agentpool._attachments import Attachment, CountAttachment, highest_tokens
 from agentpool._base import Live
-from agentpool._loop.continuation import CONTINUE, join_pieces
 from agentpool._loop.conversation import Conversation
 from agentpool._loop.guard import LoopGuard, Stop, Warn
+from agentpool._loop.joined_pieces import CONTINUE, join_pieces
 from agentpool._loop.output import Output
 from agentpool._loop.thoughts import without_thoughts
 from agentpool._loop.window import Cut

@@ -22,7 +22,7 @@ import trio
 
 from agentpool._agent.agent import Agent, Home
 from agentpool._agent.driving import drive, effects_of, is_plain, perform, set_out
-from agentpool._agent.retry import RetryPolicy
+from agentpool._agent.retry_policy import RetryPolicy
 from agentpool._approval import Approver
 from agentpool._budget.budget import Budget
 from agentpool._chat_markers import Cleaner

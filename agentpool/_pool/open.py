@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, Literal, cast
 import trio
 
 from agentpool._agent.journaling import OnMismatch
-from agentpool._agent.retry import RetryPolicy
+from agentpool._agent.retry_policy import RetryPolicy
 from agentpool._approval import Approver
 from agentpool._budget.budget import Budget
 from agentpool._chat_markers import MARKERS, Cleaner, default_cleaner

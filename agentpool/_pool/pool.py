@@ -22,7 +22,7 @@ from agentpool._pool.map import OutcomeStream, Queries, QueryMap, check_map
 from agentpool._pool.nursery import AgentNursery
 from agentpool._pool.race import Race
 from agentpool._pool.record import AgentRecord, OnEnd
-from agentpool._pool.restart import RestartCounter, RestartPolicy
+from agentpool._pool.restart_policy import RestartCounter, RestartPolicy
 from agentpool._pool.router import MessageRouter
 from agentpool._pool.shutdown import ShutdownStep
 from agentpool._pool.snapshot import ADVICE, shown, statistics_of

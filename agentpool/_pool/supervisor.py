@@ -16,7 +16,7 @@ from agentpool._messages import AgentId
 from agentpool._outcome import AgentOutcome, RestartLimitError
 from agentpool._pool.admission import Admission
 from agentpool._pool.record import AgentRecord, OnEnd
-from agentpool._pool.restart import RestartCounter, RestartPolicy
+from agentpool._pool.restart_policy import RestartCounter, RestartPolicy
 from agentpool._scheduling.owner import Owner
 from agentpool._scheduling.parking_lot import Lot
 from agentpool._scheduling.slot import parked

@@ -57,8 +57,8 @@ def refuse_bystander() -> None:
     """
     if _LOOKS_ON.get():
         raise UsageError(
-            "a task that was declared a bystander uses the pool, and an agent may have been told "
-            "that nothing could come; do this outside of `with as_bystander()`"
+            "this task is a bystander but uses the pool, and agents may already have been told "
+            "that no message can arrive; do this outside of `with as_bystander()`"
         )
 
 

@@ -11,7 +11,7 @@ from typing import Literal, TypeAlias, TypedDict, Unpack, cast, final
 import attrs
 import trio
 
-from agentpool._agent.retry import RetryPolicy
+from agentpool._agent.retry_policy import RetryPolicy
 from agentpool._approval import Approver
 from agentpool._budget.budget import Budget
 from agentpool._checks import expect_arguments, is_number
@@ -228,13 +228,13 @@ async def _open_source(
         yield LocalSource(int(count))
         return
     try:
-        from agentpool.cluster import _door  # noqa: PLC0415  # Ray is large, and an extra
+        from agentpool.cluster import _ray  # noqa: PLC0415  # Ray is large, and an extra
     except ImportError as error:
         raise ClusterError(
             f"a cluster needs Ray, which cannot be imported ({error}); run: "
             "pip install 'trio-agentpool[ray]', or try the program with address='local:2'"
         ) from error
-    async with _door.connected(address, runtime_env) as source:
+    async with _ray.connected(address, runtime_env) as source:
         yield source
 
 

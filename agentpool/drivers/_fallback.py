@@ -42,7 +42,7 @@ from agentpool._errors import (
     RateLimitError,
     UsageError,
 )
-from agentpool._loop.continuation import goes_on
+from agentpool._loop.joined_pieces import goes_on
 from agentpool._manifest.capability import PrivacyTier
 from agentpool._messages import Completion, CompletionRequest, FinishReason, Usage
 from agentpool._scheduling.request_clock import RequestClock
@@ -111,7 +111,7 @@ class FallbackDriver(SendingDriver):
             patience_seconds: How long each may take to its first word, or without one to
                 its whole answer, before the next is asked. Waiting at a gate does not
                 count. ``None``: as long as it likes.
-            max_failures: Failures in a row after which a driver is left alone.
+            max_failures: Failures in a row after which a driver is skipped for a time.
             cool_down_seconds: For how long, unless its provider asked for longer.
             models: What traces and reports call the models of the drivers, in their order.
 
@@ -353,7 +353,7 @@ def _failure(
     for choice, error in zip(choices, errors, strict=True):
         rest_seconds = choice.breaker.rest_seconds(now)
         if error is None:
-            told.append(f"one was left alone because of {choice.last_failure}")
+            told.append(f"one was skipped because of {choice.last_failure}")
             waits.append(rest_seconds)
             continue
         told.append(f"{type(error).__name__}: {error}")

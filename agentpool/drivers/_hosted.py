@@ -202,10 +202,10 @@ async def _take_whole(
     with contextlib.suppress(ProtocolError, NetworkError):
         hearer.feed(SseEvent(text))
         return hearer.accumulator.finish()  # noqa: ASYNC910  # the same
-    kind = shown(answer.headers.get("content-type", ""), secret=secret) or "of no type"
+    kind = shown(answer.headers.get("content-type", ""), secret=secret) or "none"
     came = shown(text, secret=secret)
     raise ProtocolError(
-        f"the answer is {kind!r} and no event stream: {came!r}", status_code=answer.status
+        f"expected an event stream, got content type {kind}: {came!r}", status_code=answer.status
     )
 
 

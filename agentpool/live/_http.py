@@ -9,7 +9,7 @@ import attrs
 import h11
 import trio
 
-from agentpool.live._door import Request
+from agentpool.live._access import Request
 
 MAX_BODY: Final = 64 * 1024
 """Bytes of a request: arguments that a person typed."""

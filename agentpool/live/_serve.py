@@ -29,9 +29,9 @@ import trio
 
 from agentpool._pool.pool import AgentPool
 from agentpool._scheduling.owner import as_bystander
+from agentpool.live._access import Door
 from agentpool.live._actions import Hands
 from agentpool.live._approvals import ApprovalDesk
-from agentpool.live._door import Door
 from agentpool.live._http import BadRequestError, Visit
 from agentpool.live._listen import listen
 from agentpool.live._view import View, shown_call

@@ -222,7 +222,7 @@ def _news_of(event: Event) -> tuple[str, str] | None:  # noqa: C901, PLR0911  # 
         case RequestRetried():
             return "odd", f"asks again in {event.delay_seconds:.1f} s: {event.error}"
         case FellBack():
-            kind = event.error_type or "left alone"
+            kind = event.error_type or "skipped"
             return "odd", f"driver {event.driver} failed ({kind}); asks driver {event.next_driver}"
         case BudgetNear():
             return "note", f"budget {event.budget}: {event.used:g} of {event.limit:g}"

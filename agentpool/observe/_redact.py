@@ -112,9 +112,9 @@ class Redactor(Live):
         for place, secret in enumerate(known, 1):
             if len(secret) < SHORTEST_SECRET_CHARS:
                 raise UsageError(
-                    f"secret {place} of {len(known)} has {len(secret)} characters; to look for one "
-                    f"of fewer than {SHORTEST_SECRET_CHARS} would garble ordinary text, so leave "
-                    "it out, or keep what is said out of the file with content='none'"
+                    f"secret {place} of {len(known)} has {len(secret)} characters, and to "
+                    f"redact fewer than {SHORTEST_SECRET_CHARS} would garble ordinary text; remove "
+                    "it, or write no texts to the file with content='none'"
                 )
         forms = {form for secret in known for form in forms_of(secret)}
         plain = {one for key in known for one in (key, json.dumps(key)[1:-1])} & forms

@@ -6,7 +6,7 @@ import pickle
 import pytest
 
 from agentpool import UsageError
-from agentpool._agent.retry import RetryPolicy
+from agentpool._agent.retry_policy import RetryPolicy
 
 SCHEDULE = RetryPolicy()
 

@@ -200,7 +200,7 @@ def test_without_ray_it_is_said_how_to_get_it(
 ) -> None:
     """And how to try it without."""
     monkeypatch.setitem(sys.modules, "ray", None)
-    monkeypatch.delitem(sys.modules, "agentpool.cluster._door", raising=False)
+    monkeypatch.delitem(sys.modules, "agentpool.cluster._ray", raising=False)
     done = desk.call(*words)
     assert done.code == 2
     assert as_installed("pip install 'trio-agentpool[ray]'") in error(done.err)

@@ -139,7 +139,10 @@ def test_a_model_that_took_over_and_retries_are_told() -> None:
     )  # fmt: skip
     text = shown(*events)
     assert "fell back: 1 n1 from big to small: RateLimitError: slow down" in text
-    assert "fell back: 2 n2 from driver 1 to driver 2: it was left alone" in text
+    assert (
+        "fell back: 2 n2 from driver 1 to driver 2: it was skipped, since it had failed too often"
+        in text
+    )
     assert "retried: 1 n1 3 times, after 4.5 s: busy 3" in text
     assert "retried: 2 n2 once, after 0.5 s: gone" in text
     many = [FellBack(*at(1.0, 1), 1, 2, "X", str(n)) for n in range(WARNINGS + 3)]

@@ -37,7 +37,7 @@ SLACK = 1.0
 
 def count_sent() -> Callable[[], int]:
     """Return what says how many requests were handed to Ray from now on."""
-    from agentpool.cluster._door import RayWire
+    from agentpool.cluster._ray import RayWire
 
     push, sent = RayWire.push, [0]
 

@@ -265,7 +265,7 @@ async def test_a_driver_may_be_given_in_three_ways(name: str) -> None:
 async def test_without_ray_it_is_said_how_to_have_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """And how to try without it."""
     monkeypatch.setitem(sys.modules, "ray", None)
-    monkeypatch.delitem(sys.modules, "agentpool.cluster._door", raising=False)
+    monkeypatch.delitem(sys.modules, "agentpool.cluster._ray", raising=False)
     with pytest.raises(ClusterError, match=r"trio-agentpool\[ray\].*local:2"):
         async with open_cluster(MODEL):
             raise AssertionError("it was opened")

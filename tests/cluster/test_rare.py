@@ -116,10 +116,10 @@ async def test_any_other_address_goes_through_the_door(monkeypatch: pytest.Monke
         seen.append((address, dict(runtime_env)))
         yield LocalSource(1)
 
-    door = ModuleType("agentpool.cluster._door")
+    door = ModuleType("agentpool.cluster._ray")
     door.connected = connected  # type: ignore[attr-defined]  # a stand-in, as Ray is an extra
-    monkeypatch.setitem(sys.modules, "agentpool.cluster._door", door)
-    monkeypatch.setattr(cluster, "_door", door, raising=False)
+    monkeypatch.setitem(sys.modules, "agentpool.cluster._ray", door)
+    monkeypatch.setattr(cluster, "_ray", door, raising=False)
     async with open_cluster(MODEL, address="first:6379", runtime_env={"pip": ["x"]}) as nodes:
         assert [one.state for one in nodes.nodes()] == [NodeState.WORKING]
     assert seen == [("first:6379", {"pip": ["x"]})]

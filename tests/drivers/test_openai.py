@@ -160,7 +160,7 @@ async def test_an_error_after_200_is_an_error() -> None:
     ("answer", "kind", "says"),
     [
         (whole(b'{"ok":1}', content_type="application/json"), ProtocolError, "ok"),
-        (head(200, {"content-length": "2"}) + b"hi", ProtocolError, "of no type"),
+        (head(200, {"content-length": "2"}) + b"hi", ProtocolError, "got content type none"),
         (whole(b"data: " + b"x" * 1_100_000), ProtocolError, "longer than"),
         (whole(b"data: \xff\n\n"), ProtocolError, "no JSON object"),
         (whole(b"data: {\xff\n\n"), ProtocolError, "no chat completion chunk"),

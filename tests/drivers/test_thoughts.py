@@ -19,8 +19,8 @@ from agentpool import (
     StopReason,
     open_pool,
 )
-from agentpool._loop.continuation import CONTINUE
 from agentpool._loop.cut_call import CUT_CALL
+from agentpool._loop.joined_pieces import CONTINUE
 from agentpool.abc import Completion, CompletionRequest, Driver, Observer, OnDelta
 from agentpool.drivers import (
     AssistantMessage,

@@ -241,7 +241,7 @@ def test_questions_are_listed_and_answered(desk: Desk) -> None:
     assert listed.out == 'kept 1.2.0: agent 1 asks to call pay with {"amount": 5}\n'
     assert desk.call("approve", "j.db", "--json").lines[0]["question"] == "1.2.0"
     for words, why in (
-        (("7.7.7", "yes"), "'7.7.7' is none that stands; see --pool; there are: kept 1.2.0"),
+        (("7.7.7", "yes"), "no open question is called '7.7.7'; open are: kept 1.2.0"),
         (("1.2.0", "maybe"), "say yes or no after the question, got 'maybe'"),
         (("1.2.0",), "say yes or no after the question, got ''"),
     ):
@@ -249,7 +249,10 @@ def test_questions_are_listed_and_answered(desk: Desk) -> None:
         assert done.code == 2
         assert why in done.err
     wait_in(file, "other")
-    assert "is of several pools" in desk.call("approve", "j.db", "1.2.0", "no").err
+    assert (
+        "is open in several pools; choose one with --pool: "
+        in desk.call("approve", "j.db", "1.2.0", "no").err
+    )
     done = desk.call("approve", "j.db", "1.2.0", "no", "--reason", "not today", "--pool", "kept")
     assert done.out.startswith("no: 1.2.0: agent 1 asks to call pay")
     assert desk.call("approve", "j.db", "1.2.0", "yes").code == 0

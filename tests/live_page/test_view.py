@@ -51,7 +51,7 @@ def ended(status: AgentStatus, **more: Any) -> AgentFinished:  # noqa: ANN401  #
         (AgentWarned(*AT, "near"), "odd", "near"),
         (RequestRetried(*AT, 1, 0.5, "busy"), "odd", "asks again in 0.5 s: busy"),
         (FellBack(*AT, 1, 2, "X", "gone"), "odd", "driver 1 failed (X); asks driver 2"),
-        (FellBack(*AT, 1, 2, "", ""), "odd", "driver 1 failed (left alone); asks driver 2"),
+        (FellBack(*AT, 1, 2, "", ""), "odd", "driver 1 failed (skipped); asks driver 2"),
         (BudgetNear(*AT, "b", StopReason.TOKEN_BUDGET, 8, 10), "note", "budget b: 8 of 10"),
         (
             BudgetReached(*AT, "b", StopReason.TOKEN_BUDGET, 10, 10),

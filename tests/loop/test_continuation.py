@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentpool._loop.continuation import MAX_OVERLAP, join_pieces
+from agentpool._loop.joined_pieces import MAX_OVERLAP, join_pieces
 
 TABLE = "| a | b |\n|---|---|"
 

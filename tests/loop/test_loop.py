@@ -15,7 +15,7 @@ from agentpool import (
     StopReason,
     Usage,
 )
-from agentpool._loop.continuation import CONTINUE
+from agentpool._loop.joined_pieces import CONTINUE
 from agentpool._loop.loop import RECALL_LIMIT, run_loop
 from agentpool._loop.recalled import RECALLED_HEADING
 from agentpool._loop.run import Complete, Recall, RunTools

@@ -119,7 +119,7 @@ ATTACKS: Final = (
         "tests/cli/test_serve.py", "pages_of_other_sites",
     ),
     Fault(
-        "H6", "and by the live page", "live/_door.py",
+        "H6", "and by the live page", "live/_access.py",
         'if headers.get("host", "") not in self.places:', 'if headers.get("host", "") == "":',
         "tests/live_page/test_live_page.py", "forged_requests",
     ),

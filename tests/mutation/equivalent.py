@@ -18,7 +18,7 @@ EQUIVALENT: Final[Mapping[tuple[str, str, str], str]] = {
         "a number is one more",
     ): "a group gets the weight of its first item at once",
     (
-        "_agent/retry.py",
+        "_agent/retry_policy.py",
         "MAX_DOUBLINGS: Final = 60",
         "a number is one more",
     ): "no delay may be that long",

@@ -11,7 +11,7 @@ from tests.mutation.fault import Fault
 
 LOST: Final = (
     Fault(
-        "A1", "a cut answer is continued though it was not asked for", "_loop/words.py",
+        "A1", "a cut answer is continued though it was not asked for", "_loop/text_answer.py",
         'if spent is None and run.manifest.model.on_cut == "continue":', "if spent is None:",
         "tests/loop/test_loop.py", "a_cut_answer_ends_the_run_unless",
     ),

@@ -75,7 +75,7 @@ UNNOTICED: Final = (
         "tests/agent/test_agent.py", "a_wait_that_does_not_fit",
     ),
     Fault(
-        "E", "one attempt is no policy", "_agent/retry.py",
+        "E", "one attempt is no policy", "_agent/retry_policy.py",
         "if self.max_attempts < 1:", "if self.max_attempts <= 1:",
         "tests/agent/test_retry.py", "one_attempt_is_a_policy",
     ),

@@ -17,7 +17,7 @@ from agentpool import (
     UsageError,
     open_pool,
 )
-from agentpool._pool.restart import Restart, RestartCounter
+from agentpool._pool.restart_policy import Restart, RestartCounter
 from agentpool.abc import CompletionRequest, OnDelta
 from tests.support.fakes import (
     LiveDriver,

@@ -34,7 +34,7 @@ from agentpool.tools.system._outward import other_repository, outward_link
 from agentpool.tools.system._process import Group, open_group
 from agentpool.tools.system._programs import (
     Programs,
-    closed_door,
+    refused_argument,
     split_command,
     steps_of,
     writes_by_name,
@@ -228,7 +228,7 @@ class _Shell:
         if self._programs.allows_all:
             return
         for known_as in (name, os.path.realpath(where)):
-            if door := closed_door(known_as, arguments):
+            if door := refused_argument(known_as, arguments):
                 raise ToolError(
                     f"{name} may not be run with {door!r}: with it, it runs other programs, "
                     "deletes or writes, and that is not granted"

@@ -207,7 +207,7 @@ class Programs:
         return ANYTHING in self.granted
 
 
-def closed_door(name: str, arguments: Sequence[str]) -> str | None:
+def refused_argument(name: str, arguments: Sequence[str]) -> str | None:
     """Return the argument with which the program *name* would do more than it is for."""
     doors = _doors_of(name)
     if doors is None:

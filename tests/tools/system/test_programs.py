@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from agentpool import ToolError
 from agentpool.tools.system._carriers import carriers
-from agentpool.tools.system._programs import MAX_COMMAND_CHARS, closed_door, split_command
+from agentpool.tools.system._programs import MAX_COMMAND_CHARS, refused_argument, split_command
 
 
 @pytest.mark.parametrize(
@@ -218,7 +218,7 @@ def test_what_is_split_here_is_split_so_by_a_shell(text: str) -> None:
 def test_doors_that_run_or_delete_are_closed(command: str) -> None:
     """The shipped example of the original grants ``find``, and with it everything."""
     name, *arguments = command.split()
-    assert closed_door(name, arguments) is not None
+    assert refused_argument(name, arguments) is not None
 
 
 @pytest.mark.parametrize(
@@ -263,7 +263,7 @@ def test_doors_that_run_or_delete_are_closed(command: str) -> None:
 def test_what_looks_around_is_let_through(command: str) -> None:
     """A door that is closed too far makes people grant a shell."""
     name, *arguments = command.split()
-    assert closed_door(name, arguments) is None
+    assert refused_argument(name, arguments) is None
 
 
 def test_programs_that_run_others_are_known() -> None:

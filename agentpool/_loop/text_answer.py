@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import Final
 
 from agentpool._errors import EmptyAnswerError, InvalidOutputError, ProtocolError
-from agentpool._loop.continuation import join_pieces
 from agentpool._loop.conversation import Conversation
 from agentpool._loop.guard import ALLOW, Stop
+from agentpool._loop.joined_pieces import join_pieces
 from agentpool._loop.output import CUT_OFF, MAX_REPAIRS, Misfit, Output
 from agentpool._loop.run import Run
 from agentpool._messages import Completion, FinishReason, UserMessage, answer_tokens
@@ -20,7 +20,7 @@ _BEGUN_CHARS: Final = 60
 """How much of an answer an error shows."""
 
 
-def take_words(
+def take_text_answer(
     run: Run, conversation: Conversation, completion: Completion, spent: Stop | None
 ) -> bool:
     """Process a text answer. Return whether it ends the run well."""
