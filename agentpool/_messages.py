@@ -196,6 +196,13 @@ class FinishReason(enum.Enum):
     """It ran into ``max_tokens``: the text is cut."""
     STOP_SEQUENCE = "stop_sequence"
     """It wrote a text at which it was told to stop."""
+    WINDOW_FULL = "window_full"
+    """Its context window was full: the text is cut, and a higher limit would not help."""
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether the answer is incomplete."""
+        return self in {FinishReason.MAX_TOKENS, FinishReason.WINDOW_FULL}
 
 
 @final

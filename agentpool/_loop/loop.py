@@ -44,7 +44,7 @@ from agentpool._loop.recalled import not_yet_in, recalled_block, remembered
 from agentpool._loop.room import make_room
 from agentpool._loop.run import Complete, Effect, Recall, Receive, Remember, Run, RunTools, refused
 from agentpool._loop.seen_calls import told_by
-from agentpool._loop.text_answer import take_text_answer
+from agentpool._loop.text_answer import take_text_answer, window_is_full
 from agentpool._loop.thoughts import without_thoughts
 from agentpool._loop.tokens import without_large
 from agentpool._messages import (
@@ -236,9 +236,11 @@ def _plan(run: Run, completion: Completion, spent: Stop | None) -> tuple[RunTool
         _refuse_from(0, batch, verdict)
         return batch, verdict
     stop = _judge(run, batch)
-    if completion.finish_reason is not FinishReason.MAX_TOKENS or not refuse_cut(batch, run.tools):
+    if not completion.finish_reason.is_cut or not refuse_cut(batch, run.tools):
         run.guard.reset_truncation()
         return batch, stop
+    if completion.finish_reason is FinishReason.WINDOW_FULL:
+        return batch, stop or window_is_full(run)
     cut = run.guard.record_truncation()
     if stop is None and isinstance(cut, Stop):
         stop = msgspec.structs.replace(cut, text=f"{cut.text}, the last one {CUT_IN_CALL}")

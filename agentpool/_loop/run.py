@@ -28,7 +28,6 @@ from agentpool._messages import (
     ChatMessage,
     Completion,
     CompletionRequest,
-    FinishReason,
     ProviderPart,
     ToolCall,
     ToolDefinition,
@@ -315,7 +314,7 @@ class Run(Live, gc=False):
         parts = completion.parts
         if not parts:
             return self.partial_parts
-        if completion.finish_reason is FinishReason.MAX_TOKENS:
+        if completion.finish_reason.is_cut:
             parts = _finished(parts, completion)
         before = len(text) - len(completion.text)
         return (*self.partial_parts, *(_moved(parts, before) if before else parts))

@@ -27,7 +27,11 @@ def take_text_answer(
     if completion.finish_reason is FinishReason.TOOL_USE:
         run.say(join_pieces(run.partial, completion.text), completion)
         raise ProtocolError("the model stopped for tool calls and named none")
-    was_cut = completion.finish_reason is FinishReason.MAX_TOKENS
+    if completion.finish_reason is FinishReason.WINDOW_FULL:
+        run.keep_piece(completion)
+        run.end(spent or window_is_full(run))
+        return False
+    was_cut = completion.finish_reason.is_cut
     is_blank = not completion.text.strip()
     if is_blank and (was_cut or not run.partial):
         if was_cut:
@@ -82,6 +86,19 @@ def _truncated(run: Run, limit: int | None, rest: str) -> Stop:
     return Stop(StopReason.TRUNCATION, f"the answer was cut off at {where}{rest}", tokens, tokens)
 
 
+def window_is_full(run: Run) -> Stop:
+    """Return the end of a run whose model has no room for the rest of its answer.
+
+    To ask for the rest would send even more.
+    """
+    tokens = answer_tokens(run.output_limit or run.max_output_tokens)
+    text = (
+        "the answer was cut off because the model's context window is full; set "
+        "model.context_window to what it holds, send less, or choose a model with a larger one"
+    )
+    return Stop(StopReason.TRUNCATION, text, tokens, tokens)
+
+
 def _ask_once_more(run: Run, spent: Stop | None) -> None:
     """Repeat the request after an empty answer, unless the run is over.
 
@@ -116,7 +133,7 @@ def _cut_off(run: Run, completion: Completion, spent: Stop | None) -> None:
 
 def _misfit(run: Run, output: Output, completion: Completion) -> str:
     """Parse the answer into the run's value. Return what is wrong with it; empty if it fits."""
-    if completion.finish_reason is FinishReason.MAX_TOKENS:
+    if completion.finish_reason.is_cut:
         return CUT_OFF
     value = output.read(completion.text)
     if isinstance(value, Misfit):
@@ -135,7 +152,7 @@ def _ask_again(
     begun = completion.text[:_BEGUN_CHARS]
     run.misfits += 1
     run.misfit = f"begins with {begun!r} and is wrong in this: {faults}"
-    was_cut = completion.finish_reason is FinishReason.MAX_TOKENS
+    was_cut = completion.finish_reason.is_cut
     verdict = run.guard.record_truncation() if was_cut else ALLOW
     stop = spent or (verdict if isinstance(verdict, Stop) else None)
     if stop is not None:

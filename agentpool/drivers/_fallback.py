@@ -233,7 +233,7 @@ class FallbackDriver(SendingDriver):
                 errors.append(None)
                 self._tell(number, None)
                 continue
-            heard = _Heard(on_delta, on_sent)
+            heard = _Heard(on_delta, on_sent, holds_back=choice is not self._choices[-1])
             try:
                 return await self._ask(choice, attempt, request, heard)
             except DriverError as error:
@@ -264,6 +264,7 @@ class FallbackDriver(SendingDriver):
             completion = await self._patiently(choice.driver, request, heard)
             if choice is not self._choices[-1] and not heard.was_handed_on:
                 _refuse_empty(choice.driver, request, completion)
+            heard.hand_on()
         except BaseException as error:
             if isinstance(error, DriverError):
                 choice.counts["failed"] += 1
@@ -297,13 +298,24 @@ class FallbackDriver(SendingDriver):
 
 @final
 class _Heard:
-    """Passes text on and remembers that there was some."""
+    """Passes text on and remembers that there was some.
 
-    __slots__ = ("_on_delta", "_on_sent", "has_left", "patience", "was_handed_on")
+    White space at the start is held back while another driver may be asked: an answer of white
+    space alone is one that says nothing, and nothing of it may have been handed on.
+    """
 
-    def __init__(self, on_delta: OnDelta | None, on_sent: OnSent | None) -> None:
+    __slots__ = (
+        *("_held", "_holds_back", "_on_delta", "_on_sent"),
+        *("has_left", "patience", "was_handed_on"),
+    )
+
+    def __init__(
+        self, on_delta: OnDelta | None, on_sent: OnSent | None, *, holds_back: bool
+    ) -> None:
         self._on_delta = on_delta
         self._on_sent = on_sent
+        self._holds_back = holds_back
+        self._held = ""
         self.has_left = False
         self.was_handed_on = False
         self.patience: RequestClock | None = None
@@ -311,8 +323,18 @@ class _Heard:
     def __call__(self, text: str) -> None:
         if self.patience is not None:
             self.patience.lift()
-        if self._on_delta is not None:
+        if self._on_delta is None:
+            return
+        self._held += text
+        if self._held and not (self._holds_back and self._held.isspace()):
+            self._holds_back = False
+            self.hand_on()
+
+    def hand_on(self) -> None:
+        """Hand on the white space of an answer that has nothing else and is taken."""
+        if self._held and self._on_delta is not None:
             self.was_handed_on = True
+            text, self._held = self._held, ""
             self._on_delta(text)
 
     def leave(self) -> None:

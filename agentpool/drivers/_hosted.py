@@ -31,11 +31,9 @@ from agentpool.drivers.wire._failure import failure_from_response, failure_in_bo
 from agentpool.drivers.wire._image_tokens import Counting
 from agentpool.drivers.wire._sse import MAX_EVENT_BYTES, SseEvent, SseParser
 
-# What follows the last event is the empty chunk that ends the body, mostly in the same
-# packet. Waiting this long for it keeps the connection, which saves the next request a
-# handshake.
+# What follows the last event is the empty chunk that ends the body, mostly in the same packet.
+# Waiting this long for it keeps the connection, which saves the next request a handshake.
 _END_SECONDS: Final = 0.02
-
 # As many tell a stream from everything else.
 _TELLING_BYTES: Final = 7
 
@@ -55,10 +53,12 @@ class Accumulator(Protocol):
     @property
     def done(self) -> bool:
         """Whether the stream has announced its end."""
+        ...
 
     @property
     def has_ended(self) -> bool:
         """Whether it is known how the answer ended."""
+        ...
 
     def feed(self, event: SseEvent) -> list[str]:
         """Process the next event and return the pieces of text in it."""

@@ -99,6 +99,7 @@ def _chat_options(
         call_ids=MISTRAL_IDS if rules == "mistral" else CHAT_IDS,
         has_schemas=rules != "deepseek",
         is_closed=rules == "mistral",
+        has_files=rules != "mistral",
         needs_answers=rules == "mistral",
         told="beside_tools" if rules == "groq" or is_older_gemini else "never",
         needs_signatures=rules == "gemini" and not is_older_gemini,

@@ -39,6 +39,7 @@ from agentpool.drivers import (
     ProtocolError,
     RateLimitError,
     ScriptedDriver,
+    ToolCall,
     UnknownModelError,
     UserMessage,
     open_openai,
@@ -358,6 +359,48 @@ async def test_the_next_is_asked_after_an_answer_that_says_nothing(usage: Usage 
         assert budget.statistics().cost_usd == 32.0
     else:
         assert budget.statistics().unmeasured == 1
+
+
+def whispering(*pieces: str, error: DriverError | None = None) -> LiveDriver:
+    """Return a model that streams *pieces*, and fails after them if there is an error."""
+
+    async def whisper(_: CompletionRequest, on_delta: OnDelta) -> Completion:
+        await trio.lowlevel.checkpoint()
+        for piece in pieces:
+            on_delta(piece)
+        if error is not None:
+            raise error
+        return Completion("".join(pieces))
+
+    return LiveDriver(whisper)
+
+
+@pytest.mark.parametrize("error", [None, NetworkError("lost")])
+async def test_streamed_white_space_is_an_answer_that_says_nothing(
+    error: DriverError | None,
+) -> None:
+    """It had been handed on, so that no other model was asked."""
+    heard: list[str] = []
+    first = whispering("", "\n", " \n", error=error)
+    driver = FallbackDriver(first, whispering("\n", "two"))
+    answer = await driver.complete(ASK, on_delta=heard.append)
+    assert ("".join(heard), answer.text) == ("\ntwo", "\ntwo")
+
+
+async def test_what_is_streamed_is_the_answer_to_the_last_space() -> None:
+    """Also where it is taken without a word, and where words come after it."""
+    call = Completion(" \n", (ToolCall("1", "look", "{}"),), FinishReason.TOOL_USE)
+
+    async def ask(_: CompletionRequest, on_delta: OnDelta) -> Completion:
+        await trio.lowlevel.checkpoint()
+        on_delta(" \n")
+        return call
+
+    for first, text in ((LiveDriver(ask), " \n"), (whispering("\n", " a", " b"), "\n a b")):
+        heard: list[str] = []
+        driver = FallbackDriver(first, failing(BadRequestError("no")))
+        answer = await driver.complete(ASK, on_delta=heard.append)
+        assert ("".join(heard), answer.text) == (text, text)
 
 
 async def test_a_price_of_an_answer_that_says_nothing_stays() -> None:

@@ -524,6 +524,24 @@ def test_calls_of_a_truncated_answer_run() -> None:
     assert done.run.text == "hi"
 
 
+@pytest.mark.parametrize("calls", [(), (ToolCall("1", "echo", '{"text": "a'),)])
+@pytest.mark.parametrize("text", ["", "It is"])
+def test_a_full_window_ends_the_run_and_says_so(text: str, calls: tuple[ToolCall, ...]) -> None:
+    """The advice was to raise a limit that the answer had not reached."""
+    cut = Completion(text, calls, FinishReason.WINDOW_FULL)
+    run = new_run(on_cut="continue")
+    run.max_output_tokens = 64_000
+    done = perform([cut, "never"], run)
+    assert (len(done.requests), done.run.stop_reason) == (1, StopReason.TRUNCATION)
+    assert done.run.text == text
+    assert done.run.stop is not None
+    assert done.run.stop.text == (
+        "the answer was cut off because the model's context window is full; set "
+        "model.context_window to what it holds, send less, or choose a model with a larger one"
+    )
+    assert done.ran == []
+
+
 def test_the_fifth_truncation_in_a_row_ends_the_run() -> None:
     """With everything that had come, and no success."""
     done = perform([cut_off(f"{n}") for n in range(9)], new_run(on_cut="continue"))

@@ -27,6 +27,9 @@ from agentpool._messages import AnswerForm, Json
 Told: TypeAlias = Literal["never", "beside_tools", "always"]
 """Where a form is told in words, and no other way."""
 
+_PLACES: Final[tuple[Told, ...]] = get_args(Told)
+"""From the fewest requests to all."""
+
 _REFUSED: Final[Mapping[str, Told]] = {
     "json mode cannot be combined with tool": "beside_tools",  # Groq
     "function calling with a response mime type": "beside_tools",  # Gemini before 3
@@ -72,12 +75,15 @@ def told_form(form: AnswerForm) -> str:
 def told_after(refusal: str) -> Told:
     """Return where a form is told from now on at a server that said *refusal*."""
     said = refusal.lower()
-    return next((told for words, told in _REFUSED.items() if words in said), "never")
+    for words, told in _REFUSED.items():
+        if words in said:
+            return told
+    return "never"
 
 
 def more_told(one: Told, other: Told) -> Told:
     """Return whichever of them is told in more places."""
-    return max(one, other, key=get_args(Told).index)
+    return one if _PLACES.index(one) >= _PLACES.index(other) else other
 
 
 def _objects(schema: Json) -> Iterator[Mapping[str, Json]]:

@@ -1,7 +1,8 @@
 """Attachments in the form that each provider wants, and what each refuses.
 
 Source: https://platform.openai.com/docs/guides/images-vision and pdf-files,
-https://platform.claude.com/docs/en/build-with-claude/vision and pdf-support, and
+https://platform.claude.com/docs/en/build-with-claude/vision and pdf-support,
+https://docs.mistral.ai/capabilities/document_ai/document_qna for documents, and
 https://platform.claude.com/docs/en/api/overview for the size of a request (2026-11).
 """
 
@@ -146,12 +147,24 @@ def attachments_of(request: CompletionRequest) -> Iterator[Attachment]:
             yield from message.attachments
 
 
-def chat_parts(text: str, attachments: Iterable[Attachment]) -> list[msgspec.Raw]:
-    """Return *text* and *attachments* as parts of a Chat Completions message."""
+def chat_parts(
+    text: str, attachments: Iterable[Attachment], *, has_files: bool = True
+) -> list[msgspec.Raw]:
+    """Return *text* and *attachments* as parts of a Chat Completions message.
+
+    Args:
+        text: What is said.
+        attachments: What goes with it.
+        has_files: Whether the server knows files. Mistral has documents in their place.
+    """
     parts: list[Json] = [{"type": "text", "text": text}]
     for one in attachments:
         if one.kind == "image":
             parts.append({"type": "image_url", "image_url": {"url": _url(one)}})
+        elif not has_files:
+            name = one.name or "document.pdf"
+            document = {"type": "document_url", "document_url": _url(one), "document_name": name}
+            parts.append(document)
         else:
             file: Json = {"filename": one.name or "document.pdf", "file_data": _url(one)}
             parts.append({"type": "file", "file": file})

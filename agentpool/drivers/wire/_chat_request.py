@@ -126,6 +126,8 @@ class ChatOptions:
     needs_signatures: bool = False
     """Whether the first call of each answer must have Google's signature. A call of another
     model has the one that Google names for that."""
+    has_files: bool = True
+    """Whether a PDF document is a file, as it is at OpenAI. If not, it is a document."""
     needs_answers: bool = False
     """Whether it refuses what a user says right after the results of calls."""
 
@@ -142,7 +144,7 @@ def encode_request(request: CompletionRequest, options: ChatOptions) -> bytes:
     model = request.model or options.model
     origin, ids = Origin(options.provider, model), CallIds(options.call_ids)
     is_newer = options.max_tokens_field == "max_completion_tokens"
-    for message in _messages_of(request, origin, ids):
+    for message in _messages_of(request, origin, ids, has_files=options.has_files):
         if options.needs_answers and messages and message.role == "user":
             messages += [_BRIDGE] if messages[-1].role == "tool" else []
         lacks_thought = message.reasoning_content is msgspec.UNSET
@@ -208,7 +210,9 @@ def _form_of(
     return told, None if request.tools or is_told else {"type": "json_object"}
 
 
-def _messages_of(request: CompletionRequest, origin: Origin, ids: CallIds) -> Iterator[_Message]:
+def _messages_of(
+    request: CompletionRequest, origin: Origin, ids: CallIds, *, has_files: bool
+) -> Iterator[_Message]:
     """Yield the messages. Attachments of tool results follow the last result.
 
     A result is a text here, and nothing may stand between the results of one answer.
@@ -216,27 +220,29 @@ def _messages_of(request: CompletionRequest, origin: Origin, ids: CallIds) -> It
     returned: list[ToolMessage] = []
     for message in request.messages:
         if returned and not isinstance(message, ToolMessage):
-            yield _returned(returned)
+            yield _returned(returned, has_files=has_files)
             returned = []
-        yield _to_wire(message, origin, ids)
+        yield _to_wire(message, origin, ids, has_files=has_files)
         if isinstance(message, ToolMessage) and message.attachments:
             returned.append(message)
     if returned:
-        yield _returned(returned)
+        yield _returned(returned, has_files=has_files)
 
 
-def _returned(results: Sequence[ToolMessage]) -> _Message:
+def _returned(results: Sequence[ToolMessage], *, has_files: bool) -> _Message:
     names = ", ".join(result.name for result in results)
     attachments = [one for result in results for one in result.attachments]
-    return _Message("user", chat_parts(f"What the tools returned as files: {names}", attachments))
+    text = f"What the tools returned as files: {names}"
+    return _Message("user", chat_parts(text, attachments, has_files=has_files))
 
 
-def _to_wire(message: ChatMessage, origin: Origin, ids: CallIds) -> _Message:
+def _to_wire(message: ChatMessage, origin: Origin, ids: CallIds, *, has_files: bool) -> _Message:
     match message:
         case UserMessage(text=text, attachments=()):
             return _Message("user", checked_text(text))
         case UserMessage(text=text, attachments=attachments):
-            return _Message("user", chat_parts(checked_text(text), attachments))
+            parts = chat_parts(checked_text(text), attachments, has_files=has_files)
+            return _Message("user", parts)
         case ToolMessage(content=content, call_id=call_id):
             return _Message("tool", checked_text(content), tool_call_id=ids.of_result(call_id))
         case AssistantMessage():

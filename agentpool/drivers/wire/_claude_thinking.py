@@ -7,10 +7,11 @@ Rules:
    Opus 4.5 alone takes the word as well, up to ``high``.
 3. A budget is at most half of the answer's limit, as it is a part of it. Under 1,024 tokens,
    which is the least that the API takes, the model does not think.
-4. What the user says of ``thinking`` goes before.
+4. Models before 3.7 cannot think: a word but ``none`` is refused before anything is paid.
+5. What the user says of ``thinking`` goes before.
 
 Source: Anthropic's pages on adaptive thinking, extended thinking and effort, as quoted in
-bugbug#5719 and pensarai/apex#890 (2026-11).
+bugbug#5719 and pensarai/apex#890, and its list of models that think (2026-11).
 """
 
 from __future__ import annotations
@@ -38,6 +39,8 @@ _BUDGETS: Final[Mapping[str, int]] = {
 _VERSION: Final = re.compile(r"claude-(?:opus|sonnet|haiku)-(\d+)(?:[-.](\d{1,2})(?!\d))?")
 # "claude-3-7-sonnet-latest".
 _OLD_NAME: Final = re.compile(r"claude-[123]\b")
+# "claude-3-5-sonnet-20241022", "claude-3.5-haiku", "claude-3-opus-latest", "claude-instant-1.2".
+_NEVER_THINKS: Final = re.compile(r"claude-(?:instant|v?[12]\b|3(?![-.]7)\b)")
 _FIRST_ADAPTIVE: Final = (4, 6)
 _FIRST_WITH_EFFORT: Final = (4, 5)
 _AT_FIRST: Final[Mapping[str, str]] = {"minimal": "low", "xhigh": "high", "max": "high"}
@@ -56,14 +59,20 @@ def claude_thinking(
         limit: The most tokens of the answer.
 
     Raises:
-        BadRequestError: If an older model has no budget for that word.
+        BadRequestError: If the model cannot think, or has no budget for that word.
     """
     if isinstance(own, Mapping):
         return own
     if effort is None:
         return None
+    never_thinks = _NEVER_THINKS.search(model) is not None
     if effort == "none":
-        return {"type": "disabled"}
+        return None if never_thinks else {"type": "disabled"}
+    if never_thinks:
+        raise BadRequestError(
+            f"{model} cannot think, so it takes no reasoning_effort, got {effort!r}; leave it out, "
+            "or choose a model from Claude 3.7 on"
+        )
     if not _wants_budget(model):
         return {"type": "adaptive", "display": "summarized"}
     if effort not in _BUDGETS:

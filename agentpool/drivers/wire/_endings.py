@@ -46,9 +46,9 @@ _WORDS: Final[Mapping[FinishReason | Ending, tuple[str, ...]]] = {
     FinishReason.STOP_SEQUENCE: ("stop_sequence",),
     FinishReason.MAX_TOKENS: (
         *("length", "max_tokens", "max_output_tokens", "model_length", "max_length"),
-        # An answer that fills the window, and one that is not whole for no stated reason.
-        *("model_context_window_exceeded", "incomplete"),
+        "incomplete",  # for no stated reason
     ),
+    FinishReason.WINDOW_FULL: ("model_context_window_exceeded",),
     FinishReason.TOOL_USE: (
         *("tool_calls", "tool_call", "tool_use", "function_call", "function_calls"),
     ),

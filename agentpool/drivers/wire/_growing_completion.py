@@ -147,7 +147,7 @@ class GrowingCompletion(ABC):
         """
         self._settle()
         reason = self._reason()
-        was_cut = reason is FinishReason.MAX_TOKENS
+        was_cut = reason.is_cut
         tool_calls = self._answer.tool_calls(was_cut=was_cut)
         if tool_calls and reason is FinishReason.END_TURN:
             reason = FinishReason.TOOL_USE

@@ -72,6 +72,31 @@ def test_chat_completions() -> None:
     adapter.validate_python(messages)
 
 
+async def test_a_gateway_with_the_rules_of_mistral_is_sent_documents() -> None:
+    """It knows no files, and refuses what it does not know."""
+    bodies: list[Any] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        bodies.append(json.loads(request.content))
+        return httpx.Response(400, json={"message": "seen"})
+
+    opened = open_openai(
+        "m", base_url="https://gate.example/v1", api_key="sk-x", rules="mistral",
+        transport=httpx.MockTransport(answer),
+    )  # fmt: skip
+    async with opened as driver:
+        with pytest.raises(BadRequestError, match="seen"):
+            await driver.complete(REQUEST)
+    messages = bodies[0]["messages"]
+    document = {
+        "type": "document_url",
+        "document_url": f"data:application/pdf;base64,{B64_PDF}",
+        "document_name": "document.pdf",
+    }
+    assert [messages[0]["content"][-1], messages[-1]["content"][-1]] == [document, document]
+    assert messages[0]["content"][1]["type"] == "image_url"
+
+
 def test_responses() -> None:
     """In the query and in the results alike."""
     body = json.loads(encode_responses(REQUEST, ResponsesOptions(model="m")))

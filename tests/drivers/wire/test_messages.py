@@ -346,6 +346,18 @@ def test_a_budget_leaves_half_of_the_answer() -> None:
     assert none["thinking"] == {"type": "disabled"}
 
 
+@pytest.mark.parametrize(
+    "model", ["claude-3-5-sonnet-latest", "anthropic/claude-3.5-haiku", "claude-3-opus-20240229",
+              "claude-instant-1.2", "anthropic.claude-v2:1", "claude-2.1"],
+)  # fmt: skip
+def test_a_model_that_cannot_think_is_asked_for_no_thoughts(model: str) -> None:
+    """An effort is refused before anything is paid; that there shall be none is nothing to send."""
+    asked = CompletionRequest([UserMessage("Hi")], reasoning_effort="none", model=model)
+    assert not {"thinking", "output_config"} & sent(asked).keys()
+    with pytest.raises(BadRequestError, match=f"{model} cannot think.*'low'; leave it out, or"):
+        sent(msgspec.structs.replace(asked, reasoning_effort="low"))
+
+
 def test_an_effort_that_has_no_budget_is_refused() -> None:
     """Where it would be left out without a word."""
     asked = CompletionRequest([UserMessage("Hi")], reasoning_effort="big", model="claude-opus-4-1")
