@@ -7,7 +7,6 @@ same goes for the escapes of halves in JSON, such as a model writes: no reader t
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterable
 from functools import cache
@@ -79,6 +78,8 @@ def whole_json(value: object, enc_hook: Callable[[object], object] | None = None
     try:
         return msgspec.json.encode(value, enc_hook=enc_hook)
     except UnicodeEncodeError:
+        import json  # noqa: PLC0415  # rarely needed, and slow to import
+
         plain = msgspec.to_builtins(value, enc_hook=enc_hook, str_keys=True)
         return escapes_without_halves(json.dumps(plain, separators=(",", ":"))).encode()
 

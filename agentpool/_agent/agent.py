@@ -5,12 +5,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from random import Random
-from typing import final
+from typing import TYPE_CHECKING, final
 
 import trio
 
 from agentpool._agent.early_outcome import early_outcome
-from agentpool._agent.journaling import RunJournal
 from agentpool._agent.retry_policy import RetryPolicy
 from agentpool._agent.spending import Purse
 from agentpool._approval import Approver
@@ -39,6 +38,9 @@ from agentpool._spawn import CHILD_MAX_ITERATIONS, SpawnConfig
 from agentpool.abc import AgentContext, Driver, Memory
 from agentpool.observe._hub import EventHub
 from agentpool.tools._registry import EMPTY_REGISTRY, ToolRegistry
+
+if TYPE_CHECKING:
+    from agentpool._agent.journaling import RunJournal
 
 
 def output_of(config: SpawnConfig) -> Output | None:

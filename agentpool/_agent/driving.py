@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Awaitable, Iterable, Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 
 import msgspec
 import trio
 
 from agentpool._agent.agent import Agent, output_of, room_tokens
-from agentpool._agent.branching import branch_if_changed
-from agentpool._agent.journaling import RunJournal
 from agentpool._agent.recounting import begin, take_back
 from agentpool._agent.request import complete, complete_aside, late_answer
 from agentpool._agent.spending import owed_by
@@ -41,6 +40,9 @@ from agentpool._spawn import SpawnConfig
 from agentpool.abc import Driver, Fragment, MemoryQuery
 from agentpool.tools._registry import ToolRegistry
 
+if TYPE_CHECKING:
+    from agentpool._agent.journaling import RunJournal
+
 
 def _cleaned(messages: Sequence[AgentMessage], cleaner: Cleaner) -> tuple[AgentMessage, ...]:
     """Return *messages* without markers. Those of the owner are trusted and unchanged."""
@@ -55,7 +57,11 @@ def _cleaned(messages: Sequence[AgentMessage], cleaner: Cleaner) -> tuple[AgentM
 def set_out(agent: Agent, registry: ToolRegistry) -> None:
     """Make the run of *agent*, which is about to begin."""
     agent.registry = registry
-    branch_if_changed(agent, registry, _new_run)
+    if agent.journal is not None:
+        # Only a run that goes on can have changed.
+        from agentpool._agent.branching import branch_if_changed  # noqa: PLC0415
+
+        branch_if_changed(agent, registry, _new_run)
     agent.run = _new_run(agent, agent.config, registry)
     if agent.journal is not None and agent.purse is not None and agent.purse.is_stored:
         agent.journal.owed = partial(owed_by, agent.purse.kept_with(agent.journal))

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Final, final
+from typing import TYPE_CHECKING, Final, final
 
 import msgspec
 import trio
 
-from agentpool._agent.journaling import RunJournal
 from agentpool._base import Live
 from agentpool._budget.account import Amounts
 from agentpool._budget.budget import Budget, ledger_of
@@ -45,8 +44,11 @@ from agentpool._scheduling.request_clock import waiting_for_turn
 from agentpool._scheduling.slot import Slot, parked
 from agentpool._scheduling.waits import Wait, WaitReason
 from agentpool.abc import Driver
-from agentpool.journal._joint import Together
 from agentpool.observe._hub import EventHub
+
+if TYPE_CHECKING:
+    from agentpool._agent.journaling import RunJournal
+    from agentpool.journal._joint import Together
 
 REFUSALS: Final = (
     AuthenticationError,
@@ -326,6 +328,8 @@ def _together(
         for place, (one, asked) in enumerate(zip(ledgers, spendings, strict=True)):
             assert one.kept is not None  # noqa: S101  # see above
             _learn(one, one.kept, asked.corrections, None if found is None else found[place])
+
+    from agentpool.journal._joint import Together  # noqa: PLC0415  # with a journal alone
 
     return Together(spendings, on_written)
 

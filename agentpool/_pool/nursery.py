@@ -37,7 +37,6 @@ from agentpool._pool.caller import PoolVoice
 from agentpool._pool.deadlock import DeadlockWatch
 from agentpool._pool.fan_in import FanIn
 from agentpool._pool.memory import PoolMemory
-from agentpool._pool.past import PastAgent
 from agentpool._pool.record import AgentRecord, OnEnd
 from agentpool._pool.shutdown import ShutdownStep, end_in_steps
 from agentpool._pool.spawn_checks import Entry, budget_for, check_config
@@ -61,6 +60,7 @@ from agentpool.tools._registry import ToolRegistry
 
 if TYPE_CHECKING:
     from agentpool._pool.journal import PoolJournal
+    from agentpool._pool.past import PastAgent
 
 
 @final

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Final, Literal, cast
 
 import trio
 
-from agentpool._agent.journaling import OnMismatch
 from agentpool._agent.retry_policy import RetryPolicy
 from agentpool._approval import Approver
 from agentpool._budget.budget import Budget
@@ -30,6 +29,7 @@ from agentpool.observe._hub import EventHub
 from agentpool.tools._registry import EMPTY_REGISTRY, ToolRegistry
 
 if TYPE_CHECKING:
+    from agentpool._agent.journaling import OnMismatch
     from agentpool._pool.journal import PoolJournal
 
 

@@ -6,17 +6,21 @@ kept twice for each agent that waits, by Python and by trio.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import trio
 
 from agentpool._agent.agent import Agent, Home
 from agentpool._agent.spending import Purse
 from agentpool._messaging.post_office import PostOffice
-from agentpool._pool.journal import PoolJournal
 from agentpool._pool.memory import PoolMemory
 from agentpool._pool.record import AgentRecord
 from agentpool._scheduling.slot import Slot, current_branch, current_slot
 from agentpool._served_call import current_call
 from agentpool._spawn import seconds_of
+
+if TYPE_CHECKING:
+    from agentpool._pool.journal import PoolJournal
 
 
 def take_task(slot: Slot) -> None:

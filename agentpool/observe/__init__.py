@@ -47,8 +47,6 @@ from agentpool._public import show_fields as _show_fields
 from agentpool._scheduling.waits import WaitReason as WaitReason
 from agentpool.abc import Observer as Observer
 from agentpool.observe._hub import EventReader as EventReader
-from agentpool.observe._saved import outcome_from_json as outcome_from_json
-from agentpool.observe._saved import outcome_to_json as outcome_to_json
 
 # These are for those who keep what they see.
 if TYPE_CHECKING:
@@ -78,6 +76,8 @@ if TYPE_CHECKING:
     from agentpool.observe._record import record_of as record_of
     from agentpool.observe._redact import secrets_of_environment as secrets_of_environment
     from agentpool.observe._report import render_report as render_report
+    from agentpool.observe._saved import outcome_from_json as outcome_from_json
+    from agentpool.observe._saved import outcome_to_json as outcome_to_json
     from agentpool.observe._trace import Trace as Trace
     from agentpool.observe._trace import TraceHeader as TraceHeader
     from agentpool.observe._trace import read_trace as read_trace
@@ -186,6 +186,8 @@ _HOMES = {
     "export_trace": "agentpool.observe._opentelemetry",
     "first_difference": "agentpool.observe._difference",
     "intervals_of": "agentpool.observe._intervals",
+    "outcome_from_json": "agentpool.observe._saved",
+    "outcome_to_json": "agentpool.observe._saved",
     "read_trace": "agentpool.observe._trace",
     "record_of": "agentpool.observe._record",
     "render_report": "agentpool.observe._report",

@@ -39,7 +39,6 @@ from agentpool._scheduling.waits import FOR_AN_EVENT, Wait
 from agentpool._spawn import SpawnConfig, seconds_of
 from agentpool.abc import Observer
 from agentpool.observe._error_data import text_of
-from agentpool.observe._redact import Redactor, secrets_of_environment
 
 Ts = TypeVarTuple("Ts")
 
@@ -290,7 +289,9 @@ class EventHub(Live):
     def _failed(self, observer: Observer, error: Exception) -> None:
         self._failures += 1
         if self._failures == 1:
-            # An exporter may quote its own key. Only here: keys are looked for once a pool.
+            # An exporter may quote its own key. To look for keys is slow, and so is this import.
+            from agentpool.observe._redact import Redactor, secrets_of_environment  # noqa: PLC0415
+
             keys = Redactor.of(secrets_of_environment())
             kind, told = type(observer).__name__, traceback_text(error)
             self.observer_failure = f"{kind}: {keys.clean_text(text_of(error))}"

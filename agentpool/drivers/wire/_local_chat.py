@@ -118,7 +118,7 @@ def read_answer(completion: Completion, *, call_id: str) -> Completion:
     try:
         turn = msgspec.json.decode(completion.text, type=_Turn)
     except (msgspec.DecodeError, RecursionError) as exc:
-        if completion.finish_reason is FinishReason.MAX_TOKENS:
+        if completion.finish_reason.is_cut:
             return _read_cut_answer(completion, call_id=call_id)
         msg = f"the model left the form of its answer ({exc}): {shown(completion.text)!r}"
         raise ProtocolError(msg) from exc
