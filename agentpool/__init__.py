@@ -57,7 +57,6 @@ from agentpool._pool.map import OutcomeStream as OutcomeStream
 from agentpool._pool.map import Queries as Queries
 from agentpool._pool.open import open_pool as open_pool
 from agentpool._pool.pool import AgentPool as AgentPool
-from agentpool._pool.restart_policy import RestartPolicy as RestartPolicy
 from agentpool._pool.router import MessageRouter as MessageRouter
 from agentpool._pool.shutdown import ShutdownStep as ShutdownStep
 from agentpool._pool.text_stream import TextStream as TextStream
@@ -145,6 +144,7 @@ if TYPE_CHECKING:
     from agentpool._build.manifest_pool import PoolPlan as PoolPlan
     from agentpool._build.manifest_pool import open_manifest_pool as open_manifest_pool
     from agentpool._pool.kept_trace import trace_of_journal as trace_of_journal
+    from agentpool._pool.restart_policy import RestartPolicy as RestartPolicy
     from agentpool._pool.session import Session as Session
     from agentpool._pool.session import SessionTurn as SessionTurn
     from agentpool._pool.session import open_session as open_session
@@ -154,6 +154,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "PoolPlan": "agentpool._build.manifest_pool",
+    "RestartPolicy": "agentpool._pool.restart_policy",
     "Session": "agentpool._pool.session",
     "SessionTurn": "agentpool._pool.session",
     "__version__": "agentpool._version",

@@ -27,8 +27,7 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Final, final
 
-import attrs
-
+from agentpool._base import Live
 from agentpool._errors import UsageError
 
 REPLACEMENT: Final = "[SANITIZED]"
@@ -70,31 +69,25 @@ _FENCE_SIGN: Final = "~"
 _SHORTEST_FENCE: Final = 3
 
 
-def _check_all(_: object, __: object, markers: Sequence[str]) -> None:
-    for marker in markers:
-        _check(marker)
-
-
 @final
-@attrs.frozen
-class Cleaner:
+class Cleaner(Live):
     """Removes chat markers from texts.
 
     Raises:
         UsageError: If a marker is blank, or overlaps with the replacement.
     """
 
-    markers: Sequence[str] = attrs.field(
-        default=MARKERS, converter=tuple[str, ...], validator=_check_all
-    )
+    markers: Sequence[str] = MARKERS
     """What is taken out. Empty: nothing."""
-    _pattern: re.Pattern[str] | None = attrs.field(init=False, eq=False, repr=False)
+    _pattern: re.Pattern[str] | None = None
 
-    def __attrs_post_init__(self) -> None:
+    def __post_init__(self) -> None:
         """Compile one pattern of all markers."""
-        pattern = re.compile("|".join(map(_source_of, self.markers))) if self.markers else None
-        # How a frozen value is given what follows from its other fields.
-        object.__setattr__(self, "_pattern", pattern)
+        self.markers = tuple(self.markers)
+        for marker in self.markers:
+            _check(marker)
+        if self.markers:
+            self._pattern = re.compile("|".join(map(_source_of, self.markers)))
 
     def clean(self, text: str) -> str:
         """Return *text* without markers; the same object if there are none.

