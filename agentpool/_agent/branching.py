@@ -13,13 +13,13 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import attrs
 
 from agentpool._agent.agent import Agent
 from agentpool._agent.journaling import OnMismatch, RunJournal
-from agentpool._agent.results import Called, encode
+from agentpool._agent.results import calls_in, digest_of, encode
 from agentpool._agent.spending import estimate
 from agentpool._errors import ResumeMismatchError
 from agentpool._loop.guard import Warn
@@ -27,10 +27,13 @@ from agentpool._loop.loop import run_loop
 from agentpool._loop.run import Complete, Effect, LeftOut, Run, RunTools, Summarize
 from agentpool._loop.tokens import Estimator
 from agentpool._messages import AssistantMessage, ChatMessage, CompletionRequest
-from agentpool._records import JournalRecord, RecordKind, read_body
+from agentpool._records import JournalRecord, RecordKind
 from agentpool._served_call import Loss
 from agentpool._spawn import SpawnConfig
 from agentpool.tools._registry import ToolRegistry
+
+NOT_THEN: Final = "not run: it could not be called then"
+"""What the history says of a call that was refused, if it could be called now."""
 
 NewRun: TypeAlias = Callable[[Agent, SpawnConfig, ToolRegistry], Run]
 """Makes the run of an agent by some config."""
@@ -108,10 +111,24 @@ def _replay(
 def _as_before(
     refuse: Callable[[str], str | None], records: tuple[JournalRecord, ...]
 ) -> Callable[[str], str | None]:
-    """Return *refuse* that lets those tools pass which ran before, whatever is allowed now."""
-    calls = [one for one in records if one.kind is RecordKind.RESULT and one.digest]
-    ran = {read_body(one.body, Called).result.name for one in calls}
-    return lambda name: None if name in ran else refuse(name)
+    """Return *refuse* that lets those tools pass that were called before, and not the refused.
+
+    What is allowed now, and of which tools, does not matter for them.
+    """
+    last_place = max((one.place for one in records), default=-1)
+    known = {(one.place, one.part, one.digest) for one in records}
+    asked = {one.place for one in records if one.kind is RecordKind.STARTED and not one.body}
+    made, missed = set[str](), set[str]()
+    for one in records:
+        if one.kind is not RecordKind.RESULT or one.place not in asked:
+            continue
+        for part, call in enumerate(calls_in(one.body)):
+            if (one.place + 1, part, digest_of(call.name, call.arguments)) in known:
+                made.add(call.name)
+            elif one.place + 1 < last_place:
+                missed.add(call.name)
+    missed -= made
+    return lambda name: None if name in made else NOT_THEN if name in missed else refuse(name)
 
 
 def _tell_begun(scratch: RunJournal, effect: RunTools, registry: ToolRegistry) -> None:

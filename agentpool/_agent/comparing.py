@@ -6,28 +6,54 @@ what it is not, and all that follows would stand at another place.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Final
+
 from agentpool._agent.results import Called
+from agentpool._errors import ResumeMismatchError
 from agentpool._loop.run import Complete, Effect, Recall, Remember, Summarize
-from agentpool._records import JournalRecord, read_body
+from agentpool._messages import AgentId, ToolCall
+from agentpool._records import JournalRecord, RecordKind, read_body
+
+_HAD: Final = "it has a memory now and had none, or the reverse,"
+_GONE: Final = "which it has no more or may not call,"
+
+
+def calls_of(records: Iterable[JournalRecord]) -> dict[int, JournalRecord]:
+    """Return what is known last of a tool call, by the places of the calls."""
+    kinds = {RecordKind.RESULT, RecordKind.STARTED}
+    # Neither what a request begins has a body, nor its result a digest.
+    return {one.place: one for one in records if one.kind in kinds and one.digest and one.body}
 
 
 def other_thing(
-    effect: Effect, begun: JournalRecord | None, ended: JournalRecord | None, *, is_last: bool
+    effect: Effect,
+    called: JournalRecord | None,
+    begun: JournalRecord | None,
+    ended: JournalRecord | None,
+    *,
+    is_last: bool,
 ) -> str | None:
     """Return how *effect* is another thing than what was done at its place. ``None``: it is not.
 
     Args:
         effect: What is to be done: no tool calls.
+        called: The record of a tool call there.
         begun: The record that something began there.
         ended: The record of its result.
         is_last: Whether nothing is known of later places.
     """
-    if ended is not None and ended.digest:
-        name = read_body(ended.body, Called).result.name
-        return f"tool {name!r} was called, which it has no more or may not call,"
+    if called is not None:
+        has_ended = called.kind is RecordKind.RESULT
+        name = f" {read_body(called.body, Called).result.name!r}" if has_ended else ""
+        end = "" if has_ended else " and may have run"
+        return f"tool{name} was called{end}, {_GONE}"
     if isinstance(effect, Complete | Summarize):
         # A summary may have a result and no request.
-        is_other = ended is not None and begun is None and isinstance(effect, Complete)
+        is_asked = ended is not None or begun is not None
+        is_other = not (is_asked or is_last) or (
+            ended is not None and begun is None and isinstance(effect, Complete)
+        )
     else:
         is_recall = isinstance(effect, Recall)  # what it found is a list
         is_other = begun is not None or (
@@ -35,4 +61,45 @@ def other_thing(
             if ended is not None
             else isinstance(effect, Recall | Remember) and not is_last
         )
-    return "it has a memory now and had none, or the reverse," if is_other else None
+    return _HAD if is_other else None
+
+
+def other_call(
+    call: ToolCall,
+    begun: JournalRecord | None,
+    ended: JournalRecord | None,
+    *,
+    is_refused: bool,
+    is_last: bool,
+) -> str | None:
+    """Return how *call* is another thing than what was done at its place. ``None``: it is not.
+
+    Args:
+        call: The call of the model.
+        begun: The record that something began there.
+        ended: The record of its result.
+        is_refused: Whether it may not be made now.
+        is_last: Whether nothing is known of later places.
+    """
+    if is_refused:
+        was_made = begun is not None if ended is None else bool(ended.digest)
+        end = " and may have run" if ended is None else ""
+        return f"tool {call.name!r} was called{end}, {_GONE}" if was_made else None
+    is_other = not is_last if ended is None else not ended.digest
+    return f"tool {call.name!r} is called now, which was not run then," if is_other else None
+
+
+def mismatch(agent_id: AgentId, place: int, differs: str, more: str = "") -> ResumeMismatchError:
+    """Return the error of a run that cannot be resumed.
+
+    Args:
+        agent_id: Whose run.
+        place: Where in it.
+        differs: What is another than it was.
+        more: What helps besides.
+    """
+    return ResumeMismatchError(
+        f"agent {agent_id} cannot be resumed: {differs} at place {place} of its run; undo the "
+        f"change, or resume with resume='branch'{more}",
+        agent_id=agent_id, place=place, differs=differs,
+    )  # fmt: skip

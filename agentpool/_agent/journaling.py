@@ -21,7 +21,7 @@ from typing import Final, Literal, TypeAlias, final
 import msgspec
 import trio
 
-from agentpool._agent.comparing import other_thing
+from agentpool._agent.comparing import calls_of, mismatch, other_call, other_thing
 from agentpool._agent.past_attempts import Attempts
 from agentpool._agent.results import (
     Answered,
@@ -35,7 +35,6 @@ from agentpool._agent.results import (
 )
 from agentpool._approval import Decision
 from agentpool._base import Live
-from agentpool._errors import ResumeMismatchError
 from agentpool._loop.guard import Stop, Warn
 from agentpool._loop.run import (
     Complete,
@@ -88,6 +87,8 @@ class RunJournal(Live):
     """What is known from before, by place and part."""
     begun: dict[tuple[int, int], JournalRecord] = {}  # noqa: RUF012  # each has its own
     """What had begun before, whether or not it ended."""
+    called: dict[int, JournalRecord] = {}  # noqa: RUF012  # each has its own
+    """What is known of a call there, by place."""
     answers: dict[tuple[int, int], JournalRecord] = {}  # noqa: RUF012  # each has its own
     """What was said of calls that had to be approved."""
     last_place: int = -1
@@ -129,6 +130,7 @@ class RunJournal(Live):
         """Load what the run did before the crash."""
         self.records = tuple(records)
         self.answers.update(answers_left(self.records))
+        self.called.update(calls_of(self.records))
         for record in self.records:
             if record.kind is RecordKind.RESULT:
                 self.results[record.place, record.part] = record
@@ -145,7 +147,7 @@ class RunJournal(Live):
 
     def begin_again(self) -> None:
         """Forget what the run did before: it is another one from here on."""
-        for known in (self.results, self.begun, self.answers, self.attempts):
+        for known in (self.results, self.begun, self.called, self.answers, self.attempts):
             known.clear()
         self.key += AGAIN
         self.records, self.last_place = (), -1
@@ -191,9 +193,14 @@ class RunJournal(Live):
         return True
 
     def _give_calls(self, effect: RunTools, run: Run) -> bool:
+        is_last = self.place >= self.last_place
         for part, call in enumerate(effect.calls):
-            record = self.results.get((self.place, part))
-            if effect.results[part] is not None or record is None:
+            spot, is_refused = (self.place, part), effect.results[part] is not None
+            begun, record = self.begun.get(spot), self.results.get(spot)
+            other = other_call(call, begun, record, is_refused=is_refused, is_last=is_last)
+            if other is not None:
+                raise mismatch(self.agent_id, self.place, other)
+            if is_refused or record is None:
                 continue
             if record.digest != digest_of(call.name, call.arguments):
                 self._refuse(f"call {call.name!r} has other arguments")
@@ -216,9 +223,10 @@ class RunJournal(Live):
     def _compare(
         self, effect: Effect, begun: JournalRecord | None, ended: JournalRecord | None
     ) -> None:
-        other = other_thing(effect, begun, ended, is_last=self.place >= self.last_place)
+        called, is_last = self.called.get(self.place), self.place >= self.last_place
+        other = other_thing(effect, called, begun, ended, is_last=is_last)
         if other is not None:
-            raise self._mismatch(other, "")
+            raise mismatch(self.agent_id, self.place, other)
         if (
             isinstance(effect, Complete | Summarize)
             and begun is not None
@@ -228,14 +236,7 @@ class RunJournal(Live):
 
     def _refuse(self, differs: str) -> None:
         if self.on_mismatch != "accept":
-            raise self._mismatch(differs, " or resume='accept'")
-
-    def _mismatch(self, differs: str, more: str) -> ResumeMismatchError:
-        return ResumeMismatchError(
-            f"agent {self.agent_id} cannot be resumed: {differs} at place {self.place} of its "
-            f"run; undo the change, or resume with resume='branch'{more}",
-            agent_id=self.agent_id, place=self.place, differs=differs,
-        )  # fmt: skip
+            raise mismatch(self.agent_id, self.place, differs, " or resume='accept'")
 
     # --- what begins
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, final
 
 import msgspec
@@ -65,6 +65,12 @@ encode: Final = whole_json
 def digest_of(*parts: object) -> str:
     """Return a short hash of *parts*, which must have a form in JSON."""
     return hashlib.blake2b(encode(parts), digest_size=DIGEST_BYTES).hexdigest()
+
+
+def calls_in(body: bytes) -> Sequence[ToolCall]:
+    """Return the calls of the answer in *body*, the result of a request. A summary has none."""
+    completion = None if body.startswith(b"[") else read_body(body, Answered).completion
+    return () if completion is None else completion.tool_calls
 
 
 def spending(
