@@ -129,7 +129,7 @@ class Agent(Live):
     """Whether its children spend of its own limits."""
     journal: RunJournal | None = None
     """What is kept of its run. ``None``: nothing."""
-    clock: trio.CancelScope | None = None
+    step_scope: trio.CancelScope | None = None
     """What ends a step that takes too long. ``None``: no step of it has a limit."""
     on_piece: Callable[[], None] | None = None
     """Told of each piece of an answer. ``None``: the request is not observed."""

@@ -35,7 +35,7 @@ from agentpool._loop.run import (
 from agentpool._loop.thoughts import without_thoughts
 from agentpool._messages import OWNER_ID, AgentMessage
 from agentpool._scheduling.request_clock import RequestClock
-from agentpool._scheduling.step_clock import allow
+from agentpool._scheduling.step_limit import allow
 from agentpool._spawn import SpawnConfig
 from agentpool.abc import Driver, Fragment, MemoryQuery
 from agentpool.tools._registry import ToolRegistry
@@ -119,21 +119,21 @@ async def _drive_limited(agent: Agent) -> None:  # noqa: ASYNC910  # as _drive_k
     effect = next(effects, None)
     while effect is not None:
         error: Exception | None = None
-        clock = agent.clock = trio.CancelScope()
+        scope = agent.step_scope = trio.CancelScope()
         try:
-            with clock:
+            with scope:
                 is_used_up = False
                 while effect is not None and not is_used_up:
                     work = perform_next(agent, effect)
                     if work is not None:
                         await work
-                        is_used_up = clock.cancel_called
+                        is_used_up = scope.cancel_called
                     effect = next(effects, None)
         except Exception as raised:
-            if not clock.cancelled_caught:
+            if not scope.cancelled_caught:
                 raise
             error = raised  # what else was wrong when its time was over
-        if clock.cancelled_caught:
+        if scope.cancelled_caught:
             # It stands where it was ended.
             await _end_late(agent, effect, error)
             effect = next(effects, None)
@@ -187,7 +187,9 @@ def _perform_kept(agent: Agent, effect: Effect) -> Awaitable[object] | None:
 async def _perform_and_keep(agent: Agent, effect: Effect, run: Run, journal: RunJournal) -> None:  # noqa: ASYNC910  # see perform
     if type(effect) is Complete or type(effect) is Summarize:
         if begin(agent, effect.request):
-            allow(agent.clock, None)  # what is left of the step before is not a time of the disk's
+            allow(
+                agent.step_scope, None
+            )  # what is left of the step before is not a time of the disk's
             await journal.flush()
     elif type(effect) is not RunTools:
         journal.writer.wake()
@@ -205,7 +207,7 @@ async def _do_aside(  # noqa: ASYNC910  # see below
     if isinstance(effect, Warn | LeftOut):
         _tell(agent, effect)
         return  # noqa: ASYNC910  # there is nothing to wait for
-    allow(agent.clock, None)
+    allow(agent.step_scope, None)
     if isinstance(effect, Recall):
         await _recall(agent, effect)
     elif isinstance(effect, Summarize):

@@ -45,7 +45,7 @@ from agentpool._loop.tokens import Estimator, means_nothing, sound_cost
 from agentpool._messages import Completion, CompletionRequest, Usage
 from agentpool._scheduling.request_clock import RequestClock, current_clock, waiting_for_turn
 from agentpool._scheduling.slot import parked
-from agentpool._scheduling.step_clock import allow
+from agentpool._scheduling.step_limit import allow
 from agentpool._scheduling.waits import Wait, WaitReason
 from agentpool._scheduling.watcher import current_asking
 from agentpool._served_call import Loss, current_call
@@ -71,8 +71,8 @@ def complete(agent: Agent, effect: Complete) -> Awaitable[object]:
         agent.on_piece = teller.arrived
         hear = Hearing(agent)
     seconds = agent.config.manifest.resources.request_seconds
-    allow(agent.clock, seconds, agent.hub.now)
-    clock = None if seconds is None or agent.clock is None else RequestClock(agent.clock)
+    allow(agent.step_scope, seconds, agent.hub.now)
+    clock = None if seconds is None or agent.step_scope is None else RequestClock(agent.step_scope)
     agent.slot.asking = asking = ModelRequest(
         agent, agent.driver, request, hear, run.arriving, teller, effect=effect, clock=clock
     )

@@ -1,7 +1,7 @@
 """Runs the tool calls of one answer side by side, and puts each result in its place.
 
-Each call is a branch of the agent's slot. One alone uses the agent's clock; side by side,
-each has its own.
+Each call is a branch of the agent's slot. One alone uses the scope of the agent's steps; side
+by side, each has its own.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from agentpool._manifest.capability import OUTSIDE_KINDS, CapabilityKind
 from agentpool._messages import ToolCall, ToolMessage
 from agentpool._outcome import StopReason
 from agentpool._scheduling.slot import Branch, current_branch
-from agentpool._scheduling.step_clock import allow
+from agentpool._scheduling.step_limit import allow
 from agentpool.abc import Tool, ToolContext, ToolResult
 from agentpool.tools._failure import DEADLOCK, failed_result
 
@@ -48,22 +48,22 @@ async def run_calls(agent: Agent, effect: RunTools) -> None:
     wanted = [index for index, result in enumerate(effect.results) if result is None]
     if len(wanted) == 1:
         # Most answers have one call; a nursery would cost as much as the rest of it.
-        await _run_call(agent, effect, wanted[0], agent.clock, None)
+        await _run_call(agent, effect, wanted[0], agent.step_scope, None)
         return
 
     async def run(index: int, branch: Branch) -> None:  # noqa: ASYNC910  # see below
         current_branch.set(branch)
         try:
-            with trio.CancelScope() as clock:
-                await _run_call(agent, effect, index, clock, order)
+            with trio.CancelScope() as scope:
+                await _run_call(agent, effect, index, scope, order)
         finally:
             order.start_next(index)
             order.begun(index)
             agent.slot.branch_ended(branch)
-        if clock.cancelled_caught and effect.results[index] is None:
+        if scope.cancelled_caught and effect.results[index] is None:
             end_late(agent, effect, index)
 
-    allow(agent.clock, None)
+    allow(agent.step_scope, None)
     branches = dict(zip(wanted, agent.slot.fork(len(wanted)), strict=True))
     writing = [index for index in wanted if _writes(_tool_of(agent, effect.calls[index]))]
     async with trio.open_nursery() as nursery:
@@ -103,14 +103,14 @@ async def _run_call(  # noqa: ASYNC910  # a tool without a checkpoint is its own
     agent: Agent,
     effect: RunTools,
     index: int,
-    clock: trio.CancelScope | None,
+    scope: trio.CancelScope | None,
     order: CallOrder | None,
 ) -> None:
     """Run one call and store its result. *order* is ``None`` for a call alone."""
     asked = effect.calls[index]
     tool = _tool_of(agent, asked)
     if agent.journal is not None or agent.purse is not None or must_ask(agent, tool):
-        allowed = await _allowed(agent, effect, index, clock, order)
+        allowed = await _allowed(agent, effect, index, scope, order)
         if allowed is None:
             return  # noqa: ASYNC910  # what is not allowed waits for nothing
         call, key, fence = allowed
@@ -119,7 +119,7 @@ async def _run_call(  # noqa: ASYNC910  # a tool without a checkpoint is its own
     if order is not None:
         await order.wait_turn(index)
     context = _begin(agent, effect, index, call, key, fence, order)
-    guard = _limit(agent, tool, clock)
+    guard = _limit(agent, tool, scope)
     try:
         result = await tool.run(call.arguments, context)
         # Foreign code, and type checkers are optional.
@@ -140,14 +140,14 @@ async def _run_call(  # noqa: ASYNC910  # a tool without a checkpoint is its own
     _finish(agent, effect, index, result, tool)
 
 
-def _limit(agent: Agent, tool: Tool, clock: trio.CancelScope | None) -> float:
+def _limit(agent: Agent, tool: Tool, scope: trio.CancelScope | None) -> float:
     """Give a call its time. Return when it ends if the manifest says so, and ``inf`` otherwise."""
     seconds = tool.timeout_seconds
     if seconds is not None:
-        allow(clock, seconds, agent.hub.now)
+        allow(scope, seconds, agent.hub.now)
         return math.inf
     # Whoever wrote the tool has set no limit, so a wait in it is not meant to end at one.
-    guard = allow(clock, agent.config.manifest.resources.tool_seconds, agent.hub.now)
+    guard = allow(scope, agent.config.manifest.resources.tool_seconds, agent.hub.now)
     if guard != math.inf:
         agent.slot.guards += (guard,)
     return guard
@@ -157,7 +157,7 @@ async def _allowed(  # noqa: ASYNC910  # what is asked for is waited for
     agent: Agent,
     effect: RunTools,
     index: int,
-    clock: trio.CancelScope | None,
+    scope: trio.CancelScope | None,
     order: CallOrder | None,
 ) -> tuple[ToolCall, str, int | None] | None:
     """Return the call as it may run, with its key and fence. ``None``: it has its result."""
@@ -173,7 +173,7 @@ async def _allowed(  # noqa: ASYNC910  # what is asked for is waited for
     if order is not None and (is_asked or is_stored or journal is not None):
         order.start_next(index)  # this one may take long before it begins
     if is_asked:
-        allow(clock, None)
+        allow(scope, None)
         approved = await ask_first(agent, tool, asked, index, may_have_run=may_have_run)
         if isinstance(approved, Denied):
             reason = f": {approved.reason}" if approved.reason else ""
@@ -185,7 +185,7 @@ async def _allowed(  # noqa: ASYNC910  # what is asked for is waited for
         effect.changed = {**effect.changed, index: approved}
     started = None
     if journal is not None and is_joint(agent):
-        allow(clock, None)  # what is left of the step before is not a time of the disk's
+        allow(scope, None)  # what is left of the step before is not a time of the disk's
         started = journal.start_of(index, asked)
     if purse is not None and (error := await purse.take_tool_call(journal, started)) is not None:
         assert agent.run is not None  # noqa: S101  # only a run has calls
@@ -197,7 +197,7 @@ async def _allowed(  # noqa: ASYNC910  # what is asked for is waited for
     if started is None:
         started = journal.begin_call(index, asked)
         if not journal.writer.flush_at_once():
-            allow(clock, None)  # as above
+            allow(scope, None)  # as above
             await journal.flush()
     return call, started.body.decode(), journal.writer.lease.fence  # noqa: ASYNC910  # what begins is kept, or waited for
 

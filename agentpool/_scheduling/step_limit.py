@@ -17,22 +17,22 @@ import trio
 
 
 def allow(
-    clock: trio.CancelScope | None,
+    scope: trio.CancelScope | None,
     seconds: float | None,
     now: Callable[[], float] = trio.current_time,
 ) -> float:
     """Give the next step *seconds*. Return when it ends.
 
     Args:
-        clock: What ends it. ``None``: no step of the agent has a limit.
+        scope: What ends it. ``None``: no step of the agent has a limit.
         seconds: The longest that it may take. ``None`` and ``inf``: as long as it likes.
         now: Says what time it is. A clock's own method takes half as long as trio's.
     """
-    if clock is None:
+    if scope is None:
         return math.inf
     if seconds is None:
-        if clock.deadline != math.inf:
-            clock.deadline = math.inf
+        if scope.deadline != math.inf:
+            scope.deadline = math.inf
         return math.inf
-    clock.deadline = deadline = now() + seconds
+    scope.deadline = deadline = now() + seconds
     return deadline
