@@ -209,6 +209,7 @@ def parse(argv: Sequence[str]) -> Command:
         "--version", action="version", version=f"agentpool {agentpool.__version__}"
     )
     overview.add_argument("command", nargs="?", metavar="COMMAND", help=argparse.SUPPRESS)
+    overview.refuse_unknown_options(argv[:1])
     overview.parse_known_args(argv)
     known = ", ".join(commands)
     if not argv:

@@ -126,13 +126,13 @@ class Parser(argparse.ArgumentParser):
         """Parse *argv*. Options may stand between its other words."""
         if argv is ONLY_THE_PARSER:
             raise ParserAsked(self)
-        self._refuse_unknown_options(argv)
+        self.refuse_unknown_options(argv)
         found, rest = self.parse_known_intermixed_args(argv, namespace=Words())
         for word in rest:
             self._refuse(word)
         return found
 
-    def _refuse_unknown_options(self, argv: Sequence[str]) -> None:
+    def refuse_unknown_options(self, argv: Sequence[str]) -> None:
         """Name a misspelt option before argparse asks for what it was to be."""
         for word in itertools.takewhile("--".__ne__, argv):
             name = word.partition("=")[0]

@@ -99,14 +99,18 @@ class Stop(msgspec.Struct, frozen=True, gc=False):
         reason = StopReason(error.kind)
         return cls(reason, str(error), error.used, error.limit, error.source)
 
-    def to_error(self, unfit: str = "") -> LimitExceededError:
+    def to_error(self, unfit: str = "", quota: ResourceQuota | None = None) -> LimitExceededError:
         """Make the error that ``unwrap`` raises for this verdict.
 
         Args:
             unfit: Why no answer before it was of the type that was asked for. Empty: none was
                 of a wrong one.
+            quota: What the manifest allows. The error names the key that set the limit, unless
+                the run had less. ``None``: the manifest was narrowed for the run.
         """
-        key = _KEYS.get(self.reason) if self.source == "guard" else None
+        key = _KEYS.get(self.reason) if self.source == "guard" and quota is not None else None
+        if key is not None and getattr(quota, key) != self.limit:
+            key = None
         return LimitExceededError(
             self.text
             + (f", and {unfit}" if unfit else "")

@@ -44,7 +44,9 @@ def verdict(record: AgentRecord, slot: Slot, agent: Agent) -> Ending:
     run = agent.run
     assert run is not None  # noqa: S101  # set_out() made it
     if run.stop is not None:
-        return AgentStatus.STOPPED, run.stop.to_error(run.misfit_words()), run.stop_reason
+        # What a child has was narrowed to what its parent had left, so no key has set it.
+        quota = None if record.depth else agent.config.manifest.resources
+        return AgentStatus.STOPPED, run.stop.to_error(run.misfit_words(), quota), run.stop_reason
     return AgentStatus.COMPLETED, None, run.stop_reason
 
 

@@ -741,6 +741,7 @@ async def test_limits_of_a_run_are_its_guards(limits: UsageLimits, reason: StopR
     assert outcome.stop_reason is reason
     assert isinstance(outcome.error, LimitExceededError)
     assert outcome.error.source == "guard"
+    assert "[resources]" not in str(outcome.error)  # no key of the manifest has this number
 
 
 async def test_a_child_has_its_parents_limits(autojump_clock: MockClock) -> None:

@@ -89,6 +89,8 @@ def test_check_has_its_own_options() -> None:
         ("run a q --frob", "there is no option '--frob'; see"),
         ("run a q --modle x", "there is no option '--modle'; did you mean --model?"),
         ("run a q --reprot=x", "there is no option '--reprot=x'; did you mean --report?"),
+        ("--verison", "there is no option '--verison'; did you mean --version?; see agentpool -"),
+        ("--frob run a q", "there is no option '--frob'; see agentpool --help"),
         ("map r --eech a", "there is no option '--eech'; did you mean --each?"),
         ("run a q --temperature 0.1", "no option '--temperature'; it is a key of the manifest: "),
         ("run a q --context-window=9", "key of the manifest: [model] context_window = ..."),

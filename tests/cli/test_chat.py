@@ -67,6 +67,8 @@ def test_an_answer_that_is_known_is_shown_without_a_request(
     desk.write(shelf_toml='[[answers]]\nerror = "it must not be asked"\n')
     done = say(desk, monkeypatch, "/again", words="--session zoo")
     assert (done.code, done.out) == (0, "about cats\n")
+    done = say(desk, monkeypatch, words="--session zoo")
+    assert "(session zoo: 1 turn; /help says more)" in done.err
 
 
 def test_a_chat_without_a_name_leaves_no_file(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,6 +94,7 @@ def test_turns_are_taken_back_and_branched(desk: Desk, monkeypatch: pytest.Monke
     assert "(there is no /model here; see /help)" in done.err
     assert "(no turn was cut off, so /again has nothing to go on with)" in done.err
     assert "(session 'one' has 0 turns, got 9 to undo)" in done.err
+    assert "(turns left: 0)" in done.err
     assert "a session's name must be a line of text, got ''" in done.err
     assert "zoo\none\n" in done.err
     assert "/undo [N]" in done.err

@@ -20,7 +20,14 @@ import httpx
 import pytest
 import trio
 
-from agentpool import AgentPoolError, PoolPlan, SpawnConfig, UserMessage
+from agentpool import (
+    AgentManifest,
+    AgentPoolError,
+    ModelConfig,
+    PoolPlan,
+    SpawnConfig,
+    UserMessage,
+)
 from agentpool.abc import Completion, CompletionRequest
 from agentpool.drivers import FunctionDriver, call
 
@@ -322,16 +329,18 @@ def test_a_pool_that_closes_ends_what_is_read_on_asyncio(
     assert "was cancelled" in asyncio.run(main())
 
 
-def test_a_pool_that_cannot_be_opened_is_said_on_asyncio() -> None:
+def test_a_pool_that_cannot_be_opened_is_said_on_asyncio(tmp_path: Path) -> None:
     """The service does not start, with the reason."""
     program = load("asyncio_service")
+    lost = AgentManifest(name="lost", model=ModelConfig(model_path=str(tmp_path / "no.gguf")))
+    plan = PoolPlan(manifests=(lost,))
 
     async def main() -> None:
-        async with program.open_pool_thread(PoolPlan(manifests=(), driver=None)):
+        async with program.open_pool_thread(plan):
             raise AssertionError  # pragma: no cover
 
-    with pytest.raises(AgentPoolError):
-        asyncio.run(main())
+    with pytest.raises(AgentPoolError, match=r"no\.gguf"):
+        asyncio.run(asyncio.wait_for(main(), timeout=60))
 
 
 def test_the_page_about_asyncio_has_the_bridge_of_the_example() -> None:

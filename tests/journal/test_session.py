@@ -77,6 +77,11 @@ def test_a_conversation_goes_on_in_another_process() -> None:
         async with open_anna(journal) as session:
             assert session.messages == ()
             assert (await session.ask(ask("a"))).text == "a"
+            assert repr(session) == "<Session 'anna': 1 turn>"
+            with pytest.raises(UsageError, match="has 1 turn, got 2 to undo"):
+                await session.go_back(2)
+            with pytest.raises(UsageError, match="has 1 turn, got 2 to copy"):
+                await session.branch("bea", turns=2)
             assert (await session.ask(ask("b"))).text == "a b"
             assert repr(session) == "<Session 'anna': 2 turns>"
         other = attrs.evolve(FRIEND, model=ModelConfig(model_path="another.gguf"))

@@ -70,9 +70,11 @@ def test_a_stop_becomes_an_error_with_all_its_parts() -> None:
     stop.check_iteration()
     verdict = stop.check_iteration()
     assert isinstance(verdict, Stop)
-    error = verdict.to_error()
+    error = verdict.to_error(quota=ResourceQuota(max_iterations=1))
     assert (error.kind, error.used, error.limit, error.source) == ("max_iterations", 1, 1, "guard")
     assert str(error) == "max iterations reached (1); the limit is [resources] max_iterations"
+    narrowed = verdict.to_error(quota=ResourceQuota(max_iterations=9))
+    assert str(narrowed) == "max iterations reached (1)"
 
 
 # --- tool calls

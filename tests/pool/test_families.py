@@ -115,6 +115,28 @@ async def test_it_keeps_to_its_parents_tier_and_budget(autojump_clock: MockClock
     assert outcome.stop_reason is StopReason.REQUEST_BUDGET
 
 
+async def test_a_child_is_told_no_key_that_has_not_set_its_limit() -> None:
+    """It has ten turns, whatever its parent's manifest says."""
+
+    @tool(timeout_seconds=math.inf)
+    async def call_child(context: ToolContext, n: int = 0) -> str:
+        """Run a child, which calls this as well."""
+        if context.agent.parent_id:
+            return str(n)
+        return str((await context.agent.run_child("on and on")).error)
+
+    async def ask_on(request: CompletionRequest, _: OnDelta) -> Completion | str:
+        results = results_of(request)
+        if results and query_of(request) == "begin":
+            return results[0].content
+        return calling(tool_call("call_child", n=len(results)))
+
+    parent = manifest("parent", capabilities=(Capability.spawn(1),))
+    async with open_pool(LiveDriver(ask_on), tools=ToolRegistry([call_child])) as pool:
+        outcome = await (await pool.spawn(SpawnConfig(parent, "begin"))).wait()
+    assert outcome.text == "max iterations reached (10)"
+
+
 def spawner(pool: list[AgentPool], *, outlives_parent: bool = False) -> ToolRegistry:
     """Return a tool that spawns an agent and does not wait for it."""
 
