@@ -15,10 +15,13 @@ from typing import Final
 
 from agentpool._errors import Fault
 from agentpool._manifest.capability import PrivacyTier
-from agentpool._manifest.parts import McpServerConfig, McpTransport, is_loopback_url
+from agentpool._manifest.parts import McpServerConfig, McpTransport, OnUnknown, is_loopback_url
 from agentpool._manifest.toml_table import TomlTable
 
 _TRANSPORTS: Final = {transport.value: transport for transport in McpTransport}
+_ON_UNKNOWN: Final[Mapping[str, OnUnknown]] = {
+    "report": "report", "rerun": "rerun", "ask": "ask", "stop": "stop",
+}  # fmt: skip
 _OLD_TRANSPORTS: Final[Mapping[str, str]] = dict.fromkeys(
     ("sse", "web_socket", "websocket"), "; such servers speak 'http' now"
 )
@@ -39,6 +42,7 @@ def read_server(table: TomlTable, homes: Mapping[str, str]) -> McpServerConfig |
     capabilities, env = table.texts("capabilities"), table.texts("env")
     api_key_env = table.text("api_key_env", None)
     private_host = table.flag("private_host", default=False)
+    on_unknown = table.choice("on_unknown", _ON_UNKNOWN, "report")
     table.close(homes)
     if transport is None:
         return None
@@ -52,6 +56,7 @@ def read_server(table: TomlTable, homes: Mapping[str, str]) -> McpServerConfig |
         env=env,
         api_key_env=api_key_env,
         private_host=private_host,
+        on_unknown=on_unknown,
     )
 
 

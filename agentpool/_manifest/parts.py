@@ -19,7 +19,7 @@ import enum
 import ipaddress
 import math
 from collections.abc import Iterable, Iterator
-from typing import Final, assert_never, final
+from typing import Final, Literal, TypeAlias, assert_never, final
 from urllib.parse import SplitResult
 
 import attrs
@@ -28,6 +28,9 @@ from agentpool._checks import expect_fields, is_number
 from agentpool._errors import Fault, ManifestError
 from agentpool._manifest.toml_table import shown
 from agentpool._manifest.urls import split_url
+
+OnUnknown: TypeAlias = Literal["report", "rerun", "ask", "stop"]
+"""What happens to a tool call that may or may not have been done."""
 
 FIRST_PRINTABLE: Final = 0x20
 """The first character that is not a control character: the space."""
@@ -106,6 +109,8 @@ class McpServerConfig:
     """The variable with the token that an ``http`` server asks for. ``None``: none."""
     private_host: bool = False
     """Whether the place at ``url`` is your own. A `PRIVATE` agent goes to no other."""
+    on_unknown: OnUnknown = "report"
+    """What happens, when a journal is resumed, to a call that had begun: see `Tool`."""
 
     def __attrs_post_init__(self) -> None:
         """Refuse settings that do not fit the transport."""

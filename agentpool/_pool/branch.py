@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import Final
 
 import attrs
+import msgspec
 
 from agentpool._agent.early_outcome import early_outcome
 from agentpool._agent.results import digest_of, spending
@@ -108,10 +109,21 @@ def is_changed(past: PastAgent, config: SpawnConfig) -> bool:
 def asked_digest(config: SpawnConfig) -> str:
     """Return a short hash of an agent's manifest and query.
 
-    What may be spent in a day changes no answer, so it may be changed between two processes.
+    What may be spent in a day changes no answer, so it may be changed between two processes; so
+    may what happens to calls that had begun.
     """
-    manifest = config.manifest
-    if manifest.budget is not None:
-        manifest = attrs.evolve(manifest, budget=None)
+    manifest: object = config.manifest
+    if config.manifest.budget is not None:
+        manifest = attrs.evolve(config.manifest, budget=None)
+    if config.manifest.mcp_servers:
+        manifest = _without_on_unknown(manifest)
     beside: tuple[object, ...] = tuple(one for one in (config.attachments, config.limits) if one)
     return digest_of(manifest, config.query, config.history, *beside)
+
+
+def _without_on_unknown(manifest: object) -> object:
+    """Return *manifest* as it was written before MCP servers had the field."""
+    plain = msgspec.to_builtins(manifest)
+    for server in plain["mcp_servers"]:
+        del server["on_unknown"]
+    return plain

@@ -16,6 +16,7 @@ from agentpool._fragments import MemoryQuery as MemoryQuery
 from agentpool._manifest.capability import Capability as Capability
 from agentpool._manifest.capability import PrivacyTier as PrivacyTier
 from agentpool._manifest.manifest import AgentManifest as AgentManifest
+from agentpool._manifest.parts import OnUnknown as OnUnknown
 from agentpool._messages import AgentId as AgentId
 from agentpool._messages import AgentMessage as AgentMessage
 from agentpool._messages import Completion as Completion
@@ -36,7 +37,6 @@ from agentpool.abc._driver import SendingDriver as SendingDriver
 from agentpool.abc._journal import Journal as Journal
 from agentpool.abc._memory import Memory as Memory
 from agentpool.abc._observer import Observer as Observer
-from agentpool.abc._tool import OnUnknown as OnUnknown
 from agentpool.abc._tool import Tool as Tool
 from agentpool.abc._tool import ToolContext as ToolContext
 from agentpool.abc._tool import ToolResult as ToolResult

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Literal, TypeAlias, final
+from typing import final
 
 import msgspec
 import trio
@@ -11,11 +11,9 @@ import trio
 from agentpool._attachments import Attachment
 from agentpool._budget.budget import Budget
 from agentpool._manifest.capability import Capability
+from agentpool._manifest.parts import OnUnknown
 from agentpool._messages import AgentId, ToolDefinition
 from agentpool.abc._context import AgentContext
-
-OnUnknown: TypeAlias = Literal["report", "rerun", "ask", "stop"]
-"""What happens to a tool call that may or may not have been done."""
 
 
 @final

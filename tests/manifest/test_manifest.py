@@ -79,6 +79,7 @@ max_depth = 2
 
 [[mcp_servers]]
 name = "index"
+on_unknown = "ask"
 transport = "stdio"
 command = ["python", "-m", "index_server"]
 capabilities = ["search"]
@@ -168,6 +169,7 @@ def test_a_full_manifest_is_read_whole() -> None:
         mcp_servers=(
             McpServerConfig(
                 name="index",
+                on_unknown="ask",
                 transport=McpTransport.STDIO,
                 command=("python", "-m", "index_server"),
                 capabilities=("search",),

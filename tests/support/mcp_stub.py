@@ -20,8 +20,8 @@ PLAN: dict[str, Any] = {}
 CANCELLED: list[Any] = []
 
 NAMES = (
-    "args", "blocks", "cancelled", "child", "close", "deaf", "die", "env", "error", "fail", "hang",
-    "huge", "line", "many", "nag", "noise", "odd", "pid", "quote",
+    "args", "blocks", "cancelled", "child", "close", "deaf", "deed", "die", "env", "error", "fail",
+    "hang", "huge", "line", "many", "nag", "noise", "odd", "pid", "quote",
     "think",
 )  # fmt: skip
 """The tools that do something; a plan may have others, which say their name."""
@@ -44,8 +44,17 @@ def text(*texts: str, **more: object) -> dict[str, object]:
     return {"content": [{"type": "text", "text": one} for one in texts], **more}
 
 
+def deed(arguments: dict[str, Any], meta: dict[str, Any]) -> dict[str, object] | None:
+    """Note in the plan's file what is done. Step 1 has no end before there is the other file."""
+    line = json.dumps([arguments, meta]).encode() + b"\n"
+    with Path(PLAN["deeds"]).open("ab", buffering=0) as file:
+        file.write(line)
+    is_open = arguments["step"] != 1 or Path(PLAN["open"]).exists()
+    return text(f"did {arguments['step']}") if is_open else None
+
+
 def call(  # noqa: C901, PLR0911, PLR0912  # a table of what it can do
-    number: object, name: str, arguments: dict[str, Any]
+    number: object, name: str, arguments: dict[str, Any], meta: dict[str, Any]
 ) -> dict[str, object] | None:
     """Return what the call of a tool comes to. ``None``: no answer."""
     match name:
@@ -65,6 +74,8 @@ def call(  # noqa: C901, PLR0911, PLR0912  # a table of what it can do
             time.sleep(600)
         case "deaf":
             time.sleep(600)
+        case "deed":
+            return deed(arguments, meta)
         case "die":
             sys.stderr.write(f"out of {arguments.get('of', 'memory')}\n")
             sys.stderr.flush()
@@ -134,7 +145,8 @@ def answer(message: dict[str, Any]) -> None:
         case "tools/list":
             result = listing(parameters.get("cursor"))
         case "tools/call":
-            result = call(number, parameters["name"], parameters.get("arguments") or {})
+            given = parameters.get("arguments") or {}
+            result = call(number, parameters["name"], given, parameters.get("_meta") or {})
         case "notifications/cancelled":
             CANCELLED.append(parameters["requestId"])
         case str() if number is not None:
@@ -147,6 +159,8 @@ def answer(message: dict[str, Any]) -> None:
 def listing(cursor: str | None) -> dict[str, object]:
     """Return one page of tools."""
     given: Sequence[Any] = PLAN.get("tools", NAMES)
+    if "tools_in" in PLAN:
+        given = json.loads(Path(PLAN["tools_in"]).read_bytes())
     tools = [
         one if isinstance(one, dict) else {"name": one, "inputSchema": {"type": "object"}}
         for one in given

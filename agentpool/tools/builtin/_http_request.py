@@ -6,7 +6,8 @@ Rules:
    not be connected to, none is.
 2. The connection is made to an address that was judged, and it is looked at again once it
    stands. A name server that says something else the second time is not asked a second time.
-3. Nothing is sent that was not asked for: no cookies, no key, no proxy of the environment.
+3. Nothing is sent that was not asked for: no cookies, no secret, no proxy of the environment;
+   but for the call's own name, if there is a journal, with a request that does something.
    Headers are not carried to another host.
 4. What comes back is bounded, and characters are whole. What is not text is described. A
    server chooses among the character sets of the web, and not among Python's codecs, some of
@@ -40,8 +41,9 @@ from agentpool._errors import ToolError
 from agentpool._manifest.capability import Capability
 from agentpool._manifest.hosts import Address, HostRules, HttpUrl, address_of
 from agentpool._one_line import one_line
-from agentpool.abc import Tool
+from agentpool.abc import Tool, ToolContext
 from agentpool.tools._function import tool
+from agentpool.tools._key import key_for_others
 
 Method: TypeAlias = Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
 
@@ -93,6 +95,9 @@ NEVER_HEADERS: Final = frozenset(
 )  # fmt: skip
 """Headers that can never be allowed: they are the request's own."""
 
+_OF_A_DEED: Final = frozenset({"content-type", "idempotency-key"})
+"""Headers that say nothing of a request that only looks."""
+
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _KEEP_METHOD: Final = frozenset({307, 308})
 _TEXT_TYPES: Final = ("text/", "application/json", "application/xml", "application/javascript")
@@ -130,6 +135,7 @@ class _Web:
 
     async def http_request(
         self,
+        context: ToolContext,
         url: str,
         method: Method = "GET",
         headers: dict[str, str] | None = None,
@@ -138,6 +144,7 @@ class _Web:
         """Ask a web server and read its answer.
 
         Args:
+            context: The call, which has a name.
             url: The full address, http:// or https://.
             method: What to do with it.
             headers: Extra headers, such as accept or content-type.
@@ -146,6 +153,9 @@ class _Web:
         here = HttpUrl.parse(url)
         data = body.encode("utf-8", "replace")
         fields = self._checked(headers or {}, data)
+        key = key_for_others(context)
+        if key and method not in {"GET", "HEAD"}:
+            fields.setdefault("idempotency-key", key)
         for _ in range(MAX_REDIRECTS + 1):
             self._rules.check_url(here)
             head, payload, is_whole = await self._ask(here, method, fields, data)
@@ -157,7 +167,7 @@ class _Web:
                 raise ToolError(f"{here} redirects to http, which is not encrypted")
             if head.status not in _KEEP_METHOD and method not in {"GET", "HEAD"}:
                 method, data = "GET", b""
-                fields = {k: v for k, v in fields.items() if k != "content-type"}
+                fields = {k: v for k, v in fields.items() if k not in _OF_A_DEED}
             if there.authority != here.authority:
                 fields = {k: v for k, v in fields.items() if k in SAFE_HEADERS}
             here = there

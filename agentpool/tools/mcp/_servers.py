@@ -37,7 +37,8 @@ from agentpool._messages import Json, ToolDefinition
 from agentpool._scheduling.owner import as_bystander
 from agentpool._scheduling.slot import parked
 from agentpool._scheduling.waits import Wait
-from agentpool.abc import AgentContext, Tool, ToolContext, ToolResult
+from agentpool.abc import AgentContext, OnUnknown, Tool, ToolContext, ToolResult
+from agentpool.tools._key import key_for_others
 from agentpool.tools._registry import ToolRegistry
 from agentpool.tools.mcp._child import GRACE_SECONDS
 from agentpool.tools.mcp._rules import (
@@ -67,6 +68,7 @@ class McpTool(Tool):
     _server: _Server
     _remote_name: str
     _definition: ToolDefinition
+    _on_unknown: OnUnknown
 
     @property
     def definition(self) -> ToolDefinition:
@@ -78,8 +80,15 @@ class McpTool(Tool):
         """The grant that the agent needs: this server and this tool."""
         return Capability.mcp(self._server.config.name, self._remote_name)
 
-    async def run(self, arguments: str, context: ToolContext) -> ToolResult:  # noqa: ARG002  # servers know no agents
+    @property
+    def on_unknown(self) -> OnUnknown:
+        """What to do with a call that had begun when the program ended."""
+        return self._on_unknown
+
+    async def run(self, arguments: str, context: ToolContext) -> ToolResult:
         """Call the tool, restarting its server if that has ended.
+
+        The server knows the call by its key, and nothing of the agent.
 
         Raises:
             ToolError: If the arguments are not a JSON object, or the server does not answer.
@@ -88,7 +97,8 @@ class McpTool(Tool):
             The server is told that the call is given up.
         """
         await trio.lowlevel.checkpoint()
-        return await self._server.call(self._remote_name, read_arguments(arguments))
+        key = key_for_others(context)
+        return await self._server.call(self._remote_name, read_arguments(arguments), key)
 
 
 @final
@@ -157,7 +167,7 @@ class _Server:
             raise ToolError(f"the MCP server {name!r} could not be started: {start.why}")
         return start.session
 
-    async def call(self, tool: str, arguments: Mapping[str, Json]) -> ToolResult:
+    async def call(self, tool: str, arguments: Mapping[str, Json], key: str) -> ToolResult:
         """Call *tool*.
 
         Raises:
@@ -165,7 +175,7 @@ class _Server:
         """
         session = await self.wait_session()
         try:
-            result = await session.call(tool, arguments)
+            result = await session.call(tool, arguments, key=key)
         except ToolError as error:
             self._failures = 0 if session.answered else self._failures
             # The same error with other words: a second one would have the first for its
@@ -296,20 +306,21 @@ class McpServers:
         ]
         for _, server in wanted:
             server.begin()
-        found: dict[ToolKey, tuple[_Server, ListedTool]] = {}
+        found: dict[ToolKey, tuple[_Server, ListedTool, OnUnknown]] = {}
         for config, server in wanted:
             session = await server.wait_session()
             listed = {tool.name: tool for tool in session.tools}
             for name in offered_tools(config, listed, session.faults):
-                found[config.name, name] = (server, listed[name])
+                found[config.name, name] = (server, listed[name], config.on_unknown)
         names = tool_names(found)
         return tuple(
             McpTool(
                 server,
                 tool.name,
                 ToolDefinition(names[key], tool.description, tool.input_schema),
+                on_unknown,
             )
-            for key, (server, tool) in found.items()
+            for key, (server, tool, on_unknown) in found.items()
         )
 
     def close(self) -> None:
@@ -319,7 +330,7 @@ class McpServers:
 
     def _server_of(self, config: McpServerConfig, privacy: PrivacyTier) -> _Server:
         # What one agent's calls left in a server, another's may read. So tiers share none.
-        key = (attrs.evolve(config, capabilities=()), privacy)
+        key = (attrs.evolve(config, capabilities=(), on_unknown="report"), privacy)
         server = self._servers.get(key)
         if server is None:
             server = _Server(config, self._environ, self._start_seconds, self._nursery)

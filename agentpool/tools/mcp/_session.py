@@ -27,6 +27,7 @@ from agentpool._errors import ToolError
 from agentpool._manifest.parts import McpServerConfig, McpTransport
 from agentpool._messages import Json
 from agentpool.abc import ToolResult
+from agentpool.tools._key import KEY_IN_META
 from agentpool.tools.mcp._child import DYING_SECONDS, Child, open_child
 from agentpool.tools.mcp._http import open_http_client
 from agentpool.tools.mcp._incoming import MAX_TOOLS, Faults, mend_streams
@@ -96,8 +97,13 @@ class Session:
     answered: bool = False
     """Whether a call was answered, with whatever it was."""
 
-    async def call(self, tool: str, arguments: Mapping[str, Json]) -> ToolResult:
+    async def call(self, tool: str, arguments: Mapping[str, Json], *, key: str = "") -> ToolResult:
         """Call *tool* and return its result.
+
+        Args:
+            tool: Its name at the server.
+            arguments: What it is called with.
+            key: Names the call, also if it is made again. Empty: no name.
 
         Raises:
             ToolError: If the server refuses the call, answers with something else than a
@@ -107,6 +113,8 @@ class Session:
             The server is told that the call is given up.
         """
         params = types.CallToolRequestParams(name=tool, arguments=dict(arguments))
+        if key:
+            params.meta = cast("types.RequestParamsMeta", {KEY_IN_META: key})
         try:
             # Not the client's call_tool(): it checks the result against the server's own
             # schema, and a pattern in it may have been written to take for ever.

@@ -21,7 +21,7 @@ import trustme
 from trio.testing import wait_all_tasks_blocked
 
 from agentpool import Capability, PrivacyTier
-from agentpool.abc import ToolResult
+from agentpool.abc import ToolContext, ToolResult
 from agentpool.testing import check_tool, lone_context
 from agentpool.tools import ToolRegistry, http_tools
 from agentpool.tools.builtin._http_request import CHARSETS, MAX_READ_BYTES
@@ -218,6 +218,21 @@ async def test_a_redirect_within_what_is_allowed_is_followed() -> None:
     assert result.content.startswith(f"HTTP 200\nfrom http://{host}/there\n")
     assert web.requests[1].startswith(b"GET /there ")
     assert b"content-length: 0" in web.requests[1]
+
+
+async def test_a_deed_has_the_name_of_its_call_if_there_is_a_journal() -> None:
+    """Without one another process would have the same names for other calls."""
+    agent = lone_context().agent
+    kept, loose = ToolContext(agent, "c", "key-7", 3), ToolContext(agent, "c", "key-7")
+    async with site(to("/b"), page(b"done")) as there:
+        (http,) = http_tools(f"127.0.0.1:{there.port}")
+        url = f"http://127.0.0.1:{there.port}/a"
+        for method, context in (("POST", kept), ("GET", kept), ("POST", loose)):
+            arguments = json.dumps({"url": url, "method": method, "body": ""})
+            assert not (await http.run(arguments, context)).is_error
+    named = [b"\r\nidempotency-key: key-7\r\n" in one.lower() for one in there.requests]
+    # The redirect asks for a page, and does nothing.
+    assert named == [True, False, False, False]
 
 
 async def test_a_redirect_from_tls_to_plain_http_is_refused() -> None:

@@ -1,0 +1,19 @@
+"""The name of a call, for those who must not do the same thing twice."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from agentpool.abc import ToolContext
+
+KEY_IN_META: Final = "agentpool/idempotency-key"
+"""Where an MCP server finds it."""
+
+
+def key_for_others(context: ToolContext) -> str:
+    """Return what a call is named to other programs. Empty: there is no journal.
+
+    Only with one it is of no other call: another process would repeat the names of this one,
+    and be given the results of its calls.
+    """
+    return "" if context.fence is None else context.idempotency_key
