@@ -26,6 +26,7 @@ from mcp.shared.message import SessionMessage
 
 from agentpool import AgentPool, AgentPoolError, RestartPolicy, SpawnConfig
 from agentpool._cli._command import Options
+from agentpool._cli._mcp_sessions import SessionRoom
 from agentpool._cli._offer import (
     QUERY_SCHEMA,
     Answer,
@@ -45,8 +46,8 @@ MAX_SESSIONS: Final = 100
 
 IDLE_SESSION_SECONDS: Final = 60.0
 """Until the session of a client that has gone, or does nothing, is over; it may begin another.
-A session with a request or a stream of events under way is not idle. So a client cannot keep
-others out for longer than this."""
+A session with a request or a stream of events under way is not idle; when there are too many,
+the one that has asked for nothing the longest makes room."""
 
 _HTTP_PORT: Final = 80
 
@@ -265,14 +266,13 @@ async def serve_http(
     security = TransportSecuritySettings(
         allowed_hosts=places, allowed_origins=[f"http://{place}" for place in places]
     )
-    app = cast(
-        "ASGIFramework",
-        server.streamable_http_app(
-            host=host,
-            transport_security=security,
-            max_sessions=MAX_SESSIONS,
-            session_idle_timeout=IDLE_SESSION_SECONDS,
-        ),
+    app = server.streamable_http_app(
+        host=host,
+        transport_security=security,
+        max_sessions=MAX_SESSIONS,
+        session_idle_timeout=IDLE_SESSION_SECONDS,
     )
+    hosts, origins = ([one.encode() for one in some] for some in (places, security.allowed_origins))
+    room = cast("ASGIFramework", SessionRoom(app, MAX_SESSIONS, hosts, origins))
     serve = hypercorn.trio.serve  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]  # its WSGI half has no types
-    await serve(app, config, shutdown_trigger=wait_end, mode="asgi")
+    await serve(room, config, shutdown_trigger=wait_end, mode="asgi")

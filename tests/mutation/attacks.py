@@ -173,7 +173,12 @@ ATTACKS: Final = (
     Fault(
         "M13", "clients that hang up keep their places", "_cli/_mcp_server.py",
         "            session_idle_timeout=IDLE_SESSION_SECONDS,\n", "",
-        "tests/cli/test_serve.py", "a_session_that_is_not_used",
+        "tests/cli/test_serve_sessions.py", "a_session_that_is_not_used",
+    ),
+    Fault(
+        "M13", "streams that are held open keep all places", "_cli/_mcp_sessions.py",
+        "                await self._make_room(scope)\n", "                pass\n",
+        "tests/cli/test_serve_sessions.py", "streams_that_are_held_open",
     ),
     Fault(
         "L1", "a secret file is for all while it is written", "tools/system/_places.py",

@@ -1,0 +1,122 @@
+"""Room for the sessions of MCP clients: the one that has asked for nothing the longest goes.
+
+A stream of events that is held open keeps a session, and a hundred of them would keep every
+other client out for as long as they stay. A session with a call under way is never ended.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Collection, Generator, MutableMapping
+from typing import Any, Final, TypeAlias, final
+
+import attrs
+from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable
+
+ID: Final = b"mcp-session-id"
+"""The header with the name of a session."""
+
+Scope: TypeAlias = MutableMapping[str, Any]
+
+
+@final
+@attrs.define(eq=False)
+class _Session:
+    calls: int = 0
+    """Requests of it that are under way."""
+    streams: int = 0
+    """Streams of events that are open."""
+
+
+@final
+@attrs.define(eq=False)
+class SessionRoom:
+    """An ASGI application around the SDK's: ends a session when another has no room."""
+
+    _app: Any
+    _most: int
+    _hosts: Collection[bytes]
+    _origins: Collection[bytes]
+    # The one that was used last is the last.
+    _sessions: dict[bytes, _Session] = attrs.field(init=False, factory=dict[bytes, _Session])
+    # The requests that are to open one.
+    _opening: set[int] = attrs.field(init=False, factory=set[int])
+
+    async def __call__(
+        self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable
+    ) -> None:
+        """Serve one request."""
+        headers = dict(scope.get("headers", ()))
+        known = headers.get(ID)
+        if known in self._sessions:
+            with self._used(known, is_stream=scope["method"] == "GET"):
+                await self._app(scope, receive, send)
+            if scope["method"] == "DELETE":
+                self._sessions.pop(known, None)
+        elif known is None and self._is_from_here(scope, headers):
+            await self._open(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+    def _is_from_here(self, scope: Scope, headers: dict[bytes, bytes]) -> bool:
+        """Return whether the SDK may open a session: no other site's page ends one of ours."""
+        return (
+            scope.get("method") == "POST"
+            and headers.get(b"host") in self._hosts
+            and headers.get(b"origin") in {None, *self._origins}
+        )
+
+    async def _open(
+        self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable
+    ) -> None:
+        mark = id(scope)
+
+        async def noted(message: Any) -> None:  # noqa: ANN401  # as ASGI has it
+            if message["type"] == "http.response.start":
+                opened = dict(message["headers"]).get(ID)
+                if opened is not None:
+                    self._sessions[opened] = _Session()
+                    self._opening.discard(mark)
+            await send(message)
+
+        self._opening.add(mark)
+        try:
+            if len(self._sessions) + len(self._opening) > self._most:
+                await self._make_room(scope)
+            await self._app(scope, receive, noted)
+        finally:
+            self._opening.discard(mark)
+
+    async def _make_room(self, scope: Scope) -> None:
+        """End the session that nobody uses, or that was used the longest ago; if there is one."""
+        quiet = [name for name, one in self._sessions.items() if not one.calls]
+        gone = [name for name in quiet if not self._sessions[name].streams]
+        for name in (gone or quiet)[:1]:
+            del self._sessions[name]
+            host = dict(scope["headers"])[b"host"]
+            ending = {**scope, "method": "DELETE", "headers": [(b"host", host), (ID, name)]}
+            await self._app(ending, _receive_nothing, _send_nowhere)
+
+    @contextlib.contextmanager
+    def _used(self, name: bytes, *, is_stream: bool) -> Generator[None]:
+        session = self._sessions[name]
+        if is_stream:
+            session.streams += 1
+        else:
+            self._sessions[name] = self._sessions.pop(name)
+            session.calls += 1
+        try:
+            yield
+        finally:
+            if is_stream:
+                session.streams -= 1
+            else:
+                session.calls -= 1
+
+
+async def _receive_nothing() -> dict[str, object]:  # as ASGI has it
+    return {"type": "http.request", "body": b"", "more_body": False}
+
+
+async def _send_nowhere(_: object) -> None:  # as ASGI has it
+    return
