@@ -17,15 +17,21 @@ from agentpool._chat_markers import Cleaner, as_data
 from agentpool._manifest.hosts import HttpUrl, parse_host
 from agentpool._messages import FinishReason
 from agentpool._one_line import one_line
+from agentpool._secrets import redacted
 from agentpool.abc import Completion
 from agentpool.drivers import ProtocolError
+from agentpool.drivers.wire._chat_answer import ChatAccumulator
 from agentpool.drivers.wire._failure import failure_from_response, failure_in_stream
 from agentpool.drivers.wire._growing import GrowingAnswer
+from agentpool.drivers.wire._growing_completion import GrowingCompletion
 from agentpool.drivers.wire._local_chat import read_answer
+from agentpool.drivers.wire._messages_answer import MessageAccumulator
+from agentpool.drivers.wire._responses_answer import ResponseAccumulator
 from agentpool.drivers.wire._sse import SseParser
 from agentpool.observe._redact import Redactor, forms_of
 from agentpool.observe._trace import parse_trace
 from agentpool.testing._recording import read_exchanges
+from agentpool.tools.builtin._team import has_heading
 from agentpool.tools.mcp._secrets import Secrets, SecretsInStream
 from agentpool.tools.mcp._wire import LineSplitter
 from agentpool.tools.system._programs import refused_argument, split_command
@@ -63,6 +69,28 @@ def grow_a_call(text: str) -> None:
     answer = GrowingAnswer("call")
     for sign in text:
         answer.add_call(0, name=sign, arguments=sign)
+
+
+def read_stream(answer: GrowingCompletion, text: str) -> None:
+    """Read a whole stream of a provider, and what came of it."""
+    for event in SseParser().feed(text.encode()):
+        answer.feed(event)
+    answer.finish()
+
+
+def chat(delta: str) -> str:
+    """Return an event of Chat Completions."""
+    return f'data: {{"choices":[{{"index":0,"delta":{delta}}}]}}\n\n'
+
+
+def block(kind: str, rest: str, index: int = 0) -> str:
+    """Return an event of Messages."""
+    return f'data: {{"type":"content_block_{kind}","index":{index},{rest}}}\n\n'
+
+
+def item(kind: str, rest: str, index: int = 0) -> str:
+    """Return an event of Responses."""
+    return f'data: {{"type":"response.{kind}","output_index":{index},{rest}}}\n\n'
 
 
 def known(text: str) -> object:
@@ -155,6 +183,79 @@ READERS: dict[str, tuple[Callable[[str], object], Texts]] = {
     "recording": (
         lambda text: read_exchanges(text.encode(), name="a"),
         {"lines": lambda n: EXCHANGE * n, "nested": lambda n: "[" * n + "\n"},
+    ),
+    "keys in a text that is shown": (
+        lambda text: redacted(text, ["a" * 40, "ab" * 20, "ß" * 10]),
+        {
+            "nearly": lambda n: ("a" * 39 + "b") * n,
+            "one": lambda n: "a" * n,
+            "other letters": lambda n: "aA" * n,
+            "letters that are two": lambda n: "ß" * n,
+        },
+    ),
+    "many keys": (
+        lambda text: redacted("a text", text.split()),
+        {"keys": lambda n: "".join(f"key-{place:08} " for place in range(n))},
+    ),
+    "headings": (
+        has_heading,
+        {
+            "nearly": lambda n: "messages\n" * n,
+            "ends of lines": lambda n: "\r\n\x85\u2028" * n,
+            "blanks": lambda n: " " * n + "\n" + "message" * n,
+        },
+    ),
+    "bodies of errors": (
+        lambda text: failure_from_response(400, {}, text.encode()),
+        {
+            "a list": lambda n: '[{"error":"no"}' + ',{"error":"no"}' * n + "]",
+            "details": lambda n: '{"error":{"details":[' + '{"a":1},' * n + "{}]}}",
+            "texts in texts": lambda n: '{"error":{"message":"' + '{\\"error\\":' * n + '"}}',
+        },
+    ),
+    "Chat Completions": (
+        lambda text: read_stream(ChatAccumulator(), text),
+        {
+            "texts": lambda n: chat('{"content":"a"}') * n,
+            "thoughts": lambda n: chat('{"reasoning_content":"a"}') * n,
+            "arguments": lambda n: (
+                chat('{"tool_calls":[{"index":0,"function":{"name":"f","arguments":"{"}}]}') * n
+            ),
+            "calls": lambda n: "".join(
+                chat(f'{{"tool_calls":[{{"index":{at},"id":"{at}","function":{{"name":"f"}}}}]}}')
+                for at in range(n)
+            ),
+            "what is no text": lambda n: chat('{"content":7}') * n,
+        },
+    ),
+    "Messages": (
+        lambda text: read_stream(MessageAccumulator(), text),
+        {
+            "texts": lambda n: (
+                block("start", '"content_block":{"type":"text","text":""}')
+                + block("delta", '"delta":{"type":"text_delta","text":"a"}') * n
+            ),
+            "blocks": lambda n: "".join(
+                block("start", '"content_block":{"type":"text","text":"a"}', at) for at in range(n)
+            ),
+            "thoughts": lambda n: (
+                block("start", '"content_block":{"type":"thinking","thinking":""}')
+                + block("delta", '"delta":{"type":"thinking_delta","thinking":"a"}') * n
+            ),
+        },
+    ),
+    "Responses": (
+        lambda text: read_stream(ResponseAccumulator(), text),
+        {
+            "texts": lambda n: (
+                item("output_item.added", '"item":{"type":"message","id":"a","content":[]}')
+                + item("output_text.delta", '"item_id":"a","delta":"a"') * n
+            ),
+            "items": lambda n: "".join(
+                item("output_item.added", f'"item":{{"type":"message","id":"{at}"}}', at)
+                for at in range(n)
+            ),
+        },
     ),
     "keys": (
         lambda text: REDACTOR.clean(text.encode()),

@@ -7,16 +7,17 @@ other client out for as long as they stay. A session with a call under way is ne
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Generator, MutableMapping
+from collections.abc import Awaitable, Callable, Collection, Generator, MutableMapping
 from typing import Any, Final, TypeAlias, final
 
 import attrs
-from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable
 
 ID: Final = b"mcp-session-id"
 """The header with the name of a session."""
 
 Scope: TypeAlias = MutableMapping[str, Any]
+Receive: TypeAlias = Callable[[], Awaitable[Any]]
+Send: TypeAlias = Callable[[Any], Awaitable[None]]
 
 
 @final
@@ -42,17 +43,16 @@ class SessionRoom:
     # The requests that are to open one.
     _opening: set[int] = attrs.field(init=False, factory=set[int])
 
-    async def __call__(
-        self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable
-    ) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         headers = dict(scope.get("headers", ()))
         known = headers.get(ID)
-        if known in self._sessions:
+        if known in self._sessions and scope["method"] == "DELETE":
+            del self._sessions[known]
+            await self._app(scope, receive, send)
+        elif known in self._sessions:
             with self._used(known, is_stream=scope["method"] == "GET"):
                 await self._app(scope, receive, send)
-            if scope["method"] == "DELETE":
-                self._sessions.pop(known, None)
         elif known is None and self._is_from_here(scope, headers):
             await self._open(scope, receive, send)
         else:
@@ -66,9 +66,7 @@ class SessionRoom:
             and headers.get(b"origin") in {None, *self._origins}
         )
 
-    async def _open(
-        self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable
-    ) -> None:
+    async def _open(self, scope: Scope, receive: Receive, send: Send) -> None:
         mark = id(scope)
 
         async def noted(message: Any) -> None:  # noqa: ANN401  # as ASGI has it
@@ -88,7 +86,7 @@ class SessionRoom:
             self._opening.discard(mark)
 
     async def _make_room(self, scope: Scope) -> None:
-        """End the session that nobody uses, or that was used the longest ago; if there is one."""
+        """End a session that is not in use, or else the one that was used the longest ago."""
         quiet = [name for name, one in self._sessions.items() if not one.calls]
         gone = [name for name in quiet if not self._sessions[name].streams]
         for name in (gone or quiet)[:1]:

@@ -105,9 +105,7 @@ async def test_streams_that_are_held_open_keep_nobody_out(monkeypatch: pytest.Mo
             assert status == 200
             assert (await clients.ask(second, PING))[0] == 404
             assert (await clients.ask(first, PING))[0] == 200
-        # Those that nobody listens to go first, though one was used a moment ago.
-        async with clients.listening(first):
-            assert (await clients.ask(third, PING))[0] == 200
+            # One that nobody listens to goes first.
             assert (await clients.begin())[0] == 200
             assert (await clients.ask(third, PING))[0] == 404
             assert (await clients.ask(first, PING))[0] == 200
@@ -139,7 +137,8 @@ async def test_a_session_with_a_call_under_way_is_not_ended(
         assert "Because." in got[0]
         headers = {"mcp-session-id": first}
         assert (await clients.http.delete(clients.url, headers=headers)).status_code == 200
-        assert (await clients.begin())[0] == 200
+        while (await clients.begin())[0] != 200:  # noqa: ASYNC110  # nothing tells of its end
+            await trio.sleep(0.05)
 
 
 @pytest.mark.parametrize("header", ["origin", "host"])

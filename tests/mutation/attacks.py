@@ -172,7 +172,7 @@ ATTACKS: Final = (
     ),
     Fault(
         "M13", "clients that hang up keep their places", "_cli/_mcp_server.py",
-        "            session_idle_timeout=IDLE_SESSION_SECONDS,\n", "",
+        "        session_idle_timeout=IDLE_SESSION_SECONDS,\n", "",
         "tests/cli/test_serve_sessions.py", "a_session_that_is_not_used",
     ),
     Fault(

@@ -62,7 +62,7 @@ async def ask_agent(context: ToolContext, to: int, question: str) -> str:
     """
     with _told():
         message = await context.agent.ask(to, question)
-        return message.content if not _has_heading(message.content) else _shown(message)
+        return message.content if not has_heading(message.content) else _shown(message)
 
 
 @tool(capability=_MESSAGE, timeout_seconds=math.inf, waits=True, on_unknown="rerun")
@@ -92,7 +92,7 @@ async def spawn_agent(context: ToolContext, query: str, name: str | None = None)
     outcome = await context.agent.run_child(query, name=name)
     if outcome.status is not AgentStatus.COMPLETED:
         raise ToolError(f"the helper {outcome.status.value}: {outcome.error}; {outcome.text}")
-    if not _has_heading(outcome.text):
+    if not has_heading(outcome.text):
         return outcome.text
     return as_data(f"agent {outcome.agent_id} answered:", outcome.text)
 
@@ -114,7 +114,7 @@ def _shown(message: AgentMessage) -> str:
     return as_data(f"message {message.message_id} from {sender}:", message.content)
 
 
-def _has_heading(text: str) -> bool:
+def has_heading(text: str) -> bool:
     """Return whether a line of *text* could pass for the heading of a message.
 
     A reply, or a child's answer, is read as it is: without one, nothing in it can pass for
