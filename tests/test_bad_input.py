@@ -419,6 +419,10 @@ def _build(kind: Any, *given: object, **named: object) -> object:  # noqa: ANN40
             lambda: _build(AgentManifest, nmae="reader"),
             "AgentManifest() takes no 'nmae'; did you mean name?",
         ),
+        (
+            lambda: _build(AgentManifest, name="reader", nmae="reader"),
+            "AgentManifest() takes no 'nmae'; did you mean name?",
+        ),
         (lambda: _build(Budget, 1000), "got 1 without one; write Budget(tokens=...), or another"),
         (lambda: _build(Budget, dollars=5), "takes no 'dollars'; did you mean cost_usd?"),
         (lambda: _build(ModelConfig, "x"), "write ModelConfig(remote_model=...), or another"),
