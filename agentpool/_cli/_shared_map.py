@@ -182,11 +182,11 @@ class _SharedMap:
         await self._gather(crew, [job])
 
     async def _gather(self, crew: Crew, jobs: Sequence[Job]) -> list[Result]:
-        """Wait for the results of *jobs* and print them. Return them in order."""
+        """Wait for the results of *jobs*, of which there is one, and print them in order."""
         results: dict[str, Result] = {}
         by_key = {job.key: job for job in jobs}
         pending = [job.key for job in jobs]
-        while pending:
+        while True:
             crew.changed = trio.Event()
             undone = await self._look(by_key, results)
             is_cut = self._is_stopped and not crew.members
@@ -200,14 +200,13 @@ class _SharedMap:
                 pending.remove(key)
                 results[key] = await self._finish(by_key[key], self._ended.pop(key, None), crew)
             if not pending:
-                break
+                return [results[job.key] for job in jobs]
             if self._is_stopped:
                 await crew.tell_all(Stop(self._reason))
                 continue
             await crew.staff(undone)
             with trio.move_on_after(POLL_SECONDS):
                 await crew.changed.wait()
-        return [results[job.key] for job in jobs]  # noqa: ASYNC910  # when all is known already
 
     async def _look(self, by_key: dict[str, Job], results: dict[str, Result]) -> list[ItemState]:
         """See what has ended. Return the items that have not."""

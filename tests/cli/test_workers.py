@@ -86,6 +86,14 @@ def test_the_results_are_those_of_one_process(desk: Desk) -> None:
     assert "a.txt: journal 'j.db' has it with another manifest or another" in error(changed.err)
 
 
+def test_without_an_answer_there_is_nothing_to_edit(desk: Desk) -> None:
+    """Every input failed: the editor is not asked, and the command says so."""
+    silent = ("--driver", "script:silent.toml")
+    done = desk.call(*MAP, *silent, "--reduce", "editor.toml", "--json")
+    assert done.code == 1
+    assert (done.lines[-1]["completed"], done.lines[-1]["failed"]) == (0, 3)
+
+
 def test_a_deadlock_in_a_worker_is_told(desk: Desk) -> None:
     """An agent that waits for nothing is told so in a worker too; it waited for ever."""
     desk.write(
@@ -183,11 +191,13 @@ def test_a_worker_that_is_frozen_while_it_writes_is_ended(tmp_path: Path) -> Non
     """Nobody can take the file from it, and the others fail for nothing: its lease is the bound."""
     with counting_model(0.2) as model:
         model.more = "." * 200_000  # which takes its time to be written
-        shared = SharedMap(tmp_path, model, 6, 6)
+        # So many that one is met at it before all is written, however seldom this process runs.
+        shared = SharedMap(tmp_path, model, 60, 6)
         command = shared.start("--output-dir", "out")
         try:
             shared.wait_for_workers(2)
             shared.stop_within_a_write()
+            model.more = ""
             _, err = command.communicate(timeout=2 * PATIENCE)
             assert command.returncode == 0, err
             assert "is stopped and keeps the journal from all others; it is ended" in err

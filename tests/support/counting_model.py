@@ -42,7 +42,7 @@ class CountingModel:
         """Return how often each input was asked."""
         return Counter(one.text for one in self.asked)
 
-    def wait_for(self, count: int, seconds: float = 60) -> None:
+    def wait_for(self, count: int, seconds: float = 180) -> None:
         """Wait until so many requests have come."""
         until = time.monotonic() + seconds
         while len(self.asked) < count:

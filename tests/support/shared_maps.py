@@ -30,7 +30,7 @@ base_url = "{url}"
 api_key_env = "WORKER_TEST_KEY"
 """
 
-PATIENCE = 60.0
+PATIENCE = 180.0
 """For anything that must happen, however busy the machine is."""
 
 
