@@ -12,7 +12,7 @@ from typing import Final, final
 import attrs
 
 from agentpool._manifest.model import ModelConfig, TokenPrice
-from agentpool._manifest.wires import is_openai
+from agentpool._manifest.wires import is_openai, wants_effort
 from agentpool._messages import Usage
 
 LONG_TOKENS: Final = 200_000
@@ -51,6 +51,8 @@ class ModelFacts:
     """Whether it takes ``temperature`` and ``top_p``."""
     takes_tools: bool | None = None
     """Whether it can call tools."""
+    thinks: bool | None = None
+    """Whether it can think before it answers, and so takes an effort."""
     inputs: frozenset[str] | None = None
     """What it reads: ``text``, ``image``, ``pdf``, ``audio``, ``video``."""
     price: PublishedPrice | None = None
@@ -70,6 +72,11 @@ class ModelFacts:
                 if getattr(model, name) is not None:
                     yield f"model.{name}: {model.remote_model} takes none; leave it out"
             yield from _moves(model)
+        if self.thinks is False and wants_effort(model.reasoning_effort):
+            yield (
+                f"model.reasoning_effort: {model.remote_model} does not think, got "
+                f"{model.reasoning_effort!r}; leave it out"
+            )
         most, limit = self.max_output_tokens, model.max_tokens
         if most is not None and limit is not None and limit > most:
             yield f"model.max_tokens: {model.remote_model} writes at most {most:,}, got {limit:,}"

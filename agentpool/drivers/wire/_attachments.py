@@ -2,7 +2,8 @@
 
 Source: https://platform.openai.com/docs/guides/images-vision and pdf-files,
 https://platform.claude.com/docs/en/build-with-claude/vision and pdf-support,
-https://docs.mistral.ai/capabilities/document_ai/document_qna for documents, and
+https://docs.mistral.ai/capabilities/document_ai/document_qna and ``DocumentURLChunk`` in
+Mistral's OpenAPI document (``document_url`` a text, ``document_name`` optional), and
 https://platform.claude.com/docs/en/api/overview for the size of a request (2026-11).
 """
 

@@ -113,7 +113,9 @@ class GrowingAnswer:
         """
         chars = len(texts[0]) if len(texts) == 1 else sum(map(len, texts))
         self._chars += chars
-        self.grow(chars)
+        self._size += chars
+        if self._size > MAX_ANSWER_CHARS:
+            self.grow(0)
         self._texts += texts
 
     def add_call(

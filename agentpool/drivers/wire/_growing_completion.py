@@ -83,8 +83,9 @@ class GrowingCompletion(ABC):
         if data[0] != "{" or "\n" in data:
             return self._feed_odd(event, without_bytes(data))
         # Looked at more closely only where a half may be: this is done for each word of an answer.
-        may_have_half = "\\u" in data or self._halves.half or not data.isascii()
-        if may_have_half and self._halves.concern(data):
+        if ("\\u" in data or self._halves.half or not data.isascii()) and self._halves.concern(
+            data
+        ):
             return [text for one in self._halves.mend(data) for text in self._feed_one(event, one)]
         texts = self._take(event, data)
         if texts:

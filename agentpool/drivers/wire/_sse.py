@@ -23,9 +23,11 @@ Source: https://html.spec.whatwg.org/multipage/server-sent-events.html (2026-11)
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Final, final
 
 import attrs
+import msgspec
 
 from agentpool._errors import ProtocolError
 
@@ -46,8 +48,7 @@ _EMPTY_LINES: Final = re.compile(rb"\n{3,}")
 
 
 @final
-@attrs.frozen
-class SseEvent:
+class SseEvent(msgspec.Struct, frozen=True):
     """One event of a stream."""
 
     data: str
@@ -107,21 +108,45 @@ class SseParser:
             piece = piece.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
         if b"\n\n\n" in piece:
             piece = _EMPTY_LINES.sub(b"\n\n", piece)
-        *lines, rest = piece.split(b"\n")
-        events: list[SseEvent] = []
-        for line in lines:
-            if self._partial:
-                self._partial += line
-                whole = bytes(self._partial)
-                self._partial.clear()
-            else:
-                whole = line
-            event = self._take_line(whole)
-            if event is not None:
-                events.append(event)
+        if self._partial:
+            self._partial += piece
+            if b"\n" not in piece:
+                self._check_line(len(self._partial))
+                return []
+            piece = bytes(self._partial)
+            self._partial.clear()
+        *blocks, rest = piece.split(b"\n\n")
+        events = self._take_blocks(blocks) if blocks else []
+        if b"\n" in rest:
+            *lines, rest = rest.split(b"\n")
+            events += self._take_lines(lines)
+        self._check_line(len(rest))
         self._partial += rest
-        self._check_line(len(self._partial))
         return events
+
+    def _take_blocks(self, blocks: Iterable[bytes]) -> list[SseEvent]:
+        """Process lines that end with an empty one."""
+        events: list[SseEvent] = []
+        is_between = not (self._at_start or self._data or self._event)
+        largest = min(self._max_line_bytes, self._max_event_bytes - 1)
+        for block in blocks:
+            name, _, data = block.rpartition(b"\n")
+            # Nearly all events are one line of data, some with their name before it. These
+            # cost as little as they can: there is one for each word of an answer.
+            is_plain = is_between and len(block) <= largest and data.startswith(b"data: ")
+            if is_plain and not name:
+                events.append(SseEvent(data[6:].decode(errors="surrogateescape")))
+            elif is_plain and name.startswith(b"event: ") and b"\n" not in name:
+                said = data[6:].decode(errors="surrogateescape")
+                events.append(SseEvent(said, name[7:].decode(errors="replace")))
+            else:
+                events += self._take_lines((*block.split(b"\n"), b""))
+                is_between = True
+        return events
+
+    def _take_lines(self, lines: Iterable[bytes]) -> list[SseEvent]:
+        found = (self._take_line(line) for line in lines)
+        return [event for event in found if event is not None]
 
     def _take_line(self, line: bytes) -> SseEvent | None:
         if self._at_start:
@@ -129,16 +154,11 @@ class SseParser:
             line = line.removeprefix(_BOM)
         if not line:
             return self._end_event() if self._data or self._event else None
-        if len(line) > self._max_line_bytes:
-            self._check_line(len(line))
-        # Nearly all lines are these: they are looked at first, and cost as little as they can.
-        if line.startswith(b"data: "):
-            name, value = b"data", line[6:]
-        elif line.startswith(b":"):
+        self._check_line(len(line))
+        if line.startswith(b":"):
             return None
-        else:
-            name, _, value = line.partition(b":")
-            value = value.removeprefix(b" ")
+        name, _, value = line.partition(b":")
+        value = value.removeprefix(b" ")
         if name == b"data":
             # With the end of the line: lines without a value take room as well.
             self._event_bytes += len(value) + 1
@@ -153,10 +173,8 @@ class SseParser:
         return None
 
     def _end_event(self) -> SseEvent | None:
-        data = self._data
-        said = data[0] if len(data) == 1 else "\n".join(data)
-        event = SseEvent(said, self._event) if data else None
-        data.clear()
+        event = SseEvent("\n".join(self._data), self._event) if self._data else None
+        self._data.clear()
         self._event = ""
         self._event_bytes = 0
         return event

@@ -91,3 +91,39 @@ def test_lines_without_a_value_count_as_well() -> None:
     parser.feed(b"data\n" * 10)
     with pytest.raises(ProtocolError, match="larger than 10 bytes"):
         parser.feed(b"data\n")
+
+
+@pytest.mark.parametrize("cut", range(12))
+@pytest.mark.parametrize(
+    ("stream", "expected"),
+    [
+        (b"data: 1\ndata: 2\n\n", SseEvent("1\n2")),
+        (b"event: a\ndata: 1\n\n", SseEvent("1", "a")),
+        (b"event: a\n: b\ndata: 1\n\n", SseEvent("1", "a")),
+        (b"event: a\nid: 1\ndata: 1\n\n", SseEvent("1", "a")),
+        (b": event: a\ndata: 1\n\n", SseEvent("1")),
+        (b"data: 1\nevent: a\n\n", SseEvent("1", "a")),
+        (b"data: 1\nevent: a\ndata: 2\n\n", SseEvent("1\n2", "a")),
+        (b"\ndata: 1\n\n", SseEvent("1")),
+    ],
+)
+def test_an_event_after_others_is_the_same_in_one_piece_and_in_two(
+    stream: bytes, expected: SseEvent, cut: int
+) -> None:
+    """Those of one line are read at once, and only those."""
+    parser = SseParser()
+    assert parser.feed(b"event: z\ndata: 0\n\n") == [SseEvent("0", "z")]
+    assert [*parser.feed(stream[:cut]), *parser.feed(stream[cut:])] == [expected]
+
+
+@pytest.mark.parametrize(
+    ("line", "event", "what"), [(8, 100, "line"), (100, 3, "event"), (100, 5, "event")]
+)
+def test_a_later_event_has_the_same_largest_size(line: int, event: int, what: str) -> None:
+    """Its size is its data with the end of the line."""
+    parser = SseParser(line, event)
+    assert parser.feed(b"data: 1\n\n") == [SseEvent("1")]
+    with pytest.raises(ProtocolError, match=f"an? {what} of the stream"):
+        parser.feed(b"data: 12345\n\n")
+    larger = SseParser(11, 6)
+    assert larger.feed(b"data: 1\n\ndata: 12345\n\n") == [SseEvent("1"), SseEvent("12345")]
