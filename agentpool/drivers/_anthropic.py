@@ -44,7 +44,9 @@ class AnthropicDriver(HostedDriver):
     _options: MessageOptions
 
     def _exchange(self, request: CompletionRequest, prefix: str, key: str) -> Exchange:
-        options = attrs.evolve(self._options, max_output_tokens=self._limit(request))
+        options, limit = self._options, self._limit(request)
+        if limit != options.max_output_tokens:
+            options = attrs.evolve(options, max_output_tokens=limit)
         return Exchange(
             path="/messages",
             body=encode_request(request, options),

@@ -180,7 +180,11 @@ class MessageAccumulator(GrowingCompletion):
         if told.error is not None and not is_no_error(told.error):
             raise failure_in_stream(told.error, secret=self.secret)
         index = told.index or 0
-        match told.type or event.event:
+        kind = told.type or event.event
+        # First, since there is one for each word of an answer.
+        if kind == "content_block_delta" and told.delta is not None:
+            return self._grow_block(index, told.delta)
+        match kind:
             case "message_start":
                 return self._begin(told.message or _Message())
             case "message":
@@ -188,8 +192,6 @@ class MessageAccumulator(GrowingCompletion):
                 return self._begin(self._read(data, _WHOLE))
             case "content_block_start":
                 return self._begin_block(index, told.content_block or _Block())
-            case "content_block_delta":
-                return self._grow_block(index, told.delta or _Delta())
             case "message_delta":
                 self._end((told.delta and told.delta.stop_reason) or "")
                 self._count(told.usage)

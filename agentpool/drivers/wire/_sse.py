@@ -128,6 +128,7 @@ class SseParser:
         """Process lines that end with an empty one."""
         events: list[SseEvent] = []
         is_between = not (self._at_start or self._data or self._event)
+        named, event = b"", ""  # the name that came last, and what it says
         largest = min(self._max_line_bytes, self._max_event_bytes - 1)
         for block in blocks:
             name, _, data = block.rpartition(b"\n")
@@ -135,10 +136,12 @@ class SseParser:
             # cost as little as they can: there is one for each word of an answer.
             is_plain = is_between and len(block) <= largest and data.startswith(b"data: ")
             if is_plain and not name:
-                events.append(SseEvent(data[6:].decode(errors="surrogateescape")))
+                events.append(SseEvent(data[6:].decode("utf-8", "surrogateescape")))
+            elif is_plain and name == named:
+                events.append(SseEvent(data[6:].decode("utf-8", "surrogateescape"), event))
             elif is_plain and name.startswith(b"event: ") and b"\n" not in name:
-                said = data[6:].decode(errors="surrogateescape")
-                events.append(SseEvent(said, name[7:].decode(errors="replace")))
+                named, event = name, name[7:].decode("utf-8", "replace")
+                events.append(SseEvent(data[6:].decode("utf-8", "surrogateescape"), event))
             else:
                 events += self._take_lines((*block.split(b"\n"), b""))
                 is_between = True
