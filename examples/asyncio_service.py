@@ -71,6 +71,7 @@ class PoolThread:
         """Yield the text of one agent as it arrives. Closing this ends the agent.
 
         Raises:
+            PoolClosedError: If the pool has closed.
             Exception: What the agent ended with, unless it completed.
         """
         loop = asyncio.get_running_loop()
@@ -80,7 +81,10 @@ class PoolThread:
         def put(item: str | AgentOutcome | Exception) -> None:
             loop.call_soon_threadsafe(items.put_nowait, item)
 
-        self.token.run_sync_soon(self._nursery.start_soon, self._answer, config, gone, put)
+        try:
+            self.token.run_sync_soon(self._begin, config, gone, put)
+        except trio.RunFinishedError:
+            raise PoolClosedError("the pool has closed") from None
         try:
             while isinstance(item := await items.get(), str):
                 yield item
@@ -91,13 +95,25 @@ class PoolThread:
             with suppress(trio.RunFinishedError):  # the pool has closed, and so it has ended
                 self.token.run_sync_soon(gone.cancel)
 
+    def _begin(
+        self,
+        config: SpawnConfig,
+        gone: trio.CancelScope,
+        put: Callable[[str | AgentOutcome | Exception], None],
+    ) -> None:
+        """Start one agent. This runs on trio, as does what follows."""
+        try:
+            self._nursery.start_soon(self._answer, config, gone, put)
+        except RuntimeError:  # the nursery has closed, and the pool is closing
+            put(PoolClosedError("the pool has closed"))
+
     async def _answer(
         self,
         config: SpawnConfig,
         gone: trio.CancelScope,
         put: Callable[[str | AgentOutcome | Exception], None],
     ) -> None:
-        """Run one agent. This one, and no other method, runs on trio."""
+        """Run one agent."""
         end: AgentOutcome | Exception = PoolClosedError("the pool has closed")
         try:
             with gone:
@@ -117,28 +133,43 @@ class PoolThread:
 
 @asynccontextmanager
 async def open_pool_thread(plan: PoolPlan) -> AsyncGenerator[PoolThread, None]:
-    """Open a pool in a thread of its own, and close it at the end of the block."""
+    """Open a pool in a thread of its own, and close it at the end of the block.
+
+    If this is cancelled while the pool opens, the opening is cancelled, and the thread ends.
+    """
     loop = asyncio.get_running_loop()
+    begun: asyncio.Future[trio.lowlevel.TrioToken] = loop.create_future()
     opened: asyncio.Future[PoolThread] = loop.create_future()
-    stop = trio.Event()
+    scope, stop = trio.CancelScope(), trio.Event()
 
     async def hold_open() -> None:
-        async with open_manifest_pool(plan) as pool, trio.open_nursery() as nursery:
-            token = trio.lowlevel.current_trio_token()
-            loop.call_soon_threadsafe(opened.set_result, PoolThread(pool, nursery, token))
-            await stop.wait()
-            await pool.shutdown(grace_seconds=GRACE_SECONDS)
-            nursery.cancel_scope.cancel()
+        token = trio.lowlevel.current_trio_token()
+        loop.call_soon_threadsafe(begun.set_result, token)
+        with scope:
+            async with open_manifest_pool(plan) as pool, trio.open_nursery() as nursery:
+                loop.call_soon_threadsafe(opened.set_result, PoolThread(pool, nursery, token))
+                await stop.wait()
+                await pool.shutdown(grace_seconds=GRACE_SECONDS)  # and all is told
+
+    def give_up(begun: asyncio.Future[trio.lowlevel.TrioToken]) -> None:
+        with suppress(trio.RunFinishedError):  # it could not be opened
+            begun.result().run_sync_soon(scope.cancel)
 
     thread = asyncio.create_task(asyncio.to_thread(trio.run, hold_open))
     both: set[asyncio.Future[Any]] = {thread, opened}
-    await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+    try:
+        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+    except asyncio.CancelledError:
+        begun.add_done_callback(give_up)
+        await asyncio.gather(thread, return_exceptions=True)  # the thread ends, or has failed
+        raise
     if not opened.done():
         thread.result()  # raises why the pool could not be opened
     try:
         yield opened.result()
     finally:
-        opened.result().token.run_sync_soon(stop.set)
+        with suppress(trio.RunFinishedError):  # it ended by itself, and says why below
+            opened.result().token.run_sync_soon(stop.set)
         await thread
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import importlib.util
 import io
 import json
@@ -11,7 +12,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
@@ -23,13 +24,18 @@ import trio
 from agentpool import (
     AgentManifest,
     AgentPoolError,
+    Capability,
+    DriverError,
     ModelConfig,
+    PoolClosedError,
     PoolPlan,
+    PoolStatistics,
     SpawnConfig,
     UserMessage,
 )
-from agentpool.abc import Completion, CompletionRequest
-from agentpool.drivers import FunctionDriver, call
+from agentpool.abc import Completion, CompletionRequest, Driver, Observer
+from agentpool.drivers import FunctionDriver, ScriptedDriver, call
+from agentpool.observe import Event, PoolInfo
 
 T = TypeVar("T")
 
@@ -341,6 +347,115 @@ def test_a_pool_that_cannot_be_opened_is_said_on_asyncio(tmp_path: Path) -> None
 
     with pytest.raises(AgentPoolError, match=r"no\.gguf"):
         asyncio.run(asyncio.wait_for(main(), timeout=60))
+
+
+class Gate(Observer):
+    """Holds up the opening of a pool, in its thread, until it is let go."""
+
+    def __init__(self) -> None:
+        """Hold it up."""
+        self.reached, self.let_go = threading.Event(), threading.Event()
+
+    def wait(self) -> None:
+        """Wait until another thread says to go on."""
+        self.reached.set()
+        assert self.let_go.wait(30)
+
+    def on_open(self, pool: PoolInfo) -> None:  # noqa: ARG002  # what it is called with
+        """Wait."""
+        self.wait()
+
+    def on_event(self, event: Event) -> None:
+        """Do nothing."""
+
+
+async def cancelled_while_it_opens(plan: PoolPlan, gate: Gate) -> None:
+    """Open a pool in a thread, cancel that in the middle, and wait for its end."""
+    program = load("asyncio_service")
+
+    async def use() -> None:
+        async with program.open_pool_thread(plan):
+            raise AssertionError  # pragma: no cover
+
+    using = asyncio.ensure_future(use())
+    assert await asyncio.to_thread(gate.reached.wait, 30)
+    using.cancel()
+    await asyncio.sleep(0)  # the cancellation is on its way when the opening goes on
+    gate.let_go.set()
+    ended, _ = await asyncio.wait({using}, timeout=30)
+    assert ended == {using}, "it waits for ever"
+    assert using.cancelled()
+
+
+def on_asyncio_without_a_word(work: Coroutine[object, object, None]) -> None:
+    """Run *work*; nothing may be told to the loop's handler of what went wrong unseen."""
+
+    async def main() -> None:
+        unseen: list[object] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, told: unseen.append(told))
+        await work
+        gc.collect()
+        await asyncio.sleep(0)
+        assert unseen == []
+
+    asyncio.run(main())
+
+
+def test_a_bridge_to_asyncio_that_is_cancelled_while_it_opens_ends() -> None:
+    """As by ``asyncio.timeout`` around it, or by Ctrl-C."""
+    gate = Gate()
+    host = load("asyncio_service").HOST
+    plan = PoolPlan(manifests=(host,), driver=ScriptedDriver([]), observers=(gate,))
+    on_asyncio_without_a_word(cancelled_while_it_opens(plan, gate))
+
+
+def test_a_cancelled_bridge_to_asyncio_ends_if_the_opening_fails() -> None:
+    """It fails after it was cancelled; nothing is left, not even a complaint."""
+    gate = Gate()
+
+    def choose(_: AgentManifest) -> Driver:
+        gate.wait()
+        raise DriverError("the model is gone")
+
+    spawning = AgentManifest(name="host", capabilities=(Capability.spawn(1),))
+    plan = PoolPlan(manifests=(spawning,), driver=choose)
+    on_asyncio_without_a_word(cancelled_while_it_opens(plan, gate))
+
+
+def test_a_stream_on_asyncio_after_the_end_says_that_the_pool_has_closed() -> None:
+    """Also while the pool closes, when its nursery takes nothing more."""
+    gate = Gate()
+
+    class Slow(Observer):
+        """Holds up the closing of a pool."""
+
+        def on_event(self, event: Event) -> None: ...
+
+        def on_close(self, statistics: PoolStatistics) -> None:  # noqa: ARG002  # the same
+            gate.wait()
+
+    async def main() -> None:
+        program = load("asyncio_service")
+        config = SpawnConfig(program.HOST, "one")
+        driver = ScriptedDriver(["one"])
+        plan = PoolPlan(manifests=(program.HOST,), driver=driver, observers=(Slow(),))
+
+        async def ask_late(pool: Any) -> None:  # noqa: ANN401  # of a program
+            assert await asyncio.to_thread(gate.reached.wait, 30)
+            reading = asyncio.ensure_future(anext(pool.stream(config)))
+            await asyncio.sleep(0)  # it has asked
+            gate.let_go.set()
+            with pytest.raises(PoolClosedError, match="the pool has closed"):
+                await reading
+
+        async with program.open_pool_thread(plan) as pool:
+            assert [piece async for piece in pool.stream(config)] == ["one"]
+            late = asyncio.ensure_future(ask_late(pool))
+        await late
+        with pytest.raises(PoolClosedError, match="the pool has closed"):
+            await anext(pool.stream(config))
+
+    asyncio.run(asyncio.wait_for(main(), timeout=60))
 
 
 def test_the_page_about_asyncio_has_the_bridge_of_the_example() -> None:
