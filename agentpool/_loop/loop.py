@@ -281,7 +281,7 @@ def _acted(
                 continue
             if result.is_error:
                 failed = {*failed, len(results)}
-            results.append(told_by(result) if result.attachments else result.content)
+            results.append(told_by(result))
         run.guard.record_results(results, failed)
     run.settle("the run has ended")
     if stop is not None:

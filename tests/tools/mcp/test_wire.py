@@ -27,3 +27,19 @@ async def test_reading_ends_when_nobody_wants_the_messages() -> None:
     await read_messages(talk, to=send, note=noted.append)
     send.close()
     assert (asked, noted) == (2, [])
+
+
+async def test_lines_of_blanks_are_no_messages() -> None:
+    """Some servers indent, and none of it is shown as what is no message."""
+    pieces = [b"\xef\xbb\xbf  \n\t\n", b'  \n{"jsonrpc":"2.0","method":"a"}\n', b""]
+    notes: list[bytes] = []
+    to, arrived = anyio.create_memory_object_stream[SessionMessage | Exception](9)
+
+    async def receive() -> bytes:
+        await anyio.lowlevel.checkpoint()
+        return pieces.pop(0)
+
+    with to, arrived:
+        await read_messages(receive, to, note=notes.append)
+        assert arrived.statistics().current_buffer_used == 1
+    assert notes == []
