@@ -148,6 +148,9 @@ def _check_parts(given: Mapping[str, object]) -> None:
     )  # fmt: skip
     for observer in cast("Sequence[object]", observers):
         expect(observer, Observer, "each observer must be an Observer", "inherit from Observer")
+    for observer in cast("Sequence[Observer]", observers):
+        if missing := observer._missing:  # pyright: ignore[reportPrivateUsage]  # ours alone have it
+            raise UsageError(missing)
 
 
 @asynccontextmanager

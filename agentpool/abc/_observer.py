@@ -13,6 +13,11 @@ class Observer(ABC):
 
     __slots__ = ()
 
+    @property
+    def _missing(self) -> str:
+        """What is to be done before a pool opens with it. Empty: nothing."""
+        return ""
+
     @abstractmethod
     def on_event(self, event: Event) -> None:
         """Handle *event*. Called in order, in the pool's thread; must not block.

@@ -19,11 +19,10 @@ import os
 import queue
 import threading
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Final, Self, final, get_args
+from typing import Final, Self, final
 
-import msgspec
 import trio
 
 from agentpool._budget.statistics import PoolStatistics
@@ -32,23 +31,18 @@ from agentpool._disk_file import mark_open, open_to_write, write_all
 from agentpool._errors import TraceError, UsageError
 from agentpool._events import (
     LIFECYCLE,
-    AgentFinished,
     AgentSpawned,
     Event,
     EventsMissed,
-    MessagesAdded,
     PoolInfo,
-    TextDelta,
-    ThoughtDelta,
 )
-from agentpool._messages import OWNER_ID, AgentId, AssistantMessage
-from agentpool._outcome import AgentStatus
+from agentpool._messages import OWNER_ID
 from agentpool.abc import Observer
-from agentpool.observe._codec import Line, lines_to_json, unicode_text
-from agentpool.observe._content import Content, reduced, reduced_text
+from agentpool.observe._content import Content
 from agentpool.observe._error_data import text_of
 from agentpool.observe._redact import Redactor, secrets_of_environment
-from agentpool.observe._trace import Prompt, TraceEnd, TraceHeader, format_words
+from agentpool.observe._trace import format_words
+from agentpool.observe._trace_lines import TraceLines
 
 FLUSH_SECONDS: Final = 0.02
 """What is promised is 50 ms: this leaves time to encode and to write on a busy machine."""
@@ -61,15 +55,6 @@ MAX_BACKLOG: Final = 200_000
 
 _UNKNOWN: Final = PoolInfo(run_id="0" * 32, name="", opened_at=0.0, max_concurrent=0)
 """The pool of events that came from no pool."""
-
-_PLAIN: Final = frozenset(get_args(Event)) - {
-    AgentFinished,
-    AgentSpawned,
-    MessagesAdded,
-    TextDelta,
-    ThoughtDelta,
-}
-"""Events that are written as they are."""
 
 GRACE_SECONDS: Final = 10.0
 """A disk that takes longer for some megabytes will not answer at all."""
@@ -114,7 +99,7 @@ class TraceWriter(Observer):
         self._path = Path(path)
         self._grace_seconds = grace_seconds
         redactor = Redactor.of(secrets_of_environment() if secrets is None else secrets)
-        self._lines = _Lines(redactor, content)
+        self._lines = TraceLines(redactor, content)
         self._backlog: deque[Event] = deque()
         # A queue in C: to ring and to wait take a fifth of what they do with an Event.
         self._bell: queue.SimpleQueue[bool] = queue.SimpleQueue()
@@ -132,6 +117,16 @@ class TraceWriter(Observer):
     def path(self) -> Path:
         """The file."""
         return self._path
+
+    @property
+    def _missing(self) -> str:
+        """What is to be done before a pool opens with it."""
+        if self._thread is not None:
+            return ""
+        return (
+            f"the TraceWriter of {str(self._path)!r} is not open, so it would record nothing; "
+            "write: async with TraceWriter(path) as trace, open_pool(..., observers=[trace])"
+        )
 
     @property
     def problem(self) -> str | None:
@@ -270,115 +265,6 @@ class TraceWriter(Observer):
         if self._statistics is not None:
             self._lines.end(self._statistics)
         write_all(file, self._lines.take())
-
-
-@final
-class _Lines:
-    """Formats the lines of a trace, in the thread that writes them."""
-
-    __slots__ = ("_content", "_prompts", "_ready", "_redactor", "_texts", "_told", "begun")
-
-    def __init__(self, redactor: Redactor, content: Content) -> None:
-        self._redactor = redactor
-        self._content: Content = content
-        self._ready: list[Line] = []
-        self._prompts: dict[str, int] = {}
-        self._told: dict[AgentId, int] = {}
-        """Messages of each agent that are in the file."""
-        self._texts: dict[AgentId, TextDelta | ThoughtDelta] = {}
-        """Pieces of answers that are not."""
-        self.begun = False
-
-    def begin(self, info: PoolInfo) -> None:
-        """Add the first line."""
-        self.begun = True
-        header = TraceHeader(
-            run_id=info.run_id,
-            pool=info.name,
-            opened_at=info.opened_at,
-            max_concurrent=info.max_concurrent,
-            content=self._content,
-        )
-        self._ready.append(header)
-
-    def add(self, events: Sequence[Event]) -> None:
-        """Add the lines of *events*."""
-        is_whole, texts = self._content == "full", self._texts
-        for event in events:
-            if is_whole and type(event) in _PLAIN and event.agent_id not in texts:
-                # Most events, and the thread takes its time from the pool's.
-                self._ready.append(event)
-            else:
-                self._add(event)
-
-    def _add(self, event: Event) -> None:
-        text = self._texts.pop(event.agent_id, None)
-        if isinstance(event, TextDelta | ThoughtDelta):
-            if text is not None and type(text) is type(event):
-                event = msgspec.structs.replace(event, text=text.text + event.text)
-            elif text is not None:
-                self._put(text)
-            self._texts[event.agent_id] = event
-            return
-        if text is not None:
-            self._put(text)
-        if isinstance(event, AgentSpawned):
-            event = self._spawned(event)
-        elif isinstance(event, MessagesAdded):
-            self._told[event.agent_id] = event.place + len(event.messages)
-        elif isinstance(event, AgentFinished):
-            event = self._finished(event)
-        self._put(event)
-
-    def _spawned(self, event: AgentSpawned) -> AgentSpawned:
-        prompt = event.system_prompt
-        if not prompt:
-            return event
-        if prompt not in self._prompts:
-            self._prompts[prompt] = number = len(self._prompts) + 1
-            text = reduced_text(prompt, self._content, self._redactor.clean_text)
-            self._ready.append(Prompt(number, unicode_text(text)))
-        return msgspec.structs.replace(event, system_prompt="", prompt_id=self._prompts[prompt])
-
-    def _finished(self, event: AgentFinished) -> AgentFinished:
-        outcome = event.outcome
-        told = self._told.pop(event.agent_id, 0)
-        text, last = outcome.text, outcome.messages[-1] if outcome.messages else None
-        if outcome.status is AgentStatus.COMPLETED and isinstance(last, AssistantMessage):
-            text = "" if text == last.text else text
-        outcome = msgspec.structs.replace(outcome, messages=outcome.messages[told:], text=text)
-        return msgspec.structs.replace(event, outcome=outcome)
-
-    def _put(self, event: Event) -> None:
-        if self._content != "full":
-            event = reduced(event, self._content, self._redactor.clean_text)
-        self._ready.append(event)
-
-    def end(self, statistics: PoolStatistics) -> None:
-        """Add the last line."""
-        for text in self._texts.values():
-            self._put(text)
-        self._texts.clear()
-        self._ready.append(TraceEnd(statistics=statistics))
-
-    def take(self) -> bytes:
-        """Return the finished lines, without any key."""
-        self._take_texts()
-        ready, self._ready = self._ready, []
-        return self._redactor.clean_lines(lines_to_json(ready), format_words())
-
-    def _take_texts(self) -> None:
-        """Turn the pieces so far into lines, except what may be the beginning of a key."""
-        for agent_id, event in tuple(self._texts.items()):
-            keep = self._redactor.open_end(event.text)
-            cut = len(event.text) - keep
-            if not keep:
-                self._put(event)
-                del self._texts[agent_id]
-                continue
-            if cut:
-                self._put(msgspec.structs.replace(event, text=event.text[:cut]))
-            self._texts[agent_id] = msgspec.structs.replace(event, text=event.text[cut:])
 
 
 def _open(path: Path) -> int:

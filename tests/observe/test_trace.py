@@ -368,6 +368,20 @@ async def test_one_writer_is_for_one_pool(tmp_path: Path) -> None:
             trace.on_open(PoolInfo(run_id="2", name="b", opened_at=0.0, max_concurrent=1))
 
 
+async def test_a_writer_that_was_not_entered_is_refused(tmp_path: Path) -> None:
+    """It would record nothing, without a word. So it is after its block."""
+    trace = TraceWriter(tmp_path / "a.trace")
+    with pytest.raises(UsageError, match=r"a\.trace.* is not open.*async with TraceWriter"):
+        async with open_pool(ScriptedDriver([]), observers=[trace]):
+            pass
+    assert not (tmp_path / "a.trace").exists()
+    async with trace, open_pool(ScriptedDriver([]), observers=[trace]):
+        pass
+    with pytest.raises(UsageError, match="is not open"):
+        async with open_pool(ScriptedDriver([]), observers=[trace]):
+            pass
+
+
 async def test_it_is_an_observer_like_any_other(tmp_path: Path) -> None:
     """Also of events that come from no pool, and more than fit at once."""
     await check_observer(lambda: TraceWriter(tmp_path / "a.trace"))
