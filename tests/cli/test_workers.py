@@ -76,7 +76,7 @@ def test_the_results_are_those_of_one_process(desk: Desk) -> None:
     resumed = desk.call("runs", "resume", "j.db")
     assert (resumed.code, resumed.out.count("A note.")) == (0, 2)
     # Which are refused: another text, other words, and one process alone.
-    assert "run it with --workers, or name another" in error(desk.call(*MAP[:-2], *silent).err)
+    assert "add --workers, or name another" in error(desk.call(*MAP[:-2], *silent).err)
     other = desk.call(*again, "--prompt", "Who?")
     assert (other.code, other.out) == (2, "")
     assert "has 'map' with other manifests or other words; undo the change" in error(other.err)
