@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import re
+import threading
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
@@ -226,6 +227,14 @@ async def test_a_driver_is_opened_of_a_model() -> None:
     [
         ("open_pool", lambda: open_pool(hanging_driver())),
         ("open_driver", lambda: open_driver(manifest().model)),
+        (
+            "open_manifest_pool",
+            lambda: open_manifest_pool(PoolPlan(manifests=(manifest(),), driver=hanging_driver())),
+        ),
+        ("open_mcp_servers", open_mcp_servers),
+        ("open_journal", lambda: open_journal("never.db")),
+        ("open_sqlite_memory", lambda: open_sqlite_memory("never.db")),
+        ("TraceWriter", lambda: TraceWriter("never.trace")),
     ],
 )
 def test_asyncio_is_told_to_be_trio(
@@ -240,6 +249,26 @@ def test_asyncio_is_told_to_be_trio(
     says = rf"{name}\(\) needs trio; run .* trio.run\(main\).* asyncio.to_thread\(trio.run, main\)"
     with pytest.raises(UsageError, match=says):
         asyncio.run(main())
+
+
+async def test_a_spawn_from_another_thread_is_told_to_be_on_trio() -> None:
+    """It is where a web server of threads would call it."""
+    async with open_pool(hanging_driver()) as pool:
+
+        def elsewhere() -> None:
+            with pytest.raises(UsageError, match=r"pool.spawn_nowait\(\) needs trio; "):
+                pool.spawn_nowait(job())
+            with pytest.raises(UsageError, match=r"pool.spawn\(\) needs trio; "):
+                asyncio.run(_awaited(pool.spawn(job())))
+
+        thread = threading.Thread(target=elsewhere)
+        thread.start()
+        thread.join(30)
+        assert pool.statistics().spawned == 0
+
+
+async def _awaited(spawning: Awaitable[object]) -> None:
+    await spawning
 
 
 def _parameters(function: Callable[..., object]) -> list[str]:

@@ -24,6 +24,7 @@ from agentpool._errors import UsageError
 from agentpool._manifest.manifest import AgentManifest
 from agentpool._pool.open import open_pool
 from agentpool._pool.pool import AgentPool
+from agentpool._running import check_trio
 from agentpool.abc import Driver, DriverFactory, Journal, Memory, Observer
 from agentpool.drivers._gated import ProviderGates
 from agentpool.memory import InMemoryMemory
@@ -153,6 +154,7 @@ async def open_manifest_pool(
         All agents have ended, and everything that was opened is closed.
     """
     expect_arguments(open_manifest_pool, locals())
+    check_trio("open_manifest_pool")
     _warn(plan, warn)
     budget = _budget_of(plan)
     async with (

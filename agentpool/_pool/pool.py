@@ -25,6 +25,7 @@ from agentpool._pool.router import MessageRouter
 from agentpool._pool.shutdown import ShutdownStep
 from agentpool._pool.snapshot import ADVICE, shown, statistics_of
 from agentpool._public import refuse_attribute
+from agentpool._running import check_trio
 from agentpool._spawn import SpawnConfig
 from agentpool.abc import Driver
 from agentpool.observe._hub import EventReader
@@ -71,6 +72,7 @@ class AgentPool(Live, weakref=True):
         Cancellation:
             If cancelled, nothing was accepted.
         """
+        check_trio("pool.spawn")
         start = partial(self._agents.accept, config, self._agents.driver_for(config))
         return AgentHandle(await self._agents.admission.enter(start))
 
@@ -83,6 +85,7 @@ class AgentPool(Live, weakref=True):
             ManifestError: If the manifest cannot work with its driver.
             PrivacyError: If its tier forbids its driver, or is laxer than a calling agent's.
         """
+        check_trio("pool.spawn_nowait")
         (handle,) = self.fan_out_nowait((config,))
         return handle
 

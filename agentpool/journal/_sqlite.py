@@ -33,6 +33,7 @@ from agentpool._database.transaction import Row, Transaction
 from agentpool._errors import JournalError, RunBusyError, UsageError
 from agentpool._file_kind import FileKind
 from agentpool._records import JournalRecord, Lease, PoolSummary
+from agentpool._running import check_trio
 from agentpool.journal._budgets import MIGRATION as BUDGETS
 from agentpool.journal._budgets import BudgetTable
 from agentpool.journal._holder import live_holder
@@ -359,6 +360,7 @@ async def open_journal(
         JournalError: If the file cannot be opened, is no journal, or is of a later version.
     """
     expect_arguments(open_journal, locals())
+    check_trio("open_journal")
     async with open_database(Path(path), _KIND, read_only=read_only) as database:
         said: Durability = "power"
         if not read_only:

@@ -31,6 +31,7 @@ from agentpool._database.opening import open_database
 from agentpool._database.transaction import Row, Transaction, Value
 from agentpool._errors import MemoryStoreError, UsageError
 from agentpool._file_kind import FileKind
+from agentpool._running import check_trio
 from agentpool.abc import Fragment, Memory, MemoryHit, MemoryQuery
 from agentpool.memory._rank import rarest, words
 from agentpool.memory._rows import ScopeSummary, hits_of, summary_of
@@ -337,6 +338,7 @@ async def open_sqlite_memory(
         The file is closed.
     """
     expect_arguments(open_sqlite_memory, locals())
+    check_trio("open_sqlite_memory")
     async with open_database(Path(path), MEMORY_FILE, read_only=read_only) as database:
         yield SqliteMemory(database)
 

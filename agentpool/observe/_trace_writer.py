@@ -37,6 +37,7 @@ from agentpool._events import (
     PoolInfo,
 )
 from agentpool._messages import OWNER_ID
+from agentpool._running import check_trio
 from agentpool.abc import Observer
 from agentpool.observe._content import Content
 from agentpool.observe._error_data import text_of
@@ -142,6 +143,7 @@ class TraceWriter(Observer):
         Cancellation:
             Nothing is open.
         """
+        check_trio("TraceWriter")
         file = await trio.to_thread.run_sync(_open, self._path)
         self._thread = threading.Thread(
             target=self._write, args=(file,), name=f"trace {self._path.name}", daemon=True

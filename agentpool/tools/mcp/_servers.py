@@ -34,6 +34,7 @@ from agentpool._manifest.capability import Capability, PrivacyTier
 from agentpool._manifest.manifest import AgentManifest
 from agentpool._manifest.parts import McpServerConfig
 from agentpool._messages import Json, ToolDefinition
+from agentpool._running import check_trio
 from agentpool._scheduling.owner import as_bystander
 from agentpool._scheduling.slot import parked
 from agentpool._scheduling.waits import Wait
@@ -357,6 +358,7 @@ async def open_mcp_servers(
         UsageError: If *start_seconds* has no meaning.
     """
     expect_arguments(open_mcp_servers, locals())
+    check_trio("open_mcp_servers")
     if not start_seconds > 0:
         raise UsageError(f"start_seconds must be > 0, got {start_seconds!r}")
     failed: Exception | None = None
