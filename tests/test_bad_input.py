@@ -251,6 +251,29 @@ def test_asyncio_is_told_to_be_trio(
         asyncio.run(main())
 
 
+async def test_a_driver_that_was_not_entered_is_refused_when_the_pool_opens() -> None:
+    """Of a pool, of a plan, and of a function that chooses; each says what to write."""
+    model = ModelConfig(remote_model="m", base_url="http://localhost:1")
+    advice = r"is not open yet.*async with .* as driver, and give the driver"
+    closed: Any = open_driver(model)
+    with pytest.raises(UsageError, match=advice):
+        async with open_pool(closed):
+            pass
+    with pytest.raises(UsageError, match=advice):
+        PoolPlan(manifests=(manifest(),), driver=closed)
+    async with open_pool(lambda _: closed) as pool:
+        with pytest.raises(UsageError, match=advice):
+            await pool.spawn(job())
+
+
+async def test_a_function_that_answers_is_no_driver() -> None:
+    """It is called with a manifest, and its text is no driver."""
+    answering: Any = lambda _: "x"  # noqa: E731  # as one writes it
+    async with open_pool(answering) as pool:
+        with pytest.raises(UsageError, match=r"a function that answers is FunctionDriver\(f\)"):
+            await pool.spawn(job())
+
+
 async def test_a_spawn_from_another_thread_is_told_to_be_on_trio() -> None:
     """It is where a web server of threads would call it."""
     async with open_pool(hanging_driver()) as pool:

@@ -24,6 +24,7 @@ from agentpool._errors import UsageError
 from agentpool._manifest.manifest import AgentManifest
 from agentpool._pool.open import open_pool
 from agentpool._pool.pool import AgentPool
+from agentpool._pool.spawn_checks import expect_open
 from agentpool._running import check_trio
 from agentpool.abc import Driver, DriverFactory, Journal, Memory, Observer
 from agentpool.drivers._gated import ProviderGates
@@ -93,6 +94,7 @@ class PoolPlan:
             self.manifests, AgentManifest, "manifests must be AgentManifest objects",
             "write PoolPlan(manifests=(manifest,))",
         )  # fmt: skip
+        expect_open(self.driver)
         if not self.manifests:
             raise UsageError("a PoolPlan needs at least one manifest, got none")
         for manifest in self.manifests:

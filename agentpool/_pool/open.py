@@ -20,7 +20,7 @@ from agentpool._pool.agent_context import ToolBuilder
 from agentpool._pool.memory import PoolMemory
 from agentpool._pool.nursery import AgentNursery
 from agentpool._pool.pool import AgentPool
-from agentpool._pool.spawn_checks import Entry
+from agentpool._pool.spawn_checks import Entry, expect_open
 from agentpool._pool.verdict import OUTSIDE
 from agentpool._running import check_trio
 from agentpool._scheduling.random import build_random
@@ -118,6 +118,7 @@ def _check_parts(given: Mapping[str, object]) -> None:
     driver, tools, memory = given["driver"], given["tools"], given["memory"]
     budget, approve, observers = given["budget"], given["approve"], given["observers"]
     if not isinstance(driver, Driver):
+        expect_open(driver)
         expect_function(
             driver,
             "driver must be a Driver, or a function from a manifest to one",

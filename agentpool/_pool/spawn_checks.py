@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AsyncContextDecorator
 from typing import final
 
 from agentpool._agent.agent import output_of, room_tokens
@@ -67,6 +68,27 @@ def check_config(config: SpawnConfig) -> None:
         )  # fmt: skip
 
 
+def expect_open(driver: object) -> None:
+    """Refuse what opens a driver in the place of a driver.
+
+    Raises:
+        UsageError: If it is the block of ``open_driver``, which was not entered.
+    """
+    if isinstance(driver, AsyncContextDecorator):
+        raise UsageError(
+            "the driver is not open yet; write: async with open_driver(manifest.model) as driver, "
+            "and give the driver"
+        )
+
+
+def _no_driver(manifest: AgentManifest, driver: object) -> UsageError:
+    expect_open(driver)
+    return UsageError(
+        f"the driver of manifest {manifest.name!r} must be a Driver, got {driver!r}; "
+        "return one from the factory; a function that answers is FunctionDriver(f)"
+    )
+
+
 def checked_driver(
     config: SpawnConfig, source: Driver | DriverFactory, registry: ToolRegistry
 ) -> Driver:
@@ -88,10 +110,7 @@ def checked_driver(
     driver = source if isinstance(source, Driver) else source(manifest)
     # A factory is foreign code, and type checkers are optional.
     if not isinstance(driver, Driver):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise UsageError(
-            f"the driver of manifest {manifest.name!r} must be a Driver, got {driver!r}; "
-            "return one from the factory"
-        )
+        raise _no_driver(manifest, driver)
     if not manifest.privacy.allows(driver.privacy):
         raise PrivacyError(
             f"manifest {manifest.name!r} is {manifest.privacy.value}, its driver is "
