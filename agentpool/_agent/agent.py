@@ -138,6 +138,8 @@ class Agent(Live):
     stream: StreamedText | None = None
     """What tells text and thoughts apart in the answer that arrives. ``None``: unwatched."""
     _context: AgentContext | None = None
+    at_end: list[Callable[[], object]] | None = None
+    """Called when it has ended, however it ends. ``None``: nothing is."""
     _scope: str = ""
 
     @property
@@ -148,8 +150,14 @@ class Agent(Live):
         return self._context
 
     def close(self) -> None:
-        """Drop the references that form circles, so that the run is freed at once."""
+        """Drop the references that form circles, so that the run is freed at once.
+
+        And call what is to be called at its end.
+        """
         self._context = self.on_piece = None
+        for call in self.at_end or ():
+            call()
+        self.at_end = None
 
     @property
     def memory_scope(self) -> str:

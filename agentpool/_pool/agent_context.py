@@ -132,6 +132,12 @@ class PoolAgentContext(AgentContext):
         purse = self._agent.purse
         return None if purse is None else purse.budget
 
+    def when_ended(self, call: Callable[[], object]) -> None:
+        """Have *call* called when the agent has ended, however it ends. It must not block."""
+        if self._agent.at_end is None:
+            self._agent.at_end = []
+        self._agent.at_end.append(call)
+
     async def pay_for_another_run(self) -> LimitExceededError | None:  # noqa: ASYNC910  # without a budget there is nothing to wait for
         """Charge a tool call that is run once more. Return why it may not. ``None``: it may."""
         purse = self._agent.purse

@@ -17,7 +17,7 @@ from agentpool._scheduling.request_clock import waiting_for_turn
 from agentpool.abc import AgentContext, OnUnknown, Tool, ToolContext, ToolResult
 from agentpool.cluster._desk import answer_for, facts_of
 from agentpool.cluster._errors import NodeLostError
-from agentpool.cluster._kit import Kit, Kits, Labels
+from agentpool.cluster._kit import Kit, Kits, Labels, keep_tools
 from agentpool.cluster._link import Link
 from agentpool.cluster._nodes import Nodes
 from agentpool.cluster._work import RunTool, ToolFacts
@@ -142,7 +142,7 @@ class FarTools:
         labels: Mapping[str, str] = {} if asked is None else asked(context.manifest)
         link = self._nodes.choose(labels)
         if link is not None and link.tools is not None:
-            link.agents.add(context)
+            keep_tools(link, context)
             return self._offer(link, link.tools).registry  # noqa: ASYNC910  # the same
         kit = Kit(self._nodes, labels)
         link, _ = await kit.open(context)

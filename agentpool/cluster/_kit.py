@@ -5,14 +5,15 @@ When that node is lost, they are made anew on another.
 
 from __future__ import annotations
 
-import contextlib
 import weakref
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Final, TypeAlias, cast, final
 
 import trio
 
 from agentpool._manifest.manifest import AgentManifest
+from agentpool._pool.agent_context import PoolAgentContext
 from agentpool._scheduling.request_clock import waiting_for_turn
 from agentpool.abc import AgentContext
 from agentpool.cluster._desk import answer_for, facts_of
@@ -70,11 +71,11 @@ class Kit:
         if link is None:
             link = await self._nodes.wait_for_one(self._labels)
         if link.tools is not None:
-            link.agents.add(agent)
+            keep_tools(link, agent)
             self._link, self._number, self.facts = link, SHARED, link.tools
             return  # noqa: ASYNC910  # the same
         number = next(self._nodes.numbers)
-        link.kits += 1
+        link.agents += 1
         try:
             found = await answer_for(agent, link, OpenKit(number, facts_of(agent)))
         except BaseException:
@@ -82,18 +83,18 @@ class Kit:
             raise
         self._link, self._number = link, number
         self.facts = cast("tuple[ToolFacts, ...]", found)
-        # An agent that drops its tools tells nothing: they are done with when they are garbage.
-        token = trio.lowlevel.current_trio_token()
-        weakref.finalize(self, _close, token, link, number).atexit = False
+        _call_at_end(agent, partial(link.close_kit, number))
 
 
-def _close(token: trio.lowlevel.TrioToken, link: Link, number: int) -> None:
-    """Drop the tools of an agent that nothing has any more.
+def keep_tools(link: Link, agent: AgentContext) -> None:
+    """Record that an agent has the tools of all on a node, until it has ended."""
+    link.agents += 1
+    _call_at_end(agent, link.let_go)
 
-    A garbage collection calls it, in whatever thread that happens to be.
-    """
-    with contextlib.suppress(trio.RunFinishedError):
-        token.run_sync_soon(link.close_kit, number)
+
+def _call_at_end(agent: AgentContext, call: Callable[[], object]) -> None:
+    assert isinstance(agent, PoolAgentContext)  # noqa: S101  # its tools were made in a pool
+    agent.when_ended(call)
 
 
 @final

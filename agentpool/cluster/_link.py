@@ -12,9 +12,7 @@ Rules:
 
 from __future__ import annotations
 
-import contextlib
 import math
-import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping
 from itertools import count
@@ -25,7 +23,7 @@ import msgspec
 import trio
 
 from agentpool._base import Live
-from agentpool.abc import AgentContext, HearsThoughts, OnDelta
+from agentpool.abc import HearsThoughts, OnDelta
 from agentpool.cluster._crossing import pack, unpack
 from agentpool.cluster._errors import NodeLostError
 from agentpool.cluster._lease import POLL_PART
@@ -149,10 +147,8 @@ class Link:
     """Requests that wait until their driver is open there."""
     tools: tuple[ToolFacts, ...] | None = None
     """The tools that every agent has there. ``None``: each is made its own."""
-    agents: weakref.WeakSet[AgentContext] = attrs.field(factory=weakref.WeakSet[AgentContext])
-    """Agents that have them."""
-    kits: int = 0
-    """Agents for which tools were made there."""
+    agents: int = 0
+    """Agents that have tools there, until each has ended."""
     draining: bool = False
     """Whether it gets no new work."""
     lost: NodeLostError | None = None
@@ -240,23 +236,24 @@ class Link:
             self._orders.append(order)
             self._wake.set()
 
-    def close_kit(self, kit: int) -> None:
-        """Drop the tools of an agent."""
-        self.kits -= 1
-        self.order(CloseKit(kit))
+    def let_go(self) -> None:
+        """Record that an agent with the tools of all has ended."""
+        self.agents -= 1
         self.look_idle()
+
+    def close_kit(self, kit: int) -> None:
+        """Drop the tools that were made for an agent."""
+        self.order(CloseKit(kit))
+        self.let_go()
 
     def drain(self) -> None:
         """Take no new work, and note when there is none any more."""
         self.draining = True
-        token = trio.lowlevel.current_trio_token()
-        for agent in tuple(self.agents):
-            weakref.finalize(agent, _look_soon, token, self).atexit = False
         self.look_idle()
 
     def look_idle(self) -> None:
         """Wake the tasks that wait until there is nothing to do."""
-        if self.draining and not (self._calls or self.kits or self.agents):
+        if self.draining and not (self._calls or self.agents):
             self.idle.set()
 
     def _end(self, call: FarCall) -> None:
@@ -362,12 +359,3 @@ class Link:
             retry_after_seconds=self._lease_seconds if was_sent else None,
             was_sent=was_sent,
         )
-
-
-def _look_soon(token: trio.lowlevel.TrioToken, link: Link) -> None:
-    """Have a link look whether it is idle: an agent of it has ended.
-
-    A garbage collection calls it, in whatever thread that happens to be.
-    """
-    with contextlib.suppress(trio.RunFinishedError):
-        token.run_sync_soon(link.look_idle)
