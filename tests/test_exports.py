@@ -290,6 +290,7 @@ NAMES: dict[str, list[str]] = {
         "PoolStatistics",
         "Reason",
         "RecordedError",
+        "RefusedCall",
         "RequestFailed",
         "RequestFirstPiece",
         "RequestRetried",

@@ -17,7 +17,13 @@ from agentpool._cli._kept_trace import read_journal
 from agentpool._cli._recording import write_page
 from agentpool._cli._report import ExitCode
 from agentpool._cli._screen import visible, write_out
-from agentpool._cli._trace_text import event_line, overview, transcript
+from agentpool._cli._trace_text import (
+    event_line,
+    failed_words,
+    overview,
+    refused_words,
+    transcript,
+)
 from agentpool._disk_file import is_database, is_marked_open
 from agentpool.observe import (
     AgentRecord,
@@ -151,7 +157,11 @@ def _trace_json(trace: Trace) -> str:
         "closed": trace.statistics is not None,
         **_bill_numbers(record.bill),
         "first_failure": None if first is None else first.agent_id,
-        "problems": trace.problems,
+        "problems": [
+            *trace.problems,
+            *(failed_words(record, call) for call in record.calls if call.is_error),
+            *(refused_words(record, call) for call in record.refused),
+        ],
         "agents": [
             _agent_numbers(agent, has_times=trace.has_times) for agent in record.agents.values()
         ],
@@ -195,6 +205,7 @@ def _agent_numbers(agent: AgentRecord, *, has_times: bool) -> dict[str, object]:
         **_bill_numbers(agent.bill),
         "tool_calls": agent.tool_calls,
         "failed_calls": agent.failed_calls,
+        "refused_calls": agent.refused_calls,
         "seconds": seconds if has_times else None,
         "error": None if error is None else {"type": error[0], "text": error[1]},
     }

@@ -21,6 +21,7 @@ from agentpool.observe import (
     FellBack,
     PoolRecord,
     Reason,
+    RefusedCall,
     RequestFailed,
     RequestRetried,
     ToolFinished,
@@ -41,6 +42,9 @@ WARNINGS: Final = 10
 ERROR_CHARACTERS: Final = 200
 """Of what a tool said when it failed."""
 
+REFUSAL_CHARACTERS: Final = 400
+"""Of why a call was refused: the tools that there are are named in it."""
+
 _NAME_COLUMNS: Final = 40
 
 
@@ -51,6 +55,7 @@ def overview(trace: Trace, record: PoolRecord) -> str:
         _failure(trace, record),
         _early_ends(record),
         _tool_errors(record),
+        _refused(record),
         _tree(trace, record),
         _going_on(trace, record),
         _slowest(trace, record),
@@ -116,16 +121,33 @@ def _tool_errors(record: PoolRecord) -> list[str]:
     failed = [call for call in record.calls if call.is_error]
     lines, shown = list[str](), set[str]()
     for call in failed[:WARNINGS]:
-        who = _who(record.agents[call.agent_id])
-        content = printable(call.content[:ERROR_CHARACTERS])
-        lines.append(
-            f"tool failed: {printable(call.call.name)} of {who}, turn {call.turn}: {content}"
-        )
+        lines.append(failed_words(record, call))
         if call.traceback not in shown:
             shown.add(call.traceback)
             lines += [f"  {visible(line)}" for line in call.traceback.rstrip().splitlines()]
     left = len(failed) - WARNINGS
     return lines + ([f"… and {left:,} more failed calls"] if left > 0 else [])
+
+
+def _refused(record: PoolRecord) -> list[str]:
+    """Return which calls were never made, and why."""
+    left = len(record.refused) - WARNINGS
+    lines = [refused_words(record, call) for call in record.refused[:WARNINGS]]
+    return lines + ([f"… and {left:,} more refused calls"] if left > 0 else [])
+
+
+def failed_words(record: PoolRecord, call: ToolFinished) -> str:
+    """Return in one line which call failed, and with what."""
+    who = _who(record.agents[call.agent_id])
+    content = printable(call.content[:ERROR_CHARACTERS])
+    return f"tool failed: {printable(call.call.name)} of {who}, turn {call.turn}: {content}"
+
+
+def refused_words(record: PoolRecord, call: RefusedCall) -> str:
+    """Return in one line which call was refused, and why."""
+    who = _who(record.agents[call.agent_id])
+    content = printable(call.content[:REFUSAL_CHARACTERS])
+    return f"refused: {printable(call.name)} of {who}, turn {call.turn}: {content}"
 
 
 def _tree(trace: Trace, record: PoolRecord) -> list[str]:

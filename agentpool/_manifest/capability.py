@@ -160,6 +160,24 @@ class Capability:
         return f"{text}, asks first" if self.ask_first else text
 
 
+def grant_in_toml(required: Capability) -> str:
+    """Return how a manifest grants what is *required*: its lines, one behind the other.
+
+    >>> grant_in_toml(Capability.shell("git"))
+    '[[capabilities]] type = "shell", allowed_commands = ["git"]'
+    """
+    kind, more = required.kind, ""
+    if kind is CapabilityKind.SPAWN:
+        more = f", max_depth = {max(required.max_depth, 1)}"
+    elif kind is CapabilityKind.MCP:
+        server, name = required.scope or (ANYTHING, ANYTHING)
+        more = f', server = "{server}", tool = "{name}"'
+    elif kind in SCOPE_KEYS:
+        scopes = ", ".join(f'"{one}"' for one in required.scope) or '"…"'
+        more = f", {SCOPE_KEYS[kind]} = [{scopes}]"
+    return f'[[capabilities]] type = "{kind.value}"{more}'
+
+
 def grants_allow(grants: Iterable[Capability], required: Capability | None) -> bool:
     """Return whether *grants* together allow what *required* asks for.
 

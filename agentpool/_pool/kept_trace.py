@@ -106,7 +106,10 @@ class _Telling(Live):
         elif record.kind is RecordKind.ANSWERED:
             self._answered(record)
         elif record.kind is RecordKind.ENDED and agent.outcome is not None:
-            self._say(agent, *agent.outcome.messages)
+            # As a pool tells them: first what the agent was given, then what came of it.
+            given, messages = len(agent.config.history) + 1, agent.outcome.messages
+            self._say(agent, *messages[:given])
+            self._say(agent, *messages[given:])
             self.events.append(AgentFinished(*self._stamp(record.agent_id), agent.outcome))
 
     def _stamp(self, agent_id: AgentId) -> tuple[int, float, AgentId, str]:

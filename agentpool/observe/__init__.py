@@ -75,6 +75,7 @@ if TYPE_CHECKING:
     from agentpool.observe._record import ToolRecord as ToolRecord
     from agentpool.observe._record import record_of as record_of
     from agentpool.observe._redact import secrets_of_environment as secrets_of_environment
+    from agentpool.observe._refused import RefusedCall as RefusedCall
     from agentpool.observe._report import render_report as render_report
     from agentpool.observe._saved import outcome_from_json as outcome_from_json
     from agentpool.observe._saved import outcome_to_json as outcome_to_json
@@ -126,6 +127,7 @@ __all__ = [
     "PoolStatistics",
     "Reason",
     "RecordedError",
+    "RefusedCall",
     "RequestFailed",
     "RequestFirstPiece",
     "RequestRetried",
@@ -173,6 +175,7 @@ _HOMES = {
     "OpenTelemetryObserver": "agentpool.observe._opentelemetry",
     "PoolRecord": "agentpool.observe._record",
     "Reason": "agentpool.observe._intervals",
+    "RefusedCall": "agentpool.observe._refused",
     "RunIds": "agentpool.observe._opentelemetry",
     "ToolRecord": "agentpool.observe._record",
     "Trace": "agentpool.observe._trace",

@@ -69,6 +69,7 @@ def findings_of(trace: Trace, record: PoolRecord) -> list[Finding]:
         *_failures(record),
         *_early_ends(trace, record),
         *_tool_failures(record),
+        *_refusals(record),
         *(_notice(event) for event in record.notices),
         *_letters(record),
         *_warnings(trace, record),
@@ -176,6 +177,18 @@ def _tool_failures(record: PoolRecord) -> Iterator[Finding]:
                 agent_id=call.agent_id,
                 detail=call.traceback,
                 circle=circle_of(record, call.content) if stuck else (),
+            )
+
+
+def _refusals(record: PoolRecord) -> Iterator[Finding]:
+    """Yield the calls that were refused unasked; of the others the answers are told."""
+    for call in record.refused:
+        if not call.was_asked:
+            yield Finding(
+                level=ODD,
+                title="Call refused",
+                text=f"{call.name}, turn {call.turn}: {call.content[:SHOWN_CHARACTERS]}",
+                agent_id=call.agent_id,
             )
 
 

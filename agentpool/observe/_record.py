@@ -40,6 +40,7 @@ from agentpool._messages import OWNER_ID, AgentId, ChatMessage, Usage
 from agentpool._outcome import AgentOutcome, AgentStatus
 from agentpool.observe._bill import Bill
 from agentpool.observe._intervals import Interval, Life, Reason
+from agentpool.observe._refused import Refusals, RefusedCall
 
 Notice: TypeAlias = (
     ApprovalGiven
@@ -89,6 +90,8 @@ class AgentRecord(Live):
     """Tool calls that ran."""
     failed_calls: int = 0
     """Those that failed."""
+    refused_calls: int = 0
+    """Tool calls that were asked for and not made: not granted, unknown or not approved."""
     sent: tuple[tuple[int, int], ...] = ()
     """The places of its conversation that its last request sent."""
     children: list[AgentId] = []  # noqa: RUF012  # each has its own
@@ -105,6 +108,8 @@ class AgentRecord(Live):
     """What goes on when the trace ends, and since when. ``None``: the agent has ended."""
     life: Life = msgspec.field(default_factory=lambda: Life(0.0))
     """What the intervals are made of."""
+    refusals: Refusals = msgspec.field(default_factory=Refusals)
+    """What the refused calls are known by."""
 
     @property
     def name(self) -> str:
@@ -212,6 +217,8 @@ class PoolRecord(Live):
     """Answers of models."""
     calls: list[ToolFinished] = []  # noqa: RUF012  # each has its own
     """Tool calls that ended."""
+    refused: list[RefusedCall] = []  # noqa: RUF012  # each has its own
+    """Tool calls that were never made, since they were refused."""
     notices: list[Notice] = []  # noqa: RUF012  # each has its own
     """Retries, fallbacks, approvals, limits, gates, slots and gaps: what explains how it went."""
     seconds: float = 0.0
@@ -277,6 +284,9 @@ class PoolRecord(Live):
         agent = self.agents.get(event.agent_id)
         if agent is not None:
             agent.life.take(event)
+            refused = agent.refusals.take(event, agent.turns, len(agent.messages))
+            agent.refused_calls += len(refused)
+            self.refused += refused
             self._agent(agent, event)
         elif isinstance(event, MessageSent) and event.agent_id == OWNER_ID:
             self.messages.append(event)

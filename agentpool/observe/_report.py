@@ -123,6 +123,8 @@ def _top(trace: Trace, record: PoolRecord, verdict: str) -> str:
     bill = record.bill
     usage = bill.usage
     calls, broken = len(record.calls), sum(call.is_error for call in record.calls)
+    numbers = ((broken, "failed"), (len(record.refused), "refused"))
+    unmade = ", ".join(f"{count:,} {what}" for count, what in numbers if count)
     ended = ", ".join(f"{count:,} {status}" for status, count in counts.items())
     cached = f", {usage.cached_tokens:,} of them cached" if usage.cached_tokens else ""
     both = f"{usage.input_tokens:,} in{cached}; {usage.output_tokens:,} out"
@@ -136,7 +138,7 @@ def _top(trace: Trace, record: PoolRecord, verdict: str) -> str:
             f"{bill.requests:,}",
             f"{bill.failed:,} without an answer" if bill.failed else "",
         ),
-        ("tool calls", f"{calls:,}", f"{broken:,} failed" if broken else ""),
+        ("tool calls", f"{calls:,}", unmade),
     ]
     tiles = "".join(
         f'<div class="card"><dt>{name}</dt><dd>{value}</dd><dd class="more">{more}</dd></div>'

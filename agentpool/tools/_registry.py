@@ -29,6 +29,7 @@ from agentpool._manifest.capability import (
     Capability,
     CapabilityKind,
     PrivacyTier,
+    grant_in_toml,
     grants_allow,
 )
 from agentpool._messages import ToolDefinition
@@ -43,6 +44,31 @@ EGRESS_KINDS: Final = frozenset({CapabilityKind.NETWORK, CapabilityKind.BROWSER}
 A program started by ``shell`` or ``mcp`` can do so too, and is not here: whoever grants
 it names the program, and no rule about names can know what that program does.
 """
+
+_OURS: Final[Mapping[str, CapabilityKind]] = MappingProxyType(
+    {
+        "file_read": CapabilityKind.FILE_READ,
+        "glob": CapabilityKind.FILE_READ,
+        "grep": CapabilityKind.FILE_READ,
+        "file_write": CapabilityKind.FILE_WRITE,
+        "file_edit": CapabilityKind.FILE_WRITE,
+        "shell": CapabilityKind.SHELL,
+        "http_request": CapabilityKind.NETWORK,
+        "inference": CapabilityKind.INFERENCE,
+        "remember": CapabilityKind.MEMORY,
+        "recall": CapabilityKind.MEMORY,
+        "send_message": CapabilityKind.MESSAGE,
+        "ask_agent": CapabilityKind.MESSAGE,
+        "wait_for_message": CapabilityKind.MESSAGE,
+        "list_agents": CapabilityKind.MESSAGE,
+        "spawn_agent": CapabilityKind.SPAWN,
+    }
+)
+"""Our own tools, and what each needs: the command line makes those that are granted and no more,
+so that a registry does not have the others."""
+
+_MAX_NAMED = 30
+"""Tools that a model is told of beside one that there is not; it is shown all of them anyway."""
 
 _MAX_REMEMBERED = 128
 """Sets of grants whose answer is kept. A pool has a handful of manifests; one that makes
@@ -75,11 +101,27 @@ class Allowed(msgspec.Struct, frozen=True):
     once, and no method: each agent would have an object more."""
 
 
-def _refusal(names: frozenset[str], refused: Mapping[str, str], name: str) -> str | None:
-    return None if name in names else refused.get(name, f"unknown tool: {name}")
+def _refusal(names: Mapping[str, None], refused: Mapping[str, str], name: str) -> str | None:
+    if name in names:
+        return None
+    if (reason := refused.get(name)) is not None:
+        return reason
+    text = f"unknown tool: {name}; {_named(names)}"
+    if (kind := _OURS.get(name)) is not None:
+        text += f"; its manifest grants it with {grant_in_toml(Capability(kind))}"
+    return text
 
 
-_NOTHING = Allowed((), frozenset(), partial(_refusal, frozenset(), {}))
+def _named(names: Iterable[str]) -> str:
+    """Say which tools there are."""
+    every = list(names)
+    if not every:
+        return "there are no tools"
+    more = f" and {len(every) - _MAX_NAMED} more" if len(every) > _MAX_NAMED else ""
+    return f"there are {', '.join(every[:_MAX_NAMED])}{more}"
+
+
+_NOTHING = Allowed((), frozenset(), partial(_refusal, {}, {}))
 
 
 @final
@@ -166,7 +208,7 @@ class ToolRegistry:
             definitions = tuple(
                 tool.definition for name, tool in self._tools.items() if name not in refused
             )
-            names = frozenset(self._tools.keys() - refused.keys())
+            names = dict.fromkeys(name for name in self._tools if name not in refused)
             waiting = frozenset(name for name in names if self._tools[name].waits)
             allowed = Allowed(definitions, waiting, partial(_refusal, names, refused))
             if len(self._remembered) >= _MAX_REMEMBERED:
@@ -198,7 +240,11 @@ def may_run(tool: Tool, grants: Iterable[Capability], privacy: PrivacyTier) -> s
     """
     required = tool.capability
     if not grants_allow(grants, required):
-        return f"capability denied for tool '{tool.definition.name}'"
+        assert required is not None  # noqa: S101  # who needs nothing is allowed
+        return (
+            f"capability denied for tool '{tool.definition.name}'; a manifest grants it with "
+            f"{grant_in_toml(required)}"
+        )
     if required is not None and privacy is PrivacyTier.SOVEREIGN:
         return "sovereign privacy blocks network egress" if required.kind in EGRESS_KINDS else None
     return None

@@ -665,7 +665,11 @@ async def test_what_is_not_granted_is_neither_shown_nor_run() -> None:
     await run_one(driver, tool)
     assert driver.requests[0].tools == ()
     (result,) = results_of(driver.requests[1])
-    assert (result.content, result.is_error) == ("capability denied for tool 'fetch'", True)
+    assert result.is_error
+    assert result.content == (
+        "capability denied for tool 'fetch'; a manifest grants it with "
+        '[[capabilities]] type = "network", allowed_hosts = ["example.org"]'
+    )
     assert tool.calls == []
 
 

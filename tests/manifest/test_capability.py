@@ -6,7 +6,13 @@ import attrs
 import pytest
 
 from agentpool import Capability, CapabilityKind, PrivacyTier
-from agentpool._manifest.capability import SCOPE_KEYS, grants_allow, host_covers, path_covers
+from agentpool._manifest.capability import (
+    SCOPE_KEYS,
+    grant_in_toml,
+    grants_allow,
+    host_covers,
+    path_covers,
+)
 
 SIMPLE_KINDS = (
     CapabilityKind.MEMORY,
@@ -191,3 +197,19 @@ def test_data_goes_only_to_places_as_strict_as_itself(
     strictest_first = list(PrivacyTier)
     allowed = strictest_first.index(place) <= strictest_first.index(data)
     assert data.allows(place) is allowed
+
+
+@pytest.mark.parametrize(
+    ("required", "text"),
+    [
+        (Capability(CapabilityKind.MEMORY), 'type = "memory"'),
+        (Capability(CapabilityKind.SPAWN), 'type = "spawn", max_depth = 1'),
+        (Capability.spawn(2), 'type = "spawn", max_depth = 2'),
+        (Capability.mcp("files", "read"), 'type = "mcp", server = "files", tool = "read"'),
+        (Capability(CapabilityKind.MCP), 'type = "mcp", server = "*", tool = "*"'),
+        (Capability.shell("git", "ls"), 'type = "shell", allowed_commands = ["git", "ls"]'),
+    ],
+)
+def test_a_grant_is_told_as_a_manifest_has_it(required: Capability, text: str) -> None:
+    """Whoever reads it can write it down."""
+    assert grant_in_toml(required) == f"[[capabilities]] {text}"

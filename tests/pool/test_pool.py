@@ -194,7 +194,9 @@ async def test_without_tools_an_agent_has_none() -> None:
         await pool.spawn(job())
         (outcome,) = await wait_all(pool)
     assert driver.requests[0].tools == ()
-    assert [r.content for r in results_of(driver.requests[1])] == ["unknown tool: rm"]
+    assert [r.content for r in results_of(driver.requests[1])] == [
+        "unknown tool: rm; there are no tools"
+    ]
     assert (outcome.text, outcome.tool_calls, outcome.tool_calls_run) == ("fine", 1, 0)
 
 

@@ -1,10 +1,24 @@
 """Which tools there are, and which of them an agent may see and run."""
 
+import os
+from pathlib import Path
+
 import pytest
 
 from agentpool import Capability, CapabilityKind, PrivacyTier, UsageError
 from agentpool.abc import Tool, ToolContext, ToolDefinition, ToolResult
-from agentpool.tools import EMPTY_REGISTRY, ToolRegistry
+from agentpool.drivers import ScriptedDriver
+from agentpool.memory import InMemoryMemory
+from agentpool.tools import (
+    EMPTY_REGISTRY,
+    TEAM_TOOLS,
+    ToolRegistry,
+    file_tools,
+    http_tools,
+    inference_tools,
+    memory_tools,
+    shell_tools,
+)
 from agentpool.tools._registry import _MAX_REMEMBERED, may_run
 
 MEMORY = Capability(CapabilityKind.MEMORY)
@@ -113,7 +127,9 @@ def test_the_empty_registry_has_nothing_and_remembers_nothing() -> None:
     """It is one object for all pools."""
     assert EMPTY_REGISTRY.names == ()
     assert EMPTY_REGISTRY.definitions_for([MEMORY], STANDARD) == ()
-    assert EMPTY_REGISTRY.refusal("look", [MEMORY], STANDARD) == "unknown tool: look"
+    assert EMPTY_REGISTRY.refusal("look", [MEMORY], STANDARD) == (
+        "unknown tool: look; there are no tools"
+    )
     assert not EMPTY_REGISTRY._remembered
     assert repr(EMPTY_REGISTRY) == "<ToolRegistry without tools>"
 
@@ -135,15 +151,26 @@ def test_only_what_may_run_is_shown() -> None:
     assert names(registry.definitions_for(grants, SOVEREIGN)) == ["look", "recall"]
 
 
+def denied(name: str, kind: str, more: str = "") -> str:
+    """Return what a model is told of a tool that is there and not granted."""
+    how = f'[[capabilities]] type = "{kind}"{more}'
+    return f"capability denied for tool '{name}'; a manifest grants it with {how}"
+
+
 @pytest.mark.parametrize(
     ("name", "grants", "privacy", "text"),
     [
-        ("smell", (MEMORY,), STANDARD, "unknown tool: smell"),
-        ("recall", (), STANDARD, "capability denied for tool 'recall'"),
-        ("recall", (NETWORK,), SOVEREIGN, "capability denied for tool 'recall'"),
+        ("smell", (MEMORY,), STANDARD, "unknown tool: smell; there are look, recall"),
+        ("recall", (), STANDARD, denied("recall", "memory")),
+        ("recall", (NETWORK,), SOVEREIGN, denied("recall", "memory")),
         ("recall", (MEMORY,), SOVEREIGN, None),
         ("fetch", (NETWORK,), SOVEREIGN, "sovereign privacy blocks network egress"),
-        ("fetch", (MEMORY,), SOVEREIGN, "capability denied for tool 'fetch'"),
+        (
+            "fetch",
+            (MEMORY,),
+            SOVEREIGN,
+            denied("fetch", "network", ', allowed_hosts = ["example.org"]'),
+        ),
         ("fetch", (NETWORK,), PRIVATE, None),
         ("browse", (BROWSER,), SOVEREIGN, "sovereign privacy blocks network egress"),
         ("browse", (BROWSER,), STANDARD, None),
@@ -188,3 +215,30 @@ def test_what_is_remembered_has_a_bound() -> None:
         assert registry.definitions_for([grant], STANDARD) == ()
         assert len(registry._remembered) <= _MAX_REMEMBERED
     assert names(registry.definitions_for([NETWORK], STANDARD)) == ["fetch"]
+
+
+def test_our_own_tools_are_known_with_what_they_need(tmp_path: Path) -> None:
+    """The command line makes those that are granted; what another needs is told by its name."""
+    granted = Capability.file_read("."), Capability.file_write("."), Capability.shell("ls")
+    ours = [
+        *TEAM_TOOLS,
+        *file_tools(granted, folder=tmp_path),
+        *shell_tools(granted, environ={"PATH": os.defpath}, folder=tmp_path),
+        *http_tools("example.org"),
+        *inference_tools(ScriptedDriver(["hi"])),
+        *memory_tools(InMemoryMemory(), "a"),
+    ]
+    for one in ours:
+        assert one.capability is not None
+        told = EMPTY_REGISTRY.refusal(one.definition.name, (), STANDARD)
+        assert told is not None
+        assert f'type = "{one.capability.kind.value}"' in told, told
+
+
+def test_of_many_tools_some_are_named() -> None:
+    """An error must not be longer than what it is about."""
+    registry = ToolRegistry([NamedTool(f"t{number}") for number in range(40)])
+    told = registry.refusal("look", (), STANDARD)
+    assert told is not None
+    assert told.startswith("unknown tool: look; there are t0, t1, ")
+    assert told.endswith(", t29 and 10 more")
