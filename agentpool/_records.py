@@ -53,6 +53,8 @@ class RecordKind(enum.Enum):
     history has; the part says how many these are."""
     HEAD = "head"
     """A session goes on after this agent, whatever came later. 0: from its beginning."""
+    SPENT = "spent"
+    """What the agent had spent, by records that were pruned. The body is the totals."""
 
 
 @final

@@ -19,7 +19,6 @@ import attrs
 
 from agentpool._agent.agent import Agent
 from agentpool._agent.journaling import OnMismatch, RunJournal
-from agentpool._agent.results import calls_in, digest_of, encode
 from agentpool._agent.spending import estimate
 from agentpool._errors import ResumeMismatchError
 from agentpool._loop.guard import Warn
@@ -28,6 +27,7 @@ from agentpool._loop.run import Complete, Effect, LeftOut, Run, RunTools, Summar
 from agentpool._loop.tokens import Estimator
 from agentpool._messages import AssistantMessage, ChatMessage, CompletionRequest
 from agentpool._records import JournalRecord, RecordKind
+from agentpool._results import calls_in, digest_of, encode
 from agentpool._served_call import Loss
 from agentpool._spawn import SpawnConfig
 from agentpool.tools._registry import ToolRegistry

@@ -23,16 +23,6 @@ import trio
 
 from agentpool._agent.comparing import calls_of, mismatch, other_call, other_thing
 from agentpool._agent.past_attempts import Attempts
-from agentpool._agent.results import (
-    Answered,
-    Called,
-    Received,
-    Summed,
-    answers_left,
-    digest_of,
-    encode,
-    fill_in,
-)
 from agentpool._approval import Decision
 from agentpool._base import Live
 from agentpool._loop.guard import Stop, Warn
@@ -55,6 +45,16 @@ from agentpool._messages import (
     ToolMessage,
 )
 from agentpool._records import JournalRecord, RecordKind, read_body
+from agentpool._results import (
+    Answered,
+    Called,
+    Received,
+    Summed,
+    answers_left,
+    digest_of,
+    encode,
+    fill_in,
+)
 from agentpool._served_call import Charge, Loss, ServedCall, current_call
 from agentpool._spawn import SpawnConfig
 from agentpool.journal._joint import Together

@@ -13,12 +13,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from agentpool._agent.agent import Agent
-from agentpool._agent.results import spent_on
 from agentpool._agent.spending import estimate
 from agentpool._budget.account import Spent
 from agentpool._loop.run import Complete, Effect, RunTools, Summarize
 from agentpool._loop.tokens import Estimator, sound_cost
 from agentpool._messages import CompletionRequest, Usage, estimate_tokens
+from agentpool._results import spent_on
 from agentpool._served_call import Loss
 from agentpool.abc import Driver
 

@@ -30,7 +30,7 @@ exit codes:
 _RUNS_EXAMPLES = """\
 The file is the one of agentpool run --journal FILE. The same command with the same file goes
 on where it ended; resume runs that command again. prune forgets how agents that ended came to
-their answers, and keeps these.
+their answers, and keeps these and what was spent.
 
 examples:
   agentpool runs list night.db

@@ -25,7 +25,6 @@ import attrs
 import trio
 
 from agentpool._agent.journaling import AGAIN, OnMismatch, RunJournal
-from agentpool._agent.results import begun_keys, received_ids, settled_keys
 from agentpool._budget.budget import Budget
 from agentpool._errors import JournalError, ResumeMismatchError, RunBusyError, UsageError
 from agentpool._messages import OWNER_ID, AgentId, AgentMessage, ChatMessage
@@ -43,6 +42,7 @@ from agentpool._pool.past import (
 )
 from agentpool._pool.record import AgentRecord
 from agentpool._records import JournalRecord, RecordKind
+from agentpool._results import begun_keys, received_ids, settled_keys
 from agentpool._served_call import current_call
 from agentpool._spawn import SpawnConfig
 from agentpool.abc import Journal

@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, final
 
-from agentpool._agent.results import Answered, Called, Summed
 from agentpool._agent.telling import lost_request
 from agentpool._approval import Changed, Denied
 from agentpool._base import Live
@@ -42,6 +41,7 @@ from agentpool._messages import (
 )
 from agentpool._pool.past import Past, PastAgent, decode, last_runs
 from agentpool._records import JournalRecord, RecordKind, read_body
+from agentpool._results import Answered, Called, Summed
 from agentpool._served_call import Loss
 from agentpool.journal._questions import decision_in
 from agentpool.observe._trace import Trace, TraceHeader

@@ -39,6 +39,7 @@ from agentpool.journal._budgets import BudgetTable
 from agentpool.journal._holder import live_holder
 from agentpool.journal._joint import JointJournal, Spendings, kept_of
 from agentpool.journal._lease_rows import SeenLease, give_up, lease_of, state_of, take
+from agentpool.journal._pruning import forget
 from agentpool.journal._record_rows import keep, keep_at_once
 from agentpool.journal._rows import damaged, record_of, seconds_of, text_of
 from agentpool.journal._shared_work import MIGRATION as SHARED_WORK
@@ -312,8 +313,9 @@ class SqliteJournal(JointJournal):
     async def prune(self, pool: str) -> int:
         """Delete the records of ended agents of *pool*, except outcomes. Return how many.
 
-        What they were asked and what they answered stays. A pool with agents that have not
-        ended, or that is being written, is left as it is. The space goes back to the system.
+        What they were asked, what they answered and what they had spent stays. A pool with
+        agents that have not ended, or that is being written, is left as it is. The space goes
+        back to the system.
 
         Raises:
             JournalError: If there is no such pool, it is not over, or the file cannot be
@@ -327,13 +329,7 @@ class SqliteJournal(JointJournal):
                 f"pool {pool!r} is not over: {found[pool].ended} of {found[pool].agents} agents "
                 "have ended; resume it first"
             )
-        gone = await self._database.write(
-            lambda transaction: transaction.change(
-                "DELETE FROM records WHERE kind NOT IN ('accepted', 'ended') "
-                "AND pool = (SELECT id FROM pools WHERE name = ?)",
-                pool,
-            )
-        )
+        gone = await self._write(lambda transaction: forget(transaction, pool))
         await self._database.command("VACUUM")
         await self._database.command("PRAGMA wal_checkpoint(TRUNCATE)")
         return gone

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import operator
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, final
 
 import msgspec
 
-from agentpool._budget.account import Spent
+from agentpool._budget.account import PICO, Spent
 from agentpool._halves import whole_json
 from agentpool._loop.guard import Stop
 from agentpool._loop.run import Complete, Effect, Recall, Run, Summarize
@@ -82,6 +83,8 @@ def spending(
     for record in known:
         if record.kind is RecordKind.LOST:
             yield spent_on(read_body(record.body, Loss))
+        elif record.kind is RecordKind.SPENT:
+            yield from read_body(record.body, tuple[Spent, ...])
         elif record.kind is not RecordKind.RESULT or (record.place, record.part) not in begun:
             continue
         elif record.digest:
@@ -94,6 +97,18 @@ def spending(
             yield from map(spent_on, called.losses)
         elif (answer := _answer_in(record.body)) is not None:
             yield Spent(_tokens_of(answer), answer.cost_usd, 1)
+
+
+def totals_of(runs: Iterable[Iterable[JournalRecord]]) -> tuple[Spent, ...]:
+    """Return what *runs* have spent in sum; apart, what has no price, and what is not known."""
+    sums: dict[tuple[bool, bool], list[int]] = {}
+    for spent in (one for run in runs for one in spending(run)):
+        known = sums.setdefault((spent.cost_usd is not None, spent.is_lost), [0, 0, 0, 0])
+        known[:] = map(operator.add, known, spent.amounts)
+    return tuple(
+        Spent(tokens, cost / PICO if is_priced else None, requests, calls, is_lost)
+        for (is_priced, is_lost), (tokens, cost, requests, calls) in sums.items()
+    )
 
 
 def spent_on(loss: Loss) -> Spent:

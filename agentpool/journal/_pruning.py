@@ -1,0 +1,45 @@
+"""What a journal forgets of a pool that is over, and what stays of it.
+
+Rule: what the agents were asked, what they answered and what they had spent stays, so that
+whoever goes on with the pool counts on from there. How they came to it goes.
+"""
+
+from __future__ import annotations
+
+from agentpool._database.transaction import Transaction
+from agentpool._messages import AgentId
+from agentpool._records import JournalRecord, RecordKind
+from agentpool._results import encode, totals_of
+from agentpool.journal._rows import record_of
+
+
+def forget(transaction: Transaction, pool: str) -> int:
+    """Delete the records of *pool*, but for what stays. Return how many.
+
+    Raises:
+        JournalError: If one that says what was spent cannot be read.
+        ValueError: If one is none that was written.
+    """
+    ((number,),) = transaction.rows("SELECT id FROM pools WHERE name = ?", pool)
+    rows = transaction.rows(
+        "SELECT agent, kind, place, part, digest, iif(kind = 'accepted', x'', body) FROM records "
+        "WHERE pool = ? AND kind IN ('accepted', 'started', 'result', 'lost', 'spent') ORDER BY id",
+        number,
+    )
+    runs: dict[AgentId, list[list[JournalRecord]]] = {}
+    for record in map(record_of, rows):
+        if record.kind is RecordKind.ACCEPTED:  # an agent that was branched begins again
+            runs.setdefault(record.agent_id, []).append([])
+        elif record.agent_id in runs:
+            runs[record.agent_id][-1].append(record)
+    totals = {agent: totals_of(known) for agent, known in runs.items()}
+    transaction.change("DELETE FROM records WHERE pool = ? AND kind = 'spent'", number)
+    gone = transaction.change(
+        "DELETE FROM records WHERE pool = ? AND kind NOT IN ('accepted', 'ended', 'head')", number
+    )
+    transaction.insert_many(
+        "INSERT INTO records (pool, agent, kind, place, part, digest, body) "
+        "VALUES (?, ?, 'spent', -1, 0, '', ?)",
+        [(number, agent, encode(total)) for agent, total in totals.items() if total],
+    )
+    return gone
