@@ -236,5 +236,8 @@ async def _keep_open(  # noqa: ASYNC114  # it is for Nursery.start alone
 ) -> None:
     """Keep a driver open until the node ends, in a task of its own."""
     async with opening as driver:
+        # Foreign code, and type checkers are optional.
+        if not isinstance(driver, Driver):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise UsageError(f"what was opened must be a Driver, got {driver!r}")
         task_status.started(driver)
         await trio.sleep_forever()

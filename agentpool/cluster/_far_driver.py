@@ -10,7 +10,6 @@ import attrs
 import trio
 
 from agentpool._attachments import Attachment, highest_tokens
-from agentpool._errors import AgentPoolError
 from agentpool._manifest.capability import PrivacyTier
 from agentpool._manifest.manifest import AgentManifest
 from agentpool._messages import Completion, CompletionRequest, Usage
@@ -141,13 +140,28 @@ class FarDriver(SendingDriver):
             except NodeLostError as error:
                 error.add_note(f"it was to open the model of manifest {self._manifest.name!r}")
                 raise
-            except AgentPoolError as error:
+            except Exception as error:  # a model may fail with anything
                 raise NodeCheckError(
                     f"node {link.node} cannot open the model of manifest "
                     f"{self._manifest.name!r}: {type(error).__name__}: {error}",
                     node=link.node,
                 ) from error
             self._facts = link.models[self.number] = cast("DriverFacts", facts)
+
+    async def open_first(self, link: Link) -> None:
+        """Open the driver on a node before it gets any work.
+
+        Raises:
+            NodeCheckError: If that fails there, or the node is lost meanwhile.
+        """
+        try:
+            await self.open_on(link)
+        except NodeLostError as error:
+            raise NodeCheckError(
+                f"node {link.node} did not open the model of manifest {self._manifest.name!r}: "
+                f"{error}",
+                node=link.node,
+            ) from error
 
 
 @final
@@ -176,14 +190,35 @@ class FarDrivers:
         self._last = manifest, driver
         return driver
 
-    async def open_everywhere(self, manifests: Iterable[AgentManifest]) -> None:  # noqa: ASYNC910  # without manifests there is nothing to open
-        """Open the drivers of *manifests* on every node that may get their work.
+    async def open_everywhere(
+        self, manifests: Iterable[AgentManifest], *, every_node: bool
+    ) -> None:
+        """Open the drivers of *manifests* on every node that may get their work, side by side.
+
+        Args:
+            manifests: Agents that are to come.
+            every_node: Whether a node that cannot open one is an error. ``False``: it gets no work.
 
         Raises:
             NodeCheckError: If one cannot be opened somewhere.
         """
-        for manifest in manifests:
-            driver = self(manifest)
+        drivers = [self(manifest) for manifest in manifests]
+        wrong: list[NodeCheckError] = []
+
+        async def open_all(link: Link) -> None:
+            try:
+                for driver in drivers:
+                    if driver.fits(link):
+                        await driver.open_first(link)
+            except NodeCheckError as error:
+                if every_node:
+                    wrong.append(error)
+                    nursery.cancel_scope.cancel()
+                else:
+                    self._nodes.refuse(link, error)
+
+        async with trio.open_nursery() as nursery:
             for link in tuple(self._nodes.in_order()):
-                if driver.fits(link):
-                    await driver.open_on(link)
+                nursery.start_soon(open_all, link)
+        if wrong:
+            raise wrong[0]

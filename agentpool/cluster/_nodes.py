@@ -255,13 +255,21 @@ class Nodes:
             self._again_at.pop(node.key, None)
         self._stir()
 
+    def refuse(self, link: Link, error: NodeCheckError) -> None:
+        """Give a node that has started no work, now or later."""
+        self._refused[link.key] = error
+        self._again_at.pop(link.key, None)
+        link.lose("it cannot do this work")
+        self._stir()
+
     async def _run(self, link: Link) -> None:
         try:
             await link.run()
         finally:
             link.lose("the program has left it")
-            self._again_at[link.key] = trio.current_time() + self.terms.lease_seconds
-        if not link.draining:
+            if is_wanted := link.key not in self._refused:
+                self._again_at[link.key] = trio.current_time() + self.terms.lease_seconds
+        if is_wanted and not link.draining:
             _log.warning("%s", link.lost)
 
     # --- work

@@ -133,8 +133,8 @@ async def open_cluster(
         start_seconds: How long a node may take to start.
         privacy: The strictest tier of agents whose data may go to the nodes. ``None``: Private,
             as they are other machines; threads of this process are Sovereign.
-        every_node: Whether a node that lacks something is an error. ``False``: it gets no work,
-            and ``nodes()`` says why.
+        every_node: Whether a node that lacks something, or cannot open a model, is an error.
+            ``False``: it gets no work, and ``nodes()`` says why.
         runtime_env: What Ray ships to the nodes, in its own words. ``None``: nothing.
 
     Raises:
@@ -154,7 +154,7 @@ async def open_cluster(
         ) as nodes,
     ):  # fmt: skip
         drivers = FarDrivers(nodes, labels)
-        await drivers.open_everywhere(manifests)
+        await drivers.open_everywhere(manifests, every_node=every_node)
         yield Cluster(nodes, drivers, None if tools is None else FarTools(nodes, labels))
 
 

@@ -380,3 +380,36 @@ async def build_slowly(context: AgentContext) -> ToolRegistry:
     if len(marks(Path(context.name))) == 1:
         await trio.sleep(600)
     return TOOLS
+
+
+FIRST_AT: dict[str, int] = {}
+"""How often ``open_by_turns`` was called, by manifest."""
+
+
+@asynccontextmanager
+async def open_by_turns(manifest: AgentManifest) -> AsyncGenerator[Driver, None]:
+    """Open the model on the first node that asks; fail on the next as the manifest's name says."""
+    FIRST_AT[manifest.name] = FIRST_AT.get(manifest.name, 0) + 1
+    await trio.lowlevel.checkpoint()
+    if FIRST_AT[manifest.name] % 2 == 0:
+        match manifest.name.partition(" ")[0]:
+            case "file":
+                raise FileNotFoundError("no such file: mine.gguf")
+            case "odd":
+                raise OddError("this", "that")
+            case "exit":
+                raise SystemExit(3)
+            case _:
+                yield 42  # type: ignore[misc]
+    yield open_model(manifest)
+
+
+MEETING = threading.Barrier(2)
+"""Where two nodes meet that open their models side by side."""
+
+
+@asynccontextmanager
+async def open_beside_another(manifest: AgentManifest) -> AsyncGenerator[Driver, None]:
+    """Open the model when another node opens it as well."""
+    await trio.to_thread.run_sync(MEETING.wait, 30)
+    yield open_model(manifest)
