@@ -207,8 +207,8 @@ class ScenarioRun(Stage, Generic[T]):
                 # The tool is its own: what ends here is the time of exactly this call.
                 if frame.f_code is not _TOOL_CALL:
                     continue
-                clock: trio.CancelScope | None = frame.f_locals["clock"]
-                if clock is not None and clock.deadline == deadline:
+                scope: trio.CancelScope | None = frame.f_locals["scope"]
+                if scope is not None and scope.deadline == deadline:
                     name = frame.f_locals["call"].name
                     self.likely_hangs.append(
                         f"a likely hang: {who(task)} waited in its tool {name!r}, at "
