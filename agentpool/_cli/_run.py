@@ -6,6 +6,7 @@ import hashlib
 import os
 import re
 import shlex
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from agentpool._cli._manifests import load_all, without_manifest
 from agentpool._cli._schema import load_schema
 from agentpool._cli._session import Session, conduct
 from agentpool.drivers import Attachment
+from agentpool.tools import printable
 
 
 def run(command: RunCommand) -> int:
@@ -43,6 +45,12 @@ def run(command: RunCommand) -> int:
     elif query.endswith(".toml") and Path(query).is_file():
         # Whoever forgets the query would otherwise ask the first agents "b.toml".
         raise UsageError(f"the query is missing: {query!r}, the last word, is a file; add a query")
+    elif os.path.isfile(query):  # noqa: PTH113  # a long query is no path, and no error
+        sys.stderr.write(
+            f"agentpool: warning: the query {printable(repr(query))} is the name of a file, and "
+            "the model gets the name alone; for its text write - in its place and "
+            f"< {printable(shlex.quote(query))} behind it\n"
+        )
     schema = command.options.schema
     output_type = None if schema is None else load_schema(schema)
     attachments = tuple(map(Attachment.load, command.attachments))

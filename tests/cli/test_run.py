@@ -586,3 +586,14 @@ def test_an_agent_that_waits_for_nothing_is_told(desk: Desk, also: tuple[str, ..
     elif "--quiet" not in also:
         assert "; 1 deadlock was told\n" in done.err
     assert "Gone on." in done.out
+
+
+def test_a_query_that_is_a_file_is_warned_of(desk: Desk) -> None:
+    """It is asked as it stands, and whoever meant the file's text learns how to give it."""
+    desk.write(a_txt="hello")
+    done = desk.scripted("run", "reader.toml", "a.txt")
+    assert (done.code, done.out) == (0, "A note.\n")
+    assert (
+        "agentpool: warning: the query 'a.txt' is the name of a file, and the model gets the name "
+        "alone; for its text write - in its place and < a.txt behind it" in done.err
+    )
