@@ -15,7 +15,7 @@ import argparse
 import asyncio  # noqa: TID251  # it is about programs on asyncio
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
-from contextlib import aclosing, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, suppress
 from typing import Any, Final, cast
 
 import hypercorn
@@ -67,8 +67,16 @@ class PoolThread:
         """Keep what was opened in the thread."""
         self._pool, self._nursery, self.token = pool, nursery, token
 
-    async def stream(self, config: SpawnConfig) -> AsyncGenerator[str, None]:
+    async def stream(
+        self,
+        config: SpawnConfig | Callable[[], SpawnConfig],
+        on_end: Callable[[AgentOutcome], object] = id,
+    ) -> AsyncGenerator[str, None]:
         """Yield the text of one agent as it arrives. Closing this ends the agent.
+
+        Args:
+            config: The agent, or a function that makes it in the pool's thread.
+            on_end: Called with the outcome, whatever it is, before this ends.
 
         Raises:
             PoolClosedError: If the pool has closed.
@@ -90,6 +98,7 @@ class PoolThread:
                 yield item
             if isinstance(item, Exception):
                 raise item
+            on_end(item)
             item.unwrap()
         finally:
             with suppress(trio.RunFinishedError):  # the pool has closed, and so it has ended
@@ -97,7 +106,7 @@ class PoolThread:
 
     def _begin(
         self,
-        config: SpawnConfig,
+        config: SpawnConfig | Callable[[], SpawnConfig],
         gone: trio.CancelScope,
         put: Callable[[str | AgentOutcome | Exception], None],
     ) -> None:
@@ -109,7 +118,7 @@ class PoolThread:
 
     async def _answer(
         self,
-        config: SpawnConfig,
+        config: SpawnConfig | Callable[[], SpawnConfig],
         gone: trio.CancelScope,
         put: Callable[[str | AgentOutcome | Exception], None],
     ) -> None:
@@ -117,7 +126,8 @@ class PoolThread:
         end: AgentOutcome | Exception = PoolClosedError("the pool has closed")
         try:
             with gone:
-                handle = self._pool.spawn_nowait(config)
+                made = config if isinstance(config, SpawnConfig) else config()
+                handle = self._pool.spawn_nowait(made)
                 try:
                     with handle.stream() as pieces:
                         async for piece in pieces:
@@ -125,15 +135,19 @@ class PoolThread:
                     end = await handle.wait()
                 finally:
                     handle.cancel("the client has gone")  # of one that has ended: nothing
-        except AgentPoolError as error:
+        except Exception as error:  # noqa: BLE001  # told to the task that asks
             end = error
         finally:
             put(end)
 
 
 @asynccontextmanager
-async def open_pool_thread(plan: PoolPlan) -> AsyncGenerator[PoolThread, None]:
+async def open_pool_thread(
+    plan: PoolPlan | Callable[[], AbstractAsyncContextManager[AgentPool]],
+) -> AsyncGenerator[PoolThread, None]:
     """Open a pool in a thread of its own, and close it at the end of the block.
+
+    Instead of a plan, a function opens it, with a journal for example. It runs in that thread.
 
     If this is cancelled while the pool opens, the opening is cancelled, and the thread ends.
     """
@@ -146,7 +160,8 @@ async def open_pool_thread(plan: PoolPlan) -> AsyncGenerator[PoolThread, None]:
         token = trio.lowlevel.current_trio_token()
         loop.call_soon_threadsafe(begun.set_result, token)
         with scope:
-            async with open_manifest_pool(plan) as pool, trio.open_nursery() as nursery:
+            opening = open_manifest_pool(plan) if isinstance(plan, PoolPlan) else plan()
+            async with opening as pool, trio.open_nursery() as nursery:
                 loop.call_soon_threadsafe(opened.set_result, PoolThread(pool, nursery, token))
                 await stop.wait()
                 await pool.shutdown(grace_seconds=GRACE_SECONDS)  # and all is told

@@ -23,6 +23,7 @@ import trio
 
 from agentpool import (
     AgentManifest,
+    AgentOutcome,
     AgentPoolError,
     Capability,
     DriverError,
@@ -32,6 +33,7 @@ from agentpool import (
     PoolStatistics,
     SpawnConfig,
     UserMessage,
+    open_pool,
 )
 from agentpool.abc import Completion, CompletionRequest, Driver, Observer
 from agentpool.drivers import FunctionDriver, ScriptedDriver, call
@@ -454,6 +456,28 @@ def test_a_stream_on_asyncio_after_the_end_says_that_the_pool_has_closed() -> No
         await late
         with pytest.raises(PoolClosedError, match="the pool has closed"):
             await anext(pool.stream(config))
+
+    asyncio.run(asyncio.wait_for(main(), timeout=60))
+
+
+def test_the_bridge_to_asyncio_takes_what_opens_and_gives_what_ends() -> None:
+    """A pool that a function opens, an agent that a function makes, and the outcome."""
+
+    async def main() -> None:
+        program = load("asyncio_service")
+        outcomes: list[AgentOutcome] = []
+
+        def make(query: str) -> SpawnConfig:
+            return SpawnConfig(program.HOST, {"one": "1"}[query])
+
+        async with program.open_pool_thread(lambda: open_pool(ScriptedDriver(["first"]))) as pool:
+            pieces = pool.stream(lambda: make("one"), outcomes.append)
+            assert [piece async for piece in pieces] == ["first"]
+            with pytest.raises(KeyError, match="two"):
+                await anext(pool.stream(lambda: make("two"), outcomes.append))
+            with pytest.raises(AgentPoolError, match="one more"):
+                await anext(pool.stream(lambda: make("one"), outcomes.append))
+        assert [one.text for one in outcomes] == ["first", ""]
 
     asyncio.run(asyncio.wait_for(main(), timeout=60))
 
