@@ -275,8 +275,8 @@ def cluster(session: nox.Session) -> None:
     """Test pools on a real Ray cluster of this machine: 70 MB to install.
 
     4 minutes 29 seconds in all on two cores with some other work; its tests alone took 9 to 11
-    where seven processes waited for each. `.ci/run` runs it after `tests`, which runs the same
-    suite with nodes in threads. It alone runs `agentpool.cluster._ray`.
+    where seven processes waited for each. `.ci/run` leaves it out, and says so. It alone runs
+    `agentpool.cluster._ray`; `tests` runs the same suite with nodes in threads.
     """
     install(session, *EXTRAS, "ray", also=group("test"))
     told = session.run("python", "-c", RAY_STARTS, silent=True, env={"PYTHONPATH": str(ROOT)})
