@@ -170,7 +170,7 @@ def grant_in_toml(required: Capability) -> str:
     if kind is CapabilityKind.SPAWN:
         more = f", max_depth = {max(required.max_depth, 1)}"
     elif kind is CapabilityKind.MCP:
-        server, name = required.scope or (ANYTHING, ANYTHING)
+        server, name = (*required.scope, ANYTHING, ANYTHING)[:2]
         more = f', server = "{server}", tool = "{name}"'
     elif kind in SCOPE_KEYS:
         scopes = ", ".join(f'"{one}"' for one in required.scope) or '"…"'

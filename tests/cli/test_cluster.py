@@ -140,7 +140,7 @@ def test_data_of_this_machine_stays_here(desk: Desk) -> None:
 @pytest.mark.parametrize(
     ("words", "wrong"),
     [
-        ("--model /nowhere.gguf", "node local-1 cannot open the model of manifest 'reader': "),
+        ("--model /nowhere.gguf", " cannot open the model of manifest 'reader': "),
         ("--model openai/gpt-5", "OPENAI_API_KEY"),
         ("--cluster-driver tests.support.node_work:open_by_turns", "a Driver, got 42"),
         ("--cluster-driver nowhere:open", "'nowhere:open' cannot be imported: ModuleNotFound"),

@@ -17,6 +17,7 @@ from tests.journal.mcp_work import MODES, PLAIN, Work, deeds, offer
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="the stub is ended by signals")
 
+ROOT = Path(__file__).parents[2]
 MAYBE = "it may or may not have been done"
 
 
@@ -30,7 +31,10 @@ async def begun(folder: Path, count: int) -> None:
 async def test_a_process_is_killed_while_mcp_tools_run(tmp_path: Path) -> None:
     """Each of four agents had one call that ended and one that had begun."""
     offer(tmp_path, PLAIN)
-    command = [sys.executable, "-m", "tests.journal.mcp_work", str(tmp_path)]
+    # A test session may keep the folder of the tests off the path of what it starts.
+    program = f"import sys, runpy; sys.path.append({str(ROOT)!r}); "
+    program += "runpy.run_module('tests.journal.mcp_work', run_name='__main__')"
+    command = [sys.executable, "-c", program, str(tmp_path)]
     with subprocess.Popen(command) as process:  # noqa: ASYNC220  # it outlives no test
         try:
             await begun(tmp_path, len(MODES))

@@ -88,7 +88,7 @@ PROMISES: Final = (
     Fault(
         "J9", "a change is seen: a memory that comes or goes shifts the records",
         "_agent/comparing.py",
-        '    return "it has a memory now and had none, or the reverse," if is_other else None\n',
+        "    return _HAD if is_other else None\n",
         "    return None\n",
         "tests/journal/test_second_process.py", "a_memory_that_comes",
     ),
