@@ -24,15 +24,13 @@ from typing import Final, cast, final
 import msgspec
 
 from agentpool._errors import UsageError
+from agentpool._secrets import long_enough
 from agentpool.drivers.wire._failure import shown
 
 KEPT_HEADERS: Final = frozenset(
     {"content-type", "date", "retry-after", "retry-after-ms", "x-should-retry"}
 )
 """What a driver acts on. A session's cookie and an account's name are not among them."""
-
-# Shorter ones are placeholders such as "none", and would make holes in ordinary words.
-_MIN_SECRET_CHARS: Final = 8
 
 # Of a body that is known by its values: two of them are compared level by level.
 _MAX_LEVELS: Final = 200
@@ -127,10 +125,8 @@ def _inner(value: object) -> Iterable[object]:
 
 def masked(data: bytes, secrets: Sequence[str]) -> bytes:
     """Return *data* with stars in place of *secrets*."""
-    # Longest first: "Bearer KEY" has KEY in it.
-    for secret in sorted((one.encode() for one in secrets), key=len, reverse=True):
-        if len(secret) >= _MIN_SECRET_CHARS:
-            data = data.replace(secret, b"*" * len(secret))
+    for secret in map(str.encode, long_enough(secrets)):
+        data = data.replace(secret, b"*" * len(secret))
     return data
 
 

@@ -423,6 +423,18 @@ async def run_one(journal: Journal, config: SpawnConfig, answer: Any, **terms: A
         return await (await pool.spawn(config)).wait()
 
 
+async def buy_and_break_off(journal: Journal, config: SpawnConfig, shop: Shop) -> None:
+    """End the run in the request after its first two calls."""
+
+    async def stuck(request: CompletionRequest) -> Answer:
+        if any(isinstance(one, ToolMessage) for one in request.messages):
+            await trio.sleep_forever()
+        return buyer(request)
+
+    with trio.move_on_after(1):
+        await run_one(journal, config, stuck, tools=shop.tools())
+
+
 def test_what_has_ended_has_its_outcome_at_once() -> None:
     """Without a request: completed, stopped, and failed ones, with what they ended with."""
 
@@ -694,13 +706,7 @@ def test_another_tool_is_seen_at_the_first_request_that_differs() -> None:
         journal, shop = InMemoryJournal(), Shop()
         config = SpawnConfig(READER, "x", key="a")
 
-        async def stuck(request: CompletionRequest) -> Answer:
-            if any(isinstance(one, ToolMessage) for one in request.messages):
-                await trio.sleep_forever()
-            return buyer(request)
-
-        with trio.move_on_after(1):
-            await run_one(journal, config, stuck, tools=shop.tools())
+        await buy_and_break_off(journal, config, shop)
 
         @tool
         def pay(amount: int, to: str = "all") -> str:
@@ -724,13 +730,7 @@ def test_a_called_tool_that_is_gone_is_never_accepted() -> None:
         journal, shop = InMemoryJournal(), Shop()
         config = SpawnConfig(READER, "x", key="a")
 
-        async def stuck(request: CompletionRequest) -> Answer:
-            if any(isinstance(one, ToolMessage) for one in request.messages):
-                await trio.sleep_forever()
-            return buyer(request)
-
-        with trio.move_on_after(1):
-            await run_one(journal, config, stuck, tools=shop.tools())
+        await buy_and_break_off(journal, config, shop)
         kept = await journal.read("kept")
         outcome = await run_one(journal, config, buyer, tools=ToolRegistry(), resume="accept")
         assert isinstance(outcome.error, ResumeMismatchError)

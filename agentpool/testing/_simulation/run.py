@@ -219,6 +219,7 @@ class ScenarioRun(Stage, Generic[T]):
 
 
 _TOOL_CALL: Final = tool_calls._run_call.__code__  # pyright: ignore[reportPrivateUsage]  # it has no public name
+assert {"scope", "call"} <= set(_TOOL_CALL.co_varnames)  # noqa: S101  # or a run would stand still
 
 
 def refuse_inside_trio() -> None:
