@@ -79,7 +79,11 @@ def spending(
 ) -> Iterator[Spent]:
     """Yield what *records* say was spent."""
     known = list(records)
-    begun = {(one.place, one.part) for one in known if one.kind is RecordKind.STARTED}
+    started = [one for one in known if one.kind is RecordKind.STARTED]
+    begun = {(one.place, one.part) for one in started}
+    # A call that had begun was spent, whether or not it ended, and once if it ran again.
+    if calls := {(one.place, one.part) for one in started if one.body}:
+        yield Spent(tool_calls=len(calls))
     for record in known:
         if record.kind is RecordKind.LOST:
             yield spent_on(read_body(record.body, Loss))
@@ -88,7 +92,6 @@ def spending(
         elif record.kind is not RecordKind.RESULT or (record.place, record.part) not in begun:
             continue
         elif record.digest:
-            yield Spent(tool_calls=1)
             called = read_body(record.body, Called)
             for one in called.charges:
                 if one.requests:

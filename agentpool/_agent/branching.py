@@ -105,6 +105,7 @@ def _replay(
     for effect in run_loop(run):
         if not (isinstance(effect, Warn | LeftOut) or scratch.give_back(effect, run)):
             return scratch, run, effect
+    scratch.refuse_early_end()
     return scratch, run, None
 
 

@@ -89,6 +89,24 @@ def other_call(
     return f"tool {call.name!r} is called now, which was not run then," if is_other else None
 
 
+def early_end(place: int, last_place: int, called: Iterable[int]) -> str | None:
+    """Return how a run that ends at *place* ends before what it had done. ``None``: it does not.
+
+    A limit that is lower now ends it there: what came after was done, and would be told as "not
+    run", or not at all.
+
+    Args:
+        place: The last thing that it asked for.
+        last_place: The last one of which anything is known.
+        called: Where tools were called.
+    """
+    if place >= last_place:
+        return None
+    later = [one for one in called if one > place]
+    was = f"a tool was called at place {min(later)}" if later else "it went on"
+    return f"{was}, and it ends now"
+
+
 def mismatch(agent_id: AgentId, place: int, differs: str, more: str = "") -> ResumeMismatchError:
     """Return the error of a run that cannot be resumed.
 

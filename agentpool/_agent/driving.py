@@ -109,6 +109,7 @@ async def _drive_kept(agent: Agent) -> None:  # noqa: ASYNC910  # every run asks
         if work is not None:
             await work
     assert agent.journal is not None  # noqa: S101  # or it would be plain
+    agent.journal.refuse_early_end()
     await agent.journal.flush()
 
 
@@ -138,6 +139,7 @@ async def _drive_limited(agent: Agent) -> None:  # noqa: ASYNC910  # as _drive_k
             await _end_late(agent, effect, error)
             effect = next(effects, None)
     if agent.journal is not None:
+        agent.journal.refuse_early_end()
         await agent.journal.flush()
 
 

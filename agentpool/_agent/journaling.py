@@ -21,7 +21,7 @@ from typing import Final, Literal, TypeAlias, final
 import msgspec
 import trio
 
-from agentpool._agent.comparing import calls_of, mismatch, other_call, other_thing
+from agentpool._agent.comparing import calls_of, early_end, mismatch, other_call, other_thing
 from agentpool._agent.past_attempts import Attempts
 from agentpool._approval import Decision
 from agentpool._base import Live
@@ -37,13 +37,7 @@ from agentpool._loop.run import (
     RunTools,
     Summarize,
 )
-from agentpool._messages import (
-    AgentId,
-    ChatMessage,
-    CompletionRequest,
-    ToolCall,
-    ToolMessage,
-)
+from agentpool._messages import AgentId, ChatMessage, CompletionRequest, ToolCall, ToolMessage
 from agentpool._records import JournalRecord, RecordKind, read_body
 from agentpool._results import (
     Answered,
@@ -234,6 +228,12 @@ class RunJournal(Live):
         ):
             self._refuse("the request has another prompt, other tools or other settings")
 
+    def refuse_early_end(self) -> None:
+        """Raise ``ResumeMismatchError`` if the run ends before something that it had done."""
+        differs = early_end(self.place, self.last_place, self.called)
+        if differs is not None:
+            raise mismatch(self.agent_id, self.place, differs)
+
     def _refuse(self, differs: str) -> None:
         if self.on_mismatch != "accept":
             raise mismatch(self.agent_id, self.place, differs, " or resume='accept'")
@@ -304,10 +304,10 @@ class RunJournal(Live):
         digest = digest_of(call.name, call.arguments, again)
         self._note(RecordKind.ANSWERED, part, digest, said_of(decision))
 
-    def begun_count(self, effect: RunTools) -> int:
-        """Return how many calls of *effect* began and ended before."""
-        spots = ((self.place, part) for part in range(len(effect.calls)))
-        return sum(spot in self.begun and spot in self.results for spot in spots)
+    def begun_count(self, effect: RunTools) -> tuple[int, int]:
+        """Return how many calls of *effect* began before, and how many of them ended."""
+        begun = {(self.place, part) for part in range(len(effect.calls))} & self.begun.keys()
+        return len(begun), len(begun & self.results.keys())
 
     async def flush(self) -> None:
         """Wait until everything noted is written, or raise ``JournalError``."""

@@ -6,6 +6,8 @@ Rules:
    had done all of it: answers, calls, and requests that broke off.
 2. A request that had left when its process ended may have been charged. It is made again,
    counted as repeated, and paid for as it would have been reserved, in the budget alone.
+3. A call that had begun is spent once, also if it is run again: a budget that allowed it does
+   not refuse it then, for it was not "not run".
 """
 
 from __future__ import annotations
@@ -28,10 +30,10 @@ def take_back(agent: Agent, effect: Effect) -> None:
     journal = agent.journal
     assert journal is not None  # noqa: S101  # it gave the result back
     if isinstance(effect, RunTools):
-        calls = journal.begun_count(effect)
-        agent.tools_run += calls
-        if calls:
-            _spend_again(agent, Spent(tool_calls=calls))
+        begun, ended = journal.begun_count(effect)
+        agent.tools_run += ended
+        if begun:
+            _spend_again(agent, Spent(tool_calls=begun))
         charges, journal.charges = journal.charges, []
         for charge in charges:
             agent.charge(charge.usage, charge.cost_usd)

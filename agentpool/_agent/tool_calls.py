@@ -19,7 +19,7 @@ from agentpool._agent.recounting import is_joint
 from agentpool._approval import Denied
 from agentpool._attachments import Attachment, size_trouble
 from agentpool._chat_markers import as_data
-from agentpool._errors import UsageError
+from agentpool._errors import LimitExceededError, UsageError
 from agentpool._events import Phase, ToolFinished, ToolStarted
 from agentpool._halves import without_halves
 from agentpool._loop.guard import Stop
@@ -27,6 +27,7 @@ from agentpool._loop.run import UNSURE, RunTools, refused
 from agentpool._manifest.capability import OUTSIDE_KINDS, CapabilityKind
 from agentpool._messages import ToolCall, ToolMessage
 from agentpool._outcome import StopReason
+from agentpool._records import JournalRecord
 from agentpool._scheduling.slot import Branch, current_branch
 from agentpool._scheduling.step_limit import allow
 from agentpool.abc import Tool, ToolContext, ToolResult
@@ -183,11 +184,9 @@ async def _allowed(  # noqa: ASYNC910  # what is asked for is waited for
         # What runs may have other arguments; the result belongs to the call of the model.
         call = approved
         effect.changed = {**effect.changed, index: approved}
-    started = None
-    if journal is not None and is_joint(agent):
-        allow(scope, None)  # what is left of the step before is not a time of the disk's
-        started = journal.start_of(index, asked)
-    if purse is not None and (error := await purse.take_tool_call(journal, started)) is not None:
+    # It was spent when it began before, and is no call more.
+    started, error = (None, None) if is_unknown else await _spend(agent, asked, index, scope)
+    if error is not None:
         assert agent.run is not None  # noqa: S101  # only a run has calls
         agent.run.exhausted = Stop.of_error(error)
         _refuse(agent, effect, index, f"not run: {error}")
@@ -200,6 +199,22 @@ async def _allowed(  # noqa: ASYNC910  # what is asked for is waited for
             allow(scope, None)  # as above
             await journal.flush()
     return call, started.body.decode(), journal.writer.lease.fence  # noqa: ASYNC910  # what begins is kept, or waited for
+
+
+async def _spend(  # noqa: ASYNC910  # waits for stores alone
+    agent: Agent, asked: ToolCall, index: int, scope: trio.CancelScope | None
+) -> tuple[JournalRecord | None, LimitExceededError | None]:
+    """Spend the call *asked*. Return the record that it begins, if it is kept, or why it may not.
+
+    It is kept if a store of a budget writes in one step with the journal.
+    """
+    journal, purse, started = agent.journal, agent.purse, None
+    if purse is None:
+        return None, None  # noqa: ASYNC910  # see above
+    if journal is not None and is_joint(agent):
+        allow(scope, None)  # what is left of the step before is not a time of the disk's
+        started = journal.start_of(index, asked)
+    return started, await purse.take_tool_call(journal, started)  # noqa: ASYNC910  # see above
 
 
 def _begin(  # noqa: PLR0917  # keywords take longer

@@ -70,13 +70,15 @@ class Office:
 
         return ToolRegistry([make(name) for name in names])
 
-    async def run(self, names: Sequence[str], resume: Resume) -> AgentOutcome:
+    async def run(
+        self, names: Sequence[str], resume: Resume, manifest: AgentManifest = READER
+    ) -> AgentOutcome:
         """Run the agent with the tools of those names, or go on with it."""
         async with open_pool(
             FunctionDriver(self.answer),
             tools=self.tools(names), name="kept", journal=self.journal, resume=resume,
         ) as pool:  # fmt: skip
-            return await (await pool.spawn(SpawnConfig(READER, "go", key="a"))).wait()
+            return await (await pool.spawn(SpawnConfig(manifest, "go", key="a"))).wait()
 
     async def killed(self, names: Sequence[str]) -> None:
         """Run the agent until nothing happens any more."""
@@ -208,5 +210,33 @@ def test_one_of_two_that_ended_and_is_gone_is_missed_wherever_it_stood(
         assert isinstance(error, ResumeMismatchError)
         assert error.differs == "tool 'pay' was called, which it has no more or may not call,"
         assert (office.done, office.asked) == (["pay"], asked)
+
+    simulate(scenario)
+
+
+@pytest.mark.parametrize(
+    ("hangs", "limit", "said"),
+    [
+        ("request 2", "max_tool_calls = 1", "a tool was called at place 5, and it ends now"),
+        ("look", "max_tool_calls = 1", "a tool was called at place 5, and it ends now"),
+        ("request 1", "max_iterations = 1", "it went on, and it ends now"),
+    ],
+)
+def test_a_run_that_would_end_now_before_what_was_done_is_not_resumed(
+    hangs: str, limit: str, said: str
+) -> None:
+    """A lower limit would tell the call as "not run", and forget a request that was paid."""
+
+    async def scenario() -> None:
+        office = Office(hangs=hangs, only=("pay",))
+        await office.killed(["look", "pay"])
+        asked, done = office.asked, list(office.done)
+        less = AgentManifest.parse(f"name = 'reader'\n[resources]\n{limit}")
+        error = (await office.run(["look", "pay"], "accept", less)).error
+        assert isinstance(error, ResumeMismatchError)
+        assert error.differs == said
+        assert (office.asked, office.done) == (asked, done)
+        again = await office.run(["look", "pay"], REFUSE)
+        assert (again.status, office.done) == (AgentStatus.COMPLETED, ["pay", "look"])
 
     simulate(scenario)

@@ -40,6 +40,20 @@ PROMISES: Final = (
         "tests/journal/test_resume.py", "a_tool_that_says_nothing_of_it",
     ),
     Fault(
+        "J4", "a call that had begun is spent once: it is spent again when it runs again",
+        "_agent/tool_calls.py",
+        "    started, error = (None, None) if is_unknown else await _spend(",
+        "    started, error = await _spend(",
+        "tests/journal/test_begun_calls.py", "a_begun_call_is_spent_once",
+    ),
+    Fault(
+        "J9", "what was done is never told as not run: a lower limit ends the run before",
+        "_agent/comparing.py",
+        "    if place >= last_place:\n        return None\n",
+        "    if place >= 0:\n        return None\n",
+        "tests/journal/test_other_calls.py", "a_run_that_would_end_now",
+    ),
+    Fault(
         "J5", "every call has a key of its own: agents share keys", "_agent/journaling.py",
         "digest_of(self.key, self.place, part, call.name, call.arguments)",
         "digest_of(self.place, part, call.name, call.arguments)",
