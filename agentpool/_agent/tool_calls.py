@@ -1,6 +1,6 @@
 """Runs the tool calls of one answer side by side, and puts each result in its place.
 
-Each call is a branch of the agent's slot. One alone uses the scope of the agent's steps; side
+Each call is a strand of the agent's slot. One alone uses the scope of the agent's steps; side
 by side, each has its own.
 """
 
@@ -28,7 +28,7 @@ from agentpool._manifest.capability import OUTSIDE_KINDS, CapabilityKind
 from agentpool._messages import ToolCall, ToolMessage
 from agentpool._outcome import StopReason
 from agentpool._records import JournalRecord
-from agentpool._scheduling.slot import Branch, current_branch
+from agentpool._scheduling.slot import Strand, current_strand
 from agentpool._scheduling.step_limit import allow
 from agentpool.abc import Tool, ToolContext, ToolResult
 from agentpool.tools._failure import DEADLOCK, failed_result
@@ -52,25 +52,25 @@ async def run_calls(agent: Agent, effect: RunTools) -> None:
         await _run_call(agent, effect, wanted[0], agent.step_scope, None)
         return
 
-    async def run(index: int, branch: Branch) -> None:  # noqa: ASYNC910  # see below
-        current_branch.set(branch)
+    async def run(index: int, strand: Strand) -> None:  # noqa: ASYNC910  # see below
+        current_strand.set(strand)
         try:
             with trio.CancelScope() as scope:
                 await _run_call(agent, effect, index, scope, order)
         finally:
             order.start_next(index)
             order.begun(index)
-            agent.slot.branch_ended(branch)
+            agent.slot.strand_ended(strand)
         if scope.cancelled_caught and effect.results[index] is None:
             end_late(agent, effect, index)
 
     allow(agent.step_scope, None)
-    branches = dict(zip(wanted, agent.slot.fork(len(wanted)), strict=True))
+    strands = dict(zip(wanted, agent.slot.fork(len(wanted)), strict=True))
     writing = [index for index in wanted if _writes(_tool_of(agent, effect.calls[index]))]
     async with trio.open_nursery() as nursery:
 
         def start(index: int) -> None:
-            nursery.start_soon(run, index, branches[index])
+            nursery.start_soon(run, index, strands[index])
 
         order = order_of(writing, start)
         order.start_next()

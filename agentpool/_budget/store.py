@@ -81,11 +81,11 @@ class BudgetStore(ABC):
     __slots__ = ()
 
     @property
-    def place(self) -> BudgetStore:
-        """The store that really keeps it: this one, or the one that it passes everything on to.
+    def backing_store(self) -> BudgetStore:
+        """The store that keeps the amounts: this one, or the one that it passes every call to.
 
-        Where that is the journal of a pool, what a request takes is kept in one step with
-        the record that the request begins.
+        Where that is the journal of a pool, the amounts of a request are written in one
+        transaction with the record of the request.
         """
         return self
 

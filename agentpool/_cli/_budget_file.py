@@ -62,9 +62,9 @@ class BudgetFile(BudgetStore):
                 yield
 
     @property
-    def place(self) -> BudgetStore:
+    def backing_store(self) -> BudgetStore:
         """The file, or itself while that is not open."""
-        return self if self._store is None else self._store.place
+        return self if self._store is None else self._store.backing_store
 
     def spend(
         self,

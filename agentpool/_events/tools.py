@@ -48,7 +48,10 @@ class ApprovalAsked(EventBase, frozen=True, gc=False):
 
 @final
 class ApprovalGiven(EventBase, frozen=True, gc=False):
-    """A tool call was approved or refused, or the time for an answer ran out."""
+    """An answer was given to a tool call that needs approval: ``approved`` says which one.
+
+    A refusal is an answer too, and so is the end of the time in which one could be given.
+    """
 
     call: ToolCall
     """The call, with the arguments that it runs with."""

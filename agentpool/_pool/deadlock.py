@@ -221,7 +221,7 @@ class DeadlockWatch:
         }
 
     def _waits_of(self, agent_id: AgentId, *, settled: bool) -> Sequence[Wait]:
-        """Return the wait of each branch of an agent. Empty: it can go on by itself."""
+        """Return the wait of each strand of an agent. Empty: it can go on by itself."""
         if agent_id == OWNER_ID:
             if self._owner_can_act(settled=settled):
                 return ()

@@ -15,7 +15,7 @@ from agentpool._agent.spending import Purse
 from agentpool._messaging.post_office import PostOffice
 from agentpool._pool.memory import PoolMemory
 from agentpool._pool.record import AgentRecord
-from agentpool._scheduling.slot import Slot, current_branch, current_slot
+from agentpool._scheduling.slot import Slot, current_slot, current_strand
 from agentpool._served_call import current_call
 from agentpool._spawn import seconds_of
 
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 def take_task(slot: Slot) -> None:
     """Make the current task that of the agent with *slot*."""
     current_slot.set(slot)
-    if current_branch.get() is not None:
-        current_branch.set(None)  # it was started by a branch of another agent
+    if current_strand.get() is not None:
+        current_strand.set(None)  # it was started by a strand of another agent
     if current_call.get() is not None:
         current_call.set(None)  # or while the other one served a call
     slot.task = trio.lowlevel.current_task()

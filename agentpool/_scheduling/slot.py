@@ -4,17 +4,17 @@ An agent that waits for others (a child, an answer, room in an inbox, a retry) h
 slot meanwhile, so a pool of one runs any tree of parents and children. It takes a slot
 again before it goes on, ahead of agents that have not started.
 
-An agent may run several tools side by side, each a branch. It waits when all of its
-branches wait, and a branch waits when any of its tasks does: a tool that waits for two
+An agent may run several tools side by side, each a strand. It waits when all of its
+strands wait, and a strand waits when any of its tasks does: a tool that waits for two
 children, or for one beside a task that reads a connection, keeps no agent from running. Tasks
-that a tool starts inside itself belong to its branch, and so do calls back from its thread.
+that a tool starts inside itself belong to its strand, and so do calls back from its thread.
 Tasks that it leaves in nurseries of others are not the agent's: they wait like the owner.
 
 Between two steps of trio, the slot of an agent that has started and not ended is in one of
 these states, and in no other. A slot that its agent has is never lent or wanted, and it is
-given back in the same step in which the last branch begins to wait.
+given back in the same step in which the last strand begins to wait.
 
-| held | lent | wanted | every branch waits | the agent |
+| held | lent | wanted | every strand waits | the agent |
 |---|---|---|---|---|
 | yes | no | no | no | runs |
 | no | no | no | yes | is parked; its slot was given away |
@@ -44,7 +44,7 @@ from agentpool._scheduling.waits import Wait, WaitBook
 
 
 @final
-class Branch(Live):
+class Strand(Live):
     """One of the things that an agent does side by side."""
 
     waits: int = 0
@@ -97,10 +97,10 @@ class Slot(Live):
     """Whether it is given back for agents that come back, and for no newcomer."""
     task: trio.lowlevel.Task | None = None
     """The agent's own task. ``None``: it has not taken its first step, or has ended."""
-    branches: tuple[Branch, ...] = ()
+    strands: tuple[Strand, ...] = ()
     """What it does side by side. Empty until it first waits; one while it does one thing."""
     forked: bool = False
-    """Whether its own task waits for branches side by side, and does nothing else."""
+    """Whether its own task waits for strands side by side, and does nothing else."""
     on_waiting: Callable[[], None] | None = None
     """Called when a task of the agent begins to wait. ``None``: not needed."""
     guards: tuple[float, ...] = ()
@@ -157,27 +157,27 @@ class Slot(Live):
             self._granted.set()
             self._granted = None
 
-    def fork(self, count: int) -> tuple[Branch, ...]:
-        """Return *count* branches, which run side by side in place of the agent's own branch."""
+    def fork(self, count: int) -> tuple[Strand, ...]:
+        """Return *count* strands, which run side by side in place of the agent's own strand."""
         self.forked = True
-        self.branches = tuple([Branch() for _ in range(count)])
-        return self.branches
+        self.strands = tuple([Strand() for _ in range(count)])
+        return self.strands
 
-    def branch_ended(self, branch: Branch) -> None:
-        """End one branch. After the last one the agent itself goes on."""
-        branch.ended = True
-        self.branches = tuple([one for one in self.branches if one is not branch])
-        if not self.branches:
+    def strand_ended(self, strand: Strand) -> None:
+        """End one strand. After the last one the agent itself goes on."""
+        strand.ended = True
+        self.strands = tuple([one for one in self.strands if one is not strand])
+        if not self.strands:
             self.forked = False
         elif self.waits:
             self.settle(next(iter(self.waits.values())).wait)
 
-    def branch_of(self, task: trio.lowlevel.Task) -> Branch | None:
-        """Return the branch that *task* belongs to. ``None``: the task is not the agent's."""
-        branch = current_branch.get()
-        if branch is None and task is self.task and not self.forked:
-            return self._own_branch()
-        if self.task is None or (branch is not None and branch.ended):
+    def strand_of(self, task: trio.lowlevel.Task) -> Strand | None:
+        """Return the strand that *task* belongs to. ``None``: the task is not the agent's."""
+        strand = current_strand.get()
+        if strand is None and task is self.task and not self.forked:
+            return self._own_strand()
+        if self.task is None or (strand is not None and strand.ended):
             return None
         root = trio.lowlevel.current_root_task()
         above = task
@@ -189,10 +189,10 @@ class Slot(Live):
                     break
                 return None
             above = nursery.parent_task
-        if branch is not None or self.forked:
-            # Forked, the own branch does nothing: whoever is of it was left behind.
-            return branch
-        return self._own_branch()
+        if strand is not None or self.forked:
+            # Forked, the own strand does nothing: whoever is of it was left behind.
+            return strand
+        return self._own_strand()
 
     def own_request(self) -> Asking | None:
         """Return the request that the agent makes for itself, for a task that is a part of it.
@@ -200,23 +200,23 @@ class Slot(Live):
         A task that the agent has left behind has no part in it.
         """
         asking = self.asking
-        if asking is None or self.branch_of(trio.lowlevel.current_task()) is None:
+        if asking is None or self.strand_of(trio.lowlevel.current_task()) is None:
             return None
         return asking
 
-    def _own_branch(self) -> Branch:
-        if not self.branches:
-            self.branches = (Branch(),)
-        return self.branches[0]
+    def _own_strand(self) -> Strand:
+        if not self.strands:
+            self.strands = (Strand(),)
+        return self.strands[0]
 
     def begin_wait(self, task: trio.lowlevel.Task, wait: parked) -> None:
-        """Record that *task* waits. Gives the slot back if every branch waits."""
+        """Record that *task* waits. Gives the slot back if every strand waits."""
         if self._waits is None:
             self._waits = {}
         self._waits[task] = wait
         self.keeper.book.add(wait.wait, has_deadline=wait.has_deadline)
-        if self.wanted and all(branch.waits for branch in self.branches):
-            # The branch that came back is beside one that waits now: it goes on, and takes no
+        if self.wanted and all(strand.waits for strand in self.strands):
+            # The strand that came back is beside one that waits now: it goes on, and takes no
             # slot, which would not be given back when it ends.
             self.abandon()
         self.settle(wait.wait)
@@ -235,10 +235,10 @@ class Slot(Live):
             self._waits = None
 
     def settle(self, wait: Wait) -> None:
-        """Give the slot back if every branch waits; *wait* is the newest wait."""
+        """Give the slot back if every strand waits; *wait* is the newest wait."""
         if not self.held:
             self.keeper.look_again(self)
-        elif all(branch.waits for branch in self.branches):
+        elif all(strand.waits for strand in self.strands):
             self.held = False
             self.keeper.release(self, wait)
 
@@ -248,9 +248,9 @@ class Slot(Live):
         Cancellation:
             As in ``resume``.
         """
-        for branch in self.branches:
-            branch.ended = True
-        self.branches = ()
+        for strand in self.strands:
+            strand.ended = True
+        self.strands = ()
         self.forget_waits()
         await self.resume()
 
@@ -290,8 +290,8 @@ def ends_the_program(error: BaseException | None) -> bool:
 current_slot: ContextVar[Slot | None] = ContextVar("agentpool_slot", default=None)
 """The slot of the agent that the current task belongs to. ``None``: not an agent."""
 
-current_branch: ContextVar[Branch | None] = ContextVar("agentpool_branch", default=None)
-"""The branch that the current task belongs to. ``None``: the agent's own."""
+current_strand: ContextVar[Strand | None] = ContextVar("agentpool_strand", default=None)
+"""The strand that the current task belongs to. ``None``: the agent's own."""
 
 
 @final
@@ -315,7 +315,7 @@ class parked(Live):  # noqa: N801  # used as a statement: async with parked(Wait
     has_deadline: bool = False
     """Whether whoever waits has a deadline that is not the pool's."""
     _slot: Slot | None = None
-    _branch: Branch | None = None
+    _strand: Strand | None = None
     _task: trio.lowlevel.Task | None = None
 
     @property
@@ -333,18 +333,18 @@ class parked(Live):  # noqa: N801  # used as a statement: async with parked(Wait
         """Give the slot back."""
         slot, owner = current_slot.get(), self.owner
         task = trio.lowlevel.current_task()
-        branch = None if slot is None else slot.branch_of(task)
+        strand = None if slot is None else slot.strand_of(task)
         if owner is not None and (
-            branch is None or slot is None or slot.keeper is not owner.keeper
+            strand is None or slot is None or slot.keeper is not owner.keeper
         ):
             self._begin_outside(owner, slot, task)
-        if slot is None or branch is None or task in slot.waits:
+        if slot is None or strand is None or task in slot.waits:
             # A wait within a wait, such as an approver that asks a model, is one wait.
             return  # noqa: ASYNC910  # nothing to give back
-        self._slot, self._branch, self._task = slot, branch, task
+        self._slot, self._strand, self._task = slot, strand, task
         if self.lot is not None:
             self.has_deadline = slot.has_deadline()
-        branch.waits += 1
+        strand.waits += 1
         slot.begin_wait(task, self)
         if slot.on_waiting is not None:
             slot.on_waiting()
@@ -370,24 +370,24 @@ class parked(Live):  # noqa: N801  # used as a statement: async with parked(Wait
         traceback: TracebackType | None,
     ) -> None:
         """Take a slot again."""
-        slot, branch, task = self._slot, self._branch, self._task
+        slot, strand, task = self._slot, self._strand, self._task
         owner = self.owner
         if owner is not None and task is not None:
             known = owner.waits.get(task)
             if known is not None and known.way is self:
                 owner.end(task)
-        if slot is None or branch is None or task is None:
+        if slot is None or strand is None or task is None:
             return  # noqa: ASYNC910  # there is nothing to wait for
         slot.end_wait(task)
-        branch.waits -= 1
-        if branch.ended or slot.task is None or ends_the_program(error):
+        strand.waits -= 1
+        if strand.ended or slot.task is None or ends_the_program(error):
             # A call from a thread that was left behind: its agent has gone on, or has ended,
             # and the slot would not be given back. And what ends the program, such as Ctrl-C
             # at an approver's prompt, is not kept waiting.
             return  # noqa: ASYNC910  # it has been waited for
-        if branch.waits:
-            # Others of the branch still wait, and so the branch does: the slot would not
-            # be given back when this task ends. If another branch is at work, it has it.
+        if strand.waits:
+            # Others of the strand still wait, and so the strand does: the slot would not
+            # be given back when this task ends. If another strand is at work, it has it.
             if not slot.held:
                 slot.keeper.look_again(slot)
         else:

@@ -4,8 +4,8 @@ Rules:
 
 1. An agent that runs, is queued, or has a deadline of its own can go on. So can the owner,
    while one of the tasks on its side does anything but wait in a call of the pool.
-2. Whoever waits in several branches can go on when one of them can. The tasks on the owner's
-   side are the branches of the owner.
+2. Whoever waits in several strands can go on when one of them can. The tasks on the owner's
+   side are the strands of the owner.
 3. A wait for one of several agents ends if any of them can go on, a wait for all of them if
    each can. A wait for a message, or for an event, ends if anybody else can go on: an agent,
    or the owner.
@@ -250,7 +250,7 @@ def find_deadlocked(
     """Return the agents that can never go on, in time proportional to the waits.
 
     Args:
-        waits: What each branch of each agent, and the owner, waits for, for those that
+        waits: What each strand of each agent, and the owner, waits for, for those that
             cannot go on by themselves. Everybody else can.
         others_can_send: Whether anybody who is not in *waits* can send a message.
     """
@@ -258,8 +258,8 @@ def find_deadlocked(
     free: deque[AgentId] = deque()
     listeners: list[AgentId] = []
     hopes: dict[AgentId, list[_Hope]] = {}
-    for agent_id, branches in waits.items():
-        for wait in branches:
+    for agent_id, strands in waits.items():
+        for wait in strands:
             if wait.ends_by_itself or (wait.kind in LISTENING and others_can_send):
                 free.append(agent_id)
             elif wait.kind in LISTENING:
@@ -332,12 +332,12 @@ def deadlock_cycle(
 
 
 def _targets(
-    agent_id: AgentId, branches: Sequence[Wait], stuck: frozenset[AgentId]
+    agent_id: AgentId, strands: Sequence[Wait], stuck: frozenset[AgentId]
 ) -> Iterator[AgentId]:
     # The owner's side may feed a map that it reads itself: that is no circle.
     return (
         target
-        for wait in branches
+        for wait in strands
         for target in wait.agent_ids
         if target in stuck and (target != agent_id or wait.target is not None)
     )

@@ -89,7 +89,7 @@ class Desk(Questioned):
         self._link = link
         self._agent = agent
         self._nursery = nursery
-        # The slot, branch and call of the tool are in it. Who brings a question has none of them.
+        # The slot, strand and call of the tool are in it. Who brings a question has none of them.
         self._context = copy_context()
         self._context.run(look_on)
         self._scopes: dict[int, trio.CancelScope] = {}

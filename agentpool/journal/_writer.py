@@ -71,7 +71,7 @@ class JournalWriter(Live):
 
     def keeps(self, store: BudgetStore) -> bool:
         """Return whether what is in *store* can be written in one step with records."""
-        return isinstance(self.journal, JointJournal) and store.place is self.journal
+        return isinstance(self.journal, JointJournal) and store.backing_store is self.journal
 
     def wake(self) -> None:
         """Have what was noted written soon: it may be long before ``flush``."""

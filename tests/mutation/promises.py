@@ -153,8 +153,8 @@ PROMISES: Final = (
     Fault(
         "J14", "a request begins and is reserved in one write: it is written on its own",
         "journal/_writer.py",
-        "        return isinstance(self.journal, JointJournal) and store.place is self.journal\n",
-        "        return False\n",
+        " and store.backing_store is self.journal\n",
+        " and not store\n",
         "tests/budget/test_store.py", "after_any_crash_the_store_has_exactly",
     ),
     Fault(

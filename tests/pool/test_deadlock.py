@@ -181,7 +181,7 @@ async def test_an_agent_with_a_deadline_of_its_own_is_not_deadlocked(
     assert trio.current_time() == pytest.approx(30, abs=1e-3)
 
 
-async def test_a_branch_that_works_keeps_the_agent_alive(autojump_clock: MockClock) -> None:
+async def test_a_strand_that_works_keeps_the_agent_alive(autojump_clock: MockClock) -> None:
     """One tool waits for a message, the other one sends it to a third agent later."""
 
     @tool

@@ -110,7 +110,7 @@ class Books:
         self._expect(self._held_and_lent() == counted, "slots are miscounted")
         for slot in self._slots():
             who = slot.agent_id
-            waits = bool(slot.branches) and all(branch.waits for branch in slot.branches)
+            waits = bool(slot.strands) and all(strand.waits for strand in slot.strands)
             at_gates = waits and slot.only_lends
             self._expect(not (slot.held and slot.lent), "who has its slot has lent it", who)
             self._expect(not (slot.held and waits), "who waits has its slot", who)

@@ -404,7 +404,7 @@ async def test_g3_one_call_waits_and_the_other_computes(autojump_clock: MockCloc
 async def test_g3_two_waits_in_one_call_are_not_a_wait_of_the_other(
     autojump_clock: MockClock,
 ) -> None:
-    """A call that waits twice gives back no more than its own branch."""
+    """A call that waits twice gives back no more than its own strand."""
     _, house = await run_house("several compute 1 & compute 5", max_concurrent=1)
     assert house.log[0] == "several compute 1 & compute 5@5"
     assert house.gauge.peak == 1

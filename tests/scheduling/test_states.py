@@ -44,7 +44,7 @@ class States(trio.abc.Instrument):
         """Look at both."""
         slot = task.context.get(slots.current_slot)
         if slot is not None and slot.task is not None and slot.task.coro.cr_frame is not None:
-            waits = bool(slot.branches) and all(branch.waits for branch in slot.branches)
+            waits = bool(slot.strands) and all(strand.waits for strand in slot.strands)
             self.of_slots.add(as_words(slot.held, slot.lent, slot.wanted, waits))
         first = self.gate._head()
         woken = first is not None and first.woken.is_set()

@@ -44,7 +44,7 @@ def test_a_wait_for_somebody_who_runs_can_end() -> None:
     assert not find_deadlocked(waits, others_can_send=False)
 
 
-def test_one_free_branch_is_enough() -> None:
+def test_one_free_strand_is_enough() -> None:
     """An agent with several tools at work goes on when one of them can."""
     waits = {1: [Wait.answer_of(2), Wait.other("a retry")], 2: [Wait.answer_of(1)]}
     assert not find_deadlocked(waits, others_can_send=False)
