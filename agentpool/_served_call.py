@@ -69,6 +69,10 @@ class ServedCall(Live):
         """Return the key of the next agent that the call spawns, or of the one *ahead* after it."""
         return f"{self.key}/{self.children + ahead + 1}"
 
+    def own_key(self, key: str) -> str:
+        """Return the key of an agent that the call spawns with *key*."""
+        return f"{self.key}/:{key}"
+
 
 current_call: ContextVar[ServedCall | None] = ContextVar("current_call", default=None)
 

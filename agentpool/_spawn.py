@@ -71,8 +71,9 @@ class SpawnConfig:
     pool's. ``None``: that one itself."""
     key: str | None = attrs.field(default=None, kw_only=True)
     """Names the agent in the pool's journal: in a resumed pool, a spawn with the same key is the
-    same agent, finished or not. Must not begin with ``#`` or ``=``. ``None``: its number, or
-    in a map, a race or a supervision what it is asked."""
+    same agent, finished or not. A child's key names it in the call that spawns it: children
+    side by side need one, since others go by their order. Must not begin with ``#`` or ``=``.
+    ``None``: its number; in a map or a supervision what it is asked, in a race its place."""
     group: str = attrs.field(default="", kw_only=True)
     """With whom it shares slots and gates. Groups that wait take turns, whatever their sizes."""
     weight: int = attrs.field(default=1, kw_only=True)

@@ -40,19 +40,21 @@ def begin_again(
         lost: Records of its requests that had left and got no answer.
     """
     past.records.extend(lost)
-    ended = list(_end_records(past, agents))
+    ended = list(end_records(past, agents, REASON))
     past.outcome = None
     return [*lost, *ended, _begin_record(past, config, digest)]
 
 
-def _end_records(past: PastAgent, agents: Collection[PastAgent]) -> Iterator[JournalRecord]:
+def end_records(
+    past: PastAgent, agents: Collection[PastAgent], reason: str
+) -> Iterator[JournalRecord]:
     """End *past* and its children among *agents*, as far as they have not; yield the records."""
     if past.outcome is None:
         yield from _open_requests(past)
         error = AgentCancelledError(
-            f"agent {past.agent_id} was cancelled by pool: {REASON}",
+            f"agent {past.agent_id} was cancelled by pool: {reason}",
             cancelled_by="pool",
-            reason=REASON,
+            reason=reason,
         )
         past.outcome = early_outcome(
             past.config, past.agent_id, AgentStatus.CANCELLED, 0.0, error=error
@@ -60,7 +62,7 @@ def _end_records(past: PastAgent, agents: Collection[PastAgent]) -> Iterator[Jou
         yield outcome_record(past.outcome, past.config.history)
     for child in agents:
         if child.parent_id == past.agent_id:
-            yield from _end_records(child, agents)
+            yield from end_records(child, agents, reason)
 
 
 def _open_requests(past: PastAgent) -> Iterator[JournalRecord]:
@@ -91,7 +93,7 @@ def _begin_record(past: PastAgent, config: SpawnConfig, digest: str) -> JournalR
 
 def call_of(child: PastAgent) -> str:
     """Return the key of the call that spawned *child*."""
-    return child.key.rpartition("/")[0]
+    return child.key.partition("/")[0]  # its own key may have a slash as well
 
 
 def spend(records: Sequence[JournalRecord], budget: Budget | None) -> None:

@@ -3,8 +3,7 @@
 Rules:
 
 1. An agent has a key: the same whenever the same program runs again. A spawn with the key of
-   an agent that is known returns that agent, finished or not. Agents of a map, a race or a
-   supervision have keys made of what they are and what they are asked.
+   an agent that is known returns that agent, finished or not: see ``agent_keys``.
 2. An agent that the owner spawned without a key goes on, or has its outcome again, as soon as
    the pool is open; one with a key when it is spawned again, and a child when the call that
    spawned it runs again.
@@ -30,14 +29,21 @@ from agentpool._errors import JournalError, ResumeMismatchError, RunBusyError, U
 from agentpool._messages import OWNER_ID, AgentId, AgentMessage, ChatMessage
 from agentpool._messaging.kept_post import KeptPost
 from agentpool._outcome import AgentOutcome
-from agentpool._pool.branch import asked_digest, begin_again, call_of, is_changed, spend
+from agentpool._pool.agent_keys import AgentKeys, refuse_unkept
+from agentpool._pool.branch import (
+    asked_digest,
+    begin_again,
+    call_of,
+    end_records,
+    is_changed,
+    spend,
+)
 from agentpool._pool.past import (
     Past,
     PastAgent,
     Spawned,
     encode,
     first_record,
-    key_of_next,
     outcome_record,
 )
 from agentpool._pool.record import AgentRecord
@@ -47,6 +53,9 @@ from agentpool._served_call import current_call
 from agentpool._spawn import SpawnConfig
 from agentpool.abc import Journal
 from agentpool.journal._writer import JournalWriter
+
+LOST: Final = "lost the race"
+"""Why an agent is cancelled when another one has won."""
 
 RELEASE_SECONDS: Final = 5.0
 """For giving the right to write back on a slow disk. After that, others wait for its end."""
@@ -60,6 +69,8 @@ class PoolJournal:
     writer: JournalWriter
     run_id: str
     _on_mismatch: OnMismatch
+    keys: AgentKeys
+    """The keys of this process's agents."""
     _running: Mapping[AgentId, AgentRecord] = attrs.field(init=False)
     _is_stopping: bool = attrs.field(init=False, default=False)
     post: KeptPost = attrs.field(init=False)
@@ -74,15 +85,10 @@ class PoolJournal:
         factory=dict[AgentId, tuple[ChatMessage, ...]]
     )
     """What this process's agents go on with, until they have ended."""
-    _keys: dict[AgentId, str] = attrs.field(factory=dict[AgentId, str])
+    _key_of: dict[AgentId, str] = attrs.field(factory=dict[AgentId, str])
     """Of this process's agents."""
-    _times: dict[str, int] = attrs.field(factory=dict[str, int])
-    """How often a group of agents was asked for the same work, by its digest."""
     _changed: dict[AgentId, str] = attrs.field(factory=dict[AgentId, str])
     """The digests of agents that were spawned with something else than before, to be branched."""
-    _taken: dict[str, AgentId] = attrs.field(factory=dict[str, AgentId])
-    """The same, the other way round."""
-    _over: set[AgentId] = attrs.field(factory=set[AgentId])  # those that have ended
 
     def __attrs_post_init__(self) -> None:
         """Record messages as well."""
@@ -126,7 +132,9 @@ class PoolJournal:
         next_id: AgentId,
         parent: AgentRecord | None,
         past: PastAgent | None,
-        in_group: bool,  # noqa: FBT001  # in the order of the nursery's accept()
+        key: str | None,
+        *,
+        in_group: bool,
     ) -> AgentId:
         """Record that an agent is accepted, and return its id.
 
@@ -135,6 +143,7 @@ class PoolJournal:
             next_id: Its number, if it is new.
             parent: Who spawns it. ``None``: the owner.
             past: Who it is. ``None``: it is looked for by its key.
+            key: Its key. ``None``: that which its spawn gives it.
             in_group: Whether it belongs to a map, a race or a supervision.
 
         Raises:
@@ -142,32 +151,20 @@ class PoolJournal:
             UsageError: If this process has an agent with its key already, or it cannot be
                 gone on with.
         """
-        call = current_call.get()
         if past is not None:
             key = past.key
-        elif call is not None and parent is not None:
-            key = call.child_key()
-            call.children += 1
-        elif config.key is not None:
-            key = key_of_next(config.key, self._taken, self._over) if in_group else config.key
-        elif in_group:
-            # The same work, asked for as often: a program that runs again asks so again.
-            digest = asked_digest(config)
-            self._times[digest] = times = self._times.get(digest, 0) + 1
-            key = f"={digest}.{times}"
         else:
-            key = f"#{next_id}"
-            if config.output_type is not None or config.budget is not None:
-                raise UsageError(
-                    f"agent {config.agent_name!r} has an output_type or a budget of its own, "
-                    "which no journal can keep; give it a key, and spawn it again after a crash"
-                )
-        past = past or self._find(key, config)
+            if key is None:
+                call = None if parent is None else current_call.get()
+                key = self.keys.next(config, call, next_id, in_group=in_group)
+            if key.startswith("#"):
+                refuse_unkept(config)
+            past = self._find(key, config)
         agent_id = next_id if past is None else past.agent_id
         if past is not None and self._on_mismatch == "branch" and is_changed(past, config):
             self._changed[agent_id] = asked_digest(config)
-        self._taken[key] = agent_id
-        self._keys[agent_id] = key
+        self.keys.taken[key] = agent_id
+        self._key_of[agent_id] = key
         if history := config.history if past is None else past.config.history:
             self._histories[agent_id] = history
         if past is None:
@@ -183,33 +180,25 @@ class PoolJournal:
             UsageError: If two have the same key, or this process has an agent with it.
         """
         call = None if parent is None else current_call.get()
-        wanted = set[str]()
-        for ahead, config in enumerate(configs):
-            key = config.key if call is None else call.child_key(ahead)
-            if key is None:
-                continue  # its number, which is new
-            if key in wanted:
-                raise UsageError(f"key {key!r} is the key of two of {len(configs)} agents")
-            wanted.add(key)
+        for config, key in self.keys.foreseen(configs, call):
             self._find(key, config)
 
     def _find(self, key: str, config: SpawnConfig) -> PastAgent | None:
-        if key in self._taken:
-            raise UsageError(f"key {key!r} is the key of agent {self._taken[key]} already")
-        past = self.past.get(key)
+        self.keys.refuse_used(key, config)
+        past, said = self.past.get(key), config.key or key
         if past is None:
             return None
         if self._on_mismatch == "refuse" and is_changed(past, config):
             raise ResumeMismatchError(
-                f"agent {past.agent_id} with key {key!r} was spawned with another manifest, query "
+                f"agent {past.agent_id} with key {said!r} was spawned with another manifest, query "
                 "or history before; undo the change, give it another key, or resume with "
                 "resume='branch' or resume='accept'",
                 agent_id=past.agent_id, place=-1, differs="the agent's manifest, query or history",
             )  # fmt: skip
         if not past.fits(config) and self._on_mismatch == "refuse":
             raise ResumeMismatchError(
-                f"the value of agent {past.agent_id} with key {key!r} does not fit its output_type "
-                "any more; undo the change, or give it another key",
+                f"the value of agent {past.agent_id} with key {said!r} does not fit its "
+                "output_type any more; undo the change, or give it another key",
                 agent_id=past.agent_id, place=-1, differs="the agent's output_type",
             )  # fmt: skip
         return past
@@ -233,7 +222,7 @@ class PoolJournal:
             agent_id: Which one. It is about to begin, or to go on.
             budget: What it spends of, and its children have spent of. ``None``: nothing.
         """
-        key = self._keys[agent_id]
+        key = self._key_of[agent_id]
         run = RunJournal(self.writer, agent_id, f"{self.run_id}{key}", self._on_mismatch)
         past, run.on_settled = self.past.get(key), self.post.settle
         if past is not None:
@@ -274,7 +263,7 @@ class PoolJournal:
 
     def outcome_of(self, agent_id: AgentId) -> AgentOutcome | None:
         """Return the outcome from an earlier process. ``None``: the agent is new or unfinished."""
-        past = self.past.get(self._keys[agent_id])
+        past = self.past.get(self._key_of[agent_id])
         return None if past is None or agent_id in self._changed else past.outcome
 
     def spend_again(self, agent_id: AgentId, budget: Budget | None) -> None:
@@ -288,9 +277,18 @@ class PoolJournal:
             elif past.parent_id == agent_id:
                 self.spend_again(past.agent_id, budget)
 
+    def end_unstarted(self, key: str, budget: Budget | None) -> None:
+        """End a racer that an earlier process had started, and this one has not: it has lost."""
+        past = self.past.get(key)
+        if past is None or key in self.keys.taken:
+            return
+        for record in end_records(past, self.past.values(), LOST):
+            self.writer.note(record)
+        self.spend_again(past.agent_id, budget)
+
     def _spend_for_children(self, agent_id: AgentId, budget: Budget | None) -> None:
         """Count in *budget* the spending of children that a resumed agent does not spawn again."""
-        past = self.past.get(self._keys[agent_id])
+        past = self.past.get(self._key_of[agent_id])
         if past is None:
             return
         # What a branched run had begun is not begun again by the next one.
@@ -304,7 +302,7 @@ class PoolJournal:
         is_known = self.outcome_of(outcome.agent_id) is not None
         is_open = self._is_left_open(record) or isinstance(outcome.error, JournalError)
         history = self._histories.pop(outcome.agent_id, ())
-        self._over.add(outcome.agent_id)
+        self.keys.over.add(outcome.agent_id)
         if not (is_known or is_open):
             self.writer.note(outcome_record(outcome, history))
         if self._is_stopping and self._running.keys() <= {record.agent_id}:
@@ -376,9 +374,10 @@ def _recover(
     if not records:
         run_id = new_run_id()
         writer.note(first_record(run_id))
-        return PoolJournal(writer, run_id, on_mismatch)
+        return PoolJournal(writer, run_id, on_mismatch, AgentKeys(is_plain=False))
     past = Past.read(records)
-    opened = PoolJournal(writer, past.run_id, on_mismatch)
+    keys = AgentKeys(is_plain=not past.is_keyed)
+    opened = PoolJournal(writer, past.run_id, on_mismatch, keys)
     agents = past.agents.values()
     opened.past = {one.key: one for one in agents}
     opened.head = past.head

@@ -159,6 +159,7 @@ class AgentNursery(Home):
         parent: AgentRecord | None = None,
         *,
         past: PastAgent | None = None,
+        key: str | None = None,
     ) -> AgentRecord:
         """Accept *config*. Every agent of the pool comes through here.
 
@@ -170,6 +171,7 @@ class AgentNursery(Home):
             on_end: Told of its end, alone. ``None``: the pool's fan-in is.
             parent: Who spawns it. ``None``: the agent that the current task belongs to.
             past: The agent of an earlier process. ``None``: it is looked for.
+            key: Its key in the journal. ``None``: what its spawn says.
 
         Raises:
             ResumeMismatchError: If it was asked something else by an earlier process.
@@ -186,7 +188,9 @@ class AgentNursery(Home):
         budget = self.budget_of(config, parent)
         agent_id = self.last_id + 1
         if self.journal is not None:
-            agent_id = self.journal.accept(config, agent_id, parent, past, on_end is not None)
+            agent_id = self.journal.accept(
+                config, agent_id, parent, past, key, in_group=on_end is not None
+            )
         with self.hub:
             self.last_id = max(self.last_id, agent_id)
             record = AgentRecord(

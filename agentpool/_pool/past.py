@@ -10,7 +10,7 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, TypeVar, final
 
 import msgspec
@@ -43,6 +43,8 @@ class PoolRun(msgspec.Struct, frozen=True):
     """The first record of a pool."""
 
     run_id: str
+    is_keyed: bool = False
+    """Whether racers and children have keys of their own. Earlier versions went by their order."""
 
 
 @final
@@ -147,6 +149,8 @@ class Past(Live):
     """Everything that earlier processes left."""
 
     run_id: str
+    is_keyed: bool
+    """As in the first record."""
     agents: dict[AgentId, PastAgent] = msgspec.field(default_factory=dict[AgentId, PastAgent])
     """In the order in which they were accepted."""
     sent: list[tuple[str, AgentMessage]] = msgspec.field(
@@ -164,7 +168,8 @@ class Past(Live):
             JournalError: If one of them cannot be read.
         """
         first, *rest = records
-        past = cls(decode(first.body, PoolRun).run_id)
+        pool = decode(first.body, PoolRun)
+        past = cls(pool.run_id, pool.is_keyed)
         for record in rest:
             past._add(record)
         return past
@@ -266,22 +271,9 @@ def copy_turns(
     return [first_record(run_id), *kept]
 
 
-def key_of_next(key: str, taken: Mapping[str, AgentId], over: Collection[AgentId]) -> str:
-    """Return the key of an agent of a group: another one each time that it is restarted.
-
-    >>> key_of_next("a", {}, ()), key_of_next("a", {"a": 1, "a~1": 2}, {1, 2})
-    ('a', 'a~2')
-    """
-    first, times = key, 0
-    while taken.get(key) in over:
-        times += 1
-        key = f"{first}~{times}"
-    return key
-
-
 def first_record(run_id: str) -> JournalRecord:
     """Make the first record of a pool."""
-    return JournalRecord(OWNER_ID, RecordKind.ACCEPTED, body=encode(PoolRun(run_id)))
+    return JournalRecord(OWNER_ID, RecordKind.ACCEPTED, body=encode(PoolRun(run_id, is_keyed=True)))
 
 
 def decode(body: bytes, kind: type[T]) -> T:

@@ -240,11 +240,9 @@ class AgentPool(Live, weakref=True):
         wanted = self._wanted(configs)
         if not wanted:
             raise UsageError("race() needs at least one config, got none")
-        from agentpool._pool.race import Race  # noqa: PLC0415  # on first use
+        from agentpool._pool.race import race  # noqa: PLC0415  # on first use
 
-        return await Race(self._agents.admission, self._agents.deadlocks.owner).run(
-            self._starters(wanted)
-        )
+        return await race(self._agents, wanted)
 
     async def supervise(
         self, configs: Iterable[SpawnConfig], policy: RestartPolicy | None = None

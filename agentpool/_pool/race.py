@@ -14,14 +14,42 @@ from agentpool._errors import AgentPoolError, PoolError
 from agentpool._messages import AgentId
 from agentpool._outcome import AgentOutcome, AgentStatus
 from agentpool._pool.admission import Admission
+from agentpool._pool.nursery import AgentNursery
 from agentpool._pool.record import AgentRecord, OnEnd
 from agentpool._scheduling.owner import Owner
 from agentpool._scheduling.parking_lot import Lot
 from agentpool._scheduling.slot import parked
 from agentpool._scheduling.waits import Wait
+from agentpool._served_call import current_call
+from agentpool._spawn import SpawnConfig
+from agentpool.abc import Driver
 
 Starter: TypeAlias = Callable[[OnEnd], AgentRecord]
 """Starts one racer, whose end is told to one function alone. There must be room."""
+
+
+async def race(agents: AgentNursery, wanted: Sequence[tuple[SpawnConfig, Driver]]) -> AgentOutcome:
+    """Run the *wanted* agents and return the first outcome that completed, once all have ended.
+
+    Raises:
+        PoolClosedError: If the pool closes before all have started.
+        PoolError: If none completed.
+        UsageError: If two have the same key, or one that another agent has.
+        DeadlockError: If none of them can go on while the caller waits.
+
+    Cancellation:
+        All of them are cancelled, and awaited.
+    """
+    run, journal = Race(agents.admission, agents.deadlocks.owner), agents.journal
+    if journal is None or journal.keys.is_plain:
+        return await run.run([partial(agents.accept, *one) for one in wanted])
+    call = None if agents.voice.caller() is None else current_call.get()
+    with journal.keys.of_race([config for config, _ in wanted], call) as keys:
+        racers = list(zip(wanted, keys, strict=True))
+        winner = await run.run([partial(agents.accept, *one, key=key) for one, key in racers])
+    for (config, _), key in racers:
+        journal.end_unstarted(key, agents.budget_of(config))
+    return winner
 
 
 @final

@@ -80,6 +80,22 @@ PROMISES: Final = (
         "tests/journal/test_sent_once.py", "a_reply_to_the_owner",
     ),
     Fault(
+        "J1", "the same end: a racer that is not started again gives its key to others",
+        "_pool/race.py",
+        "    if journal is None or journal.keys.is_plain:\n",
+        "    if True:\n",
+        "tests/journal/test_agent_keys.py", "a_loser_that_is_not_started_again",
+    ),
+    Fault(
+        "J3", "a child that ended is not run again: it goes by its order",
+        "_pool/agent_keys.py",
+        "    def _next_of_call(self, config: SpawnConfig, call: ServedCall) -> str:\n"
+        "        if config.key is not None and not self.is_plain:\n",
+        "    def _next_of_call(self, config: SpawnConfig, call: ServedCall) -> str:\n"
+        "        if False:\n",
+        "tests/journal/test_agent_keys.py", "children_have_their_keys",
+    ),
+    Fault(
         "J7", "linear: each request keeps the conversation", "_agent/journaling.py",
         "        begun = self._record(RecordKind.STARTED, digest=self._digest(request))\n",
         "        begun = self._record(RecordKind.STARTED, digest=self._digest(request), "

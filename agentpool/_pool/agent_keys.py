@@ -1,0 +1,164 @@
+"""The keys of a pool's agents, by which the next process finds each of them again.
+
+Rules:
+
+1. An agent has the key that its spawn gives it. Children have theirs for the call that spawns
+   them: the children of another call are others.
+2. Agents of a map or a supervision that have no key are what they are asked: the same work,
+   asked for as often.
+3. A racer belongs to its race, whether or not it was ever started: who spawns the same
+   elsewhere never gets a racer's end.
+4. An agent that has ended may be started again in its group, or in its call: as another one.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import final
+
+import attrs
+
+from agentpool._errors import UsageError
+from agentpool._messages import AgentId
+from agentpool._pool.branch import asked_digest
+from agentpool._results import digest_of
+from agentpool._served_call import ServedCall
+from agentpool._spawn import SpawnConfig
+
+
+@final
+@attrs.define(eq=False)
+class AgentKeys:
+    """The keys that this process has given out."""
+
+    is_plain: bool
+    """Whether an earlier version began the pool, which knew racers and children by their order."""
+    taken: dict[str, AgentId] = attrs.field(factory=dict[str, AgentId])
+    """Whose they are."""
+    over: set[AgentId] = attrs.field(factory=set[AgentId])
+    """The agents that have ended."""
+    raced: set[str] = attrs.field(factory=set[str])
+    """The keys of racers that were never started, of races that are over."""
+    _times: Counter[str] = attrs.field(factory=Counter[str])
+    """How often a group of agents was asked for the same work, by its digest."""
+
+    def next(
+        self, config: SpawnConfig, call: ServedCall | None, number: AgentId, *, in_group: bool
+    ) -> str:
+        """Return the key of an agent that is spawned.
+
+        Args:
+            config: What it is to do.
+            call: The tool call that spawns it. ``None``: the owner does.
+            number: The agent's number, if it is new.
+            in_group: Whether it belongs to a map, a race or a supervision.
+        """
+        if call is not None:
+            return self._next_of_call(config, call)
+        if config.key is not None:
+            return self._unused(config.key) if in_group else config.key
+        # The same work, asked for as often: a program that runs again asks so again.
+        return self._counted(f"={asked_digest(config)}") if in_group else f"#{number}"
+
+    def foreseen(
+        self, configs: Sequence[SpawnConfig], call: ServedCall | None
+    ) -> Iterator[tuple[SpawnConfig, str]]:
+        """Yield those of *configs* that have a key before they are spawned, with it.
+
+        Raises:
+            UsageError: If two have the same one.
+        """
+        ahead, known = 0, set[str]()
+        for config in configs:
+            if config.key is not None and (call is None or not self.is_plain):
+                key = config.key if call is None else self._unused(call.own_key(config.key))
+            elif call is not None:
+                key = call.child_key(ahead)
+                ahead += 1
+            else:
+                continue  # its number, which is new
+            if key in known:
+                raise _twice(config, len(configs))
+            known.add(key)
+            yield config, key
+
+    @contextmanager
+    def of_race(
+        self, configs: Sequence[SpawnConfig], call: ServedCall | None
+    ) -> Iterator[Sequence[str]]:
+        """Set aside the keys of the racers of *configs*, in order, whichever are started.
+
+        Args:
+            configs: What the racers do.
+            call: The tool call that lets them race. ``None``: the owner does.
+
+        Raises:
+            UsageError: If two have the same key, or one that another agent has.
+        """
+        digest = digest_of(*map(asked_digest, configs))
+        race = self._counted(f"{'' if call is None else f'{call.key}/'}=race {digest}")
+        keys = list[str]()
+        for place, config in enumerate(configs):
+            key = f"{race}.{place}"
+            if config.key is not None:
+                key = self.next(config, call, 0, in_group=True)
+                self.refuse_used(key, config)
+                if key in keys:
+                    raise _twice(config, len(configs))
+            keys.append(key)
+        try:
+            yield keys
+        finally:
+            self.raced.update(key for key in keys if key not in self.taken)
+
+    def refuse_used(self, key: str, config: SpawnConfig) -> None:
+        """Raise if this process has an agent with *key*, or had a racer with it.
+
+        Raises:
+            UsageError: If so.
+        """
+        said = config.key or key
+        if key in self.taken:
+            raise UsageError(f"key {said!r} is the key of agent {self.taken[key]} already")
+        if key in self.raced:
+            raise UsageError(
+                f"key {said!r} is the key of a racer already, which was not needed; give it another"
+            )
+
+    def _next_of_call(self, config: SpawnConfig, call: ServedCall) -> str:
+        if config.key is not None and not self.is_plain:
+            return self._unused(call.own_key(config.key))
+        key = call.child_key()
+        call.children += 1
+        return key
+
+    def _counted(self, key: str) -> str:
+        self._times[key] += 1
+        return f"{key}.{self._times[key]}"
+
+    def _unused(self, key: str) -> str:
+        """Return *key*, or if its agent has ended, that of the one which is started again."""
+        first, times = key, 0
+        while key in self.raced or self.taken.get(key) in self.over:
+            times += 1
+            key = f"{first}~{times}"
+        return key
+
+
+def _twice(config: SpawnConfig, count: int) -> UsageError:
+    return UsageError(f"key {config.key!r} is the key of two of {count} agents")
+
+
+def refuse_unkept(config: SpawnConfig) -> None:
+    """Raise if an agent without a key cannot be gone on with.
+
+    Raises:
+        UsageError: If so.
+    """
+    if config.output_type is not None or config.budget is not None:
+        raise UsageError(
+            f"agent {config.agent_name!r} has an output_type or a budget of its own, "
+            "which no journal can keep; give it a key, and spawn it again after a crash"
+        )
