@@ -13,6 +13,16 @@ SHORTEST_SECRET_CHARS: Final = 8
 """A shorter value is no key but a placeholder, such as ``none``; to redact it would make holes in
 ordinary words."""
 
+_SHAPES: Final = re.compile(
+    r"(?<![A-Za-z0-9])(?:"
+    r"sk-[A-Za-z0-9_-]{16,}|(?:gsk|hf|gh[opsu]|npm)_[A-Za-z0-9]{16,}|github_pat_[A-Za-z0-9_]{16,}|"
+    r"(?:xai|glpat|xox[abps])-[A-Za-z0-9-]{16,}|AIza[A-Za-z0-9_-]{30,}|AKIA[A-Z0-9]{16}|"
+    r"eyJ[A-Za-z0-9_-]{8,}\.eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]+"
+    r")"
+)
+"""What keys of well-known services look like. Of no use is one that is found too often: file
+names and words with a hyphen have no such beginning and length."""
+
 
 def long_enough(values: Iterable[str]) -> tuple[str, ...]:
     """Return those of *values* that may be secrets, each once.
@@ -38,3 +48,16 @@ def redacted(text: str, secrets: Iterable[str]) -> str:
         if secret.casefold() in text.casefold():
             text = re.sub(re.escape(secret), REDACTED, text, flags=re.IGNORECASE)
     return text
+
+
+def without_key_shapes(text: str) -> str:
+    """Return *text* without what looks like a key of a well-known service.
+
+    For errors, which a person reads: such a key may be in no variable that is known here.
+
+    >>> without_key_shapes("the key sk-ant-api03-1234567890abcdef is wrong")
+    'the key [secret] is wrong'
+    >>> without_key_shapes("see risk-management-of-our-agents and sk-learn")
+    'see risk-management-of-our-agents and sk-learn'
+    """
+    return _SHAPES.sub(REDACTED, text)

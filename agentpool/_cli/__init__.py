@@ -34,6 +34,7 @@ from agentpool._cli._command import (
 )
 from agentpool._cli._completion import complete
 from agentpool._cli._doctor import look_around
+from agentpool._cli._hidden_keys import keys_hidden
 from agentpool._cli._init import begin
 from agentpool._cli._interrupt import kept_handlers
 from agentpool._cli._map import map_files
@@ -57,6 +58,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if sys.stderr is None:  # pyright: ignore[reportUnnecessaryComparison]  # so it is if it was closed
         # Before any other file is opened, which would get its number.
         sys.stderr = open(os.devnull, "w")  # noqa: PTH123, SIM115  # for the life of the process
+    with keys_hidden():
+        return _main(argv)
+
+
+def _main(argv: Sequence[str] | None) -> int:
     try:
         if sys.stdout is None:  # pyright: ignore[reportUnnecessaryComparison]  # see above
             raise UsageError("there is no standard output; send it somewhere, such as to a file")

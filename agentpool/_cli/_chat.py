@@ -26,7 +26,6 @@ from agentpool import (
     AgentManifest,
     AgentPoolError,
     AgentStatus,
-    PoolPlan,
     Session,
     SpawnConfig,
     UsageError,
@@ -189,8 +188,7 @@ class _Chat:
     async def _talk_in_pool(self, spending: BudgetFile, gates: ProviderGates | None) -> None:
         options = self.command.options
         manifest = _manifest_of(self.command, self.override)
-        secrets = PoolPlan(manifests=(manifest,)).secrets
-        report = Report(self.screen, False, options.quiet, False, secrets)  # noqa: FBT003  # no JSON, no headings
+        report = Report(self.screen, as_json=False, quiet=options.quiet, headings=False)
         desk = options.new_desk()
         async with open_command_pool(
             (manifest,),

@@ -22,8 +22,9 @@ from agentpool import (
 from agentpool._build.drivers import find_model_file
 from agentpool._build.tools import HAND_KINDS, NO_ISOLATION, missing_tools, tool_names
 from agentpool._cli._command import CheckCommand
+from agentpool._cli._hidden_keys import hide_keys_of, write_told
 from agentpool._cli._report import ExitCode, error_lines
-from agentpool._cli._screen import visible, write_out
+from agentpool._cli._screen import visible
 from agentpool._errors import Fault
 from agentpool.drivers import Json, Place, find_facts, near_names
 from agentpool.tools import find_isolation, one_line
@@ -41,6 +42,7 @@ def check(command: CheckCommand) -> int:
     for path in command.manifests:
         try:
             manifest = AgentManifest.load(path)
+            hide_keys_of([manifest])
             if command.model_file:
                 _check_model_file(manifest, path)
         except ManifestError as error:
@@ -64,7 +66,7 @@ def check(command: CheckCommand) -> int:
         if command.json:
             _print_json(path, manifest, (), warnings)
         else:
-            write_out(sys.stdout, "".join(f"{line}\n" for line in _summary(path, manifest)))
+            write_told("".join(f"{line}\n" for line in _summary(path, manifest)))
             lines = (f"agentpool: warning: {path} {warning}" for warning in warnings)
             # Also the file's name is foreign, and may steer a terminal.
             sys.stderr.write("".join(f"{one_line(line)}\n" for line in lines))
@@ -120,7 +122,7 @@ def _print_json(
         "faults": [{"path": fault.path, "text": fault.text} for fault in faults],
         "warnings": list(warnings),
     }
-    write_out(sys.stdout, json.dumps(found) + "\n")
+    write_told(json.dumps(found) + "\n")
 
 
 def _summary(path: str, manifest: AgentManifest) -> Iterator[str]:

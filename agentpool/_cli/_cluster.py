@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
@@ -13,8 +12,8 @@ import trio
 from agentpool import AgentManifest, PrivacyError, PrivacyTier
 from agentpool import cluster as clusters
 from agentpool._cli._command import ClusterCommand, ClusterOptions
+from agentpool._cli._hidden_keys import write_told
 from agentpool._cli._report import ExitCode
-from agentpool._cli._screen import write_out
 from agentpool.abc import Driver, DriverFactory
 from agentpool.drivers import GatedDriver, ProviderGates
 from agentpool.tools import printable
@@ -36,7 +35,7 @@ def look_at_cluster(command: ClusterCommand) -> int:
 
     nodes = trio.run(main)
     lines = map(_object, nodes) if command.json else _lines(nodes)
-    write_out(sys.stdout, "".join(f"{line}\n" for line in lines))
+    write_told("".join(f"{line}\n" for line in lines))
     can_work = all(node.state is clusters.NodeState.WORKING for node in nodes)
     return ExitCode.COMPLETED if can_work else ExitCode.FAILED
 

@@ -17,7 +17,6 @@ import itertools
 import json
 import os
 import platform
-import sys
 from collections.abc import Iterator, Mapping
 from typing import Final, Literal, TypeAlias, final
 
@@ -33,9 +32,9 @@ from agentpool import (
     open_manifest_pool,
 )
 from agentpool._cli._command import DoctorCommand
+from agentpool._cli._hidden_keys import write_told
 from agentpool._cli._install import as_installed
 from agentpool._cli._report import ExitCode, error_lines
-from agentpool._cli._screen import write_out
 from agentpool.drivers import PROVIDERS, Json
 from agentpool.tools import find_isolation, one_line
 
@@ -103,9 +102,9 @@ def look_around(command: DoctorCommand) -> int:
     if command.json:
         rows: list[Json] = [attrs.asdict(one) for one in findings]
         line: dict[str, Json] = {"type": "doctor", "ready": is_ready, "findings": rows}
-        write_out(sys.stdout, json.dumps(line) + "\n")
+        write_told(json.dumps(line) + "\n")
     else:
-        write_out(sys.stdout, "".join(f"{line}\n" for line in _page(findings, is_ready=is_ready)))
+        write_told("".join(f"{line}\n" for line in _page(findings, is_ready=is_ready)))
     return ExitCode.COMPLETED if is_ready else ExitCode.FAILED
 
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import attrs
 
 from agentpool import AgentManifest, ManifestError, PrivacyTier
+from agentpool._cli._hidden_keys import hide_keys_of
 from agentpool._cli._override import THE_OPTIONS, Override
 from agentpool._errors import Fault
 
@@ -24,7 +25,9 @@ def load_all(paths: Sequence[str], override: Override) -> list[AgentManifest]:
     for path in paths:
         try:
             manifest = AgentManifest.load(path)
+            hide_keys_of([manifest])
             manifests.append(override.apply(manifest, source=path, environ=os.environ))
+            hide_keys_of(manifests[-1:])
         except ManifestError as error:
             wrong.append(error)
     if len(wrong) == 1:
@@ -46,6 +49,7 @@ def without_manifest(override: Override) -> AgentManifest:
     """
     bare = AgentManifest(privacy=PrivacyTier.STANDARD, capabilities=())
     manifest = override.apply(bare, source=THE_OPTIONS, environ=os.environ)
+    hide_keys_of([manifest])
     place = manifest.model.place
     if place is None or place.is_here:
         return attrs.evolve(manifest, privacy=PrivacyTier.SOVEREIGN)

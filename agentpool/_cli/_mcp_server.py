@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-from collections.abc import Awaitable, Callable, Generator, Sequence
+from collections.abc import Awaitable, Callable, Generator
 from typing import Any, Final, cast, final
 
 import anyio
@@ -26,6 +26,7 @@ from mcp.shared.message import SessionMessage
 
 from agentpool import AgentPool, AgentPoolError, RestartPolicy, SpawnConfig
 from agentpool._cli._command import Options
+from agentpool._cli._hidden_keys import hide_keys
 from agentpool._cli._mcp_sessions import SessionRoom
 from agentpool._cli._offer import (
     QUERY_SCHEMA,
@@ -70,7 +71,6 @@ class PoolServer:
     _offers: dict[str, Offer]
     _desk: ProgressDesk
     _options: Options
-    _secrets: Sequence[str]
 
     def build(self, version: str) -> Server[Any]:
         """Return the SDK's server, to be run over a transport."""
@@ -111,7 +111,7 @@ class PoolServer:
         try:
             answer = await self._ask(offer, name, params.arguments, context.session, progress)
         except AgentPoolError as error:
-            answer = Answer(str(error), is_error=True, data={})
+            answer = Answer(hide_keys(str(error)), is_error=True, data={})
         finally:
             self._desk.close(name)
         return types.CallToolResult(
@@ -143,7 +143,7 @@ class PoolServer:
                 # An agent that need not be restarted: it ends with the request that wants
                 # it, and the pool does not keep its outcome, as it does after a spawn.
                 (outcome,) = await self._pool.supervise([config], _ONCE)
-                answer = read_outcome(outcome, self._secrets)
+                answer = read_outcome(outcome)
             except AgentPoolError as error:
                 failure = error  # so that it comes out as itself and in no group
             nursery.cancel_scope.cancel()

@@ -12,7 +12,7 @@ Rules:
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, final
 
 import attrs
@@ -20,6 +20,7 @@ import msgspec
 import trio
 
 from agentpool import OWNER_ID, AgentManifest, AgentOutcome, AgentStatus, ToolError
+from agentpool._cli._hidden_keys import hide_keys
 from agentpool.abc import AgentId, Event, Observer
 from agentpool.drivers import Json
 from agentpool.observe import (
@@ -107,17 +108,14 @@ class Answer:
     """The same, to be read by a program."""
 
 
-def read_outcome(outcome: AgentOutcome, secrets: Iterable[str]) -> Answer:
-    """Convert *outcome* into an answer for the client, with secrets redacted."""
+def read_outcome(outcome: AgentOutcome) -> Answer:
+    """Convert *outcome* into an answer for the client, whose error shows no key."""
     completed = outcome.status is AgentStatus.COMPLETED
     # Half a surrogate is not text, and would end the connection.
     text = outcome.text.encode("utf-8", "replace").decode()
     error = None
     if outcome.error is not None:
-        error = f"{type(outcome.error).__name__}: {outcome.error}"
-        for secret in secrets:
-            error = error.replace(secret, "[secret]")
-        error = printable(error)
+        error = printable(hide_keys(f"{type(outcome.error).__name__}: {outcome.error}"))
     if not completed:
         head = f"the agent {outcome.name} was {outcome.status.value}"
         if outcome.status is AgentStatus.FAILED:

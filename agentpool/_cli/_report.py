@@ -23,6 +23,7 @@ from agentpool import (
 )
 from agentpool._amounts import counted
 from agentpool._cli._budget_words import budget_words, gate_words
+from agentpool._cli._hidden_keys import hide_keys
 from agentpool._cli._inputs import short_names
 from agentpool._cli._install import as_installed
 from agentpool._cli._override import named_by_variable
@@ -66,8 +67,6 @@ class Report:
     quiet: bool
     headings: bool
     """Whether each result is headed; a single one is not."""
-    secrets: tuple[str, ...] = ()
-    """What must never be shown."""
     looked_up: frozenset[str] | None = None
     """Answers are rows of a table, and the values of these keys are looked up in the text.
     ``None``: answers are texts."""
@@ -291,10 +290,8 @@ class Report:
         return json.dumps(value) + "\n"
 
     def clean(self, text: str) -> str:
-        """Return *text* on one line, shortened, with secrets redacted."""
-        for secret in self.secrets:
-            text = text.replace(secret, "[secret]")
-        text = printable(text)
+        """Return *text* on one line, shortened, without keys."""
+        text = printable(hide_keys(text))
         return text if len(text) <= MESSAGE_CHARACTERS else text[:MESSAGE_CHARACTERS] + " …"
 
 

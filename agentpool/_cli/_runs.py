@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,8 +16,8 @@ from agentpool import AgentOutcome, UsageError
 from agentpool import journal as journals
 from agentpool._amounts import counted
 from agentpool._cli._command import RunsCommand
+from agentpool._cli._hidden_keys import write_told
 from agentpool._cli._report import ExitCode
-from agentpool._cli._screen import write_out
 from agentpool.drivers import Json
 from agentpool.journal import JournalRecord, PoolSummary, RecordKind
 from agentpool.observe import outcome_from_json
@@ -77,7 +76,7 @@ def look_after_runs(command: RunsCommand) -> int:
             return await _do(journal, command)
 
     code, text = trio.run(main)
-    write_out(sys.stdout, text)
+    write_told(text)
     return code
 
 

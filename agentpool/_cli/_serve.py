@@ -23,7 +23,7 @@ from typing import Final, final
 import attrs
 import trio
 
-from agentpool import AgentManifest, AgentPoolError, AgentStatus, PoolPlan, UsageError, as_bystander
+from agentpool import AgentManifest, AgentPoolError, AgentStatus, UsageError, as_bystander
 from agentpool._cli._budget_file import BudgetFile
 from agentpool._cli._command import Address, ServeCommand
 from agentpool._cli._interrupt import Interruption, watch_signals
@@ -212,8 +212,7 @@ async def _serve(
         desk=approvals,
         say=log.note,
     ) as pool:
-        secrets = PoolPlan(manifests=tuple(manifests)).secrets
-        offered = door.PoolServer(pool, offers, desk, options, secrets)
+        offered = door.PoolServer(pool, offers, desk, options)
         server = offered.build(metadata.version("trio-agentpool"))
         words = f"serving {', '.join(offers)}"
         if listener is None:

@@ -25,7 +25,6 @@ from agentpool import (
     AgentPool,
     AgentPoolError,
     AgentStatus,
-    PoolPlan,
     SpawnConfig,
     UsageError,
     as_bystander,
@@ -247,10 +246,7 @@ async def conduct(
     spending, gates = BudgetFile(options), options.new_gates()
     interruption, board, desk = Interruption(), Board(job_count), options.new_desk()
     screen, prompter = open_screen(options, keys=keys)
-    secrets = PoolPlan(manifests=tuple(manifests)).secrets
-    report = Report(
-        screen, options.json, options.quiet, headings, secrets, looked_up, interruption.call
-    )
+    report = Report(screen, options.json, options.quiet, headings, looked_up, interruption.call)
     async with trio.open_nursery() as nursery:
         await nursery.start(watch_signals, interruption)
         nursery.start_soon(show, board, screen, interruption, options.quiet, prompter)

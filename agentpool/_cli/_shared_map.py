@@ -21,7 +21,7 @@ import attrs
 import msgspec
 import trio
 
-from agentpool import AgentManifest, AgentOutcome, AgentPoolError, AgentStatus, PoolPlan, UsageError
+from agentpool import AgentManifest, AgentOutcome, AgentPoolError, AgentStatus, UsageError
 from agentpool import journal as journals
 from agentpool._cli._answers import AnswerFolder
 from agentpool._cli._command import BUDGET_NAME, MapCommand, Options
@@ -61,9 +61,8 @@ async def share_map(
     interruption, board = Interruption(), Board(len(jobs) + len(manifests) - 1)
     # Nothing is asked here, so nothing listens to keys.
     screen, prompter = open_screen(options, keys=False)
-    secrets = PoolPlan(manifests=tuple(manifests)).secrets
     report = Report(
-        screen, options.json, options.quiet, True, secrets, looked_up, interruption.call  # noqa: FBT003  # as in conduct()
+        screen, options.json, options.quiet, True, looked_up, interruption.call  # noqa: FBT003  # as in conduct()
     )  # fmt: skip
     spent: BudgetStatistics | None = None
     async with trio.open_nursery() as nursery:

@@ -13,10 +13,11 @@ import trio
 
 from agentpool import UsageError
 from agentpool._cli._command import ShowCommand
+from agentpool._cli._hidden_keys import write_told
 from agentpool._cli._kept_trace import read_journal
 from agentpool._cli._recording import write_page
 from agentpool._cli._report import ExitCode
-from agentpool._cli._screen import visible, write_out
+from agentpool._cli._screen import visible
 from agentpool._cli._trace_text import (
     event_line,
     failed_words,
@@ -108,7 +109,7 @@ def _read(file: str, pool: str | None = None) -> Trace:
 
 
 def _write(text: str) -> None:
-    write_out(sys.stdout, text)
+    write_told(text)
 
 
 def _differ(one: Trace, other: Trace, *, as_json: bool) -> int:

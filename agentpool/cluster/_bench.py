@@ -19,7 +19,7 @@ from agentpool._manifest.manifest import AgentManifest
 from agentpool._messages import Completion, Usage
 from agentpool._pool.agent_context import ToolBuilder, tools_of_agent
 from agentpool.abc import Driver, ToolContext, ToolResult
-from agentpool.cluster._checks import Terms
+from agentpool.cluster._checks import Terms, key_names
 from agentpool.cluster._far_context import Caller, FarContext, Questions
 from agentpool.cluster._names import find
 from agentpool.cluster._work import (
@@ -71,6 +71,8 @@ class Bench:
         factory=dict[int, tuple[AgentManifest | None, Driver]]
     )
     """By number: below 0 are those that tools lend."""
+    key_names: set[str] = attrs.field(factory=set[str])
+    """The variables of keys that its manifests name, and the program."""
     _kits: dict[int, ToolRegistry] = attrs.field(factory=dict[int, ToolRegistry])
     _lent: count[int] = attrs.field(factory=lambda: count(-1, -1))
 
@@ -130,6 +132,7 @@ class Bench:
 
     async def _prepare(self, work: Prepare) -> DriverFacts:  # noqa: ASYNC910  # the same
         if work.number not in self._drivers:
+            self.key_names |= key_names(work.manifest)
             opening = self._opening(work.manifest)
             driver = await self._nursery.start(_keep_open, opening)
             self._drivers[work.number] = work.manifest, driver

@@ -7,6 +7,8 @@ from typing import final
 
 import msgspec
 
+from agentpool._manifest.manifest import AgentManifest
+
 
 @final
 class Terms(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,6 +59,13 @@ def faults(terms: Terms, here: Here, environ: Mapping[str, str]) -> Iterator[str
     for key in terms.keys:
         if not environ.get(key, "").strip():
             yield f"{key} is not set in its environment; set it where the node is started"
+
+
+def key_names(manifest: AgentManifest) -> set[str]:
+    """Return the variables of the keys that a manifest's models name."""
+    models = (manifest.model, manifest.model.fallback)
+    places = [model.place for model in models if model is not None]
+    return {place.api_key_env for place in places if place is not None and place.api_key_env}
 
 
 def _dotted(version: tuple[int, int]) -> str:

@@ -6,6 +6,7 @@ Rules:
 2. An item that cannot be pickled fails alone; the others of its batch cross.
 3. An error crosses as itself only if it comes back as the same: of the same type, with the same
    text. Any other crosses as a `RemoteError`.
+4. A key that a node knows does not cross in an error: the program may not know it as one.
 """
 
 from __future__ import annotations
@@ -53,15 +54,27 @@ def unpack(data: bytes) -> list[object]:
     return cast("list[object]", pickle.loads(data))  # noqa: S301  # see above
 
 
-def portable(error: BaseException, node: str) -> Exception:
-    """Return *error*, or what crosses in its place. Where it was raised is a note of it."""
-    where = f"raised on node {node}:\n{traceback_text(error)}"
+def portable(
+    error: BaseException, node: str, hide: Callable[[str], str] = lambda text: text
+) -> Exception:
+    """Return *error*, or what crosses in its place. Where it was raised is a note of it.
+
+    Args:
+        error: What was raised.
+        node: The node's name.
+        hide: Returns a text without the keys of the node.
+    """
+    trace = hide(traceback_text(error))
+    where = f"raised on node {node}:\n{trace}"
     if isinstance(error, Exception) and _survives(error):
         back = cast("Exception", pickle.loads(pickle.dumps(error)))  # noqa: S301  # our own bytes
-        back.add_note(where)
-        return back
+        if hide(text := str(back)) != text:
+            back.args = tuple(hide(one) if isinstance(one, str) else one for one in back.args)
+        if hide(text := str(back)) == text:
+            back.add_note(where)
+            return back
     name = type(error).__name__
-    remote = RemoteError(f"{name}: {_text(error)}", type_name=name, traceback=traceback_text(error))
+    remote = RemoteError(hide(f"{name}: {_text(error)}"), type_name=name, traceback=trace)
     remote.add_note(where)
     return remote
 

@@ -30,6 +30,7 @@ from agentpool.cluster._far_context import Caller
 from agentpool.cluster._lease import Lease, Phase
 from agentpool.cluster._mailbox import Mailbox
 from agentpool.cluster._work import Begin, CloseKit, Done, End, Greeting, Order, Reply
+from agentpool.observe._redact import secrets_of_environment, without_keys
 
 _now: Final = time.monotonic
 """The lease's clock. Threads look at it that have no trio."""
@@ -178,13 +179,20 @@ class NodeHost:
                     ray=self._ray,
                 )
                 self._bench = Bench(self.node, nursery, self._terms)
+                self._bench.key_names.update(self._terms.keys)
                 wrong = (
                     *faults(self._terms, here, self._environ), *self._bench.look_for_names(),
                 )  # fmt: skip
+                wrong = tuple(map(self._hide, wrong))
                 self._greeting = Greeting(wrong, None if wrong else self._bench.shared_tools())
                 self._token = trio.lowlevel.current_trio_token()
                 self._ready.set()
                 await trio.sleep_forever()
+
+    def _hide(self, text: str) -> str:
+        """Return *text* without the keys of this node."""
+        named = (self._environ.get(name, "") for name in self._bench.key_names)
+        return without_keys(text, (*named, *secrets_of_environment(self._environ)))
 
     def _take(self, batch: bytes) -> None:
         for order in cast("list[Order]", unpack(batch)):
@@ -223,7 +231,7 @@ class NodeHost:
         except BaseException as error:  # noqa: ASYNC103  # SystemExit as well: one outcome for each; a cancellation is raised again
             if _is_cancellation(error):
                 raise
-            done = Done(begin.call, None, portable(error, self.node))
+            done = Done(begin.call, None, portable(error, self.node, self._hide))
         finally:
             self._calls.pop(begin.call, None)
             self._mailbox.put(done)

@@ -16,6 +16,7 @@ import json
 import os
 import re
 from collections.abc import Container, Iterable, Mapping
+from functools import lru_cache
 from itertools import takewhile
 from typing import Final, final
 from urllib.parse import quote, quote_plus
@@ -25,7 +26,13 @@ import msgspec
 from agentpool._base import Live
 from agentpool._errors import UsageError
 from agentpool._messages import Json
-from agentpool._secrets import REDACTED, SHORTEST_SECRET_CHARS, long_enough
+from agentpool._secrets import (
+    REDACTED,
+    SHORTEST_SECRET_CHARS,
+    long_enough,
+    redacted,
+    without_key_shapes,
+)
 
 _RUN: Final = "run_id"
 """The name of the one text that is ours and none of the format's words."""
@@ -198,6 +205,26 @@ class Redactor(Live):
     @property
     def _longest(self) -> int:
         return len(self._forms[0]) - 1
+
+
+@lru_cache(maxsize=4)
+def _redactor_of(known: tuple[str, ...]) -> Redactor:
+    return Redactor.of(known)
+
+
+def without_keys(text: str, secrets: Iterable[str]) -> str:
+    """Return the text of an error without keys: for what a person reads, or another program.
+
+    Args:
+        text: It may quote keys in any letters and encoding.
+        secrets: Those that are known. What looks like one of a well-known service goes as well.
+    """
+    known = long_enough(secrets)
+    data = text.encode("utf-8", "surrogatepass")
+    cleaned = _redactor_of(known).clean(data)
+    if cleaned is not data:
+        text = cleaned.decode("utf-8", "replace")
+    return without_key_shapes(redacted(text, known))
 
 
 def _as_bytes(forms: Iterable[str]) -> tuple[bytes, ...]:

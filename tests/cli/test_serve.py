@@ -200,7 +200,7 @@ async def test_a_pool_that_takes_no_agents_is_told_to_the_client() -> None:
     async with open_pool(ScriptedDriver([])) as pool:
         pass
     offers = build_offers([AgentManifest(name="reader")])
-    server = PoolServer(pool, offers, ProgressDesk(), command.options, ()).build("1")
+    server = PoolServer(pool, offers, ProgressDesk(), command.options).build("1")
     async with Client(server) as client:
         result = await client.call_tool("reader", {"query": "x"})
     assert result.is_error
@@ -459,7 +459,7 @@ def test_an_outcome_without_an_error_is_told_as_well() -> None:
     outcome = AgentOutcome(
         agent_id=1, name="a", status=AgentStatus.COMPLETED, text="x\ud800", finished_at=1.0
     )
-    answer = read_outcome(outcome, ())
+    answer = read_outcome(outcome)
     assert (answer.text, answer.is_error, answer.data["error"]) == ("x?", False, None)
     failed = AgentOutcome(
         agent_id=1,
@@ -468,7 +468,7 @@ def test_an_outcome_without_an_error_is_told_as_well() -> None:
         error=BadRequestError("no"),
         finished_at=1.0,
     )
-    assert read_outcome(failed, ()).text == "the agent a failed: BadRequestError: no"
+    assert read_outcome(failed).text == "the agent a failed: BadRequestError: no"
 
 
 @pytest.mark.parametrize("quiet", [False, True])

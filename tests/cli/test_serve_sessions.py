@@ -85,7 +85,7 @@ async def served(
     url = f"http://127.0.0.1:{listener.getsockname()[1]}/mcp"
     async with open_pool(driver) as pool:
         offers = build_offers([AgentManifest(name="a")])
-        server = PoolServer(pool, offers, ProgressDesk(), command.options, ())
+        server = PoolServer(pool, offers, ProgressDesk(), command.options)
         serve = partial(serve_http, server.build("1"), listener, wait_end=ended.wait)
         with trio.fail_after(60):
             async with trio.open_nursery() as nursery, httpx.AsyncClient(timeout=60) as client:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import sys
+import traceback
 from pathlib import Path
 
 import pytest
 import trio
 
-from agentpool import AgentManifest, PrivacyTier, SpawnConfig
+from agentpool import AgentManifest, ModelConfig, PrivacyTier, SpawnConfig
 from agentpool._version import __version__
 from agentpool.cluster import NodeCheckError, NodeState, open_cluster, open_cluster_pool
 from agentpool.cluster._checks import Terms
 from agentpool.cluster._far_driver import FarDrivers
 from agentpool.cluster._local_nodes import LocalSource
 from agentpool.cluster._open import _running
+from agentpool.drivers import BadRequestError
 from tests.cluster.test_same_behaviour import started
 
 TURNS = "tests.support.node_work:open_by_turns"
@@ -97,3 +99,24 @@ async def test_models_are_opened_side_by_side() -> None:
     with trio.fail_after(60):
         async with open_cluster(opener, address="local:2", manifests=[manifest("m")]) as cluster:
             assert {node.state for node in cluster.nodes()} == {NodeState.WORKING}
+
+
+@pytest.mark.parametrize("kind", ["ours", "system", "odd", "python"])
+async def test_a_key_of_a_node_does_not_leave_it_in_an_error(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The program may not know it, so the node hides it: in the text and where it was raised."""
+    monkeypatch.setenv("READERS_WORD", "named/by=the-manifest")
+    monkeypatch.setenv("NODES_OWN_TOKEN", "looks-like-a-key-here")
+    at = ModelConfig(remote_model="m", base_url="http://127.0.0.1:9", api_key_env="READERS_WORD")
+    one = AgentManifest(name=kind, model=at, privacy=PrivacyTier.SOVEREIGN)
+    opener = "tests.support.node_work:open_quoting"
+    with pytest.raises(NodeCheckError, match=r"refused") as caught:
+        async with open_cluster(opener, address="local:1", manifests=[one]):
+            raise AssertionError
+    cause = caught.value.__cause__
+    assert isinstance(cause, BadRequestError if kind == "ours" else Exception)
+    told = "".join(traceback.format_exception(caught.value))
+    assert "[secret]" in told
+    assert "named/by=the-manifest" not in told
+    assert "looks-like-a-key-here" not in told

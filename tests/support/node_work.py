@@ -413,3 +413,17 @@ async def open_beside_another(manifest: AgentManifest) -> AsyncGenerator[Driver,
     """Open the model when another node opens it as well."""
     await trio.to_thread.run_sync(MEETING.wait, 30)
     yield open_model(manifest)
+
+
+def open_quoting(manifest: AgentManifest) -> Driver:
+    """Fail with a key of this node in the error; the manifest's name says how."""
+    text = f"refused: {os.environ['READERS_WORD']} {os.environ['NODES_OWN_TOKEN']}"
+    match manifest.name:
+        case "ours":
+            raise BadRequestError(text, status_code=401)
+        case "system":
+            raise FileNotFoundError(2, "refused", text)
+        case "odd":
+            raise OddError(text, "that")
+        case _:
+            raise ValueError(text)

@@ -1,0 +1,85 @@
+"""Keeps keys out of all that a command says: of errors, warnings and what libraries print.
+
+Rules:
+
+1. Standard error shows no key, whoever writes there: libraries and the log do as well.
+2. On standard output errors show none; what a model answered is the user's, and stays as it is.
+3. A key is the value of a variable that a manifest of this command names, or whose name looks
+   like a key's, or what looks like a key of a well-known service.
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
+from typing import Final, TextIO, cast, final
+
+from agentpool import AgentManifest, PoolPlan
+from agentpool._cli._screen import write_out
+from agentpool.observe import secrets_of_environment
+from agentpool.observe._redact import without_keys
+
+_named: Final = set[str]()
+"""The keys that this command's manifests name. Threads without its context write as well."""
+
+
+def hide_keys_of(manifests: Iterable[AgentManifest]) -> None:
+    """Hide the keys that *manifests* name, from now until the command ends."""
+    _named.update(PoolPlan(manifests=tuple(manifests)).secrets)
+
+
+def hide_keys(text: str) -> str:
+    """Return *text* without any key."""
+    return without_keys(text, (*tuple(_named), *secrets_of_environment()))
+
+
+def write_told(text: str) -> None:
+    """Write to standard output what a command found out, without keys."""
+    write_out(sys.stdout, hide_keys(text))
+
+
+@contextmanager
+def keys_hidden() -> Generator[None]:
+    """Let nothing that is written to standard error inside the block show a key.
+
+    What ends the program is written here as well, since Python would write it after the block.
+    """
+    stream = sys.stderr
+    # It has all that is asked of a text stream, by way of the one below it.
+    sys.stderr = cast("TextIO", _CleanStream(stream))
+    try:
+        yield
+    except SystemExit as error:
+        if not isinstance(error.code, str):
+            raise
+        sys.stderr.write(f"{error.code}\n")
+        raise SystemExit(1) from None
+    except BaseException:  # noqa: BLE001  # Python would write it, with its keys
+        sys.stderr.write(traceback.format_exc())
+        raise SystemExit(1) from None
+    finally:
+        sys.stderr = stream
+        _named.clear()
+
+
+@final
+class _CleanStream:
+    """A stream of text that writes no key."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write *text* without keys."""
+        self._stream.write(hide_keys(text))
+        return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        """Write *lines* without keys."""
+        self.write("".join(lines))
+
+    def __getattr__(self, name: str) -> object:
+        """Return what the stream below has."""
+        return cast("object", getattr(self._stream, name))
