@@ -1,4 +1,4 @@
-"""Numbers of things and of US dollars, as people write them."""
+"""Counts and US dollars, written for people."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ _LEAST_USD: Final = 0.0001
 
 
 def counted(count: int, noun: str) -> str:
-    """Return *count* with *noun*, in the plural unless there is one.
+    """Return *count* with *noun*, in the plural unless *count* is 1.
 
     >>> counted(1, "agent"), counted(1200, "agent")
     ('1 agent', '1,200 agents')
@@ -17,7 +17,7 @@ def counted(count: int, noun: str) -> str:
 
 
 def dollars(cost_usd: float) -> str:
-    """Return US dollars. What is free is not a very small amount, nor the other way round.
+    """Return US dollars as text. A tiny amount is not shown as zero.
 
     >>> dollars(0.0), dollars(0.00001), dollars(1234.5)
     ('$0', '<$0.0001', '$1,234.5000')

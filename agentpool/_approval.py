@@ -1,4 +1,4 @@
-"""Asking a person before a tool call runs: the question and its answers, as values."""
+"""The question that a person answers before a tool call runs, and the possible answers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Images and documents that are sent beside a text.
+"""Images and documents that are sent with a text.
 
 Rules:
 
@@ -150,7 +150,7 @@ class Attachment(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def tokens(self) -> int:
-        """Estimated tokens that it uses in any provider's window; too high rather than too low."""
+        """The estimated tokens of the attachment in any provider's window; rather too high."""
         if self.kind == "pdf":
             return pages_of(self) * PDF_PAGE_TOKENS
         size = pixels_of(self)
@@ -171,19 +171,19 @@ def highest_tokens(one: Attachment) -> int:
 
 
 def pixels_of(image: Attachment) -> tuple[int, int] | None:
-    """Return width and height of an image. ``None``: unknown."""
+    """Return the width and height of an image. ``None``: unknown."""
     return _size_of(image.data, image.media_type)
 
 
 def pages_of(document: Attachment) -> int:
-    """Return the number of pages of a PDF document, estimated if it does not say."""
+    """Return the number of pages of a PDF document, estimated if it is not stated."""
     return _pages(document.data)
 
 
 def size_trouble(
     one: Attachment, most_image_bytes: int | None, most_image_pixels: int | None = None
 ) -> str:
-    """Return what a provider would refuse about the size of *one*. Empty: nothing.
+    """Return why a provider would refuse the size of *one*. Empty: it would not.
 
     Args:
         one: What would be sent.
@@ -203,7 +203,7 @@ def size_trouble(
 
 
 def media_type_of(data: bytes) -> str | None:
-    """Return the media type that *data* begins like. ``None``: none that models read."""
+    """Return the media type that the first bytes of *data* show. ``None``: not supported."""
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
         return "image/png"
     if data.startswith(b"\xff\xd8\xff"):
@@ -216,7 +216,7 @@ def media_type_of(data: bytes) -> str | None:
 
 
 def _size_of(data: bytes, media_type: str) -> tuple[int, int] | None:
-    """Return width and height of an image. ``None``: unknown."""
+    """Return the width and height of an image. ``None``: unknown."""
     match media_type:
         case "image/png":
             return _numbers(data[16:20], data[20:24])
@@ -251,7 +251,7 @@ def _jpeg_size(data: bytes) -> tuple[int, int] | None:
 
 
 def _pages(data: bytes) -> int:
-    """Return the number of pages of a document, estimated if it does not say."""
+    """Return the number of pages of a document, estimated if it is not stated."""
     counted = data.count(b"/Type /Page") + data.count(b"/Type/Page")
     counted -= data.count(b"/Type /Pages") + data.count(b"/Type/Pages")
     if counted < 1:

@@ -1,4 +1,4 @@
-"""What to write in place of a call or a name that a public class or module does not have."""
+"""Advice for calls with wrong arguments and for names that do not exist."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def _known(names: Sequence[str]) -> str:
 
 
 def home_of(face: str, name: str) -> str:
-    """Return where *name* is that *face* does not have, as advice. Empty: nowhere."""
+    """Return which module has the *name* that *face* lacks, as advice. Empty: none has it."""
     if name.startswith("_") or f"{face}.{name}" in sys.modules or name in FACES:
         return ""
     for other in ("agentpool", *(f"agentpool.{one}" for one in FACES)):

@@ -1,4 +1,4 @@
-r"""Text from outside as models get it: without chat markers, and fenced as data.
+r"""Prepares outside text for models: removes chat markers, and fences data.
 
 Rules:
 
@@ -115,7 +115,7 @@ class Cleaner(Live):
 
 @cache
 def default_cleaner() -> Cleaner:
-    """Return the cleaner for ``MARKERS``, built once: that is half of opening a pool."""
+    """Return the cleaner for ``MARKERS``, built once because that takes long."""
     return Cleaner()
 
 

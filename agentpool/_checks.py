@@ -1,4 +1,4 @@
-"""Checks of arguments that a user passes: each says what was expected, and what came.
+"""Checks of arguments from users. Each error says what was expected and what was given.
 
 Type checkers find the same mistakes earlier, but are optional. The value itself is
 not quoted, since it may be a key. What may be passed is read from the annotations, once for
@@ -101,7 +101,7 @@ def expect_output_type(kind: object) -> None:
 
 
 def at_least(least: int, name: str, number: object) -> int:
-    """Return *number* if it is an integer that is not below *least*.
+    """Return *number* if it is an integer and at least *least*.
 
     Raises:
         UsageError: If it is not.
@@ -145,7 +145,7 @@ def expect_fields(value: object, *, but: Collection[str] = ()) -> None:
 def expect_arguments(
     function: Callable[..., object], arguments: Mapping[str, object], *, but: Collection[str] = ()
 ) -> None:
-    """Raise unless each of *arguments* is of the type that *function* is annotated with.
+    """Raise unless each of *arguments* has the type in the annotations of *function*.
 
     Called first in a function, as ``expect_arguments(open_journal, locals())``.
 
@@ -178,7 +178,7 @@ class Expected(msgspec.Struct, frozen=True):
 
     @property
     def usual(self) -> tuple[type, ...]:
-        """The allowed classes that need no further check; not tuples, whose items need one."""
+        """The allowed classes that need no further check; tuples need one for their items."""
         return () if self.choices else tuple(kind for kind in self.kinds if kind is not tuple)
 
     def check(self, value: object, what: str, *, of: str) -> None:
@@ -241,7 +241,7 @@ def _read_all(
 
 
 def _read(hint: object) -> Expected:
-    """Return what *hint* allows. Without *words*: anything, or it cannot be checked."""
+    """Return the values that *hint* allows. Without *words*, it cannot be checked."""
     origin = get_origin(hint)
     if origin in {Union, UnionType}:
         return _join([_read(part) for part in get_args(hint)])

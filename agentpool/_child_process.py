@@ -1,4 +1,4 @@
-"""A child process with a process group of its own, and how both are ended."""
+"""Signals and ends a child process together with its process group."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ KILL: Final = getattr(signal, "SIGKILL", signal.SIGTERM)
 
 
 def signal_group(process: trio.Process, number: int) -> None:
-    """Send a signal to *process* and all of its group; where there are no groups, end it."""
+    """Send a signal to *process* and its group. Without process groups, end the process."""
     # No process is left, or (macOS) only dying ones are.
     with contextlib.suppress(ProcessLookupError, PermissionError):
         if hasattr(os, "killpg"):
@@ -24,7 +24,7 @@ def signal_group(process: trio.Process, number: int) -> None:
 
 
 async def end_group(process: trio.Process, grace_seconds: float) -> None:
-    """End *process* and its group: ask, wait, kill. To be called shielded."""
+    """End *process* and its group: ask, wait, kill. Call it shielded."""
     if process.returncode is None:
         signal_group(process, signal.SIGTERM)
         with trio.move_on_after(grace_seconds):

@@ -31,7 +31,7 @@ class ConnectionLostError(Exception):
 
 
 class NoAnswerError(ConnectionLostError):
-    """The connection was lost before the first byte of an answer; a reused one may be stale."""
+    """The connection was lost before the first byte of an answer; it may have been stale."""
 
 
 class BadAnswerError(Exception):
@@ -41,7 +41,7 @@ class BadAnswerError(Exception):
 @final
 @attrs.frozen(repr=False)
 class RequestHead:
-    """The head of a request. Its repr shows no header, as a traceback may show locals."""
+    """The head of a request. Its repr hides the headers, since tracebacks may show it."""
 
     request: h11.Request
     """What is sent."""
@@ -50,7 +50,7 @@ class RequestHead:
 @final
 @attrs.frozen
 class Target:
-    """Where to connect to."""
+    """The address of a server, and whether to encrypt."""
 
     is_tls: bool
     """Whether the bytes are encrypted."""
@@ -91,7 +91,7 @@ class Connection:
     async def open(
         cls, target: Target, tls: ssl.SSLContext | None, *, address: str | None = None
     ) -> Self:
-        """Connect to *target*. *tls* is needed for an encrypted one.
+        """Connect to *target*. *tls* is needed for an encrypted connection.
 
         Args:
             target: Where to. Its certificate must have that name.
@@ -128,7 +128,7 @@ class Connection:
 
     @property
     def is_usable(self) -> bool:
-        """Return whether another request can be sent. Waiting bytes mean an end or an error."""
+        """Return whether another request can be sent. Unexpected bytes mean that it cannot."""
         return not (self._is_closed or self._socket.socket.is_readable() or self._holds_bytes)
 
     @property
@@ -141,7 +141,7 @@ class Connection:
         return bool(stream._ssl_object.pending() or stream._incoming.pending)  # pyright: ignore[reportPrivateUsage]
 
     def close(self) -> None:
-        """Close the connection at once, without a farewell to the server."""
+        """Close the connection at once, without notice to the server."""
         self._is_closed = True
         self._socket.socket.close()
 

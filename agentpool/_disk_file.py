@@ -95,7 +95,7 @@ def open_to_write(path: Path, *, append: bool = False) -> int:
 
 
 def mark_open(fd: int) -> bool:
-    """Let other processes see that the file behind *fd* is being written, until it is closed.
+    """Show other processes that the file behind *fd* is being written, until it is closed.
 
     However the process ends, its mark ends with it. Returns False if another process is just
     looking whether there is a mark: try again. Where there are no locks, there is no mark.
@@ -110,7 +110,7 @@ def mark_open(fd: int) -> bool:
 
 
 def is_marked_open(fd: int) -> bool:
-    """Return whether a process that has the file behind *fd* open has marked it.
+    """Return whether a process with the file behind *fd* open has marked it.
 
     True as well where nobody can know.
     """
@@ -123,7 +123,7 @@ def is_marked_open(fd: int) -> bool:
 
 
 def check_locks(path: Path) -> None:
-    """Raise if the file system at *path* has no locks that keep another process out.
+    """Raise if the file system at *path* has no locks between processes.
 
     Tried with a file beside it: to close *path* itself would give up its locks. Where it cannot
     be tried, nothing is said.
@@ -156,7 +156,7 @@ def check_locks(path: Path) -> None:
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Replace the contents of the file at *path* by *data*.
+    """Replace the contents of the file at *path* with *data*.
 
     Raises:
         OSError: If it cannot be written, or is not a file of this user. What was there is as
@@ -229,7 +229,7 @@ def _flock(fd: int, *names: str) -> None:
 
 
 def _find_lock() -> Callable[[int], object] | None:
-    """Return what locks a whole file, for as long as this descriptor is open. ``None``: nothing.
+    """Return the call that locks a whole file while its descriptor is open. ``None``: none exists.
 
     Other locks belong to the process, and would not keep itself out.
     """

@@ -1,4 +1,4 @@
-"""The environment of child processes: a few harmless variables, no key or token.
+"""The environment of child processes: a few harmless variables, and no keys or tokens.
 
 Rules:
 
@@ -33,7 +33,7 @@ LIBRARIES: Final = frozenset({
 
 
 def build_environ(environ: Mapping[str, str], *, also: Collection[str] = ()) -> dict[str, str]:
-    """Return the part of *environ* that every child may know, and the names in *also*.
+    """Return the variables of *environ* that any child may see, and the ones in *also*.
 
     >>> build_environ({"HOME": "/root", "LC_TOKEN": "x"})
     {'HOME': '/root'}

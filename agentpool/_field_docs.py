@@ -1,4 +1,4 @@
-"""What ``help`` says of the fields of a class: the texts that stand below them in its source."""
+"""The field descriptions that ``help`` shows: the texts below the fields in the source."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from itertools import pairwise
 
 @cache
 def with_fields(kind: type, words: str) -> str:
-    """Return *words*, the docstring of *kind*, and below them what each of its fields means."""
+    """Return *words*, the docstring of *kind*, followed by the meaning of each field."""
     fields = dict[str, str]()
     for base in reversed(kind.__mro__):
         if base.__module__.startswith("agentpool"):
@@ -38,7 +38,7 @@ def _fields_of(kind: type) -> Iterator[tuple[str, str]]:
 
 
 def _texts(body: Sequence[ast.stmt]) -> Iterator[tuple[str, str]]:
-    """Yield the public names that are assigned in *body*, each with the text below it."""
+    """Yield the public names assigned in *body*, each with the text below it."""
     for above, below in pairwise(body):
         match above, below:
             case (

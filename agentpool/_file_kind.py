@@ -1,4 +1,4 @@
-"""What an SQLite file is for."""
+"""The purpose of an SQLite file: a journal or a memory."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from agentpool._errors import AgentPoolError
 @final
 @attrs.frozen
 class FileKind:
-    """What a file is for: its name in errors and its format."""
+    """The purpose of a file: its name in errors, and its format."""
 
     name: str
     """What an error calls it, such as ``memory``."""

@@ -1,4 +1,4 @@
-"""Waits for an SQLite file that others have locked, and says who has.
+"""Waits for an SQLite file that another process has locked, and finds that process.
 
 Rules:
 
@@ -48,7 +48,7 @@ _log: Final = logging.getLogger("agentpool")
 @final
 @attrs.frozen
 class LockHolder:
-    """The process that has a file locked."""
+    """The process that has locked a file."""
 
     pid: int
     """Its number."""
@@ -58,12 +58,12 @@ class LockHolder:
     """Whether it does nothing until it is told to go on."""
 
     def __str__(self) -> str:
-        """Return what it is called in a sentence."""
+        """Return a description for use within a sentence."""
         return f"process {self.pid} ({self.program})"
 
 
 def lock_holder(path: Path) -> LockHolder | None:
-    """Return which process writes into the SQLite file *path*. ``None``: unknown, or none."""
+    """Return the process that is writing to the SQLite file *path*. ``None``: none, or unknown."""
     beside = path.with_name(f"{path.name}-shm")
     with contextlib.suppress(OSError):  # another system, or a process that has just ended
         wanted = [(path.stat(), _IN_FILE)]
@@ -82,7 +82,7 @@ def lock_holder(path: Path) -> LockHolder | None:
 
 
 def _is_of(pid: int, device: tuple[int, int], file: os.stat_result) -> bool:
-    """Return whether a lock of *pid* on a file of that number is one on *file*.
+    """Return whether a lock of *pid* on a file of that number is a lock on *file*.
 
     Files on two devices may have the same number. Some file systems say another device of a
     file than of its locks: then it is of *file* if the process has that open.
@@ -98,7 +98,7 @@ def _is_of(pid: int, device: tuple[int, int], file: os.stat_result) -> bool:
 
 
 def written_locks(table: str) -> Iterator[tuple[int, tuple[int, int], int, int]]:
-    """Yield the locks of writers in *table*: process, device, file and first byte.
+    """Yield the write locks in *table*: process, device, file and first byte.
 
     >>> list(written_locks("1: POSIX  ADVISORY  WRITE 708 fe:00:2966502 120 120"))
     [(708, (254, 0), 2966502, 120)]
@@ -129,7 +129,7 @@ class LockWait:
     _told: LockHolder | None = None
 
     async def is_worth_it(self) -> bool:
-        """Wait for a moment, and return ``True``; at once and ``False`` once it was long enough.
+        """Wait a moment and return ``True``. After the maximum time, return ``False`` at once.
 
         Cancellation:
             Nothing has changed.
@@ -164,6 +164,6 @@ class LockWait:
         _log.warning("%s file %r is waited for: %s %s", self._kind, str(self._path), who, how)
 
     def advice(self) -> str:
-        """Return what an error says of who has the file."""
+        """Return advice that names the process with the lock."""
         who = "another program" if self.holder is None else str(self.holder)
         return f"{who} has held it for {LOCKED_SECONDS:g} seconds; end it"

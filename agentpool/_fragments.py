@@ -1,4 +1,4 @@
-"""What a memory keeps, what it is asked, and what it finds."""
+"""The fragments of a memory, queries for them, and hits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-r"""Halves of characters in texts: what they become before a text is encoded, or JSON is read.
+r"""Replaces lone surrogates (halves of characters) in texts and JSON.
 
 A ``str`` can hold half of a character such as an emoji, where another program cut it in two, and
 UTF-8 cannot. Two halves that belong together become the character, each other one U+FFFD. The
@@ -44,7 +44,7 @@ def _escape() -> re.Pattern[str]:
 
 
 def without_halves(text: str) -> str:
-    r"""Return *text* with whole characters alone.
+    r"""Return *text* with each lone surrogate replaced.
 
     >>> without_halves("\ud83d\ude00 or \ud83d")
     '😀 or �'
@@ -55,7 +55,7 @@ def without_halves(text: str) -> str:
 
 
 def escapes_without_halves(json_text: str) -> str:
-    r"""Return *json_text* with the escape of U+FFFD for each escape of half a character.
+    r"""Return *json_text* with each escape of a lone surrogate replaced by that of U+FFFD.
 
     >>> print(escapes_without_halves(r'["\ud83d\ude00", "\ud83d", "C:\\ud83d"]'))
     ["\ud83d\ude00", "\ufffd", "C:\\ud83d"]
@@ -70,7 +70,7 @@ def _without_half(escape: re.Match[str]) -> str:
 
 
 def whole_json(value: object, enc_hook: Callable[[object], object] | None = None) -> bytes:
-    r"""Return *value* as JSON, with U+FFFD for each half of a character in its texts.
+    r"""Return *value* as JSON, with U+FFFD for each lone surrogate in its texts.
 
     >>> whole_json(["\ud83d\ude00", "\ud83d"]).decode()
     '["\\ud83d\\ude00","\\ufffd"]'
@@ -85,7 +85,7 @@ def whole_json(value: object, enc_hook: Callable[[object], object] | None = None
 
 
 def answer_without_halves(answer: Completion) -> Completion:
-    """Return *answer* with whole characters alone in everything that is said."""
+    """Return *answer* without lone surrogates."""
     return msgspec.structs.replace(
         answer,
         text=without_halves(answer.text),
@@ -95,12 +95,12 @@ def answer_without_halves(answer: Completion) -> Completion:
 
 
 def messages_without_halves(messages: Iterable[ChatMessage]) -> tuple[ChatMessage, ...]:
-    """Return *messages* with whole characters alone in everything that is said."""
+    """Return *messages* without lone surrogates."""
     return tuple(map(_without, messages))
 
 
 def request_without_halves(request: CompletionRequest) -> CompletionRequest:
-    """Return *request* with whole characters alone in everything that is said."""
+    """Return *request* without lone surrogates."""
     messages = messages_without_halves(request.messages)
     return msgspec.structs.replace(
         request, messages=messages, system=without_halves(request.system)

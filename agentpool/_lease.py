@@ -1,4 +1,4 @@
-"""Leases with fences: who may act for a thing, and until when. For files, and for machines.
+"""Leases with fences: which holder may act, and until when. For journals and clusters.
 
 Two sides know of a lease: the *grantor*, such as a journal's file or the driver of a cluster,
 and the *holder*, such as a worker or a machine. Times are seconds of the clock of whichever
@@ -34,7 +34,7 @@ NOBODY: Final = ""
 
 @final
 class LeaseState(msgspec.Struct, frozen=True):
-    """What a grantor knows of one lease.
+    """A lease as its grantor knows it.
 
     >>> first = LeaseState().claimed("a", seconds=30.0, now=100.0)
     >>> first.fence, first.may_be_claimed("b", now=129.0), first.may_be_claimed("b", now=130.0)
@@ -54,7 +54,7 @@ class LeaseState(msgspec.Struct, frozen=True):
     """When it was renewed last."""
 
     def is_held(self, *, now: float, is_dead: bool = False) -> bool:
-        """Return whether it is in force at *now*, as far as is known.
+        """Return whether the lease is in force at *now*, as far as is known.
 
         Args:
             now: The time.
@@ -70,7 +70,7 @@ class LeaseState(msgspec.Struct, frozen=True):
         is_dead: bool = False,
         silent_since: float | None = None,
     ) -> bool:
-        """Return whether *by* may claim it at *now*.
+        """Return whether *by* may claim the lease at *now*.
 
         Args:
             by: Who wants it. Whoever has it may claim it again.
@@ -83,17 +83,17 @@ class LeaseState(msgspec.Struct, frozen=True):
         return by == self.holder or waited or not self.is_held(now=now, is_dead=is_dead)
 
     def claimed(self, by: str, *, seconds: float, now: float) -> LeaseState:
-        """Return the state after a claim that may be, with the next fence."""
+        """Return the state after a permitted claim, with the next fence."""
         return LeaseState(by, self.fence + 1, seconds, now)
 
     def renewed(self, fence: int, *, now: float) -> LeaseState | None:
-        """Return the state after a write or a renewal. ``None``: *fence* is not the newest."""
+        """Return the state after a write or renewal. ``None``: *fence* is out of date."""
         if fence != self.fence or self.holder == NOBODY:
             return None
         return msgspec.structs.replace(self, renewed_at=now)
 
     def released(self, fence: int) -> LeaseState | None:
-        """Return the state after the holder gave it up. ``None``: *fence* is not the newest."""
+        """Return the state after the holder's release. ``None``: *fence* is out of date."""
         if fence != self.fence or self.holder == NOBODY:
             return None
         return LeaseState(NOBODY, self.fence + 1, self.seconds, self.renewed_at)
@@ -103,11 +103,11 @@ class LeaseState(msgspec.Struct, frozen=True):
         return now < self.renewed_at
 
     def ahead_of(self, now: float) -> float:
-        """Return how many seconds the last renewal is ahead of a clock that went back, or 0."""
+        """Return how far the last renewal is ahead of a clock that went back, in seconds, or 0."""
         return max(self.renewed_at - now, 0.0)
 
     def latest_end(self, now: float) -> float:
-        """Return when it is over at the latest, unless it is renewed.
+        """Return the latest time at which the lease ends, unless it is renewed.
 
         A clock that went back makes no lease longer than it was.
         """
@@ -116,7 +116,7 @@ class LeaseState(msgspec.Struct, frozen=True):
 
 @final
 class HeldLease(msgspec.Struct, frozen=True):
-    """What a holder knows of its own lease.
+    """A lease as its holder knows it.
 
     >>> held = HeldLease(fence=3, seconds=30.0, asked_at=100.0)
     >>> held.is_over(now=129.0), held.is_over(now=130.0)
@@ -132,22 +132,22 @@ class HeldLease(msgspec.Struct, frozen=True):
 
     @property
     def ends_at(self) -> float:
-        """When it must have stopped, unless it was renewed."""
+        """When the holder must stop, unless the lease is renewed."""
         return self.asked_at + self.seconds
 
     def is_over(self, *, now: float) -> bool:
-        """Return whether it must have stopped."""
+        """Return whether the holder must have stopped."""
         return now >= self.ends_at
 
     def renewed(self, asked_at: float) -> HeldLease:
-        """Return the lease after a renewal that was asked for at *asked_at* and granted."""
+        """Return the lease after a granted renewal that was requested at *asked_at*."""
         # Answers may come in another order than the questions.
         return msgspec.structs.replace(self, asked_at=max(asked_at, self.asked_at))
 
 
 @final
 class Fence(Live):
-    """Keeps out what comes from holders that were replaced.
+    """Rejects work from holders that were replaced.
 
     >>> fence = Fence()
     >>> fence.admits(1), fence.admits(3), fence.admits(2), fence.admits(3)
@@ -158,7 +158,7 @@ class Fence(Live):
     """The highest that was seen."""
 
     def admits(self, number: int) -> bool:
-        """Return whether what has this *number* may pass; from then on, no older one does."""
+        """Return whether this *number* is admitted; if so, older ones are rejected from now on."""
         if number < self.newest:
             return False
         self.newest = number

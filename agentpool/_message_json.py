@@ -1,4 +1,4 @@
-"""Conversations as JSON, for another process or another day."""
+"""Conversations as JSON, to be stored or sent elsewhere."""
 
 from __future__ import annotations
 

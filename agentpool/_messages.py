@@ -1,4 +1,4 @@
-"""The values that all parts share: what is said to a model, and between agents.
+"""The values that all parts share: messages to models and between agents.
 
 All values are frozen. Beside a text there may be images and documents; audio is not carried.
 """
@@ -25,7 +25,7 @@ OWNER_ID: AgentId = 0
 
 @final
 class AgentMessage(msgspec.Struct, frozen=True, gc=False):
-    """What one agent says to another. Only the router sets the sender."""
+    """A message from one agent to another. Only the router sets the sender."""
 
     sender: AgentId
     """Who said it. 0 is the pool's owner."""
@@ -105,7 +105,7 @@ class ProviderPart(msgspec.Struct, frozen=True, gc=False):
 
 @final
 class AssistantMessage(msgspec.Struct, frozen=True, gc=False, tag_field="role", tag="assistant"):
-    """What the model answered in one turn."""
+    """A model's answer in one turn."""
 
     text: str
     """The text. Empty when it only called tools."""
@@ -207,7 +207,7 @@ class FinishReason(enum.Enum):
 
 @final
 class AnswerForm(msgspec.Struct, frozen=True):
-    """The form that a text answer must have: JSON of a schema, and nothing else."""
+    """The required form of a text answer: only JSON that fits a schema."""
 
     name: str
     """Letters, digits, ``_`` and ``-``; at most 64 of them."""
@@ -272,7 +272,7 @@ ANSWER_TOKENS: Final = 16_384
 
 
 def answer_tokens(max_tokens: int | None, window: int | None = None) -> int:
-    """Return how many tokens to keep free in the window for an answer.
+    """Return how many tokens of the window to reserve for an answer.
 
     >>> answer_tokens(500), answer_tokens(None), answer_tokens(None, 8192)
     (500, 16384, 2048)

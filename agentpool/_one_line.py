@@ -1,4 +1,4 @@
-r"""Text from outside as people see it: on one line, and nothing in it steers a terminal.
+r"""Shows outside text to people on one line, without control sequences.
 
 What a person decides by is cut, with every sign that cannot be seen written out and long blanks
 written as a number. Nothing in it can push another line off the screen.
@@ -51,7 +51,7 @@ def printable(text: str) -> str:
 
 
 def one_line(text: str, limit: int | None = None) -> str:
-    r"""Return *text* as one line with everything visible, for a person who has to decide.
+    r"""Return *text* on one line with everything visible, for a person's decision.
 
     Args:
         text: What a model or a server wrote.

@@ -1,4 +1,4 @@
-"""What became of one agent."""
+"""The outcome of one agent: its status, text, value and cost."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 class AgentStatus(enum.Enum):
-    """Where an agent is in its life. The last four are final."""
+    """The stage of an agent's life. The last four are final."""
 
     QUEUED = "queued"
     """Accepted; waits for its first slot."""
@@ -90,7 +90,7 @@ _ADVICE: Final[Mapping[str, str]] = {
 
 @final
 class AgentOutcome(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of one agent. Every accepted spawn gets exactly one.
+    """How one agent ended, and what it produced. Each accepted spawn gets exactly one.
 
     >>> from agentpool import AgentOutcome, AgentStatus
     >>> outcome = AgentOutcome(agent_id=1, name="reader", status=AgentStatus.COMPLETED, text="42")
@@ -149,7 +149,7 @@ class AgentOutcome(msgspec.Struct, frozen=True, kw_only=True):
     if not TYPE_CHECKING:  # a type checker shall know that there is nothing else
 
         def __getattr__(self, name: str) -> NoReturn:
-            """Refuse an attribute that is not there, with advice."""
+            """Refuse a missing attribute, with advice."""
             refuse_attribute(self, name, _ADVICE)
 
     def unwrap(self) -> str:

@@ -1,4 +1,4 @@
-"""Lazy loading of public names, and advice about names that are not there."""
+"""Loads public names lazily, and gives advice about names that do not exist."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def load(face: str, homes: Mapping[str, str], name: str) -> object:
 
 
 def advise_calls(names: Mapping[str, object]) -> None:
-    """Let the classes in *names* that take their arguments by name say so, and which there are.
+    """Make classes in *names* explain which keyword arguments they take.
 
     What a call costs stays the same but for one frame.
     """
@@ -56,7 +56,7 @@ def _advising(kind: type, init: FunctionType) -> Callable[..., None]:
 
 
 def show_fields(names: Mapping[str, object]) -> None:
-    """Let ``help`` show what the fields of the classes in *names* mean.
+    """Make ``help`` show the meaning of the fields of the classes in *names*.
 
     Their docstrings are made when they are looked at: reading the source takes a while.
     """
@@ -67,7 +67,7 @@ def show_fields(names: Mapping[str, object]) -> None:
 
 
 class _Docstring:
-    """The docstring of a class with that of its fields."""
+    """A class docstring that includes the meaning of the fields."""
 
     __slots__ = ("_words",)
 
@@ -75,13 +75,13 @@ class _Docstring:
         self._words = words
 
     def __get__(self, _: object, owner: type) -> str:
-        """Return it."""
+        """Return the docstring."""
         made: str = import_module("agentpool._field_docs").with_fields(owner, self._words)
         return made
 
 
 def refuse_attribute(thing: object, name: str, advice: Mapping[str, str]) -> NoReturn:
-    """Raise the error of an attribute that *thing* does not have.
+    """Raise the error for an attribute that *thing* does not have.
 
     Args:
         thing: What was asked for it.

@@ -30,7 +30,7 @@ BEFORE_THE_RUN = -1
 
 
 class RecordKind(enum.Enum):
-    """What a record is about."""
+    """The kind of a record."""
 
     ACCEPTED = "accepted"
     """The agent was accepted. The body is what it is to do."""
@@ -59,7 +59,7 @@ class RecordKind(enum.Enum):
 
 @final
 class JournalRecord(msgspec.Struct, frozen=True, gc=False):
-    """One thing that happened in a pool, as a journal keeps it."""
+    """One event in a pool, as a journal stores it."""
 
     agent_id: AgentId
     """Whose run. 0 is the pool's owner, for messages that the owner sent."""
@@ -77,7 +77,7 @@ class JournalRecord(msgspec.Struct, frozen=True, gc=False):
 
 @final
 class Lease(msgspec.Struct, frozen=True):
-    """The right to write the records of one pool, until another process takes it over."""
+    """The right to write the records of one pool, until another process takes over."""
 
     pool: str
     """The pool's name in the journal."""
@@ -133,7 +133,7 @@ def _decoder_of(kind: Hashable) -> msgspec.json.Decoder[object]:
 
 
 def read_body(body: bytes, kind: type[T]) -> T:
-    """Return what the body of a record tells.
+    """Parse the body of a record.
 
     Args:
         body: JSON.

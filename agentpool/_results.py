@@ -1,4 +1,4 @@
-"""The results of a run's effects, as the bodies of the records that a journal keeps."""
+"""The results of a run's effects, as stored in the records of a journal."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ DIGEST_BYTES: Final = 12
 
 @final
 class Received(msgspec.Struct, frozen=True, gc=False):
-    """What a turn began with."""
+    """The result of a turn's beginning: recalled fragments and received messages."""
 
     messages: tuple[AgentMessage, ...]
     interrupted: bool
@@ -31,7 +31,7 @@ class Received(msgspec.Struct, frozen=True, gc=False):
 
 @final
 class Answered(msgspec.Struct, frozen=True, gc=False):
-    """What came of a request."""
+    """The result of a request."""
 
     completion: Completion | None
     passed_shared: bool
@@ -40,7 +40,7 @@ class Answered(msgspec.Struct, frozen=True, gc=False):
 
 @final
 class Called(msgspec.Struct, frozen=True, gc=False):
-    """What came of a call."""
+    """The result of a call."""
 
     result: ToolMessage
     changed: ToolCall | None
@@ -52,7 +52,7 @@ class Called(msgspec.Struct, frozen=True, gc=False):
 
 @final
 class Summed(msgspec.Struct, frozen=True, gc=False, array_like=True):
-    """What came of a request for a summary."""
+    """The result of a request for a summary."""
 
     text: str
     failure: str
@@ -64,12 +64,12 @@ encode: Final = whole_json
 
 
 def digest_of(*parts: object) -> str:
-    """Return a short hash of *parts*, which must have a form in JSON."""
+    """Return a short hash of *parts*, which must be values that JSON can represent."""
     return hashlib.blake2b(encode(parts), digest_size=DIGEST_BYTES).hexdigest()
 
 
 def calls_in(body: bytes) -> Sequence[ToolCall]:
-    """Return the calls of the answer in *body*, the result of a request. A summary has none."""
+    """Return the calls of the answer in *body*, the result of a request. Summaries have none."""
     completion = None if body.startswith(b"[") else read_body(body, Answered).completion
     return () if completion is None else completion.tool_calls
 
@@ -77,7 +77,7 @@ def calls_in(body: bytes) -> Sequence[ToolCall]:
 def spending(
     records: Iterable[JournalRecord],
 ) -> Iterator[Spent]:
-    """Yield what *records* say was spent."""
+    """Yield the spending recorded in *records*."""
     known = list(records)
     started = [one for one in known if one.kind is RecordKind.STARTED]
     begun = {(one.place, one.part) for one in started}
@@ -103,7 +103,7 @@ def spending(
 
 
 def totals_of(runs: Iterable[Iterable[JournalRecord]]) -> tuple[Spent, ...]:
-    """Return what *runs* have spent in sum; apart, what has no price, and what is not known."""
+    """Return the total spending of *runs*, with unpriced and unknown parts apart."""
     sums: dict[tuple[bool, bool], list[int]] = {}
     for spent in (one for run in runs for one in spending(run)):
         known = sums.setdefault((spent.cost_usd is not None, spent.is_lost), [0, 0, 0, 0])
@@ -115,12 +115,12 @@ def totals_of(runs: Iterable[Iterable[JournalRecord]]) -> tuple[Spent, ...]:
 
 
 def spent_on(loss: Loss) -> Spent:
-    """Return what a budget is charged for a request that got no answer."""
+    """Return the budget's charge for a request without an answer."""
     return Spent(loss.tokens, loss.cost_usd, 1, is_lost=loss.written is not None)
 
 
 def received_ids(records: Iterable[JournalRecord]) -> Iterator[int]:
-    """Yield the ids of the messages that a run has received, by the results in the journal."""
+    """Yield the ids of the messages that a run has received, according to the journal."""
     for record in records:
         if record.kind is not RecordKind.RESULT:
             continue

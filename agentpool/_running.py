@@ -1,4 +1,4 @@
-"""The check that trio runs: nothing here works on another event loop."""
+"""The check that trio is running: other event loops are not supported."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from agentpool._errors import UsageError
 
 
 def check_trio(name: str) -> None:
-    """Raise if the caller of *name* does not run on trio.
+    """Raise unless the caller of *name* runs on trio.
 
     Raises:
         UsageError: If it runs on asyncio or on nothing.

@@ -1,4 +1,4 @@
-"""What is long enough for a secret, and what stands in its place."""
+"""Recognizes texts long enough to be secrets, and redacts them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ names and words with a hyphen have no such beginning and length."""
 
 
 def long_enough(values: Iterable[str]) -> tuple[str, ...]:
-    """Return those of *values* that may be secrets, each once.
+    """Return the distinct *values* that are long enough to be secrets.
 
     Returns:
         The longest first: ``Bearer KEY`` has ``KEY`` in it.
@@ -35,7 +35,7 @@ def long_enough(values: Iterable[str]) -> tuple[str, ...]:
 
 
 def redacted(text: str, secrets: Iterable[str]) -> str:
-    """Return *text* without *secrets*, except for those too short to be any.
+    """Return *text* without the *secrets* in it; those too short are left.
 
     Whoever quotes one may have written it in small or capital letters.
 

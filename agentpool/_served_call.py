@@ -13,7 +13,7 @@ from agentpool._messages import AgentMessage, Usage
 
 @final
 class Charge(msgspec.Struct, frozen=True, gc=False):
-    """What a child, or a model that a tool asked, had used."""
+    """The usage of a child, or of a model that a tool asked."""
 
     usage: Usage | None
     """Tokens. ``None``: unknown."""
@@ -25,7 +25,7 @@ class Charge(msgspec.Struct, frozen=True, gc=False):
 
 @final
 class Loss(msgspec.Struct, frozen=True, gc=False):
-    """What a request took that had left and got no answer."""
+    """The usage of a request that was sent and not answered."""
 
     tokens: int
     """What a budget is charged."""
@@ -46,7 +46,7 @@ class Loss(msgspec.Struct, frozen=True, gc=False):
 
 @final
 class ServedCall(Live):
-    """One tool call, and what was done for it so far."""
+    """One tool call, and the work done for it so far."""
 
     part: int
     """Its place among the calls of its answer."""
@@ -78,7 +78,7 @@ current_call: ContextVar[ServedCall | None] = ContextVar("current_call", default
 
 
 def note_taken(*messages: AgentMessage) -> None:
-    """Record that the current task's tool call has taken *messages*."""
+    """Record that the current tool call has received *messages*."""
     call = current_call.get()
     if call is not None:
         call.taken.extend(message.message_id for message in messages)

@@ -1,4 +1,4 @@
-"""What to run: a manifest, a query, and the terms of one run."""
+"""The input of ``spawn``: a manifest, a query, and the terms of one run."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ class SpawnConfig:
 
     @property
     def question(self) -> UserMessage:
-        """The query and its attachments, as the message that the model gets."""
+        """The query with its attachments, as the message to the model."""
         return UserMessage(self.query, self.attachments)
 
     @property
@@ -149,7 +149,7 @@ _USUAL_TERMS: Final = tuple(field.default for field in _TERMS)
 
 
 def seconds_of(config: SpawnConfig) -> float | None:
-    """Return the longest that the run may take. ``None``: as long as it likes."""
+    """Return the maximum duration of the run. ``None``: no limit."""
     return config.deadline_seconds or config.manifest.resources.run_seconds
 
 
@@ -167,7 +167,7 @@ def child_of(
     used_usd: float = 0.0,
     budget: Budget | None = None,
 ) -> SpawnConfig:
-    """Return the config of a child: its parent's, with fewer rights and less to spend.
+    """Return the config of a child: its parent's, with fewer rights and lower limits.
 
     Args:
         parent: The config of the agent that wants a child.

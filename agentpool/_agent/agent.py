@@ -58,7 +58,7 @@ def output_of(config: SpawnConfig) -> Output | None:
 
 
 def room_tokens(driver: Driver, config: SpawnConfig, registry: ToolRegistry) -> int | None:
-    """Return the tokens that the conversation may take. ``None``: no window is known.
+    """Return how many tokens the conversation may take. ``None``: the window's size is unknown.
 
     The narrower window counts, the driver's or the manifest's; the answer's own
     ``max_tokens``, the system prompt and the tools' schemas come off it.
@@ -161,7 +161,7 @@ class Agent(Live):
 
     @property
     def memory_scope(self) -> str:
-        """The memory scope it uses: its own, unless it shares one."""
+        """The memory scope that the agent uses."""
         if not self._scope:  # each tool call has it in its key
             own = f"{self.home.memory_scope}/{self.agent_id}"
             self._scope = self.config.memory_scope or own
@@ -183,7 +183,7 @@ class Agent(Live):
         return 0.0 if self.run is None else self.run.guard.known_cost_usd
 
     def share_limits(self) -> Budget | None:
-        """Return the budget of the agent's children, which it uses as well from the first one on.
+        """Return the budget that the agent shares with its children; the first call makes it.
 
         The run's own limits are the guard's, which knows of a child when it has ended. So
         that several side by side cannot each use all that is left, what is left becomes a
@@ -221,7 +221,7 @@ class Agent(Live):
         return family
 
     def charge(self, usage: Usage | None, cost_usd: float | None, *, requests: int = 0) -> None:
-        """Count what a child or a tool used. If a limit is exceeded, no further turn begins.
+        """Count what a child or a tool used. If a limit is exceeded, the run ends after this turn.
 
         Args:
             usage: Tokens. ``None``: unknown.
@@ -243,7 +243,7 @@ class Agent(Live):
                 self.hub.warned(self.agent_id, self.name, verdict.text)
 
     def lose(self, loss: Loss) -> None:
-        """Count a request that was sent and broke off, as far as its use is known."""
+        """Count a request that broke off after it was sent, as far as its usage is known."""
         assert self.run is not None  # noqa: S101  # only a run asks the driver
         if loss.usage is not None:
             self._count(loss.usage, loss.cost_usd)
@@ -285,7 +285,7 @@ class Agent(Live):
             self._tell_piece(piece)
 
     def _tell_piece(self, piece: str) -> None:
-        """Report a piece of the answer, with thoughts and text apart."""
+        """Report a piece of the answer, with thoughts and text told apart."""
         assert self.run is not None  # noqa: S101  # only a run asks the driver
         stream = self.stream
         if stream is None:
@@ -298,7 +298,7 @@ class Agent(Live):
         self._tell(stream.feed(piece))
 
     def end_stream(self, stream: StreamedText, answer: Completion) -> None:
-        """Report the end of *answer* that *stream* held back while it arrived."""
+        """Report the end of *answer*, which *stream* held back while the rest arrived."""
         self.stream = None
         if self.hub.listening:
             self._tell(stream.end())

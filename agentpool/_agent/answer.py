@@ -1,4 +1,4 @@
-"""What is taken of a driver's answer: texts that can be kept and sent, numbers that can be."""
+"""Clean up a driver's answer: texts that can be stored and sent, and numbers that make sense."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from agentpool.abc import Driver
 
 
 def sound_answer(agent: Agent, driver: Driver, completion: Completion) -> Completion:
-    """Return the answer with its price, and without impossible numbers and halves of characters."""
+    """Return the answer with its price, without impossible numbers and broken characters."""
     completion = _whole(completion)
     usage, cost_usd = completion.usage, completion.cost_usd
     if usage is None and cost_usd is None:

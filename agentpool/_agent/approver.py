@@ -40,7 +40,7 @@ def must_ask(agent: Agent, tool: Tool) -> bool:
 async def ask_first(
     agent: Agent, tool: Tool, call: ToolCall, part: int, *, may_have_run: bool
 ) -> ToolCall | Denied:
-    """Return the approved call, or the reason why none may run.
+    """Return the approved call, or the reason why the call may not run.
 
     Args:
         agent: Whose call.

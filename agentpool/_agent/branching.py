@@ -1,4 +1,4 @@
-"""Ends the run of a changed agent in the journal, and begins another that knows what was settled.
+"""Starts a changed agent anew in the journal, with the results of its old run as history.
 
 Rules:
 
@@ -40,7 +40,7 @@ NewRun: TypeAlias = Callable[[Agent, SpawnConfig, ToolRegistry], Run]
 
 
 def branch_if_changed(agent: Agent, registry: ToolRegistry, new_run: NewRun) -> None:
-    """Give *agent* a new run in its journal if it is changed, with what was settled as history.
+    """Start a new run of *agent* if it has changed, with the old run's results as history.
 
     Raises:
         ResumeMismatchError: If a call of the old run must be settled by a person first.
@@ -64,7 +64,7 @@ def branch_if_changed(agent: Agent, registry: ToolRegistry, new_run: NewRun) -> 
 
 
 def _changed_config(agent: Agent, registry: ToolRegistry, new_run: NewRun) -> SpawnConfig | None:
-    """Return the config of a run that asks for something else now. ``None``: it does not."""
+    """Return the config of a run whose requests have changed. ``None``: they are as before."""
     try:
         _replay(agent, agent.config, registry, new_run, "refuse")
     except ResumeMismatchError:
@@ -75,7 +75,7 @@ def _changed_config(agent: Agent, registry: ToolRegistry, new_run: NewRun) -> Sp
 def _settled(
     agent: Agent, old: SpawnConfig, registry: ToolRegistry, new_run: NewRun
 ) -> tuple[tuple[ChatMessage, ...], list[JournalRecord]]:
-    """Return what was said in a run, and the records of its requests that got no answer."""
+    """Return the messages of a run, and the records of its unanswered requests."""
     scratch, run, effect = _replay(agent, old, registry, new_run, "accept")
     lost = list[JournalRecord]()
     if isinstance(effect, RunTools):
@@ -95,7 +95,7 @@ def _replay(
     new_run: NewRun,
     on_mismatch: OnMismatch,
 ) -> tuple[RunJournal, Run, Effect | None]:
-    """Return how far a run comes by its records, and the effect that has no result."""
+    """Replay the records of a run. Return the run so far, and its first effect without a result."""
     assert agent.journal is not None  # noqa: S101  # it has the records
     records = agent.journal.records
     scratch = RunJournal(agent.journal.writer, agent.agent_id, "", on_mismatch)
@@ -112,7 +112,7 @@ def _replay(
 def _as_before(
     refuse: Callable[[str], str | None], records: tuple[JournalRecord, ...]
 ) -> Callable[[str], str | None]:
-    """Return *refuse* that lets those tools pass that were called before, and not the refused.
+    """Return a *refuse* that allows the tools called before, and none of the refused ones.
 
     What is allowed now, and of which tools, does not matter for them.
     """
@@ -150,7 +150,7 @@ def _tell_begun(scratch: RunJournal, effect: RunTools, registry: ToolRegistry) -
 
 
 def _lost(agent: Agent, scratch: RunJournal, request: CompletionRequest) -> list[JournalRecord]:
-    """Return the records of requests that had left and got no answer."""
+    """Return a record for each request that was sent and not answered."""
     estimator = Estimator() if agent.purse is None else agent.purse.estimator
     loss = Loss(*estimate(agent.driver, request, estimator), is_repeated=True)
     record = JournalRecord(agent.agent_id, RecordKind.LOST, scratch.place, body=encode(loss))

@@ -1,4 +1,4 @@
-"""The order in which calls of one answer begin that write to other agents.
+"""The order in which the calls of one answer begin if they write to other agents.
 
 The calls of an answer run side by side, and trio lets tasks take their first steps in any
 order. Messages of one agent arrive in the order in which it sends them, so calls of tools
@@ -22,7 +22,7 @@ from agentpool._scheduling.waits import Wait
 
 @final
 class CallOrder(Live):
-    """The calls of one answer that begin in its order."""
+    """Starts calls of one answer in their order."""
 
     _start: Callable[[int], None]
     """Starts the task of one call."""
@@ -36,13 +36,13 @@ class CallOrder(Live):
     """Where those wait that have come as far as their tools too early."""
 
     def start_next(self, after: int | None = None) -> None:
-        """Start the call after the call *after*, if that has no task yet. ``None``: the first."""
+        """Start the call after *after*, unless it already runs. ``None``: start the first one."""
         if self._last == after and self._unstarted:
             self._last = self._unstarted.popleft()
             self._start(self._last)
 
     async def wait_turn(self, index: int) -> None:  # noqa: ASYNC910  # waits if it is not the first
-        """Wait until every earlier call has begun, or ended without."""
+        """Wait until every earlier call has begun, or has ended without beginning."""
         if index in self._left and next(iter(self._left)) != index:
             # What is before it may take long: a person's decision, or a disk.
             lot = self._lots[index] = Lot()
@@ -50,7 +50,7 @@ class CallOrder(Live):
                 await lot.park()
 
     def begun(self, index: int) -> None:
-        """Record that a call begins in this very step, or never will."""
+        """Record that a call begins in this step, or will never begin."""
         if index in self._left:
             del self._left[index]
             after = next(iter(self._left), None)
@@ -59,6 +59,6 @@ class CallOrder(Live):
 
 
 def order_of(indices: Iterable[int], start: Callable[[int], None]) -> CallOrder:
-    """Return the order of those calls of an answer, none of which has a task yet."""
+    """Return the order of these calls of an answer. No task runs any of them yet."""
     wanted = tuple(indices)
     return CallOrder(start, dict.fromkeys(wanted), deque(wanted))

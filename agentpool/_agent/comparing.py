@@ -1,4 +1,4 @@
-"""Whether what a resumed run does is what its journal has the result of.
+"""Compares what a resumed run does with what its journal recorded.
 
 Rule: the result of another thing is nothing that a caller could accept. It would be read as
 what it is not, and all that follows would stand at another place.
@@ -20,7 +20,7 @@ _GONE: Final = "which it has no more or may not call,"
 
 
 def calls_of(records: Iterable[JournalRecord]) -> dict[int, JournalRecord]:
-    """Return what is known last of a tool call, by the places of the calls."""
+    """Return the newest record of each tool call, by the place of the call."""
     kinds = {RecordKind.RESULT, RecordKind.STARTED}
     # Neither what a request begins has a body, nor its result a digest.
     return {one.place: one for one in records if one.kind in kinds and one.digest and one.body}
@@ -34,7 +34,7 @@ def other_thing(
     *,
     is_last: bool,
 ) -> str | None:
-    """Return how *effect* is another thing than what was done at its place. ``None``: it is not.
+    """Return how *effect* differs from the recorded one. ``None``: it does not differ.
 
     Args:
         effect: What is to be done: no tool calls.
@@ -72,7 +72,7 @@ def other_call(
     is_refused: bool,
     is_last: bool,
 ) -> str | None:
-    """Return how *call* is another thing than what was done at its place. ``None``: it is not.
+    """Return how *call* differs from the recorded one. ``None``: it does not differ.
 
     Args:
         call: The call of the model.
@@ -90,7 +90,7 @@ def other_call(
 
 
 def early_end(place: int, last_place: int, called: Iterable[int]) -> str | None:
-    """Return how a run that ends at *place* ends before what it had done. ``None``: it does not.
+    """Return how a run that ends at *place* falls short of its records. ``None``: it does not.
 
     A limit that is lower now ends it there: what came after was done, and would be told as "not
     run", or not at all.
@@ -108,7 +108,7 @@ def early_end(place: int, last_place: int, called: Iterable[int]) -> str | None:
 
 
 def mismatch(agent_id: AgentId, place: int, differs: str, more: str = "") -> ResumeMismatchError:
-    """Return the error of a run that cannot be resumed.
+    """Return the error for a run that cannot be resumed.
 
     Args:
         agent_id: Whose run.

@@ -1,4 +1,4 @@
-"""The driver of one agent's loop: it performs the effects that the loop yields."""
+"""Drives the loop of one agent: it performs the effects that the loop yields."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def _cleaned(messages: Sequence[AgentMessage], cleaner: Cleaner) -> tuple[AgentM
 
 
 def set_out(agent: Agent, registry: ToolRegistry) -> None:
-    """Make the run of *agent*, which is about to begin."""
+    """Create the run of *agent*, which is about to begin."""
     agent.registry = registry
     if agent.journal is not None:
         # Only a run that goes on can have changed.
@@ -69,7 +69,7 @@ def set_out(agent: Agent, registry: ToolRegistry) -> None:
 
 
 def is_plain(agent: Agent) -> bool:
-    """Return whether no step of the run has a limit, and none is kept.
+    """Return whether no step of the run has a limit or is recorded in a journal.
 
     Whoever runs *agent* then performs its effects, one after the other: a coroutine that does it
     would be 250 bytes of each agent that waits. All other runs are for ``drive``.
@@ -103,7 +103,7 @@ def drive(agent: Agent) -> Awaitable[None]:
 
 
 async def _drive_kept(agent: Agent) -> None:  # noqa: ASYNC910  # every run asks its driver
-    """Perform a run that is kept, and no step of which has a limit."""
+    """Perform a run with a journal and without limits on its steps."""
     for effect in effects_of(agent):
         work = _perform_kept(agent, effect)
         if work is not None:
@@ -205,7 +205,7 @@ async def _perform_and_keep(agent: Agent, effect: Effect, run: Run, journal: Run
 async def _do_aside(  # noqa: ASYNC910  # see below
     agent: Agent, effect: Recall | Remember | Summarize | LeftOut | Warn
 ) -> None:
-    """Perform an effect that has no time limit of its own."""
+    """Perform an effect that has no time limit."""
     if isinstance(effect, Warn | LeftOut):
         _tell(agent, effect)
         return  # noqa: ASYNC910  # there is nothing to wait for
@@ -281,7 +281,7 @@ def _new_run(agent: Agent, config: SpawnConfig, registry: ToolRegistry) -> Run:
 
 
 def _attachment_tokens(driver: Driver) -> CountAttachment:
-    """Return what says how many tokens an attachment takes; of most drivers it is one object."""
+    """Return a function that estimates the tokens of an attachment; mostly the same object."""
     is_usual = type(driver).attachment_tokens is Driver.attachment_tokens
     return highest_tokens if is_usual else driver.attachment_tokens
 

@@ -1,4 +1,4 @@
-"""What became of an agent that ended before its run began."""
+"""The outcome of an agent that ended before its run began."""
 
 from __future__ import annotations
 

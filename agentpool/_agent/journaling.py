@@ -140,7 +140,7 @@ class RunJournal(Live):
             self.last_place = max(self.last_place, record.place)
 
     def begin_again(self) -> None:
-        """Forget what the run did before: it is another one from here on."""
+        """Forget what the run did before: a new run begins."""
         for known in (self.results, self.begun, self.called, self.answers, self.attempts):
             known.clear()
         self.key += AGAIN
@@ -148,7 +148,7 @@ class RunJournal(Live):
 
     @property
     def is_in_the_past(self) -> bool:
-        """Whether earlier processes may have known the effect that it is at."""
+        """Whether an earlier process may have performed the current effect."""
         return self.place <= self.last_place
 
     # --- before an effect
@@ -229,7 +229,7 @@ class RunJournal(Live):
             self._refuse("the request has another prompt, other tools or other settings")
 
     def refuse_early_end(self) -> None:
-        """Raise ``ResumeMismatchError`` if the run ends before something that it had done."""
+        """Raise ``ResumeMismatchError`` if the run ends before an effect that it once performed."""
         differs = early_end(self.place, self.last_place, self.called)
         if differs is not None:
             raise mismatch(self.agent_id, self.place, differs)
@@ -256,7 +256,7 @@ class RunJournal(Live):
         return not self.writer.flush_at_once()
 
     def take_due(self) -> JournalRecord | None:
-        """Return the record that a request begins, if it is to be written with what it takes."""
+        """Return the record of a request's start if it is to be written together with a budget."""
         due, self._due = self._due, None
         return due
 
@@ -270,7 +270,7 @@ class RunJournal(Live):
         return started
 
     def start_of(self, part: int, call: ToolCall) -> JournalRecord:
-        """Return the record that a tool is about to run. What it is charged counts for the call."""
+        """Return the record that a tool is about to run. Later charges belong to this call."""
         # Not the provider's id of the call, which some repeat.
         key = digest_of(self.key, self.place, part, call.name, call.arguments)
         digest = digest_of(call.name, call.arguments)
@@ -279,11 +279,11 @@ class RunJournal(Live):
         return self._record(RecordKind.STARTED, part, digest, key.encode())
 
     def is_unknown(self, part: int) -> bool:
-        """Return whether the call began before a crash: it has no result if it is asked for."""
+        """Return whether the call began before a crash: without a result, its fate is unknown."""
         return (self.place, part) in self.begun
 
     async def ask(self, part: int, call: ToolCall, *, again: bool) -> Decision | None:
-        """Record that a call waits for approval. Return the answer given before, if there is one.
+        """Record that a call waits for approval. Return the earlier answer, if there is one.
 
         Args:
             part: Its place among the calls of its answer.
@@ -334,7 +334,7 @@ class RunJournal(Live):
             self._note(RecordKind.RESULT)
 
     def keep_loss(self, loss: Loss) -> None:
-        """Record what a request of the effect took that got no answer."""
+        """Record what an unanswered request of the effect used."""
         self._note(RecordKind.LOST, body=encode(loss))
 
     def keep_call(

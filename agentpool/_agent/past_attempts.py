@@ -1,4 +1,4 @@
-"""What earlier processes know of the attempts of one request."""
+"""The attempts of one request in earlier processes, as the journal has them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from agentpool._served_call import Loss
 
 @final
 class Attempts(Live):
-    """What became of the attempts of one request, in the order of their records."""
+    """The attempts of one request, in the order of their records."""
 
     open: int = 0
     """Those that left and of which nothing else is known."""
@@ -18,20 +18,20 @@ class Attempts(Live):
     """What those took that broke off."""
 
     def begin(self) -> None:
-        """Count one more that left."""
+        """Count an attempt that was sent."""
         self.open += 1
         # A process that was told to end its request does not make it again.
         if self.losses and self.losses[-1].was_cut:
             self.losses[-1] = _as_repeated(self.losses[-1])
 
     def lose(self, loss: Loss) -> None:
-        """Count one that broke off."""
+        """Count an attempt that broke off."""
         # One attempt may lose several: a fallback asks one driver after the other.
         self.open = max(0, self.open - 1)
         self.losses.append(loss)
 
     def leave_to_us(self) -> None:
-        """Take one that was cut off, and without a result, as one that we make again."""
+        """Count an attempt that a crash cut off as one that this process makes again."""
         if self.losses and self.losses[-1].was_cut:
             self.losses[-1] = _as_repeated(self.losses[-1])
 

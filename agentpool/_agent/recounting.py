@@ -1,4 +1,4 @@
-"""What earlier processes of a run had used, counted again in this one.
+"""Counts what earlier processes of a run had used.
 
 Rules:
 
@@ -26,7 +26,7 @@ from agentpool.abc import Driver
 
 
 def take_back(agent: Agent, effect: Effect) -> None:
-    """Count what *effect* had used before the program ended, whether or not it has a result."""
+    """Count what *effect* had used before the crash, whether or not it has a result."""
     journal = agent.journal
     assert journal is not None  # noqa: S101  # it gave the result back
     if isinstance(effect, RunTools):
@@ -55,7 +55,7 @@ def take_back(agent: Agent, effect: Effect) -> None:
 
 
 def begin(agent: Agent, request: CompletionRequest) -> bool:
-    """Record that *request* is about to be sent, and pay for those that had left before.
+    """Record that *request* is about to be sent, and pay for its earlier attempts.
 
     Return whether it is to be waited for.
     """
@@ -71,7 +71,7 @@ def begin(agent: Agent, request: CompletionRequest) -> bool:
 
 
 def is_joint(agent: Agent) -> bool:
-    """Return whether a budget of *agent* is written in one step with its journal."""
+    """Return whether a budget of *agent* is written in one transaction with its journal."""
     journal, purse = agent.journal, agent.purse
     return journal is not None and purse is not None and bool(purse.kept_with(journal))
 
@@ -79,7 +79,7 @@ def is_joint(agent: Agent) -> bool:
 def broken_off(
     driver: Driver, request: CompletionRequest, arrived: Sequence[str]
 ) -> tuple[int, float | None]:
-    """Return what a run counts for a request that broke off: tokens, US dollars.
+    """Return what a run counts for a request that broke off: tokens and US dollars.
 
     Args:
         driver: Who was asked.

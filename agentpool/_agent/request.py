@@ -90,7 +90,7 @@ def late_answer(agent: Agent) -> NetworkError:
 async def complete_aside(
     agent: Agent, driver: Driver, request: CompletionRequest, on_delta: OnDelta | None
 ) -> Completion:
-    """Ask a model on behalf of a tool of *agent*, which pays for it.
+    """Ask a model for a tool of *agent*, at the agent's expense.
 
     Raises:
         DriverError: What the last attempt failed with.
@@ -125,7 +125,7 @@ async def complete_aside(
 
 @final
 class ModelRequest(Live):
-    """One request to a model with all of its attempts: the steps of the rules, in order."""
+    """One request to a model, with all of its attempts. Follows the steps of the rules in order."""
 
     agent: Agent
     """In whose name it is made."""
@@ -157,7 +157,7 @@ class ModelRequest(Live):
     """How many of them there were when the last one that was asked left."""
 
     async def make(self) -> Completion | LimitExceededError:
-        """Make the request; again if that may help and nothing has arrived yet.
+        """Make the request. Retry it if that may help and nothing has arrived yet.
 
         If a budget does not allow it, the error is returned.
 
@@ -233,7 +233,7 @@ class ModelRequest(Live):
         return answer
 
     async def _wait_before_retry(self, seconds: float) -> None:
-        """Wait without a slot. The delay itself is a time of the model."""
+        """Wait without a slot. The delay counts as time of the model."""
         clock, journal = current_clock(), self.agent.journal
         # Others may have the slots when the delay is over: that is not a time of the model.
         with waiting_for_turn():
@@ -253,7 +253,7 @@ class ModelRequest(Live):
         return self.driver.complete(self.request, on_delta=self.on_delta)
 
     def leave(self) -> None:
-        """Record that part of the request is sent now."""
+        """Record that the first part of the request is sent now."""
         self.has_left, self.failed_before = True, len(self.failed)
         if self.reservation is not None:
             self.reservation.start()
@@ -298,7 +298,7 @@ class ModelRequest(Live):
         return sound_answer(self.agent, self.driver, answer)
 
     def _break_off(self, error: BaseException) -> None:
-        """Count what a failed attempt used, once."""
+        """Count what a failed attempt used, only once."""
         if not self.has_left:
             return
         self.has_left = False
@@ -312,11 +312,11 @@ class ModelRequest(Live):
         self._lose(loss, None if paid is None else paid.cost_usd)
 
     def take_failure(self, error: DriverError) -> None:
-        """Take the error of a driver that was asked, in whose place another one is asked."""
+        """Count the failure of a driver after which another driver is asked."""
         self.failed += (error,)
 
     def _count_failed(self, *, but_last: bool = False) -> DriverError | None:
-        """Count what drivers took in whose place another one was asked.
+        """Count what failed drivers used before another one was asked.
 
         Return the error of the last of them if it is not to be counted here, and there is one.
         """
@@ -343,7 +343,7 @@ class ModelRequest(Live):
             self.loss_is_kept = True
 
     def _loss_of(self, error: BaseException, arrived: Sequence[str]) -> Loss:
-        """Return what an attempt took that ended with *error*."""
+        """Return what an attempt used that ended with *error*."""
         if not isinstance(error, Exception):
             return self._loss(arrived, was_cut=True)
         if not arrived and is_refusal(error):
@@ -355,7 +355,7 @@ class ModelRequest(Live):
         return self._loss(arrived, was_cut=False)
 
     def _loss(self, arrived: Sequence[str], *, was_cut: bool) -> Loss:
-        """Return what an attempt took that broke off."""
+        """Return what an attempt used that broke off."""
         written, price = broken_off(self.driver, self.request, arrived)
         if self.reservation is not None:
             charged = self.reservation.tokens, self.reservation.cost_usd
@@ -369,7 +369,7 @@ class ModelRequest(Live):
     def _delay_seconds(
         self, error: DriverError, attempts: int, waited_seconds: float
     ) -> float | None:
-        """Return the delay before the next attempt. ``None``: there is no further one."""
+        """Return the delay before the next attempt. ``None``: do not try again."""
         if self.arrived or not makes_sense(error, attempts):
             return None
         home = self.agent.home

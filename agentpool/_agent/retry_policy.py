@@ -43,7 +43,7 @@ class RetryPolicy:
     """The most that all delays of one request take together."""
 
     def __attrs_post_init__(self) -> None:
-        """Refuse numbers without a meaning."""
+        """Refuse numbers that make no sense."""
         expect_fields(self)
         if self.max_attempts < 1:
             raise UsageError(
@@ -81,5 +81,5 @@ class RetryPolicy:
 
 
 def makes_sense(error: DriverError, attempt: int) -> bool:
-    """Return whether another attempt may help after that many."""
+    """Return whether the policy allows another attempt after so many."""
     return error.retryable and not (isinstance(error, FailedAttemptError) and attempt > 1)

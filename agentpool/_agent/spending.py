@@ -63,7 +63,7 @@ REFUSALS: Final = (
 
 
 def is_refusal(error: BaseException) -> bool:
-    """Return whether a provider said *error* in place of an answer, so that it charges nothing."""
+    """Return whether a provider refused the request with *error*, and so charges nothing."""
     if isinstance(error, AllDriversFailedError):
         return all(map(is_refusal, error.errors))
     return isinstance(error, REFUSALS) and not error.has_begun
@@ -72,7 +72,7 @@ def is_refusal(error: BaseException) -> bool:
 def estimate(
     driver: Driver, request: CompletionRequest, estimator: Estimator
 ) -> tuple[int, float | None]:
-    """Estimate the tokens and US dollars that *request* may use. ``None``: no price is known."""
+    """Estimate the tokens and US dollars that *request* may use. ``None``: the price is unknown."""
     usage = estimator.estimate(request, driver.context_window, driver.attachment_tokens)
     return usage.total_tokens, driver.price(usage, model=request.model)
 
@@ -93,12 +93,12 @@ class Purse(Live):
     """Whether a limit is passed since the last answer."""
 
     def __post_init__(self) -> None:
-        """Reconsider waiting claims when this agent begins to wait as well."""
+        """Reconsider waiting claims when this agent begins to wait."""
         self._slot.on_waiting = self.ledger.root.reconsider
 
     @property
     def ledger(self) -> Ledger:
-        """What the budget is inside."""
+        """The inside of the budget."""
         return ledger_of(self.budget)
 
     async def reserve(  # waits only when there is too little; the request follows
@@ -130,16 +130,16 @@ class Purse(Live):
 
     @property
     def is_stored(self) -> bool:
-        """Whether what it spends of, or something above that, outlives the program."""
+        """Whether the budget, or one above it, outlives the program."""
         return any(one.kept is not None for one in self.ledger.path)
 
     def kept_with(self, journal: RunJournal) -> tuple[Ledger, ...]:
-        """Return what it spends of whose store writes in one step with *journal*."""
+        """Return the budgets whose store can be written together with *journal*."""
         path = self.ledger.path
         return tuple(one for one in path if one.kept and journal.writer.keeps(one.kept.store))
 
     async def settle(self, but: Sequence[Ledger] = ()) -> None:  # noqa: ASYNC910  # without a store there is nothing to wait for
-        """Tell the stores what was used in truth.
+        """Tell the stores what was really used.
 
         Args:
             but: Those that are told with the next result, which comes at once.
@@ -159,7 +159,7 @@ class Purse(Live):
         journal: RunJournal | None,
         started: JournalRecord | None,
     ) -> LimitExceededError | None:
-        """Take *reservation* in the stores as well. If one has too little, it is given back."""
+        """Take *reservation* in the stores as well. If a store has too little, give it back."""
         joint: tuple[Ledger, ...] = ()
         if journal is not None and started is not None:
             joint = self.kept_with(journal)
@@ -207,7 +207,7 @@ class Purse(Live):
         return claim.result
 
     def _is_stalled(self, task: trio.lowlevel.Task) -> bool:
-        """Return whether the request of *task* may wait for an agent, and so for a claim."""
+        """Return whether the request of *task* waits for an agent that may wait for a claim."""
         waiting = self._slot.waits.get(task)
         if waiting is not None:
             return not waiting.wait.lends  # who waits at a gate waits for no agent
@@ -217,7 +217,7 @@ class Purse(Live):
     async def take_tool_call(  # noqa: ASYNC910  # waits for stores alone
         self, journal: RunJournal | None = None, started: JournalRecord | None = None
     ) -> LimitExceededError | None:
-        """Spend one tool call. Return why it may not run. ``None``: it may.
+        """Spend one tool call. Return why the budget does not allow it. ``None``: it does.
 
         Args:
             journal: Of its run.
@@ -239,7 +239,7 @@ class Purse(Live):
         return refusal  # noqa: ASYNC910  # see above
 
     def tell(self) -> None:
-        """Report limits that are near or reached."""
+        """Report limits that are near or have been reached."""
         for notice in self.ledger.account.take_news():
             kind = BudgetReached if notice.reached else BudgetNear
             self._hub.tell(
@@ -254,7 +254,7 @@ class Purse(Live):
 
 
 async def _look(ledgers: Sequence[Ledger]) -> None:
-    """See in the stores whether a new period has begun."""
+    """Ask the stores whether a new period has begun."""
     await trio.lowlevel.checkpoint()
     for one in ledgers:
         assert one.kept is not None  # noqa: S101  # they were chosen by it
@@ -262,7 +262,7 @@ async def _look(ledgers: Sequence[Ledger]) -> None:
 
 
 async def _spend(ledger: Ledger, kept: Kept, wanted: Amounts) -> StoredUse:
-    """Ask the store, and let the account see what it says."""
+    """Spend from the store, and give its answer to the account."""
     told = _take_owed(kept)
     found: StoredUse | None = None
     try:
@@ -282,7 +282,7 @@ async def _begin_with(
     journal: RunJournal,
     started: JournalRecord,
 ) -> tuple[Ledger, int] | None:
-    """Take *reservation* in the stores of *ledgers* in one step with the record *started*.
+    """Take *reservation* in the stores of *ledgers*, in one transaction with *started*.
 
     Returns which has too little, and of what. Then neither is kept.
     """
@@ -307,7 +307,7 @@ async def _begin_with(
 
 
 def owed_by(ledgers: Sequence[Ledger]) -> Together | None:
-    """Return what the stores of *ledgers* are to be told, with a record. ``None``: nothing."""
+    """Return what the stores of *ledgers* still have to be told. ``None``: nothing."""
     owing = [one for one in ledgers if one.kept is not None and one.kept.owed]
     return _together(owing, NOTHING, len) if owing else None
 
@@ -315,7 +315,7 @@ def owed_by(ledgers: Sequence[Ledger]) -> Together | None:
 def _together(
     ledgers: Sequence[Ledger], wanted: Amounts, learn: Callable[[Sequence[StoredUse]], object]
 ) -> Together:
-    """Return what takes *wanted* in each of the stores, and tells them what they are owed."""
+    """Return the spendings that take *wanted* in each store and settle what is owed."""
     spendings: list[Spending] = []
     for one in ledgers:
         assert one.kept is not None  # noqa: S101  # they were chosen by it
@@ -335,14 +335,14 @@ def _together(
 
 
 def _take_owed(kept: Kept) -> list[Correction]:
-    """Return what the store is to be told now."""
+    """Return the corrections to send to the store now."""
     told, kept.owed = kept.owed, []
     kept.on_the_way += told
     return told
 
 
 def _learn(ledger: Ledger, kept: Kept, told: Sequence[Correction], found: StoredUse | None) -> None:
-    """Let the account see what the store says. ``None``: it was told nothing."""
+    """Give the account the store's answer. ``None``: the store was not asked."""
     for one in told:
         kept.on_the_way.remove(one)
     if found is None:

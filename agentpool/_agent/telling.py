@@ -1,4 +1,4 @@
-"""Reports about one request: it begins, its first piece arrives, it ends.
+"""Reports the events of one request: it begins, its first piece arrives, it ends.
 
 Made only for a request that is watched. One that has begun is told to its end, also
 if it is not watched any more: that costs little, and happens once.
@@ -56,7 +56,7 @@ class RequestTeller(Live):
         return cls(agent, request, by_tool, agent.hub.seconds())
 
     def attempt(self, reservation: RequestReservation | None) -> Self:
-        """Prepare the next attempt, paid by *reservation*; use what it returns in a ``with``."""
+        """Prepare the next attempt, paid by *reservation*. Use the result in a ``with``."""
         self._paid_by = reservation
         return self
 
@@ -110,7 +110,7 @@ class RequestTeller(Live):
             )
 
     def lose(self, loss: Loss, reserved_usd: float | None = None) -> None:
-        """Note what is counted for a request that left and got no whole answer.
+        """Note the charge for a request that was sent and not answered completely.
 
         Args:
             loss: What is counted.
@@ -136,7 +136,7 @@ class RequestTeller(Live):
         self._agent.hub.publish(GateChanged(*stamp, name, *gate, closed_seconds))
 
     def placed(self, node: str) -> None:
-        """Note which node of a cluster is asked."""
+        """Note which node of a cluster gets the request."""
         self._node = node
 
     def fell_back(self, driver: int, error: Exception | None, model: str, next_model: str) -> None:
@@ -168,7 +168,7 @@ class RequestTeller(Live):
 
 
 def lost_request(loss: Loss, reserved_usd: float | None, *, is_paid: bool) -> LostRequest:
-    """Return what observers are told of *loss*.
+    """Return *loss* in the form in which observers get it.
 
     Args:
         loss: What is counted for a request.

@@ -1,4 +1,4 @@
-"""The books of one budget: its limits, what was used and what is set aside.
+"""The bookkeeping of one budget: its limits, what was used and what is reserved.
 
 Money is counted in whole trillionths of a dollar: sums of floats would not come back to
 nothing when everything was given back, and a tree would not add up.
@@ -89,7 +89,7 @@ class Account(Live):
     _told: set[tuple[int, bool]] = msgspec.field(default_factory=set[tuple[int, bool]])
 
     def lacks(self, amounts: Amounts, *, priced: bool) -> int | None:
-        """Return the first kind with too little left for *amounts*. ``None``: none lacks."""
+        """Return the first kind of which *amounts* asks too much. ``None``: there is enough."""
         for kind, limit in enumerate(self.limits):
             # What an unpriced request takes is unknown, so there must be something left.
             amount = amounts[kind] or (1 if kind == COST and not priced and amounts[2] else 0)
@@ -105,7 +105,7 @@ class Account(Live):
         return None
 
     def change_limit(self, name: str, limit: float | None) -> None:
-        """Allow another amount of what is called *name* in ``Budget()``.
+        """Change the limit that *name* sets in ``Budget()``.
 
         Raises:
             UsageError: If the limit has no meaning.
@@ -120,7 +120,7 @@ class Account(Live):
         self._told -= {(kind, False), (kind, True)}
 
     def is_used_up(self, kind: int, amounts: Amounts) -> bool:
-        """Return whether *kind* would have too little even if all reservations came back."""
+        """Return whether *kind* would be exceeded even if all reservations were given back."""
         limit = self.limits[kind]
         assert limit is not None  # noqa: S101  # there is too little of it
         if kind not in {TOKENS, COST} or (kind == COST and self.blind):
@@ -144,7 +144,7 @@ class Account(Live):
                 self._tell(kind, self.committed[kind], reached=self.committed[kind] >= limit)
 
     def see(self, used: Amounts, pending: Amounts, *, is_new: bool) -> None:
-        """Take in what a store knows.
+        """Store what a budget store reports.
 
         Args:
             used: What is used and reserved, by all processes.
@@ -158,7 +158,7 @@ class Account(Live):
             self.committed[kind] = max(0, used[kind] + pending[kind] - reserved)
 
     def note_answer(self, *, unmeasured: bool, unpriced: bool) -> bool:
-        """Record how an answer was charged; return whether a limit was exceeded."""
+        """Record the charge for an answer; return whether a limit was exceeded."""
         self.unmeasured += unmeasured
         if unpriced:
             self.unpriced += 1
@@ -169,13 +169,13 @@ class Account(Live):
         )
 
     def note_loss(self, *, unpriced: bool) -> None:
-        """Record a charge for a request without an answer."""
+        """Record the charge for a request without an answer."""
         self.unmeasured += 1
         # No reason to allow nothing more: an answer would perhaps have had a price.
         self.unpriced += unpriced
 
     def error(self, kind: int, amounts: Amounts) -> LimitExceededError:
-        """Return the error for a request for *amounts* that *kind* has too little left for."""
+        """Return the error for *amounts* that exceed the limit of *kind*."""
         limit, used = self.limits[kind], self.committed[kind]
         assert limit is not None  # noqa: S101  # or it would not lack
         taken = used + self.reserved[kind]
@@ -330,7 +330,7 @@ def _shown(kind: int, amount: int) -> str:
 
 @final
 class Spent(msgspec.Struct, frozen=True, gc=False):
-    """What something took of a budget."""
+    """How much of each kind was used."""
 
     tokens: int = 0
     """Tokens in plus out."""
@@ -345,7 +345,7 @@ class Spent(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def amounts(self) -> Amounts:
-        """The same, of each kind."""
+        """The amounts as a tuple, one for each kind."""
         return amounts_of(
             tokens=self.tokens,
             cost_usd=self.cost_usd,

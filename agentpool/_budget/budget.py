@@ -103,7 +103,7 @@ class Budget:
 
     @property
     def parent(self) -> Budget | None:
-        """The budget that this one is a part of. ``None``: it has no parent."""
+        """The parent that also counts all spending of this budget. ``None``: it has no parent."""
         return self._parent
 
     def is_within(self, other: Budget) -> bool:
@@ -112,12 +112,12 @@ class Budget:
 
     @property
     def _needs_prices(self) -> bool:
-        """Whether a limit on cost, here or above, could not be held without a known price."""
+        """Whether a limit on cost, here or above, needs a known price."""
         accounts = [ledger.account for ledger in self._ledger.path]
         return any(one.limits[COST] is not None and not one.allow_unpriced for one in accounts)
 
     def statistics(self) -> BudgetStatistics:
-        """Return a snapshot: what was used, reserved and is left."""
+        """Return a snapshot of what was used, reserved and is left."""
         return self._ledger.account.statistics()
 
     def change_limit(
@@ -125,7 +125,7 @@ class Budget:
         kind: Literal["tokens", "cost_usd", "requests", "tool_calls"],
         limit: float | None,
     ) -> None:
-        """Raise, lower or lift a limit, from now on.
+        """Raise, lower or remove a limit from now on.
 
         What was used or set aside stays so, and agents that were stopped stay stopped. Those
         that wait for a share are looked at again.

@@ -1,4 +1,4 @@
-"""Reserve, use and count: how the amounts of one budget move, and how claims wait.
+"""How the amounts of one budget are reserved, used and counted, and how claims wait.
 
 Rules:
 
@@ -50,7 +50,7 @@ says nothing else: so it waits for about one round of them."""
 
 
 class Reservation(Live):
-    """Amounts that a budget has set aside for one thing. Settle it exactly once.
+    """Amounts that a budget has reserved for one purpose. Settle it exactly once.
 
     As a context manager it settles itself at the end of its block, unless that was
     done: what was used is unknown then, so all of it is charged.
@@ -83,7 +83,7 @@ class Reservation(Live):
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Settle the reservation if that was not done."""
+        """Settle the reservation if it is not settled yet."""
         if not self._settled:
             self.charge()
 
@@ -114,7 +114,7 @@ class Reservation(Live):
         return any(passed)
 
     def charge(self) -> None:
-        """Charge the whole reservation, because the real use is unknown.
+        """Charge the whole reservation, because the real usage is unknown.
 
         Raises:
             UsageError: If it was settled before.
@@ -150,7 +150,7 @@ class Reservation(Live):
 
 @final
 class RequestReservation(Reservation):
-    """Amounts that a budget has set aside for one request to a model.
+    """Amounts that a budget has reserved for one request to a model.
 
     One for a request that did not start is given back at the end of its block.
     """
@@ -161,7 +161,7 @@ class RequestReservation(Reservation):
 
     @property
     def budget_name(self) -> str:
-        """The name of the budget it was taken from."""
+        """The name of the budget that the amounts come from."""
         return self._ledger.name
 
     def start(self) -> None:
@@ -169,7 +169,7 @@ class RequestReservation(Reservation):
         self._started = True
 
     def __exit__(self, *_: object) -> None:
-        """Settle the reservation if that was not done."""
+        """Settle the reservation if it is not settled yet."""
         if not self._settled and not self._started:
             self.refund()
         super().__exit__()
@@ -203,7 +203,7 @@ class Claim(Live):
     """How many who came later were served before it."""
 
     def hold(self, held: set[Ledger]) -> None:
-        """Add the ledger it waits for to *held*, if no other claim may overtake it any more."""
+        """Add the ledger that the claim waits for to *held*, if no later claim may overtake it."""
         if self.short is not None and self.passed >= MAX_PASSED:
             held.add(self.short)
 
@@ -233,7 +233,7 @@ class Ledger(Live):
 
     @classmethod
     def below(cls, account: Account, parent: Ledger | None, kept: Kept | None = None) -> Ledger:
-        """Make the ledger of *account*, as a part of *parent*."""
+        """Make the ledger of *account* as a child of *parent*."""
         ledger = cls(account)
         ledger.kept = kept
         ledger.path = (ledger,) if parent is None else (ledger, *parent.path)
@@ -257,7 +257,7 @@ class Ledger(Live):
         requests: int = 0,
         tool_calls: int = 0,
     ) -> tuple[Ledger, ...]:
-        """Return what has a store and too little for this, as far as is known here."""
+        """Return the ledgers whose stores are known to have too little for this."""
         amounts = amounts_of(
             tokens=tokens, cost_usd=cost_usd, requests=requests, tool_calls=tool_calls
         )
@@ -291,7 +291,7 @@ class Ledger(Live):
         return self._take(amounts, priced=cost_usd is not None)
 
     def record(self, spent: Spent, *, is_stored: bool = True) -> None:
-        """Count what was not reserved, and what stores have counted. No limit refuses it."""
+        """Count what was spent without a reservation, or counted by stores. No limit refuses it."""
         reservation = self._take(spent.amounts, priced=spent.cost_usd is not None)
         reservation._periods = None if is_stored else {}  # pyright: ignore[reportPrivateUsage]  # see reserved_by()
         if spent.is_lost:
@@ -304,7 +304,7 @@ class Ledger(Live):
     def claim(
         self, *, tokens: int, cost_usd: float | None, is_stalled: Callable[[], bool]
     ) -> Claim:
-        """Claim what one request needs: reserved now, or when others give some back.
+        """Claim what one request needs, now or when others give some back.
 
         Args:
             tokens: Tokens in plus out, as estimated.
@@ -341,7 +341,7 @@ class Ledger(Live):
 
     @staticmethod
     def _decide(claim: Claim, held: set[Ledger]) -> None:
-        """Grant or refuse *claim*, or let it wait. Ledgers in *held* are kept for earlier ones."""
+        """Grant or refuse *claim*, or let it wait. *held*: ledgers kept for earlier claims."""
         ledger = claim.ledger
         lack = ledger._find_lack(claim.amounts, priced=claim.priced)
         if lack is None:
@@ -388,10 +388,10 @@ class Ledger(Live):
 
 
 def reserved_by(reservation: Reservation) -> Amounts:
-    """Return what *reservation* set aside of each kind."""
+    """Return what *reservation* holds of each kind."""
     return reservation._amounts  # pyright: ignore[reportPrivateUsage]
 
 
 def note_period(reservation: Reservation, ledger: Ledger, period: str) -> None:
-    """Note in which period the store of *ledger* counts *reservation*, a new one."""
+    """Note the period to which the store of *ledger* counts the new *reservation*."""
     reservation._periods = {**(reservation._periods or {}), ledger: period}  # pyright: ignore[reportPrivateUsage, reportUnhashable]

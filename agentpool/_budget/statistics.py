@@ -20,7 +20,7 @@ class BudgetMeter(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
     @property
     def left(self) -> float | None:
-        """What is neither used nor reserved, at least 0. ``None``: no limit."""
+        """How much is neither used nor reserved, at least 0. ``None``: no limit."""
         if self.limit is None:
             return None
         return max(0, self.limit - self.committed - self.reserved)

@@ -1,4 +1,4 @@
-"""Budgets that outlive their pool: what is spent in an hour, a day or a month, in a store.
+"""Budgets that outlive their pool: a store keeps what is spent per hour, day or month.
 
 Rules:
 
@@ -54,7 +54,7 @@ class Correction(msgspec.Struct, frozen=True):
 
 @final
 class Spending(msgspec.Struct, frozen=True):
-    """What is asked of a store in one step: see ``BudgetStore.spend``."""
+    """One request to a store, as in ``BudgetStore.spend``."""
 
     name: str
     per: Period
@@ -65,7 +65,7 @@ class Spending(msgspec.Struct, frozen=True):
 
 @final
 class StoredUse(msgspec.Struct, frozen=True):
-    """What a store knows of a budget, right after it was asked."""
+    """A store's answer about one budget."""
 
     period: str
     """Which period it is."""
@@ -76,7 +76,7 @@ class StoredUse(msgspec.Struct, frozen=True):
 
 
 class BudgetStore(ABC):
-    """Stores what budgets have used. A journal is one, and several processes may use it."""
+    """Stores what budgets have used. A journal is one; several processes may share it."""
 
     __slots__ = ()
 
@@ -111,7 +111,7 @@ class BudgetStore(ABC):
 
 @final
 class Kept(Live):
-    """What one budget has to do with its store."""
+    """The link between one budget and its store."""
 
     store: BudgetStore
     per: Period
@@ -123,7 +123,7 @@ class Kept(Live):
     """The period that was seen last."""
 
     def owe(self, period: str, reserved: Amounts, used: Amounts | None) -> None:
-        """Remember what the store does not know of a reservation that was settled.
+        """Note how a settled reservation differs from what the store has counted.
 
         Args:
             period: In which it was reserved there. Empty: it was not.
@@ -136,19 +136,19 @@ class Kept(Live):
             self.owed.append(Correction(period, change))
 
     def pending(self) -> Amounts:
-        """Return what the store does not count yet."""
+        """Return what the store has not counted yet."""
         changes = [one.amounts for one in (*self.owed, *self.on_the_way)]
         return _sum(changes)
 
 
 class UseTable(ABC):
-    """Where a store has what was used, by name and period."""
+    """A table of what was used, by budget and period. Each store has one."""
 
     __slots__ = ()
 
     @abstractmethod
     def latest(self, name: str, per: Period) -> str:
-        """Return the last period that is known. Empty: none is."""
+        """Return the last known period. Empty: the budget is new."""
 
     @abstractmethod
     def used(self, name: str, period: str) -> Amounts:
@@ -160,7 +160,7 @@ class UseTable(ABC):
 
 
 def spend_all(table: UseTable, now: float, spendings: Sequence[Spending]) -> tuple[StoredUse, ...]:
-    """Apply the corrections of each, then take what all want, if none of them lacks anything.
+    """Apply all corrections, then take what all budgets want; nothing, if one has too little.
 
     Args:
         table: What is used. Nothing else may change it meanwhile.
@@ -185,7 +185,7 @@ def spend_all(table: UseTable, now: float, spendings: Sequence[Spending]) -> tup
 
 
 def period_at(per: Period, now: float, latest: str) -> str:
-    """Return which period it is, by the clock, but none before *latest*.
+    """Return the current period by the clock, but never one before *latest*.
 
     >>> period_at("day", 0.0, ""), period_at("month", 0.0, "month 2026-11")
     ('day 1970-01-01', 'month 2026-11')
@@ -194,7 +194,7 @@ def period_at(per: Period, now: float, latest: str) -> str:
 
 
 def lacking_kind(limits: Limits, used: Amounts, wanted: Amounts) -> int | None:
-    """Return of which kind there is too little for *wanted*. ``None``: of none.
+    """Return the first kind with too little left for *wanted*. ``None``: there is enough.
 
     >>> lacking_kind((None, None, 3, None), (0, 0, 2, 0), (9, 0, 1, 0))
     >>> lacking_kind((None, None, 3, None), (0, 0, 3, 0), (9, 0, 1, 0))

@@ -14,7 +14,7 @@ from agentpool._manifest.manifest import AgentManifest
 def build_budget(
     manifests: Sequence[AgentManifest], whole: Budget | None, store: BudgetStore | None
 ) -> Budget | None:
-    """Build what all agents of a pool spend of. ``None``: nothing is limited.
+    """Build the budget that all agents of a pool share. ``None``: there is no limit.
 
     Args:
         manifests: Of which there will be agents. What one asks for holds for all.

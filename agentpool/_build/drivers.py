@@ -93,7 +93,7 @@ async def open_drivers(
 
 
 def _identity(model: ModelConfig) -> tuple[object, ...]:
-    """Return what tells two models apart, without how they are asked."""
+    """Return the settings that make two models different, apart from how they are asked."""
     return (
         model.model_path,
         model.model_repo,
@@ -111,7 +111,7 @@ def _identity(model: ModelConfig) -> tuple[object, ...]:
 
 
 def check_spawns(manifests: Iterable[AgentManifest], choose: DriverFactory) -> None:
-    """Raise now what a pool would raise at the spawn of one of *manifests*.
+    """Raise the errors that spawning one of *manifests* in a pool would raise.
 
     Raises:
         ManifestError: If a manifest cannot work with its driver.

@@ -36,7 +36,7 @@ from agentpool.tools.mcp._servers import open_mcp_servers
 @final
 @attrs.frozen(kw_only=True)
 class PoolPlan:
-    """Everything that a pool of some manifests needs. Opened by ``open_manifest_pool``.
+    """The drivers, tools and budget for a pool of some manifests. See ``open_manifest_pool``.
 
     >>> from agentpool import AgentManifest, PoolPlan
     >>> manifest = AgentManifest.parse('''
@@ -106,7 +106,7 @@ class PoolPlan:
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """The keys of its models and servers that the environment has, longest first.
+        """The keys in the environment for its models and servers, longest first.
 
         Whoever shows texts of agents and errors takes them out first.
         """
@@ -114,7 +114,7 @@ class PoolPlan:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Grants of the manifests that no tool here serves, one sentence each."""
+        """The grants of the manifests without a tool in this program, one sentence each."""
         return tuple(self._warnings())
 
     def _warnings(self) -> Iterator[str]:

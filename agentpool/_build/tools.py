@@ -86,7 +86,7 @@ def build_tools(
     choose: DriverFactory,
     own: ToolRegistry = EMPTY_REGISTRY,
 ) -> ToolBuilder:
-    """Return a tool builder: it gives each agent the tools that its manifest grants.
+    """Return a tool builder that gives each agent the tools granted by its manifest.
 
     Args:
         memory: The pool's memory.
@@ -186,7 +186,7 @@ def tool_names(manifest: AgentManifest) -> tuple[str, ...]:
 
 
 def missing_tools(manifest: AgentManifest) -> tuple[str, ...]:
-    """Return the grants of *manifest* that no tool here serves, in words.
+    """Return the grants of *manifest* without a tool in this program, in words.
 
     The grants of a manifest that says nothing about them are left out.
     """

@@ -1,4 +1,4 @@
-"""A folder with one file per answer, each written as soon as it is there."""
+"""A folder with one file per answer, each written as soon as the answer is complete."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from agentpool._disk_file import write_whole
 @final
 @attrs.frozen(eq=False)
 class AnswerFolder:
-    """Writes each answer into a file named after its input."""
+    """Writes each answer to a file that is named after its input."""
 
     _folder: Path
     _names: dict[str, str]
@@ -61,7 +61,7 @@ class AnswerFolder:
 
 
 def answer_paths(folder: str, inputs: Sequence[str]) -> list[str]:
-    """Return where in *folder* the answer to each of *inputs* is written if it is whole."""
+    """Return the file in *folder* for the complete answer to each of *inputs*."""
     return [str(Path(folder) / name) for name in _file_names(inputs)]
 
 

@@ -107,12 +107,12 @@ def choose_approver(
 
 
 async def _wait_for_another_process(_request: ApprovalRequest) -> Decision:
-    """Wait until the command ends: the journal has the question."""
+    """Wait until the command ends: the question is in the journal."""
     await trio.sleep_forever()
 
 
 def open_prompter(screen: Screen, keyboard: Keyboard | None = None) -> Prompter | None:
-    """Return what asks at the terminal. ``None``: there is none."""
+    """Return a prompter for the terminal. ``None``: there is no terminal."""
     input_fd = _terminal(sys.stdin) if screen.is_terminal else None
     return None if input_fd is None else Prompter(screen, input_fd, keyboard)
 
@@ -170,7 +170,7 @@ class Prompter:
 
     @property
     def keys(self) -> str:
-        """What keys do at the moment, in words. Empty: nothing."""
+        """What the keys do now, in words. Empty: nothing."""
         if self.keyboard is None:
             return ""
         return "c ends an agent" + (
@@ -183,12 +183,12 @@ class Prompter:
             self.keyboard.close()
 
     def answer(self) -> None:
-        """Ask all questions again that were put off."""
+        """Ask all questions that were put off again."""
         self._again.set()
         self._again = trio.Event()
 
     async def choose_agent(self, board: Board) -> AgentId | None:
-        """Return which running agent a person wants to end. 0: all; ``None``: none.
+        """Return the running agent that the person wants to end. 0: all; ``None``: none.
 
         Raises:
             OSError: If the terminal is gone.
@@ -213,7 +213,7 @@ class Prompter:
 
     @asynccontextmanager
     async def _asking(self) -> AsyncGenerator[Write]:
-        """Have the terminal for a question, inside the block."""
+        """Take the terminal for a question inside the block."""
         async with self._screen.suspended() as write:
             with nullcontext() if self.keyboard is None else self.keyboard.lent():
                 _forget_typed(self._input_fd)
@@ -225,7 +225,7 @@ class Prompter:
                     raise
 
     async def _decide(self, request: ApprovalRequest, write: Write) -> tuple[Decision | None, bool]:
-        """Return the decision, and whether it holds for the tool. ``None``: it is put off."""
+        """Return the decision, and whether it holds for the tool. ``None``: it was put off."""
         name = one_line(request.call.name, MAX_NAME_CHARS)
         arguments = one_line(request.call.arguments)
         more = len(arguments) - _SHOWN_CHARACTERS
@@ -260,7 +260,7 @@ class Prompter:
                     await write("answer with one of these letters\n")
 
     async def _edited(self, write: Write) -> str | None:
-        """Return changed arguments. ``None``: there are none, so ask again."""
+        """Return the changed arguments. ``None``: nothing was changed, so ask again."""
         line = (await self._answer("arguments, as JSON on one line: ", write) or "").strip()
         if not line:
             return None
@@ -289,7 +289,7 @@ class Prompter:
 
 
 def _who(request: ApprovalRequest) -> str:
-    """Return which agent asks, in words that no model chose except its name."""
+    """Return which agent asks. Only its name was chosen by a model."""
     child = f", child of agent {request.parent_id}" if request.parent_id else ""
     return f"agent {request.agent_id}{child}, {one_line(request.agent_name, MAX_NAME_CHARS)},"
 

@@ -1,4 +1,4 @@
-"""Shows the warnings of a worker where its command finds them."""
+"""Shows a worker's warnings in the display of its command."""
 
 from __future__ import annotations
 
@@ -18,5 +18,5 @@ class BoardLog(logging.Handler):
         self._board = board
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Say it."""
+        """Show the record on the board."""
         self._board.say(record.getMessage().partition("\n")[0], notable=True)

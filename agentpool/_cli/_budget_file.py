@@ -1,4 +1,4 @@
-"""The file that keeps what commands spend in an hour, a day or a month."""
+"""The file that keeps what commands spend per hour, day or month."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _Limits: TypeAlias = tuple[int | None, int | None, int | None, int | None]
 @final
 @attrs.define(eq=False)
 class BudgetFile(BudgetStore):
-    """Keeps what is spent in the command's journal, or in a file of its own beside it.
+    """Keeps what is spent, in the command's journal or in a separate file.
 
     Budgets are made of it before it is open.
     """
@@ -41,7 +41,7 @@ class BudgetFile(BudgetStore):
     async def opened(
         self, manifests: Sequence[AgentManifest], journal: object
     ) -> AsyncGenerator[None]:
-        """Open it, if a limit of the command or of *manifests* is kept in it, and it is not open.
+        """Open the file if a limit of the command or of *manifests* needs it and it is not open.
 
         Args:
             manifests: Of which there will be agents.
@@ -63,7 +63,7 @@ class BudgetFile(BudgetStore):
 
     @property
     def backing_store(self) -> BudgetStore:
-        """The file, or itself while that is not open."""
+        """The open file; this object while it is not open."""
         return self if self._store is None else self._store.backing_store
 
     def spend(
@@ -74,6 +74,6 @@ class BudgetFile(BudgetStore):
         wanted: _Amounts,
         corrections: Sequence[Correction],
     ) -> Awaitable[StoredUse]:
-        """Pass on to the file."""
+        """Spend from the file's budget."""
         assert self._store is not None  # noqa: S101  # agents spend while it is open
         return self._store.spend(name, per, limits, wanted, corrections)

@@ -1,4 +1,4 @@
-"""What was spent, and what waited at a gate, in words."""
+"""What was spent and what waited at a gate, in words."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from agentpool.observe import BudgetMeter, BudgetStatistics
 
 
 def budget_words(spent: BudgetStatistics) -> str:
-    """Return what was spent, of how much, and how often a request was refused.
+    """Return how much of each limit was spent, and how many requests were refused.
 
     >>> meter = BudgetMeter(limit=None, committed=0, reserved=0)
     >>> three = BudgetMeter(limit=3, committed=3, reserved=0)

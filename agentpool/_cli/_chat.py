@@ -72,7 +72,7 @@ TWICE: Final = "once more ends the chat; so does /quit"
 @final
 @attrs.define(eq=False)
 class _Stream(Observer):
-    """What one agent writes, on its way to standard output."""
+    """The output of one agent, on its way to standard output."""
 
     agent_id: AgentId | None = None
     """Whose. ``None``: no agent's."""
@@ -83,22 +83,22 @@ class _Stream(Observer):
     _news: trio.Event = attrs.field(factory=trio.Event)
 
     def on_event(self, event: Event) -> None:
-        """Take what the agent writes, and which tools it calls."""
+        """Handle the agent's text and the names of the tools that it calls."""
         if isinstance(event, TextDelta | ToolStarted) and event.agent_id == self.agent_id:
             self._pieces.append(event.text if isinstance(event, TextDelta) else event)
             self._news.set()
 
     def begin(self, agent_id: AgentId) -> None:
-        """Take from now on what this agent writes."""
+        """Begin to print this agent's output."""
         self.agent_id, self.written, self._is_over = agent_id, "", False
 
     def end(self) -> None:
-        """End ``write`` once everything is written."""
+        """End ``write`` after everything is written."""
         self.agent_id, self._is_over = None, True
         self._news.set()
 
     async def write(self, screen: Screen) -> None:
-        """Write what comes, until ``end``."""
+        """Write the output until ``end``."""
         await trio.lowlevel.checkpoint()
         while self._pieces or not self._is_over:
             if not self._pieces:
@@ -114,7 +114,7 @@ class _Stream(Observer):
                 await screen.write_lines([f"(calls {piece.call.name})"])
 
     async def end_line(self, screen: Screen) -> None:  # noqa: ASYNC910  # nothing may be there to write
-        """Begin a new line for what comes next, if the last one is not empty."""
+        """Start a new line, unless the last one is empty."""
         if self.written and not self.written.endswith("\n"):
             await screen.write_result("\n")
         self.written = ""
@@ -148,7 +148,7 @@ class _Chat:
     """The override that worked last. ``None``: none has yet."""
 
     async def run(self) -> ExitCode:
-        """Talk until the person or the input ends it. Return the exit code."""
+        """Chat until the person or the input ends it. Return the exit code."""
         with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
             try:
                 async with trio.open_nursery() as nursery:
@@ -171,7 +171,7 @@ class _Chat:
                 self._scope.cancel()
 
     async def _talk(self) -> None:  # noqa: ASYNC910  # there is one pool at least
-        """Talk in one pool after the other."""
+        """Chat in one pool after another."""
         options = self.command.options
         spending, gates = BudgetFile(options), options.new_gates()
         while self._goes_on:
@@ -210,7 +210,7 @@ class _Chat:
             self.code = self.code or ExitCode.UNWRITTEN
 
     async def _talk_in(self, session: Session, manifest: AgentManifest, report: Report) -> None:
-        """Take turns until the chat is over, or needs another pool."""
+        """Take turns until the chat ends or needs another pool."""
         options, unfinished = self.command.options, session.unfinished
         await self._say(
             f"session {self.name}: {counted(len(session.turns), 'turn')}; /help says more"
@@ -275,7 +275,7 @@ class _Chat:
             await self._say(f"{outcome.status.value}: {report.clean(str(error))}")
 
     async def _obey(self, session: Session, word: str, rest: str) -> bool:
-        """Run a command that begins with a slash. Return whether this pool must end."""
+        """Run a command that begins with a slash. Return whether this pool must close."""
         try:
             match word:
                 case "/quit" | "/exit":
@@ -334,7 +334,7 @@ def chat(command: ChatCommand) -> int:
 
 
 def _itself(error: Exception) -> Exception:
-    """Return what broke, out of the groups of trio's nurseries."""
+    """Return the single error inside the exception groups of trio's nurseries."""
     if not isinstance(error, ExceptionGroup):
         return error
     return _itself(cast("ExceptionGroup[Exception]", error).exceptions[0])

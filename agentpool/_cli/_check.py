@@ -74,12 +74,12 @@ def check(command: CheckCommand) -> int:
 
 
 def _is_script(error: ManifestError) -> bool:
-    """Return whether a file that is no manifest has answers, as a script has."""
+    """Return whether a file is a script: it is not a manifest and has answers."""
     return any(fault.path == "answers" for fault in error.faults)
 
 
 def _missing_isolation(manifest: AgentManifest) -> tuple[str, ...]:
-    """Warn if a Sovereign agent's programs cannot be kept off the network here."""
+    """Warn if the programs of a Sovereign agent cannot be kept off the network here."""
     kinds = {grant.kind for grant in manifest.capabilities}
     if manifest.privacy is not PrivacyTier.SOVEREIGN or CapabilityKind.SHELL not in kinds:
         return ()
@@ -173,7 +173,7 @@ def _known(manifest: AgentManifest) -> Iterator[str]:
 
 
 def _refusals(manifest: AgentManifest) -> Iterator[str]:
-    """Warn of settings that a provider will refuse, as far as is published."""
+    """Warn about settings that the provider is known to refuse."""
     has_tools = bool(tool_names(manifest) or manifest.mcp_servers)
     for model in _models(manifest):
         facts = find_facts(model)
@@ -185,7 +185,7 @@ def _refusals(manifest: AgentManifest) -> Iterator[str]:
 
 
 def _unpriced(manifest: AgentManifest) -> Iterator[str]:
-    """Warn of models whose price is not known although there is a limit on cost."""
+    """Warn about models without a known price if there is a limit on cost."""
     budget = manifest.budget
     limits_all = budget is not None and budget.cost_usd is not None
     if not (limits_all or manifest.resources.max_cost_usd):
@@ -207,14 +207,14 @@ def _places(manifest: AgentManifest) -> Iterator[Place]:
 
 
 def _keys(manifest: AgentManifest) -> Iterator[str]:
-    """Print which key is sent where."""
+    """Print which server gets which key."""
     for place in _places(manifest):
         what = "no key" if place.api_key_env is None else f"${place.api_key_env}"
         yield f"  sends    {what} to {place.host}"
 
 
 def _servers(manifest: AgentManifest) -> Iterator[str]:
-    """Print which servers are started and asked at the start, and their variables."""
+    """Print the servers that are started, and their variables."""
     for server in manifest.mcp_servers:
         if server.url is not None:
             key = f"with ${server.api_key_env}" if server.api_key_env else "without a key"
@@ -226,7 +226,7 @@ def _servers(manifest: AgentManifest) -> Iterator[str]:
 
 
 def _unbound(manifest: AgentManifest) -> tuple[str, ...]:
-    """Warn of programs that no privacy tier restricts."""
+    """Warn about programs that no privacy tier restricts."""
     return tuple(
         f"starts the MCP server {server.name!r}, a program that no privacy tier binds: what it "
         "sends, and where, is its own"
@@ -236,7 +236,7 @@ def _unbound(manifest: AgentManifest) -> tuple[str, ...]:
 
 
 def _shown_keys(manifest: AgentManifest) -> tuple[str, ...]:
-    """Warn of keys that are sent unencrypted."""
+    """Warn about keys that are sent unencrypted."""
     return tuple(
         f"sends ${place.api_key_env} to {place.host} without TLS, where others can read it; "
         "write base_url with https"
@@ -270,7 +270,7 @@ def _limits(manifest: AgentManifest) -> str:
 
 
 def _period_limits(manifest: AgentManifest) -> str:
-    """Return what all of its agents may spend together in a period, as the end of a sentence."""
+    """Return the limits of all its agents together in a period, as the end of a sentence."""
     budget = manifest.budget
     if budget is None:
         return ""

@@ -1,4 +1,4 @@
-"""Refuses commands that would write over a file that they read or write as well.
+"""Refuses a command that would overwrite a file it reads, or write one file twice.
 
 Rules:
 
@@ -38,7 +38,7 @@ _Writer: TypeAlias = RunCommand | ChatCommand | MapCommand | ServeCommand | Show
 
 
 def refuse_clashes(command: Command) -> None:
-    """Raise if *command* would write over a file of its own.
+    """Raise if *command* would overwrite one of its own files.
 
     Raises:
         UsageError: If it would. Says with which option, and over which file.
@@ -73,7 +73,7 @@ def _refuse_owned(owners: dict[Hashable, _Named], path: str, writer: str, other:
 
 
 def _identity(path: str) -> Hashable:
-    """Return what is the same for all paths to one file. ``None``: it is no file."""
+    """Return an identity that all paths to one file share. ``None``: not a file."""
     try:
         found = os.stat(path)  # noqa: PTH116  # a path that is not taken apart
     except OSError:
@@ -84,7 +84,7 @@ def _identity(path: str) -> Hashable:
 
 
 def _written(command: _Writer) -> Iterator[_Named]:
-    """Yield the files that are written anew, each with its option."""
+    """Yield the files that are overwritten, each with its option."""
     named: list[tuple[str, str | None]] = []
     match command:
         case RunCommand() | ChatCommand() | MapCommand() | ServeCommand():
@@ -97,7 +97,7 @@ def _written(command: _Writer) -> Iterator[_Named]:
 
 
 def _answers(command: _Writer) -> Iterator[_Named]:
-    """Yield the files that answers may be written to, each with its folder."""
+    """Yield the answer files that may be written, each with its folder."""
     if isinstance(command, MapCommand) and command.output_dir is not None:
         inputs = [path for what, path in _inputs(command) if what == "input"]
         for path in answer_paths(command.output_dir, inputs):
@@ -106,7 +106,7 @@ def _answers(command: _Writer) -> Iterator[_Named]:
 
 
 def _kept(command: _Writer) -> Iterator[_Named]:
-    """Yield the files that must stay, each with what it is."""
+    """Yield the files that must not change, each with a word for it."""
     match command:
         case RunCommand():
             yield from (("manifest", path) for path in command.manifests)

@@ -1,4 +1,4 @@
-"""``agentpool cluster status``, and the drivers of a command whose models are on nodes."""
+"""``agentpool cluster status``, and the drivers of a command with models on nodes."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def _labels(labels: Mapping[str, str]) -> str:
 async def open_cluster_drivers(
     manifests: Sequence[AgentManifest], options: ClusterOptions, gates: ProviderGates | None
 ) -> AsyncGenerator[DriverFactory]:
-    """Open the models of *manifests* on every node, and yield what has nodes asked.
+    """Open the models of *manifests* on every node, and yield drivers that ask them.
 
     Args:
         manifests: Every manifest of which there will be agents.
@@ -95,7 +95,7 @@ async def open_cluster_drivers(
 
 
 def _check_privacy(manifests: Sequence[AgentManifest], options: ClusterOptions) -> None:
-    """Raise before anything is started if a manifest's data may not leave this machine."""
+    """Raise if the privacy of a manifest forbids a cluster, before anything is started."""
     if options.privacy is PrivacyTier.SOVEREIGN or (
         options.privacy is None and options.address.startswith("local:")
     ):

@@ -68,7 +68,7 @@ def add_cluster(parser: Parser) -> None:
 
 
 def read_cluster(parser: Parser, found: Words) -> ClusterOptions | None:
-    """Return what is said about a cluster. ``None``: nothing is.
+    """Return the options for a cluster. ``None``: no cluster is used.
 
     Raises:
         UsageError: If other options exclude it.

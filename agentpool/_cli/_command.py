@@ -1,4 +1,4 @@
-"""The commands, as values."""
+"""The commands and their options, as values."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ ApproveMode: TypeAlias = Literal["ask", "always", "never", "later"]
 @final
 @attrs.frozen(kw_only=True)
 class ClusterOptions:
-    """The cluster whose nodes answer."""
+    """The cluster with the nodes that answer."""
 
     address: str
     """``auto``, ``HOST:PORT`` or ``local:N``."""
@@ -115,11 +115,11 @@ class Options:
 
     @property
     def budget_file(self) -> str:
-        """Where it is kept what is spent in an hour, a day or a month."""
+        """The file that keeps what is spent per hour, day or month."""
         return self.journal or BUDGET_FILE
 
     def new_budget(self, store: BudgetStore, *, is_shared: bool = False) -> Budget | None:
-        """Make the budget of all agents. ``None``: no limit is wanted.
+        """Make the budget that all agents share. ``None``: no limit is wanted.
 
         Args:
             store: Where it is kept what was used.

@@ -1,4 +1,4 @@
-"""``agentpool completion``: what a shell must know to complete words with Tab."""
+"""``agentpool completion``: the script with which a shell completes words."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The worker processes of ``agentpool map … --workers N``: started, heard, replaced and ended.
+"""The worker processes of ``agentpool map … --workers N``: started, watched, replaced, ended.
 
 Rules:
 
@@ -93,7 +93,7 @@ class Member:
     """Held while something is said to it."""
 
     async def say(self, message: Order | ToWorker) -> None:
-        """Send *message* to the worker, unless it has ended; give a stopped one a second."""
+        """Send *message* to the worker, unless it has ended. A stopped worker gets one second."""
         if self.process is not None and self.process.stdin is not None:
             with trio.move_on_after(1):
                 try:
@@ -104,11 +104,11 @@ class Member:
         await trio.lowlevel.checkpoint()
 
     def is_process(self, pid: int | None) -> bool:
-        """Return whether its process has that number."""
+        """Return whether *pid* is the worker's process."""
         return self.process is not None and self.process.pid == pid
 
     def kill(self) -> None:
-        """End it at once, with all of its group."""
+        """Kill the worker and its process group at once."""
         if self.process is not None and self.process.returncode is None:
             if hasattr(os, "killpg"):
                 os.killpg(self.process.pid, _KILL)
@@ -147,7 +147,7 @@ class Crew:
     )
 
     def is_over(self, share: WorkShare) -> bool:
-        """Return whether the owner of *share* is gone, or was silent for its whole lease.
+        """Return whether the owner of *share* is gone or was silent for its whole lease.
 
         By the clock; and by one that never goes back, should that one have gone back.
         """
@@ -158,7 +158,7 @@ class Crew:
         return share.owner is None or now - since > share.seconds
 
     async def free_file(self) -> None:
-        """End a worker that is stopped and keeps the file from all others for a whole lease."""
+        """End a stopped worker that has locked the file for a whole lease."""
         seen: int | None = None
         since = trio.current_time()
         while True:
@@ -176,7 +176,7 @@ class Crew:
                     member.kill()
 
     async def staff(self, undone: Sequence[ItemState]) -> None:
-        """Have as many workers at work on *undone* as there should be."""
+        """Start workers until enough of them work on *undone*."""
         shares = {share.pool: share for share in await self._work.shares()}
         over = {name for name, share in shares.items() if self.is_over(share)}
         for member in self.members:
@@ -288,7 +288,7 @@ class Crew:
             self._stop("a worker cannot go on")
 
     async def _explain(self, member: Member) -> None:
-        """Tell how the process of a worker ended, unless it is as it should."""
+        """Explain how a worker's process ended, unless it ended normally."""
         await trio.lowlevel.checkpoint()
         process, who = member.process, f"worker {member.number + 1}"
         if member.broke is not None or self.is_ending:
@@ -309,7 +309,7 @@ class Crew:
                 self._stop("no worker stays")
 
     async def tell_all(self, message: Stop | End) -> None:  # noqa: ASYNC910  # without members there is nothing to wait for
-        """End all workers in good order; those that do not listen are killed."""
+        """Tell all workers to end, and kill those that do not."""
         self.is_ending = True
         for member in tuple(self.members):
             if member.is_silent:
@@ -327,5 +327,5 @@ class Crew:
             await self.changed.wait()
 
     def views(self) -> list[Seen]:
-        """Return what each worker of the command said of itself last."""
+        """Return the latest report of each worker."""
         return [*self.gone, *(one.seen for one in self.members if one.seen is not None)]

@@ -1,4 +1,4 @@
-"""What a command with ``--workers`` and its worker processes tell each other: a line of JSON each.
+"""Messages between a command with ``--workers`` and its workers: one line of JSON each.
 
 What came of an input is not among it, but in the journal; here is only that it is there.
 """
@@ -25,7 +25,7 @@ RECEIVE_BYTES: Final = 65536
 
 @final
 class Task(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The text of an item in the journal: what the agent of a worker is asked."""
+    """The text of an item in the journal: the question for the worker's agent."""
 
     path: str = ""
     """The file that is its input. Empty: there is none."""
@@ -36,13 +36,13 @@ class Task(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @property
     def file(self) -> str:
-        """The path from the current folder: as it was typed, if it was typed there."""
+        """The path from the current folder, as it was typed if that is the same."""
         return self.path if self.folder == os.getcwd() else os.path.join(self.folder, self.path)  # noqa: PTH109, PTH118  # a path that nobody takes apart
 
 
 @final
 class Order(msgspec.Struct, frozen=True):
-    """The first line to a worker: what it is."""
+    """The first line to a worker: its share and its settings."""
 
     words: tuple[str, ...]
     """The command line."""
@@ -64,24 +64,24 @@ class Order(msgspec.Struct, frozen=True):
 
 @final
 class Stop(msgspec.Struct, frozen=True, tag=True):
-    """To a worker: end the agents and tell what they had."""
+    """To a worker: end the agents and report their partial results."""
 
     reason: str
 
 
 @final
 class End(msgspec.Struct, frozen=True, tag=True):
-    """To a worker: nothing is left to claim."""
+    """To a worker: no work is left."""
 
 
 @final
 class Ready(msgspec.Struct, frozen=True, tag=True):
-    """From a worker: its pool is open, and its share is its own."""
+    """From a worker: its pool is open, and it owns its share."""
 
 
 @final
 class Seen(msgspec.Struct, frozen=True, tag=True):
-    """From a worker: how it looks there."""
+    """From a worker: the state of its agents."""
 
     view: BoardView
     lines: list[tuple[str, bool]]
@@ -100,7 +100,7 @@ class Seen(msgspec.Struct, frozen=True, tag=True):
 
 @final
 class Warned(msgspec.Struct, frozen=True, tag=True):
-    """From a worker: a warning that is about the whole command."""
+    """From a worker: a warning about the whole command."""
 
     text: str
 
@@ -112,7 +112,7 @@ class Ended(msgspec.Struct, frozen=True, tag=True):
 
 @final
 class Cut(msgspec.Struct, frozen=True, tag=True):
-    """From a worker: what an item had that was interrupted. The journal keeps it open."""
+    """From a worker: the partial result of an interrupted item, which stays open in the journal."""
 
     key: str
     outcome: str
@@ -133,7 +133,7 @@ ToWorker: TypeAlias = Stop | End
 
 
 def share_of(total: int, parts: int, number: int) -> int:
-    """Return one of *parts* parts of *total* that come to it together.
+    """Return the size of one of *parts* nearly equal parts of *total*.
 
     >>> [share_of(8, 3, number) for number in range(3)]
     [3, 3, 2]
@@ -149,13 +149,13 @@ def encode(message: object) -> bytes:
 @final
 @attrs.define(eq=False)
 class LineReader:
-    """The lines that come through a pipe."""
+    """Reads lines from a pipe."""
 
     _stream: ReceiveStream
     _rest: bytes = b""
 
     async def next_line(self) -> bytes | None:
-        """Return the next whole line. ``None``: the other end is closed.
+        """Return the next complete line. ``None``: the other end is closed.
 
         Cancellation:
             Nothing that came is lost.
@@ -176,13 +176,13 @@ class LineReader:
 @final
 @attrs.define(eq=False)
 class Mouth:
-    """Says lines to the command."""
+    """Sends lines to the command."""
 
     _stream: SendStream
     _turn: trio.Lock = attrs.field(factory=trio.Lock)
 
     async def say(self, message: FromWorker) -> None:
-        """Say *message* whole, unless the command is gone."""
+        """Send *message*, unless the command has ended."""
         # Half a line would be read together with the next one.
         with trio.move_on_after(SAY_SECONDS, shield=True):
             async with self._turn:

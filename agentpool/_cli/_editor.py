@@ -1,4 +1,4 @@
-"""The agent of ``--reduce``, which gets all answers."""
+"""The agent of ``--reduce``, which reads all answers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from agentpool.tools import printable
 
 
 def editor_job(editor: AgentManifest, results: Sequence[Result], prompt: str | None) -> Job:
-    """Make the job of *editor*: all answers in *results*, after *prompt*."""
+    """Make the editor's job: *prompt*, followed by all answers in *results*."""
     notes = notes_of(results)
 
     def read() -> str:

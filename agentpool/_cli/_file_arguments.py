@@ -1,4 +1,4 @@
-"""The grammar of the commands for files: memory, runs and show."""
+"""The arguments of the commands for files: memory, runs, approve and show."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ def parse_runs(argv: Sequence[str]) -> RunsCommand:
 
 
 def parse_approve(argv: Sequence[str]) -> ApproveCommand:
-    """Return what *argv* says of calls that wait for approval.
+    """Parse the arguments of ``agentpool approve``.
 
     Raises:
         UsageError: If it says nothing that can be done.

@@ -83,7 +83,7 @@ def begin(command: InitCommand) -> int:
 
 
 def _asked() -> tuple[str, ...]:
-    """Return the parts that the person at the terminal chooses; without a terminal, all."""
+    """Return the parts that the person chooses at the terminal; all parts without a terminal."""
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         return tuple(_QUESTIONS)
     wanted: list[str] = []
@@ -100,7 +100,7 @@ def _asked() -> tuple[str, ...]:
 
 
 def _model(named: str | None) -> dict[str, str]:
-    """Return the model's settings and the privacy tier."""
+    """Return the settings of the model, and the privacy tier."""
     if named is None:
         hint = '# The packaged small model. Another: provider = "openai" and remote_model = "NAME"'
         keys = f'{hint}, or model_path = "FILE.gguf"\n{_SMALL}'
@@ -126,7 +126,7 @@ def _write(path: Path, text: str) -> None:
 
 
 def _about_workflow(folder: Path) -> list[str]:
-    """Say where a CI job belongs that lies below the root of its repository."""
+    """Say where to put a CI job for a folder below the root of its repository."""
     root = next((one for one in folder.parents if (one / ".git").exists()), None)
     if root is None or (folder / ".git").exists():
         return []
@@ -138,7 +138,7 @@ def _about_workflow(folder: Path) -> list[str]:
 
 
 def _about_nox(place: str) -> list[str]:
-    """Say how the noxfile is run, and from where it takes agentpool."""
+    """Say how to run the noxfile, and where it installs agentpool from."""
     origin = install.place()
     if origin is None:
         return [f"in CI:    {place}python -m nox"]

@@ -1,4 +1,4 @@
-"""Reads texts from files and standard input, with errors in words."""
+"""Reads texts from files and standard input, with readable errors."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def read_text(path: str) -> str:
 
 
 def joined(prompt: str | None, text: str) -> str:
-    """Return *text* with what is said before it."""
+    """Return *text* after the text that introduces it."""
     return text if prompt is None else f"{prompt}\n\n{text}"
 
 
@@ -73,7 +73,7 @@ def read_standard_input() -> str:
 
 
 def may_wait(path: str) -> bool:
-    """Return whether reading the file *path* may take for ever, as for a pipe."""
+    """Return whether reading the file *path* may wait for ever, as for a pipe."""
     if path == FROM_STANDARD_INPUT:
         return True
     try:
@@ -100,7 +100,7 @@ def _text(data: bytes, what: str) -> str:
 
 
 def short_names(paths: Sequence[str]) -> list[str]:
-    """Return a short name for each of *paths*: the file's name, or more if needed.
+    """Return a short name for each of *paths*: the file's name, or more of the path if needed.
 
     >>> short_names(["a/x.txt", "b/y.txt", "c/y.txt"])
     ['x.txt', 'b/y.txt', 'c/y.txt']

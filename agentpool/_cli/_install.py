@@ -1,4 +1,4 @@
-"""The command that brings an extra from where this installation came.
+"""The command that installs an extra from the source of this installation.
 
 An installation from PyPI leaves no record of its origin. One from a folder, a file or a
 repository leaves ``direct_url.json`` (PEP 610), and there the name alone would find nothing.
@@ -28,12 +28,12 @@ class _Origin(msgspec.Struct):
 
 
 def as_installed(text: str) -> str:
-    """Return *text* with each ``pip install`` of an extra as it works for this installation."""
+    """Return *text* with each ``pip install`` command adapted to this installation."""
     return _PIP.sub(lambda found: f"pip install {_requirement(found['extra'])}", text)
 
 
 def place() -> str | None:
-    """Return where the installation came from, as pip takes it. ``None``: from an index."""
+    """Return the source of this installation, as pip reads it. ``None``: a package index."""
     origin = _origin()
     if origin is None:
         return None
@@ -54,7 +54,7 @@ def _requirement(extra: str) -> str:
 
 
 def _origin() -> _Origin | None:
-    """Return where the installation came from. ``None``: from an index, or it is unknown."""
+    """Return the source of this installation. ``None``: a package index, or unknown."""
     try:
         text = importlib.metadata.distribution(NAME).read_text("direct_url.json")
     except importlib.metadata.PackageNotFoundError:  # a source tree on the path

@@ -19,7 +19,7 @@ SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 @final
 @attrs.define(eq=False)
 class Interruption:
-    """Whether the command was interrupted, and what to do then."""
+    """Whether the command was interrupted, and how it then stops."""
 
     scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
     """What is cancelled until a way to stop in good order is set."""

@@ -1,4 +1,4 @@
-"""The command line that a journal keeps, so that the same command can be run again."""
+"""The command line as stored in a journal, so that it can be run again."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @final
 class KeptCommand(msgspec.Struct, frozen=True):
-    """A command line, and where it was typed."""
+    """A command line, and the folder where it was typed."""
 
     words: tuple[str, ...]
     """What followed the program's name."""
@@ -27,7 +27,7 @@ class KeptCommand(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, kept: str) -> KeptCommand:
-        """Return what ``CommandKeeper`` wrote.
+        """Parse what ``CommandKeeper`` wrote.
 
         Raises:
             JournalError: If it is something else.
@@ -41,7 +41,7 @@ class KeptCommand(msgspec.Struct, frozen=True):
 @final
 @attrs.define(eq=False)
 class CommandKeeper:
-    """Writes the command line into the journal: at once if there is none, and when it works.
+    """Writes the command line to the journal: at once if there is none, otherwise once it works.
 
     One that is refused, as it asks for something else, is not to take the place of the one
     that the journal is of.
@@ -53,7 +53,7 @@ class CommandKeeper:
     _is_kept: bool = False
 
     async def keep(self, *, is_first: bool = False) -> None:
-        """Write it, once. *is_first*: only if none is kept.
+        """Write the command line once. *is_first*: only if there is none.
 
         Raises:
             JournalError: If it cannot be written.

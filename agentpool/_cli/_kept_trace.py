@@ -1,4 +1,4 @@
-"""Journals, read as traces."""
+"""Reads a pool of a journal as a trace."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from agentpool.observe import Trace
 
 
 async def read_journal(file: str, pool: str | None) -> Trace:
-    """Return what happened in a pool of the journal *file*.
+    """Return the trace of a pool in the journal *file*.
 
     Args:
         file: The journal.

@@ -1,4 +1,4 @@
-"""Single keys at the terminal while the display is there.
+"""Single keys at the terminal while the display is shown.
 
 Rules:
 
@@ -35,7 +35,7 @@ class Keyboard:
     _back: trio.Event = attrs.field(init=False, factory=trio.Event)
 
     async def key(self) -> str:
-        """Wait for a key, and return it. Empty: the terminal is gone.
+        """Wait for a key and return it. Empty: the terminal is closed.
 
         Cancellation:
             No key is lost. The terminal gives single keys until ``close``.
@@ -74,7 +74,7 @@ class Keyboard:
         self._give_back()
 
     def _take_keys(self) -> None:
-        """Have the terminal give each key at once, and show none."""
+        """Make the terminal deliver each key at once, without showing it."""
         assert sys.platform != "win32"  # noqa: S101  # there are no keys, see keyboard_of()
         import termios  # noqa: PLC0415  # not everywhere
 
@@ -88,7 +88,7 @@ class Keyboard:
             termios.tcsetattr(self._input_fd, termios.TCSANOW, before)
 
     def _take_keys_again(self) -> None:
-        """Show no key from now on, and not only from when the next one is waited for."""
+        """Stop showing keys now, not only when the next one is read."""
         assert sys.platform != "win32"  # noqa: S101  # there are no keys, see keyboard_of()
         import termios  # noqa: PLC0415  # not everywhere
 
@@ -103,7 +103,7 @@ class Keyboard:
 
 
 def keyboard_of(stream: TextIO | None) -> Keyboard | None:
-    """Return the keyboard behind *stream*. ``None``: it is no terminal of ours.
+    """Return the keyboard of *stream*. ``None``: it is not a terminal that we control.
 
     A process in the background would be stopped if it read there.
     """

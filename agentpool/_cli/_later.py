@@ -1,4 +1,4 @@
-"""``--approve later``: ends the command when all that is left waits for approvals."""
+"""``--approve later``: ends the command when only approvals are awaited."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ REASON = "its question is kept, and is answered later"
 @final
 @attrs.define(eq=False)
 class Later:
-    """Knows when nothing is left to do but to wait for answers."""
+    """Notices when all work waits for approvals."""
 
     is_waiting: bool = False
     """Whether the command has ended its agents, which go on when there are answers."""
@@ -30,7 +30,7 @@ class Later:
         self._feeding = trio.Event()
 
     def end_feeding(self) -> None:
-        """Expect no more agents until further notice."""
+        """Expect no more agents for now."""
         self._feeding.set()
 
     async def watch(self, pool: AgentPool, stop: Callable[[str], None]) -> None:
@@ -48,7 +48,7 @@ class Later:
 
 
 def how_to_answer(file: str) -> str:
-    """Return a line that says how the questions in the journal *file* are answered."""
+    """Return a line that says how to answer the questions in the journal *file*."""
     name = printable(shlex.quote(file))
     how = f"agentpool approve {name} lists them and takes answers; then run this command again"
     return f"calls wait for approval: {how}"

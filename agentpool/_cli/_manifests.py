@@ -38,7 +38,7 @@ def load_all(paths: Sequence[str], override: Override) -> list[AgentManifest]:
 
 
 def without_manifest(override: Override) -> AgentManifest:
-    """Make the manifest for a query without a manifest file, changed by *override*.
+    """Make a manifest for a query that comes without one, changed by *override*.
 
     It has no tools. A model on this machine keeps its data here; whoever names one elsewhere
     has said where it may go.
@@ -57,5 +57,5 @@ def without_manifest(override: Override) -> AgentManifest:
 
 
 def _placed(error: ManifestError, fault: Fault) -> Fault:
-    """Return *fault* with its file before its path."""
+    """Return *fault* with the name of its file before its path."""
     return Fault(f"{error.source}: {fault.path}".removesuffix(": "), fault.text)

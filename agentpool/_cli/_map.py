@@ -86,7 +86,7 @@ def map_files(command: MapCommand) -> int:
 
 
 def _turns_of(sources: Sequence[Sequence[str]]) -> list[tuple[int, str]]:
-    """Return each input of *sources*, with its place in its source.
+    """Yield each input of *sources* with its position in its source.
 
     Raises:
         UsageError: If a pattern was handed on, which no file matches.

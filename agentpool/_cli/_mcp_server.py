@@ -65,7 +65,7 @@ _Context = ServerRequestContext[Any, Any]
 @final
 @attrs.define(eq=False)
 class PoolServer:
-    """Answers the requests of MCP clients with the agents of a pool."""
+    """Answers MCP clients with the agents of a pool."""
 
     _pool: AgentPool
     _offers: dict[str, Offer]
@@ -73,7 +73,7 @@ class PoolServer:
     _options: Options
 
     def build(self, version: str) -> Server[Any]:
-        """Return the SDK's server, to be run over a transport."""
+        """Build the SDK's server, to be run over a transport."""
         return Server(
             "agentpool",
             version=version,
@@ -247,7 +247,7 @@ async def serve_pipes(
 async def serve_http(
     server: Server[Any], listener: socket.socket, *, wait_end: Callable[[], Awaitable[None]]
 ) -> None:
-    """Serve any number of clients that connect to *listener*, until *wait_end* returns.
+    """Serve all clients that connect to *listener*, until *wait_end* returns.
 
     Args:
         server: What they are served, at ``/mcp``.

@@ -1,4 +1,4 @@
-"""Room for the sessions of MCP clients: the one that has asked for nothing the longest goes.
+"""Makes room for new MCP sessions: the one that was idle longest is ended.
 
 A stream of events that is held open keeps a session, and a hundred of them would keep every
 other client out for as long as they stay. A session with a call under way is never ended.
@@ -32,7 +32,7 @@ class _Session:
 @final
 @attrs.define(eq=False)
 class SessionRoom:
-    """An ASGI application around the SDK's: ends a session when another has no room."""
+    """Wraps the SDK's ASGI application, and ends a session when a new one finds no room."""
 
     _app: Any
     _most: int
@@ -59,7 +59,7 @@ class SessionRoom:
             await self._app(scope, receive, send)
 
     def _is_from_here(self, scope: Scope, headers: dict[bytes, bytes]) -> bool:
-        """Return whether the SDK may open a session: no other site's page ends one of ours."""
+        """Return whether the SDK may open a session; a page of another site may not."""
         return (
             scope.get("method") == "POST"
             and headers.get(b"host") in self._hosts
@@ -86,7 +86,7 @@ class SessionRoom:
             self._opening.discard(mark)
 
     async def _make_room(self, scope: Scope) -> None:
-        """End a session that is not in use, or else the one that was used the longest ago."""
+        """End a session that is not in use, or else the least recently used one."""
         quiet = [name for name, one in self._sessions.items() if not one.calls]
         gone = [name for name in quiet if not self._sessions[name].streams]
         for name in (gone or quiet)[:1]:

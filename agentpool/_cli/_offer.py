@@ -1,4 +1,4 @@
-"""What a pool offers to MCP clients: agents as tools, outcomes as results.
+"""A pool as MCP clients see it: agents as tools, outcomes as results.
 
 Rules:
 
@@ -51,7 +51,7 @@ QUERY_SCHEMA: Final[Mapping[str, object]] = {
 @final
 @attrs.frozen
 class Offer:
-    """One agent, as clients see it."""
+    """One agent that clients can call."""
 
     name: str
     """The tool's name: legal at every provider, and no other one's."""
@@ -140,7 +140,7 @@ def read_outcome(outcome: AgentOutcome) -> Answer:
 @final
 @attrs.define(eq=False)
 class Progress:
-    """What one agent is doing now."""
+    """The current activity of one agent."""
 
     steps: int = 0
     """How much has happened; it only grows."""
@@ -155,7 +155,7 @@ class Progress:
         self._news.set()
 
     async def wait_news(self) -> None:
-        """Wait until there is a text that was not read yet."""
+        """Wait for a text that was not read yet."""
         await self._news.wait()
         self._news = trio.Event()
 
@@ -163,7 +163,7 @@ class Progress:
 @final
 @attrs.define(eq=False)
 class ProgressDesk(Observer):
-    """Knows what each agent that a client asked for is doing."""
+    """Tracks the activity of each agent that a client called."""
 
     _progress: dict[str, Progress] = attrs.field(factory=dict[str, Progress])
     # By the pool's number: a name can also be that of a child, whose parent's model chose it.
@@ -171,7 +171,7 @@ class ProgressDesk(Observer):
     _calls: int = 0
 
     def open(self, offer: Offer) -> tuple[str, Progress]:
-        """Return a unique name for a new agent, and its progress."""
+        """Return a unique name and a progress for a new agent."""
         self._calls += 1
         name = f"{offer.manifest.name} {self._calls}"
         self._progress[name] = Progress()

@@ -28,14 +28,14 @@ _LAST_PORT: Final = 65_535
 
 
 def add_session(parser: argparse.ArgumentParser, help_text: str) -> None:
-    """Add the argument for the name of a conversation."""
+    """Add the argument for the name of a session."""
     parser.add_argument("--session", type=_session, metavar="NAME", help=help_text)
 
 
 def add_options(
     parser: argparse.ArgumentParser, *, results: bool = True, lines: bool = True
 ) -> None:
-    """Add the options that all commands that run agents share.
+    """Add the options shared by all commands that run agents.
 
     Args:
         parser: The command's.
@@ -207,7 +207,7 @@ def _whole(word: str) -> int:
 
 
 def address(word: str) -> Address:
-    """Return the address and port that *word* is, for argparse."""
+    """Parse *word* as an address and a port, for argparse."""
     host, _, port = word.rpartition(":")
     host = {"localhost": "127.0.0.1"}.get(host, host.removeprefix("[").removesuffix("]"))
     try:
@@ -221,7 +221,7 @@ def address(word: str) -> Address:
 
 
 def is_text(word: str) -> bool:
-    """Return whether *word* is valid Unicode; systems also pass on other bytes."""
+    """Return whether *word* is valid Unicode; the system may pass other bytes."""
     try:
         word.encode()
     except UnicodeEncodeError:

@@ -104,7 +104,7 @@ class Override:
 
 
 def no_such_model(word: str) -> UsageError:
-    """Return the error for *word* after ``--model``, with the provider that has it."""
+    """Return the error for the *word* after ``--model``, naming the provider that has it."""
     example, hint = "openai/gpt-5", ""
     provider, slash, name = word.partition("/")
     if slash:
@@ -124,7 +124,7 @@ def _is_published(provider: str, name: str) -> bool:
 
 
 def _refuse_two_providers(driver: str, word: str) -> None:
-    """Raise if *word* names a model of another provider, which *driver* does not serve."""
+    """Raise if *word* names a model of another provider than *driver*."""
     provider, _, name = word.partition("/")
     if provider == driver or provider not in PROVIDERS:
         return
@@ -139,7 +139,7 @@ def _refuse_two_providers(driver: str, word: str) -> None:
 def _remote(
     model: ModelConfig, provider: str, name: str | None, environ: Mapping[str, str]
 ) -> ModelConfig:
-    """Return *model* as one of *provider*; without *name*, with the manifest's own name."""
+    """Return *model* as a model of *provider*; without *name*, the manifest's model name."""
     name = name or model.remote_model
     if name is None:
         raise UsageError(
@@ -155,7 +155,7 @@ def _remote(
 
 
 def _at_usual_server(model: ModelConfig, provider: str, environ: Mapping[str, str]) -> ModelConfig:
-    """Return *model* at the server that the environment names for *provider*, if any."""
+    """Return *model* with the server that the environment names for *provider*, if any."""
     url = environ.get(BASE_URL_ENVS.get(provider, ""), "").rstrip("/")
     if not url:
         return model
@@ -176,7 +176,7 @@ def _at_usual_server(model: ModelConfig, provider: str, environ: Mapping[str, st
 
 
 def named_by_variable(text: str, environ: Mapping[str, str]) -> str:
-    """Return the error *text*, with the variable that names the server that it is about."""
+    """Return the error *text*, with the variable that names the server."""
     for variable in BASE_URL_ENVS.values():
         place = urlsplit(environ.get(variable, "")).netloc.rpartition("@")[2]
         if place and place in text:
@@ -185,7 +185,7 @@ def named_by_variable(text: str, environ: Mapping[str, str]) -> str:
 
 
 def _local(model: ModelConfig, path: str | None) -> ModelConfig:
-    """Return *model* as a local one; without *path*, the manifest's own or the packaged one."""
+    """Return *model* as a local one; without *path*, the manifest's or the packaged one."""
     own = attrs.evolve(
         model,
         remote_model=None,

@@ -1,4 +1,4 @@
-"""The argument parser: errors in place of exits, each with what may have been meant."""
+"""The argument parser: it raises errors, each with the most likely correct word."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ ONLY_THE_PARSER: Final[Sequence[str]] = ("",)
 
 
 class ParserAsked(Exception):  # noqa: N818  # nothing is wrong
-    """Carries the parser of a command to the code that asked for it."""
+    """Carries the parser of a command to the code that needs it."""
 
     def __init__(self, parser: Parser) -> None:
         """Carry *parser*."""
@@ -123,7 +123,7 @@ class Parser(argparse.ArgumentParser):
         )
 
     def read(self, argv: Sequence[str]) -> Words:
-        """Parse *argv*. Options may stand between its other words."""
+        """Parse *argv*. Options may stand between the other words."""
         if argv is ONLY_THE_PARSER:
             raise ParserAsked(self)
         self.refuse_unknown_options(argv)
@@ -133,7 +133,7 @@ class Parser(argparse.ArgumentParser):
         return found
 
     def refuse_unknown_options(self, argv: Sequence[str]) -> None:
-        """Name a misspelt option before argparse asks for what it was to be."""
+        """Refuse a misspelt option before argparse asks for its value."""
         for word in itertools.takewhile("--".__ne__, argv):
             name = word.partition("=")[0]
             is_option = name.startswith("--") and " " not in word

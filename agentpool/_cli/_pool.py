@@ -107,7 +107,7 @@ async def _warn_of_gates(
 async def _on_nodes(
     plan: PoolPlan, cluster: ClusterOptions | None, loading: Callable[[str], None]
 ) -> AsyncGenerator[PoolPlan]:
-    """Let the nodes of *cluster* answer in place of the models here, if there is one."""
+    """Let the nodes of *cluster*, if given, answer instead of the local models."""
     if cluster is None:
         yield plan
     else:
@@ -133,7 +133,7 @@ async def _shown(
 
 
 async def _load_stand_in(file: str | None) -> Driver | None:  # noqa: ASYNC910  # there may be none
-    """Return what answers in place of every model. ``None``: the models do."""
+    """Return a driver that replaces every model. ``None``: the models answer."""
     if file is None:
         return None  # noqa: ASYNC910  # there is nothing to wait for
     # In a thread, like all files: it may be a pipe that is never written.
@@ -142,7 +142,7 @@ async def _load_stand_in(file: str | None) -> Driver | None:  # noqa: ASYNC910  
 
 @asynccontextmanager
 async def open_options_journal(file: str | None) -> AsyncGenerator[SqliteJournal | None]:
-    """Open the journal *file*. ``None``: there is none.
+    """Open the journal *file*. ``None``: the command has no journal.
 
     Raises:
         JournalError: If it cannot be opened.
@@ -159,7 +159,7 @@ async def open_options_journal(file: str | None) -> AsyncGenerator[SqliteJournal
 async def _loaded(
     plan: PoolPlan, options: Options, budget_file: BudgetFile, loading: Callable[[str], None]
 ) -> AsyncGenerator[AgentPool]:
-    """Open the pool of *plan*, and tell *loading* what takes so long."""
+    """Open the pool of *plan*, and show on *loading* what is being loaded."""
     async with (
         budget_file.opened(plan.manifests, plan.journal),
         _on_nodes(plan, options.cluster, loading) as placed,
@@ -171,7 +171,7 @@ async def _loaded(
 
 
 def _loaded_by(plan: PoolPlan) -> str:
-    """Return the names of the models that are loaded on this machine."""
+    """Return the names of the models that run on this machine."""
     manifests = plan.manifests if plan.driver is None else ()
     models = [one.model for one in manifests if one.model.remote_model is None]
     names = [model.model_path or model.model_repo or "the local model" for model in models]
@@ -184,7 +184,7 @@ def _was_told(_text: str) -> None:
 
 @asynccontextmanager
 async def only_here(journal: SqliteJournal | None, kept_as: str) -> AsyncGenerator[None]:
-    """Refuse to run alone what workers share.
+    """Refuse to continue a pool alone that workers share.
 
     Raises:
         UsageError: If they do.

@@ -1,4 +1,4 @@
-"""``agentpool approve``: what agents asked before their program ended, and an answer to it."""
+"""``agentpool approve``: shows questions of agents whose program has ended, and answers one."""
 
 from __future__ import annotations
 

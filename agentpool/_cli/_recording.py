@@ -1,4 +1,4 @@
-"""The trace that a command records of its pool, and the report made from it."""
+"""The trace that a command records, and the report made from it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ async def open_recording(
     options: Options,
     lost: Callable[[str], Awaitable[None]],
 ) -> AsyncGenerator[tuple[Observer, ...], None]:
-    """Record what happens in a pool, if *options* say where.
+    """Record the events of a pool, if *options* name a file.
 
     Args:
         secrets: Keys that must not be in it, besides those of the environment.
@@ -79,7 +79,7 @@ async def _make_page(file: str, page: str, lost: Callable[[str], Awaitable[None]
 
 
 def check_page(page: str) -> None:
-    """Raise if *page* cannot be written, before anything has been spent.
+    """Raise if *page* cannot be written, before anything is spent.
 
     Raises:
         UsageError: If it cannot.

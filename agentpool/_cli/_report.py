@@ -1,4 +1,4 @@
-"""Output: results to standard output, everything else to standard error, and an exit code."""
+"""Prints results to standard output and everything else to standard error; sets the exit code."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ class Report:
             await self.screen.write_lines([f"agentpool: {about}stopped: {text}"])
 
     async def refuse(self, error: Exception) -> None:
-        """Print why the command cannot run, or cannot go on."""
+        """Print why the command cannot start or continue."""
         self._wrong = True
         await self.screen.write_lines(error_lines(error, self.clean))
 
@@ -141,7 +141,7 @@ class Report:
         await self.screen.write_lines(lines)
 
     async def lose(self, text: str) -> None:
-        """Print that something that was asked for is not there. Results are not touched by it."""
+        """Print that something requested is missing. Results are not affected."""
         self.is_lost = True
         await self.screen.write_lines([f"agentpool: error: {self.clean(text)}"])
 
@@ -296,7 +296,7 @@ class Report:
 
 
 def left_out(messages: int) -> str:
-    """Say that so many *messages* had no room in the model's window."""
+    """Return a note that so many *messages* did not fit the model's window."""
     return f"{counted(messages, 'message')} of the conversation had no room in the model's window"
 
 
@@ -309,7 +309,7 @@ _ENDS: Final = (
 
 
 def error_lines(error: Exception, clean: Callable[[str], str] = printable) -> list[str]:
-    """Return an error in lines: one per fault."""
+    """Return an error as lines, one per fault."""
     if isinstance(error, ManifestError):
         where = f"{error.source}: " if error.source else ""
         return [f"agentpool: error: {clean(f'{where}{fault}')}" for fault in error.faults]
@@ -317,14 +317,14 @@ def error_lines(error: Exception, clean: Callable[[str], str] = printable) -> li
 
 
 def _told(error: Exception) -> str:
-    """Return type and text of an error: the text alone may say nothing."""
+    """Return the type and text of an error; the text alone may say nothing."""
     attempts = error.attempts if isinstance(error, DriverError) else 1
     text = f"{_kind(error)}: {error}" + (f" (asked {attempts} times)" if attempts > 1 else "")
     return named_by_variable(text, os.environ) if _kind(error) == "NetworkError" else text
 
 
 def _kind(error: Exception) -> str:
-    """Return the error's type, also of one that was read from a journal."""
+    """Return the type of an error, even if it was read from a journal."""
     return error.kind if isinstance(error, RecordedError) else type(error).__name__
 
 

@@ -1,4 +1,4 @@
-"""What came of one agent of a command, or of an input without one."""
+"""The result of one agent of a command, or of an input without an agent."""
 
 from __future__ import annotations
 
@@ -35,21 +35,21 @@ class Result:
 
     @property
     def status(self) -> AgentStatus:
-        """How it ended."""
+        """How the agent ended."""
         if self.outcome is not None:
             return self.outcome.status
         return AgentStatus.CANCELLED if self.error is None else AgentStatus.FAILED
 
     @property
     def text(self) -> str:
-        """The answer, or as much of one as there was. Of a schema: the object as JSON alone."""
+        """The answer, or the part that arrived. With a schema: only the JSON object."""
         if self.is_typed and (self.outcome is None or self.outcome.value is None):
             return ""
         return self.said
 
     @property
     def said(self) -> str:
-        """The answer, or what was said in place of one, of a schema or not."""
+        """The answer, or the text in place of one, with or without a schema."""
         if self.outcome is None:
             return ""
         if self.outcome.value is None:

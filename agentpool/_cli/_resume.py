@@ -1,4 +1,4 @@
-"""``agentpool runs resume``: runs the command again that a journal is of."""
+"""``agentpool runs resume``: runs the command of a journal again."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from agentpool.tools import printable
 
 
 def resume(command: RunsCommand) -> int:
-    """Run the command of a pool again, which goes on, and return its exit code.
+    """Run the command of a pool again, which continues the pool. Return its exit code.
 
     Raises:
         UsageError: If there is no such pool, it is of no command, or a process runs it.
@@ -75,7 +75,7 @@ async def _find(command: RunsCommand) -> KeptCommand:
 
 
 def _chosen(pools: Sequence[PoolSummary], name: str | None) -> PoolSummary:
-    """Find the pool *name*; without a name the unfinished pool, or the only one there is.
+    """Return the pool *name*; without a name, the unfinished pool or the only one.
 
     Raises:
         UsageError: If there is no such pool, or there are several.
@@ -92,7 +92,7 @@ def _chosen(pools: Sequence[PoolSummary], name: str | None) -> PoolSummary:
 
 
 def _work_of(pool: str) -> str:
-    """Return the pool, or the work that it is a worker's share of, which has the command.
+    """Return the pool, or the shared work that a worker's pool belongs to, with its command.
 
     >>> _work_of("map"), _work_of("map worker 3")
     ('map', 'map')

@@ -88,7 +88,7 @@ def run(command: RunCommand) -> int:
 
 
 def _refuse_parts_of_query(command: RunCommand) -> None:
-    """Raise if the words before the last look like words of a question without its quotes."""
+    """Raise if the words before the last one look like parts of an unquoted question."""
     words = (*command.manifests, command.query)
     for place, word in enumerate(command.manifests):
         if not os.path.exists(word) and re.fullmatch(r"[^./\\]+[.,:;?!]?", word):  # noqa: PTH110  # a word, not yet a path
@@ -98,7 +98,7 @@ def _refuse_parts_of_query(command: RunCommand) -> None:
 
 
 def _key(label: str, attachments: Sequence[Attachment]) -> str:
-    """Return the journal key of an agent, which depends on its attachments too."""
+    """Return the journal key of an agent, which includes its attachments."""
     if not attachments:
         return label
     content = hashlib.sha256()

@@ -29,7 +29,7 @@ SHOWN_CHARS: Final = 60
 
 @final
 class _Accepted(msgspec.Struct, frozen=True):
-    """The shown part of an agent's first record."""
+    """The part of an agent's first record that is shown."""
 
     key: str
     query: str

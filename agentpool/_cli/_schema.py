@@ -227,7 +227,7 @@ def _short(value: object) -> str:
 
 
 def free_keys(output_type: type) -> frozenset[str]:
-    """Return the keys of an answer whose values the model finds itself, and does not choose."""
+    """Return the keys of an answer whose values are free, not one of several choices."""
     found = msgspec.inspect.type_info(output_type)
     assert isinstance(found, msgspec.inspect.StructType)  # noqa: S101  # load_schema made it
     return frozenset(one.encode_name for one in found.fields if not _has_choice(one.type))

@@ -36,7 +36,7 @@ class Screen:
 
     @property
     def is_terminal(self) -> bool:
-        """Whether standard error is one."""
+        """Whether standard error is a terminal."""
         return self._err.isatty()
 
     async def write_result(self, text: str) -> None:

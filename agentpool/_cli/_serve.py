@@ -94,7 +94,7 @@ class ServeLog(Observer):
         self.say(text, notable=True)
 
     def garbage(self, line: bytes) -> None:
-        """Report a line that was not a message."""
+        """Report a received line that is not a message."""
         text = line[:_SHOWN_BYTES].decode(errors="replace")
         self.say(f"a line that is not an MCP message was passed over: {text!r}", notable=True)
 

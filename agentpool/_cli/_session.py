@@ -1,4 +1,4 @@
-"""One command that runs agents: from opening the models to the exit code.
+"""Runs the agents of one command: from opening the models to the exit code.
 
 Rules:
 
@@ -57,7 +57,7 @@ Spawned: TypeAlias = AgentHandle | UsageError
 @final
 @attrs.define(eq=False)
 class Session:
-    """A pool with everything that a command needs around it."""
+    """A pool, with everything else that a command needs."""
 
     pool: AgentPool
     """Where its agents run."""
@@ -78,7 +78,7 @@ class Session:
     )
 
     def stop(self, reason: str) -> None:
-        """End all agents, and start no more."""
+        """End all agents, and start no new ones."""
         self._is_stopped = True
         self._feeding.cancel()
         self.pool.abort_all(reason)
@@ -86,7 +86,7 @@ class Session:
     async def run_jobs(
         self, jobs: Sequence[Job], *, ordered: bool = True, answers: AnswerFolder | None = None
     ) -> list[Result]:
-        """Run an agent for each job. Return the results in the order of the jobs.
+        """Run one agent per job. Return the results in the order of the jobs.
 
         Args:
             jobs: What to run.
@@ -132,7 +132,7 @@ class Session:
         return results
 
     async def _result(self, job: Job, spawned: Spawned | None) -> Result:
-        """Wait for the result of *job*, and print it. One that was refused is not printed."""
+        """Wait for the result of *job* and print it. A refused job prints nothing."""
         if spawned is None and self._is_refused:
             await trio.lowlevel.checkpoint()
             return job.result()
@@ -339,7 +339,7 @@ async def _run(
 async def _heed(
     prompter: Prompter, board: Board, pool: AgentPool, interruption: Interruption
 ) -> None:
-    """Do what keys ask for, until the terminal is gone."""
+    """React to keys until the terminal is closed."""
     await trio.lowlevel.checkpoint()
     while prompter.keyboard is not None and (key := await prompter.keyboard.key()):
         if key == "a":

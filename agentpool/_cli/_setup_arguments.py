@@ -1,4 +1,4 @@
-"""The grammar of the commands before a run: init, doctor and completion."""
+"""The arguments of the commands before a run: init, doctor and completion."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def parse_doctor(argv: Sequence[str]) -> DoctorCommand:
 
 
 def parse_completion(argv: Sequence[str]) -> CompletionCommand:
-    """Parse *argv* into the shell whose script is wanted.
+    """Parse *argv* into the name of a shell.
 
     Raises:
         UsageError: If it says none.

@@ -56,7 +56,7 @@ async def share_map(
     answers: AnswerFolder | None,
     looked_up: frozenset[str] | None,
 ) -> ExitCode:
-    """Have workers do *jobs*, print the results and return the exit code."""
+    """Let workers do *jobs*, print the results and return the exit code."""
     options, opened_at = command.options, trio.current_time()
     interruption, board = Interruption(), Board(len(jobs) + len(manifests) - 1)
     # Nothing is asked here, so nothing listens to keys.
@@ -86,7 +86,7 @@ async def share_map(
 @final
 @attrs.define(eq=False)
 class _SharedMap:
-    """One map that workers share, as the command sees it."""
+    """One map that workers share, on the side of the command."""
 
     _command: MapCommand
     _journal: SqliteJournal
@@ -107,7 +107,7 @@ class _SharedMap:
     async def run(
         self, manifests: Sequence[AgentManifest], jobs: Sequence[Job]
     ) -> BudgetStatistics | None:
-        """Do all of it, and return what was spent."""
+        """Run the map, and return what was spent."""
         self._work = work = self._journal.shared_work(WORK)
         if any(one.pool == WORK and one.agents for one in await self._journal.pools()):
             raise UsageError(
@@ -181,7 +181,7 @@ class _SharedMap:
         await self._gather(crew, [job])
 
     async def _gather(self, crew: Crew, jobs: Sequence[Job]) -> list[Result]:
-        """Wait for the results of *jobs*, of which there is one, and print them in order."""
+        """Wait for the results of *jobs*, which must not be empty, and print them in order."""
         results: dict[str, Result] = {}
         by_key = {job.key: job for job in jobs}
         pending = [job.key for job in jobs]
@@ -208,7 +208,7 @@ class _SharedMap:
                 await crew.changed.wait()
 
     async def _look(self, by_key: dict[str, Job], results: dict[str, Result]) -> list[ItemState]:
-        """See what has ended. Return the items that have not."""
+        """Find out which items have ended. Return the others."""
         is_old, self._is_first_look = self._is_first_look, False
         for one in await self._work.take_ended():
             if is_old and one.key in by_key:
@@ -237,7 +237,7 @@ class _SharedMap:
     async def _finish(
         self, job: Job, ended: AgentOutcome | UsageError | None, crew: Crew
     ) -> Result:
-        """Print what came of *job*."""
+        """Print the result of *job*."""
         ended = ended or crew.cut.get(job.key)
         result = job.result()
         if isinstance(ended, UsageError):
@@ -285,7 +285,7 @@ def _statistics(use: StoredUse, options: Options, crew: Crew) -> BudgetStatistic
 
 
 async def _checked(job: Job, ended: EndedItem, file: str | None) -> AgentOutcome | UsageError:
-    """Return the outcome of an earlier run, if it was asked the same as it would be now.
+    """Return the outcome of an earlier run, if its question is the same as now.
 
     Raises:
         UsageError: If it was not.
@@ -317,7 +317,7 @@ def _text(task: Task) -> str:
 
 
 def _digest_of(manifests: Sequence[AgentManifest], command: MapCommand) -> str:
-    """Return a short hash of everything that is the same for all inputs."""
+    """Return a short hash of all settings that the inputs share."""
     words = (manifests, command.prompt, command.reduce_prompt, command.options.schema)
     data = msgspec.json.encode(words, order="deterministic")
     return hashlib.sha256(data).hexdigest()[:32]

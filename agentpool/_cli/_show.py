@@ -223,7 +223,7 @@ def _agent_json(agent: AgentRecord, *, has_times: bool) -> str:
 
 
 async def _follow(command: ShowCommand) -> int:
-    """Print each event as it arrives, until the pool has closed."""
+    """Print each event as it arrives, until the pool is closed."""
     _read(command.file)  # it is one, and can be read
 
     def tell(event: Event) -> None:
@@ -245,7 +245,7 @@ async def _follow(command: ShowCommand) -> int:
 async def _each_line(
     read: Callable[[], bytes], tell: Callable[[Event], None], is_written: Callable[[], bool]
 ) -> bool:
-    """Tell the event of each line. Return whether the pool has closed: more may never come."""
+    """Print the event of each line. Return whether the pool has closed."""
     rest, is_last_look = b"", False
     while True:
         await trio.lowlevel.checkpoint()

@@ -1,4 +1,4 @@
-"""What a command shows while it runs: its lines, or a display on a terminal."""
+"""What a command shows while it runs: lines, or a display on a terminal."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from agentpool.live import FRAMES_PER_SECOND, Board, open_display
 
 
 def open_screen(options: Options, *, keys: bool) -> tuple[Screen, Prompter | None]:
-    """Return where results and lines go, and what asks, if there is a terminal."""
+    """Return the screen, and the prompter if there is a terminal."""
     live = not (options.json or options.quiet) and sys.stderr.isatty()
     screen = Screen(sys.stdout, sys.stderr, open_display(sys.stderr) if live else None)
     listens = keys and screen.display is not None
@@ -58,7 +58,7 @@ async def show(
 
 
 def lines_to_write(board: Board, screen: Screen, quiet: bool) -> list[str]:  # noqa: FBT001  # see show
-    """Take the lines that are to be written now."""
+    """Return the lines to be written now."""
     lines = board.take_lines()
     if quiet:
         return []

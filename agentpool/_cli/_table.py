@@ -1,4 +1,4 @@
-"""Answers in JSON as a table, each value looked up in the text that it was taken from.
+"""JSON answers as a table, with each value looked up in the text that it came from.
 
 A model that takes data out of a text may write what is not there. That is not always wrong: a
 date may be written in another way. It is marked, so that a person knows where to look.
@@ -58,7 +58,7 @@ def missing_in(text: str, answer: Answer) -> frozenset[str]:
 
 
 def lines_of(rows: Sequence[Row], *, names: Sequence[str]) -> list[str]:
-    """Return the lines of a table of *rows*, each under its name, with a column for each key."""
+    """Return the lines of a table: one row per name, one column per key."""
     keys = list(dict.fromkeys(key for row in rows for key in row.answer or ()))
     table = [
         ["", *keys],

@@ -117,7 +117,7 @@ def _early_ends(record: PoolRecord) -> list[str]:
 
 
 def _tool_errors(record: PoolRecord) -> list[str]:
-    """Return what calls failed with, and where in a tool it was raised, each place once."""
+    """Return the errors of tool calls, and where each was raised, without repeats."""
     failed = [call for call in record.calls if call.is_error]
     lines, shown = list[str](), set[str]()
     for call in failed[:WARNINGS]:
@@ -130,7 +130,7 @@ def _tool_errors(record: PoolRecord) -> list[str]:
 
 
 def _refused(record: PoolRecord) -> list[str]:
-    """Return which calls were never made, and why."""
+    """Return the calls that were never made, and why."""
     left = len(record.refused) - WARNINGS
     lines = [refused_words(record, call) for call in record.refused[:WARNINGS]]
     return lines + ([f"… and {left:,} more refused calls"] if left > 0 else [])
@@ -163,7 +163,7 @@ def _tree(trace: Trace, record: PoolRecord) -> list[str]:
 
 
 def _rows(record: PoolRecord) -> Iterator[tuple[AgentRecord, str]]:
-    """Yield each agent below its parent, with the branches of the tree."""
+    """Yield each agent below its parent, with the lines of the tree."""
     rest = [(agent, "", "") for agent in reversed(list(record.roots()))]
     while rest:
         agent, branch, below = rest.pop()
@@ -186,7 +186,7 @@ def _row(agent: AgentRecord, branch: str, *, has_times: bool) -> str:
 
 
 def _going_on(trace: Trace, record: PoolRecord) -> list[str]:
-    """Return what the agents that have not ended wait for."""
+    """Return what the unfinished agents wait for."""
     lines = [
         f"  {_who(agent)}: {printable(agent.going_on)}"
         for agent in record.agents.values()
@@ -198,7 +198,7 @@ def _going_on(trace: Trace, record: PoolRecord) -> list[str]:
 
 
 def _asked_again(record: PoolRecord) -> list[str]:
-    """Return which models took over, and how often requests were made again."""
+    """Return which models took over, and how many requests were repeated."""
     lines: list[str] = []
     retried: dict[int, list[RequestRetried]] = {}
     for event in record.notices:
@@ -221,7 +221,7 @@ def _model(name: str | None) -> str:
 
 
 def _seconds_of(answer: CompletionReceived) -> float:
-    """Return how long the model took. Traces of earlier versions say it with waits to ask again."""
+    """Return the time of the model. Traces of earlier versions include the waits before retries."""
     seconds = answer.attempt_seconds
     return answer.duration_seconds if seconds is None else seconds
 

@@ -1,4 +1,4 @@
-"""One worker of ``agentpool map … --workers N``: a process that does a share of the work.
+"""One worker of ``agentpool map … --workers N``: a process that does part of the work.
 
 Rules:
 
@@ -86,7 +86,7 @@ END_SECONDS: Final = 5.0
 @final
 @attrs.define(eq=False)
 class _ShareJournal(Journal):
-    """A journal with the lease that its pool has, and of another length."""
+    """A journal that uses the lease of its pool, with another length."""
 
     _journal: Journal
     _seconds: float
@@ -94,7 +94,7 @@ class _ShareJournal(Journal):
     """The lease of the share. ``None``: it was not claimed yet."""
 
     async def claim(self, pool: str, *, lease_seconds: float = 30.0) -> Lease:  # noqa: ARG002  # see above
-        """Claim *pool* for as long as the command says."""
+        """Claim *pool* for as long as the command demands."""
         self.lease = await self._journal.claim(pool, lease_seconds=self._seconds)
         return self.lease
 
@@ -103,7 +103,7 @@ class _ShareJournal(Journal):
         await self._journal.append(lease, records)
 
     def append_at_once(self, lease: Lease, records: Sequence[JournalRecord]) -> bool:
-        """Store *records* if that takes no waiting."""
+        """Store *records* if that needs no waiting."""
         return self._journal.append_at_once(lease, records)
 
     async def read(self, pool: str) -> Sequence[JournalRecord]:
@@ -138,7 +138,7 @@ class Worker:
     """Items that are being done."""
 
     async def listen(self, lines: LineReader) -> None:
-        """Do what the command says, and end with it."""
+        """Follow the command's messages, and end when it ends."""
         while (line := await lines.next_line()) is not None:
             told: ToWorker = msgspec.json.decode(line, type=ToWorker)
             match told:
@@ -152,7 +152,7 @@ class Worker:
         os._exit(1)
 
     async def show(self) -> None:
-        """Say what happens, a few times in a second."""
+        """Report the state of the agents a few times per second."""
         last: Seen | None = None
         while True:
             seen = self.look()
@@ -162,7 +162,7 @@ class Worker:
             await trio.sleep(1 / VIEWS_PER_SECOND)
 
     def look(self) -> Seen:
-        """Return what happened since the last look."""
+        """Return what happened since the last call."""
         lines = [(line.text.partition("] ")[2], line.notable) for line in self.board.take_lines()]
         seen = Seen(self.board.look(), lines, not self.running, deadlocks=self.board.deadlocks)
         if self.budget is None:
@@ -173,7 +173,7 @@ class Worker:
         )
 
     async def run(self) -> bool:
-        """Do the work. Return whether nothing was wrong."""
+        """Do the work. Return whether all went well."""
         try:
             with self.interruption.scope:
                 await self._open()
@@ -232,7 +232,7 @@ class Worker:
 @final
 @attrs.define(eq=False)
 class _Share:
-    """The items of a worker, and what does them."""
+    """Runs an agent for each item of a worker."""
 
     _worker: Worker
     _command: MapCommand
@@ -244,13 +244,13 @@ class _Share:
     _is_stopped: bool = False
 
     def stop(self, reason: str) -> None:
-        """End all agents, and claim no more."""
+        """End all agents, and claim no more items."""
         self._is_stopped = True
         self._worker.changed.set()
         self._pool.abort_all(reason)
 
     async def do_all(self, mine: Sequence[WorkItem]) -> None:
-        """Do *mine* and whatever can be claimed, until nothing is left."""
+        """Do the items *mine* and all that can be claimed, until no work is left."""
         worker, waiting = self._worker, deque(mine)
         schema = self._options.schema
         output_type = None if schema is None else load_schema(schema)
@@ -276,7 +276,7 @@ class _Share:
         return is_cut or (worker.is_ending and not worker.running)
 
     async def _look_for_more(self, waiting: deque[WorkItem]) -> None:
-        """Return when one of *waiting* can be done, or nothing is left to do."""
+        """Return when one of *waiting* can be done, or when no work is left."""
         worker = self._worker
         await trio.lowlevel.checkpoint()
         while not self._is_over:
@@ -297,7 +297,7 @@ class _Share:
             worker.changed.set()
 
     async def _ask(self, item: WorkItem, output_type: type | None) -> Cut | None:
-        """Ask an agent, and return what it had if it was interrupted."""
+        """Ask an agent, and return its partial result if it was interrupted."""
         task = msgspec.json.decode(item.text or "", type=Task)
         is_editor = not task.path
         manifest = self._manifests[-1 if is_editor else 0]
@@ -336,7 +336,7 @@ class _Share:
 
     @property
     def order_journal(self) -> str:
-        """The journal's file."""
+        """The path of the journal."""
         return self._worker.order.journal
 
 
@@ -345,7 +345,7 @@ def _read(task: Task, prompt: str | None) -> str:
 
 
 def _broke(error: Exception) -> Broke | None:
-    """Return what the command is told of *error*. ``None``: it is a defect."""
+    """Return the message about *error* for the command. ``None``: it is a defect."""
     leaves = list(_leaves(error))
     for why, kind in (("lost", LeaseLostError), ("busy", RunBusyError), ("wrong", AgentPoolError)):
         for leaf in leaves:
@@ -355,7 +355,7 @@ def _broke(error: Exception) -> Broke | None:
 
 
 def _leaves(error: BaseException) -> Iterator[BaseException]:
-    """Yield *error*, what caused it, and what is in it if it is a group."""
+    """Yield *error*, its cause, and the errors inside it if it is a group."""
     yield error
     if isinstance(error, BaseExceptionGroup):
         for one in cast("BaseExceptionGroup[BaseException]", error).exceptions:
@@ -388,5 +388,5 @@ async def _work() -> bool:
 
 
 def main() -> None:
-    """Be a worker: the command is at the other end of standard input and output."""
+    """Run a worker that talks to its command over standard input and output."""
     sys.exit(0 if trio.run(_work) else 1)

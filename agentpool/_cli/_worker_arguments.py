@@ -33,7 +33,7 @@ def add_workers(parser: Parser) -> None:
 
 
 def read_workers(parser: Parser, found: Words, argv: Sequence[str]) -> int | None:
-    """Return how many processes share the inputs. ``None``: they are not shared.
+    """Return how many processes share the inputs. ``None``: only this one.
 
     Each has one agent at least, if *argv* does not say how many there are in all.
 

@@ -85,7 +85,7 @@ class Database:
         return await self._in_turn(self._transaction("BEGIN", job))
 
     def write_at_once(self, job: Callable[[Transaction], None]) -> bool:
-        """Run a small *job* that does not wait for the disk, and commit its changes, here and now.
+        """Run a small *job* in this thread and commit its changes. It must not wait for the disk.
 
         Return whether that was done: not while others have the file, nor while it is slow.
 
@@ -104,7 +104,7 @@ class Database:
         return True
 
     def change_at_once(self, sql: str, values: Sequence[Value]) -> int:
-        """Run one small statement that does not wait for the disk, here and now, and keep it.
+        """Run one small statement in this thread and commit it. It must not wait for the disk.
 
         Return how many rows it changed. 0: it was not run, as in ``write_at_once``, or found none.
 
@@ -138,7 +138,7 @@ class Database:
         return await self._in_turn(self._transaction("BEGIN IMMEDIATE", job))
 
     async def command(self, sql: str) -> None:
-        """Run one statement that must stand outside of a transaction.
+        """Run one statement that must run outside of a transaction.
 
         Raises:
             AgentPoolError: The kind's error, if it fails.
@@ -228,7 +228,7 @@ def _is_locked(error: sqlite3.Error) -> bool:
 
 
 def raise_as_ours(error: sqlite3.Error, path: Path, kind: FileKind, busy: str = "") -> NoReturn:
-    """Raise what SQLite raised as the error of the file's kind, with what to do.
+    """Raise SQLite's *error* as the error type of the file, with advice.
 
     Args:
         error: What it raised.

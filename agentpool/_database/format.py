@@ -1,4 +1,4 @@
-"""The format of an SQLite file: whether it is ours, and how an older one becomes newer.
+"""The format of an SQLite file: recognized, checked, and migrated to the newest version.
 
 Rules:
 
@@ -46,7 +46,7 @@ def _schema(transaction: Transaction) -> dict[tuple[Value, Value], Value]:
 
 
 def look(transaction: Transaction, *, kind: FileKind, path: Path) -> int:
-    """Return the format of the file. 0: the file is empty.
+    """Return the version of the file's format. 0: the file is empty.
 
     Raises:
         AgentPoolError: The kind's error, if it is another program's, or a later version's.
@@ -67,7 +67,7 @@ def look(transaction: Transaction, *, kind: FileKind, path: Path) -> int:
 
 
 def _schema_of(kind: FileKind, version: int) -> dict[tuple[Value, Value], Value]:
-    """Return the schema of a file of that format."""
+    """Return the tables and indexes that a file of that format has."""
     with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
         add_functions(connection, kind)
         fresh = Transaction(connection)
@@ -82,7 +82,7 @@ def _run_script(transaction: Transaction, script: str) -> None:
 
 
 async def migrate(database: Database, kind: FileKind) -> None:
-    """Make an empty file, or one of an older format, one of the newest.
+    """Create the tables in an empty file, or migrate an older file to the newest format.
 
     Raises:
         AgentPoolError: The kind's error, if it cannot be written.

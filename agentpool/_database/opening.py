@@ -1,4 +1,4 @@
-"""Opens SQLite files, and closes them. A new file can be read by its owner alone."""
+"""Opens SQLite files and closes them. A new file is readable by its owner only."""
 
 from __future__ import annotations
 

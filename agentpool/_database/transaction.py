@@ -1,4 +1,4 @@
-"""What a job may do with an SQLite file, within one transaction."""
+"""Access to an SQLite file within one transaction."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Row: TypeAlias = tuple[Value, ...]
 @final
 @attrs.define(eq=False, repr=False)
 class Transaction:
-    """What a job may do with the file, inside the thread."""
+    """Access to the file for a job, inside its thread."""
 
     _connection: sqlite3.Connection
 

@@ -1,4 +1,4 @@
-"""The root of all errors, and those that need no module of their own."""
+"""The root of all errors, and the errors without a module of their own."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ class LimitExceededError(AgentPoolError):
 
 
 class MemoryStoreError(AgentPoolError):
-    """The file of a memory cannot be used. Says what is wrong."""
+    """The file of a memory cannot be used. The text says what is wrong."""
 
 
 class PrivacyError(AgentPoolError):

@@ -66,7 +66,7 @@ class LeaseLostError(JournalError):
 
     @classmethod
     def of(cls, pool: str, fence: int) -> Self:
-        """Make the error of a write under an old fence."""
+        """Make the error for a write under an old fence."""
         return cls(
             f"another process took over pool {pool!r} of the journal (this one had fence "
             f"{fence}); end this one, and look at the other",
@@ -76,7 +76,7 @@ class LeaseLostError(JournalError):
 
 
 class ResumeMismatchError(JournalError):
-    """A resumed run does something else than it did before the crash."""
+    """A resumed run no longer does what it did before the crash."""
 
     def __init__(self, message: str, *, agent_id: int, place: int, differs: str) -> None:
         """Make the error.

@@ -1,4 +1,4 @@
-"""The group of all errors that the agents of a pool failed with."""
+"""The exception group of a pool's failed agents."""
 
 from __future__ import annotations
 

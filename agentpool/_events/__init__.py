@@ -1,4 +1,4 @@
-"""What happens in a pool, as values in one total order.
+"""The events of a pool, as values in one total order.
 
 Every event carries its place in the order, the time and the agent. Lifecycle events
 (spawned, started, finished) are never dropped on the way to a reader; all others may be,

@@ -1,4 +1,4 @@
-"""What all events share, and the pool they belong to."""
+"""The fields that all events share, and facts about their pool."""
 
 from __future__ import annotations
 

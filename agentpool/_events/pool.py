@@ -1,4 +1,4 @@
-"""Events of what agents share: budgets, messages, slots, and missed events."""
+"""Events about what agents share: budgets, messages, slots, and missed events."""
 
 from __future__ import annotations
 

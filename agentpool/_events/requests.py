@@ -1,4 +1,4 @@
-"""Events of requests to a model, by an agent or a tool of it."""
+"""Events of requests to a model, by an agent or one of its tools."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class MessagesAdded(EventBase, frozen=True):
 
 @final
 class LostRequest(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
-    """What is counted for a request that left and got no whole answer. No event of its own."""
+    """The charge for a request that was sent and not answered completely. Not an event itself."""
 
     usage: Usage = NO_USAGE
     """Tokens that its agent counts: as the provider measured them, or an estimate of the text
@@ -179,7 +179,7 @@ class FellBack(EventBase, frozen=True, gc=False):
     """The model of the one that is asked. Empty: it is not known."""
 
     def words(self) -> str:
-        """Return which one took over from which, and why, for people."""
+        """Return which driver took over from which, and why, for people."""
         why = (
             f"{self.error_type}: {self.error}"
             if self.error_type

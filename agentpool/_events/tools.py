@@ -48,7 +48,7 @@ class ApprovalAsked(EventBase, frozen=True, gc=False):
 
 @final
 class ApprovalGiven(EventBase, frozen=True, gc=False):
-    """An answer was given to a tool call that needs approval: ``approved`` says which one.
+    """A call that needs approval got its answer: approved or refused, in time or not.
 
     A refusal is an answer too, and so is the end of the time in which one could be given.
     """

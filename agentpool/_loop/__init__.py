@@ -1,1 +1,1 @@
-"""What one agent does, decided without I/O."""
+"""The rules of one agent, without I/O."""

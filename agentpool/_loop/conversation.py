@@ -54,7 +54,7 @@ CONTINUATION_BYTE: Final = 0b1000_0000
 
 @final
 class Conversation:
-    """All messages of one run, and the choice of those to send."""
+    """All messages of one run. Chooses the ones to send."""
 
     __slots__ = ("_count_attachment", "_items", "_pinned", "_summary", "_window")
 
@@ -96,11 +96,11 @@ class Conversation:
         return MessageView(self._items, range(len(self._items)))
 
     def since(self, place: int) -> tuple[ChatMessage, ...]:
-        """Return the messages from *place* on, as an unchanging tuple."""
+        """Return the messages from *place* on, as a tuple."""
         return tuple(self._items[place:])
 
     def copy(self) -> tuple[ChatMessage, ...]:
-        """Return all messages as an unchanging tuple."""
+        """Return all messages as a tuple."""
         return tuple(self._items)
 
     def append(self, message: ChatMessage) -> None:
@@ -123,7 +123,7 @@ class Conversation:
 
     @property
     def left_out(self) -> int:
-        """Messages that are no longer sent, or only as a stub."""
+        """Messages that are no longer sent, or sent only as a stub."""
         window = self._window
         if window is None or not (window.kept or window.stubs):
             return 0
@@ -132,13 +132,13 @@ class Conversation:
         return self._gone_before(window.kept) + stubs
 
     def is_full(self, pending: Sequence[ChatMessage] = ()) -> bool:
-        """Return whether it must be cut before it is sent with *pending* after it."""
+        """Return whether the conversation must be cut before it is sent with *pending*."""
         if self._window is None:
             return False
         return self.spare_tokens(self._tokens(pending) if pending else 0) < 0
 
     def spare_tokens(self, pending_tokens: int = 0) -> int:
-        """Return the free tokens of the window. 0: no window is known.
+        """Return the free tokens of the window. 0: the window's size is unknown.
 
         Args:
             pending_tokens: What is sent behind the conversation.
@@ -197,7 +197,7 @@ class Conversation:
         return Cut(self._gone_before(window.kept) - gone, cleared, left_tokens)
 
     def leaving(self, pending: Sequence[ChatMessage], extra_tokens: int) -> Sequence[ChatMessage]:
-        """Return the messages that the next cut will leave out, to be summarized.
+        """Return the messages that the next cut will leave out, for a summary.
 
         It is the beginning of the request before. Empty if nothing would leave.
 
@@ -216,7 +216,7 @@ class Conversation:
         return view[: len(view) - (len(self._items) - len(self._pinned) - self._gone_before(kept))]
 
     def _gone_before(self, kept: int) -> int:
-        """Return how many messages are left out if *kept* is the oldest group that stays."""
+        """Return how many messages are left out if *kept* is the oldest group kept."""
         window = self._window
         assert window is not None  # noqa: S101  # only then there are groups
         if kept == window.history_groups:
@@ -236,7 +236,7 @@ class Conversation:
         return MessageView(items, self._pinned, rest, summary, stubs)
 
     def room_tokens_for_results(self, count: int) -> int | None:
-        """Return the size that each result of the newest calls may have, in tokens.
+        """Return how many tokens each result of the newest calls may have.
 
         To be asked when the answer was appended and its results were not. Results of that
         size fit, and take at most half of what the pinned messages leave: the other half
@@ -286,7 +286,7 @@ def message_tokens(message: ChatMessage, count: CountAttachment = highest_tokens
 def fixed_tokens(
     system: str, tools: tuple[ToolDefinition, ...], form: AnswerForm | None = None
 ) -> int:
-    """Estimate the tokens that every request needs: system prompt, tools, form of the answer."""
+    """Estimate the tokens of every request: system prompt, tools and form of the answer."""
     tokens = MESSAGE_TOKENS + estimate_tokens(system) if system else 0
     for tool in tools:
         tokens += MESSAGE_TOKENS + estimate_tokens(tool.name)
@@ -303,7 +303,7 @@ def request_tokens(
     window: int | None = None,
     count: CountAttachment = highest_tokens,
 ) -> int:
-    """Estimate the most tokens that *request* and its answer can take together in *window*."""
+    """Estimate the most tokens that *request* and its answer can need in *window*."""
     tokens = fixed_tokens(request.system, request.tools, request.answer_form)
     tokens += answer_tokens(request.max_tokens, window)
     return tokens + sum(message_tokens(one, count) for one in request.messages)
@@ -333,7 +333,7 @@ def cut_to_tokens(text: str, tokens: int) -> str:
 
 
 def _begins_group(before: ChatMessage | None, message: ChatMessage) -> bool:
-    """Return whether *message*, coming after *before*, begins a new group."""
+    """Return whether *message*, which follows *before*, begins a new group."""
     if before is None:
         return True
     finished = isinstance(before, AssistantMessage) and not before.tool_calls

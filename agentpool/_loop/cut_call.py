@@ -1,4 +1,4 @@
-"""Tool calls that were cut off by the limit of the answer, in their name or arguments.
+"""Tool calls that the limit of the answer cut off, in their name or arguments.
 
 The tool could only say that they are not JSON, and the model would write as much again.
 """

@@ -1,4 +1,4 @@
-"""The guard of one run: it counts, and says when to go on, warn, refuse or stop.
+"""The limits of one run: counts its use, and decides whether to go on, warn, refuse or stop.
 
 Rules:
 
@@ -95,7 +95,7 @@ class Stop(msgspec.Struct, frozen=True, gc=False):
 
     @classmethod
     def of_error(cls, error: LimitExceededError) -> Self:
-        """Make the verdict for a budget's *error*, which ends the run."""
+        """Make the verdict for a budget's *error* that ends the run."""
         reason = StopReason(error.kind)
         return cls(reason, str(error), error.used, error.limit, error.source)
 
@@ -139,7 +139,7 @@ ALLOW: Final = Allow()
 
 @final
 class LoopGuard(Live, gc=False):
-    """Counts what one run uses. Each run has one."""
+    """Counts the usage of one run against its limits."""
 
     resources: ResourceQuota
     """The limits."""
@@ -156,7 +156,7 @@ class LoopGuard(Live, gc=False):
 
     @property
     def iterations(self) -> int:
-        """Iterations that were checked, including the one that stopped the run."""
+        """Iterations that were checked, including the one that ended the run."""
         return self._iterations
 
     @property
@@ -330,7 +330,7 @@ class LoopGuard(Live, gc=False):
         return Warn(f"token usage {total}/{budget} ({percent}% of max_tokens_budget)")
 
     def record_lost(self, written_tokens: int, cost_usd: float | None) -> Allow | Warn:
-        """Count a request that broke off, so that its usage is unknown.
+        """Count a request that broke off with unknown usage.
 
         Args:
             written_tokens: An estimate of the text that had come.

@@ -1,4 +1,4 @@
-"""How the pieces of a continued answer become one text.
+"""Joins the pieces of a continued answer into one text.
 
 Rules:
 
@@ -38,7 +38,7 @@ MAX_OVERLAP: Final = 2_000
 
 
 def goes_on(messages: Sequence[ChatMessage]) -> bool:
-    """Return whether *messages* ask the model to go on with an answer that was cut off."""
+    """Return whether *messages* ask the model to continue an answer that was cut off."""
     last = messages[-1] if messages else None
     return isinstance(last, UserMessage) and last.text == CONTINUE
 

@@ -1,4 +1,4 @@
-"""What an agent does in one run, as rules without I/O.
+"""The course of one run, as rules without I/O.
 
 ``run_loop`` reads from top to bottom as perceive, reason, act. It is a plain generator
 without I/O: it yields an effect, its driver performs it and writes the result into it, and
@@ -64,7 +64,7 @@ RECALL_LIMIT = 5
 
 
 def run_loop(run: Run) -> Generator[Effect, None, None]:
-    """Yield the effects of *run* until it ends. ``run`` then says how it ended."""
+    """Yield the effects of *run* until it ends. The fields of ``run`` then say how it ended."""
     # Perceive: what it knows.
     conversation = run.conversation = _begin(run, (yield from _recalled(run)))
     receive = Receive()
@@ -128,7 +128,7 @@ def _begin(run: Run, fragments: Sequence[str]) -> Conversation:
 
 
 def _next_turn(run: Run, conversation: Conversation, receive: Receive) -> Sequence[Warn] | None:
-    """Append waiting messages. ``None``: no further turn is allowed, and the run has ended."""
+    """Append waiting messages. ``None``: the run has ended, because no further turn is allowed."""
     for message in receive.messages:
         conversation.append(_told(message))
     if receive.interrupted:
@@ -210,7 +210,7 @@ def _answered(run: Run, ask: Complete) -> Completion | None:
 
 
 def _account(run: Run, completion: Completion) -> tuple[Stop | None, Sequence[Warn]]:
-    """Charge the guard. Return a Stop if a limit is reached; the answer still counts."""
+    """Count the answer's usage. Return a Stop if a limit is reached; the answer still counts."""
     tokens = run.guard.record_usage(completion.usage)
     cost = run.guard.record_cost(completion.cost_usd)
     if tokens is ALLOW and cost is ALLOW:

@@ -1,4 +1,4 @@
-"""Typed answers: whether a text fits the type, and what to tell the model if not.
+"""Typed answers: checks a text against the type, and tells the model what is wrong.
 
 Rules:
 
@@ -42,7 +42,7 @@ Reader: TypeAlias = Callable[[str], object]
 
 @final
 class Output(msgspec.Struct, frozen=True, eq=False):
-    """The type that an answer must have."""
+    """The required type of an answer."""
 
     form: AnswerForm
     """Its form, for the provider."""
@@ -52,7 +52,7 @@ class Output(msgspec.Struct, frozen=True, eq=False):
     """The form's schema as JSON, for the model."""
 
     def repair(self, fault: str) -> str:
-        """Return what to tell a model whose answer did not fit."""
+        """Return the request to a model whose answer did not fit."""
         return (
             f"That is not the form that the answer must have:\n{fault}\n"
             f"Answer again, with JSON of this schema and nothing else:\n{self.schema_text}"

@@ -1,4 +1,4 @@
-"""How to make room in a full window, by the strategy of the manifest.
+"""Makes room in a full window, by the strategy of the manifest.
 
 Rules:
 

@@ -1,4 +1,4 @@
-"""The state of one run: what it was given, the effects it asks for, and its result so far.
+"""The state of one run: its input, the effects it asks for, and its result so far.
 
 The loop writes the rules; here is what they are about. A run asks by effects: a value says
 what is wanted, whoever performs it writes the result into it.
@@ -210,14 +210,14 @@ class Run(Live, gc=False):
 
     @property
     def text(self) -> str:
-        """The answer as far as it has arrived, or else the last text of the model."""
+        """The answer so far, or else the last text of the model."""
         if not (self.partial or self.arriving):
             return self.last_text
         return join_pieces(self.partial, self.arrived_text) or self.last_text
 
     @property
     def pending(self) -> tuple[ChatMessage, ...]:
-        """What is sent after the conversation: a truncated answer and the request for its rest."""
+        """The messages after the conversation: a truncated answer, and the request for its rest."""
         if not self.partial:
             return ()
         return (AssistantMessage(self.partial, (), self.partial_parts), UserMessage(CONTINUE))
@@ -235,7 +235,7 @@ class Run(Live, gc=False):
         return max(limit, min(self.raised_tokens, limit + self.conversation.spare_tokens()))
 
     def misfit_words(self) -> str:
-        """Say that no answer fits the output's type, and why. Empty: none was of a wrong one."""
+        """Return why no answer fitted the output's type. Empty: no answer had a wrong type."""
         if not self.misfits or self.output is None:
             return ""
         count = self.misfits
@@ -304,13 +304,13 @@ class Run(Live, gc=False):
         self.conversation.append(AssistantMessage(text, completion.tool_calls, parts))
 
     def keep_piece(self, completion: Completion) -> None:
-        """Add a piece that was cut off to the answer so far."""
+        """Add a truncated piece to the answer so far."""
         text = join_pieces(self.partial, completion.text)
         self.partial_parts = self._parts_with(text, completion)
         self.partial = text
 
     def _parts_with(self, text: str, completion: Completion) -> tuple[ProviderPart, ...]:
-        """Return the parts of the answer *text*, of which *completion* is the last piece."""
+        """Return the parts of the answer *text*, whose last piece is *completion*."""
         parts = completion.parts
         if not parts:
             return self.partial_parts
@@ -321,7 +321,7 @@ class Run(Live, gc=False):
 
 
 def _finished(parts: tuple[ProviderPart, ...], completion: Completion) -> tuple[ProviderPart, ...]:
-    """Return *parts* without what stands at the end: it was cut, and is refused as it is."""
+    """Return *parts* without the last one if it was cut off; it would be refused."""
     chars, calls = len(completion.text), len(completion.tool_calls)
     return tuple(part for part in parts if part.text_at < chars or part.call_at < calls)
 

@@ -1,4 +1,4 @@
-"""Which tool calls of a run are repeats, and whether their results have changed.
+"""Detects repeated tool calls of a run, and whether their results have changed.
 
 The guard's rules 5 to 7 say when two calls are the same, and when that is a loop. Nothing in
 here looks back further than four answers.
@@ -49,7 +49,7 @@ NO_BATCH: Final = Batch((), waits=True)
 
 @final
 class SeenCalls(Live):
-    """All distinct calls of one run. Made for the first call, since most agents make none."""
+    """All distinct calls of one run."""
 
     by_text: dict[tuple[str, str], SeenCall] = {}  # noqa: RUF012  # each has its own
     by_meaning: dict[tuple[str, bytes], SeenCall] = {}  # noqa: RUF012  # each has its own
@@ -63,7 +63,7 @@ class SeenCalls(Live):
         return self.by_text.get((name, arguments)) or self._read(name, arguments)
 
     def _read(self, name: str, arguments: str) -> SeenCall:
-        """Return the entry of a call in a new wording; make one if the call itself is new."""
+        """Return the entry of a call with new wording; make one if the call is new."""
         try:
             meaning = _ENCODER.encode(_DECODER.decode(arguments))
         except (msgspec.MsgspecError, RecursionError, UnicodeError):
@@ -75,7 +75,7 @@ class SeenCalls(Live):
         return seen
 
     def note_batch(self, batch: Batch) -> None:
-        """Count how often the newest batch came before, in a row or alternating.
+        """Count how often the newest batch has occurred, in a row or alternating.
 
         Only with the same results each time: what changed in between begins the count anew.
         """
@@ -98,7 +98,7 @@ class SeenCalls(Live):
 
 
 def told_by(result: ToolMessage) -> str:
-    """Return what *result* tells the model, in a text to compare: two pictures differ by digest."""
+    """Return the text by which *result* is compared; two pictures differ by their digests."""
     if not result.attachments:
         return result.content
     digests = (hashlib.sha256(one.data).hexdigest() for one in result.attachments)

@@ -1,4 +1,4 @@
-"""What happens to a text answer: it ends the run, is continued, or is asked for again.
+"""Handles a text answer: it ends the run, is continued, or is asked for again.
 
 The rules are those of ``loop``.
 """
@@ -74,7 +74,7 @@ def _find_room(run: Run, completion: Completion, spent: Stop | None) -> None:
 
 
 def _may_have_thought(run: Run, completion: Completion) -> bool:
-    """Return whether there were thoughts before the answer, as far as is known."""
+    """Return whether the model may have written thoughts before its answer."""
     usage = completion.usage
     counted = usage is None or usage.reasoning_tokens > 0
     return counted or bool(completion.parts) or run.has_thought
@@ -87,7 +87,7 @@ def _truncated(run: Run, limit: int | None, rest: str) -> Stop:
 
 
 def window_is_full(run: Run) -> Stop:
-    """Return the end of a run whose model has no room for the rest of its answer.
+    """Return the stop of a run whose window has no room for the rest of the answer.
 
     To ask for the rest would send even more.
     """
@@ -132,7 +132,7 @@ def _cut_off(run: Run, completion: Completion, spent: Stop | None) -> None:
 
 
 def _misfit(run: Run, output: Output, completion: Completion) -> str:
-    """Parse the answer into the run's value. Return what is wrong with it; empty if it fits."""
+    """Parse the answer into the run's value. Return what is wrong; empty if it fits."""
     if completion.finish_reason.is_cut:
         return CUT_OFF
     value = output.read(completion.text)

@@ -1,4 +1,4 @@
-"""How thoughts that a model writes before its answer are told apart from the answer.
+"""Separates the thoughts that some models write before their answer from the answer.
 
 Models that run behind plain servers write their thoughts into the text. Rules:
 
@@ -55,13 +55,13 @@ def without_thoughts(text: str) -> str:
 
 
 def begins_silently(text: str) -> bool:
-    """Return whether *text* begins with thoughts that no mark begins."""
+    """Return whether *text* begins with thoughts without a start mark."""
     return _mark_at(text, _skip_spaces(text, 0)) is None and without_thoughts(text) != text
 
 
 @final
 class StreamedText(Live):
-    """Tells text and thoughts apart while an answer arrives.
+    """Separates text from thoughts while an answer arrives.
 
     >>> stream = StreamedText()
     >>> list(stream.feed("<thi")), list(stream.feed("nk>2 + 2</think>4"))
@@ -78,7 +78,7 @@ class StreamedText(Live):
     """Whether there were thoughts. White space after them belongs to nothing."""
 
     def feed(self, piece: str) -> Iterator[tuple[str, bool]]:
-        """Take the next piece; yield what is certain of it, and whether it is a thought."""
+        """Add a piece; yield the part that is certain, and whether it is a thought."""
         if self._is_text:
             yield piece, False
             return
@@ -90,7 +90,7 @@ class StreamedText(Live):
                 return
 
     def end(self) -> Iterator[tuple[str, bool]]:
-        """Yield what was held back, at the end of the answer."""
+        """Yield the text that was held back, at the end of the answer."""
         is_thought = bool(self._close)
         text = self._held.lstrip() if self._has_thoughts and not is_thought else self._held
         self._held = self._close = ""
@@ -114,7 +114,7 @@ class StreamedText(Live):
         self._held = ""
 
     def _after_thoughts(self) -> Iterator[tuple[str, bool]]:
-        """Look for the end of thoughts that had no first mark."""
+        """Look for the end of thoughts without a start mark."""
         for _, close in MARKS:
             at = self._held.find(f"\n{close}")
             if at >= 0:
@@ -136,13 +136,13 @@ class StreamedText(Live):
 
 
 def _beginning_at_end(text: str, mark: str) -> int:
-    """Return how much of *mark* *text* ends with."""
+    """Return how many characters of *mark* are at the end of *text*."""
     sizes = range(min(len(mark) - 1, len(text)), 0, -1)
     return next((size for size in sizes if mark.startswith(text[-size:])), 0)
 
 
 def _mark_at(text: str, at: int) -> str | None:
-    """Return the end mark of the thoughts that begin *at*. ``None``: none begin there."""
+    """Return the mark that ends the thoughts beginning *at*. ``None``: none begin there."""
     return next((end for begin, end in MARKS if text.startswith(begin, at)), None)
 
 

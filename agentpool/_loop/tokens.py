@@ -1,4 +1,4 @@
-"""Estimates of what a request will use, before it is made.
+"""Estimates the tokens of a request before it is made.
 
 Rules:
 
@@ -41,7 +41,7 @@ def sound_cost(cost_usd: float | None) -> float | None:
 
 
 def means_nothing(usage: Usage) -> bool:
-    """Return whether a number of *usage* is below zero, as no measured one is."""
+    """Return whether a number of *usage* is below zero, which no real usage is."""
     # Spelled out: a loop over the fields takes longer than the rest of the look at an answer.
     return (
         usage.input_tokens < 0
@@ -55,7 +55,7 @@ def means_nothing(usage: Usage) -> bool:
 
 @final
 class Estimator(Live):
-    """Estimates the requests of one conversation, each from the one before."""
+    """Estimates the requests of one conversation, each from the previous one."""
 
     _system: str = ""
     _tools: tuple[ToolDefinition, ...] = ()
@@ -113,7 +113,7 @@ class Estimator(Live):
 
 
 def without_large(result: ToolMessage, tokens: int, count: CountAttachment) -> ToolMessage:
-    """Return *result* without attachments that do not fit into *tokens*, and a note of them."""
+    """Return *result* without attachments larger than *tokens*, with a note of them."""
     kept: list[Attachment] = []  # each has its own
     for one in result.attachments:
         if (taken := count(one)) <= tokens:

@@ -1,4 +1,4 @@
-"""Which part of a conversation fits the window, and what replaces the rest.
+"""Chooses the part of a conversation that fits the window, and what replaces the rest.
 
 Rules, besides those of ``conversation``:
 
@@ -36,7 +36,7 @@ STUB_TOKENS: Final = 40
 
 @final
 class MessageView(Sequence[ChatMessage]):  # noqa: PLW1641  # equal to lists: no hash
-    """A part of a conversation, as it was when the view was made.
+    """A read-only part of a conversation, as it was when the view was made.
 
     It shares the conversation's list and copies nothing. The list only grows, so the view
     stays as it is. Equal to any sequence of the same messages; pickled as a tuple.
@@ -62,7 +62,7 @@ class MessageView(Sequence[ChatMessage]):  # noqa: PLW1641  # equal to lists: no
 
     @property
     def places(self) -> tuple[tuple[int, int], ...]:
-        """The range of messages that it shows: first, and one after the last."""
+        """The range of messages in the view: the first, and one past the last."""
         first, second = self._first, self._second
         if first and not second:  # as in most requests: no generator for one pair
             return ((first.start, first.stop),)
@@ -93,7 +93,7 @@ class MessageView(Sequence[ChatMessage]):  # noqa: PLW1641  # equal to lists: no
         return self._stubs.get(place) or self._items[place]
 
     def stands_in_as(self, other: MessageView) -> bool:
-        """Return whether the same stubs replace what was left out as in *other*."""
+        """Return whether the same stubs replace the omitted messages as in *other*."""
         return other._stubs is self._stubs and other._between is self._between
 
     def __iter__(self) -> Iterator[ChatMessage]:
@@ -118,7 +118,7 @@ class MessageView(Sequence[ChatMessage]):  # noqa: PLW1641  # equal to lists: no
 
 @final
 class Cut(msgspec.Struct, frozen=True, gc=False):
-    """What one cut left out of the window."""
+    """The messages that one cut left out of the window."""
 
     messages: int
     """Messages that are not sent any more."""
@@ -129,7 +129,7 @@ class Cut(msgspec.Struct, frozen=True, gc=False):
 
 
 def stub_of(result: ToolMessage) -> ToolMessage:
-    """Return the short text that is sent in place of *result*."""
+    """Return the short text that is sent instead of *result*."""
     text = f"[a result of {len(result.content):,} characters, left out to make room]"
     return msgspec.structs.replace(result, content=text)
 
@@ -175,12 +175,12 @@ class Window(Live):
             self.results.append((place, len(self.costs) - 1, tokens - STUB_TOKENS))
 
     def pin(self, tokens: int) -> None:
-        """Count *tokens* more for what is always sent."""
+        """Add *tokens* to what is always sent."""
         self.pinned_tokens += tokens
         self.kept_tokens += tokens
 
     def clear(self, items: Sequence[ChatMessage], pending_tokens: int) -> int:
-        """Replace the oldest results by stubs. Return how many.
+        """Replace the oldest results with stubs. Return how many.
 
         Args:
             items: The conversation.
@@ -205,7 +205,7 @@ class Window(Live):
         return len(stubs)
 
     def first_to_keep(self, pending_tokens: int, extra_tokens: int = 0) -> int:
-        """Return the oldest group that may stay if the window shall be three quarters full.
+        """Return the oldest group to keep so that the window is at most three quarters full.
 
         Args:
             pending_tokens: What is sent behind the conversation.

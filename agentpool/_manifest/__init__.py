@@ -1,1 +1,1 @@
-"""What a manifest says, parsed and checked."""
+"""Manifests: what they contain, parsed and checked."""

@@ -1,4 +1,4 @@
-"""How a model is asked: sampling, length of an answer, and options of its provider.
+"""The settings for requests to a model: sampling, answer length, and provider options.
 
 Rules:
 
@@ -68,7 +68,7 @@ OWN_INNER_FIELDS: Final[Mapping[tuple[str, str], str]] = {
 
 
 class Asking(TypedDict):
-    """The settings of this module, as `ModelConfig` takes them."""
+    """The settings in this module, as `ModelConfig` takes them."""
 
     max_tokens: int | None
     temperature: float | None
@@ -124,7 +124,7 @@ def _room_faults(max_tokens: int | None, window: int) -> Iterator[Fault]:
 
 
 def options_faults(options: Mapping[str, object]) -> Iterator[Fault]:
-    """Yield the faults of *options*: fields that a wire sets itself, and values not in JSON."""
+    """Yield the faults of *options*: reserved fields, and values that are not JSON."""
     for key, value in options.items():
         if key in OWN_FIELDS:
             yield Fault(f"options.{key}", f"is written by agentpool; {OWN_FIELDS[key]}")
@@ -138,7 +138,7 @@ def options_faults(options: Mapping[str, object]) -> Iterator[Fault]:
 
 
 def thinking_budget(options: Mapping[str, object]) -> int:
-    """Return the tokens that ``thinking`` in *options* gives to thoughts. 0: none are named."""
+    """Return the tokens that ``thinking`` in *options* allows for thoughts. 0: not set."""
     thinking = options.get("thinking")
     is_table = isinstance(thinking, Mapping)
     known: Mapping[str, object] = cast("Mapping[str, object]", thinking) if is_table else {}

@@ -1,4 +1,4 @@
-"""What all agents of a manifest may spend in an hour, a day or a month."""
+"""The limit on what all agents of a manifest may spend per hour, day or month."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ DEFAULT_NAME: Final = "agents"
 @final
 @attrs.frozen(kw_only=True)
 class BudgetConfig:
-    """What the agents of a pool may spend together in each period, over all processes.
+    """What the agents of a pool may spend together per period, over all processes.
 
     It holds for every pool, and every command, that has an agent of the manifest and keeps
     what is spent in the same file.
@@ -75,7 +75,7 @@ class BudgetConfig:
 def read_budget(
     table: TomlTable, homes: Mapping[str, str], *, is_there: bool
 ) -> BudgetConfig | None:
-    """Return the budget in *table*. ``None``: there is none, or it has faults, which are noted.
+    """Return the budget in *table*. ``None``: it is missing, or has faults, which are noted.
 
     Args:
         table: The manifest's ``[budget]``.

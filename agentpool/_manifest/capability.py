@@ -1,4 +1,4 @@
-"""What an agent may do: grants, privacy tiers, and the rules that compare them.
+"""Capabilities: grants, privacy tiers, and the rules that compare them.
 
 Rules:
 
@@ -161,7 +161,7 @@ class Capability:
 
 
 def grant_in_toml(required: Capability) -> str:
-    """Return how a manifest grants what is *required*: its lines, one behind the other.
+    """Return the lines with which a manifest grants what is *required*.
 
     >>> grant_in_toml(Capability.shell("git"))
     '[[capabilities]] type = "shell", allowed_commands = ["git"]'

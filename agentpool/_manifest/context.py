@@ -1,4 +1,4 @@
-"""What an agent does when its conversation outgrows the model's window."""
+"""How an agent shortens a conversation that outgrows the model's window."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ STRATEGIES: Final[Mapping[str, ContextStrategy]] = {
 @final
 @attrs.frozen(kw_only=True)
 class ContextConfig:
-    """How a conversation is kept within the model's window."""
+    """How a conversation is shortened to fit the model's window."""
 
     strategy: ContextStrategy = "drop"
     """``"drop"`` leaves out the oldest turns, ``"clear_results"`` first puts stubs in the place

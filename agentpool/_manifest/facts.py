@@ -1,4 +1,4 @@
-"""Published facts about a model: its window, what it reads, what it costs.
+"""Published facts about a model: its window, its inputs, its price.
 
 Facts come from a table that others keep. What the manifest says goes before them, and what
 is unknown stays unknown: ``None`` is neither no nor zero.
@@ -41,7 +41,7 @@ class PublishedPrice:
 @final
 @attrs.frozen(kw_only=True)
 class ModelFacts:
-    """What is published about one model at one provider."""
+    """The published facts about one model at one provider."""
 
     context_window: int | None = None
     """Tokens of request and answer together. ``None``: unknown, here as below."""
@@ -113,7 +113,7 @@ class ModelFacts:
 
 
 def _moves(model: ModelConfig) -> Iterator[str]:
-    """Yield settings that move a model of OpenAI's that thinks to Chat Completions."""
+    """Yield the settings with which a reasoning model of OpenAI moves to Chat Completions."""
     place = model.place
     if place is None or model.api is not None or not is_openai(place.host):
         return

@@ -1,4 +1,4 @@
-"""Where an agent may connect to: URLs, hosts and addresses, parsed in one way only.
+"""URLs, hosts and addresses that an agent may connect to, parsed without ambiguity.
 
 Rules:
 
@@ -204,7 +204,7 @@ class HostRules:
         raise ToolError(f"host {url.authority!r} is not in allowed_hosts: {', '.join(self.scopes)}")
 
     def check_address(self, url: HttpUrl, address: Address) -> None:
-        """Raise if *address*, which the host of *url* resolves to, may not be connected to.
+        """Raise if *address*, one of the addresses of *url*'s host, may not be connected to.
 
         Raises:
             ToolError: If it is not public, and no rule names it.

@@ -1,4 +1,4 @@
-"""The manifest: what an agent is, written in TOML or in code, and always valid.
+"""The manifest of an agent, written in TOML or in code, and always valid.
 
 Rules, besides those of the parts in ``_manifest_parts``:
 
@@ -67,7 +67,7 @@ DEFAULT_CAPABILITIES: Final = (
 @final
 @attrs.frozen(kw_only=True)
 class AgentManifest:
-    """What an agent is: model, limits, grants, and where its data may go.
+    """The description of an agent: model, limits, grants, and where its data may go.
 
     >>> from agentpool import AgentManifest
     >>> manifest = AgentManifest.parse('''
@@ -300,7 +300,7 @@ def _manifest_faults(
     capabilities: Sequence[Capability | None],
     servers: Sequence[McpServerConfig | None],
 ) -> Iterator[Fault]:
-    """Yield the faults that involve several parts. ``None`` stands for an unknown part."""
+    """Yield the faults between several parts. ``None`` stands for an unknown part."""
     if not name.strip():
         yield Fault("name", "name must not be empty")
     elif not name.isprintable():

@@ -1,4 +1,4 @@
-"""The MCP servers of a manifest, and where its privacy tier lets data go.
+"""The MCP servers of a manifest, checked against its privacy tier.
 
 Rules:
 
@@ -63,7 +63,7 @@ def read_server(table: TomlTable, homes: Mapping[str, str]) -> McpServerConfig |
 def server_faults(
     privacy: PrivacyTier | None, servers: Sequence[McpServerConfig | None]
 ) -> Iterator[Fault]:
-    """Yield a fault for each server that data may not go to. ``None`` stands for unknown."""
+    """Yield a fault for each server that must not get data. ``None`` stands for unknown."""
     for index, server in enumerate(servers):
         if server is None or server.url is None or is_loopback_url(server.url):
             continue

@@ -1,4 +1,4 @@
-"""The model of a manifest: which one answers, how it is asked, what it costs.
+"""The model of a manifest: which one answers, its settings, and its price.
 
 Rules, besides those of the other parts:
 
@@ -109,7 +109,7 @@ _CHECKED: Final = frozenset(
 @final
 @attrs.frozen(kw_only=True)
 class ModelConfig:
-    """Which model answers, and how it is asked."""
+    """Which model answers, and with which settings."""
 
     model_path: str | None = None
     """A GGUF file on this machine. ``None``: the packaged one, or ``model_repo``."""
@@ -176,13 +176,13 @@ class ModelConfig:
 
     @property
     def words(self) -> str:
-        """Which model it is, for people: its name, or its file."""
+        """The name of the model, or its file, for people."""
         name = self.remote_model or self.model_path or self.model_repo
         return str(name or "the packaged model")
 
     @property
     def place(self) -> Place | None:
-        """Where the model is, and which key is sent there. ``None``: it has no API."""
+        """The server of the model, and the key that is sent there. ``None``: it has no API."""
         if self.remote_model is None:
             return None
         return find_place(self.provider, self.base_url, self.api_key_env)
@@ -255,7 +255,7 @@ def _model_faults(model: ModelConfig) -> Iterator[Fault]:
 
 
 def _wire_faults(model: ModelConfig, asked: ModelConfig) -> Iterator[Fault]:
-    """Yield what the API of *model* does not know of how *asked* says that it is asked."""
+    """Yield the settings in *asked* that the API of *model* does not support."""
     provider = model.provider
     if model.remote_model is None or (isinstance(provider, str) and provider not in PROVIDERS):
         return

@@ -1,4 +1,4 @@
-"""Parts of a manifest: limits and MCP servers. A part with a fault cannot be made.
+"""Limits and MCP servers of a manifest. An invalid part cannot be created.
 
 Rules, of the model in ``_manifest_model`` as well, checked when the value is made, so that
 they are not checked again:
@@ -80,7 +80,7 @@ class ResourceQuota:
 
 
 class McpTransport(enum.Enum):
-    """How an MCP server is reached."""
+    """How to reach an MCP server."""
 
     STDIO = "stdio"
     """A child process that reads and writes lines."""
@@ -91,7 +91,7 @@ class McpTransport(enum.Enum):
 @final
 @attrs.frozen(kw_only=True)
 class McpServerConfig:
-    """An MCP server whose tools the agent may call."""
+    """An MCP server with tools for the agent."""
 
     name: str
     """What its tools are named after: letters, digits, ``_`` and ``-``."""
@@ -119,7 +119,7 @@ class McpServerConfig:
 
 
 def is_loopback_url(url: str) -> bool:
-    """Return whether *url* leads to this machine, whatever it looks like.
+    """Return whether *url* leads to this machine, in whatever form it is written.
 
     >>> is_loopback_url("http://127.0.0.1:8080/v1")
     True
@@ -158,7 +158,7 @@ def text_faults(path: str, texts: Iterable[str]) -> Iterator[Fault]:
 
 
 def control_trouble(path: str) -> str:
-    r"""Return what is wrong with a *path* that has a control character; empty if it has none.
+    r"""Return why a *path* with a control character is refused; empty if it has none.
 
     In double quotes TOML reads ``C:\new`` as ``C:``, a line break, and ``ew``.
     """
@@ -242,7 +242,7 @@ def _unused_faults(server: McpServerConfig, used: str, names: Iterable[str]) -> 
 
 
 def url_faults(path: str, url: str) -> Iterator[Fault]:
-    """Yield a fault unless *url* is a URL that can be read in one way only."""
+    """Yield a fault unless *url* can be read in exactly one way."""
     parts = _http_parts(url)
     if "@" in (parts.netloc if parts else url):
         yield Fault(path, "must not carry a user name or password")

@@ -1,4 +1,4 @@
-"""Model providers by name: their address, their wire format, and where their key is.
+"""Model providers by name: their addresses, wire formats, and variables with keys.
 
 Rules:
 
@@ -34,7 +34,7 @@ back, what it calls things."""
 
 @final
 class Provider(msgspec.Struct, frozen=True, kw_only=True):
-    """A company that serves models, or a kind of server on this machine."""
+    """A company that serves models, or a kind of local server."""
 
     base_url: str
     """Where its API is, with its version."""
@@ -145,7 +145,7 @@ PROVIDERS: Final[Mapping[str, Provider]] = MappingProxyType(
 
 @final
 class Place(msgspec.Struct, frozen=True, kw_only=True):
-    """Where the API of a model is."""
+    """The address of a model's API."""
 
     dialect: Dialect
     """The wire format that it speaks."""
@@ -160,7 +160,7 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def host(self) -> str:
-        """The host, with an unusual port; never a name and a password."""
+        """The host, with its port if that is unusual; never a user name or password."""
         return place_of(self.base_url)
 
     @property
@@ -170,7 +170,7 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def shows_key(self) -> bool:
-        """Whether the key can be read on the way, because the connection is not encrypted."""
+        """Whether the key is sent unencrypted."""
         parts = split_url(self.base_url)
         is_plain = parts is not None and parts.scheme == "http"
         return self.api_key_env is not None and is_plain and not self.is_here
@@ -198,13 +198,13 @@ def find_place(named: str | Provider, base_url: str | None, api_key_env: str | N
 
 
 def facts_name(base_url: str) -> str | None:
-    """Return the name that models.dev has for the provider at *base_url*. ``None``: none."""
+    """Return models.dev's name for the provider at *base_url*. ``None``: it has none."""
     homes = (one.facts for one in PROVIDERS.values() if _is_at(base_url, one.base_url))
     return next(homes, None)
 
 
 def _is_at(url: str, home: str) -> bool:
-    """Return whether *url* is at the host of *home* or below it, and as safe."""
+    """Return whether *url* is at or below *home*, and at least as safe."""
     there, here = split_url(url), split_url(home)
     if there is None or here is None:
         return False

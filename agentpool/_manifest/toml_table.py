@@ -1,4 +1,4 @@
-"""TOML tables that note every fault and ignore nothing.
+"""Reads TOML tables so that every fault is noted and no key is ignored.
 
 Rules:
 
@@ -250,7 +250,7 @@ class TomlTable(Live):
 
 
 def _advice(error: ValueError) -> str:
-    """Return what to do about a backslash, most often a Windows path in double quotes."""
+    """Return advice about a backslash, most often in a Windows path in double quotes."""
     text = str(error).lower()
     if "hex value" in text or "escape" in text:
         return "; write a path with backslashes in single quotes: 'C:\\Users\\me'"
@@ -258,7 +258,7 @@ def _advice(error: ValueError) -> str:
 
 
 def shown(value: object) -> str:
-    """Return *value* as a fault shows it: as in TOML, and shortened.
+    """Return *value* as faults show it: in TOML, shortened.
 
     >>> shown(True), shown("a"), shown({})
     ('true', "'a'", 'a table')

@@ -1,4 +1,4 @@
-"""One reading of a URL: a text that could be read in another way is refused."""
+"""Splits URLs, and refuses any that could be read in two ways."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def split_url(text: str) -> SplitResult | None:
 
 
 def place_of(url: str) -> str:
-    """Return the host of *url*, and its port if it names one; never a name and a password.
+    """Return the host of *url*, with its port if given; never a user name or password.
 
     >>> place_of("http://me:secret@gpu.example.org:8080/v1")
     'gpu.example.org:8080'

@@ -1,4 +1,4 @@
-"""Limits of one run, with the names that other frameworks use for them."""
+"""Limits of one run, under the names that other frameworks use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the wire formats of models behind an API do not know, found before anything is sent.
+"""Settings that the API of a model does not support, found before a request is sent.
 
 Rules:
 
@@ -39,19 +39,19 @@ _TABLES: Final[Mapping[Wire, Sequence[str]]] = {
 
 
 def is_openai(host: str) -> bool:
-    """Return whether *host* is OpenAI's own."""
+    """Return whether *host* belongs to OpenAI."""
     return host == OPENAI_HOST or host.endswith(f".{OPENAI_HOST}")
 
 
 def wire_of(dialect: Dialect, host: str, api: Api | None) -> Wire:
-    """Return how models at *host* are asked by default, or as *api* says."""
+    """Return the wire format for *host*: the default one, or the one *api* names."""
     if dialect == "anthropic":
         return "messages"
     return api or ("responses" if is_openai(host) else "chat")
 
 
 def wants_effort(effort: str | None) -> bool:
-    """Return whether a model shall think for that *effort*."""
+    """Return whether that *effort* makes a model think."""
     return effort not in {None, "none"}
 
 
@@ -79,7 +79,7 @@ def setting_faults(
 
 
 def option_faults(wire: Wire, options: Mapping[str, object]) -> Iterator[Fault]:
-    """Yield the faults of *options* that are of another type than the wire's own fields."""
+    """Yield the faults of *options* whose types differ from the wire's fields."""
     for key in _TABLES[wire]:
         if key in options and not isinstance(options[key], Mapping):
             text = f"must be a table, got {shown(options[key])}; write [model.options.{key}]"

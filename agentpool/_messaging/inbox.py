@@ -60,7 +60,7 @@ class Inbox(Live):
             self.book.woken += 1
 
     async def wait_turn(self) -> None:
-        """Wait for a place. The caller must put its message in at once.
+        """Wait for a place. Put the message in right afterwards.
 
         Raises:
             AgentGoneError: If the agent has ended.
@@ -73,7 +73,7 @@ class Inbox(Live):
             raise self._gone()
 
     def take_turn(self) -> None:
-        """Use up the place that was kept. Put a message in at once, then ``wake_senders``."""
+        """Use the kept place. Put a message in at once, then ``wake_senders``."""
         self._promised -= 1
 
     def wake_senders(self) -> None:
@@ -152,7 +152,7 @@ class Inbox(Live):
         return taken
 
     def receive_many_nowait(self) -> tuple[AgentMessage, ...]:
-        """Take all messages; perhaps none."""
+        """Take all waiting messages; perhaps none."""
         taken = tuple(self._messages)
         if taken:
             self._messages.clear()

@@ -1,4 +1,4 @@
-"""Messages that survive a restart: an accepted message is not accepted twice.
+"""Stores messages so that none is accepted twice after a restart.
 
 Rules:
 
@@ -29,7 +29,7 @@ from agentpool._served_call import current_call
 @final
 @attrs.define(eq=False)
 class KeptPost:
-    """Messages of a pool's earlier processes, and the keys of this process's messages."""
+    """The messages of a pool's earlier processes, and the keys of new ones."""
 
     _note: Callable[[AgentMessage, str], None]
     """Has an accepted message kept under its key."""
@@ -60,7 +60,7 @@ class KeptPost:
         received: Collection[int],
         settled: Collection[str],
     ) -> None:
-        """Load the messages that earlier processes left.
+        """Load the messages of earlier processes.
 
         Args:
             sent: Every accepted message with its key, in the order of their numbers.
@@ -86,7 +86,7 @@ class KeptPost:
                 self._pending.setdefault(message.recipient, []).append(message)
 
     def key_of_next(self, sender: AgentId) -> str:
-        """Return the key of the next message to be sent."""
+        """Return the key of the next message."""
         call = current_call.get()
         if call is not None and sender != OWNER_ID:
             return f"{call.key}+{call.messages + 1}"
@@ -95,7 +95,7 @@ class KeptPost:
     def known(
         self, key: str, sender: AgentId, recipient: AgentId, reply_to: int | None
     ) -> AgentMessage | None:
-        """Return the message that an earlier process accepted in its place. ``None``: none is."""
+        """Return the same message as accepted earlier. ``None``: it was not."""
         call = current_call.get()
         if call is None or sender == OWNER_ID:
             old = self._again.get((sender, recipient, reply_to))
@@ -118,7 +118,7 @@ class KeptPost:
             self._outside += 1
 
     def take_pending(self, recipient: AgentId) -> list[AgentMessage]:
-        """Return the messages that wait for *recipient* from before, oldest first."""
+        """Return the earlier messages that wait for *recipient*, oldest first."""
         return self._pending.pop(recipient, [])
 
     def hold(self, message: AgentMessage) -> bool:
@@ -129,18 +129,18 @@ class KeptPost:
         return is_early
 
     def take_reply(self, question_id: int) -> AgentMessage | None:
-        """Return the kept answer to a question that is asked again. ``None``: none came."""
+        """Return the stored answer to a question that is asked again. ``None``: none came."""
         self._unanswered.pop(question_id, None)
         return self._replies.pop(question_id, None)
 
     def sent_again(self, message_id: int) -> None:
-        """Record that a known message was sent again, and not asked: it is no question."""
+        """Record that a known message was sent again, not as a question."""
         reply = self.take_reply(message_id)
         if reply is not None:
             self.deliver(reply)
 
     def settle(self, call_key: str) -> None:
-        """Record that a call has its result, and so asks no more."""
+        """Record that a call has its result and asks no more questions."""
         numbers = [number for number, key in self._unanswered.items() if key == call_key]
         for number in numbers:
             self.sent_again(number)

@@ -1,4 +1,4 @@
-"""Delivery of messages between the agents of one pool, and the fate of each.
+"""Delivers messages between the agents of one pool, and tracks what became of each.
 
 Rules:
 
@@ -54,7 +54,7 @@ class _Question(Live):
 
     @property
     def is_open(self) -> bool:
-        """Whether an answer would still reach the agent that asked.
+        """Whether the question still waits for an answer.
 
         An asker that has begun to wait and is not in the lot any more was cancelled, or told
         of a deadlock. It may need a slot before it takes its next step, and its question
@@ -63,7 +63,7 @@ class _Question(Live):
         return not self.over and (bool(self.lot) or not self.has_waited)
 
     def end(self) -> None:
-        """End the wait, with an answer or without."""
+        """End the wait, with or without an answer."""
         self.over = True
         if self.lot is not None:
             self.lot.unpark_all()
@@ -101,7 +101,7 @@ class PostOffice(Live):
         self._owner, self._pace, self._book = owner, pace, owner.keeper.book
 
     def keep(self, kept: KeptPost) -> None:
-        """Record messages in *kept* from now on, and deliver those of earlier processes."""
+        """Record messages in *kept* from now on, and deliver the earlier ones."""
         self._kept, kept.deliver = kept, self._deliver
         self._last_message_id = kept.last_id
         self._restore(OWNER_ID)
@@ -340,7 +340,7 @@ class PostOffice(Live):
         return await self._open_inbox(agent_id).receive_many(self._owner, self._pace)
 
     def receive_many_nowait(self, agent_id: AgentId) -> tuple[AgentMessage, ...]:
-        """Take all messages for *agent_id*; perhaps none."""
+        """Take all waiting messages for *agent_id*; perhaps none."""
         inbox = self._inboxes.get(agent_id)
         if inbox is None:
             if agent_id not in self._inboxes:
@@ -368,7 +368,7 @@ class PostOffice(Live):
         )
 
     def _answers(self, message: AgentMessage) -> bool:
-        """Give *message* to the question that it replies to. Return whether one was waiting."""
+        """Pass *message* to the question that it answers. Return whether one was waiting."""
         question = self._questions.get(message.reply_to) if message.reply_to else None
         if (
             question is None

@@ -1,1 +1,1 @@
-"""Many agents, a few at a time."""
+"""Pools: many agents, a few running at a time."""

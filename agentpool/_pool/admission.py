@@ -1,4 +1,4 @@
-"""Which agent runs next: slots, the queue of new agents, and agents that come back.
+"""Decides which agent runs next: slots, the queue of new agents, and returning agents.
 
 Rules:
 
@@ -93,11 +93,11 @@ class Admission(Live):
 
     @property
     def lent_count(self) -> int:
-        """Agents that wait at a gate and whose slots are not given to new agents."""
+        """Waiting agents at a gate whose slots are not given to new agents."""
         return self._lent
 
     def opener(self) -> AgentManifest | None:
-        """Return the manifest of the running agent in which the pool was opened."""
+        """Return the manifest of the running agent that opened the pool."""
         keeper = None if self.outer is None else self.outer.keeper
         if self.outer is None or not isinstance(keeper, Admission):
             return None
@@ -115,7 +115,7 @@ class Admission(Live):
         return count - free <= self.max_queued - queued
 
     def full_error(self, count: int) -> PoolFullError:
-        """Return the error for a spawn of *count* agents that finds no room."""
+        """Return the error for a spawn of *count* agents without room."""
         running, queued = self.running_count, self.queued_count
         return PoolFullError(
             f"no room for {count} more: {running} of {self.slots:g} slots are "
@@ -158,7 +158,7 @@ class Admission(Live):
     async def enter_each(
         self, accept: Callable[[T, U], AgentRecord], wanted: Iterable[tuple[T, U]]
     ) -> list[AgentRecord]:
-        """Call *accept* for each of *wanted* as soon as the pool has room; hold no slot meanwhile.
+        """Call *accept* for each of *wanted* as soon as the pool has room, without a slot.
 
         Raises:
             Exception: What *accept* raises.
@@ -208,7 +208,7 @@ class Admission(Live):
         return tuple(left)
 
     def pump(self, *, newcomers: bool = True) -> None:
-        """Hand out every free slot, first to agents that come back."""
+        """Give out all free slots, first to agents that return from a wait."""
         while self.running_count < self.slots:
             if self._returning:
                 slot = self._returning.popleft()
@@ -233,7 +233,7 @@ class Admission(Live):
         self._start(record, slot)
 
     def resize(self, slots: float) -> None:
-        """Change the number of slots. Running agents go on, even if they are too many now."""
+        """Change the number of slots. Running agents go on, even if too many now."""
         with self._hub:
             self._hub.tell(SlotsChanged, OWNER_ID, "", slots)
             self.slots = slots
@@ -261,7 +261,7 @@ class Admission(Live):
         self.pump(newcomers=newcomers)
 
     def _hand_on(self) -> bool:
-        """Give the slot of an ended agent to a new one, if that one is next.
+        """Give the slot of an ended agent to a new one, if a new one is next.
 
         In a pool with a queue that is what every end does.
         """
@@ -287,7 +287,7 @@ class Admission(Live):
             self._on_waiting(slot.agent_id)
 
     def look_again(self, slot: Slot) -> None:
-        """Reconsider an agent without a slot whose waits have changed."""
+        """Reconsider an agent without a slot after its waits have changed."""
         if slot.only_lends:
             self._lend(slot)
         elif slot.lent:
@@ -304,13 +304,13 @@ class Admission(Live):
         return True
 
     def request(self, slot: Slot) -> None:
-        """Queue an agent that comes back, ahead of all new agents: no slot is free."""
+        """Queue an agent that returns from a wait, ahead of all new agents: no slot is free."""
         ahead = len(self._returning)
         self._returning.append(slot)
         self.tell_queued(slot.agent_id, slot.name, ahead, again=True)
 
     def tell_queued(self, agent_id: AgentId, name: str, ahead: int, *, again: bool) -> None:
-        """Report that an agent waits for a slot, with that many ahead of it.
+        """Report that an agent waits for a slot, with that many agents ahead.
 
         Args:
             agent_id: Which agent.

@@ -1,4 +1,4 @@
-"""What tools can do on behalf of their agent: write, ask, look around, run children.
+"""What tools can do for their agent: send, ask, look around, run children.
 
 Rules for children:
 
@@ -104,7 +104,7 @@ class PoolAgentContext(AgentContext):
 
     @property
     def depth(self) -> int:
-        """The number of generations above the agent."""
+        """The agent's number of ancestors."""
         return self._record.depth
 
     @property
@@ -133,13 +133,13 @@ class PoolAgentContext(AgentContext):
         return None if purse is None else purse.budget
 
     def when_ended(self, call: Callable[[], object]) -> None:
-        """Have *call* called when the agent has ended, however it ends. It must not block."""
+        """Call *call* when the agent has ended, however it ends. It must not block."""
         if self._agent.at_end is None:
             self._agent.at_end = []
         self._agent.at_end.append(call)
 
     async def pay_for_another_run(self) -> LimitExceededError | None:  # noqa: ASYNC910  # without a budget there is nothing to wait for
-        """Charge a tool call that is run once more. Return why it may not. ``None``: it may."""
+        """Charge a repeated tool call. Return why it is not allowed. ``None``: it is."""
         purse = self._agent.purse
         return None if purse is None else await purse.take_tool_call()
 
@@ -203,7 +203,7 @@ class PoolAgentContext(AgentContext):
 
     @asynccontextmanager
     async def without_slot(self, what: str) -> AsyncGenerator[None, None]:
-        """Wait inside the block while other agents run in this one's place.
+        """Wait inside the block while other agents run instead of this one.
 
         Cancellation:
             Ends the block; the agent itself, if it is cancelled, ends without a slot.
@@ -213,7 +213,7 @@ class PoolAgentContext(AgentContext):
             yield
 
     def count_others(self) -> int:
-        """Return how many ``list_agents`` would return, without a look at each."""
+        """Return how many agents ``list_agents`` would return, without listing them."""
         return len(self._running) - (self._record.agent_id in self._running)
 
     def list_agents(self) -> tuple[AgentInfo, ...]:

@@ -1,4 +1,4 @@
-"""Waits until a pool can do no more without an approval.
+"""Waits until a pool can only go on after an approval.
 
 Rules:
 
@@ -23,7 +23,7 @@ from agentpool._scheduling.waits import Wait, WaitReason, find_deadlocked
 
 
 async def wait_until_asking(pool: AgentPool) -> None:
-    """Wait until nothing in *pool* can go on before a tool call is approved, or it has closed.
+    """Wait until nothing in *pool* can go on without an approval, or the pool has closed.
 
     With a journal, the pool can then be ended: its questions are kept, and answered later. If
     all agents may end without a question, wait for these beside it: more may be spawned, so
@@ -52,7 +52,7 @@ def _is_asking(agents: AgentNursery) -> bool:
 
 
 def _waits_of(agent: AgentRecord) -> Sequence[Wait]:
-    """Return the waits of an agent. One for an approval is a wait for itself, which never ends."""
+    """Return the waits of an agent. A wait for an approval counts as one that never ends."""
     slot = agent.slot
     waits = NO_WAITS if slot is None or slot.held else slot.waits
     # Whoever was woken goes on at its next step.

@@ -1,4 +1,4 @@
-"""What a changed run is, and the records of its end and of the run that begins in its place."""
+"""Decides whether a resumed run has changed, and records the new run in its place."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def begin_again(
     digest: str,
     lost: Sequence[JournalRecord],
 ) -> list[JournalRecord]:
-    """Let *past* end, and its agent begin another run; return the records of that.
+    """End the run of *past* and begin another for its agent; return the new records.
 
     Args:
         past: Who is branched.
@@ -48,7 +48,7 @@ def begin_again(
 def end_records(
     past: PastAgent, agents: Collection[PastAgent], reason: str
 ) -> Iterator[JournalRecord]:
-    """End *past* and its children among *agents*, as far as they have not; yield the records."""
+    """End *past* and its unfinished children among *agents*; yield the records."""
     if past.outcome is None:
         yield from _open_requests(past)
         error = AgentCancelledError(
@@ -66,7 +66,7 @@ def end_records(
 
 
 def _open_requests(past: PastAgent) -> Iterator[JournalRecord]:
-    """Count as made the requests of *past* that had left and of which nothing else is known."""
+    """Count the requests of *past* that were sent and left no other trace."""
     open_at = Counter[int]()
     for one in past.records:
         if one.kind is RecordKind.STARTED and not one.body:  # a call has its key there
@@ -81,7 +81,7 @@ def _open_requests(past: PastAgent) -> Iterator[JournalRecord]:
 
 
 def _begin_record(past: PastAgent, config: SpawnConfig, digest: str) -> JournalRecord:
-    """Make the record that the agent of *past* begins another run."""
+    """Make the record that begins another run of *past*'s agent."""
     base = len(past.config.history) - past.own
     own, after = len(config.history) - base, past.after
     if config.history[:base] != past.config.history[:base]:
@@ -97,14 +97,14 @@ def call_of(child: PastAgent) -> str:
 
 
 def spend(records: Sequence[JournalRecord], budget: Budget | None) -> None:
-    """Count in *budget* what the run of *records* had spent."""
+    """Count in *budget* what the run with these *records* had spent."""
     if budget is not None:
         for one in spending(records):
             ledger_of(budget).record(one)
 
 
 def is_changed(past: PastAgent, config: SpawnConfig) -> bool:
-    """Return whether *config* is neither what *past* was spawned with nor what it runs."""
+    """Return whether *config* differs from all that *past* was spawned or restarted with."""
     return asked_digest(config) not in {past.digest, asked_digest(past.config)}
 
 
@@ -124,7 +124,7 @@ def asked_digest(config: SpawnConfig) -> str:
 
 
 def _without_on_unknown(manifest: object) -> object:
-    """Return *manifest* as it was written before MCP servers had the field."""
+    """Return *manifest* as written before MCP servers had the field ``on_unknown``."""
     plain = msgspec.to_builtins(manifest)
     for server in plain["mcp_servers"]:
         del server["on_unknown"]

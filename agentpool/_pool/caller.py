@@ -1,4 +1,4 @@
-"""On whose behalf a call is made: the agent whose task calls, or else the owner.
+"""Finds out which agent makes a call to its pool: the current task's, or the owner.
 
 An agent cannot write in another's name, since it never says its own: the slot in its task's
 context does.
@@ -24,7 +24,7 @@ from agentpool.observe._hub import EventHub
 
 @final
 class PoolVoice(Voice):
-    """Sends messages on behalf of the calling agent or owner."""
+    """Sends messages in the name of the calling agent or the owner."""
 
     __slots__ = ("_admission", "_hub", "_router", "opener", "owner")
 
@@ -49,7 +49,7 @@ class PoolVoice(Voice):
         return self._admission.running.get(slot.agent_id)
 
     def _note_owner(self) -> None:
-        """Record that the owner's side uses the pool, or raise if an ended agent's task does.
+        """Record that the owner's side uses the pool; raise if a task of an ended agent does.
 
         Raises:
             UsageError: If the current task was left behind by an agent that has ended.
@@ -70,7 +70,7 @@ class PoolVoice(Voice):
         self.owner.note_use()
 
     def check_tier(self, manifest: AgentManifest) -> AgentRecord | None:
-        """Return the caller, or raise if it is an agent that may have no child of *manifest*.
+        """Return the caller, or raise if its privacy tier forbids a child with *manifest*.
 
         Raises:
             PrivacyError: If the child's tier is laxer than the agent's, or than that of the
@@ -101,7 +101,7 @@ class PoolVoice(Voice):
             slot = slot.keeper.outer
 
     def agent_id(self) -> AgentId:
-        """Return the id of the caller; the owner's for every task outside of the agents."""
+        """Return the id of the caller; the owner's id outside of agents."""
         caller = self.caller()
         if caller is not None:
             return caller.agent_id

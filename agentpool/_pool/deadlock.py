@@ -1,4 +1,4 @@
-"""Detects agents that wait for each other in a circle, and pools in which all wait.
+"""Detects agents that wait for each other in a circle, and pools where all wait.
 
 A suspicion is cheap: it follows the waits of one agent, and only of one that is waited for.
 Only a suspicion is looked into, two scheduler steps later, when everybody who was woken
@@ -49,7 +49,7 @@ Waiters: TypeAlias = tuple[Slot | Owner, ...]
 
 @final
 class Workers(trio.abc.Instrument):
-    """Watches tasks that work without a slot. Installed only while there are any."""
+    """Watches tasks that work without a slot. Installed only while such tasks exist."""
 
     __slots__ = ("_stopped", "_tasks", "owners")
 
@@ -61,7 +61,7 @@ class Workers(trio.abc.Instrument):
         """How many of them are on the owner's side."""
 
     def watch(self, task: trio.lowlevel.Task, agent_id: AgentId, waiters: Waiters) -> None:
-        """Watch *task* of an agent, or of the owner, whose waits *waiters* know."""
+        """Watch *task* of an agent or the owner, whose waits are in *waiters*."""
         if not self._tasks:
             trio.lowlevel.add_instrument(self)
         if task not in self._tasks:
@@ -69,7 +69,7 @@ class Workers(trio.abc.Instrument):
             self._tasks[task] = agent_id, waiters
 
     def after_task_step(self, task: trio.lowlevel.Task) -> None:
-        """Report if a watched *task* no longer works."""
+        """Report when a watched *task* stops working."""
         known = self._tasks.get(task)
         if known is None or _works(task, known[1]):
             return
@@ -80,7 +80,7 @@ class Workers(trio.abc.Instrument):
         self._stopped(known[0])
 
     def close(self) -> None:
-        """Watch no task any more."""
+        """Stop watching all tasks."""
         if self._tasks:
             self._tasks.clear()
             trio.lowlevel.remove_instrument(self)
@@ -114,11 +114,11 @@ class DeadlockWatch:
         """The tasks that use the pool and are no agents."""
 
     def leave(self) -> None:
-        """Stop looking when no agent and no map is left: the pool's nursery takes no task then."""
+        """Stop looking when neither agents nor maps are left."""
         self._is_leaving = True
 
     def close(self) -> None:
-        """Watch no task any more."""
+        """Stop watching all tasks."""
         self._workers.close()
 
     def suspect(self, first: AgentId | None = None) -> None:
@@ -147,7 +147,7 @@ class DeadlockWatch:
         return first in find_deadlocked(waits, others_can_send=True)
 
     def _stands_still(self, *, settled: bool) -> bool:
-        """Return whether no agent runs or will run, and one waits for a message."""
+        """Return whether no agent runs or can start while one waits for a message."""
         admission = self._admission
         return (
             admission.book.may_stand_still
@@ -157,7 +157,7 @@ class DeadlockWatch:
         )
 
     def _owner_can_act(self, *, settled: bool) -> bool:
-        """Return whether a task on the owner's side can act without being woken by an agent.
+        """Return whether a task of the owner can act without being woken by an agent.
 
         Args:
             settled: Whether everybody who was woken has taken a step since: only then are
@@ -239,7 +239,7 @@ class DeadlockWatch:
         return [one.wait for one in waiting]
 
     def _has_workers(self, slot: Slot) -> bool:
-        """Return whether tasks of an agent work beside its waiting ones, and watch them."""
+        """Return whether an agent has working tasks beside its waiting ones; watch them."""
         assert slot.task is not None  # noqa: S101  # looked at before
         # All of them, and not the first: the tasks of a nursery have no order.
         # What another agent has left in a nursery of this one waits like the owner.
@@ -250,7 +250,7 @@ class DeadlockWatch:
         return bool(workers)
 
     def _fail_first(self, waits: Mapping[AgentId, Sequence[Wait]], first: AgentId | None) -> bool:
-        """Fail one deadlocked agent, *first* if it is one. Return whether any was failed."""
+        """Fail one deadlocked agent, preferably *first*. Return whether any was failed."""
         # Who is not among those that wait can send. Those that *first* does not wait for are
         # looked at together, when no agent runs.
         others_can_send = first is not None or len(waits) <= len(self._running)
@@ -276,7 +276,7 @@ class DeadlockWatch:
         return True
 
     def _parked(self, victim: AgentId, stuck: frozenset[AgentId]) -> Way | None:
-        """Return the wait of *victim* to fail: one for another stuck agent, if there is one.
+        """Return the wait of *victim* to fail: preferably one for another stuck agent.
 
         ``None``: it waits for events alone. No error ends that: it may be all that it does.
         """
@@ -304,7 +304,7 @@ def _agents_first(agent_id: AgentId) -> tuple[bool, AgentId]:
 def _tasks_of(
     task: trio.lowlevel.Task, *, but: trio.Nursery | None = None
 ) -> Iterator[trio.lowlevel.Task]:
-    """Yield *task* and the tasks below it, without those of one nursery."""
+    """Yield *task* and the tasks below it, except those of one nursery."""
     ahead = [task]
     while ahead:
         task = ahead.pop()
@@ -315,7 +315,7 @@ def _tasks_of(
 
 
 def _works(task: trio.lowlevel.Task, waiters: Waiters) -> bool:
-    """Return whether *task* may be working: it is not known to wait and has not ended."""
+    """Return whether *task* may be working: it has not ended and is not known to wait."""
     if any(task in one.waits for one in waiters):
         return False
     home = task.parent_nursery

@@ -1,4 +1,4 @@
-"""Fan-in: ended agents, and the calls that wait for them.
+"""Collects ended agents, and wakes the calls that wait for them.
 
 ``join_all`` answers in spawn order, ``join_next`` in the order of the ends. Each outcome is
 given out once by ``join_next``; ``join_all`` gives all of them and leaves none behind.

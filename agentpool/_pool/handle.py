@@ -1,4 +1,4 @@
-"""What ``spawn`` returns: one agent, seen from outside."""
+"""The handle of an agent, which ``spawn`` returns."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _ADVICE: Final[Mapping[str, str]] = {
 
 @final
 class AgentHandle(msgspec.Struct, frozen=True, weakref=True):
-    """One agent, from its spawn on. Only a pool makes handles.
+    """The outside view of one agent, from its spawn on. Only a pool makes handles.
 
     Two handles are equal if they are of the same agent. A handle can watch its agent, write
     to it and end it; what else happens to the agent is the pool's to decide.
@@ -48,7 +48,7 @@ class AgentHandle(msgspec.Struct, frozen=True, weakref=True):
     if not TYPE_CHECKING:  # a type checker shall know that there is nothing else
 
         def __getattr__(self, name: str) -> NoReturn:
-            """Refuse an attribute that is not there, with advice."""
+            """Refuse a missing attribute, with advice."""
             refuse_attribute(self, name, _ADVICE)
 
     def __repr__(self) -> str:
@@ -77,17 +77,17 @@ class AgentHandle(msgspec.Struct, frozen=True, weakref=True):
 
     @property
     def status(self) -> AgentStatus:
-        """Where the agent is in its life."""
+        """The stage of the agent's life."""
         return self._record.status
 
     @property
     def waits_for(self) -> str:
-        """What it waits for without a slot, in words. Empty: it works, is queued, or has ended."""
+        """What the agent waits for without a slot, in words. Empty: it does not wait so."""
         return self._record.waits_for
 
     @property
     def has_ended(self) -> bool:
-        """Whether there is an outcome. Unlike ``outcome``, this does not retrieve it."""
+        """Whether the agent has ended. Unlike ``outcome``, this does not retrieve the outcome."""
         return self._record.has_ended
 
     @property

@@ -1,4 +1,4 @@
-"""What a pool records in a journal, and what it finds there from earlier processes.
+"""The records of one pool in a journal: writing new ones, and finding earlier ones.
 
 Rules:
 
@@ -91,7 +91,7 @@ class PoolJournal:
     """The digests of agents that were spawned with something else than before, to be branched."""
 
     def __attrs_post_init__(self) -> None:
-        """Record messages as well."""
+        """Record messages too."""
         self.post = KeptPost(self._note_sent)
 
     def start(self, nursery: trio.Nursery, running: Mapping[AgentId, AgentRecord]) -> None:
@@ -119,7 +119,7 @@ class PoolJournal:
         return max((past.agent_id for past in self.past.values()), default=OWNER_ID)
 
     def to_go_on_with(self) -> Iterator[PastAgent]:
-        """Yield the owner's agents without a key, in spawn order: no spawn will name them again."""
+        """Yield the owner's agents without keys, in spawn order: no later spawn can name them."""
         for past in sorted(self.past.values(), key=lambda past: past.agent_id):
             if past.parent_id == OWNER_ID and past.key.startswith("#"):
                 yield past
@@ -173,7 +173,7 @@ class PoolJournal:
         return agent_id
 
     def check_all(self, configs: Sequence[SpawnConfig], parent: AgentRecord | None) -> None:
-        """Raise what ``accept`` would raise for any of *configs*, before one is accepted.
+        """Raise the errors that ``accept`` would raise for any of *configs*.
 
         Raises:
             ResumeMismatchError: If one was asked something else before.
@@ -216,7 +216,7 @@ class PoolJournal:
         self.writer.note(record)
 
     def run_of(self, agent_id: AgentId, budget: Budget | None) -> RunJournal:
-        """Return the part of the journal that belongs to the run of an accepted agent.
+        """Return the part of the journal for the run of an accepted agent.
 
         Args:
             agent_id: Which one. It is about to begin, or to go on.
@@ -237,7 +237,7 @@ class PoolJournal:
         return run
 
     def _let_branch(self, run: RunJournal, past: PastAgent, budget: Budget | None) -> None:
-        """Let a run that goes on begin again, if it turns out to be changed."""
+        """Let a continued run start again if it turns out to be changed."""
         if past.agent_id in self._changed:
             run.changed_from = past.config
             run.ended_with = None if past.outcome is None else past.outcome.messages
@@ -309,7 +309,7 @@ class PoolJournal:
             self.writer.close()
 
     def _is_left_open(self, record: AgentRecord | None) -> bool:
-        """Return whether *record*, or an agent above it, ends only with this process."""
+        """Return whether *record*, or an agent above it, ends only because this process ends."""
         while record is not None:
             if record.is_left_open:
                 return True
@@ -321,7 +321,7 @@ class PoolJournal:
 async def open_pool_journal(
     journal: Journal, pool: str, *, resume: bool, on_mismatch: OnMismatch
 ) -> AsyncGenerator[PoolJournal]:
-    """Take over the records of *pool*, and write them in a task of the pool.
+    """Take over the records of *pool*, and write new ones in a task of the pool.
 
     Args:
         journal: Where they are.
@@ -392,5 +392,5 @@ def _recover(
 
 
 def new_run_id() -> str:
-    """Return an id that no other run of a pool has."""
+    """Return a unique id for a run."""
     return os.urandom(16).hex()

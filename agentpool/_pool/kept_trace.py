@@ -1,4 +1,4 @@
-"""A pool in a journal, as the trace of what happened: both say it in the same events.
+"""Converts a pool in a journal into a trace.
 
 Rules:
 
@@ -51,7 +51,7 @@ NOT_KEPT: Final = "kept without its error"
 
 
 def trace_of_journal(pool: str, records: Sequence[JournalRecord]) -> Trace:
-    """Return what happened in a pool, by its records in a journal.
+    """Return the trace of a pool, made from its records in a journal.
 
     Args:
         pool: The pool's name.
@@ -70,7 +70,7 @@ def trace_of_journal(pool: str, records: Sequence[JournalRecord]) -> Trace:
 
 @final
 class _Telling(Live):
-    """Tells records as events."""
+    """Converts records into events."""
 
     past: Past
     events: list[Event] = []  # noqa: RUF012  # each has its own

@@ -1,4 +1,4 @@
-"""A map over any number of queries, whose memory use does not grow with them.
+"""Maps over any number of queries in constant memory.
 
 Rules:
 
@@ -49,7 +49,7 @@ Accept: TypeAlias = Callable[[SpawnConfig, OnEnd], AgentRecord]
 
 
 def check_map(manifest: object, sources: Sequence[object], retries: int) -> None:
-    """Raise if no map can be made of *manifest* and *sources*.
+    """Raise if *manifest* and *sources* cannot make a map.
 
     Raises:
         UsageError: If one of them is of the wrong kind, there is no source, or the number of
@@ -79,7 +79,7 @@ MAX_RETRY_SECONDS: Final = 60.0
 
 @final
 class _Query(Live):
-    """A query that was taken from a source."""
+    """A query taken from a source."""
 
     place: int
     """Its number, from 0."""
@@ -95,7 +95,7 @@ class _Query(Live):
 
 @final
 class QueryMap(Live):
-    """One map: it turns queries into agents, and hands out their outcomes."""
+    """One map: it starts an agent for each query, and gives out the outcomes."""
 
     _config_of: Callable[[str], SpawnConfig]
     _sources: Sequence[Queries]
@@ -183,7 +183,7 @@ class QueryMap(Live):
         return self._fed and not self._in_flight and not self._again
 
     def may_start(self) -> bool:
-        """Whether a source may bring another agent by itself."""
+        """Whether a source may start another agent without help."""
         # Those that wait for their turn go on when an agent has ended, or the reader reads.
         if self._again:
             return True
@@ -201,7 +201,7 @@ class QueryMap(Live):
         return self.may_start() and not (self._ordered and self._next_ids)
 
     def _may_be_fed_by_owner(self) -> bool:
-        """Return the same for the case that a source goes on, which waits for others now."""
+        """Return the same, assuming that a source which waits for others now goes on."""
         return bool(self._waiting_sources()) and not (self._ordered and self._next_ids)
 
     async def feed(self) -> None:  # noqa: ASYNC910  # the feeding has its own
@@ -332,7 +332,7 @@ class QueryMap(Live):
         self._give_turns()
 
     def _give(self, place: int, outcome: AgentOutcome) -> None:
-        """Hand the last outcome of a query to the reader, when its turn has come."""
+        """Give the outcome of a query to the reader when its turn comes."""
         if self._ordered:
             self._out_of_order[place] = outcome
             while self._given in self._out_of_order:
@@ -345,7 +345,7 @@ class QueryMap(Live):
             self._changed.unpark_all()
 
     async def aclose(self) -> None:
-        """Cancel the agents that are left, and wait for them."""
+        """Cancel the remaining agents, and wait for them."""
         self._scope.cancel()
         for record, _ in tuple(self._in_flight.values()):
             record.cancel("the map's block ended")

@@ -1,4 +1,4 @@
-"""The memory of a pool's agents, and the scope that each agent gets."""
+"""The memory of a pool's agents, and the scope of each agent."""
 
 from __future__ import annotations
 

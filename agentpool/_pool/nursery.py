@@ -116,7 +116,7 @@ class AgentNursery(Home):
         self.fan_in.open(self.deadlocks.owner, self.admission.pace)
 
     def _posted(self, message: AgentMessage, reason: str | None) -> None:
-        """Report that a message was accepted, or with a *reason* that it became a dead letter."""
+        """Report that a message was accepted; with a *reason*, that it became a dead letter."""
         if self.hub.listening:
             record = self.fan_in.find(message.sender if reason is None else message.recipient)
             self.hub.posted(message, reason, "" if record is None else record.name)
@@ -235,7 +235,7 @@ class AgentNursery(Home):
                 self.accept(past.config, self.driver_for(past.config), past=past)
 
     def budget_of(self, config: SpawnConfig, parent: AgentRecord | None = None) -> Budget | None:
-        """Return the budget of an agent that the caller, or *parent*, spawns.
+        """Return the budget for an agent spawned by the caller, or by *parent*.
 
         Raises:
             UsageError: If its own budget is not a part of what it has to keep to.
@@ -282,7 +282,7 @@ class AgentNursery(Home):
             self._conclude(agent, record, slot, ending)
 
     def _has_ended_before(self, record: AgentRecord, slot: Slot, journal: PoolJournal) -> bool:
-        """End an agent that has ended in an earlier process, as it did there."""
+        """End an agent that ended in an earlier process, in the same way."""
         known = journal.outcome_of(record.agent_id)
         if known is None:
             return False
@@ -366,7 +366,7 @@ class AgentNursery(Home):
                 self._end_unstarted(record)
 
     def abort(self, cancelled_by: str, reason: str) -> None:
-        """Cancel every agent, queued ones first: none of them starts, and a journal has no end."""
+        """Cancel every agent, first the queued ones so that none starts. Journals record no end."""
         if self.journal is not None:
             self.journal.writer.end_soon()
         with self.hub:
@@ -388,7 +388,7 @@ class AgentNursery(Home):
         self._end(record, unstarted_outcome(record, self.hub.seconds()), None)
 
     async def shutdown(self, grace_seconds: float) -> ShutdownStep:
-        """Ask every agent to stop, wait, and cancel the rest. Return the step that was needed."""
+        """Ask all agents to stop, wait, and cancel the rest. Return the last step needed."""
         await trio.lowlevel.checkpoint_if_cancelled()
         by = self.voice.name()
         self._end_queued(by, "the pool shuts down")

@@ -1,4 +1,4 @@
-"""Opens a pool, and ends it well, however its block is left."""
+"""Opens a pool, and closes it properly however its block ends."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ _CHECKED: Final = frozenset(
 
 
 def _check_parts(given: Mapping[str, object]) -> None:
-    """Raise if an argument of open_pool() is wrong, before anything has been opened."""
+    """Raise if an argument of open_pool() is wrong, before anything is opened."""
     check_trio("open_pool")
     expect_arguments(open_pool, given, but=_CHECKED)
     at_least(0, "max_queued", given["max_queued"])
@@ -204,7 +204,7 @@ def _is_abort(on_failure: str) -> bool:
 
 @asynccontextmanager
 async def _block(pool: AgentPool, slots: float, max_queued: int) -> AsyncGenerator[AgentPool, None]:
-    """Run the block with the agents inside; its own exception comes out unwrapped."""
+    """Run the block with the agents inside; an error of the block is raised unwrapped."""
     agents = pool._agents  # pyright: ignore[reportPrivateUsage]  # this opens the pool
     failed: Exception | None = None
     try:

@@ -1,4 +1,4 @@
-"""What earlier processes of a pool left in its journal.
+"""What earlier processes of a pool wrote to its journal.
 
 Rules:
 
@@ -49,7 +49,7 @@ class PoolRun(msgspec.Struct, frozen=True):
 
 @final
 class Spawned(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The part of a spawn's config that can be written as JSON."""
+    """The part of a spawn's config that fits into JSON."""
 
     key: str
     parent_id: AgentId
@@ -109,7 +109,7 @@ class Spawned(msgspec.Struct, frozen=True, omit_defaults=True):
 
 @final
 class PastAgent(Live):
-    """An agent that an earlier process accepted."""
+    """An agent accepted by an earlier process."""
 
     agent_id: AgentId
     parent_id: AgentId
@@ -133,7 +133,7 @@ class PastAgent(Live):
         yield self.records
 
     def fits(self, config: SpawnConfig) -> bool:
-        """Give the outcome's value the output type of *config*. Return whether it has it."""
+        """Convert the outcome's value to the output type of *config*. Return whether it fits."""
         output, outcome = output_of(config), self.outcome
         if output is None or outcome is None or outcome.value is None:
             return True
@@ -146,7 +146,7 @@ class PastAgent(Live):
 
 @final
 class Past(Live):
-    """Everything that earlier processes left."""
+    """Everything from earlier processes."""
 
     run_id: str
     is_keyed: bool
@@ -162,7 +162,7 @@ class Past(Live):
 
     @classmethod
     def read(cls, records: Sequence[JournalRecord]) -> Past:
-        """Read *records*, of which there is at least one.
+        """Parse *records*, at least one.
 
         Raises:
             JournalError: If one of them cannot be read.
@@ -216,7 +216,7 @@ class Past(Live):
 
 
 def last_runs(records: Iterable[JournalRecord]) -> list[JournalRecord]:
-    """Keep of each agent the *records* of its last run, and drop those of runs before a branch."""
+    """Keep the *records* of each agent's last run, and drop those before a branch."""
     known = list(records)
     begins = {
         record.agent_id: index
@@ -231,7 +231,7 @@ def last_runs(records: Iterable[JournalRecord]) -> list[JournalRecord]:
 
 
 def outcome_record(outcome: AgentOutcome, history: Sequence[ChatMessage]) -> JournalRecord:
-    """Make the record of *outcome*, without the *history* that it begins with."""
+    """Make the record of *outcome*, without the *history* at its beginning."""
     shared = len(history)
     if shared and outcome.messages[:shared] == tuple(history):
         outcome = msgspec.structs.replace(outcome, messages=outcome.messages[shared:])
@@ -265,7 +265,7 @@ def read_outcome(record: JournalRecord, history: Sequence[ChatMessage]) -> Agent
 def copy_turns(
     records: Iterable[JournalRecord], wanted: Sequence[AgentId], run_id: str
 ) -> list[JournalRecord]:
-    """Return the first records of a session that starts with the *wanted* turns of this one."""
+    """Return the first records of a new session with the *wanted* turns of this one."""
     kinds = {RecordKind.ACCEPTED, RecordKind.ENDED}
     kept = [one for one in records if one.kind in kinds and one.agent_id in wanted]
     return [first_record(run_id), *kept]

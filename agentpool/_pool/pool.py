@@ -1,4 +1,4 @@
-"""The pool that applications use: many agents, a few at a time."""
+"""The pool that applications use: many agents, a few running at a time."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class AgentPool(Live, weakref=True):
     if not TYPE_CHECKING:  # a type checker shall know that there is nothing else
 
         def __getattr__(self, name: str) -> NoReturn:
-            """Refuse an attribute that is not there, with advice."""
+            """Refuse a missing attribute, with advice."""
             refuse_attribute(self, name, ADVICE)
 
     async def spawn(self, config: SpawnConfig) -> AgentHandle:
@@ -141,7 +141,7 @@ class AgentPool(Live, weakref=True):
         return await self._agents.fan_in.join_all(children=children)
 
     async def join_next(self) -> AgentOutcome | None:
-        """Wait for the next agent to end, each once. ``None``: no agent is left.
+        """Wait for the next agent to end, and return its outcome. ``None``: no agent is left.
 
         Of the agents of ``spawn`` and ``fan_out``: others belong to whoever started them.
 
@@ -301,7 +301,7 @@ class AgentPool(Live, weakref=True):
         return await self._agents.shutdown(grace_seconds)
 
     def abort_all(self, reason: str = "no reason given") -> None:
-        """Cancel every agent, including queued ones. Each still gets an outcome, in no journal.
+        """Cancel all agents, including queued ones. Each gets an outcome; journals record none.
 
         ``join_all`` waits for them. The pool takes new agents; a resumed run continues these.
         """
@@ -355,7 +355,7 @@ class AgentPool(Live, weakref=True):
 
     @property
     def router(self) -> MessageRouter:
-        """The messages of the pool: to send some, and to look at those that were sent."""
+        """Sends messages for the caller, and shows those already sent."""
         return MessageRouter(self._agents.router, self._agents.voice)
 
     @property

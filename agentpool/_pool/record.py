@@ -1,4 +1,4 @@
-"""What a pool stores about one agent, from its spawn on."""
+"""The data of one agent in its pool, from its spawn on."""
 
 from __future__ import annotations
 
@@ -173,7 +173,7 @@ class AgentRecord:
 
     @property
     def share(self) -> Share:
-        """What part of the queue it may have. Until it has ended."""
+        """The agent's part of the queue, until it has ended."""
         return self.take_work()[0].share
 
     @property
@@ -183,7 +183,7 @@ class AgentRecord:
 
     @property
     def status(self) -> AgentStatus:
-        """Where the agent is in its life."""
+        """The stage of the agent's life."""
         if self._outcome is not None:
             return self._outcome.status
         if self._slot is None:
@@ -192,7 +192,7 @@ class AgentRecord:
 
     @property
     def waits_for(self) -> str:
-        """What it waits for without a slot, in words. Empty: it does not."""
+        """What the agent waits for without a slot, in words. Empty: nothing."""
         if self._slot is None or self._slot.held:
             return ""
         return ", ".join(dict.fromkeys(one.wait.text for one in self._slot.waits.values()))
@@ -254,12 +254,12 @@ class AgentRecord:
 
     @property
     def has_ended(self) -> bool:
-        """Whether there is an outcome. Unlike ``outcome``, this does not retrieve it."""
+        """Whether the agent has ended. Unlike ``outcome``, this does not retrieve the outcome."""
         return self._outcome is not None
 
     @property
     def ended_with(self) -> AgentOutcome | None:
-        """The outcome. ``None``: it has not ended. Looking does not count as seen."""
+        """The outcome, without counting it as retrieved. ``None``: the agent has not ended."""
         return self._outcome
 
     @property

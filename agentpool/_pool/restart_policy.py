@@ -1,4 +1,4 @@
-"""When an ended agent is restarted, and which others with it.
+"""When an ended agent is restarted, and which others are restarted with it.
 
 The words are the field's own, from Erlang's supervisors.
 
@@ -55,7 +55,7 @@ class RestartPolicy:
     """The longest wait before a restart."""
 
     def __attrs_post_init__(self) -> None:
-        """Refuse words and numbers without a meaning."""
+        """Refuse words and numbers that make no sense."""
         expect_fields(self)
         if self.max_restarts < 0:
             raise UsageError(f"max_restarts must be >= 0, got {self.max_restarts!r}")
@@ -68,7 +68,7 @@ class RestartPolicy:
                 raise UsageError(f"{name} must be finite and >= 0, got {getattr(self, name)!r}")
 
     def wants(self, outcome: AgentOutcome) -> bool:
-        """Return whether an agent that ended like this is restarted.
+        """Return whether an agent with this outcome is restarted.
 
         Never one that was cancelled: that was meant.
         """
@@ -82,7 +82,7 @@ class RestartPolicy:
         return min(self.delay_seconds * 2.0 ** min(restarts, 1000), self.max_delay_seconds)
 
     def together(self, place: int, count: int) -> range:
-        """Return the places of the agents that are restarted with the one at *place*."""
+        """Return the positions of the agents that restart together with the one at *place*."""
         match self.strategy:
             case "one_for_one":
                 return range(place, place + 1)

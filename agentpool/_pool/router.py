@@ -1,4 +1,4 @@
-"""The messages of one pool, for its owner, its tools and its observers.
+"""The public view of a pool's messages.
 
 The sender of a message is the caller. Nothing here takes it as an argument.
 """

@@ -1,4 +1,4 @@
-"""Conversations of many turns that outlive their process, each in its own pool.
+"""Conversations of many turns that outlive their process, each in a separate pool.
 
 Rules:
 
@@ -79,7 +79,7 @@ class Session:
 
     @classmethod
     def of(cls, pool: AgentPool, *, on_busy: OnBusy = "refuse") -> Self:
-        """Return the session that *pool* was opened for.
+        """Return the session of *pool*.
 
         It has the name that ``session_pool_name`` gives, a journal, and ``resume=True``.
 
@@ -108,7 +108,7 @@ class Session:
         return session
 
     def __repr__(self) -> str:
-        """Return the name and how many turns there are."""
+        """Return the name and the number of turns."""
         return f"<Session {self.name!r}: {counted(len(self.turns), 'turn')}>"
 
     @property
@@ -201,7 +201,7 @@ class Session:
             return handle
 
     async def go_back(self, turns: int = 1) -> None:
-        """Take back the last *turns*. The next turn continues before them; they stay in the file.
+        """Undo the last *turns*. The next turn continues before them; they stay in the file.
 
         Raises:
             SessionBusyError: If a turn has not ended.
@@ -283,7 +283,7 @@ class Session:
             self._kept.head, self._kept.head_messages = handle.agent_id, outcome.messages
 
     def _leave_open(self, handle: AgentHandle) -> None:
-        """End a turn in a way that lets a later process continue it."""
+        """End a turn so that a later process can continue it."""
         record = handle._record  # pyright: ignore[reportPrivateUsage]  # one floor
         record.is_left_open = not record.has_ended
         handle.cancel("the call that asked was cancelled")

@@ -1,4 +1,4 @@
-"""How the agents of a pool end at a shutdown: asked, waited for, cancelled."""
+"""Ends the agents of a pool in three steps: asks, waits, cancels."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from agentpool._scheduling.waits import Wait
 
 
 class ShutdownStep(enum.Enum):
-    """The last step that a shutdown needed."""
+    """The last step that was necessary to end all agents."""
 
     ASKED = "asked"
     """No agent was running."""

@@ -1,4 +1,4 @@
-"""What a pool shows of itself: its numbers, its repr, and advice about wrong names."""
+"""A pool's statistics, repr, and advice about wrong names."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def shown(agents: AgentNursery) -> str:
 
 
 def statistics_of(agents: AgentNursery) -> PoolStatistics:
-    """Return the numbers of a pool at this moment."""
+    """Return a snapshot of a pool's numbers."""
     running = agents.admission.running_count
     return PoolStatistics(
         running=running,

@@ -1,4 +1,4 @@
-"""Checks before a pool opens or accepts an agent: all that need no waiting."""
+"""Checks before a pool opens or accepts an agent, without waiting."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from agentpool.tools._registry import ToolRegistry
 
 @final
 class Entry(Live):
-    """What every agent of one pool must fit: driver, tools and budget."""
+    """The requirements for every agent of one pool: driver, tools and budget."""
 
     _source: Driver | DriverFactory
     """The pool's driver, or what chooses one."""
@@ -55,7 +55,7 @@ class Entry(Live):
 
 
 def check_config(config: SpawnConfig) -> None:
-    """Refuse what is not a SpawnConfig.
+    """Refuse anything but a SpawnConfig.
 
     Raises:
         UsageError: If it is something else.
@@ -69,7 +69,7 @@ def check_config(config: SpawnConfig) -> None:
 
 
 def expect_open(driver: object) -> None:
-    """Refuse what opens a driver in the place of a driver.
+    """Refuse a driver's opener in place of an open driver.
 
     Raises:
         UsageError: If it is the block of ``open_driver``, which was not entered.
@@ -137,7 +137,7 @@ def checked_driver(
 
 
 def check_child_tier(parent: AgentManifest, child: AgentManifest) -> None:
-    """Raise if what an agent of *parent* knows may not go to one of *child*.
+    """Raise if data of an agent with *parent* must not reach one with *child*.
 
     Raises:
         PrivacyError: If the child's tier is laxer.

@@ -1,4 +1,4 @@
-"""What is made of an agent when it has its first slot.
+"""Creates an agent when it gets its first slot.
 
 Made in a function of its own: what a task's outermost coroutine names or has on its stack is
 kept twice for each agent that waits, by Python and by trio.
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def take_task(slot: Slot) -> None:
-    """Make the current task that of the agent with *slot*."""
+    """Make the current task the main task of the agent with *slot*."""
     current_slot.set(slot)
     if current_strand.get() is not None:
         current_strand.set(None)  # it was started by a strand of another agent
@@ -42,7 +42,7 @@ def new_agent(
     *,
     journal: PoolJournal | None,
 ) -> Agent:
-    """Make the agent of *record*, with its time."""
+    """Make the agent of *record*, with its deadline."""
     config, driver = record.take_work()
     agent_id, name, budget, hub = record.agent_id, record.name, record.budget, record.hub
     purse = None if budget is None else Purse(budget, slot, hub, agent_id, name)

@@ -1,4 +1,4 @@
-"""Agents that are restarted when they end, by a policy."""
+"""Supervision: restarts agents when they end, by a policy."""
 
 from __future__ import annotations
 

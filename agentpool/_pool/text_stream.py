@@ -1,4 +1,4 @@
-"""What one agent writes, as it arrives."""
+"""The text of one agent as it arrives."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from agentpool.observe._hub import EventHub
 
 @final
 class TextStream(Live):
-    """The text of one agent as it arrives, all of its answers. ``handle.stream()`` makes it.
+    """The text of one agent as it arrives, in all its answers. Made by ``handle.stream()``.
 
     An async iterator over pieces of text; it ends when the agent has ended. Nothing is left
     out: what arrives between two looks comes as one piece. It begins with what has arrived
@@ -50,7 +50,7 @@ class TextStream(Live):
 
     @classmethod
     def _open(cls, record: AgentRecord, hub: EventHub) -> Self:
-        """Return the stream of an agent from now on."""
+        """Return a stream of the agent's text from now on."""
         stream = cls(record, hub, hub.last_sequence)
         outcome = record.ended_with
         if outcome is not None:
@@ -65,7 +65,7 @@ class TextStream(Live):
         return stream
 
     def __repr__(self) -> str:
-        """Return whose it is: ``<TextStream of agent 3 (critic)>``."""
+        """Return the agent's id and name: ``<TextStream of agent 3 (critic)>``."""
         return f"<TextStream of agent {self._record.agent_id} ({self._record.name})>"
 
     def close(self) -> None:
@@ -89,7 +89,7 @@ class TextStream(Live):
         return self
 
     async def __anext__(self) -> str:
-        """Return what has arrived since the last look, waiting for some, without a slot.
+        """Return the text since the last call, waiting for some without a slot.
 
         Raises:
             DeadlockError: If the agent can never end while the caller waits.
@@ -117,7 +117,7 @@ class TextStream(Live):
             self._lot.unpark_all()
 
     def _hear(self, event: Event) -> None:
-        """Take what *event* says of the agent's text."""
+        """Handle *event* if it carries the agent's text."""
         if event.agent_id != self._record.agent_id or event.sequence <= self._after:
             return  # of another, or it happened before and is told late
         match event:
@@ -136,7 +136,7 @@ class TextStream(Live):
                 pass
 
     def _pay(self, messages: tuple[ChatMessage, ...]) -> None:
-        """Hand on the newest answer, if none of it was."""
+        """Give out the newest answer if none of it was given out."""
         if self._owes:
             self._owes = False
             texts = (one.text for one in reversed(messages) if isinstance(one, AssistantMessage))
@@ -145,7 +145,7 @@ class TextStream(Live):
 
 @final
 class _Ear(Observer):
-    """Hears for one stream."""
+    """An observer that feeds one stream."""
 
     __slots__ = ("_stream",)
 
@@ -153,5 +153,5 @@ class _Ear(Observer):
         self._stream = stream
 
     def on_event(self, event: Event) -> None:
-        """Take the text."""
+        """Pass the event to the stream."""
         self._stream._hear(event)  # pyright: ignore[reportPrivateUsage]  # it is its ear

@@ -1,4 +1,4 @@
-"""The outcome of a run that ended, and of an agent that never started."""
+"""Makes the outcome of a run that ended, or of an agent that never started."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is known of a request while it is made, to those who know no request."""
+"""A request in progress, as seen by gates and waits."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Clock(Protocol):
         ...
 
     def stop(self) -> None:
-        """Stop the clock. Calls nest: it runs again after as many ``go_on`` calls."""
+        """Stop the clock. Calls nest: it resumes after as many calls of ``go_on``."""
 
     def go_on(self) -> None:
         """Undo one ``stop``."""
@@ -25,7 +25,7 @@ class Clock(Protocol):
         """Subtract *seconds* from the time left."""
 
     def end(self) -> None:
-        """Leave its scope alone from now on: it limits something else."""
+        """Stop limiting the scope: another limit takes over."""
 
 
 class Asking(Protocol):
@@ -33,8 +33,8 @@ class Asking(Protocol):
 
     @property
     def clock(self) -> Clock | None:
-        """What limits it. ``None``: nothing does."""
+        """The clock that limits the request. ``None``: it has no limit."""
         ...
 
     def take_failure(self, error: DriverError) -> None:
-        """Take the error of a driver that was asked, in whose place another one is asked."""
+        """Count the failure of a driver after which another driver is asked."""

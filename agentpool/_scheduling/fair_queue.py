@@ -217,7 +217,7 @@ class FairQueue(Generic[T]):
         return 1 if self._cost_of is None else self._cost_of(item)
 
     def _take(self, group: _Group[T]) -> None:
-        """Remove the head of the group whose turn it is, and end its turn if it is used up."""
+        """Remove the first item of the current group, and end its turn if it is used up."""
         group.pop()
         self._size -= 1
         if not group:

@@ -1,4 +1,4 @@
-"""The owner's side of a pool: the tasks that use it and are no agents, and what they wait for."""
+"""The owner's side of a pool: the tasks outside of agents that use it, and their waits."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _LOOKS_ON: Final = ContextVar("_LOOKS_ON", default=False)
 
 @contextmanager
 def as_bystander() -> Generator[None]:
-    """Declare that the current task, and those that it starts in the block, send no messages.
+    """Declare that tasks started in the block, and the current one, send no messages.
 
     Whoever opened a pool can always write to its agents, and so can every task beside that one.
     Therefore an agent that waits for a message is not told of a deadlock while such a task
@@ -40,7 +40,7 @@ def as_bystander() -> Generator[None]:
 
 
 def look_on() -> None:
-    """Make the current context that of a bystander: such as one that tasks are started in."""
+    """Make the current context a bystander's."""
     _LOOKS_ON.set(True)
 
 
@@ -50,7 +50,7 @@ def looks_on(task: trio.lowlevel.Task) -> bool:
 
 
 def refuse_bystander() -> None:
-    """Raise if the current task is a bystander, and would do what could end a wait.
+    """Raise if the current task is a bystander, because the call could end a wait.
 
     Raises:
         UsageError: If so.
@@ -63,14 +63,14 @@ def refuse_bystander() -> None:
 
 
 class Way(Protocol):
-    """How a task waits."""
+    """One way of waiting: a task, and what wakes it."""
 
     wait: Wait
     """What for."""
 
     @property
     def woken(self) -> bool:
-        """Whether the awaited thing has happened, though the task has not run since."""
+        """Whether the awaited thing has happened, even if the task has not run since."""
         ...
 
     def fail(self, error: DeadlockError) -> None:
@@ -100,7 +100,7 @@ class OwnersWait(Live):
 
 @final
 class Owner(Live):
-    """The owner's side of a pool: the tasks that use it and are no agents, and their waits.
+    """The owner's side of a pool: the tasks outside of agents that use it, and their waits.
 
     It has the task that opened the pool, and the tasks below it. When any other task uses
     the pool, the side grows up to the nearest task above both, with everything below that:
@@ -123,12 +123,12 @@ class Owner(Live):
 
     @property
     def has_deadline(self) -> bool:
-        """Whether one of the waits ends at a deadline that is not the pool's."""
+        """Whether one of the waits has a deadline other than the pool's."""
         return self._limited > 0
 
     @property
     def is_everybody(self) -> bool:
-        """Whether every task of the program is on this side, trio's own included."""
+        """Whether every task of the program is on this side, including trio's."""
         return self.root.parent_nursery is None
 
     def note_use(self) -> None:
@@ -158,7 +158,7 @@ class Owner(Live):
 
 
 def _line_of(task: trio.lowlevel.Task) -> Iterator[trio.lowlevel.Task]:
-    """Yield *task* and the tasks above it, up to trio's first one."""
+    """Yield *task* and its ancestors, up to trio's first task."""
     one: trio.lowlevel.Task | None = task
     while one is not None:
         yield one

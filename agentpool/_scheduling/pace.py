@@ -1,4 +1,4 @@
-"""When a call that need not wait lets other tasks run all the same.
+"""Decides when a call that need not wait should let other tasks run anyway.
 
 To yield costs as much as most of what a call does: two thirds of a message. So of the calls
 that find everything ready one in ``STEPS`` yields, and all of them look whether they are
@@ -20,7 +20,7 @@ inbox holds: a sender seldom gets that far without waiting."""
 
 @final
 class Pace(Live):
-    """Counts the calls of one pool that found nothing to wait for.
+    """Counts the calls of one pool that had nothing to wait for.
 
     One count for all tasks holds for each of them: between two calls that are told to yield
     there are fewer than ``STEPS`` others, whoever makes them.
@@ -29,7 +29,7 @@ class Pace(Live):
     _steps: int = 0
 
     def is_due(self) -> bool:
-        """Count a call. Return whether it has to yield before it returns."""
+        """Count a call. Return whether it must yield to other tasks before it returns."""
         self._steps = steps = self._steps + 1
         if STEPS < steps < 2 * STEPS:
             return False

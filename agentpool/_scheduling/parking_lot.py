@@ -1,4 +1,4 @@
-"""A trio parking lot that also knows who waits in it, for deadlock detection."""
+"""A trio parking lot that also knows which tasks wait in it, for deadlock detection."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The source of chance: the system, or the seed of a run that must be repeatable."""
+"""Random numbers: from the system, or repeatable from the seed of a run."""
 
 from __future__ import annotations
 
@@ -11,5 +11,5 @@ run_seed: trio.lowlevel.RunVar[int | None] = trio.lowlevel.RunVar("agentpool_see
 
 
 def build_random(seed: int | None) -> Random:
-    """Return a random generator. ``None``: seeded by the run's seed, or else by the system."""
+    """Return a random generator. ``None``: seeded by the run, or else by the system."""
     return Random(run_seed.get() if seed is None else seed)  # noqa: S311  # spreads retries; no secret

@@ -48,7 +48,7 @@ class RequestClock(Live):
         return self._left_seconds if self._stops else self.scope.deadline - trio.current_time()
 
     def stop(self) -> None:
-        """Stop the clock. Calls nest: it runs again after as many ``go_on`` calls."""
+        """Stop the clock. Calls nest: it resumes after as many calls of ``go_on``."""
         self._left_seconds = self.seconds_left
         self._set(math.inf)
         self._stops += 1
@@ -78,20 +78,20 @@ class RequestClock(Live):
             self.scope.deadline = deadline
 
     def __enter__(self) -> Self:
-        """Make this the clock that waits inside the block stop."""
+        """Make this the clock that waits in the block stop."""
         self._slot = current_slot.get()
         self._outer = current_clock()
         self._token = _clock.set(self)
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Detach the clock, also from tasks that were left behind and still wait."""
+        """Detach the clock, also from abandoned tasks that still wait."""
         assert self._token is not None  # noqa: S101  # it was entered
         self.end()
         _clock.reset(self._token)
 
     def end(self) -> None:
-        """Leave its scope alone from now on: it limits something else."""
+        """Stop limiting the scope: another limit takes over."""
         self._is_over = True
 
     def is_of(self, slot: Slot | None) -> bool:
@@ -103,7 +103,7 @@ _clock: ContextVar[RequestClock | None] = ContextVar("agentpool_request_clock", 
 
 
 def current_clock() -> Clock | None:
-    """Return the clock that limits the current task. ``None``: no clock does."""
+    """Return the clock that limits the current task. ``None``: there is no limit."""
     slot, clock = current_slot.get(), _clock.get()
     if clock is not None and clock.is_of(slot):
         return clock

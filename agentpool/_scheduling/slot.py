@@ -45,7 +45,7 @@ from agentpool._scheduling.waits import Wait, WaitBook
 
 @final
 class Strand(Live):
-    """One of the things that an agent does side by side."""
+    """One of several things that an agent does side by side."""
 
     waits: int = 0
     """How many of its tasks wait."""
@@ -70,7 +70,7 @@ class SlotKeeper(Protocol):
         """Take back the slot of a waiting agent, and give it to the next one."""
 
     def look_again(self, slot: Slot) -> None:
-        """Reconsider an agent without a slot whose waits have changed."""
+        """Reconsider an agent without a slot after its waits have changed."""
 
     def regain(self, slot: Slot) -> bool:
         """Give *slot* back to its agent if one is free and no other agent comes first."""
@@ -114,11 +114,11 @@ class Slot(Live):
 
     @property
     def waits(self) -> Mapping[trio.lowlevel.Task, parked]:
-        """The tasks of the agent that wait, and what for."""
+        """The waiting tasks of the agent, and what they wait for."""
         return self._waits or NO_WAITS
 
     def has_deadline(self) -> bool:
-        """Return whether the current task has a deadline that is its own, and no guard alone."""
+        """Return whether the current task has a deadline besides the pool's and the guards."""
         deadline = trio.current_effective_deadline()
         if deadline in self.guards:
             # What is set further out ends later than the guard, except for the whole run.
@@ -128,7 +128,7 @@ class Slot(Live):
         return deadline < self.keeper.outer_deadline
 
     def end_guard(self, guard: float) -> None:
-        """Forget one deadline of a tool, which has ended."""
+        """Forget the deadline of a tool that has ended."""
         guards = self.guards
         if len(guards) == 1:
             self.guards = ()
@@ -138,7 +138,7 @@ class Slot(Live):
 
     @property
     def only_lends(self) -> bool:
-        """Whether all waits of the agent are at a gate, so that its slot is only lent."""
+        """Whether the agent waits only at gates, so that its slot is only lent."""
         return all(parked.wait.lends for parked in self.waits.values())
 
     @property
@@ -152,7 +152,7 @@ class Slot(Live):
         self.abandon()
 
     def abandon(self) -> None:
-        """Wake the tasks that wait for the slot, although it was not granted."""
+        """Wake the tasks that wait for the slot, without granting it."""
         if self._granted is not None:
             self._granted.set()
             self._granted = None
@@ -195,7 +195,7 @@ class Slot(Live):
         return self._own_strand()
 
     def own_request(self) -> Asking | None:
-        """Return the request that the agent makes for itself, for a task that is a part of it.
+        """Return the request that the agent makes, if the current task is part of the agent.
 
         A task that the agent has left behind has no part in it.
         """
@@ -277,7 +277,7 @@ class Slot(Live):
 
 
 def ends_the_program(error: BaseException | None) -> bool:
-    """Return whether *error* is or contains one that must end the whole program."""
+    """Return whether *error* is or contains an error that must end the program."""
     match error:
         case None | Exception() | trio.Cancelled():
             return False
@@ -320,11 +320,11 @@ class parked(Live):  # noqa: N801  # used as a statement: async with parked(Wait
 
     @property
     def woken(self) -> bool:
-        """Whether the awaited thing has happened, though the task has not run since."""
+        """Whether the awaited thing has happened, even if the task has not run since."""
         return self.lot is not None and self._task not in self.lot
 
     def fail(self, error: DeadlockError) -> None:
-        """Raise an error in the wait, which would never end by itself."""
+        """Raise an error in a wait that would never end."""
         # Only a wait that has begun is found, and only one that can last is failed.
         assert self.lot is not None and self._task is not None  # noqa: S101, PT018
         self.lot.fail(self._task, error)
@@ -350,7 +350,7 @@ class parked(Live):  # noqa: N801  # used as a statement: async with parked(Wait
             slot.on_waiting()
 
     def _begin_outside(self, owner: Owner, slot: Slot | None, task: trio.lowlevel.Task) -> None:
-        """Record the wait of a task that is no part of an agent of the pool."""
+        """Record the wait of a task outside of the pool's agents."""
         is_of_pool = slot is not None and slot.keeper is owner.keeper
         if not is_of_pool:
             # A task that an agent has left behind is where its nursery is, and no user's.

@@ -1,4 +1,4 @@
-"""Which agents wait for which, and which of them can never go on.
+"""The waits of agents for each other, and which agents can never go on.
 
 Rules:
 
@@ -29,7 +29,7 @@ from agentpool._messages import OWNER_ID, AgentId
 
 
 class WaitKind(enum.Enum):
-    """What ends a wait. The values read as verbs between two agents."""
+    """The kinds of wait, by what ends them. The values read as verbs between two agents."""
 
     END = "joins"
     ANSWER = "asks"
@@ -100,13 +100,13 @@ class Wait(msgspec.Struct, frozen=True):
         )
 
     def may_be_ended_by(self, agent_id: AgentId) -> bool:
-        """Return whether a wait for several can be ended by that agent."""
+        """Return whether that agent can end a wait for several."""
         if agent_id == OWNER_ID:
             return OWNER_ID in self.agent_ids
         return agent_id in self.group
 
     def verb(self, agent_id: AgentId) -> str:
-        """Return what is done, as a verb between the two of them."""
+        """Return a verb for the wait of one agent for another."""
         if self.target is None and agent_id == OWNER_ID:
             return "reads a map that is fed by"
         return self.kind.value
@@ -165,7 +165,7 @@ class Wait(msgspec.Struct, frozen=True):
 
     @classmethod
     def gate(cls, name: str) -> Self:
-        """Make a wait until a provider takes one more request."""
+        """Make a wait until a provider accepts one more request."""
         return cls(WaitKind.OTHER, None, f"gate {name!r}", lends=True, reason=WaitReason.GATE)
 
 
@@ -200,7 +200,7 @@ class WaitBook(Live):
     """The owner's waits for several. It often waits for everybody, and is seldom waited for."""
 
     def add(self, wait: Wait, *, has_deadline: bool, by_owner: bool = False) -> None:
-        """Count a wait that begins, of an agent or on the owner's side."""
+        """Count a new wait of an agent or the owner."""
         if has_deadline or wait.kind is WaitKind.OTHER:
             self._by_themselves += 1
         elif wait.kind in LISTENING:
@@ -236,7 +236,7 @@ class WaitBook(Live):
 
     @property
     def may_stand_still(self) -> bool:
-        """Return whether the pool could be stuck without a circle, when no agent runs."""
+        """Return whether the pool could be stuck without a circle while no agent runs."""
         return self.listeners > 0 and not (self._by_themselves or self.woken)
 
 
@@ -247,7 +247,7 @@ GROUP_KINDS: Final = frozenset({WaitKind.ANY, WaitKind.ALL})
 def find_deadlocked(
     waits: Mapping[AgentId, Sequence[Wait]], *, others_can_send: bool
 ) -> frozenset[AgentId]:
-    """Return the agents that can never go on, in time proportional to the waits.
+    """Return the agents that can never go on. Takes time proportional to the waits.
 
     Args:
         waits: What each strand of each agent, and the owner, waits for, for those that
@@ -298,7 +298,7 @@ def _hope(
     hopes: dict[AgentId, list[_Hope]],
     free: deque[AgentId],
 ) -> None:
-    """Register the agents that can end *wait*; or free its agent, if enough of them can go on."""
+    """Register the agents that can end *wait*; or free its agent if enough can go on."""
     missing = [target for target in wait.agent_ids if target in waits]
     if not missing or (wait.kind is not WaitKind.ALL and len(missing) < len(wait.agent_ids)):
         free.append(agent_id)
@@ -311,7 +311,7 @@ def _hope(
 def deadlock_cycle(
     first: AgentId, waits: Mapping[AgentId, Sequence[Wait]], stuck: frozenset[AgentId]
 ) -> tuple[AgentId, ...]:
-    """Return a circle of waits that can be reached from *first*; empty if there is none."""
+    """Return a circle of waits reachable from *first*; empty if there is none."""
     path: dict[AgentId, Iterator[AgentId]] = {}
     done: set[AgentId] = set()
     agent_id: AgentId | None = first

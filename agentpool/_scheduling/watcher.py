@@ -1,4 +1,4 @@
-"""How gates and fallbacks report to the observers of the agent that asks.
+"""Lets gates and fallbacks report to the observers of the asking agent.
 
 A gate and a fallback know no pool; a watched request leaves here whom they can tell.
 """
@@ -13,7 +13,7 @@ from agentpool._scheduling.slot import current_slot
 
 
 class RequestWatcher(Protocol):
-    """Reports what happens to one request."""
+    """Reports events of one request."""
 
     def gate_changed(
         self, name: str, *, limit: int, in_flight: int, waiting: int, closed_seconds: float
@@ -21,7 +21,7 @@ class RequestWatcher(Protocol):
         """Report that a refusal has closed a gate, or lowered its limit."""
 
     def placed(self, node: str) -> None:
-        """Note which node of a cluster is asked."""
+        """Note which node of a cluster gets the request."""
 
     def fell_back(self, driver: int, error: Exception | None, model: str, next_model: str) -> None:
         """Report that the next of several drivers is asked.
@@ -39,7 +39,7 @@ current_asking: ContextVar[Asking | None] = ContextVar("agentpool_asking", defau
 
 
 def asking_now() -> Asking | None:
-    """Return the request of an agent that the current task makes. ``None``: it makes none."""
+    """Return the request that the current task makes for an agent. ``None``: it makes none."""
     asking = current_asking.get()
     if asking is not None:
         return asking

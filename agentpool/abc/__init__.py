@@ -1,4 +1,4 @@
-"""The places to plug in: abstract classes to implement.
+"""The extension points: abstract classes for you to implement.
 
 Write a subclass, give it to ``open_pool``, and hold it against ``agentpool.testing``.
 """

@@ -1,4 +1,4 @@
-"""What a tool may know about its agent, and do on its behalf."""
+"""What a tool can learn about its agent, and do in its name."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class AgentInfo(msgspec.Struct, frozen=True, gc=False):
 
 
 class AgentContext(ABC):
-    """What a tool may know about its agent, and do on its behalf. Pools implement it."""
+    """What a tool can learn about its agent, and do in its name. Pools implement it."""
 
     __slots__ = ()
 
@@ -51,7 +51,7 @@ class AgentContext(ABC):
     @property
     @abstractmethod
     def depth(self) -> int:
-        """The number of generations above the agent. 0: the owner spawned it."""
+        """The agent's number of ancestors. 0: the owner spawned it."""
 
     @property
     @abstractmethod
@@ -112,7 +112,7 @@ class AgentContext(ABC):
 
     @abstractmethod
     def without_slot(self, what: str) -> AbstractAsyncContextManager[None]:
-        """Return a block in which the agent waits while others run in its place.
+        """Return a block in which the agent waits while others run instead.
 
         ``async with context.agent.without_slot("a webhook"): await arrived.wait()``. For
         tools that wait long for something outside of the pool. When the block ends, the

@@ -1,4 +1,4 @@
-"""Drivers: what answers a request to a model."""
+"""Drivers: they answer requests to a model."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ OnSent: TypeAlias = Callable[[], None]
 
 @runtime_checkable
 class HearsThoughts(Protocol):
-    """An `OnDelta` that is told what the model thinks as well, apart from its text."""
+    """An `OnDelta` that also receives the model's thoughts, apart from its text."""
 
     def __call__(self, text: str, /) -> None:
-        """Take a piece of text."""
+        """Receive a piece of text."""
 
     def thought(self, text: str, /) -> None:
-        """Take a piece of what the model thinks. It must not block."""
+        """Receive a piece of the model's thoughts. Must not block."""
 
 
 class Driver(ABC):
@@ -59,7 +59,7 @@ class Driver(ABC):
     def complete_telling(
         self, request: CompletionRequest, on_delta: OnDelta | None, on_sent: OnSent | None
     ) -> Awaitable[Completion]:
-        """Answer *request*, and tell when it leaves. To be awaited at once.
+        """Answer *request*, and report when it is sent. Await it at once.
 
         A pool asks this way. Where a driver does not tell, it is unknown, so whatever
         it is asked counts as sent. See `SendingDriver`.
@@ -76,26 +76,26 @@ class Driver(ABC):
     @property
     @abstractmethod
     def context_window(self) -> int | None:
-        """Tokens that request and answer may have together. ``None``: unknown."""
+        """The maximum tokens of request and answer together. ``None``: unknown."""
 
     @property
     def max_output_tokens(self) -> int | None:
-        """The most tokens of one answer. ``None``: unknown."""
+        """The maximum tokens of one answer. ``None``: unknown."""
         return None
 
     @property
     def inputs(self) -> frozenset[str] | None:
-        """What the model reads besides text: ``image``, ``pdf``. ``None``: unknown."""
+        """The inputs that the model reads besides text: ``image``, ``pdf``. ``None``: unknown."""
         return None
 
     @property
     def most_image_bytes(self) -> int | None:
-        """The largest image that the provider takes. ``None``: no limit is known."""
+        """The size of the largest accepted image. ``None``: no known limit."""
         return None
 
     @property
     def most_image_pixels(self) -> int | None:
-        """The longest side of an image that the provider takes. ``None``: no limit is known."""
+        """The longest side of an accepted image. ``None``: no known limit."""
         return None
 
     def attachment_tokens(self, attachment: Attachment) -> int:
@@ -108,7 +108,7 @@ class Driver(ABC):
     @property
     @abstractmethod
     def privacy(self) -> PrivacyTier:
-        """The privacy tier of the place where requests end up."""
+        """The privacy tier of the place where requests are answered."""
 
     def price(self, usage: Usage, *, model: str | None = None) -> float | None:  # noqa: ARG002
         """Return the cost of *usage* in US dollars. ``None``: unknown; 0.0 is free."""
@@ -116,7 +116,7 @@ class Driver(ABC):
 
 
 class SendingDriver(Driver):
-    """A driver that tells when a request leaves: one that never left costs nothing.
+    """A driver that reports when a request is sent: an unsent request costs nothing.
 
     A connection that was refused, or a wait at a gate that was cancelled, is no request.
     """
@@ -152,7 +152,7 @@ class SendingDriver(Driver):
     def complete_telling(
         self, request: CompletionRequest, on_delta: OnDelta | None, on_sent: OnSent | None
     ) -> Awaitable[Completion]:
-        """Answer *request*; ``complete`` itself tells when it leaves."""
+        """Answer *request*; ``complete`` itself reports when it is sent."""
         return self.complete(request, on_delta=on_delta, on_sent=on_sent)
 
 

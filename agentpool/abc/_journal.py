@@ -1,4 +1,4 @@
-"""Journals: where a pool records what it must not do twice."""
+"""Journals: they record what a pool must not do twice."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Journal(ABC):
         """
 
     def append_at_once(self, lease: Lease, records: Sequence[JournalRecord]) -> bool:  # noqa: ARG002  # see below
-        """Store *records* as ``append`` does, if that takes no waiting. Return whether it did.
+        """Store *records* as ``append`` does if that needs no waiting. Return whether it did.
 
         A journal that always has to wait leaves it as it is: it never does.
 
@@ -69,7 +69,7 @@ class Journal(ABC):
 
     @abstractmethod
     async def release(self, lease: Lease) -> None:
-        """Give up the right to write, if *lease* still has it.
+        """Give up the right to write, if *lease* still holds it.
 
         Raises:
             JournalError: If the journal cannot be written.

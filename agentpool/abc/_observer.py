@@ -1,4 +1,4 @@
-"""Observers: what a pool calls with its events."""
+"""Observers: a pool calls them with its events."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from agentpool._events import Event, PoolInfo
 
 
 class Observer(ABC):
-    """Is called with every event of a pool."""
+    """Receives every event of a pool."""
 
     __slots__ = ()
 
     @property
     def _missing(self) -> str:
-        """What is to be done before a pool opens with it. Empty: nothing."""
+        """What to do before a pool can open with this observer. Empty: nothing."""
         return ""
 
     @abstractmethod

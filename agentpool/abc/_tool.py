@@ -1,4 +1,4 @@
-"""Tools: what an agent can do."""
+"""Tools: they let an agent act."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class ToolResult(msgspec.Struct, frozen=True, gc=False):
 
 @final
 class ToolContext(msgspec.Struct, frozen=True, eq=False):
-    """What a tool knows about the call that it serves."""
+    """Facts about the call that a tool serves, and its agent."""
 
     agent: AgentContext
     """The agent that calls, to act in its name."""
@@ -76,7 +76,7 @@ class ToolContext(msgspec.Struct, frozen=True, eq=False):
 
 
 class Tool(ABC):
-    """Something that an agent can do."""
+    """One thing that an agent can do."""
 
     __slots__ = ()
 
@@ -102,12 +102,12 @@ class Tool(ABC):
 
     @property
     def waits(self) -> bool:
-        """Whether it waits for other agents, so that calling it again is not a loop."""
+        """Whether the tool waits for other agents, so that repeated calls are not a loop."""
         return False
 
     @property
     def on_unknown(self) -> OnUnknown:
-        """What to do with a call that had begun when the program ended.
+        """How to treat a call that had begun when the program ended.
 
         ``report``: the model is told that it may have been done; ``rerun``: it runs again,
         because doing it twice is as good as once; ``ask``: whoever approves calls says whether it
@@ -117,7 +117,7 @@ class Tool(ABC):
 
     @property
     def left_behind(self) -> tuple[ToolContext, ...]:
-        """Cancelled calls that still run, in threads that cannot be stopped."""
+        """Cancelled calls that still run in threads, which cannot be stopped."""
         return ()
 
     @abstractmethod

@@ -1,4 +1,4 @@
-"""A pool whose requests and tools run on several machines, on Ray (extra ``ray``)."""
+"""Pools that send requests and tool calls to several machines, with Ray (extra ``ray``)."""
 
 from agentpool._public import show_fields as _show_fields
 from agentpool.cluster._echo import open_echo as open_echo

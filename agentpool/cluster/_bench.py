@@ -1,4 +1,4 @@
-"""Where a node works: the drivers and tools that it has opened, and what they are asked."""
+"""The drivers and tools of one node, and the work that it does with them."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ MILLION: Final = 1_000_000
 
 @final
 class _Hearing:
-    """Tells the program of the pieces of an answer."""
+    """Sends the pieces of an answer to the program."""
 
     __slots__ = ("_caller",)
 
@@ -53,7 +53,7 @@ class _Hearing:
         self._caller.put(Piece(self._caller.call, text, is_thought=False))
 
     def thought(self, text: str) -> None:
-        """Tell a piece of the model's thoughts."""
+        """Send a piece of the model's thoughts."""
         self._caller.put(Piece(self._caller.call, text, is_thought=True))
 
 
@@ -77,7 +77,7 @@ class Bench:
     _lent: count[int] = attrs.field(factory=lambda: count(-1, -1))
 
     def look_for_names(self) -> list[str]:
-        """Return what cannot be imported here, of all that the program names."""
+        """Return the names used by the program that cannot be imported here."""
         wrong: list[str] = []
         for path in (self._terms.driver, self._terms.tools):
             if path is not None:
@@ -93,7 +93,7 @@ class Bench:
         return wrong
 
     def shared_tools(self) -> tuple[ToolFacts, ...] | None:
-        """Return the tools that every agent has here. ``None``: each is made its own."""
+        """Return the tools shared by all agents here. ``None``: each agent gets its own."""
         named = None if self._terms.tools is None else find(self._terms.tools)
         if not isinstance(named, ToolRegistry):
             return None
@@ -169,7 +169,7 @@ class Bench:
 
     @contextmanager
     def lend(self, driver: Driver) -> Generator[int, None, None]:
-        """Give the driver of a tool a number while a block lasts."""
+        """Give the driver of a tool a number inside the block."""
         number = next(self._lent)
         self._drivers[number] = None, driver
         try:

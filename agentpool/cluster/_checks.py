@@ -1,4 +1,4 @@
-"""What a node must have before it gets any work."""
+"""Checks whether a node has everything it needs before it gets work."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from agentpool._manifest.manifest import AgentManifest
 
 @final
 class Terms(msgspec.Struct, frozen=True, kw_only=True):
-    """What the program needs of each node."""
+    """The program's requirements for each node."""
 
     agentpool: str
     """The version of the program's agentpool."""
@@ -36,7 +36,7 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
 
 @final
 class Here(msgspec.Struct, frozen=True, kw_only=True):
-    """What a node has."""
+    """The versions and packages of a node."""
 
     agentpool: str
     python: tuple[int, int]

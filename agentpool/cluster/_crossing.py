@@ -1,4 +1,4 @@
-"""How values and errors cross between the program and a node: as bytes, many at a time.
+"""Packs values and errors that travel between the program and a node, many at a time.
 
 Rules:
 
@@ -57,7 +57,7 @@ def unpack(data: bytes) -> list[object]:
 def portable(
     error: BaseException, node: str, hide: Callable[[str], str] = lambda text: text
 ) -> Exception:
-    """Return *error*, or what crosses in its place. Where it was raised is a note of it.
+    """Return *error*, or a portable substitute. A note says where it was raised.
 
     Args:
         error: What was raised.

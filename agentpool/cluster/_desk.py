@@ -1,4 +1,4 @@
-"""What a tool on a node asks of its agent is answered here, while the call lasts."""
+"""Answers a tool on a node that asks something of its agent, while the call lasts."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ MAX_LISTED: Final = 256
 
 
 def facts_of(agent: AgentContext) -> AgentFacts:
-    """Return what a tool on a node may know about its agent."""
+    """Return the facts about its agent for a tool on a node."""
     # Of a thousand that run, each call would look at all.
     are_many = isinstance(agent, PoolAgentContext) and agent.count_others() > MAX_LISTED
     return AgentFacts(
@@ -42,7 +42,7 @@ def facts_of(agent: AgentContext) -> AgentFacts:
 @final
 @attrs.define(eq=False, repr=False)
 class _Lent(SendingDriver):
-    """A driver of a tool, asked where the tool runs."""
+    """A tool's driver that answers where the tool runs."""
 
     _link: Link
     _number: int
@@ -118,14 +118,14 @@ class Desk(Questioned):
             scope.cancel()
 
     def ended(self) -> None:
-        """Stop answering at all: the call is over."""
+        """Stop answering for good: the call has ended."""
         self._closed = True
         self._stirred.set()
         for scope in self._scopes.values():
             scope.cancel()
 
     async def attend(self, over: trio.Event) -> None:  # noqa: ASYNC910  # a call may be over already
-        """Wait until the call is over, and answer what the tool itself waits for."""
+        """Until the call ends, answer the questions that the tool itself waits for."""
         try:
             while not over.is_set():
                 if self._own is None:
@@ -183,7 +183,7 @@ class Desk(Questioned):
 
 
 async def answer_for(agent: AgentContext, link: Link, work: Work) -> object:
-    """Have *work* done on behalf of an agent, and answer meanwhile what it asks of the agent.
+    """Have *work* done for an agent, and meanwhile answer questions about the agent.
 
     Raises:
         Exception: What it failed with.

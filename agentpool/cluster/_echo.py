@@ -1,4 +1,4 @@
-"""A driver that repeats what it is told, to try a cluster with."""
+"""A driver that repeats its input, to try out a cluster."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What can go wrong between the program and the nodes that work for it."""
+"""Errors between the program and the nodes that work for it."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from agentpool._errors import AgentPoolError, DriverError
 
 
 class ClusterError(AgentPoolError):
-    """The cluster cannot be reached, or has no node that could work."""
+    """The cluster cannot be reached, or has no usable node."""
 
 
 class NodeCheckError(ClusterError):
-    """A node cannot do this work: something is missing there, or differs. Names the node."""
+    """A node cannot do this work: something is missing or different there. Names the node."""
 
     def __init__(self, message: str, *, node: str) -> None:
         super().__init__(message)
@@ -43,7 +43,7 @@ class NodeLostError(DriverError):
 
 
 class RemoteError(AgentPoolError):
-    """An error of a type that does not survive the way here: its type, text and traceback."""
+    """An error of a type that cannot be sent here, as type name, text and traceback."""
 
     def __init__(self, message: str, *, type_name: str, traceback: str) -> None:
         super().__init__(message)

@@ -1,4 +1,4 @@
-"""What a tool on a node may do on behalf of its agent, which lives in the program."""
+"""What a tool on a node can do for its agent, which lives in the program."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Caller(Live):
     """What does it. ``None``: it has not begun."""
 
     def waits_alone(self) -> bool:
-        """Return whether the work is the current task's alone, without a time limit of its own."""
+        """Return whether the work belongs only to the current task, without a time limit."""
         task = trio.lowlevel.current_task()
         return (
             task is self.task
@@ -52,7 +52,7 @@ class Caller(Live):
 
 @final
 class _Open(Live):
-    """A question that was not answered yet."""
+    """A question without an answer yet."""
 
     answered: trio.Event = msgspec.field(default_factory=trio.Event)
     value: object = None
@@ -62,7 +62,7 @@ class _Open(Live):
 @final
 @attrs.define(eq=False)
 class Questions:
-    """What the tools of one node have asked their agents."""
+    """The open questions from the tools of one node to their agents."""
 
     _open: dict[int, _Open] = attrs.field(factory=dict[int, _Open])
     _numbers: count[int] = attrs.field(factory=lambda: count(1))
@@ -94,7 +94,7 @@ class Questions:
         return waiting.value
 
     def answered(self, number: int, value: object, error: Exception | None) -> None:
-        """Give an answer to the call that waits for it; drop it if none does."""
+        """Give an answer to the call that waits for it; without such a call, drop it."""
         waiting = self._open.get(number)
         if waiting is not None:
             waiting.value, waiting.error = value, error
@@ -104,7 +104,7 @@ class Questions:
 @final
 @attrs.define(eq=False, repr=False)
 class FarContext(AgentContext):
-    """One agent, as a tool on a node sees it."""
+    """An agent, as seen by a tool on a node."""
 
     _facts: AgentFacts
     _caller: Caller
@@ -149,7 +149,7 @@ class FarContext(AgentContext):
 
     @property
     def budget(self) -> Budget | None:
-        """Not on a node.
+        """Not available on a node.
 
         Raises:
             UsageError: Always.
@@ -159,7 +159,7 @@ class FarContext(AgentContext):
     async def complete(
         self, driver: Driver, request: CompletionRequest, *, on_delta: OnDelta | None = None
     ) -> Completion:
-        """Ask a model of this node at the agent's expense. Pieces come all at once, at the end.
+        """Ask a model of this node at the agent's expense. All pieces arrive together at the end.
 
         Raises:
             LimitExceededError: If a budget does not allow it. The driver was not asked.
@@ -191,7 +191,7 @@ class FarContext(AgentContext):
 
     @asynccontextmanager
     async def without_slot(self, what: str) -> AsyncGenerator[None, None]:
-        """Wait inside the block while other agents run in this one's place.
+        """Wait inside the block while other agents run instead of this one.
 
         Cancellation:
             Ends the block; the agent itself, if it is cancelled, ends without a slot.

@@ -37,23 +37,23 @@ class FarDriver(SendingDriver):
 
     @property
     def context_window(self) -> int | None:
-        """The window, once a node has said it; until then the manifest's."""
+        """The window as reported by a node; before that, the manifest's."""
         own = self._manifest.model.context_window
         return own if self._facts is None else self._facts.context_window
 
     @property
     def max_output_tokens(self) -> int | None:
-        """The most tokens of one answer. ``None``: unknown, or no node was asked yet."""
+        """The maximum tokens of one answer. ``None``: unknown, or no node was asked yet."""
         return None if self._facts is None else self._facts.max_output_tokens
 
     @property
     def inputs(self) -> frozenset[str] | None:
-        """What the model reads besides text. ``None``: unknown, or no node was asked yet."""
+        """The inputs besides text. ``None``: unknown, or no node was asked yet."""
         return None if self._facts is None else self._facts.inputs
 
     @property
     def most_image_bytes(self) -> int | None:
-        """The largest image that it takes. ``None``: unknown, or no node was asked yet."""
+        """The largest accepted image. ``None``: unknown, or no node was asked yet."""
         return None if self._facts is None else self._facts.most_image_bytes
 
     @property
@@ -62,13 +62,13 @@ class FarDriver(SendingDriver):
         return None if self._facts is None else self._facts.most_image_pixels
 
     def attachment_tokens(self, attachment: Attachment) -> int:
-        """Return what the node's driver counts; until one was asked the highest of all."""
+        """Return the estimate of the node's driver; before a node was asked, the highest one."""
         count = highest_tokens if self._facts is None else self._facts.count
         return count(attachment)
 
     @property
     def privacy(self) -> PrivacyTier:
-        """The tier of the nodes, or of their driver if that is laxer.
+        """The tier of the nodes, or of their driver if that is less strict.
 
         What no node has said yet counts as the manifest's: each node looks at its own driver.
         """
@@ -77,7 +77,7 @@ class FarDriver(SendingDriver):
         return driver if driver.allows(nodes) else nodes
 
     def price(self, usage: Usage, *, model: str | None = None) -> float | None:  # noqa: ARG002  # a node prices answers
-        """Return an estimate of the cost of *usage*, for what is to be set aside."""
+        """Return an estimate of the cost of *usage*, for the reservation."""
         facts = self._facts
         if facts is None or facts.input_usd is None or facts.output_usd is None:
             return None
@@ -122,7 +122,7 @@ class FarDriver(SendingDriver):
                     raise
 
     def fits(self, link: Link) -> bool:
-        """Return whether a node has the labels that its work must have."""
+        """Return whether a node has the labels that the work requires."""
         return self._labels.items() <= link.labels.items()
 
     async def open_on(self, link: Link) -> None:
@@ -175,7 +175,7 @@ class FarDrivers:
     _last: tuple[AgentManifest, FarDriver] | None = None
 
     def __call__(self, manifest: AgentManifest) -> FarDriver:
-        """Return the driver of *manifest*: the same one for equal ones."""
+        """Return the driver for *manifest*: the same one for equal manifests."""
         if self._last is not None and self._last[0] is manifest:
             return self._last[1]
         labels = {} if self._labels is None else dict(self._labels(manifest))

@@ -1,4 +1,4 @@
-"""Tools that run on a node, for an agent that lives in the program."""
+"""Tools that run on a node for an agent in the program."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ class FarTool(Tool):
 
 
 async def _pay_again(agent: AgentContext, lost: NodeLostError) -> None:  # noqa: ASYNC910  # without a budget there is nothing to wait for
-    """Charge a call that is run once more, since the first run may have been done.
+    """Charge a call that runs again, since the first run may have happened.
 
     Raises:
         ToolError: If a budget does not allow it.
@@ -114,7 +114,7 @@ async def _pay_again(agent: AgentContext, lost: NodeLostError) -> None:  # noqa:
 @final
 @attrs.frozen(eq=False, repr=False)
 class _Offer:
-    """Tools that several agents have on one node."""
+    """The tools of several agents on one node."""
 
     facts: tuple[ToolFacts, ...]
     kits: Kits
@@ -124,7 +124,7 @@ class _Offer:
 @final
 @attrs.define(eq=False, repr=False)
 class FarTools:
-    """Makes each agent its tools, on the node that is chosen for it."""
+    """Makes the tools of each agent on the node chosen for it."""
 
     _nodes: Nodes
     _labels: Labels | None
@@ -151,7 +151,7 @@ class FarTools:
         return offer.registry
 
     def _offer(self, link: Link, facts: tuple[ToolFacts, ...]) -> _Offer:
-        """Return one offer for all agents that have equal tools there.
+        """Return one offer shared by all agents with equal tools there.
 
         What each may run is found out once, and what their requests have in common crosses once
         for many.

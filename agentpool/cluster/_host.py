@@ -1,4 +1,4 @@
-"""A node's own loop: it takes orders, runs the work, and ends when its program is silent.
+"""The main loop of a node: it takes orders, runs the work, and ends without its program.
 
 Rules:
 
@@ -38,7 +38,7 @@ _now: Final = time.monotonic
 
 @final
 class _Fence(trio.abc.Instrument):
-    """Lets no task take a step once the lease has ended."""
+    """Stops all tasks from running once the lease has ended."""
 
     def __init__(self, lease: Lease, end: Callable[[], None]) -> None:
         self._lease = lease
@@ -52,7 +52,7 @@ class _Fence(trio.abc.Instrument):
 
 @final
 class NodeHost:
-    """What works on one node for one program."""
+    """Does the work of one program on one node."""
 
     def __init__(
         self,
@@ -96,7 +96,7 @@ class NodeHost:
     # --- called from outside, by threads
 
     def hello(self) -> Greeting:
-        """Return what is missing here, and which tools there are, once the loop runs."""
+        """Return what is missing here, and the available tools, once the loop runs."""
         self._ready.wait()
         self._lease.begin(_now())
         self._said_at = self._lease.renewed_at
@@ -114,7 +114,7 @@ class NodeHost:
         return True
 
     def poll(self, heard: int, seconds: float) -> bytes | None:
-        """Return the news, waiting at most *seconds* for some. ``None``: the node has ended.
+        """Return the news, waiting at most *seconds*. ``None``: the node has ended.
 
         Args:
             heard: How many answers of this the program has had.
@@ -238,7 +238,7 @@ class NodeHost:
 
 
 def _is_cancellation(error: BaseException) -> bool:
-    """Return whether *error* says nothing but that the node ends."""
+    """Return whether *error* only means that the node ends."""
     if isinstance(error, BaseExceptionGroup):
         group = cast("BaseExceptionGroup[BaseException]", error)
         return group.split(trio.Cancelled)[1] is None
@@ -246,5 +246,5 @@ def _is_cancellation(error: BaseException) -> bool:
 
 
 def end_this_process() -> None:
-    """End the process at once: the lease is over, and no task may take another step."""
+    """End the process at once, because the lease is over and no task may run on."""
     os._exit(75)

@@ -1,4 +1,4 @@
-"""Where the tools of an agent are: on one node, since they may keep something there.
+"""The tools of an agent on one node, where they may keep state.
 
 When that node is lost, they are made anew on another.
 """
@@ -43,7 +43,7 @@ class Kit:
         """What they are, once they have been opened."""
 
     async def open(self, agent: AgentContext) -> tuple[Link, int]:
-        """Return the node where they are, and their number there; make them if need be.
+        """Return the node and the number of the tools there; make them if needed.
 
         Raises:
             NodeLostError: If no node works, or too many were lost meanwhile.
@@ -87,7 +87,7 @@ class Kit:
 
 
 def keep_tools(link: Link, agent: AgentContext) -> None:
-    """Record that an agent has the tools of all on a node, until it has ended."""
+    """Record that an agent uses a node's shared tools until it ends."""
     link.agents += 1
     _call_at_end(agent, link.let_go)
 
@@ -99,7 +99,7 @@ def _call_at_end(agent: AgentContext, call: Callable[[], object]) -> None:
 
 @final
 class Kits:
-    """The kits of the agents that have been offered the same tools on one node."""
+    """The kits of agents that share an offer on one node."""
 
     def __init__(self, nodes: Nodes, labels: Labels | None, link: Link) -> None:
         self.link = link
@@ -109,11 +109,11 @@ class Kits:
         self._of: weakref.WeakKeyDictionary[AgentContext, Kit] = weakref.WeakKeyDictionary()
 
     def add(self, agent: AgentContext, kit: Kit) -> None:
-        """Keep the tools that were made for *agent*, as long as it runs."""
+        """Keep the tools made for *agent* while it runs."""
         self._of[agent] = kit
 
     async def open(self, agent: AgentContext) -> tuple[Link, int]:  # noqa: ASYNC910  # they are there
-        """Return the node where the tools of *agent* are, and their number there.
+        """Return the node and the number of the tools of *agent* there.
 
         Raises:
             NodeLostError: If no node works, or too many were lost meanwhile.

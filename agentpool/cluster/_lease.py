@@ -1,4 +1,4 @@
-"""How long a node may work without a word from its program.
+"""How long a node may work without a message from its program.
 
 Rules:
 
@@ -50,12 +50,12 @@ class Lease:
     """When the program was there last, by the caller's clock. Infinite: it has not begun."""
 
     def begin(self, now: float) -> None:
-        """Begin it, unless it has begun."""
+        """Begin the lease, unless it has begun."""
         if self.renewed_at == math.inf:
             self.renewed_at = now
 
     def renew(self, heard_at: float, now: float) -> None:
-        """Note that the program was there at *heard_at*. Told too late, it renews nothing."""
+        """Note that the program was there at *heard_at*. A late message renews nothing."""
         if self.phase(now) is Phase.WORK:
             self.renewed_at = max(self.renewed_at, heard_at)
 

@@ -1,4 +1,4 @@
-"""The program's side of one node: what it was asked, and what became of it.
+"""The program's connection to one node: the work given to it, and its results.
 
 Rules:
 
@@ -48,21 +48,21 @@ _LATE_SECONDS = 1.0
 
 
 class Wire(ABC):
-    """How a node is reached. Whatever it raises, the node is lost."""
+    """How a node is reached. Any error means that the node is lost."""
 
     __slots__ = ()
 
     @abstractmethod
     async def hello(self) -> Greeting:
-        """Return what the node says of itself, once it is ready."""
+        """Return the node's greeting once it is ready."""
 
     @abstractmethod
     async def push(self, batch: bytes) -> bool:
-        """Bring orders. Return whether they will be followed."""
+        """Send orders. Return whether the node will follow them."""
 
     @abstractmethod
     async def poll(self, heard: int, seconds: float) -> bytes | None:
-        """Return news, waiting at most *seconds* for some. ``None``: the node has ended."""
+        """Return news, waiting at most *seconds*. ``None``: the node has ended."""
 
     @abstractmethod
     def kill(self) -> None:
@@ -84,11 +84,11 @@ class Questioned(ABC):
 
     @abstractmethod
     def ended(self) -> None:
-        """Stop answering at all: the call is over."""
+        """Stop answering for good: the call has ended."""
 
     @abstractmethod
     async def attend(self, over: trio.Event) -> None:
-        """Wait until the call is over, and answer meanwhile what its own task must."""
+        """Until the call ends, answer what its own task must answer."""
 
 
 @final
@@ -104,7 +104,7 @@ class FarCall(Live):
     over: trio.Event = msgspec.field(default_factory=trio.Event)
 
     def hear_piece(self, piece: Piece) -> None:
-        """Hand on a piece of the answer."""
+        """Pass on a piece of the answer."""
         assert self.hear is not None  # noqa: S101  # or none would come
         if not piece.is_thought:
             self.hear(piece.text)
@@ -112,14 +112,14 @@ class FarCall(Live):
             self.hear.thought(piece.text)
 
     def leave(self) -> None:
-        """Record that it counts as sent from here on, unless it could not be packed."""
+        """Count the request as sent from here on, unless it could not be packed."""
         if self.done is None:
             self.sent = True
             if self.on_sent is not None:
                 self.on_sent()
 
     def end(self, done: Done) -> None:
-        """Record the end."""
+        """Record the end of the call."""
         if self.done is None:
             self.done = done
             self.over.set()
@@ -165,12 +165,12 @@ class Link:
 
     @property
     def load(self) -> int:
-        """Pieces of work that it has."""
+        """The number of pieces of work that the node has."""
         return len(self._calls) + self.waiting
 
     @property
     def is_open(self) -> bool:
-        """Whether it takes new work."""
+        """Whether the node accepts new work."""
         return self.lost is None and not self.draining
 
     def has_model(self, model: int) -> bool:
@@ -231,13 +231,13 @@ class Link:
         return done.value
 
     def order(self, order: Order) -> None:
-        """Give an order. One to a lost node goes nowhere."""
+        """Send an order. Orders to a lost node are dropped."""
         if self.lost is None:
             self._orders.append(order)
             self._wake.set()
 
     def let_go(self) -> None:
-        """Record that an agent with the tools of all has ended."""
+        """Record that an agent with the shared tools has ended."""
         self.agents -= 1
         self.look_idle()
 
@@ -247,12 +247,12 @@ class Link:
         self.let_go()
 
     def drain(self) -> None:
-        """Take no new work, and note when there is none any more."""
+        """Accept no new work, and note when the node has none left."""
         self.draining = True
         self.look_idle()
 
     def look_idle(self) -> None:
-        """Wake the tasks that wait until there is nothing to do."""
+        """Wake the tasks that wait until the node is idle."""
         if self.draining and not (self._calls or self.agents):
             self.idle.set()
 
@@ -265,7 +265,7 @@ class Link:
     # --- the way there and back
 
     async def run(self) -> None:
-        """Bring orders and fetch news, until the link is lost."""
+        """Send orders and fetch news, until the link is lost."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._until_lost, self._push_all, nursery.cancel_scope)
             nursery.start_soon(self._until_lost, self._poll_all, nursery.cancel_scope)
@@ -297,7 +297,7 @@ class Link:
                     return "it has ended"
 
     def _is_wanted(self, order: Order) -> bool:
-        """Return whether an order still goes out."""
+        """Return whether an order still has to be sent."""
         if not isinstance(order, Begin):
             return True
         call = self._calls.get(order.call)
@@ -338,7 +338,7 @@ class Link:
     # --- its end
 
     def lose(self, why: str) -> None:
-        """Give the node up. All that it was asked for ends now."""
+        """Give up the node. All work given to it ends now."""
         if self.lost is not None:
             return
         self._why = why
@@ -350,7 +350,7 @@ class Link:
         self._wire.kill()
 
     def _lost_error(self, *, was_sent: bool) -> NodeLostError:
-        """Return the error anew: each raised one has a traceback of its own."""
+        """Return a new copy of the error, since each raised one gets a traceback."""
         done = "may or may not have been done" if was_sent else "was not done"
         what = "what it was doing" if was_sent else "what was not yet sent to it"
         return NodeLostError(

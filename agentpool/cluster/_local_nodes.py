@@ -1,4 +1,4 @@
-"""Nodes in threads of the program itself: to try a cluster's program without a cluster."""
+"""Nodes in threads of this program: to try out a cluster program without a cluster."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class LocalWire(Wire):
 
 @final
 class LocalSource(Source):
-    """So many nodes in threads of this process."""
+    """A fixed number of nodes in threads of this process."""
 
     __slots__ = ("_names",)
 
@@ -56,16 +56,16 @@ class LocalSource(Source):
 
     @property
     def privacy(self) -> PrivacyTier:
-        """It stays in this process."""
+        """Sovereign: data stays in this process."""
         return PrivacyTier.SOVEREIGN
 
     @property
     def ray(self) -> str:
-        """There is none."""
+        """Empty: Ray is not used."""
         return ""
 
     async def look(self) -> list[FoundNode]:
-        """Return the nodes, which are always there."""
+        """Return the nodes; they are always there."""
         await trio.lowlevel.checkpoint()
         return [FoundNode(name, name, {"name": name}) for name in self._names]
 

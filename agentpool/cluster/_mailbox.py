@@ -1,4 +1,4 @@
-"""Keep what a node has to tell its program until it is fetched. Crosses threads."""
+"""Keeps a node's news until its program fetches them. Used by two threads."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ class Mailbox:
         return pack(taken, self._instead)
 
     def close(self) -> None:
-        """Wake the thread that waits, and give nothing out any more."""
+        """Wake the waiting thread, and give out nothing any more."""
         with self._filled:
             self._closed = True
             self._filled.notify_all()
 
     def _instead(self, news: News, error: Exception) -> News:
-        """Return what is told in place of something that cannot be pickled."""
+        """Return a replacement for something that cannot be pickled."""
         return Done(news.call, None, portable(error, self._node))

@@ -1,4 +1,4 @@
-"""Drivers and tools by name: what a node can import, and nothing else."""
+"""Drivers and tools by name, so that a node can import them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from agentpool._errors import UsageError
 
 
 def path_of(what: str, thing: object) -> str:
-    """Return the import path of *thing*, ``module:name``, by which a node finds it as well.
+    """Return the import path ``module:name`` of *thing*, which works on a node too.
 
     Args:
         what: The parameter it was given as.

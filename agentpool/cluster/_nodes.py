@@ -1,4 +1,4 @@
-"""The nodes of a cluster: which there are, which work for us, which get the next work."""
+"""The nodes of a cluster: found, started, checked, and chosen for work."""
 
 from __future__ import annotations
 
@@ -53,19 +53,19 @@ class FoundNode:
 
 
 class Source(ABC):
-    """Where nodes come from."""
+    """A source of nodes."""
 
     __slots__ = ()
 
     @property
     @abstractmethod
     def privacy(self) -> PrivacyTier:
-        """The tier of what is sent there, if all that it meets there is Sovereign."""
+        """The privacy tier of the nodes, if all their drivers are Sovereign."""
 
     @property
     @abstractmethod
     def ray(self) -> str:
-        """The version of Ray here. Empty: none is between."""
+        """The local version of Ray. Empty: Ray is not used."""
 
     @abstractmethod
     async def look(self) -> list[FoundNode]:
@@ -77,7 +77,7 @@ class Source(ABC):
 
     @abstractmethod
     async def start(self, node: FoundNode, terms: Terms) -> Wire:
-        """Start what works on *node*.
+        """Start the node's process.
 
         Raises:
             Exception: If it cannot be started.
@@ -85,7 +85,7 @@ class Source(ABC):
 
 
 class NodeState(Enum):
-    """What becomes of the work for a node."""
+    """Whether a node gets work, and why not."""
 
     STARTING = "starting"
     """It gets work as soon as it has been looked at."""
@@ -142,7 +142,7 @@ class Nodes:
     """Of drivers and of agents' tools."""
 
     async def open(self, *, every_node: bool) -> None:
-        """Start the nodes that there are, and check each.
+        """Start the present nodes, and check each.
 
         Args:
             every_node: Whether one that lacks something is an error.
@@ -165,7 +165,7 @@ class Nodes:
             self.nursery.start_soon(self._look_again)
 
     async def _look_again(self) -> None:
-        """Start nodes that join later, and those that were lost and are there again."""
+        """Start nodes that join later, and lost ones that are back."""
         failed = 0
         while True:
             await trio.sleep(FAILED_LOOK_SECONDS if failed else LOOK_SECONDS)
@@ -256,7 +256,7 @@ class Nodes:
         self._stir()
 
     def refuse(self, link: Link, error: NodeCheckError) -> None:
-        """Give a node that has started no work, now or later."""
+        """Give no work to a node that has started."""
         self._refused[link.key] = error
         self._again_at.pop(link.key, None)
         link.lose("it cannot do this work")
@@ -275,7 +275,7 @@ class Nodes:
     # --- work
 
     def in_order(self) -> Iterator[Link]:
-        """Yield the links in the order in which their nodes were found, not were ready.
+        """Yield the links in the order in which their nodes were found.
 
         So equals are told apart in the same way each time.
         """
@@ -284,7 +284,7 @@ class Nodes:
                 yield link
 
     def choose(self, wanted: Mapping[str, str], model: int | None = None) -> Link | None:
-        """Return the node that gets a piece of work. ``None``: none of the right ones works now.
+        """Return the node for a piece of work. ``None``: no suitable node works now.
 
         Args:
             wanted: The labels that it must have.
@@ -295,7 +295,7 @@ class Nodes:
     async def wait_for_one(  # noqa: ASYNC910  # one may work by now
         self, wanted: Mapping[str, str], model: int | None = None
     ) -> Link:
-        """Return the node that gets a piece of work, as soon as one of the right ones works.
+        """Return the node for a piece of work as soon as a suitable one works.
 
         Nodes that were lost are started again, and that takes a while. An agent that waits for
         it has no slot, and the time of its request does not run.
@@ -336,7 +336,7 @@ class Nodes:
         self._changed = trio.Event()
 
     def status(self) -> tuple[NodeStatus, ...]:
-        """Return every node that was ever seen, in that order."""
+        """Return every node ever seen, in the order of discovery."""
         return tuple(map(self._status_of, self._found.values()))
 
     def _status_of(self, node: FoundNode) -> NodeStatus:
@@ -351,7 +351,7 @@ class Nodes:
         return NodeStatus(node.name, state, node.labels, link.load)
 
     async def drain(self, name: str) -> None:  # noqa: ASYNC910  # a node without work is drained
-        """Give a node no new work, wait until it has none, and end what works there.
+        """Give a node no new work, wait until it has none, and end it.
 
         Raises:
             UsageError: If no node of that name works.

@@ -1,4 +1,4 @@
-"""Opens a cluster, and pools whose work its nodes do."""
+"""Opens a cluster, and pools that use its nodes."""
 
 from __future__ import annotations
 
@@ -75,11 +75,11 @@ class Cluster:
         return f"<Cluster {working}/{len(nodes)} nodes work>"
 
     def nodes(self) -> tuple[NodeStatus, ...]:
-        """Return every node that was ever seen, in that order."""
+        """Return every node ever seen, in the order of discovery."""
         return self._nodes.status()
 
     def driver_of(self, manifest: AgentManifest) -> Driver:
-        """Return what has the nodes answer the requests of *manifest*'s agents.
+        """Return a driver that lets the nodes answer for agents with *manifest*.
 
         For pools that ``open_cluster_pool`` does not open: ``PoolPlan(driver=cluster.driver_of)``.
         """
@@ -115,7 +115,7 @@ async def open_cluster(
     every_node: bool = True,
     runtime_env: Mapping[str, object] | None = None,
 ) -> AsyncGenerator[Cluster, None]:
-    """Start what works on each node of a cluster, and check that nothing is missing there.
+    """Start the work process of each node of a cluster, and check that nothing is missing there.
 
     Args:
         driver: The import path of a driver, or of a function from a manifest to one or to an
@@ -174,7 +174,7 @@ def _terms(
     needs: tuple[tuple[str, ...], tuple[str, ...]],
     seconds: tuple[float, float],
 ) -> Terms:
-    """Return what each node must have. What is named must be here as well."""
+    """Return the requirements for each node. The names must be importable here as well."""
     for name in names:
         if name is not None:
             find(name)
@@ -203,7 +203,7 @@ async def _running(
     *,
     every_node: bool = True,
 ) -> AsyncGenerator[Nodes, None]:
-    """Keep the nodes at work while the block runs; its own exception comes out unwrapped."""
+    """Keep the nodes working inside the block; the block's own error comes out unwrapped."""
     raised: Exception | None = None
     async with trio.open_nursery() as nursery:
         nodes = Nodes(source, terms, privacy, nursery)
@@ -248,7 +248,7 @@ async def open_cluster_pool(
     lease_seconds: float = 10.0,
     **terms: Unpack[PoolTerms],
 ) -> AsyncGenerator[AgentPool, None]:
-    """Open a pool whose requests, and tools if they are named, are done by the nodes of a cluster.
+    """Open a pool whose requests, and named tools, run on the nodes of a cluster.
 
     It is an ``AgentPool`` like any other: agents, messages, budgets, events and the journal are
     in this program, and what is costly or dangerous runs elsewhere.
@@ -312,7 +312,7 @@ async def _pool_on(
 @final
 @attrs.define(eq=False)
 class _Gated:
-    """Chooses a driver whose requests pass a gate first."""
+    """Chooses a driver, and puts a gate before it."""
 
     _drivers: FarDrivers
     _gate: RequestGate

@@ -1,4 +1,4 @@
-"""Which node gets a piece of work.
+"""Chooses the node for a piece of work.
 
 Rules:
 
@@ -18,7 +18,7 @@ SLACK: Final = 4
 
 
 class Candidate(Protocol):
-    """A node that takes work."""
+    """A node that accepts work."""
 
     @property
     def labels(self) -> Mapping[str, str]:
@@ -27,7 +27,7 @@ class Candidate(Protocol):
 
     @property
     def load(self) -> int:
-        """Pieces of work that it has."""
+        """The number of pieces of work that the node has."""
         ...
 
     def has_model(self, model: int) -> bool:
@@ -41,7 +41,7 @@ C = TypeVar("C", bound=Candidate)
 def choose(
     candidates: Iterable[C], wanted: Mapping[str, str], model: int | None = None
 ) -> C | None:
-    """Return the node that gets a piece of work. ``None``: no node has those labels.
+    """Return the node for a piece of work. ``None``: no node has those labels.
 
     Args:
         candidates: The nodes that take work.

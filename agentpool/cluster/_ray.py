@@ -1,4 +1,4 @@
-"""The only room that imports Ray: which nodes there are, and how each is reached.
+"""The only module that imports Ray: it finds nodes and connects to them.
 
 Ray places, connects and notices deaths. It repeats nothing (``max_restarts=0``,
 ``max_task_retries=0``): what a node was doing when it was lost may have been done.
@@ -44,7 +44,7 @@ _KNOCK_SECONDS: Final = 5.0
 
 @final
 class HostActor:
-    """The Ray actor of one node. Each group of methods has a thread of its own."""
+    """The Ray actor of one node. Each group of methods runs in a separate thread."""
 
     def __init__(self, node: str, terms: Terms) -> None:
         self._host = NodeHost(
@@ -132,12 +132,12 @@ class RaySource(Source):
 
     @property
     def privacy(self) -> PrivacyTier:
-        """It goes to other machines."""
+        """Private: data goes to other machines."""
         return PrivacyTier.PRIVATE
 
     @property
     def ray(self) -> str:
-        """The version of Ray here."""
+        """The local version of Ray."""
         return VERSION
 
     async def look(self) -> list[FoundNode]:
@@ -176,7 +176,7 @@ def _found(node: Mapping[str, Any]) -> FoundNode:
 
 
 async def _knock(address: str) -> None:
-    """Raise if nothing answers at *address*: Ray would try for a minute, and end the process.
+    """Raise if nothing listens at *address*: Ray would try for a minute, and end the process.
 
     Raises:
         ClusterError: If so.
@@ -195,7 +195,7 @@ async def _knock(address: str) -> None:
 
 @contextmanager
 def _quiet() -> Generator[None, None, None]:
-    """Keep Ray from telling that it is not called from the main thread."""
+    """Stop Ray from warning that it is not used in the main thread."""
     logger = logging.getLogger("ray._private.worker")
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -1,4 +1,4 @@
-"""What the program asks of a node, and what a node tells the program: plain values."""
+"""The messages between the program and a node, as plain values."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ Work: TypeAlias = Prepare | Ask | OpenKit | RunTool
 
 @final
 class AgentFacts(msgspec.Struct, frozen=True, gc=False):
-    """What a tool may know about its agent."""
+    """Facts about its agent for a tool."""
 
     agent_id: AgentId
     name: str
@@ -82,7 +82,7 @@ class AgentFacts(msgspec.Struct, frozen=True, gc=False):
 
 @final
 class DriverFacts(msgspec.Struct, frozen=True, gc=False):
-    """What a driver says about itself."""
+    """A driver's facts about itself."""
 
     context_window: int | None
     max_output_tokens: int | None
@@ -102,7 +102,7 @@ class DriverFacts(msgspec.Struct, frozen=True, gc=False):
 
 @final
 class ToolFacts(msgspec.Struct, frozen=True, gc=False):
-    """What a tool says about itself."""
+    """A tool's facts about itself."""
 
     definition: ToolDefinition
     capability: Capability | None
@@ -114,7 +114,7 @@ class ToolFacts(msgspec.Struct, frozen=True, gc=False):
 
 @final
 class Greeting(msgspec.Struct, frozen=True, gc=False):
-    """What a node says first."""
+    """The first message of a node."""
 
     faults: tuple[str, ...]
     """What is missing there. Empty: nothing."""
@@ -137,7 +137,7 @@ class Begin(msgspec.Struct, frozen=True, gc=False):
 
 @final
 class End(msgspec.Struct, frozen=True, gc=False):
-    """Cancel a piece of work. Its end is told all the same."""
+    """Cancel a piece of work. Its end is reported all the same."""
 
     call: int
 
@@ -165,7 +165,7 @@ Order: TypeAlias = Begin | End | Reply | CloseKit
 
 @final
 class Done(msgspec.Struct, frozen=True, gc=False):
-    """A piece of work has ended. Nothing of it goes on."""
+    """A piece of work has ended completely."""
 
     call: int
     value: object
@@ -197,7 +197,7 @@ class Question(msgspec.Struct, frozen=True, gc=False):
 
 @final
 class Withdraw(msgspec.Struct, frozen=True, gc=False):
-    """A tool does not wait for an answer any more."""
+    """A tool no longer waits for an answer."""
 
     call: int
     question: int

@@ -1,4 +1,4 @@
-"""Drivers: what answers a request to a model.
+"""Drivers: they answer requests to a model.
 
 ``open_driver`` makes one from a manifest's ``[model]``; ``open_local``, ``open_openai`` and
 ``open_anthropic`` make one by hand; ``ScriptedDriver`` and ``FunctionDriver`` are for tests.

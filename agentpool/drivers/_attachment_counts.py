@@ -1,4 +1,4 @@
-"""How a driver counts attachments, as a value that another process can use without the driver."""
+"""How a driver estimates attachments, as a value for another process."""
 
 # pyright: reportPrivateUsage=false
 # One package: what a driver is made of is not for its users.
@@ -16,7 +16,7 @@ from agentpool.abc import Driver
 @final
 @attrs.frozen
 class HighestOf:
-    """Counts in several ways, for a driver that may ask several providers."""
+    """Combines several estimates, for a driver that may ask several providers."""
 
     counts: tuple[CountAttachment, ...]
     """The ways."""
@@ -27,7 +27,7 @@ class HighestOf:
 
 
 def portable_count(driver: Driver) -> CountAttachment:
-    """Return how *driver* counts attachments, as a value that can be pickled.
+    """Return how *driver* estimates attachments, as a value that can be pickled.
 
     Of a driver whose way is its own code alone, the highest that any provider counts.
     """

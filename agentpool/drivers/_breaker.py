@@ -24,7 +24,7 @@ from agentpool._errors import UsageError
 
 
 class BreakerState(enum.Enum):
-    """Which requests may go."""
+    """The requests that a breaker lets through."""
 
     CLOSED = "closed"
     """Everybody."""
@@ -114,6 +114,6 @@ class CircuitBreaker:
             self._opens_until = now + max(self.cool_down_seconds, retry_after_seconds or 0.0)
 
     def abandoned(self, attempt: Attempt) -> None:
-        """Record an attempt that ended without telling anything about the provider."""
+        """Record an attempt that ended without information about the provider."""
         if attempt is self._probe:
             self._probe = None

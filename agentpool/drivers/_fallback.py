@@ -178,7 +178,7 @@ class FallbackDriver(SendingDriver):
 
     @property
     def privacy(self) -> PrivacyTier:
-        """The laxest tier, since any of the drivers may answer."""
+        """The least strict tier, since any of the drivers may answer."""
         tiers = [choice.driver.privacy for choice in self._choices]
         return next(tier for tier in tiers if all(tier.allows(other) for other in tiers))
 
@@ -191,7 +191,7 @@ class FallbackDriver(SendingDriver):
         return prices.pop() if len(prices) == 1 else None
 
     def prices(self, usage: Usage) -> tuple[float | None, ...]:
-        """Return what each driver takes for *usage*, in order. ``None``: it has no price."""
+        """Return the cost of *usage* at each driver, in order. ``None``: it has no price."""
         return tuple(choice.driver.price(usage) for choice in self._choices)
 
     def counts(self) -> tuple[FallbackCounts, ...]:
@@ -298,7 +298,7 @@ class FallbackDriver(SendingDriver):
 
 @final
 class _Heard:
-    """Passes text on and remembers that there was some.
+    """Passes text on, and remembers whether there was any.
 
     White space at the start is held back while another driver may be asked: an answer of white
     space alone is one that says nothing, and nothing of it may have been handed on.
@@ -331,20 +331,20 @@ class _Heard:
             self.hand_on()
 
     def hand_on(self) -> None:
-        """Hand on the white space of an answer that has nothing else and is taken."""
+        """Pass on the white space of an answer that consists only of white space."""
         if self._held and self._on_delta is not None:
             self.was_handed_on = True
             text, self._held = self._held, ""
             self._on_delta(text)
 
     def leave(self) -> None:
-        """Record that some of the request leaves, and pass that on."""
+        """Record that part of the request is sent, and report it."""
         self.has_left = True
         if self._on_sent is not None:
             self._on_sent()
 
     def thought(self, text: str) -> None:
-        """Pass on a thought. It does not keep the next driver from being asked."""
+        """Pass on a thought. The next driver may still be asked."""
         if self.patience is not None:
             self.patience.lift()
         if isinstance(self._on_delta, HearsThoughts):
@@ -352,7 +352,7 @@ class _Heard:
 
 
 def _refuse_empty(driver: Driver, request: CompletionRequest, answer: Completion) -> None:
-    """Raise if *answer* says nothing. The error has what it took."""
+    """Raise if *answer* is empty. The error has its usage."""
     said = answer.text.strip() or answer.tool_calls
     if said or answer.finish_reason not in _WHOLE or goes_on(request.messages):
         return
@@ -368,7 +368,7 @@ def _refuse_empty(driver: Driver, request: CompletionRequest, answer: Completion
 def _failure(
     choices: Sequence[_Choice], errors: Sequence[DriverError | None]
 ) -> AllDriversFailedError:
-    """Return the error for *errors*, one for each driver. ``None``: it was not asked."""
+    """Return the error for *errors*, one for each driver. ``None``: that driver was not asked."""
     now = trio.current_time()
     told: list[str] = []
     waits: list[float] = []

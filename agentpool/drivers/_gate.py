@@ -91,7 +91,7 @@ class GateTicket:
 @final
 @attrs.define(eq=False, repr=False)
 class _Waiting:
-    """One request that waits at the gate."""
+    """A request that waits at the gate."""
 
     tokens: int
     passage: Passage | None = None
@@ -102,7 +102,7 @@ class _Waiting:
 
 @final
 class RequestGate:
-    """Holds requests to one provider back until it takes them.
+    """Holds requests back until the provider can accept them.
 
     Give the same gate to every driver whose requests count together, usually all that use
     one key. It may serve several pools, one after the other or side by side, in one run of
@@ -298,7 +298,7 @@ class RequestGate:
             self._pump()
 
     def _pump(self) -> None:
-        """Let every request in that may go, and wake one to keep the time for the rest."""
+        """Let in every request that may go, and wake one to keep the time for the others."""
         self._next_at = math.inf
         now = trio.current_time()
         while (waiting := self._head()) is not None:

@@ -1,4 +1,4 @@
-"""What the drivers for models behind an API share: keys, facts, one streamed exchange.
+"""The common parts of drivers for hosted models: keys, facts, and one streamed exchange.
 
 The wire says what is sent and what the answer means; this room sends it and hands on what
 comes. A key is read anew for each request, and appears in no repr, error, log or event.
@@ -69,7 +69,7 @@ class Accumulator(Protocol):
         ...
 
     def used(self) -> Completion | None:
-        """Return what an answer took that became an error. ``None``: none had begun."""
+        """Return the usage of an answer that became an error. ``None``: there was none."""
         ...
 
     def finish(self) -> Completion:
@@ -140,20 +140,20 @@ async def stream_completion(
 @final
 @attrs.define(eq=False)
 class _Hearer:
-    """Hands on what an answer says, as it comes."""
+    """Passes on the text of an answer as it arrives."""
 
     accumulator: Accumulator
     on_delta: OnDelta | None
     on_thought: Callable[[str], None] | None = attrs.field(init=False, default=None)
 
     def __attrs_post_init__(self) -> None:
-        """Find out whether thoughts are heard."""
+        """Find out whether the receiver wants thoughts."""
         # The attribute first: to ask for a protocol takes as long as six words of an answer.
         if hasattr(self.on_delta, "thought") and isinstance(self.on_delta, HearsThoughts):
             self.on_thought = self.on_delta.thought
 
     def feed(self, event: SseEvent) -> None:
-        """Take *event*.
+        """Handle *event*.
 
         Raises:
             DriverError: If it is an error of the provider's, or means nothing.
@@ -170,7 +170,7 @@ class _Hearer:
 
 
 def _take_end(parser: SseParser, hearer: _Hearer, *, secret: str) -> None:
-    """Take what came last without an end of its own, or raise if it is an error."""
+    """Handle a last event without an empty line, or raise if it is an error."""
     event = parser.end()
     if failure := failure_in_body(parser.stray, secret=secret, is_bare=True):
         raise failure
@@ -181,14 +181,14 @@ def _take_end(parser: SseParser, hearer: _Hearer, *, secret: str) -> None:
 
 
 def _is_stream(first: bytes) -> bool:
-    """Return whether an answer begins like a stream, whatever its headers call it."""
+    """Return whether an answer begins like a stream, whatever its headers say."""
     return first.lstrip().startswith((b"data:", b"event:", b"id:", b"retry:", b":"))
 
 
 async def _take_whole(
     answer: HttpAnswer, first: bytes, hearer: _Hearer, *, secret: str
 ) -> Completion:  # noqa: ASYNC910  # what has arrived is not waited for
-    """Return an answer that did not come as a stream.
+    """Return an answer that did not arrive as a stream.
 
     Raises:
         DriverError: If it is an error, or no answer.
@@ -211,7 +211,7 @@ async def _take_whole(
 
 
 async def _refuse_other_answers(answer: HttpAnswer, *, secret: str) -> bytes | None:  # noqa: ASYNC910  # a good answer is not waited for
-    """Return the beginning of an answer that is not called a stream. ``None``: it is one.
+    """Return the beginning of an answer without the stream's content type. ``None``: it has it.
 
     Raises:
         DriverError: If the provider refused.
@@ -299,17 +299,17 @@ class HostedDriver(SendingDriver):
         return self._settings.inputs
 
     def attachment_tokens(self, attachment: Attachment) -> int:
-        """Return the provider's own count. Of one that is not known the highest of all."""
+        """Return the provider's own count; for an unknown provider, the highest of all."""
         counting = self._settings.counting
         return attachment.tokens if counting is None else counting.tokens(attachment)
 
     @property
     def _most_attached_bytes(self) -> int | None:
-        """The most base64 that may be attached to one request. ``None``: no limit is known."""
+        """The maximum base64 in the attachments of one request. ``None``: no known limit."""
         return None
 
     def _within_image_count(self, request: CompletionRequest) -> CompletionRequest:
-        """Return *request* with as many images as the provider takes, or raise."""
+        """Return *request* with no more images than the provider accepts, or raise."""
         return request
 
     @property
@@ -361,7 +361,7 @@ class HostedDriver(SendingDriver):
         return msgspec.structs.replace(answer, cost_usd=self._cost_usd(answer))
 
     def _bill(self, error: DriverError, used: Completion | None) -> None:
-        """Record in *error* what its answer took."""
+        """Record the usage of the answer in *error*."""
         error.has_begun = used is not None
         if used is not None and (usage := used.usage) is not None:
             error.tokens = usage.input_tokens, usage.output_tokens
@@ -369,7 +369,7 @@ class HostedDriver(SendingDriver):
             error.cost_usd = self.price(usage, model=used.model) if said is None else said
 
     def _cost_usd(self, answer: Completion) -> float | None:
-        """Return what *answer* costs. ``None``: neither the user nor the server says.
+        """Return the cost of *answer*. ``None``: neither the user nor the server gives it.
 
         A gateway that knows no price says that all is free, so any other price goes before.
         """
@@ -384,7 +384,7 @@ class HostedDriver(SendingDriver):
 
     @abstractmethod
     def _exchange(self, request: CompletionRequest, prefix: str, key: str) -> Exchange:
-        """Return the request to send. *prefix* begins the ids of calls that have none."""
+        """Return the request to send. *prefix* begins the ids of calls without one."""
 
     @abstractmethod
     def _key_headers(self, key: str) -> Mapping[str, str]:

@@ -1,4 +1,4 @@
-"""The only door to httpx: POST a body and read the answer as a stream.
+"""The only module that uses httpx: it posts a body and reads the answer as a stream.
 
 The transport is our own stack of connections, unless there is a proxy or the caller brings
 one: any ``httpx`` transport can take its place, for tests, for recording. Ours is asked
@@ -78,11 +78,11 @@ class HttpAnswer:
 
     @property
     def has_ended(self) -> bool:
-        """Whether all of it was read, as far as is known without waiting."""
+        """Whether the whole body was read, as far as is known without waiting."""
         return self._body.has_ended
 
     def headers_to_show(self) -> dict[str, str]:
-        """Return its headers without a key that they quote."""
+        """Return the headers, without a key that they may repeat."""
         return {name: redacted(value, self._secrets) for name, value in self.headers.items()}
 
     async def receive(self) -> bytes:  # noqa: ASYNC910  # what has arrived is not waited for
@@ -164,11 +164,11 @@ class HttpClient:
 
     @property
     def place(self) -> str:
-        """The server that all requests go to: the host, with its port if it is no usual one."""
+        """The server of all requests: the host, with its port if that is unusual."""
         return self._base_url.netloc.decode("ascii")
 
     def set_headers(self, headers: Mapping[str, str]) -> None:
-        """Send *headers* with every request from now on, in place of those set before.
+        """Send *headers* with every request from now on, instead of those set before.
 
         What the client was opened with is sent all the same, unless it has the same name.
 

@@ -1,4 +1,4 @@
-"""How errors of httpx and of connections become errors of ours."""
+"""Converts errors of httpx and of connections into driver errors."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _MEANINGS: Final[Mapping[str, tuple[type[DriverError], str]]] = {
 
 
 def raise_as_driver_error(exc: Exception, secrets: Collection[str] = ()) -> NoReturn:
-    """Raise the driver error that stands for *exc*, with *secrets* redacted.
+    """Raise the driver error for *exc*, with *secrets* redacted.
 
     Raises:
         DriverError: The error of ours.
@@ -63,7 +63,7 @@ def raise_as_driver_error(exc: Exception, secrets: Collection[str] = ()) -> NoRe
 
 
 def _chain_of(exc: BaseException | None) -> str:
-    """Return everything that a traceback of *exc* would quote."""
+    """Return all text that a traceback of *exc* would show."""
     texts: list[str] = []
     while exc is not None:
         texts += [str(exc), repr(exc)]

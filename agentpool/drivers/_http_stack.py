@@ -1,4 +1,4 @@
-"""A stack of idle connections: the one used last is used first.
+"""A stack of idle connections: the most recently used one is used first.
 
 Why not ``httpx.AsyncClient``'s pool: it looks at every connection at every request, which
 at 100 requests at once costs more than all the rest (encode/httpcore#1035). In a stack the
@@ -53,7 +53,7 @@ RawHeaders: TypeAlias = list[tuple[bytes, bytes]]
 @final
 @attrs.define(eq=False, repr=False)
 class StackBody:
-    """The rest of an answer. Closing it gives the connection back."""
+    """The rest of an answer. Closing it returns the connection."""
 
     _stack: StackTransport
     _target: Target
@@ -84,7 +84,7 @@ class StackBody:
 @final
 @attrs.define(eq=False, repr=False)
 class _HttpxBody(httpx.AsyncByteStream):
-    """The rest of an answer, as httpx wants it."""
+    """The rest of an answer, in the form that httpx expects."""
 
     _body: StackBody
 

@@ -1,4 +1,4 @@
-"""A real model on this machine: llama.cpp in a child process, asked over HTTP.
+"""A model on this machine: llama.cpp in a child process, asked over HTTP.
 
 Why a process: llama.cpp keeps the interpreter's lock while it loads, may crash, and must
 never outlive its driver. Why HTTP: it is the wire that every other model is asked over, and
@@ -181,7 +181,7 @@ class LocalDriver(Driver):
 
     @property
     def max_output_tokens(self) -> int:
-        """The window: a local model writes until that is full."""
+        """The window: a local model may write until it is full."""
         return self._settings.context_window
 
     @property

@@ -35,7 +35,7 @@ PARENT_ENDED: Final = 0
 
 
 class ChildConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """What the parent tells the child, through a pipe: command lines can be read by others."""
+    """The parent's settings, sent through a pipe because others can read command lines."""
 
     model_path: str
     """The GGUF file."""
@@ -50,7 +50,7 @@ class ChildConfig(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ChildReport(msgspec.Struct, frozen=True):
-    """What the child tells the parent when it is ready."""
+    """The child's report to the parent when it is ready."""
 
     address: str
     """The base URL of its server: ``http://127.0.0.1:43210``."""
@@ -108,7 +108,7 @@ def serve(
 
 
 def arm_kernel(fd: int) -> bool:
-    """Make the kernel end this process when the other end of the pipe *fd* is closed.
+    """Let the kernel end this process when the other end of the pipe *fd* is closed.
 
     Return whether this kernel does. Bytes that arrive later would end it as well.
     """

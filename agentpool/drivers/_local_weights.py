@@ -1,4 +1,4 @@
-"""Where the weights of a local model are: in a package, in a file, or in a cache.
+"""Finds the weights of a local model: in a package, a file, or a cache.
 
 Nothing is downloaded. What is missing is said, with the command that brings it.
 """

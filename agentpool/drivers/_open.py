@@ -115,7 +115,7 @@ async def _open_one(
 
 
 class _Terms(TypedDict):
-    """The arguments that every driver for a hosted model takes."""
+    """The arguments of every driver for a hosted model."""
 
     base_url: str
     api_key: ApiKey

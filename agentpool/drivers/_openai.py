@@ -66,13 +66,13 @@ _NEWER_HOSTS: Final = (
 
 
 def _usual_field(place: str) -> MaxTokensField:
-    """Return the name that the server at *place* has for the limit of an answer."""
+    """Return the name of the field for the answer's limit at the server *place*."""
     is_newer = any(place == host or place.endswith(host) for host in _NEWER_HOSTS)
     return "max_completion_tokens" if is_newer else "max_tokens"
 
 
 def _rules_at(place: str) -> Rules | None:
-    """Return whose rules the server at *place* keeps to. ``None``: everybody's."""
+    """Return the set of rules for the server at *place*. ``None``: the common ones."""
     if place == _MISTRAL_HOST:
         return "mistral"
     if place == _DEEPSEEK_HOST:
@@ -127,7 +127,7 @@ class OpenAIDriver(HostedDriver):
         on_delta: OnDelta | None = None,
         on_sent: OnSent | None = None,
     ) -> Completion:
-        """Ask the provider; once more after two refusals that it has a cure for.
+        """Ask the provider; retry after two kinds of refusal that have a remedy.
 
         It can no longer read its own reasoning, which is left out from then on; or it takes no
         form of an answer, or none beside tools, which is told in words from then on.
@@ -150,7 +150,7 @@ class OpenAIDriver(HostedDriver):
     def _forget(
         self, request: CompletionRequest, known: frozenset[str], error: BadRequestError
     ) -> bool:
-        """Leave out what the provider can no longer read. Returns whether that may help."""
+        """Leave out what the provider can no longer read. Return whether that may help."""
         stale = _data_of(request) - known
         if "invalid_encrypted_content" not in str(error) or not stale:
             return False
@@ -158,7 +158,7 @@ class OpenAIDriver(HostedDriver):
         return True
 
     def _tell(self, request: CompletionRequest, known: Told, error: BadRequestError) -> bool:
-        """Tell forms in words where the provider refuses them. Returns whether that may help."""
+        """Describe refused answer forms in words. Return whether that may help."""
         told = told_after(str(error))
         if request.answer_form is None or more_told(told, known) == known:
             return False

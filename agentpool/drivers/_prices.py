@@ -1,4 +1,4 @@
-"""What a hosted model costs if the user gave no price.
+"""The price of a hosted model for which the user gave none.
 
 Rules:
 
@@ -26,7 +26,7 @@ Prices: TypeAlias = Price | Mapping[str, TokenPrice]
 
 
 async def find_price(prices: Prices | None, base_url: str) -> Price | None:  # noqa: ASYNC910  # a price that is given is not waited for
-    """Return a function that prices the models at *base_url*. ``None``: no price is known.
+    """Return a function for the prices at *base_url*. ``None``: no price is known.
 
     Args:
         prices: What the user gave.
@@ -49,7 +49,7 @@ def own_price(prices: Prices | None) -> Price | None:
 @final
 @attrs.frozen
 class TableOfPrices:
-    """The user's own prices, and the published ones for all other models."""
+    """The user's own prices, and published ones for all other models."""
 
     own: Mapping[str, TokenPrice]
     """By the name of the model, with its date or without."""

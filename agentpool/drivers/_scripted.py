@@ -97,7 +97,7 @@ def calls_of(
 @final
 @attrs.frozen(kw_only=True)
 class FakeFacts:
-    """What a driver for tests reports about itself."""
+    """Facts that a driver for tests reports about itself."""
 
     context_window: int | None
     """Tokens of request and answer together. ``None``: unknown."""

@@ -1,4 +1,4 @@
-"""Headers: which ones every request has, which may be added, and which are secret."""
+"""Request headers: the standard ones, the permitted ones, and the secret ones."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SECRET_NAMES: Final = ("auth", "key", "token", "secret", "cookie", "password")
 
 
 def checked_headers(headers: Mapping[str, str]) -> Mapping[str, str]:
-    """Return *headers* if all of them can be sent.
+    """Return *headers* if all of them may be sent.
 
     Raises:
         UsageError: If one cannot. It is named; its value, perhaps a key, is not.
@@ -51,7 +51,7 @@ class HiddenBytes(bytes):
 
 
 def hidden(headers: Sequence[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-    """Return *headers* as they are sent. The repr of one that opens something is three stars."""
+    """Return *headers* as they are sent. The repr of a secret one is three stars."""
     return [
         (name, HiddenBytes(value) if _is_secret(name.decode("latin-1")) else value)
         for name, value in headers
@@ -59,7 +59,7 @@ def hidden(headers: Sequence[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
 
 
 def secrets_in(headers: Mapping[str, str]) -> frozenset[str]:
-    """Return the values of headers that must not appear in any text.
+    """Return the header values that must not appear in any text.
 
     A value such as ``Bearer KEY`` is two: whole, and the key alone.
     """

@@ -1,4 +1,4 @@
-"""How many requests a provider takes now: its known limits, and what its answers teach.
+"""Estimates how many requests a provider accepts now, from limits and its answers.
 
 Rules:
 
@@ -68,7 +68,7 @@ class _Spent:
 
 @final
 class _Minute:
-    """What was let in during the last minute, of something with a limit per minute."""
+    """The amounts admitted in the last minute, under a limit per minute."""
 
     __slots__ = ("_limit", "_paced_until", "_promised", "_spent", "_total")
 
@@ -88,7 +88,7 @@ class _Minute:
         return self._total
 
     def ready_at(self, amount: int, now: float) -> float:
-        """Return when *amount* may be let in. ``inf``: only after something else begins."""
+        """Return when *amount* may be admitted. ``inf``: only after something else begins."""
         left = self.total(now) + self._promised
         ready_at = self._paced_until - BURST_SECONDS
         if left + amount <= self._limit or not left:
@@ -111,7 +111,7 @@ class _Minute:
         return spent
 
     def give_back(self, amount: int, now: float) -> None:
-        """Remove what was let in and never began."""
+        """Remove an admitted amount that never began."""
         self._promised -= amount
         self._pace(-amount, now)
 
@@ -208,7 +208,7 @@ class Throttle:
         )
 
     def ready_at(self, tokens: int, now: float) -> float:
-        """Return when a request of that many tokens may go, if no other one goes before.
+        """Return when a request of that many tokens may go, if no other goes first.
 
         A time that is over: now. ``inf``: not before one in flight ends.
         """
@@ -245,7 +245,7 @@ class Throttle:
         return True
 
     def give_up(self, passage: Passage, now: float) -> None:
-        """Record a request that ended without telling anything about the provider.
+        """Record a request that ended without information about the provider.
 
         If it began it may have been counted there, so it stays counted here.
         """

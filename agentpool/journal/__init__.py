@@ -1,4 +1,4 @@
-"""Journals: what a pool must not do twice, kept in a file, so that a killed program can resume.
+"""Journals: records in a file, so that a killed program resumes and repeats nothing.
 
 ``open_journal`` opens one in an SQLite file, which is loaded when it is first asked for.
 ``InMemoryJournal`` is gone with the process, for tests.

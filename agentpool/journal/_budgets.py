@@ -1,4 +1,4 @@
-"""What budgets have used, in the table of a journal: see ``BudgetStore``."""
+"""The table of a journal that stores what budgets have used: see ``BudgetStore``."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ _USED: Final = (
 @final
 @attrs.frozen
 class BudgetTable(UseTable):
-    """The table, within a transaction."""
+    """The table of budgets, within a transaction."""
 
     _transaction: Transaction
 
     def latest(self, name: str, per: Period) -> str:
-        """Return the last period that is known. Empty: none is."""
+        """Return the last known period. Empty: the budget is new."""
         ((latest,),) = self._transaction.rows(
             "SELECT MAX(period) FROM budgets WHERE name = ? AND period LIKE ?", name, f"{per} %"
         )

@@ -1,4 +1,4 @@
-"""Who holds a lease, and whether that process still lives."""
+"""Finds out who holds a lease, and whether that process is still alive."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from agentpool._records import LeaseHolder
 
 
 def this_process() -> LeaseHolder:
-    """Return who this process is."""
+    """Return this process as a lease holder."""
     return LeaseHolder(socket.gethostname(), os.getpid(), start_of(os.getpid()))
 
 
@@ -29,7 +29,7 @@ def start_of(pid: int) -> str:
 
 
 def is_dead(holder: LeaseHolder) -> bool:
-    """Return whether *holder* is known to have ended; unknown for other machines."""
+    """Return whether *holder* is known to have ended; always ``False`` for other machines."""
     if holder.host != socket.gethostname():
         return False
     try:
@@ -56,7 +56,7 @@ def holder_of(state: LeaseState) -> LeaseHolder | None:
 
 
 def live_holder(state: LeaseState) -> LeaseHolder | None:
-    """Return who holds a lease now. ``None``: it has ended, or its holder has.
+    """Return the current holder of a lease. ``None``: the lease or its holder has ended.
 
     Raises:
         ValueError: If what stands there is no holder.
@@ -70,7 +70,7 @@ def live_holder(state: LeaseState) -> LeaseHolder | None:
 def refuse_if_busy(
     pool: str, state: LeaseState, me: str, silent_since: float | None = None
 ) -> None:
-    """Raise if another process than *me* holds the lease of *pool*.
+    """Raise if a process other than *me* holds the lease of *pool*.
 
     Raises:
         RunBusyError: If one does, and wrote later than *silent_since*.

@@ -1,4 +1,4 @@
-"""A journal in memory, for tests and for runs that crash on purpose."""
+"""A journal in memory, for tests and simulated crashes."""
 
 from __future__ import annotations
 
@@ -139,12 +139,12 @@ class InMemoryJournal(JointJournal):
 @final
 @attrs.frozen
 class _Table(UseTable):
-    """What budgets have used, by their names and periods."""
+    """What budgets have used, by name and period."""
 
     _used: dict[tuple[str, str], Amounts]
 
     def latest(self, name: str, per: Period) -> str:
-        """Return the last period that is known. Empty: none is."""
+        """Return the last known period. Empty: the budget is new."""
         known = (kept for of, kept in self._used if of == name and kept.startswith(f"{per} "))
         return max(known, default="")
 

@@ -1,4 +1,4 @@
-"""Records and what budgets take, written in one step: see ``JointJournal``."""
+"""Writes records and budget spending in one step: see ``JointJournal``."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Spendings: TypeAlias = tuple[int, Sequence[Spending]]
 
 @final
 class Together(Live):
-    """What budgets take, or get back, in one step with a record."""
+    """The budget changes to write in one step with a record."""
 
     spendings: Sequence[Spending]
     """What. All of it, or nothing."""
@@ -26,7 +26,7 @@ class Together(Live):
 
 
 class JointJournal(Journal, BudgetStore):
-    """A journal that is a store of budgets too, and writes both in one step."""
+    """A journal that is also a store of budgets, and writes both in one step."""
 
     __slots__ = ()
 
@@ -34,7 +34,7 @@ class JointJournal(Journal, BudgetStore):
     async def append_and_spend(
         self, lease: Lease, records: Sequence[JournalRecord], together: Sequence[Spendings]
     ) -> Sequence[Sequence[StoredUse]]:
-        """Store *records* as ``append`` does, and spend, all or none.
+        """Store *records* as ``append`` does, and spend; all or nothing.
 
         A record whose spendings are not all granted is left out, and none of them is taken.
 
@@ -57,7 +57,7 @@ def kept_of(
     together: Sequence[Spendings],
     found: Sequence[Sequence[StoredUse]],
 ) -> list[JournalRecord]:
-    """Return the *records* without those whose spendings were refused."""
+    """Return the *records* without those whose spending was refused."""
     left_out = {
         place
         for (place, _), uses in zip(together, found, strict=True)

@@ -1,4 +1,4 @@
-"""The leases of a journal's pools, as rows: the rules are in ``agentpool._lease``."""
+"""The leases of a journal's pools as rows; the rules are in ``agentpool._lease``."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def begin(transaction: Transaction, pool: str) -> None:
 
 
 def hold(transaction: Transaction, lease: Lease, seen: dict[str, SeenLease] | None = None) -> int:
-    """Renew *lease* if it is not new, and return the number of its pool in the file.
+    """Renew *lease* unless that was done recently, and return its pool's number in the file.
 
     What is written in the same transaction is kept only with it.
 
@@ -124,7 +124,7 @@ def hold(transaction: Transaction, lease: Lease, seen: dict[str, SeenLease] | No
 
 
 def is_new(row: SeenLease, lease: Lease, now: float) -> bool:
-    """Return whether *row* is of *lease* and needs no renewal."""
+    """Return whether *row* belongs to *lease* and needs no renewal."""
     _, fence, holder, seconds, renewed_at = row
     return fence == lease.fence and holder != NOBODY and _is_fresh(now - renewed_at, seconds)
 
@@ -134,7 +134,7 @@ def _is_fresh(age_seconds: float, seconds: float) -> bool:
 
 
 def give_up(transaction: Transaction, lease: Lease) -> None:
-    """Give *lease* up, if it still holds.
+    """Give *lease* up, if it is still held.
 
     Raises:
         ValueError: If what stands there is no lease.

@@ -1,4 +1,4 @@
-"""What a journal forgets of a pool that is over, and what stays of it.
+"""Removes records of a finished pool that are no longer needed.
 
 Rule: what the agents were asked, what they answered and what they had spent stays, so that
 whoever goes on with the pool counts on from there. How they came to it goes.
@@ -14,7 +14,7 @@ from agentpool.journal._rows import record_of
 
 
 def forget(transaction: Transaction, pool: str) -> int:
-    """Delete the records of *pool*, but for what stays. Return how many.
+    """Delete the unneeded records of *pool*. Return how many.
 
     Raises:
         JournalError: If one that says what was spent cannot be read.

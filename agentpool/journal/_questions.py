@@ -1,4 +1,4 @@
-"""Approvals that outlive the process: what was asked, and the answers given later.
+"""Approvals that outlive the process: questions, and answers given later.
 
 Rules:
 
@@ -38,7 +38,7 @@ class _Said(msgspec.Struct, frozen=True, array_like=True):
 
 @final
 class OpenQuestion(msgspec.Struct, frozen=True):
-    """A tool call that waits for approval, as a journal has it."""
+    """A tool call that waits for approval, as stored in a journal."""
 
     question_id: str
     """Names the question in its pool: agent, place and part, with dots."""

@@ -1,4 +1,4 @@
-"""The records of a journal as rows, kept only under a lease that holds.
+"""The records of a journal as rows, written only under a valid lease.
 
 Rule: the lease is looked at in the transaction that keeps them, and no row is kept without it.
 Most writes find it as it was, and are one statement.
@@ -49,7 +49,7 @@ def keep(
 def keep_at_once(
     database: Database, lease: Lease, records: Sequence[JournalRecord], seen: dict[str, SeenLease]
 ) -> bool:
-    """Add *records* by one statement, if the lease is as it was seen last, and new.
+    """Add *records* by one statement, if the lease is unchanged and needs no renewal.
 
     Return whether that was done. Arguments as above.
 

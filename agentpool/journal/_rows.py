@@ -1,4 +1,4 @@
-"""Rows of a journal's file, checked as if an attacker had written them.
+"""Checks the rows of a journal's file as if an attacker had written them.
 
 Rules:
 
@@ -43,7 +43,7 @@ def record_of(row: Row) -> JournalRecord:
 
 
 def number_of(value: Value, what: str, *, least: int = 0) -> int:
-    """Return *value* if it is a number of something.
+    """Return *value* if it is a valid number.
 
     Raises:
         ValueError: If it is not.
@@ -65,7 +65,7 @@ def text_of(value: Value, what: str) -> str:
 
 
 def seconds_of(value: Value, *, most: float = MOST_SECONDS) -> float:
-    """Return *value* if it is seconds, by default since 1970 and while there are dates.
+    """Return *value* if it is a valid time in seconds, by default a date since 1970.
 
     Raises:
         ValueError: If it is not.
@@ -76,5 +76,5 @@ def seconds_of(value: Value, *, most: float = MOST_SECONDS) -> float:
 
 
 def damaged(path: Path, error: Exception) -> JournalError:
-    """Return what is raised of a file in which something is not as it was written."""
+    """Return the error for a file with invalid contents."""
     return JournalError(f"journal file {str(path)!r} is damaged: {error}; restore it from a copy")

@@ -1,4 +1,4 @@
-"""Work that several processes share: items in a journal, each done by one of them.
+"""Work shared by several processes: items in a journal, each done by one of them.
 
 Rules:
 
@@ -73,7 +73,7 @@ class WorkItem(msgspec.Struct, frozen=True):
 
 @final
 class ItemState(msgspec.Struct, frozen=True):
-    """How far an item is."""
+    """The progress of an item."""
 
     key: str
     """Its name."""
@@ -85,7 +85,7 @@ class ItemState(msgspec.Struct, frozen=True):
 
 @final
 class EndedItem(msgspec.Struct, frozen=True):
-    """An item that has its outcome."""
+    """An item with its outcome."""
 
     key: str
     """Its name."""
@@ -97,7 +97,7 @@ class EndedItem(msgspec.Struct, frozen=True):
 
 @final
 class WorkShare(msgspec.Struct, frozen=True):
-    """A part of the work that one process does."""
+    """The part of the work that one process does."""
 
     pool: str
     """The pool in the journal."""
@@ -111,7 +111,7 @@ class WorkShare(msgspec.Struct, frozen=True):
 
 @final
 class _Asked(msgspec.Struct, frozen=True):
-    """What is needed here of how an agent was spawned."""
+    """The required part of an agent's spawn record."""
 
     key: str
     query: str
@@ -120,7 +120,7 @@ class _Asked(msgspec.Struct, frozen=True):
 @final
 @attrs.define(eq=False)
 class SharedWork:
-    """Work in a journal that several processes share. Made by ``SqliteJournal.shared_work``."""
+    """Work in a journal, shared by several processes. Made by ``SqliteJournal.shared_work``."""
 
     _database: Database
     name: str
@@ -147,7 +147,7 @@ class SharedWork:
         return f"{self.name} worker {number}"
 
     async def add(self, digest: str, items: Sequence[WorkItem]) -> None:
-        """Add *items* that are not there yet. Those that had a fault are tried again.
+        """Add the *items* that are missing. Faulty items are tried again.
 
         Args:
             digest: Short hash of everything that is the same for all items.
@@ -180,7 +180,7 @@ class SharedWork:
         await self._do(self._database.write, insert)
 
     async def begin_share(self) -> str:
-        """Add a share that no other process gets, and return its name.
+        """Add a new share for this process, and return its name.
 
         Raises:
             JournalError: If the file cannot be written.
@@ -199,7 +199,7 @@ class SharedWork:
         return await self._do(self._database.write, add)
 
     async def claim(self, lease: Lease, most: int) -> tuple[WorkItem, ...]:
-        """Claim the next items for the share that *lease* is of, and renew it.
+        """Claim the next items for the share of *lease*, and renew the lease.
 
         Args:
             lease: The right to write the share's pool.
@@ -238,7 +238,7 @@ class SharedWork:
         return await self._do(self._database.read, select)
 
     async def refuse(self, lease: Lease, key: str, fault: str) -> None:
-        """Keep why no agent can be made of an item of the share that *lease* is of.
+        """Record why no agent can be made for an item of the share of *lease*.
 
         Raises:
             LeaseLostError: If another process continues the share. Nothing was kept.
@@ -255,7 +255,7 @@ class SharedWork:
         await self._do(self._database.write, keep)
 
     async def states(self) -> tuple[ItemState, ...]:
-        """Return how far each item is, in the order in which they were added."""
+        """Return the progress of each item, in the order in which they were added."""
 
         def select(transaction: Transaction) -> tuple[ItemState, ...]:
             rows = transaction.rows(
@@ -280,7 +280,7 @@ class SharedWork:
         return await self._do(self._database.read, select)
 
     def stopped_writer(self) -> int | None:
-        """Return the process that is stopped and has the file locked: all others wait for it.
+        """Return the stopped process that has locked the file for all others.
 
         ``None``: there is none, or the system does not tell.
         """
@@ -288,7 +288,7 @@ class SharedWork:
         return holder.pid if holder is not None and holder.is_stopped else None
 
     async def take_ended(self) -> tuple[EndedItem, ...]:
-        """Return the items that have got their outcomes since the last call.
+        """Return the items that got their outcomes since the last call.
 
         Raises:
             JournalError: If one of them cannot be read.

@@ -1,4 +1,4 @@
-"""A journal in an SQLite file. It outlives the process, and one process at a time may write.
+"""A journal in an SQLite file, which outlives the process. One process at a time writes.
 
 Rules:
 
@@ -164,7 +164,7 @@ class SqliteJournal(JointJournal):
         await self._write(lambda t: keep(t, lease, records, self._leases))
 
     def append_at_once(self, lease: Lease, records: Sequence[JournalRecord]) -> bool:
-        """Store *records* here and now, if nothing has to wait for the disk.
+        """Store *records* in this thread, if nothing has to wait for the disk.
 
         Raises:
             LeaseLostError: If another process has claimed the pool since.
@@ -182,7 +182,7 @@ class SqliteJournal(JointJournal):
     async def append_and_spend(
         self, lease: Lease, records: Sequence[JournalRecord], together: Sequence[Spendings]
     ) -> Sequence[Sequence[StoredUse]]:
-        """Store *records*, renew the lease, and spend, all or none, in one transaction.
+        """Store *records*, renew the lease, and spend, all in one transaction.
 
         Raises:
             LeaseLostError: If another process has claimed the pool since.
@@ -256,7 +256,7 @@ class SqliteJournal(JointJournal):
             raise damaged(self.path, exc) from exc
 
     async def keep_command(self, pool: str, command: str, *, is_first: bool = False) -> None:
-        """Keep what made the agents of *pool*, in place of what is kept.
+        """Store the command that made the agents of *pool*, replacing an earlier one.
 
         Args:
             pool: The pool's name.
@@ -274,7 +274,7 @@ class SqliteJournal(JointJournal):
         )
 
     async def command_of(self, pool: str) -> str | None:
-        """Return what was kept of *pool* by ``keep_command``. ``None``: nothing.
+        """Return the command of *pool* that ``keep_command`` stored. ``None``: there is none.
 
         Raises:
             JournalError: If the file cannot be read.
@@ -307,7 +307,7 @@ class SqliteJournal(JointJournal):
         return found
 
     def shared_work(self, name: str) -> SharedWork:
-        """Return the work of that name, which several processes share."""
+        """Return the shared work of that name."""
         return SharedWork(self._database, name)
 
     async def prune(self, pool: str) -> int:
@@ -366,7 +366,7 @@ async def open_journal(
 
 
 def _settle(transaction: Transaction, durability: Durability | None) -> Durability:
-    """Return what the file's records are to survive, and have it say so."""
+    """Set how durable the file's records are, and return it."""
     found = transaction.rows("SELECT value FROM facts WHERE name = 'durability'")
     kept: Durability = "power" if found == [("power",)] else "process"
     wanted = durability or kept

@@ -1,4 +1,4 @@
-"""Writes the records of one pool: in order, many at once, before each deed.
+"""Writes the records of one pool: in order, in groups, each before its action.
 
 Rules:
 
@@ -40,7 +40,7 @@ RENEWALS_PER_LEASE = 3
 
 @final
 class JournalWriter(Live):
-    """Writes the records of one pool. One task runs ``run``; all others note and wait."""
+    """Writes the records of one pool. One task runs ``run``; all others add records and wait."""
 
     journal: Journal
     """Where they are kept."""
@@ -70,18 +70,18 @@ class JournalWriter(Live):
         return self._kept
 
     def keeps(self, store: BudgetStore) -> bool:
-        """Return whether what is in *store* can be written in one step with records."""
+        """Return whether *store* can be written in one step with records."""
         return isinstance(self.journal, JointJournal) and store.backing_store is self.journal
 
     def wake(self) -> None:
-        """Have what was noted written soon: it may be long before ``flush``."""
+        """Write the noted records soon; ``flush`` may come much later."""
         if self._work:
             self._work.unpark()
 
     def note(
         self, record: JournalRecord, *, wakes: bool = True, together: Together | None = None
     ) -> None:
-        """Queue *record* for writing, after all that were noted before.
+        """Queue *record* for writing, after all earlier ones.
 
         Args:
             record: What to write.
@@ -98,7 +98,7 @@ class JournalWriter(Live):
             self.wake()
 
     async def flush(self) -> None:  # noqa: ASYNC910  # to park is a checkpoint, and so is a write
-        """Wait until everything noted so far is written.
+        """Wait until all records so far are written.
 
         Raises:
             JournalError: If it cannot be written, here or before.
@@ -124,7 +124,7 @@ class JournalWriter(Live):
         self._raise_if_broken()
 
     def flush_at_once(self) -> bool:
-        """Write everything noted so far here and now, if that takes no waiting.
+        """Write all records so far in this thread, if that needs no waiting.
 
         Return whether it is kept. If not, ``flush`` waits for it, or says what is wrong.
         """
@@ -144,7 +144,7 @@ class JournalWriter(Live):
         return True
 
     def _break(self, error: Exception, joint: Sequence[tuple[int, Together]]) -> None:
-        """Have *error* raised in every call that waits. *joint* was not written."""
+        """Raise *error* in every waiting call. *joint* was not written."""
         self._error = error
         left, self._joint = self._joint, []
         for _, one in (*joint, *left):
@@ -156,7 +156,7 @@ class JournalWriter(Live):
             raise JournalError(f"the journal cannot be written: {self._error}") from self._error
 
     async def run(self) -> None:
-        """Write what is noted, and renew the lease, until ``close``.
+        """Write records and renew the lease, until ``close``.
 
         Raises:
             JournalError: If it cannot be written.
@@ -180,7 +180,7 @@ class JournalWriter(Live):
             raise self._error
 
     def end_soon(self) -> None:
-        """Let writes take a bounded time from now on: the pool ends, or all of its agents do."""
+        """Limit the time of writes from now on, because the pool or all its agents end."""
         self._is_ending = True
         if self._shield is not None:
             self._shield.deadline = trio.current_time() + END_SECONDS
@@ -205,7 +205,7 @@ class JournalWriter(Live):
             await self._write()
 
     async def _renew(self) -> None:  # noqa: ASYNC910  # it ends with the writer
-        """Say that the pool is there whenever it has not written for a while."""
+        """Renew the lease whenever the pool has not written for a while."""
         pause_seconds = self.lease.seconds / RENEWALS_PER_LEASE
         claimed_at = trio.current_time()
         while self._error is None:
@@ -254,6 +254,6 @@ class JournalWriter(Live):
             raise JournalError(f"the pool ended, and the file was busy for {END_SECONDS:g} seconds")
 
     def close(self) -> None:
-        """End ``run`` once everything noted is written."""
+        """End ``run`` once all records are written."""
         self._closed = True
         self._work.unpark()

@@ -1,4 +1,4 @@
-"""See a pool while it runs, and step in: a page in the browser, and a display on a terminal."""
+"""Watch and control a running pool: a page in the browser, and a display on a terminal."""
 
 from agentpool._public import show_fields as _show_fields
 from agentpool.live._approvals import ApprovalDesk as ApprovalDesk

@@ -1,4 +1,4 @@
-"""Who may come in: the rules for a request, without the network.
+"""Decides which browser requests are allowed, without the network.
 
 1. The page itself holds nothing, so whoever names this machine's address gets it.
 2. What happens in the pool is told to those who have the token of the link, which no browser
@@ -30,7 +30,7 @@ class Request:
 @final
 @attrs.frozen
 class Door:
-    """Knows the token, and the names of this page."""
+    """Checks the token and the names of this page."""
 
     token: str
     """The secret of the link."""
@@ -38,7 +38,7 @@ class Door:
     """``host:port``, in each spelling that leads here and to no other machine."""
 
     def refusal(self, request: Request) -> tuple[int, str] | None:  # noqa: PLR0911  # a rule each
-        """Return status and reason if *request* must not be answered. ``None``: it may."""
+        """Return the status and reason for refusing *request*. ``None``: it is allowed."""
         headers = request.headers
         # A foreign name that leads here, so that their page may read ours.
         if headers.get("host", "") not in self.places:

@@ -1,4 +1,4 @@
-"""What a person may do on the live page."""
+"""The actions of a person on the live page."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MAX_SLOTS: Final = 100_000
 class _Action(
     msgspec.Struct, frozen=True, tag_field="do", tag=str.lower, forbid_unknown_fields=True
 ):
-    """Base of what can be done."""
+    """Base class of the actions."""
 
 
 @final
@@ -92,14 +92,14 @@ _DECODER: Final[msgspec.json.Decoder[Action]] = msgspec.json.Decoder(Action)
 @final
 @attrs.define(eq=False)
 class Hands:
-    """Does what a person wants done."""
+    """Performs actions on the pool."""
 
     _pool: AgentPool
     _desk: ApprovalDesk | None
     _budget: Budget | None
 
     def do(self, body: bytes) -> tuple[int, str]:
-        """Perform the action in *body*. Return an HTTP status, and a text for the person."""
+        """Perform the action in *body*. Return an HTTP status and a text for the person."""
         try:
             return self._do(_DECODER.decode(body))
         except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:

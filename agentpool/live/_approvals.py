@@ -1,4 +1,4 @@
-"""Calls that wait for a person, and the first decision about each."""
+"""Tool calls that wait for a person, and the first decision about each."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class ApprovalDesk:
         return tuple(PendingCall(number, of[0]) for number, of in self._waiting.items())
 
     def decide(self, number: int, decision: Decision) -> bool:
-        """Decide about a call. Return whether it still waited: ``False`` changes nothing."""
+        """Decide about a call. Return whether it was still waiting; if not, nothing changes."""
         request_and_task = self._waiting.pop(number, None)
         if request_and_task is None:
             return False

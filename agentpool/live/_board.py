@@ -1,4 +1,4 @@
-"""What each agent is doing now: an observer for the progress display.
+"""The current activity of each agent: an observer for the progress display.
 
 It only takes notes. Whoever draws looks at it when there is time, so no agent ever waits
 for a terminal.
@@ -129,7 +129,7 @@ class Line:
 @final
 @attrs.define(eq=False)
 class Board(Observer):
-    """Stores what a display shows of a pool: give it to ``open_pool(observers=…)``.
+    """Stores what a display shows of a pool. Pass it to ``open_pool(observers=…)``.
 
     It takes notes alone, so no agent waits for whoever looks.
 
@@ -208,12 +208,12 @@ class Board(Observer):
             self.say(f"{row.name} {status} after {seconds:.1f} s, {written} tokens")
 
     def unreadable(self, line: str) -> None:
-        """Count an input that no agent can be made from."""
+        """Count an input for which no agent can be made."""
         self.count(AgentStatus.FAILED)
         self.say(line)
 
     def count(self, status: AgentStatus, tokens: int = 0) -> None:
-        """Count an end that was seen elsewhere, and the tokens that were written there."""
+        """Count an agent's end that was seen elsewhere, and its tokens."""
         self._ended[status] += 1
         self._tokens += tokens
 
@@ -224,7 +224,7 @@ class Board(Observer):
         self._news.set()
 
     def load(self, what: str) -> None:
-        """Show that *what* is being loaded; with an empty text, that it is there."""
+        """Show that *what* is being loaded; an empty text ends that."""
         self._loading, self._loading_since = printable(what), trio.current_time()
         if what:
             self.say(f"loads {what}")
@@ -234,7 +234,7 @@ class Board(Observer):
         return (self.total or 0) + self._spawned
 
     async def note(self, text: str) -> None:
-        """Put a line where all find it, those with a display too."""
+        """Queue a line that is shown even beside a display."""
         await trio.lowlevel.checkpoint()
         self.say(text, notable=True)
 
@@ -243,7 +243,7 @@ class Board(Observer):
         await self._news.wait()
 
     def take_lines(self) -> list[Line]:
-        """Take the lines that were not written yet."""
+        """Return the lines that were not written yet."""
         lines, self._lines, self._news = self._lines, [], trio.Event()
         return lines
 

@@ -129,7 +129,7 @@ class LiveDisplay:
 
 
 def open_display(stream: TextIO) -> LiveDisplay | None:
-    """Return a display on *stream*. ``None``: rich is missing, or the terminal cannot do it."""
+    """Return a display on *stream*. ``None``: rich is missing, or the terminal is unsuitable."""
     try:
         from rich.console import Console  # noqa: PLC0415  # the optional door
     except ImportError:
@@ -168,7 +168,7 @@ def _fitted(text: str, columns: int) -> str:
 
 
 def _tail(text: str, columns: int) -> str:
-    """Return the end of *text* that fits into *columns*; some characters take two."""
+    """Return the end of *text* that fits *columns*; some characters are two columns wide."""
     from rich.cells import cell_len  # noqa: PLC0415  # the optional door
 
     tail = text[-columns:]

@@ -1,4 +1,4 @@
-"""As much of HTTP as one page needs: one request on each connection."""
+"""The part of HTTP that one page needs: one request per connection."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _SAFE: Final = (
 
 
 class BadRequestError(Exception):
-    """What came is not a request that we take."""
+    """The received data is not an acceptable request."""
 
 
 @final
@@ -73,7 +73,7 @@ class Visit:
     async def answer(
         self, status: int, kind: str, body: bytes, more: Sequence[tuple[str, str]] = ()
     ) -> None:
-        """Send a whole answer, unless the client went without having asked.
+        """Send a complete answer, unless the client left without asking.
 
         Raises:
             trio.BrokenResourceError: If the client has gone.

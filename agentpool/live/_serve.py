@@ -103,7 +103,7 @@ class LivePage:
             self.wake()  # also the others, whose news these are
 
     def wake(self) -> None:
-        """Make browsers fetch what has changed."""
+        """Make browsers fetch the changes."""
         if self._looks:
             self._news.set()
             self._news = trio.Event()
@@ -207,7 +207,7 @@ class LivePage:
     async def serve(
         self, events: EventReader, sockets: trio.SocketListener, scope: trio.CancelScope
     ) -> None:
-        """Answer browsers, and keep what they see new, until *scope* is cancelled."""
+        """Answer browsers and keep their view up to date, until *scope* is cancelled."""
         self._events = events
         with scope:
             async with trio.open_nursery() as nursery:
@@ -222,7 +222,7 @@ async def serve_live(
     listener: socket.socket | None = None,
     approvals: ApprovalDesk | None = None,
 ) -> AsyncGenerator[LivePage]:
-    """Serve a page on which a person sees what *pool* does, and can step in.
+    """Serve a page on which a person can watch and control *pool*.
 
     Enter it right after the pool, since it shows what happens from then on. It ends with its
     block, which should last as long as the agents::
@@ -278,7 +278,7 @@ async def serve_live(
 
 @cache
 def _page() -> tuple[bytes, str]:
-    """Return the page, and the policy that lets it load nothing but what happens."""
+    """Return the page, with a policy that lets it load nothing else."""
     style = _STYLE.read_text(encoding="utf-8") + (_FILES / "live.css").read_text(encoding="utf-8")
     script = (_FILES / "live.js").read_text(encoding="utf-8")
     html = (_FILES / "live.html").read_text(encoding="utf-8")

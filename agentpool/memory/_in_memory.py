@@ -77,7 +77,7 @@ class _Words:
         return self.index.search(wanted)
 
     def _count_short_ones(self) -> int | None:
-        """Index some of the next short fragments. Return the number of a long one that is next."""
+        """Index some of the next short fragments. Return the number of a long one that follows."""
         for number in tuple(islice(self.waiting, INDEXED_AT_ONCE)):
             content = self.waiting[number].content
             if len(content) > AT_ONCE_CHARS:

@@ -1,4 +1,4 @@
-"""Rows of a memory's file as values. SQLite itself would store any type anywhere."""
+"""Reads the rows of a memory's file as values, since SQLite stores any type anywhere."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def hits_of(rows: list[Row]) -> tuple[MemoryHit, ...]:
 
 
 def _checked(row: Row) -> tuple[int, str, str, str, float, float]:
-    """Return *row* if its types are those of a fragment.
+    """Return *row* if its types fit a fragment.
 
     Raises:
         MemoryStoreError: If it is not.

@@ -1,4 +1,4 @@
-"""Splitting long texts into words without blocking the event loop."""
+"""Splits long texts into words without blocking the event loop."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What requests took, counted from events alone.
+"""The usage of requests, counted from events alone.
 
 Rules:
 
@@ -21,7 +21,7 @@ from agentpool._outcome import AgentOutcome
 
 @final
 class Bill(Live):
-    """What requests to models took."""
+    """The usage of requests to models."""
 
     requests: int = 0
     """Requests, with those to each driver of a fallback, and those that are under way."""
@@ -51,18 +51,18 @@ class Bill(Live):
 
     @property
     def budget_tokens(self) -> int:
-        """Tokens as a budget that pays for all of this has them in its books."""
+        """The tokens of all this in the books of a budget that pays for it."""
         return self.usage.total_tokens - self.estimated_tokens + self.charged_tokens
 
     def tokens_words(self) -> str:
-        """Return its tokens, short: ``?`` if they are unknown, ``15+?`` if part of them is."""
+        """Return the tokens in short: ``?`` if unknown, ``15+?`` if partly unknown."""
         known = self.usage.total_tokens
         if not self.unmeasured:
             return f"{known:,}"
         return f"{known:,}+?" if known else "?"
 
     def unknown_words(self) -> list[str]:
-        """Return what is unknown or an estimate, and what budgets were charged in its place."""
+        """Return the unknown and estimated parts, and what budgets were charged for them."""
         found: list[str] = []
         if self.unmeasured:
             found.append(f"the tokens of {counted(self.unmeasured, 'request')} are unknown")
@@ -98,14 +98,14 @@ class Bill(Live):
             self._lost(event.lost)
 
     def end(self, outcome: AgentOutcome) -> None:
-        """Take from *outcome* what events do not say: those of earlier versions, or missed ones."""
+        """Add from *outcome* what events of earlier versions lack, or readers missed."""
         more = outcome.unmeasured_requests - self.unmeasured
         if more > 0:
             self.unmeasured += more
             self.unpriced += more if outcome.cost_usd is None else 0
 
     def add(self, other: Self) -> None:
-        """Add *other* to it."""
+        """Add *other* to this bill."""
         self.requests += other.requests
         self.failed += other.failed
         self.usage += other.usage

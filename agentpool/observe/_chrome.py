@@ -1,4 +1,4 @@
-"""A trace as the trace-event JSON that Perfetto and ``chrome://tracing`` open.
+"""Converts a trace into trace-event JSON for Perfetto and ``chrome://tracing``.
 
 Each agent is a thread, and each interval of its life a slice; the spawns are arrows.
 """

@@ -43,7 +43,7 @@ def event_to_json(event: Event) -> bytes:
 
 
 def lines_to_json(lines: Sequence[Line]) -> bytes:
-    """Encode *lines* of a trace, each with its newline. Many at once take half of the time."""
+    """Encode *lines* of a trace, each with its newline; faster than one by one."""
     try:
         return _ENCODER.encode_lines(lines)
     except Exception:  # noqa: BLE001  # as in event_to_json()
@@ -102,7 +102,7 @@ def _shown(value: object) -> str | None:
 
 
 def _plain(value: object) -> Json:
-    """Return *value*, which consists of builtins, with everything in it made writable."""
+    """Return *value*, which consists of builtins, with all read-only parts made writable."""
     match value:
         case dict():
             pairs = cast("dict[object, object]", value)

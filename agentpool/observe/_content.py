@@ -1,4 +1,4 @@
-"""Events with less of their content: shortened, or left out."""
+"""Reduces the texts in events: shortened, or left out."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ T = TypeVar("T", bound=msgspec.Struct)
 
 
 def reduced(event: Event, content: Content, clean: Callable[[str], str]) -> Event:
-    """Return *event* with as much of its texts as *content* allows.
+    """Return *event* with only as much text as *content* allows.
 
     Texts are cleaned before they are cut: half a key is not found.
 
@@ -55,7 +55,7 @@ def reduced(event: Event, content: Content, clean: Callable[[str], str]) -> Even
 
 
 def reduced_text(text: str, content: Content, clean: Callable[[str], str]) -> str:
-    """Return as much of *text* as *content* allows."""
+    """Return only as much of *text* as *content* allows."""
     if content == "full":
         return text
     return _Cutter(CUT_CHARACTERS if content == "cut" else 0, clean).text(text)

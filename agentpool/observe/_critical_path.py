@@ -1,4 +1,4 @@
-"""What a pool's duration depended on: the chain of work that ends with its last agent.
+"""Finds the chain of work that a pool's duration depended on.
 
 Rules:
 
@@ -79,7 +79,7 @@ def _waited_for(
     interval: Interval,
     at_seconds: float,
 ) -> tuple[AgentRecord, float] | None:
-    """Return the agent whose work *interval* waited for, and until when."""
+    """Return the agent that *interval* waited for, and until when."""
     if interval.reason is Reason.PARKED and interval.target_id is not None:
         target = record.agents.get(interval.target_id)
         if target is not None and target.spawned.at_seconds < at_seconds:

@@ -1,4 +1,4 @@
-"""What went wrong in a pool, and what may explain it."""
+"""Explains what went wrong in a pool."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ NOTE: Final = "note"
 
 @final
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
-    """One answer to the question what went wrong."""
+    """One possible reason for a failure."""
 
     level: str
     """``bad``, ``odd`` or ``note``."""
@@ -79,7 +79,7 @@ def findings_of(trace: Trace, record: PoolRecord) -> list[Finding]:
 
 
 def _shortened(found: list[Finding]) -> Iterator[Finding]:
-    """Yield the first of each kind, and how many more there are right behind them."""
+    """Yield the first of each kind, and the number of similar ones that follow directly."""
     counts, totals = Counter[str](), Counter(finding.title for finding in found)
     for finding in found:
         counts[finding.title] += 1
@@ -129,7 +129,7 @@ def _early_ends(trace: Trace, record: PoolRecord) -> Iterator[Finding]:
 
 
 def _went_along(record: PoolRecord, agent: AgentRecord) -> bool:
-    """Return whether *agent* was cancelled for no other reason than that its parent was."""
+    """Return whether *agent* was cancelled only because its parent was."""
     parent = record.agents.get(agent.parent_id)
     return (
         agent.status == "cancelled"
@@ -147,7 +147,7 @@ def _reason_of(agent: AgentRecord) -> str:
 
 
 def _taken_along(record: PoolRecord, agent: AgentRecord) -> Iterator[AgentRecord]:
-    """Yield the agents below *agent* that its end has cancelled, parents first."""
+    """Yield the descendants of *agent* that its end has cancelled, parents first."""
     waiting = deque(agent.children)
     while waiting:
         child = record.agents[waiting.popleft()]
@@ -181,7 +181,7 @@ def _tool_failures(record: PoolRecord) -> Iterator[Finding]:
 
 
 def _refusals(record: PoolRecord) -> Iterator[Finding]:
-    """Yield the calls that were refused unasked; of the others the answers are told."""
+    """Yield the calls that were refused without a question to a person."""
     for call in record.refused:
         if not call.was_asked:
             yield Finding(
@@ -256,7 +256,7 @@ def _warnings(trace: Trace, record: PoolRecord) -> Iterator[Finding]:
 
 
 def circle_of(record: PoolRecord, text: str) -> tuple[AgentId, ...]:
-    """Return the agents in the circle that the *text* of a deadlock names; empty if none.
+    """Return the agents in the circle that a deadlock's *text* names; empty if none.
 
     ``1 (planner) asks 2 (critic), which joins 1 (planner)``: the first stands at the end.
     """

@@ -81,7 +81,7 @@ TOOL_SECONDS: Final = "gen_ai.execute_tool.duration"
 
 
 def provider_name(named: str) -> str:
-    """Return the value of ``PROVIDER`` for what a manifest calls a provider.
+    """Return the value of ``PROVIDER`` for a manifest's provider.
 
     >>> provider_name("anthropic"), provider_name("xai"), provider_name("")
     ('anthropic', 'x_ai', '_OTHER')
@@ -100,7 +100,7 @@ def usage_of(usage: Usage) -> dict[str, int]:
 
 
 def bill_of(event: CompletionReceived | RequestFailed) -> dict[str, float]:
-    """Return the attributes for what an attempt took: what is unknown has none of zero."""
+    """Return the attributes for an attempt's usage; unknown parts are left out."""
     bill, found = Bill(), dict[str, float]()
     bill.take(event)
     known = bill.usage + Usage(output_tokens=-bill.estimated_tokens)

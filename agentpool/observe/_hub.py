@@ -1,4 +1,4 @@
-"""How events reach observers and readers without making an agent wait.
+"""Delivers events to observers and readers without making an agent wait.
 
 Observers are called at once, in order. Readers take events from a bounded backlog of
 their own: when it is full, events that are not lifecycle are left out and counted.
@@ -56,7 +56,7 @@ def _provider_of(model: ModelConfig) -> str:
 
 @final
 class EventReader(Live):
-    """An async iterator over the events of a pool from now on. It ends when the pool has closed.
+    """An async iterator over a pool's events from now on. It ends when the pool has closed.
 
     >>> import trio
     >>> from agentpool import AgentManifest, SpawnConfig, open_pool
@@ -216,7 +216,7 @@ class EventHub(Live):
         return sequence, self.now() - self._opened_at, agent_id, agent_name
 
     def introduce(self, name: str, max_concurrent: float) -> None:
-        """Tell observers about the pool they watch."""
+        """Tell observers which pool they watch."""
         if not self._observers:
             return
         info = PoolInfo(
@@ -232,7 +232,7 @@ class EventHub(Live):
                 self._failed(observer, error)
 
     def __enter__(self) -> None:
-        """Begin a decision: ``with hub:``. Events are held back until it ends.
+        """Begin a decision with ``with hub:``. Events are held back until it ends.
 
         Observers may use the pool in their callback, so they are called when what the pool
         decides is done, and never in the middle of it. Decisions may be nested.
@@ -333,7 +333,7 @@ class EventHub(Live):
             self.publish(AgentParked(*stamp, wait.text, wait.reason, wait.target))
 
     def posted(self, message: AgentMessage, reason: str | None, agent_name: str) -> None:
-        """Publish that a message was accepted, or with a *reason* that it became a dead letter.
+        """Publish that a message was accepted; with a *reason*, that it became a dead letter.
 
         Args:
             message: The message.
@@ -373,7 +373,7 @@ class EventHub(Live):
         self.listening = bool(self._observers or self._readers)
 
     def open_reader(self, owner: Owner | None = None) -> EventReader:
-        """Open a reader of all events from now on, of a pool with that *owner*'s side."""
+        """Open a reader of all events from now on; *owner* is the owner's side of the pool."""
         reader = EventReader(self, self._last_sequence, _owner=owner)
         self._readers.append(reader)
         self.listening = True
@@ -388,7 +388,7 @@ class EventHub(Live):
         self.listening = bool(self._observers or self._readers)
 
     def close(self, statistics: PoolStatistics) -> None:
-        """Tell observers and readers that no more events come."""
+        """Tell observers and readers that the pool has closed."""
         for observer in self._observers:
             try:
                 observer.on_close(statistics)

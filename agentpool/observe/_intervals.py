@@ -120,7 +120,7 @@ class Life(Live):
     """Calls that run, and their tools."""
 
     def take(self, event: Event) -> None:
-        """Process *event*."""
+        """Handle *event*."""
         if self.ended or type(event) not in _CHANGES:
             return
         before = self._now()
@@ -134,21 +134,21 @@ class Life(Live):
         return tuple(self._intervals)
 
     def going_on(self, at_seconds: float) -> Interval:
-        """Return the interval that goes on, as long as it is at *at_seconds*."""
+        """Return the current interval, with its end at *at_seconds*."""
         return Interval(self.since, at_seconds, *self._now())
 
     @property
     def now(self) -> tuple[Reason, str]:
-        """Why the agent is not done at this moment, and what it waits for or runs."""
+        """Why the agent has not ended yet: what it waits for or runs."""
         return self._now()[:2]
 
     @property
     def latest(self) -> list[Interval]:
-        """Its last intervals, and not the one that goes on."""
+        """Its last intervals, without the current one."""
         return self._intervals[-SHOWN_INTERVALS:]
 
     def _ends_with(self, event: Event) -> bool:
-        """Process *event*. Return whether the agent ends with it."""
+        """Handle *event*. Return whether the agent ends with it."""
         match event:
             case AgentQueued():
                 self._queued = True

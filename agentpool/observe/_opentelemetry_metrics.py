@@ -1,4 +1,4 @@
-"""A pool's events as OpenTelemetry metrics: the door to them.
+"""Reports a pool's events as OpenTelemetry metrics.
 
 Rules:
 
@@ -50,7 +50,7 @@ _CALLS: Final = (1, 2, 4, 8, 16, 32, 64, 128)
 
 @final
 class OpenTelemetryMetrics(Observer):
-    """Counts tokens, money and calls, and measures how long things took, for OpenTelemetry."""
+    """Counts tokens, money and calls, and measures durations, for OpenTelemetry."""
 
     __slots__ = (
         "_agent_seconds",
@@ -67,7 +67,7 @@ class OpenTelemetryMetrics(Observer):
     )  # fmt: skip
 
     def __init__(self, meter_provider: MeterProvider | None = None) -> None:
-        """Get ready.
+        """Make an observer that records into *meter*.
 
         Args:
             meter_provider: Where the numbers go. ``None``: to the global one.
@@ -148,7 +148,7 @@ class OpenTelemetryMetrics(Observer):
     def _estimate(
         self, agent_id: AgentId, bill: Bill, attributes: dict[str, AttributeValue]
     ) -> None:
-        """Count what is unknown, and what was charged in its place."""
+        """Count unknown usage, and what was charged instead."""
         if agent_id in self._spawned:
             # An attempt was counted when it began: the rest is drivers of a fallback.
             self._spawned[agent_id][1] += bill.requests

@@ -158,7 +158,7 @@ class AgentRecord(Live):
 
     @property
     def going_on(self) -> str:
-        """What it does or waits for when the trace ends, and since when. Empty: it has ended."""
+        """The agent's activity at the end of the trace, and its start. Empty: it has ended."""
         now = self.now
         if now is None:
             return ""
@@ -194,7 +194,7 @@ class ToolRecord(Live):
     """How long each took that was watched from its start."""
 
     def percentile(self, part: float) -> float | None:
-        """Return the duration that *part* of its calls did not exceed. ``None``: no call."""
+        """Return a duration that *part* of its calls did not exceed. ``None``: no call."""
         ordered = sorted(self.seconds)
         return ordered[min(int(part * len(ordered)), len(ordered) - 1)] if ordered else None
 
@@ -228,7 +228,7 @@ class PoolRecord(Live):
 
     @property
     def bill(self) -> Bill:
-        """What all requests took: what is known, unknown and estimated."""
+        """The usage of all requests: known, unknown and estimated."""
         total = Bill()
         for agent in self.agents.values():
             total.add(agent.bill)
@@ -255,7 +255,7 @@ class PoolRecord(Live):
                 yield agent
 
     def with_children(self) -> dict[AgentId, Bill]:
-        """Return what the requests of each agent and of all its descendants took."""
+        """Return the usage of each agent's requests and of all its descendants."""
         found: dict[AgentId, Bill] = {}
         # Who was spawned comes after who spawned it.
         for agent in reversed(self.agents.values()):
@@ -266,7 +266,7 @@ class PoolRecord(Live):
         return found
 
     def take(self, event: Event) -> None:
-        """Process *event*."""
+        """Handle *event*."""
         self.seconds = max(self.seconds, event.at_seconds)
         # A file may say of an agent twice that it was spawned, or that it spawned itself.
         if isinstance(event, AgentSpawned) and event.agent_id not in self.agents:

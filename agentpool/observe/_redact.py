@@ -1,4 +1,4 @@
-"""Removes keys from what is written, in every encoding that they may have.
+"""Removes keys from written text, in every encoding they may have.
 
 Rules:
 
@@ -53,7 +53,7 @@ _PERCENT: Final = re.compile("%[0-9A-F]{2}")
 
 
 def secrets_of_environment(environ: Mapping[str, str] | None = None) -> tuple[str, ...]:
-    """Return the values in *environ* whose names look like those of keys.
+    """Return the values in *environ* whose names look like names of keys.
 
     Names that end in ``APIKEY``, ``API_KEY``, ``CREDENTIALS``, ``PASSPHRASE``, ``PASSWD``,
     ``PASSWORD``, ``SECRET``, ``TOKEN``, ``_PASS``, ``_PAT`` or ``_PWD`` do, in any case; one that
@@ -78,7 +78,7 @@ def _is_key(name: str, value: str) -> bool:
 
 
 def forms_of(secret: str) -> tuple[str, ...]:
-    """Return every encoded form of *secret* to look for, longest first."""
+    """Return all encoded forms of *secret*, longest first."""
     data = secret.encode("utf-8", "surrogatepass")
     forms = {secret, quote(data, safe=""), quote_plus(data), quote(data), data.hex()}
     forms |= {_PERCENT.sub(lambda code: code[0].lower(), form) for form in forms}
@@ -228,13 +228,13 @@ def without_keys(text: str, secrets: Iterable[str]) -> str:
 
 
 def _as_bytes(forms: Iterable[str]) -> tuple[bytes, ...]:
-    """Return *forms* as they stand in a file, longest first."""
+    """Return *forms* as bytes, as they appear in a file, longest first."""
     ordered = sorted(forms, key=len, reverse=True)
     return tuple(form.encode("utf-8", "surrogatepass") for form in ordered)
 
 
 def _without_begun(data: bytes, key: bytes, half: int, instead: bytes = REDACTED.encode()) -> bytes:
-    """Return *data* without each beginning of *key* that is at least *half* of it."""
+    """Return *data* without beginnings of *key* that are at least *half* of it."""
     first, *rest = data.split(key[:half])
     tail = key[half:]
     parts = [first]

@@ -1,4 +1,4 @@
-"""Tool calls that were never made: what the model asked for and did not get.
+"""Tool calls that a model asked for and that never ran.
 
 A call that is refused begins no tool, so no event of a tool tells of it. Its result stands in
 the conversation like any other, and says why.
@@ -45,7 +45,7 @@ class RefusedCall(msgspec.Struct, frozen=True):
 
 @final
 class Refusals(Live, gc=False):
-    """What is known of the calls of one agent since it was last told results."""
+    """The open calls of one agent since it last got results."""
 
     has_query: bool = False
     """Whether its history and its query have come: what stands there was refused before."""
@@ -55,7 +55,7 @@ class Refusals(Live, gc=False):
     """The ids of calls that were not approved."""
 
     def take(self, event: Event, turns: int, known: int) -> list[RefusedCall]:
-        """Return the calls that *event* shows to be refused.
+        """Return the calls that *event* shows as refused.
 
         Args:
             event: The next one of the agent.
@@ -86,7 +86,7 @@ class Refusals(Live, gc=False):
     def _refused(
         self, agent_id: AgentId, messages: Sequence[ChatMessage], turns: int
     ) -> Iterator[RefusedCall]:
-        """Yield the calls whose results are in *messages*, and whose tools never began."""
+        """Yield the calls with results in *messages* whose tools never began."""
         turn = turns - sum(isinstance(one, AssistantMessage) for one in messages)
         for one in messages:
             turn += isinstance(one, AssistantMessage)

@@ -153,7 +153,7 @@ def _top(trace: Trace, record: PoolRecord, verdict: str) -> str:
 
 
 def _verdict(found: list[Finding]) -> str:
-    """Return the colour of the page, from the worst finding."""
+    """Return the colour of the page, set by the worst finding."""
     levels = {finding.level for finding in found}
     return next((level for level in (BAD, ODD) if level in levels), "good")
 
@@ -169,7 +169,7 @@ def _findings(record: PoolRecord, found: list[Finding]) -> str:
 
 
 def _kinds(found: list[Finding]) -> str:
-    """Return what kinds of things were found, and how many of each, on a line."""
+    """Return on one line which kinds of findings there are, and how many of each."""
     counts = Counter[tuple[str, str]]()
     for finding in found:
         counts[finding.level, finding.title] += finding.count
@@ -230,7 +230,7 @@ def _static_row(agent: AgentRecord, *, has_times: bool) -> str:
 
 
 def _seconds(seconds: float) -> str:
-    """Return *seconds* in the way people say them."""
+    """Return *seconds* as people write them."""
     if seconds < 60:  # noqa: PLR2004  # a minute
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -239,5 +239,5 @@ def _seconds(seconds: float) -> str:
 
 
 def money(cost_usd: float | None) -> str:
-    """Return US dollars in words. Unknown is not zero."""
+    """Return US dollars in words. Unknown is not shown as zero."""
     return "?" if cost_usd is None else dollars(cost_usd)

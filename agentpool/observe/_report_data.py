@@ -37,7 +37,7 @@ _REASONS: Final = list(Reason)
 
 
 def report_data(trace: Trace, record: PoolRecord) -> tuple[str, list[str]]:
-    """Return the data, and notes on what was left out."""
+    """Return the data, and notes about omissions."""
     building = _Building(record)
     agents = [building.agent(agent) for agent in record.agents.values()]
     data = {
@@ -69,7 +69,7 @@ def report_data(trace: Trace, record: PoolRecord) -> tuple[str, list[str]]:
 
 
 class _Building:
-    """Limits the size of a page and counts what is left out."""
+    """Limits the size of a page, and counts omissions."""
 
     __slots__ = ("_intervals", "_left_out", "_sums", "_texts", "words")
 
@@ -165,7 +165,7 @@ class _Building:
         return self.words[text]
 
     def problems(self) -> list[str]:
-        """Return notes on what was left out."""
+        """Return notes about omissions."""
         found: list[str] = []
         if self._left_out:
             found.append(

@@ -108,13 +108,13 @@ class Trace(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def has_times(self) -> bool:
-        """Whether it says when something happened. What was read from a journal does not."""
+        """Whether events have times. A trace made from a journal has none."""
         return self.header.opened_at > 0
 
 
 @cache
 def format_words() -> frozenset[str]:
-    """Return the names and the fixed values that lines of a trace are made of."""
+    """Return the field names and fixed values in lines of a trace."""
     types = (*get_args(Event), TraceHeader, Prompt, TraceEnd, ErrorData)
     # What has any form is no word of the format.
     _, found = msgspec.json.schema_components(types, schema_hook=lambda _: {"title": "any"})
@@ -168,7 +168,7 @@ def parse_trace(
 
 
 def lines_of(file: BinaryIO, longest: int = MAX_LINE) -> Iterator[bytes]:
-    """Yield the lines of *file*. One that is longer than *longest* is yielded as nonsense.
+    """Yield the lines of *file*. A line longer than *longest* is replaced by an invalid one.
 
     A file of some gigabytes that is no trace need not have a line that ends. The first line
     tells whether it is one, and is short: no more is read of what is none.
@@ -255,7 +255,7 @@ class _Reading:
             self._count(line)
 
     def _count(self, line: bytes) -> None:
-        """Count a line that is damaged or of a newer version."""
+        """Count a damaged line, or one of a newer version."""
         try:
             msgspec.json.decode(line)
         except _UNREADABLE:

@@ -1,4 +1,4 @@
-"""The lines of a trace, made of events in the thread that writes them."""
+"""Formats events as lines of a trace, in the thread that writes them."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _PLAIN: Final = frozenset(get_args(Event)) - {
 
 @final
 class TraceLines:
-    """Formats the lines of a trace, in the thread that writes them."""
+    """Formats the lines of a trace in the writing thread."""
 
     __slots__ = ("_content", "_prompts", "_ready", "_redactor", "_texts", "_told", "begun")
 
@@ -131,7 +131,7 @@ class TraceLines:
         return self._redactor.clean_lines(lines_to_json(ready), format_words())
 
     def _take_texts(self) -> None:
-        """Turn the pieces so far into lines, except what may be the beginning of a key."""
+        """Turn the pieces so far into lines, except a possible beginning of a key."""
         for agent_id, event in tuple(self._texts.items()):
             keep = self._redactor.open_end(event.text)
             cut = len(event.text) - keep

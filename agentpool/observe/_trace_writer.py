@@ -121,7 +121,7 @@ class TraceWriter(Observer):
 
     @property
     def _missing(self) -> str:
-        """What is to be done before a pool opens with it."""
+        """What to do before a pool can open with this observer."""
         if self._thread is not None:
             return ""
         return (
@@ -131,7 +131,7 @@ class TraceWriter(Observer):
 
     @property
     def problem(self) -> str | None:
-        """Why the recording ended before the pool did. ``None``: it is complete."""
+        """Why the recording ended before the pool. ``None``: it is complete."""
         return self._problem
 
     async def __aenter__(self) -> Self:
@@ -169,7 +169,7 @@ class TraceWriter(Observer):
     # --- the pool's thread
 
     def on_open(self, pool: PoolInfo) -> None:
-        """Remember which pool is recorded.
+        """Note the pool that is recorded.
 
         Raises:
             UsageError: If it has written about another one.
@@ -239,7 +239,7 @@ class TraceWriter(Observer):
         self._backlog.clear()
 
     def _wait(self) -> None:
-        """Wait until there is something to write, and for more of it.
+        """Wait until there is something to write, and briefly for more.
 
         The pool's thread rings for the first event after all was written, and for what is
         urgent: nothing else is waited for twice, since each wake-up costs as much as to encode

@@ -87,7 +87,7 @@ async def check_observer(opener: Opener[Observer]) -> None:
 
 
 def every_event(first: int = 0) -> Iterator[Event]:
-    """Yield one event of each kind: the life of an agent, as it could have been.
+    """Yield one event of each kind, as from the life of one agent.
 
     Args:
         first: The sequence number before them.

@@ -1,4 +1,4 @@
-"""What the contract checks share."""
+"""Helpers that the contract checks share."""
 
 from __future__ import annotations
 
@@ -32,5 +32,5 @@ async def open_one(opener: Opener[T], stack: AsyncExitStack) -> T:  # noqa: ASYN
 
 
 def is_a(value: object, kind: type) -> bool:
-    """Return whether *value* is an instance of *kind*, whatever type checkers believe."""
+    """Return whether *value* is an instance of *kind*, even if type checkers are sure."""
     return isinstance(value, kind)

@@ -35,7 +35,7 @@ T = TypeVar("T")
 @final
 @attrs.frozen(kw_only=True)
 class CrashReport:
-    """What ``crash_everywhere`` has run."""
+    """Counts the runs of ``crash_everywhere``."""
 
     points: int
     """Crash points: before and after each write of a run that is not ended. What a budget
@@ -47,7 +47,7 @@ class CrashReport:
 @final
 @attrs.define(eq=False)
 class _MortalJournal(JointJournal):
-    """A journal, and a store of budgets, that stops when the simulated process dies."""
+    """A journal and store of budgets that stops when the simulated process dies."""
 
     _kept: InMemoryJournal
     _dies_at: int
@@ -68,7 +68,7 @@ class _MortalJournal(JointJournal):
     async def append_and_spend(
         self, lease: Lease, records: Sequence[JournalRecord], together: Sequence[Spendings]
     ) -> Sequence[Sequence[StoredUse]]:
-        """Store *records* and take of budgets, unless the process is dead or dies now."""
+        """Store *records* and spend, unless the process is dead or dies now."""
         return await self._write(partial(self._kept.append_and_spend, lease, records, together))
 
     async def spend(
@@ -79,7 +79,7 @@ class _MortalJournal(JointJournal):
         wanted: Amounts,
         corrections: Sequence[Correction],
     ) -> StoredUse:
-        """Take of a budget, unless the process is dead or dies now."""
+        """Spend from a budget, unless the process is dead or dies now."""
         return await self._write(partial(self._kept.spend, name, per, limits, wanted, corrections))
 
     async def _write(self, write: Callable[[], Awaitable[T]]) -> T:

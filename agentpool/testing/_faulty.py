@@ -1,4 +1,4 @@
-"""A driver that fails by plan: everything that a remote model can do to an agent."""
+"""A driver that fails as planned: everything that a remote model can do to an agent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs trio as a guest of code that is not async, one step at a time.
+"""Runs trio as a guest of synchronous code, one step at a time.
 
 Between two steps of a state machine time stands still and no task runs, so what the
 machine sees is one moment of the pool.
@@ -74,7 +74,7 @@ class _Numbers(trio.abc.Instrument):
 
 @final
 class GuestRun:
-    """One trio run, advanced step by step by code that is not async."""
+    """One trio run, advanced step by step by synchronous code."""
 
     def __init__(self, async_fn: Callable[[], Awaitable[object]]) -> None:
         """Start a run whose first task is *async_fn*. No step is taken yet."""
@@ -177,7 +177,7 @@ class GuestRun:
             await self._see_out(nursery)
 
     async def _see_out(self, nursery: trio.Nursery) -> None:
-        """Advance the clock until every task has ended, or none can go on."""
+        """Advance the clock until every task has ended or none can go on."""
         await wait_all_tasks_blocked()
         while nursery.child_tasks:
             seconds = trio.lowlevel.current_statistics().seconds_to_next_deadline
@@ -191,7 +191,7 @@ class GuestRun:
 
     @staticmethod
     async def _end_all(nursery: trio.Nursery) -> None:
-        """Cancel all tasks, and evict those that ignore it."""
+        """Cancel all tasks, and force out those that ignore it."""
         with trio.CancelScope(shield=True):
             nursery.cancel_scope.cancel()
             await wait_all_tasks_blocked()

@@ -85,7 +85,7 @@ class PoolMachine(PoolStage):
         super().__init__()
 
     def _new(self) -> stateful.MultipleResults[AgentHandle]:
-        """Return the agents that no rule can be about yet."""
+        """Return the new agents that no rule can refer to yet."""
         new = self.handles[self._met :]
         self._met = len(self.handles)
         return stateful.multiple(*new)
@@ -114,7 +114,7 @@ class PoolMachine(PoolStage):
     def between_steps(
         self, actions: list[tuple[int, Action, int]]
     ) -> stateful.MultipleResults[AgentHandle]:
-        """Do several operations, each some steps after the one before, while tasks run."""
+        """Perform several operations while tasks run, with some steps between them."""
 
         async def job() -> None:  # noqa: ASYNC910  # zero steps are allowed
             for steps, action, number in actions:
@@ -128,12 +128,12 @@ class PoolMachine(PoolStage):
 
     @stateful.rule(kind=st.sampled_from(OCCASIONS), action=st.sampled_from(REACTIONS), number=_ANY)
     def react(self, kind: type[Event], action: Action, number: int) -> None:
-        """Plan an operation that an observer runs at the next event of a kind."""
+        """Plan an operation for the next event of a kind."""
         if len(self.reactions) < MAX_PLANNED:
             self.reactions.append((kind, action, number))
 
     def note_event(self, event: Event) -> None:
-        """Run the first operation that is planned for such an event."""
+        """Run the first operation planned for such an event."""
         for planned in self.reactions:
             kind, action, number = planned
             if isinstance(event, kind):
@@ -195,7 +195,7 @@ class PoolMachine(PoolStage):
     @stateful.precondition(lambda self: self._met < len(self.handles))
     @stateful.rule(target=agents)
     def meet(self) -> stateful.MultipleResults[AgentHandle]:
-        """Add the agents to the model that were let in, or started by an observer, meanwhile."""
+        """Add agents to the model that the pool accepted, or an observer started, meanwhile."""
         return self._new()
 
     @stateful.rule(target=agents, count=st.integers(min_value=1, max_value=4))

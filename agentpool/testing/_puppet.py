@@ -92,7 +92,7 @@ class PuppetDriver(Driver):
 @final
 @attrs.define(eq=False)
 class BoundWatch(Observer):
-    """An observer that checks that no more agents run than there are slots."""
+    """An observer that checks that never more agents run than there are slots."""
 
     pool: AgentPool | None = None
     """The pool. ``None``: it is not open yet."""
@@ -111,7 +111,7 @@ class BoundWatch(Observer):
 @final
 @attrs.define(eq=False)
 class ActingObserver(Observer):
-    """Uses the pool in its callback: what it does comes in the middle of what caused the event."""
+    """Uses the pool from its callback, in the middle of what caused the event."""
 
     act: Callable[[Event], None]
     """Called with each event."""
@@ -119,7 +119,7 @@ class ActingObserver(Observer):
     """What it raised: the pool only counts that."""
 
     def on_event(self, event: Event) -> None:
-        """Act."""
+        """Perform the action."""
         try:
             self.act(event)
         except Exception as error:  # noqa: BLE001  # told by the machine's invariant

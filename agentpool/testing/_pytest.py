@@ -102,7 +102,7 @@ def _replay(
     *args: object,
     **settings: object,
 ) -> None:
-    """Return a replay that takes the place of a search and ignores its settings."""
+    """Return a replay that replaces a search and ignores its settings."""
     wanted = {key: value for key, value in settings.items() if key in _OF_REPLAY}
     replay(async_fn, token, *args, **wanted)
 

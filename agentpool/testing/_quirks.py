@@ -29,7 +29,7 @@ from agentpool.testing._loopback import (
 
 @final
 class QuirkResult(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a good client makes of a quirk."""
+    """The result that a good client makes of a quirk."""
 
     text: str = ""
     """The text of the answer."""

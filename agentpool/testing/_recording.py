@@ -168,7 +168,7 @@ def read_exchanges(recording: bytes, *, name: str) -> list[Exchange]:
 
 
 def explain_miss(asked: Asked, recorded: Sequence[Exchange], *, name: str) -> str:
-    """Return what was asked, and what the nearest of *recorded* was, in words."""
+    """Return what was asked and the nearest of *recorded*, in words."""
     what = f"{name!r} has no answer to {asked.method} {asked.host}{asked.path}"
     others = [one.asked for one in recorded]
     times = sum(one.identity == asked.identity for one in others)

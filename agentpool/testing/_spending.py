@@ -1,4 +1,4 @@
-"""Hypothesis strategies for what runs may spend, alone and together."""
+"""Hypothesis strategies for budgets and limits of runs."""
 
 from __future__ import annotations
 

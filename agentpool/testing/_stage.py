@@ -1,4 +1,4 @@
-"""A pool in a guest run with a model of it, for state machines.
+"""A pool in a guest run, with a model of it, for state machines.
 
 Between two rules no task runs, so the invariants look at one moment of the pool. What the
 model knows, it knows from what it did and from the pool's events; the pool is asked for the
@@ -140,7 +140,7 @@ class PoolStage(stateful.RuleBasedStateMachine):
             self.failures.extend(self._unexpected(error))
 
     def _unexpected(self, error: PoolError) -> list[BaseException]:
-        """Return what is wrong with the error that the pool raised at its exit."""
+        """Return what is wrong with the error that the pool raised when it closed."""
         failed = {
             event.agent_id
             for event in self.log.events
@@ -152,12 +152,12 @@ class PoolStage(stateful.RuleBasedStateMachine):
         return [AssertionError(f"{error.by_agent} raised at the exit, {own} failed")]
 
     def note_event(self, event: Event) -> None:
-        """Hear of an event while what caused it goes on. Does nothing; a subclass may act."""
+        """Called for each event, in the middle of its cause. Does nothing; a subclass may act."""
 
     # --- what the rules are made of
 
     def start(self, what: str, async_fn: Callable[[], Awaitable[object]]) -> None:
-        """Run a call that may wait, beside all others; one of each kind at a time."""
+        """Run a call that may wait beside all others; one of each kind at a time."""
         if what in self._busy:
             return
 
@@ -194,7 +194,7 @@ class PoolStage(stateful.RuleBasedStateMachine):
 
     @stateful.invariant()
     def all_holds(self) -> None:
-        """Check all invariants in one, so that a finding names what broke once."""
+        """Check all invariants together, so that a finding names all that broke."""
         self.nothing_failed()
         self.statistics_agree()
         self.who_works_has_a_slot()

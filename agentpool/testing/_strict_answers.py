@@ -1,4 +1,4 @@
-"""The answers of fake servers: the streams of each API, with each server's peculiarities."""
+"""The streams that fake servers send, with the peculiarities of each server."""
 
 from __future__ import annotations
 

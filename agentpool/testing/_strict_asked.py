@@ -1,4 +1,4 @@
-"""A request to a fake server: its JSON, parsed without trust."""
+"""A request to a fake server: JSON that is parsed without trust."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What Anthropic's Messages and OpenAI's Responses refuse, besides what everybody does."""
+"""Rules of Anthropic's Messages and OpenAI's Responses, besides the common ones."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ def has_version(asked: StrictAsked) -> str | None:
 
 
 def has_limit(asked: StrictAsked) -> str | None:
-    """Anthropic wants it said."""
+    """Anthropic: the limit is required."""
     limit = asked.body.get("max_tokens")
     return None if isinstance(limit, int) and limit > 0 else "max_tokens: Field required"
 
 
 def user_first(asked: StrictAsked) -> str | None:
-    """Anthropic, and no empty message."""
+    """Anthropic: the user comes first, and no message is empty."""
     messages = asked.messages
     if not messages or messages[0].get("role") != "user":
         return "messages: first message must use the user role"

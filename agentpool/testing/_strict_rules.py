@@ -1,4 +1,4 @@
-"""What real servers refuse: one rule each, with the words in which they refuse it.
+"""The rules of real servers, each with the words of its refusal.
 
 A rule is a function that returns why a request is refused, or ``None``. Each was seen at the
 server that has it; where, is said in its docstring.
@@ -161,7 +161,7 @@ def no_empty_answer(asked: StrictAsked) -> str | None:
 
 
 def content_key(asked: StrictAsked) -> str | None:
-    """llama-cpp-python, SGLang and gateways: the key is there, if only with null."""
+    """llama-cpp-python, SGLang and gateways: the key must exist, even with null."""
     for index, message in enumerate(asked.messages):
         if "content" not in message:
             return f"messages[{index}]: missing field 'content'"
@@ -233,7 +233,7 @@ def no_older_form_with_tools(asked: StrictAsked) -> str | None:
 
 
 def no_images(asked: StrictAsked) -> str | None:
-    """Models that read text alone."""
+    """Models that only read text."""
     for message in asked.messages:
         for part in items(message.get("content")):
             if part.get("type") in {"image_url", "image", "input_image"}:
@@ -242,7 +242,7 @@ def no_images(asked: StrictAsked) -> str | None:
 
 
 def strict_schemas(asked: StrictAsked) -> str | None:
-    """OpenAI: what is called strict is closed and has all of its keys required."""
+    """OpenAI: a schema called strict is closed and requires all of its keys."""
     named = fields(fields(asked.body.get("response_format")).get("json_schema"))
     form = fields(fields(asked.body.get("text")).get("format"))
     for tool in items(asked.body.get("tools")):

@@ -1,4 +1,4 @@
-"""Tools: what an agent can do, made of functions, and the registry that holds them."""
+"""Tools: functions that an agent can call, and the registry that holds them."""
 
 from typing import TYPE_CHECKING
 

@@ -139,7 +139,7 @@ class ArgumentsDecoder:
 
 
 def is_nothing(text: str) -> bool:
-    """Return whether *text* is what models write for no arguments."""
+    """Return whether *text* is one of the ways in which models write no arguments."""
     return not text or text.isspace() or text.strip() == "null"
 
 
@@ -161,7 +161,7 @@ def decode(decoder: msgspec.json.Decoder[T], text: str) -> T:
 
 
 def _with_whole_numbers(text: str) -> bytes | None:
-    """Return *text* with ``20`` for each ``20.0``. ``None``: it has none, or is not JSON."""
+    """Return *text* with ``20`` for each ``20.0``. ``None``: there is none, or it is not JSON."""
     changed = False
 
     def read_number(written: str) -> float:
@@ -204,7 +204,7 @@ def read_keys(text: str) -> tuple[Json, list[str]]:
 
 
 def listed(faults: Sequence[str]) -> str:
-    """Return *faults* as a list for the model, or the first of them."""
+    """Return *faults*, or the first of them, as a list for the model."""
     lines = [f"- {shortened(fault)}" for fault in faults[:MAX_FAULTS]]
     if len(faults) > MAX_FAULTS:
         lines.append("- and more")

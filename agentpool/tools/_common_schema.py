@@ -181,7 +181,7 @@ class _Writer(Live):
         return written | _words(node, ())
 
     def _fill_array(self, written: _Written, node: _Node, inside: tuple[str, ...]) -> Sequence[str]:
-        """Give *written* its items, and return what to say about their positions."""
+        """Give *written* its items, and return a description of their positions."""
         first = node.get("prefixItems", node.get("items"))
         if not isinstance(first, list | tuple):
             written["items"] = self.write(node.get("items"), inside)
@@ -335,7 +335,7 @@ def _told(node: _Node) -> list[str]:
 
 
 def _words(node: _Node, told: Sequence[str]) -> _Written:
-    """Return the description of *node*, with what is *told* besides."""
+    """Return the description of *node*, with *told* added."""
     found: _Written = {}
     said = [
         one for key in ("description", "title") if isinstance(one := node.get(key), str) and one

@@ -1,4 +1,4 @@
-"""What a model is told when a tool fails.
+"""The text for the model when a tool fails.
 
 It is told the type and the text of the error, and no traceback: file names and lines
 help whoever wrote the tool, not the model, and show it how this machine is laid out. The

@@ -1,4 +1,4 @@
-"""Finds JSON objects in a text with fences, sentences or end tokens around them.
+"""Finds JSON objects in text that has fences, sentences or end tokens around them.
 
 It takes time in proportion to the text: what begins like an object and is none ends the
 search. An object that stands within a broken one is not looked for, since it would be taken

@@ -168,7 +168,7 @@ class FunctionTool(Tool, Generic[P, R_co]):
 @final
 @attrs.define(eq=False, repr=False)
 class _ThreadCall:
-    """A call in a thread, which may go on running after it was abandoned."""
+    """A call in a thread, which may go on after it was abandoned."""
 
     function: Callable[[], object]
     context: ToolContext
@@ -186,7 +186,7 @@ class _ThreadCall:
             self.is_over = True
 
     def leave(self) -> bool:
-        """Abandon the call, from trio's thread. Return whether it goes on running."""
+        """Abandon the call, from trio's thread. Return whether it is still running."""
         self.is_left = True
         return self.is_begun and not self.is_over
 

@@ -1,4 +1,4 @@
-"""The name of a call, for those who must not do the same thing twice."""
+"""The name of a call that prevents it from being done twice."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ KEY_IN_META: Final = "agentpool/idempotency-key"
 
 
 def key_for_others(context: ToolContext) -> str:
-    """Return what a call is named to other programs. Empty: there is no journal.
+    """Return the name of a call for other programs. Empty: the pool has no journal.
 
     Only with one it is of no other call: another process would repeat the names of this one,
     and be given the results of its calls.

@@ -1,4 +1,4 @@
-"""Types as the form of an answer, with the rules for tool arguments."""
+"""Output types: their schema, and the conversion of answers."""
 
 from __future__ import annotations
 

@@ -90,7 +90,7 @@ def check_name(name: str) -> None:
 
 @final
 class Allowed(msgspec.Struct, frozen=True):
-    """What agents with certain grants may see and run."""
+    """The tools that agents with certain grants can see and run."""
 
     definitions: tuple[ToolDefinition, ...]
     """What they are shown: what they may run, and no more."""
@@ -113,7 +113,7 @@ def _refusal(names: Mapping[str, None], refused: Mapping[str, str], name: str) -
 
 
 def _named(names: Iterable[str]) -> str:
-    """Say which tools there are."""
+    """Name the available tools."""
     every = list(names)
     if not every:
         return "there are no tools"
@@ -179,7 +179,7 @@ class ToolRegistry:
         return tuple(self._tools)
 
     def get(self, name: str) -> Tool | None:
-        """Return the tool *name*, without a look at grants. ``None``: there is none."""
+        """Return the tool *name*, whatever was granted. ``None``: there is none."""
         return self._tools.get(name)
 
     def definitions_for(
@@ -193,7 +193,7 @@ class ToolRegistry:
         return self.allowed(grants, privacy).refusal(name)
 
     def allowed(self, grants: Iterable[Capability], privacy: PrivacyTier) -> Allowed:
-        """Return what agents with *grants* may do; the same object each time."""
+        """Return the tools for agents with *grants*; always the same object."""
         # EMPTY_REGISTRY is shared by all; it has nothing to remember and never changes.
         if not self._tools:
             return _NOTHING

@@ -1,4 +1,4 @@
-"""A Python signature as JSON Schema, so that a model knows how to call it.
+"""Converts a Python signature into JSON Schema, so that a model can call the function.
 
 Rules:
 
@@ -179,7 +179,7 @@ def _read_hints(thing: AnyFunction | type, what: str) -> dict[str, object]:
 
 
 def refuse_ignored(hint: object, where: str, seen: set[object]) -> None:
-    """Raise if *hint* contains something that msgspec would silently ignore.
+    """Raise if *hint* contains something that msgspec would ignore silently.
 
     Classes with fields, and named types, are noted in *seen*.
     """

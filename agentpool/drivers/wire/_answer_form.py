@@ -1,4 +1,4 @@
-"""How each provider is asked for an answer of a given form.
+"""How each provider is asked for an answer in a given form.
 
 Rules:
 
@@ -73,7 +73,7 @@ def told_form(form: AnswerForm) -> str:
 
 
 def told_after(refusal: str) -> Told:
-    """Return where a form is told from now on at a server that said *refusal*."""
+    """Return where to describe forms from now on, after a server's *refusal*."""
     said = refusal.lower()
     for words, told in _REFUSED.items():
         if words in said:
@@ -82,7 +82,7 @@ def told_after(refusal: str) -> Told:
 
 
 def more_told(one: Told, other: Told) -> Told:
-    """Return whichever of them is told in more places."""
+    """Return the one that describes forms in more places."""
     return one if _PLACES.index(one) >= _PLACES.index(other) else other
 
 

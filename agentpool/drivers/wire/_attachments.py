@@ -1,4 +1,4 @@
-"""Attachments in the form that each provider wants, and what each refuses.
+"""Attachments in each provider's format, and their limits.
 
 Source: https://platform.openai.com/docs/guides/images-vision and pdf-files,
 https://platform.claude.com/docs/en/build-with-claude/vision and pdf-support,
@@ -78,7 +78,7 @@ def check_attachments(
 
 
 def within_request(request: CompletionRequest, most_bytes: int | None) -> CompletionRequest:
-    """Return *request* without its oldest attachments, if all are more than the provider takes.
+    """Return *request* without its oldest attachments, if all exceed the provider's limit.
 
     The model is told of each that is missing.
 
@@ -106,7 +106,7 @@ def within_request(request: CompletionRequest, most_bytes: int | None) -> Comple
 def without_oldest(
     request: CompletionRequest, goes: Callable[[Attachment], bool], why: str
 ) -> CompletionRequest:
-    """Return *request* without some attachments, and a note for the model of each.
+    """Return *request* without some attachments, with a note to the model for each.
 
     Args:
         request: What would be sent.

@@ -1,4 +1,4 @@
-"""The body of a request: the wire's own fields, and those that the user adds."""
+"""The body of a request: the wire's own fields, and fields added by the user."""
 
 from __future__ import annotations
 
@@ -37,5 +37,5 @@ _ENCODER: Final = msgspec.json.Encoder(enc_hook=_plain)
 
 
 def encode_json(value: object) -> bytes:
-    """Return *value* as JSON; it may have read-only mappings and sequences."""
+    """Return *value* as JSON; read-only mappings and sequences are allowed."""
     return _ENCODER.encode(value)

@@ -1,4 +1,4 @@
-"""Ids of tool calls, in a form that the server accepts.
+"""Converts ids of tool calls into a form that the server accepts.
 
 Rules:
 
@@ -27,7 +27,7 @@ _ALPHABET: Final = "0123456789abcdefghijklmnopqrstuvwxyz"
 @final
 @attrs.frozen
 class IdForm:
-    """Which ids a server accepts."""
+    """The form of ids that a server accepts."""
 
     pattern: re.Pattern[str]
     """What an id must be as a whole."""

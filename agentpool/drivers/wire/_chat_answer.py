@@ -1,4 +1,4 @@
-"""How a streamed answer in Chat Completions becomes a Completion.
+"""Builds a Completion from a streamed answer in Chat Completions.
 
 Rules, besides those of every wire:
 
@@ -190,7 +190,7 @@ class ChatAccumulator(GrowingCompletion):
         return texts
 
     def _missing(self, message: _Delta) -> _Delta:
-        """Return what has not come yet of a whole message, at the end of its pieces."""
+        """Return the part of a complete message that has not arrived in pieces."""
         answer = self._answer
         if not answer.chars and not answer.call_count:
             return message
@@ -291,7 +291,7 @@ class ChatAccumulator(GrowingCompletion):
 
 
 def _grow_detail(last: dict[str, object], more: Mapping[str, object]) -> None:
-    """Append a piece of a thought to the thought that it continues."""
+    """Append a piece of a thought to its thought."""
     for key, value in more.items():
         before = last.get(key)
         if key in {"text", "summary", "data"} and isinstance(before, str):
@@ -305,7 +305,7 @@ def _is_something(raw: msgspec.Raw) -> bool:
 
 
 def _text_of(raw: msgspec.Raw) -> str:
-    """Return the text of a thought, which is a string or a list of text pieces."""
+    """Return the text of a thought: a string, or a list of text pieces."""
     try:
         value = msgspec.json.decode(raw, type=str | list[_Piece])
     except msgspec.DecodeError:
@@ -314,7 +314,7 @@ def _text_of(raw: msgspec.Raw) -> str:
 
 
 def _arguments_of(raw: msgspec.Raw) -> str:
-    """Return arguments as text, which a few servers send as the object itself."""
+    """Return arguments as text; a few servers send them as an object."""
     data = bytes(raw)
     if data in {b"", b"null"}:
         return ""

@@ -1,4 +1,4 @@
-"""How a CompletionRequest becomes a Chat Completions request.
+"""Encodes a CompletionRequest for Chat Completions.
 
 Rules:
 
@@ -276,7 +276,7 @@ def _answer_to_wire(message: AssistantMessage, origin: Origin, ids: CallIds) -> 
 
 
 def _joined(before: msgspec.Raw, data: msgspec.Raw) -> msgspec.Raw:
-    """Return what the pieces of a continued answer have in one field: texts or lists in a row."""
+    """Join one field of the pieces of a continued answer: texts or lists."""
     one: object = msgspec.json.decode(before)
     other: object = msgspec.json.decode(data)
     if isinstance(one, str) and isinstance(other, str):

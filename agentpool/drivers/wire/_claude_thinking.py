@@ -1,4 +1,4 @@
-"""How much Claude is let think for a word such as ``high``.
+"""How much Claude may think for a word such as ``high``.
 
 Rules:
 
@@ -50,7 +50,7 @@ _AT_FIRST: Final[Mapping[str, str]] = {"minimal": "low", "xhigh": "high", "max":
 def claude_thinking(
     model: str, effort: str | None, own: Json, limit: int
 ) -> Mapping[str, Json] | None:
-    """Return the ``thinking`` of a request. ``None``: it has none.
+    """Return the ``thinking`` field of a request. ``None``: leave it out.
 
     Args:
         model: The model that is asked.
@@ -83,7 +83,7 @@ def claude_thinking(
 
 
 def claude_effort(model: str, effort: str | None) -> str | None:
-    """Return the ``effort`` of a request. ``None``: it has none."""
+    """Return the ``effort`` field of a request. ``None``: leave it out."""
     if effort is None or effort == "none":
         return None
     if not _wants_budget(model):

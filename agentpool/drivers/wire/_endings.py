@@ -1,4 +1,4 @@
-"""Why models stop, in the words of all providers, and the errors of bad endings.
+"""The reasons why models stop, in the words of all providers, and errors for bad endings.
 
 Gateways hand on the words of whoever is behind them, so every wire knows them all. A word that
 is in no table is an error: half an answer must not pass for a whole one.

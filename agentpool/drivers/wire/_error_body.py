@@ -1,4 +1,4 @@
-"""Errors as providers write them: an object, a list, a number, or a body without any.
+"""Errors as providers write them: an object, a list, a number, or a body without JSON.
 
 Rules:
 
@@ -77,7 +77,7 @@ class Envelope(msgspec.Struct):
         return self._with_wait(ErrorBody(said, self.type, self.code, self.status))
 
     def _with_wait(self, body: ErrorBody) -> ErrorBody:
-        """Return *body* with what stands beside it of how long to wait, if it says nothing."""
+        """Return *body* with a wait that stands beside its error, if the error says none."""
         waits = {name: getattr(self, name) for name in _WAITS}
         if any(getattr(body, name) is not None for name in _WAITS):
             return body
@@ -120,7 +120,7 @@ _ENVELOPE: Final = msgspec.json.Decoder(Envelope | list[Envelope])
 
 
 def delay_of(error: ErrorBody) -> str:
-    """Return in words how long to wait, if a field says so; empty if none does."""
+    """Return the wait that a field names, in words; empty if there is none."""
     fields = {
         "s": (
             *(error.retry_after, error.retry_after_camel),
@@ -163,7 +163,7 @@ class _Forwarded(msgspec.Struct):
 
 
 def upstream_of(error: ErrorBody) -> ErrorBody | None:
-    """Return the error of the provider behind a router, which the router only hands on.
+    """Return the error of the provider behind a router, which only forwards it.
 
     OpenRouter's own message is "Provider returned error"; what happened is in
     ``metadata.raw``, as the provider wrote it. ``None``: nothing was handed on.
@@ -175,7 +175,7 @@ def upstream_of(error: ErrorBody) -> ErrorBody | None:
 
 
 def headers_of(error: ErrorBody) -> dict[str, str]:
-    """Return the headers that a router writes into the body, names in lower case."""
+    """Return the headers that a router puts into the body, with names in lower case."""
     return {name.lower(): str(value) for name, value in _forwarded(error).headers.items()}
 
 

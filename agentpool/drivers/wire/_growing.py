@@ -49,7 +49,7 @@ class _GrowingCall:
 
     @property
     def arguments(self) -> str:
-        """Its arguments, whether they came in pieces or anew with each piece."""
+        """Its arguments, whether they came in pieces or were repeated with each piece."""
         whole = "".join(self.pieces)
         if len(self.pieces) < 2 or is_json(whole):  # noqa: PLR2004  # a beginning and an end
             return whole
@@ -189,7 +189,7 @@ class GrowingAnswer:
             raise ProtocolError(msg)
 
     def _place_of(self, index: int | None, call_id: str, name: str, arguments: str) -> int:
-        """Return the index of the call that a piece belongs to; the call count for a new one."""
+        """Return the index of the call that a piece belongs to; for a new call, the call count."""
         new = len(self._calls)
         if index is not None:
             place = self._places.get(index, new)
@@ -215,7 +215,7 @@ class GrowingAnswer:
 
 
 def _object_in(arguments: str) -> str:
-    """Return *arguments*, where they say nothing, as nothing; where quoted, without quotes."""
+    """Return *arguments*, with empty ones as nothing and quoted ones without quotes."""
     bare = arguments.strip()
     # "null" is how some models say that a tool has no parameters, and an empty list how PHP
     # writes an empty object.

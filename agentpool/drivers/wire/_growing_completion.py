@@ -1,4 +1,4 @@
-"""How the events of a stream become an answer: the part that all wires share.
+"""Builds an answer from the events of a stream: the part shared by all wires.
 
 Each wire says by itself what an event means. Rules of all of them:
 
@@ -117,7 +117,7 @@ class GrowingCompletion(ABC):
         return [text for one in several for text in self.feed(SseEvent(one, event.event))]
 
     def _several_in(self, data: str) -> list[str]:
-        """Split an event that contains several: a list, or events without an empty line between."""
+        """Split an event with several in it: a list, or events without an empty line between."""
         if data.startswith("["):
             with contextlib.suppress(msgspec.DecodeError, RecursionError):
                 found = cast("list[object]", loads(data))
@@ -174,23 +174,23 @@ class GrowingCompletion(ABC):
         """Return the tokens that were used. ``None``: the provider did not say."""
 
     def used(self) -> Completion | None:
-        """Return what an answer took that became an error. ``None``: none had begun."""
+        """Return the usage of an answer that became an error. ``None``: there was none."""
         usage = self._measured() if self.has_ended else None
         if usage is None and not self._answer.size:
             return None
         return Completion("", usage=usage, model=self._model, cost_usd=self._cost_usd())
 
     def _measured(self) -> Usage | None:
-        """Return the tokens that were used. ``None``: unknown, as a text of no tokens is."""
+        """Return the tokens that were used. ``None``: unknown, as for a text with no tokens."""
         usage = self._usage()
         is_impossible = usage is not None and not usage.output_tokens and self._answer.size
         return None if is_impossible else usage
 
     def _settle(self) -> None:  # noqa: B027  # most wires have nothing to settle
-        """Process what could not be processed before the end of the stream."""
+        """Process what had to wait for the end of the stream."""
 
     def _parts(self) -> tuple[ProviderPart, ...]:
-        """Return the parts that the provider wants sent back."""
+        """Return the parts that the provider wants back."""
         return tuple(self._answer.parts)
 
     def _cost_usd(self) -> float | None:

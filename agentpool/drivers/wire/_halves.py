@@ -1,4 +1,4 @@
-r"""Characters that a server cut in two: half in one event of a stream, half in the next.
+r"""Rejoins characters that a server split between two events of a stream.
 
 JSON writes a character such as an emoji as two escapes, ``\ud83d\ude00``, and servers that cut
 texts by such units send one of them alone. It is no character, and no encoder takes it. Others cut
@@ -44,7 +44,7 @@ _ENDS: Final = re.compile(r'"finish_reason"\s*:\s*"\w')
 @final
 @attrs.define(eq=False, repr=False)
 class Halves:
-    """Puts the halves in the events of one stream together."""
+    """Joins the surrogate halves in the events of one stream."""
 
     half: str = attrs.field(init=False, default="")
     """The first half, or the first bytes, that wait for what follows. Empty: none do."""
@@ -54,13 +54,13 @@ class Halves:
     """Its event, with the mark in the place of that text."""
 
     def concern(self, data: str) -> bool:
-        """Return whether *data*, an event, has a half or comes after one."""
+        """Return whether *data*, an event, contains a half or follows one."""
         if self.half:
             return True
         return escapes_without_halves(data) != data or _has_bytes(data)
 
     def mend(self, data: str) -> list[str]:
-        """Return *data*, an event, without halves; behind another one if a half waited in vain."""
+        """Return *data*, an event, without halves, after the event for a lone half, if any."""
         has_bytes = _has_bytes(data) or _has_bytes(self.half)
         try:
             event: object = json.loads(data, strict=False)
@@ -75,13 +75,13 @@ class Halves:
         return [*before, _written(event)]
 
     def end(self) -> list[str]:
-        """Return the event that stands for a half whose other one never came."""
+        """Return the event for a half whose other half never came."""
         found = [_written(self._event)] if self.half else []
         self.half, self._event = "", None
         return found
 
     def _join(self, event: object) -> list[str]:
-        """Put the half that waits before its text in *event*. Return what comes before that."""
+        """Put the waiting half before its text in *event*. Return the event to send before that."""
         text = _at(event, self._place) if _type_of(event) == _type_of(self._event) else None
         if not self.half or text == "" or _type_of(event) == "ping":
             return []
@@ -92,7 +92,7 @@ class Halves:
         return []
 
     def _take_half(self, event: object, first: re.Pattern[str]) -> None:
-        """Take what *first* finds at the end of a piece of text out of *event*."""
+        """Remove the half that *first* finds at the end of a piece of text in *event*."""
         for place, text in _texts(event):
             found = first.search(text) if "delta" in place else None
             if found is not None:
@@ -104,7 +104,7 @@ class Halves:
 
 
 def without_bytes(text: str) -> str:
-    """Return *text* with characters in the place of their bytes, or the mark."""
+    """Return *text* with written-out bytes replaced by their characters, or by the mark."""
     return _BYTES.sub(_character, text) if _has_bytes(text) else text
 
 
@@ -121,7 +121,7 @@ def _type_of(event: object) -> object:
 
 
 def _at(value: object, place: Path) -> object:
-    """Return what is at *place* in *value*. ``None``: there is nothing."""
+    """Return the value at *place* in *value*. ``None``: there is none."""
     for key in place:
         try:
             value = cast("dict[str | int, object]", value)[key]
@@ -136,7 +136,7 @@ def _put(value: object, place: Path, text: str) -> None:
 
 
 def _written(event: object) -> str:
-    """Return *event* as JSON with the mark for each half, and two that fit as the character."""
+    """Return *event* as JSON, with the mark for each half and two matching halves joined."""
     return escapes_without_halves(json.dumps(event))
 
 

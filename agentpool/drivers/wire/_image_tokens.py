@@ -1,4 +1,4 @@
-"""What images and documents take of a window, by the provider that reads them.
+"""Estimates the tokens of images and documents, by provider.
 
 Rules:
 
@@ -164,7 +164,7 @@ def _gemini(name: str) -> Counting:
 
 
 def _mistral_image(width: int, height: int) -> int:
-    """Return the higher of the two ways. Each row of squares has a mark at its end."""
+    """Return the higher of the two counts. Each row of squares ends with a mark."""
     found: list[int] = []
     for pixels, most in ((16, 1_024), (28, 1_540)):
         wide, high = _within(most, width, height)
@@ -208,7 +208,7 @@ _VENDORS: Final[dict[str, Callable[[str], Counting]]] = {
 
 
 def _within(most: int, width: int, height: int) -> tuple[float, float]:
-    """Return a size, made smaller until its longer side is *most*."""
+    """Return a size reduced so that its longer side is at most *most*."""
     scale = min(1.0, most / max(width, height))
     return width * scale, height * scale
 

@@ -1,4 +1,4 @@
-"""JSON of servers that are careless with types, read as what it must mean.
+"""Reads JSON with wrong types from careless servers as what it must mean.
 
 Only what could not be read strictly comes here, so that a good server pays nothing for it.
 
@@ -43,11 +43,11 @@ _TEXT_KEYS: Final = ("text", "content", "message")
 
 
 class _MisfitError(Exception):
-    """A value that means nothing in its place."""
+    """A value that makes no sense in its place."""
 
 
 def read_leniently(data: str | bytes, decoder: msgspec.json.Decoder[T]) -> T:
-    """Return what *data* must mean to *decoder*, which could not read it.
+    """Return what *data*, which *decoder* could not read, must mean.
 
     Raises:
         DecodeError: If it means nothing.
@@ -85,7 +85,7 @@ def _type_info(kind: Hashable) -> inspect.Type:
 
 
 def _fit(value: object, kind: inspect.Type) -> object:
-    """Return *value* as one of *kind*."""
+    """Return *value* converted to *kind*."""
     match kind:
         case inspect.UnionType(types=kinds):
             return _fit_any(value, kinds)
@@ -105,7 +105,7 @@ def _fit(value: object, kind: inspect.Type) -> object:
 
 
 def _is_free(value: object, kind: inspect.Type) -> bool:
-    """Return whether nothing is known of what *kind* has in it, or *value* is what it must be."""
+    """Return whether *kind* allows any content, or *value* has the right type."""
     match kind:
         case inspect.DictType():
             return isinstance(value, dict)

@@ -68,7 +68,7 @@ Answer with what the tool returned, in one sentence."""
 @final
 @attrs.frozen
 class LocalPrompt:
-    """What to send, and which form the answer will have."""
+    """The prompt to send, and the form of the answer."""
 
     request: CompletionRequest
     """The request, with everything said as text: it has no tools."""
@@ -110,7 +110,7 @@ def shape_prompt(request: CompletionRequest, *, tool_rounds: int | None) -> Loca
 
 
 def read_answer(completion: Completion, *, call_id: str) -> Completion:
-    """Return the call or the text that an answer in the form of rule 2 stands for.
+    """Return the call or text that an answer in the form of rule 2 stands for.
 
     Raises:
         ProtocolError: If it has another form: the server did not keep to the schema.

@@ -1,4 +1,4 @@
-"""How many images Claude takes in one request.
+"""The number of images that Claude accepts in one request.
 
 Rules:
 
@@ -41,7 +41,7 @@ _WHY: Final = (
 
 
 def within_image_count(request: CompletionRequest) -> CompletionRequest:
-    """Return *request* without its oldest images, if there are more than the provider takes.
+    """Return *request* without its oldest images, if it has more than the provider accepts.
 
     Raises:
         BadRequestError: If one message of the user has more. Says what to do.
@@ -84,14 +84,14 @@ def _images(attachments: Iterable[Attachment]) -> Sequence[Attachment]:
 
 
 def _last_wide(images: Sequence[Attachment]) -> int:
-    """Return the number of the last one that is too large beside many; 0 if none is."""
+    """Return the number of the last image that is too large beside many; 0 if none is."""
     sides = (max(pixels_of(one) or (0, 0)) for one in images)
     wide = [number for number, side in enumerate(sides, 1) if side > _MANY_PIXELS]
     return max(wide, default=0)
 
 
 def _excess(images: Sequence[Attachment]) -> int:
-    """Return how many of the oldest have to go."""
+    """Return how many of the oldest images must be left out."""
     left = _in_steps(len(images) - MOST_IMAGES, MOST_IMAGES)
     rest = images[left:]
     if len(rest) <= _FEW_IMAGES:

@@ -1,4 +1,4 @@
-"""How a streamed answer in Anthropic's Messages becomes a Completion.
+"""Builds a Completion from a streamed answer in Anthropic's Messages.
 
 Rules, besides those of every wire:
 
@@ -69,7 +69,7 @@ class _Block(msgspec.Struct):
 
 
 class _Message(msgspec.Struct):
-    """The beginning of an answer; the whole of it at servers that do not stream."""
+    """The beginning of an answer, or the whole answer of a server that does not stream."""
 
     model: str | None = None
     usage: _Usage | None = None

@@ -1,4 +1,4 @@
-"""How a CompletionRequest becomes a request in Anthropic's Messages.
+"""Encodes a CompletionRequest for Anthropic's Messages.
 
 Rules:
 
@@ -131,7 +131,7 @@ class MessageOptions:
 
     @property
     def mark(self) -> Mapping[str, Json] | None:
-        """The form of our marks: the user's own, or the usual one. ``None``: there are none.
+        """The cache mark to use: the user's, or the usual one. ``None``: the cache is off.
 
         The API takes four marks at most, and one of an hour only before those of five minutes:
         a mark of the user's beside ours would be one too many, and behind shorter ones.

@@ -1,4 +1,4 @@
-"""Parts of an answer that only their provider understands, kept and sent back unchanged.
+"""Parts of an answer that only their provider understands, stored and returned unchanged.
 
 Rules:
 
@@ -41,7 +41,7 @@ class Origin:
     """The model that was asked for."""
 
     def parts_of(self, message: AssistantMessage) -> tuple[ProviderPart, ...]:
-        """Return the parts of *message* that came from here."""
+        """Return the parts of *message* that came from this origin."""
         return tuple(
             part
             for part in message.parts
@@ -51,7 +51,7 @@ class Origin:
     def part(
         self, kind: str, data: bytes, text: str = "", *, text_at: int = 0, call_at: int = 0
     ) -> ProviderPart:
-        """Make a part that came from here."""
+        """Make a part that came from this origin."""
         return ProviderPart(self.provider, self.model, kind, data.decode(), text, text_at, call_at)
 
 
@@ -80,7 +80,7 @@ def in_order(message: AssistantMessage, parts: tuple[ProviderPart, ...]) -> Iter
 
 
 def valid_arguments(call: ToolCall) -> str:
-    """Return the arguments of *call* if they are a JSON object, else wrapped in one.
+    """Return the arguments of *call* if they are a JSON object, otherwise wrapped in one.
 
     They are as they came, without halves of characters.
     """

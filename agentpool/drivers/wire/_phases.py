@@ -1,4 +1,4 @@
-"""What the messages of a Responses answer are: comments on the way, or the answer itself.
+"""Labels the messages of a Responses answer: commentary, or the answer itself.
 
 Newer models label their messages ``commentary`` or ``final_answer``. Rules:
 
@@ -35,7 +35,7 @@ PHASE: Final = "phase"
 
 @attrs.define(eq=False, repr=False)
 class Phases:
-    """The labels of one answer's messages, and the comments that are held back."""
+    """The labels of one answer's messages, and the comments held back."""
 
     parts: list[ProviderPart]
     """What the answer's provider wants back; labels and comments are added there."""
@@ -46,7 +46,7 @@ class Phases:
     _last: str = attrs.field(init=False, default="")
 
     def say(self, text: str) -> str:
-        """Count *text*, which is handed out now, and return what it makes of the comments."""
+        """Count *text*, which is given out now, and return the resulting comments."""
         self.said += len(text)
         return self._let_go() if text else ""
 
@@ -57,7 +57,7 @@ class Phases:
             self.parts.append(self.origin.part(PHASE, msgspec.json.encode(phase), text_at=at))
 
     def hold(self, text: str, call_at: int) -> None:
-        """Take a whole comment, before which there were *call_at* calls."""
+        """Keep a complete comment that came after *call_at* calls."""
         message = {"type": "message", "role": "assistant", "content": text, "phase": COMMENTARY}
         data = msgspec.json.encode(message)
         part = self.origin.part(COMMENTARY, data, text, text_at=self.said, call_at=call_at)
@@ -70,7 +70,7 @@ class Phases:
         return thoughts
 
     def as_text(self) -> list[str]:
-        """Return the comments that are held back, which are text from now on."""
+        """Return the comments held back; they count as text from now on."""
         held, offset = self._held, 0
         texts: list[str] = []
         if not held:
@@ -89,5 +89,5 @@ class Phases:
 
 
 def label_in(part: ProviderPart) -> str | None:
-    """Return the label in *part*. ``None``: it is something else."""
+    """Return the label in *part*. ``None``: it has none."""
     return msgspec.json.decode(part.data, type=str) if part.kind == PHASE else None

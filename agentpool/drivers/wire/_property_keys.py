@@ -1,4 +1,4 @@
-"""Names of a tool's arguments that Claude takes, and how it is told of the others.
+"""Removes names of tool arguments that Claude refuses, and describes them in words.
 
 One name that it refuses ends every request, and with it the agent. Such an argument is told
 in words instead: a model writes it just the same, and the tool gets it by its own name.
@@ -22,7 +22,7 @@ _LEGAL: Final = re.compile(r"[a-zA-Z0-9_.-]{1,64}")
 
 
 def with_legal_keys(tool: ToolDefinition) -> ToolDefinition:
-    """Return *tool* without arguments in its schema that Claude refuses; they are told in words."""
+    """Return *tool* without arguments whose names Claude refuses; the description names them."""
     schema = tool.input_schema
     found = schema.get("properties")
     is_table = isinstance(found, Mapping)

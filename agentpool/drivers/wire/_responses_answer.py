@@ -1,4 +1,4 @@
-"""How a streamed answer in OpenAI's Responses becomes a Completion.
+"""Builds a Completion from a streamed answer in OpenAI's Responses.
 
 Rules, besides those of every wire:
 
@@ -197,7 +197,7 @@ class ResponseAccumulator(GrowingCompletion):
         return [text] if text else []
 
     def _place_of(self, told: Event, item: Item | None = None, *, ends: bool = False) -> _Growing:
-        """Return the item that an event is about; a new one, if it is about none that is there.
+        """Return the item of an event; a new item, if the event belongs to none.
 
         Args:
             told: The event.
@@ -249,7 +249,7 @@ class ResponseAccumulator(GrowingCompletion):
         return [*texts, *self._phases.as_text()]
 
     def _take_output(self, output: Sequence[msgspec.Raw]) -> list[str]:
-        """Take what came with the end of the answer alone.
+        """Handle the output that came only at the end of the answer.
 
         An item is known by its id, or else by its turn among those of its type.
         """
@@ -284,7 +284,7 @@ class ResponseAccumulator(GrowingCompletion):
         return self._phases.as_text()
 
     def _end_item(self, item: _Growing, ended: Item, raw: msgspec.Raw) -> list[str]:
-        """Take over the fields of an item that did not come in pieces."""
+        """Copy the fields of an item that did not arrive in pieces."""
         if item.is_done:
             return []
         item.is_done, item.type = True, ended.type
@@ -320,7 +320,7 @@ class ResponseAccumulator(GrowingCompletion):
         return texts
 
     def _end_comment(self) -> None:
-        """Take the comment that grows as whole: something else has begun."""
+        """Treat the growing comment as complete: something else has begun."""
         if self._comment is not None:
             self._label(self._comment)
             self._comment = None

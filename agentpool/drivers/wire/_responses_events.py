@@ -1,4 +1,4 @@
-"""What a server says in the Responses API: the events of a stream, and what is in them.
+"""The events of a stream in the Responses API, and their contents.
 
 Only what an answer needs is here; everything else is ignored.
 
@@ -96,6 +96,6 @@ def string_in(raw: msgspec.Raw) -> str:
 
 
 def arguments_in(raw: msgspec.Raw) -> str:
-    """Return arguments as text, which a few servers send as the object itself."""
+    """Return arguments as text; a few servers send them as an object."""
     data = bytes(raw)
     return data.decode() if data.startswith(b"{") else string_in(raw)

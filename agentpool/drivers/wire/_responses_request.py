@@ -1,4 +1,4 @@
-"""How a CompletionRequest becomes a request in OpenAI's Responses.
+"""Encodes a CompletionRequest for OpenAI's Responses.
 
 Rules:
 

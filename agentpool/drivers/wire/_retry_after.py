@@ -1,4 +1,4 @@
-"""How long a provider asks to wait, from all places where providers say it.
+"""How long a provider asks to wait, wherever it says so.
 
 Rules:
 
@@ -183,7 +183,7 @@ def _number(text: str | None) -> float | None:
 
 
 def _latest(text: str | None) -> float | None:
-    """Return a number, or the largest of several: of a header that came twice, or as a list."""
+    """Return a number, or the largest of several, from a repeated header or a list."""
     found = [_number(one) for one in (text or "").split(",")]
     known = [one for one in found if one is not None]
     return max(known) if len(known) == len(found) else None

@@ -1,4 +1,4 @@
-r"""A parser of server-sent events that takes bytes however they are split.
+r"""A parser of server-sent events that accepts bytes in any pieces.
 
 Rules:
 
@@ -79,11 +79,11 @@ class SseParser:
 
     @property
     def stray(self) -> bytes:
-        """The lines so far that are not fields of events."""
+        """The lines so far that are not event fields."""
         return bytes(self._stray)
 
     def end(self) -> SseEvent | None:
-        """Return the event that the end of the stream cut off, which may be whole.
+        """Return the event that the end of the stream cut off; it may be complete.
 
         Raises:
             ProtocolError: As ``feed``.

@@ -1,4 +1,4 @@
-"""The check that only text is sent and received where nothing else is supported.
+"""Refuses anything but text where nothing else is supported.
 
 An image that was dropped without a word would be a model that looks at nothing and says
 something all the same.

@@ -53,7 +53,7 @@ BEAT_SECONDS: Final = 0.5
 
 
 class Stage(ABC):
-    """What a run tells the clock."""
+    """The facts about a run that the clock needs."""
 
     __slots__ = ()
 
@@ -65,7 +65,7 @@ class Stage(ABC):
     @property
     @abstractmethod
     def steps(self) -> int:
-        """How many steps its tasks have taken."""
+        """How many steps the run's tasks have taken."""
 
     @abstractmethod
     def outside_waits(self) -> Mapping[Wait, Outside]:
@@ -73,7 +73,7 @@ class Stage(ABC):
 
     @abstractmethod
     def late_seconds(self, deadline: float) -> float:
-        """Return how long after *deadline*, the next one, the clock wakes up."""
+        """Return how long after the next *deadline* the clock wakes up."""
 
     @abstractmethod
     def end_hang(self) -> None:
@@ -121,7 +121,7 @@ class JumpingClock(trio.abc.Clock, trio.abc.Instrument):
 
     @property
     def gave_up(self) -> bool:
-        """Whether the run was broken off."""
+        """Whether the run was aborted."""
         return self._hopeless
 
     def give_up(self) -> None:

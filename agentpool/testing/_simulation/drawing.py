@@ -85,6 +85,6 @@ def _told(place: Place) -> str:
 
 
 def _waits_at(steps: Sequence[Step], index: int, task: int) -> Place:
-    """Return where *task* waits at the step *index*, which is where it goes on later."""
+    """Return where *task* waits at the step *index*; it later goes on from there."""
     later: Iterator[Place] = (place for number, place in steps[index:] if number == task)
     return next(later, ("", 0, ""))

@@ -78,7 +78,7 @@ def simulate(
 @final
 @attrs.frozen(kw_only=True, str=False)
 class Exploration:
-    """What ``explore`` has run, and whether more runs would find more.
+    """The runs of ``explore``, and whether more runs would find more.
 
     A meeting is a pair of lines: while one task waited at the first, another went on from
     the second. A search that has seen no new meeting for a long time has seen what it can,
@@ -286,7 +286,7 @@ class _Search:
 
 
 def ordinal(number: int) -> str:
-    """Return *number* as it is said of one in a row: 1st, 2nd, 3rd, 11th."""
+    """Return *number* as an ordinal: 1st, 2nd, 3rd, 11th."""
     teens = number % 100 in (11, 12, 13)
     return f"{number}{'th' if teens else {1: 'st', 2: 'nd', 3: 'rd'}.get(number % 10, 'th')}"
 

@@ -1,4 +1,4 @@
-"""The errors that the testing kit raises: what it found, and how to repeat it.
+"""The errors of the testing kit: what it found, and how to repeat it.
 
 They are ``AssertionError``s and no ``AgentPoolError``s: nothing that an application could
 handle went wrong, the code under test did not keep a promise.
@@ -34,7 +34,7 @@ class HangError(AssertionError):
 
 
 class LeakError(AssertionError):
-    """Something is left that should have ended, or something is missing."""
+    """Something was left running that should have ended, or something is missing."""
 
     def __init__(self, message: str, leaks: Sequence[str] = ()) -> None:
         super().__init__(message, tuple(leaks))
@@ -81,7 +81,7 @@ class CrashPointError(AssertionError):
 
 
 class CancelPointError(AssertionError):
-    """A cancellation at one point breaks a guarantee. The cause says which, and how."""
+    """A cancellation at one point breaks a guarantee. The cause says which one, and how."""
 
     def __init__(
         self,
@@ -107,7 +107,7 @@ class CancelPointError(AssertionError):
 
 
 def leaves(error: BaseException) -> Iterator[BaseException]:
-    """Yield the errors in a group and its subgroups; or the error itself."""
+    """Yield the errors in a group and its subgroups, or the error itself."""
     if isinstance(error, BaseExceptionGroup):
         for one in cast("BaseExceptionGroup[BaseException]", error).exceptions:
             yield from leaves(one)
@@ -136,7 +136,7 @@ def summary(error: BaseException) -> frozenset[str]:
 
 
 def alike(error: BaseException, other: BaseException) -> bool:
-    """Return whether both are the same failure: in type and text, or in type and line.
+    """Return whether both failures have the same type, and the same text or line.
 
     A text may say what differs from run to run, such as an address or a count.
     """

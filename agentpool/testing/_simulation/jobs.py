@@ -41,19 +41,19 @@ def shared_limit() -> Limit:
 
 
 class Count(Protocol):
-    """A number that all processes see."""
+    """A number shared by all processes."""
 
     value: int
 
     def get_lock(self) -> AbstractContextManager[object]:
-        """Return what keeps all others from it."""
+        """Return the lock that keeps other processes out."""
         ...
 
 
 @final
 @attrs.frozen(eq=False)
 class Turns:
-    """Seeds that are taken one by one, each by whichever process is free.
+    """Seeds that free processes take one by one.
 
     Shares that are fixed before would end at different times: seeds do not cost the same, and
     processors have other things to do.
@@ -74,7 +74,7 @@ class Turns:
 
 
 def shared_turns(seeds: Sequence[int]) -> Turns:
-    """Return turns that all processes take which are forked from now on."""
+    """Return turns shared by all processes that are forked from now on."""
     return Turns(seeds, cast("Count", multiprocessing.Value(ctypes.c_longlong, 0)))
 
 
@@ -116,7 +116,7 @@ def in_processes(shares: Sequence[Callable[[], T]]) -> list[T]:
 
 
 def portable(error: Exception) -> Exception:
-    """Return *error* as another process can receive it, with its traceback as a note.
+    """Return *error* in a form for another process, with its traceback as a note.
 
     Of one that cannot be sent, such as one of a class made in a function, an
     ``AssertionError`` is left that says its type and its text.

@@ -1,4 +1,4 @@
-"""Task orders: which runnable tasks take the next step. Without I/O.
+"""Task orders: they choose which runnable tasks take the next step. Without I/O.
 
 Rules:
 
@@ -55,7 +55,7 @@ class Order(ABC):
         """Return the tasks of *ready* that take a step now, in order. At least one."""
 
     def late_seconds(self) -> float:
-        """Return by how much the clock oversleeps this time."""
+        """Return how late the clock wakes up this time."""
         return 0.0
 
 
@@ -262,14 +262,14 @@ class Plan(Order):
 @final
 @attrs.define(eq=False)
 class Follower(Plan):
-    """Repeats recorded decisions, and finds out which preemptions that takes."""
+    """Repeats recorded decisions, and finds the preemptions needed for that."""
 
     picks: Sequence[int] = attrs.field(kw_only=True)
     found: dict[int, int] = attrs.field(init=False, factory=dict[int, int])
     """The preemptions, as ``Plan`` takes them."""
 
     def back(self, line: Sequence[int]) -> int:
-        """Move the tasks to the end that stand before the recorded one."""
+        """Move the tasks before the recorded one to the end."""
         wanted = self.picks[self._steps] if self._steps < len(self.picks) else line[0]
         back = line.index(wanted) if wanted in line else 0
         if back:

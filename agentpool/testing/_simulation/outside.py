@@ -1,4 +1,4 @@
-"""What a run waits for that no order of its tasks can bring: threads, child processes, pipes.
+"""Waits that no task order can end: for threads, child processes and pipes.
 
 Rules:
 
@@ -45,7 +45,7 @@ _IDLE_WORKER: Final = "Trio thread"
 
 
 def outside_wait(task: trio.lowlevel.Task) -> Outside | None:
-    """Return what *task* waits for that is not part of the run. ``None``: nothing such."""
+    """Return what *task* waits for outside of the run. ``None``: nothing."""
     innermost: CodeType | None = None
     for frame, _ in task.iter_await_frames():
         if not _is_core(frame.f_code.co_filename):
@@ -64,13 +64,13 @@ def _kind(filename: str) -> Outside | None:
 
 
 def own_threads() -> set[threading.Thread]:
-    """Return the threads of this process that work, or that trio did not start."""
+    """Return the threads of this process that work, or were not started by trio."""
     return {one for one in threading.enumerate() if not one.name.startswith(_IDLE_WORKER)}
 
 
 @final
 class Vigil(threading.Thread):
-    """Waits, in real time, until this process has done nothing for a while."""
+    """Waits in real time until this process has been idle for a while."""
 
     def __init__(self, seconds: float, beat_seconds: float, then: Callable[[], object]) -> None:
         """Wait for *seconds* in beats of *beat_seconds*, and call *then* in its own thread."""
@@ -81,7 +81,7 @@ class Vigil(threading.Thread):
         self._over = threading.Event()
 
     def run(self) -> None:
-        """Wait."""
+        """Run the waiting thread."""
         idle, beats = 0.0, 0
         most = LONGEST * self._seconds / self._beat
         worked = time.process_time()
@@ -96,5 +96,5 @@ class Vigil(threading.Thread):
         self._then()
 
     def end(self) -> None:
-        """Wait no longer: something happened."""
+        """End the wait, because something happened."""
         self._over.set()

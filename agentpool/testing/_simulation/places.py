@@ -1,4 +1,4 @@
-"""Where a task is: the line of the user's own code at which it waits."""
+"""Where a task waits: a line in the user's own code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether a pool is at rest, and whether a closed one has kept its guarantees."""
+"""Checks whether a pool is at rest, and whether a closed one kept its guarantees."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _PASSING_TASKS = frozenset({"deadlock watch"})
 
 
 def agents_of(pool: AgentPool) -> AgentNursery:
-    """Return the nursery inside of *pool*. The only place where the kit looks inside."""
+    """Return the nursery inside of *pool*. No other function of the kit looks inside."""
     return pool._agents  # pyright: ignore[reportPrivateUsage]  # the kit checks what is private
 
 
@@ -38,7 +38,7 @@ def assert_quiescent(pool: AgentPool) -> None:
 def pool_leaks(
     agents: AgentNursery, handles: Iterable[AgentRecord], *, closed: bool
 ) -> Iterator[str]:
-    """Yield what a pool whose agents have all ended still holds, or lacks.
+    """Yield what a pool still holds, or lacks, although all its agents have ended.
 
     Args:
         agents: The pool.
@@ -60,7 +60,7 @@ def pool_leaks(
 
 
 def outcome_faults(outcome: AgentOutcome, agent_id: int) -> Iterator[str]:
-    """Yield what is wrong with the outcome of the agent *agent_id*."""
+    """Yield faults in the outcome of the agent *agent_id*."""
     who = f"agent {agent_id} ({outcome.name})"
     if outcome.agent_id != agent_id:
         yield f"{who} has the outcome of agent {outcome.agent_id}"
@@ -74,7 +74,7 @@ def outcome_faults(outcome: AgentOutcome, agent_id: int) -> Iterator[str]:
 
 
 def history_faults(messages: Iterable[ChatMessage]) -> Iterator[str]:
-    """Yield every tool call without exactly one result, and every result without a call."""
+    """Yield tool calls without exactly one result, and results without a call."""
     waiting: list[str] = []
     for message in messages:
         if isinstance(message, ToolMessage):

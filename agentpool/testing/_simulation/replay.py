@@ -26,7 +26,7 @@ def replay(
     may_raise: tuple[type[Exception], ...] = (),
     max_steps: int = MAX_STEPS,
 ) -> None:
-    """Run a scenario as *token* says, and raise what it fails with.
+    """Run a scenario as *token* says, and raise its failure.
 
     The token has every decision in itself, so it shows the failure in any process, under any
     Python, and after the kit has changed, as long as the scenario takes the same steps.

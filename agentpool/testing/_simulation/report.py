@@ -40,7 +40,7 @@ class Told:
 
 
 def attempt(run: ScenarioRun[object], after: Callable[[], object] | None) -> Exception | None:
-    """Run, do the checks that come after, and return what failed."""
+    """Run, check afterwards, and return the failure."""
     try:
         run.run()
         if after is not None:
@@ -105,7 +105,7 @@ def tell(
 
 
 def _differing(error: Exception, drawn: Exception | None) -> list[str]:
-    """Return what the drawn run fails with, if that reads otherwise than *error*."""
+    """Return the failure of the drawn run, if its text differs from *error*."""
     if drawn is not None and summary(drawn) == summary(error):
         return []
     said = "\n".join(sorted(summary(drawn))) if drawn is not None else "nothing"

@@ -34,7 +34,7 @@ FAREWELL_STEPS: Final = 3
 @final
 @attrs.frozen
 class Cut:
-    """A cancellation that the kit made."""
+    """A cancellation made by the kit."""
 
     step: int
     """How many steps had been taken."""
@@ -186,7 +186,7 @@ class ScenarioRun(Stage, Generic[T]):
         return {(nr, self.watch.last_step(nr)): kind for nr, kind in found if kind is not None}
 
     def end_hang(self) -> None:
-        """Cancel all tasks, then evict those that ignore it."""
+        """Cancel all tasks, then force out those that ignore it."""
         if self._hang is not None:
             evict(self.watch.tasks)
             return
@@ -200,7 +200,7 @@ class ScenarioRun(Stage, Generic[T]):
         self._found(text)
 
     def late_seconds(self, deadline: float) -> float:
-        """Ask the order, after checking whose deadline is over."""
+        """Ask the order, after checking whose deadline has passed."""
         passed = deadline - self._clock.current_time()
         for task in self.watch.tasks if self.watch.pools else ():
             for frame, _ in task.iter_await_frames():
@@ -236,7 +236,7 @@ def refuse_inside_trio() -> None:
 
 
 def _keep_for_ever(coro: object) -> None:
-    """Keep a coroutine that nothing can end.
+    """Keep a reference to a coroutine that nothing can end.
 
     Python would raise in it when it goes, at the latest when the process ends. One that goes
     on from whatever is raised then looks for a trio that is gone, for ever.

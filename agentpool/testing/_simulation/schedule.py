@@ -1,4 +1,4 @@
-"""The hook into trio's scheduler: which runnable tasks take the next step.
+"""Hooks into trio's scheduler, to choose which tasks take the next step.
 
 The only file that uses trio's private names for it. trio has had them for Hypothesis and
 pytest-trio since 0.12 and offers no public way: a flag that makes it sort the tasks of a
@@ -81,7 +81,7 @@ class _Hook(Random):
         self._numbers = numbers
 
     def shuffle(self, x: list[trio.lowlevel.Task]) -> None:  # type: ignore[override]  # pyright: ignore[reportIncompatibleMethodOverride]  # it is given tasks alone
-        """Leave in *x* the tasks that run now, last first, and put the others back."""
+        """Leave the tasks that run now in *x*, last first, and put the others back."""
         numbers = self._numbers
         own = [task for task in x if task not in numbers]
         waiting = {numbers[task]: task for task in x if task in numbers}

@@ -96,7 +96,7 @@ class _Shrinking:
 
     @property
     def tired(self) -> bool:
-        """Whether the shrinking has taken long enough."""
+        """Whether shrinking has taken long enough."""
         return self.runs >= MAX_RUNS or self.steps >= MAX_STEPS
 
     def fails(self, order: Order) -> bool:
@@ -124,7 +124,7 @@ class _Shrinking:
         return changes
 
     def fewer(self, changes: list[Change]) -> list[Change]:
-        """Return a plan with fewer preemptions, if one is found within the patience."""
+        """Return a plan with fewer preemptions, if patience allows to find one."""
         delays = [change for change in changes if change[0] == "d"]
         for count in range(1, len(changes) - len(delays)):
             found = self._with(count, delays, 0)

@@ -1,4 +1,4 @@
-"""Cancels a scenario at every point where it can be cancelled, one after the other.
+"""Cancels a scenario at every possible point, one after the other.
 
 Rules:
 
@@ -40,7 +40,7 @@ BY: Final = "cancel_everywhere"
 @final
 @attrs.frozen(kw_only=True)
 class CancelReport:
-    """What ``cancel_everywhere`` has run."""
+    """The runs of ``cancel_everywhere``."""
 
     points: int
     """Runs, each cancelled at a point of its own."""

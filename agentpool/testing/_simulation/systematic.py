@@ -28,7 +28,7 @@ MAX_RUNS: Final = 100_000
 @final
 @attrs.frozen(kw_only=True)
 class Proof:
-    """What ``explore_all`` has run: every order, without a failure."""
+    """The runs of ``explore_all``: every order, without a failure."""
 
     preemptions: int
     """At most so many in each run."""
@@ -47,7 +47,7 @@ def explore_all(
     max_runs: int = MAX_RUNS,
     max_steps: int = MAX_STEPS,
 ) -> Proof:
-    """Run a scenario in every order that has at most so many preemptions.
+    """Run a scenario in every order with at most that many preemptions.
 
     By itself, a task runs until it waits, and then the one that has waited for longest. A
     preemption sends the one whose turn it is to the end of the line, at any place where

@@ -1,4 +1,4 @@
-"""A scenario to be run again and again, each time in another order."""
+"""A scenario to run repeatedly, each time in another order."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from agentpool.testing._simulation.watch import LAST_STEPS
 @final
 @attrs.frozen(kw_only=True)
 class Scenario:
-    """What to run, and what counts as its failure."""
+    """The function to run, and what counts as its failure."""
 
     async_fn: Callable[[], Awaitable[object]]
     """Makes all that it uses by itself, so that no run sees another."""

@@ -141,7 +141,7 @@ class Evicted(BaseException):
 
 
 def evict(tasks: Iterable[trio.lowlevel.Task]) -> None:
-    """Raise in all of *tasks*, which all wait, from the inside out.
+    """Raise in all *tasks*, which are waiting, from the inside out.
 
     A task that waits for its nursery must not leave it before the tasks in there: its turn
     comes when they have gone.

@@ -205,7 +205,7 @@ async def _search(request: Request) -> tuple[list[_Found], _Found]:
 
 
 def _why(end: _Found) -> tuple[str, ...]:
-    """Return why a search ended early; empty if it did not."""
+    """Return why a search ended early; empty if it was complete."""
     match end["end"]:
         case "time":
             why = "out of time; name a smaller folder or write a simpler pattern"
@@ -219,7 +219,7 @@ def _why(end: _Found) -> tuple[str, ...]:
 
 
 def split_pattern(pattern: str, path: str) -> tuple[str, str]:
-    """Split *pattern* into the folder where the search from *path* begins, and the rest.
+    """Split *pattern* into the folder to search, starting from *path*, and the rest.
 
     The parts without wildcards go to the folder, which is walked with all checks, links
     included; a search itself follows none.

@@ -83,7 +83,7 @@ def shell_tools(
     seconds: float = SHELL_SECONDS,
     without_network: tuple[str, ...] = (),
 ) -> tuple[Tool, ...]:
-    """Return the tool ``shell`` for the programs that *grants* allow; none without any.
+    """Return the tool ``shell`` for the programs that *grants* allow; nothing without grants.
 
     Args:
         grants: An agent's grants; only those of ``shell`` are looked at. The programs are
@@ -146,7 +146,7 @@ def _program_environ(environ: Mapping[str, str], path: str) -> dict[str, str]:
 
 
 async def find_isolation(environ: Mapping[str, str]) -> tuple[str, ...] | None:
-    """Return the command prefix that cuts a program off the network. ``None``: not possible.
+    """Return a command prefix that cuts a program off the network. ``None``: impossible here.
 
     It is tried: a kernel can have it and a container forbid it.
 
@@ -220,7 +220,7 @@ class _Shell:
         return _told(group, seconds if limit.cancelled_caught else None)
 
     def _check(self, name: str, where: str, arguments: Sequence[str]) -> None:
-        """Raise if arguments would let the program *name* do more than it is granted for.
+        """Raise if the arguments would let the program *name* exceed its grant.
 
         Raises:
             ToolError: If there are any.
@@ -235,7 +235,7 @@ class _Shell:
                 )
 
     def _check_folder(self, name: str, where: str, arguments: Sequence[str]) -> None:
-        """Raise if the program *name* would be led astray by what lies in the folder. Blocks.
+        """Raise if the folder's contents would mislead the program *name*. Blocks.
 
         Raises:
             ToolError: If it would.
@@ -275,7 +275,7 @@ class _Shell:
 
 
 def _is_plain(name: str) -> bool:
-    """Return whether *name* is a bare name or a full path, and not relative to some folder."""
+    """Return whether *name* is a bare name or a full path, not a relative path."""
     return name != ANYTHING and (Path(name).is_absolute() or Path(name).name == name)
 
 

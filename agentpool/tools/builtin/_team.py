@@ -1,4 +1,4 @@
-"""Tools to work in a team: write, ask, wait, look around, run children.
+"""Tools for teamwork: send, ask, wait, look around, run children.
 
 They act through the agent's own context, so a model cannot write in another's name, and a
 child can do nothing that its parent could not.
@@ -23,7 +23,7 @@ _MESSAGE = Capability(CapabilityKind.MESSAGE)
 
 @contextlib.contextmanager
 def _told() -> Generator[None]:
-    """Tell the model what it got wrong, such as a number that no agent has.
+    """Tell the model about its mistake, such as a number that no agent has.
 
     That is no fault of the program, so nothing is logged with a traceback.
     """
@@ -115,7 +115,7 @@ def _shown(message: AgentMessage) -> str:
 
 
 def has_heading(text: str) -> bool:
-    """Return whether a line of *text* could pass for the heading of a message.
+    """Return whether a line of *text* looks like the heading of a message.
 
     A reply, or a child's answer, is read as it is: without one, nothing in it can pass for
     what another agent wrote.

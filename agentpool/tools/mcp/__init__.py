@@ -1,1 +1,1 @@
-"""Tools of MCP servers: their processes, their sessions, and what models see of them."""
+"""Tools of MCP servers: processes, sessions, and descriptions for models."""

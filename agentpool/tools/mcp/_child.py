@@ -1,4 +1,4 @@
-"""The process of an MCP server: its pipes, its last output, and the end of its group.
+"""The process of an MCP server: its pipes, last output, and process group.
 
 The server starts in a process group of its own, and the group is ended with it, so that
 neither a wrapper such as ``npx`` nor what the server started is left behind. On Linux, what
@@ -101,7 +101,7 @@ class Child:
         return f"its last output: {text!r}" if text else "it wrote nothing to standard error"
 
     async def stop(self) -> None:
-        """End the process and all that it started: close its input, terminate, kill."""
+        """End the process and everything it started: close its input, terminate, kill."""
         with trio.CancelScope(shield=True):
             # An MCP server ends when its input does.
             await trio.aclose_forcefully(self._stdin)
@@ -118,7 +118,7 @@ class Child:
 async def open_child(
     command: Sequence[str], environment: Mapping[str, str], secrets: Secrets
 ) -> AsyncGenerator[Child]:
-    """Start a server, and end it with all that it started at the end of the block.
+    """Start a server, and end it and everything it started at the end of the block.
 
     Args:
         command: The program and its arguments.

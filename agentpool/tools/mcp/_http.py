@@ -1,4 +1,4 @@
-"""HTTP for MCP: answers are bounded, and keys removed, before the SDK reads them."""
+"""HTTP for MCP: limits answers and removes keys before the SDK reads them."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ async def open_http_client(
 
 @final
 class Bounded(httpx2.AsyncBaseTransport):
-    """Refuses answers that are packed, or whose one message is too long."""
+    """Refuses compressed answers, and messages that are too long."""
 
     def __init__(self, inner: httpx2.AsyncBaseTransport, secrets: Secrets) -> None:
         self._inner = inner
@@ -86,7 +86,7 @@ class Bounded(httpx2.AsyncBaseTransport):
         return response
 
     async def _wait_turn(self) -> None:
-        """Wait until another stream may be opened, whatever the server says of `retry`."""
+        """Wait until another stream may be opened, whatever the server's `retry` says."""
         now = trio.current_time()
         self._next_at = max(self._next_at, now) + STREAM_GAP_SECONDS
         await trio.sleep(max(self._next_at - STREAM_BURST * STREAM_GAP_SECONDS - now, 0))
@@ -134,6 +134,6 @@ class _BoundedStream(httpx2.AsyncByteStream):
 
 
 def _redacted(error: httpx2.TransportError, secrets: Secrets) -> httpx2.TransportError:
-    """Return *error* without secrets. Raise it ``from None``, since its cause quotes them."""
+    """Return *error* without secrets. Raise it ``from None``, since its cause contains them."""
     error.args = (secrets.redact(str(error)),)
     return error

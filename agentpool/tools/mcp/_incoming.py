@@ -1,4 +1,4 @@
-"""What a server sends, bounded and repaired before the SDK checks it.
+"""Limits and repairs a server's messages before the SDK checks them.
 
 The SDK refuses a whole answer for one part of it, and looks at each of 400,000 parts. Rules:
 
@@ -43,7 +43,7 @@ Faults: TypeAlias = dict[str, str]
 
 
 def mend_tools(result: dict[str, object], faults: Faults) -> None:
-    """Keep the well described tools of a list, and record what is wrong with the others.
+    """Keep the well-described tools of a list, and record the faults of the others.
 
     Args:
         result: The server's answer; it is changed.
@@ -70,7 +70,7 @@ def mend_tools(result: dict[str, object], faults: Faults) -> None:
 
 
 def _fault_of(tool: Mapping[str, object]) -> str:
-    """Return what is wrong with the description of a tool. Empty: nothing."""
+    """Return the fault in the description of a tool. Empty: it has none."""
     name = tool.get("name")
     if isinstance(name, str) and len(name) > MAX_REMOTE_NAME_CHARS:
         return (
@@ -88,7 +88,7 @@ def _fault_of(tool: Mapping[str, object]) -> str:
 
 
 def cut_blocks(result: dict[str, object]) -> None:
-    """Keep the blocks of a result that a model could be shown, and note how many were cut."""
+    """Keep the blocks of a result that a model can read, and note how many were cut."""
     content = result.get("content")
     if isinstance(content, list) and len(cast("list[object]", content)) > MAX_BLOCKS:
         blocks = cast("list[object]", content)
@@ -99,7 +99,7 @@ def cut_blocks(result: dict[str, object]) -> None:
 
 @final
 class _Reader:
-    """Reads messages, and mends them."""
+    """Reads messages, and repairs them."""
 
     def __init__(
         self,
@@ -114,7 +114,7 @@ class _Reader:
 
     @property
     def last_context(self) -> object:
-        """Whose message it was; the SDK asks for it."""
+        """The context of the last message; the SDK asks for it."""
         return getattr(self._inner, "last_context", None)
 
     async def receive(self) -> SessionMessage | Exception:
@@ -146,7 +146,7 @@ class _Reader:
         return item
 
     def answered(self) -> None:
-        """Count one request less that waits for its answer."""
+        """Count down the requests that wait for answers."""
         self.unanswered = max(self.unanswered - 1, 0)
 
     async def __aenter__(self) -> Self:
@@ -164,7 +164,7 @@ class _Reader:
 
 @final
 class _Writer:
-    """Writes messages, and knows which requests of the server are answered."""
+    """Writes messages, and notes which requests of the server are answered."""
 
     def __init__(self, inner: WriteStream[SessionMessage], reader: _Reader) -> None:
         self._inner = inner
@@ -194,7 +194,7 @@ class _Writer:
 def mend_streams(
     streams: TransportStreams, faults: Faults, end: Callable[[str], object]
 ) -> TransportStreams:
-    """Return *streams* of which the server's end is bounded and mended.
+    """Return *streams* with the server's end limited and repaired.
 
     Args:
         streams: What the server sends, and what it is sent.

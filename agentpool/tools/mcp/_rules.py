@@ -1,4 +1,4 @@
-"""What a model sees of an MCP server's tools, and how results are converted.
+"""How a model sees an MCP server's tools, and how results are converted.
 
 Everything that a server says is text from outside. Rules:
 
@@ -83,7 +83,7 @@ _SPOKEN: Final = frozenset({"description", "title", "$comment"})
 
 
 def tool_names(keys: Iterable[ToolKey]) -> dict[ToolKey, str]:
-    """Return the name of each tool for the model: valid, and all different.
+    """Return a valid and unique name for each tool.
 
     A name depends on its own server and tool alone, unless two servers' names differ in
     nothing but ``-`` and ``_``.
@@ -101,7 +101,7 @@ def tool_names(keys: Iterable[ToolKey]) -> dict[ToolKey, str]:
 
 
 def _plain_name(server: str, tool: str) -> str | None:
-    """Return the name without a hash. ``None``: it is invalid or perhaps not unique."""
+    """Return the name without a hash. ``None``: it is invalid, or may not be unique."""
     # Without "_" in the server's part, the first one after "mcp_" ends it.
     name = f"mcp_{server.replace('_', '-')}_{tool}"
     legal = len(name) <= MAX_NAME_CHARS and tool and not _ILLEGAL.search(name)
@@ -136,7 +136,7 @@ def wants_server(server: McpServerConfig, grants: Sequence[Capability]) -> bool:
 def offered_tools(
     server: McpServerConfig, listed: Iterable[str], faults: Mapping[str, str]
 ) -> tuple[str, ...]:
-    """Return the *listed* tools that the manifest's entry for *server* offers.
+    """Return those *listed* tools that the manifest's entry for *server* offers.
 
     Args:
         server: The entry.

@@ -1,4 +1,4 @@
-"""Removes the secrets that a server was given from what it says.
+"""Removes a server's secrets from its output.
 
 Before anybody else reads it: the SDK writes to its log what it cannot make sense of, some of
 it as a warning. What is quoted in another form (in base64, or with other escapes) is not
@@ -30,7 +30,7 @@ class Secrets:
 
     @classmethod
     def of(cls, values: Iterable[str]) -> Self:
-        """Make it from those of *values* that are long enough for a secret."""
+        """Make it from the *values* that are long enough to be secrets."""
         return cls(long_enough(value.strip() for value in values))
 
     def redact(self, text: str) -> str:
@@ -63,7 +63,7 @@ class SecretsInStream:
         self._held = b""
 
     def feed(self, data: bytes) -> bytes:
-        """Add *data* and return what is free of secrets so far."""
+        """Add *data*, and return the part that is certainly free of secrets."""
         data = self._held + data
         at = self._last_beginning(data)
         self._held = data[at:]

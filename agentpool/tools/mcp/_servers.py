@@ -1,4 +1,4 @@
-"""MCP servers that agents share: started on demand, restarted, ended with the block.
+"""MCP servers shared by agents: started on demand, restarted, ended with the block.
 
 Rules:
 
@@ -210,7 +210,7 @@ class _Server:
             start.done.set()
 
     async def _hold(self, start: _Start) -> str:
-        """Hold the session. Return why there is none, or none any more."""
+        """Hold the session. Return why there is none, or no longer one."""
         try:
             # In a thread, for it takes 0.6 s, in which other agents can go on.
             await trio.to_thread.run_sync(import_module, "agentpool.tools.mcp._session")
@@ -245,7 +245,7 @@ class _Server:
         return life.why
 
     def _handed_on(self) -> tuple[dict[str, str], str | None]:
-        """Return the environment of a program, and the token for an HTTP server."""
+        """Return the environment for a program, and the token for an HTTP server."""
         also = ("SHELL", "TERM", *self.config.env)
         environment = build_environ(self._environ, also=also)
         token = None

@@ -1,4 +1,4 @@
-"""The only door to MCP servers: a session through the official SDK.
+"""Sessions with MCP servers. No other module uses the SDK's client.
 
 Loaded when the first server is started: it takes 0.6 s. A session lives in the task that
 opened it; calls come from everywhere, and a cancelled one is told to the server.
@@ -297,7 +297,7 @@ def _means_lost(error: MCPError) -> bool:
 
 
 def tell(error: Exception) -> str:
-    """Return in words what went wrong with a session."""
+    """Return what went wrong with a session, in words."""
     # What the groups hold besides is the same end, as other tasks saw it.
     while isinstance(error, ExceptionGroup):
         error = cast("ExceptionGroup[Exception]", error).exceptions[0]

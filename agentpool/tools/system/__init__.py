@@ -1,1 +1,1 @@
-"""How tools reach files by granted paths and programs by granted names."""
+"""How tools reach files by granted paths, and programs by granted names."""

@@ -1,4 +1,4 @@
-"""Programs that run what they are told to: to grant one is to grant every program.
+"""Programs that run other programs, so that granting one means granting all.
 
 A list of names is never whole. So a name is looked for in each of its forms: without its folder,
 its version, what tells variants apart, and the letter that a second set of GNU programs begins
@@ -60,12 +60,12 @@ _VARIANT: Final = re.compile(r"-(?:dbg|gtk|nox|static|tiny)\Z")
 
 
 def carriers(names: Iterable[str]) -> tuple[str, ...]:
-    """Return those of *names* that run other programs: to grant one is to grant ``*``."""
+    """Return the *names* that run other programs: granting one means granting ``*``."""
     return tuple(name for name in names if not CARRIERS.isdisjoint(_forms(name)))
 
 
 def known_as(name: str) -> tuple[str, ...]:
-    """Return the names that the program *name* goes by, with and without a version."""
+    """Return the names of the program *name*, with and without a version."""
     base = name.replace("\\", "/").rpartition("/")[2].lower().removesuffix(".exe")
     for linker in ("ld-linux", "ld-musl"):
         if base.startswith(linker):
@@ -75,7 +75,7 @@ def known_as(name: str) -> tuple[str, ...]:
 
 
 def _forms(name: str) -> set[str]:
-    """Return every name under which a carrier may be known that is installed as *name*."""
+    """Return every name under which a carrier, installed as *name*, may be known."""
     plain = {_VARIANT.sub("", form) for form in known_as(name)}  # python3-dbg
     forms = {*known_as(name), *plain, *(_VERSION.sub("", form) for form in plain)}
     return forms | {form.removeprefix("g") for form in forms}

@@ -1,4 +1,4 @@
-"""File operations in threads: how many at once, and errors in words.
+"""File operations in threads, limited in number, with readable errors.
 
 Rules:
 
@@ -72,5 +72,5 @@ async def _in_thread(path: str, function: Callable[[], T], limiter: trio.Capacit
 
 
 def refused(path: str, error: OSError) -> ToolError:
-    """Return what to tell a model when the system refuses access to *path*."""
+    """Return the text for a model when the system refuses access to *path*."""
     return ToolError(f"{path!r}: {error.strerror or type(error).__name__}")

@@ -1,4 +1,4 @@
-"""Looks at what lies in a folder before a program writes there by names from elsewhere.
+"""Checks a folder for links before a program writes there under names that it chooses.
 
 Rules:
 
@@ -65,7 +65,7 @@ def _links_below(top: str) -> Iterator[os.DirEntry[str]]:
 
 
 def other_repository(folder: str, steps: Sequence[str]) -> str | None:
-    """Return the first of *steps* that leads to another repository than that of *folder*."""
+    """Return the first of *steps* that leads into another repository than *folder*'s."""
     top = at = os.path.realpath(folder)
     for step in steps:
         at = os.path.realpath(Path(at, step))

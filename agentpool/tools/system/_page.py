@@ -50,7 +50,7 @@ class Page:
 
     @property
     def is_full(self) -> bool:
-        """Whether no more is shown: further lines are only counted."""
+        """Whether the page is full; further lines are only counted."""
         return len(self._shown) >= self._limit or self._shown_chars >= MAX_PAGE_CHARS
 
     def add(self, piece: str) -> None:

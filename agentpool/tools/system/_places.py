@@ -1,4 +1,4 @@
-"""Places on the disk: a name in a folder that is held open.
+"""A place on the disk: a name in a folder that is held open.
 
 Rules:
 
@@ -128,7 +128,7 @@ class Place:
         return fd
 
     def check_writable(self) -> os.stat_result | None:
-        """Return the file that a write would replace. ``None``: there is nothing yet.
+        """Return the file that a write would replace. ``None``: there is none yet.
 
         Raises:
             ToolError: If it is not an ordinary file.

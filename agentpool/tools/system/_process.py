@@ -1,4 +1,4 @@
-"""A program with everything that it starts, ended as one.
+"""Runs a program, and ends it together with everything it started.
 
 Rules:
 
@@ -125,7 +125,7 @@ class Group:
             nursery.cancel_scope.deadline = trio.current_time() + _DRAIN_SECONDS
 
     async def end(self) -> None:
-        """End everything that runs. Shielded, and bounded in time."""
+        """End everything that runs. Shielded, and limited in time."""
         with trio.CancelScope(shield=True):
             await trio.lowlevel.checkpoint()
             try:
@@ -185,7 +185,7 @@ class Group:
 
 
 async def end_marked(mark: str) -> None:
-    """End every process whose environment has *mark* as ``MARK``, where they can be found."""
+    """End every process that has *mark* as ``MARK`` in its environment, where possible."""
     if sys.platform != "linux":
         await trio.lowlevel.checkpoint()
         return
@@ -237,7 +237,7 @@ async def open_group(
     max_bytes: float,
     mark: str | None = None,
 ) -> AsyncGenerator[Group, None]:
-    """Start a program without a shell, and end it with all that it started.
+    """Start a program without a shell, and end it with everything it started.
 
     Args:
         argv: The program's name and its arguments.

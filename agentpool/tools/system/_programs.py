@@ -1,4 +1,4 @@
-"""Parses the command that a model wrote, and decides whether it may run.
+"""Parses a model's command, and decides whether it may run.
 
 Rules:
 
@@ -50,7 +50,7 @@ _IN_QUOTES: Final = re.compile(r'\\(["\\$`])')
 @final
 @attrs.frozen(kw_only=True)
 class _Doors:
-    """The arguments with which one program can do more than it was granted for."""
+    """The arguments with which one program can exceed its grant."""
 
     anywhere: tuple[str, ...] = ()
     """Options. Long ones are also meant when cut short or given a value, short ones also
@@ -208,7 +208,7 @@ class Programs:
 
 
 def refused_argument(name: str, arguments: Sequence[str]) -> str | None:
-    """Return the argument with which the program *name* would do more than it is for."""
+    """Return the argument with which the program *name* would exceed its purpose."""
     doors = _doors_of(name)
     if doors is None:
         return None
@@ -231,7 +231,7 @@ def refused_argument(name: str, arguments: Sequence[str]) -> str | None:
 
 
 def writes_by_name(name: str, arguments: Sequence[str]) -> bool:
-    """Return whether the program *name* may write to names that its arguments do not show."""
+    """Return whether the program *name* may write to files that its arguments do not name."""
     doors = _doors_of(name)
     if doors is None or not doors.writes_by_name:
         return False
@@ -240,7 +240,7 @@ def writes_by_name(name: str, arguments: Sequence[str]) -> bool:
 
 
 def steps_of(name: str, arguments: Sequence[str]) -> tuple[str, ...]:
-    """Return the folders that the program *name* is led into, each from the one before."""
+    """Return the folders that the program *name* changes into, step by step."""
     doors = _doors_of(name)
     steps: list[str] = []
     rest = iter(arguments)
@@ -258,7 +258,7 @@ def _doors_of(name: str) -> _Doors | None:
 
 
 def _command(arguments: Sequence[str], doors: _Doors) -> tuple[str | None, str | None]:
-    """Return the word that is refused before or as the command, and the command."""
+    """Return the refused word, if any, before or as the command; and the command."""
     rest = iter(arguments)
     for argument in rest:
         if not argument.startswith("-"):
@@ -294,7 +294,7 @@ def _means(argument: str, door: str) -> bool:
 
 
 def _is_unknown(argument: str, doors: _Doors) -> bool:
-    """Return whether *argument* is a long option, and none of those that are known."""
+    """Return whether *argument* is a long option that is not known."""
     name = argument.partition("=")[0]
     is_long = name.startswith("--") and len(name) > len("--")
     return bool(doors.long) and is_long and name not in doors.long
@@ -364,7 +364,7 @@ def _words(text: str) -> Iterator[str]:
 
 
 def _wrong(text: str, at: int) -> ToolError:
-    """Return why no word continues at *at*."""
+    """Return why no word can follow at *at*."""
     sign = text[at]
     if sign == "\\":
         return ToolError("the command ends with a backslash; write it in single quotes")

@@ -1,4 +1,4 @@
-"""Which paths an agent may access, judged by name alone.
+"""Decides which paths an agent may access, by name alone.
 
 Rules:
 
@@ -75,7 +75,7 @@ class Roots:
         return self.without_links(parts if path.startswith("/") else (*self.folder.real, *parts))
 
     def without_links(self, parts: Parts) -> Parts:
-        """Return *parts* with a beginning that a grant writes with links replaced."""
+        """Return *parts* with the beginning resolved if a grant writes it with links."""
         longest = None
         for root in (self.folder, *self.granted):
             name = root.name
@@ -98,7 +98,7 @@ class Roots:
         )
 
     def outside(self, path: str) -> ToolError:
-        """Return what to tell a model about a *path* outside of its roots."""
+        """Return the text for a model about a *path* outside of its roots."""
         granted = ", ".join(root.text for root in self.granted)
         return ToolError(f"path {path!r} is outside of what is granted: {granted}")
 

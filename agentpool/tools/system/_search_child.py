@@ -251,7 +251,7 @@ class Grep:
     def __init__(
         self, request: Request, pattern: re.Pattern[str], say: Callable[[dict[str, object]], None]
     ) -> None:
-        """Begin without a find."""
+        """Begin without results."""
         self._request = request
         self._pattern = pattern
         self._say = say
