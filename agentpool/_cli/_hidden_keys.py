@@ -51,11 +51,6 @@ def keys_hidden() -> Generator[None]:
     sys.stderr = cast("TextIO", _CleanStream(stream))
     try:
         yield
-    except SystemExit as error:
-        if not isinstance(error.code, str):
-            raise
-        sys.stderr.write(f"{error.code}\n")
-        raise SystemExit(1) from None
     except BaseException:  # noqa: BLE001  # Python would write it, with its keys
         sys.stderr.write(traceback.format_exc())
         raise SystemExit(1) from None

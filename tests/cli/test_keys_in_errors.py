@@ -137,12 +137,17 @@ def test_a_program_that_ends_shows_no_key(desk: Desk, module: str, code: int) ->
     assert "refused: [secret]" in process.stderr
 
 
-def test_a_program_may_end_with_a_number(desk: Desk) -> None:
-    """Then nothing is printed."""
-    (desk.folder / "keys_number.py").write_text("raise SystemExit(7)")
+def test_the_end_of_a_program_is_told_as_python_does(
+    desk: Desk, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In full, but for keys."""
     with pytest.raises(SystemExit) as caught:
-        desk.call(*MAP, *ON_NODES, "keys_number:open")
-    assert caught.value.code == 7
+        desk.call(*MAP, *ON_NODES, "keys_break:open")
+    assert caught.value.code == 1
+    told = capsys.readouterr().err
+    assert "Traceback (most recent call last)" in told
+    assert "keys_break.Broken: refused: [secret]" in told
+    assert shown(told) == []
 
 
 def test_no_client_of_a_server_is_shown_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
