@@ -348,6 +348,5 @@ def _learn(ledger: Ledger, kept: Kept, told: Sequence[Correction], found: Stored
     if found is None:
         kept.owed = [*told, *kept.owed]
         return
-    is_new, kept.period = found.period != kept.period, found.period
-    ledger.account.see(found.used, kept.pending(), is_new=is_new)
+    ledger.account.see(found.used, kept.pending(), found.period)
     ledger.root.reconsider()

@@ -12,6 +12,7 @@ from typing import Final, TypeAlias, final
 import msgspec
 
 from agentpool._base import Live
+from agentpool._budget.period import next_period
 from agentpool._budget.statistics import BudgetMeter, BudgetStatistics
 from agentpool._checks import is_number
 from agentpool._errors import LimitExceededError, UsageError
@@ -86,6 +87,8 @@ class Account(Live):
     refused: int = 0
     blind: bool = False
     """Whether an answer had no price, so that the limit on cost cannot be held any more."""
+    period: str = ""
+    """For which period the limits hold, as its store says. Empty: for the budget's life."""
     _told: set[tuple[int, bool]] = msgspec.field(default_factory=set[tuple[int, bool]])
 
     def lacks(self, amounts: Amounts, *, priced: bool) -> int | None:
@@ -143,15 +146,16 @@ class Account(Live):
             if limit is not None and self.committed[kind] * 5 >= limit * 4:
                 self._tell(kind, self.committed[kind], reached=self.committed[kind] >= limit)
 
-    def see(self, used: Amounts, pending: Amounts, *, is_new: bool) -> None:
+    def see(self, used: Amounts, pending: Amounts, period: str) -> None:
         """Store what a budget store reports.
 
         Args:
             used: What is used and reserved, by all processes.
             pending: What of this one's is not in it.
-            is_new: Whether a new period has begun.
+            period: In which period it is.
         """
-        if is_new:
+        if period != self.period:
+            self.period = period
             self.blind = False
             self._told.clear()
         for kind, reserved in enumerate(self.reserved):
@@ -193,7 +197,7 @@ class Account(Live):
                 f"{_shown(kind, limit)} {_UNITS[kind]} are used and "
                 f"{_shown(kind, self.reserved[kind])} set aside, and "
                 f"{_shown(kind, amounts[kind])} are wanted{_ADVICE.get(kind, '')}; "
-                "raise the limit to go on"
+                f"{self._ways_on()}"
             )
         return LimitExceededError(
             text,
@@ -202,6 +206,17 @@ class Account(Live):
             limit=_plain(kind, limit),
             source=self.name,
         )
+
+    def _ways_on(self) -> str:
+        """Return what can be done when there is too little left."""
+        if not self.period:
+            return "raise the limit to go on"
+        if begins := next_period(self.period):
+            return (
+                f"the limit is for the {self.period} (UTC): raise it, or go on at {begins}, when "
+                "all of it is there again"
+            )
+        return "the limit is for as long as the store lasts: raise it to go on"
 
     def statistics(self) -> BudgetStatistics:
         """Return a snapshot of the counters."""

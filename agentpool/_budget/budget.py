@@ -9,8 +9,9 @@ from typing import Literal, final
 
 from agentpool._budget.account import COST, Account, BudgetNotice, cost_limit, count_limit
 from agentpool._budget.claims import Ledger, Reservation
+from agentpool._budget.period import PERIODS, Period
 from agentpool._budget.statistics import BudgetStatistics
-from agentpool._budget.store import PERIODS, BudgetStore, Kept, Period
+from agentpool._budget.store import BudgetStore, Kept
 from agentpool._checks import expect, expect_arguments
 from agentpool._errors import UsageError
 
@@ -69,10 +70,12 @@ class Budget:
         Raises:
             UsageError: If a limit is 0, negative, infinite or no number.
         """
-        if (per is None) != (store is None) or (per is not None and per not in PERIODS):
+        if per is not None and per not in PERIODS:
+            raise UsageError(f"per must be 'hour', 'day', 'month' or 'ever', got {per!r}")
+        if (per is None) != (store is None):
             raise UsageError(
-                "give per and store together or neither; per is 'hour', 'day', 'month' or "
-                f"'ever': got per={per!r}, store={store!r}"
+                "give per and store together or neither, as Budget(per='day', store=journal): "
+                f"got per={per!r}, store={store!r}"
             )
         if parent is not None:
             expect(parent, Budget, "parent must be a Budget", "write Budget(parent=budget)")

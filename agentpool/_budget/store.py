@@ -15,31 +15,18 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Sequence
-from datetime import UTC, datetime
-from typing import Final, Literal, TypeAlias, final
+from typing import Final, TypeAlias, final
 
 import msgspec
 
 from agentpool._base import Live
 from agentpool._budget.account import Amounts
-
-Period: TypeAlias = Literal["hour", "day", "month", "ever"]
-"""How long a limit lasts. Periods begin in UTC: at the full hour, at midnight, on the first.
-``ever`` has one period, as long as the store lasts."""
+from agentpool._budget.period import Period, period_at
 
 Limits: TypeAlias = tuple[int | None, int | None, int | None, int | None]
 """How much is allowed of each kind. ``None``: there is no limit."""
 
 NOTHING: Final[Amounts] = (0, 0, 0, 0)
-
-_FORMS: Final = {
-    "hour": "hour %Y-%m-%dT%H",
-    "day": "day %Y-%m-%d",
-    "month": "month %Y-%m",
-    "ever": "ever",
-}
-
-PERIODS: Final = frozenset(_FORMS)
 
 
 @final
@@ -119,8 +106,6 @@ class Kept(Live):
     """What the store is to be told with the next request."""
     on_the_way: list[Correction] = []  # noqa: RUF012  # the same
     """What it is being told right now."""
-    period: str = ""
-    """The period that was seen last."""
 
     def owe(self, period: str, reserved: Amounts, used: Amounts | None) -> None:
         """Note how a settled reservation differs from what the store has counted.
@@ -182,15 +167,6 @@ def spend_all(table: UseTable, now: float, spendings: Sequence[Spending]) -> tup
             table.add(one.name, period, one.wanted)
             found[place] = StoredUse(period, table.used(one.name, period), None)
     return tuple(found)
-
-
-def period_at(per: Period, now: float, latest: str) -> str:
-    """Return the current period by the clock, but never one before *latest*.
-
-    >>> period_at("day", 0.0, ""), period_at("month", 0.0, "month 2026-11")
-    ('day 1970-01-01', 'month 2026-11')
-    """
-    return max(datetime.fromtimestamp(now, UTC).strftime(_FORMS[per]), latest)
 
 
 def lacking_kind(limits: Limits, used: Amounts, wanted: Amounts) -> int | None:

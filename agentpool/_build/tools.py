@@ -22,6 +22,7 @@ from typing import Final, final
 import attrs
 import trio
 
+from agentpool._install import as_installed
 from agentpool._manifest.capability import ANYTHING, Capability, CapabilityKind, PrivacyTier
 from agentpool._errors import PrivacyError
 from agentpool._manifest.manifest import DEFAULT_CAPABILITIES, AgentManifest
@@ -225,7 +226,7 @@ def _missing_servers(manifest: AgentManifest) -> Iterator[str]:
             text = "of which nothing is granted: add a grant of type 'mcp'"
             yield f"names the MCP server {server.name!r}, {text}"
     if manifest.mcp_servers and find_spec("mcp") is None:
-        yield "names MCP servers, which need: pip install 'trio-agentpool[mcp]'"
+        yield as_installed("names MCP servers, which need: pip install 'trio-agentpool[mcp]'")
     names = {server.name for server in manifest.mcp_servers} | {ANYTHING}
     for grant in manifest.capabilities:
         if grant.kind is CapabilityKind.MCP and grant.scope[0] not in names:

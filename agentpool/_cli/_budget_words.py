@@ -2,9 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Final
+
 from agentpool._amounts import counted
+from agentpool._cli._command import BUDGET_NAME
 from agentpool.drivers import GateStatistics
 from agentpool.observe import BudgetMeter, BudgetStatistics
+
+_BUDGET: Final = f"budget {BUDGET_NAME!r}"
+
+_OPTIONS: Final[Mapping[str, str]] = {
+    " tokens are used": "--max-total-tokens",
+    "US dollars are used": "--max-cost",
+    " requests are used": "--max-requests",
+    "no known price": "--max-cost",
+}
+"""The option that sets a limit, by words of the error that says that it is reached."""
+
+
+def named_by_option(text: str) -> str:
+    """Return the error *text*, with the option that it is about in place of the budget's name.
+
+    >>> named_by_option("budget 'command line' has too little left: 3 of 3 requests are used")
+    '--max-requests has too little left: 3 of 3 requests are used'
+    """
+    options = [option for words, option in _OPTIONS.items() if words in text]
+    return text.replace(_BUDGET, options[0], 1) if options else text
 
 
 def budget_words(spent: BudgetStatistics) -> str:

@@ -33,8 +33,8 @@ from agentpool import (
 )
 from agentpool._cli._command import DoctorCommand
 from agentpool._cli._hidden_keys import write_told
-from agentpool._cli._install import as_installed
 from agentpool._cli._report import ExitCode, error_lines
+from agentpool._install import as_installed
 from agentpool.drivers import PROVIDERS, Json
 from agentpool.tools import find_isolation, one_line
 

@@ -20,7 +20,7 @@ from string import Template
 from typing import Final
 
 from agentpool import AgentManifest, UsageError
-from agentpool._cli import _install as install
+from agentpool import _install as install
 from agentpool._cli._command import InitCommand
 from agentpool._cli._override import no_such_model
 from agentpool._cli._report import ExitCode

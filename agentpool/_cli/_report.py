@@ -22,14 +22,14 @@ from agentpool import (
     UserMessage,
 )
 from agentpool._amounts import counted
-from agentpool._cli._budget_words import budget_words, gate_words
+from agentpool._cli._budget_words import budget_words, gate_words, named_by_option
 from agentpool._cli._hidden_keys import hide_keys
 from agentpool._cli._inputs import short_names
-from agentpool._cli._install import as_installed
 from agentpool._cli._override import named_by_variable
 from agentpool._cli._result import WAITING, Result
 from agentpool._cli._screen import Screen, drop_output
 from agentpool._cli._table import Answer, Row, lines_of, missing_in
+from agentpool._install import as_installed
 from agentpool.drivers import NO_USAGE, GateStatistics, Json
 from agentpool.observe import BudgetStatistics, RecordedError
 from agentpool.tools import printable
@@ -320,7 +320,9 @@ def _told(error: Exception) -> str:
     """Return the type and text of an error; the text alone may say nothing."""
     attempts = error.attempts if isinstance(error, DriverError) else 1
     text = f"{_kind(error)}: {error}" + (f" (asked {attempts} times)" if attempts > 1 else "")
-    return named_by_variable(text, os.environ) if _kind(error) == "NetworkError" else text
+    if _kind(error) == "NetworkError":
+        return named_by_variable(text, os.environ)
+    return named_by_option(text)
 
 
 def _kind(error: Exception) -> str:

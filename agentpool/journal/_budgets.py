@@ -7,7 +7,8 @@ from typing import Final, final
 import attrs
 
 from agentpool._budget.account import Amounts
-from agentpool._budget.store import NOTHING, Period, UseTable
+from agentpool._budget.period import Period
+from agentpool._budget.store import NOTHING, UseTable
 from agentpool._database.transaction import Transaction
 
 MIGRATION: Final = """\

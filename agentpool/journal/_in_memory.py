@@ -10,11 +10,11 @@ import attrs
 import trio
 
 from agentpool._budget.account import Amounts
+from agentpool._budget.period import Period
 from agentpool._budget.store import (
     NOTHING,
     Correction,
     Limits,
-    Period,
     Spending,
     StoredUse,
     UseTable,

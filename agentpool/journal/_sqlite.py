@@ -25,7 +25,8 @@ import attrs
 import trio
 
 from agentpool._budget.account import Amounts
-from agentpool._budget.store import Correction, Limits, Period, Spending, StoredUse, spend_all
+from agentpool._budget.period import Period
+from agentpool._budget.store import Correction, Limits, Spending, StoredUse, spend_all
 from agentpool._checks import expect_arguments
 from agentpool._database.database import Database
 from agentpool._database.opening import open_database

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Final, final
 import attrs
 
 from agentpool._errors import UsageError
+from agentpool._install import as_installed
 
 try:
     import numpy as np
@@ -26,8 +27,11 @@ try:
     import tokenizers
 except ImportError as exc:
     raise ImportError(
-        "searching by meaning needs numpy, tokenizers and safetensors; run: "
-        "pip install 'trio-agentpool[vectors]'"
+        as_installed(
+            "searching by meaning needs numpy, tokenizers and safetensors; run: "
+            "pip install 'trio-agentpool[vectors]'; the other names of agentpool.memory are there "
+            "if you import them one by one"
+        )
     ) from exc
 
 if TYPE_CHECKING:

@@ -46,6 +46,7 @@ from agentpool._events import (
     ToolFinished,
     ToolStarted,
 )
+from agentpool._install import as_installed
 from agentpool._messages import AgentId, ChatMessage
 from agentpool.abc import Observer
 from agentpool.observe import _genai as names
@@ -66,7 +67,8 @@ try:
     )
 except ImportError as exc:
     raise ImportError(
-        "OpenTelemetryObserver needs OpenTelemetry; run: pip install 'trio-agentpool[otel]'"
+        "OpenTelemetryObserver needs OpenTelemetry; "
+        + as_installed("run: pip install 'trio-agentpool[otel]'")
     ) from exc
 
 if TYPE_CHECKING:

@@ -24,6 +24,7 @@ from agentpool._events import (
     RequestStarted,
     ToolFinished,
 )
+from agentpool._install import as_installed
 from agentpool._messages import AgentId, Usage
 from agentpool._outcome import AgentStatus
 from agentpool.abc import Observer
@@ -35,7 +36,8 @@ try:
     from opentelemetry.metrics import Histogram, MeterProvider, get_meter_provider
 except ImportError as exc:
     raise ImportError(
-        "OpenTelemetryMetrics needs OpenTelemetry; run: pip install 'trio-agentpool[otel]'"
+        "OpenTelemetryMetrics needs OpenTelemetry; "
+        + as_installed("run: pip install 'trio-agentpool[otel]'")
     ) from exc
 
 if TYPE_CHECKING:

@@ -19,7 +19,8 @@ import attrs
 import trio
 
 from agentpool._budget.account import Amounts
-from agentpool._budget.store import Correction, Limits, Period, StoredUse
+from agentpool._budget.period import Period
+from agentpool._budget.store import Correction, Limits, StoredUse
 from agentpool._checks import expect_arguments, expect_function
 from agentpool._errors import JournalError
 from agentpool._records import JournalRecord, Lease

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from agentpool._install import as_installed
+
 try:
     from hypothesis import stateful
     from hypothesis import strategies as st
     from hypothesis.strategies import SearchStrategy as Strategy
 except ImportError as exc:
-    msg = "PoolMachine and the strategies need Hypothesis; run: pip install hypothesis"
-    raise ImportError(msg) from exc
+    raise ImportError(
+        as_installed(
+            "PoolMachine and the strategies need Hypothesis; run: "
+            "pip install 'trio-agentpool[testing]'; the other names of agentpool.testing are there "
+            "if you import them one by one"
+        )
+    ) from exc
 
 __all__ = ["Strategy", "st", "stateful"]

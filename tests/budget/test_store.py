@@ -20,12 +20,14 @@ from agentpool import (
     AgentOutcome,
     AgentStatus,
     Budget,
+    LimitExceededError,
     SpawnConfig,
     StopReason,
     Usage,
     UsageError,
     open_pool,
 )
+from agentpool._budget.period import Period
 from agentpool.abc import (
     BudgetStore,
     Completion,
@@ -98,11 +100,35 @@ def test_a_budget_goes_on_in_the_next_pool_and_begins_anew_in_the_next_period() 
         assert budget.statistics().requests.committed == 3
         assert budget.statistics().tokens.committed == 300
         assert budget.statistics().refused == 1
+        with pytest.raises(
+            LimitExceededError, match="1 are wanted; the limit is for the hour 1970"
+        ):
+            budget.reserve(requests=1)
         await trio.sleep(3600)
         assert reasons(await ask(budget, 2)) == [END, END]
         assert budget.statistics().requests.committed == 2
         other = Budget(requests=3, per="hour", store=store, name="other")
         assert reasons(await ask(other)) == [END]
+
+    simulate(scenario)
+
+
+@pytest.mark.parametrize(
+    ("per", "says"),
+    [
+        ("day", "is for the day 1970-01-01 (UTC): raise it, or go on at 1970-01-02 00:00 UTC, "),
+        ("month", "is for the month 1970-01 (UTC): raise it, or go on at 1970-02-01 00:00 UTC, "),
+        ("ever", "is for as long as the store lasts: raise it to go on"),
+    ],
+)
+def test_a_spent_budget_says_when_it_begins_again(per: Period, says: str) -> None:
+    """That is the first question of whoever reads it."""
+
+    async def scenario() -> None:
+        budget = Budget(requests=1, per=per, store=InMemoryJournal())
+        first, second = await ask(budget, 2)
+        assert (first.error, type(second.error)) == (None, LimitExceededError)
+        assert says in str(second.error)
 
     simulate(scenario)
 
@@ -329,7 +355,7 @@ def test_what_has_no_meaning_is_refused() -> None:
     store = InMemoryJournal()
     for terms in ({"per": "day"}, {"store": store}, {"per": "week", "store": store}):
         with pytest.raises(
-            UsageError, match="give per and store together or neither; per is 'hour'"
+            UsageError, match=r"give per and store together or neither|per must be 'hour', 'day'"
         ):
             Budget(requests=1, **terms)
 

@@ -24,6 +24,7 @@ from agentpool._build.drivers import (
     find_secrets,
     open_drivers,
 )
+from agentpool._install import as_installed
 from agentpool.abc import Driver
 from agentpool.drivers import (
     FallbackDriver,
@@ -175,7 +176,12 @@ def test_a_limit_on_cost_says_where_prices_are(monkeypatch: pytest.MonkeyPatch) 
     """Whoever has not installed them learns how; whoever has is not sent there again."""
     driver = FunctionDriver(lambda _: "", privacy=PrivacyTier.STANDARD, price_per_token_usd=None)
     for found, says in (
-        (None, "'remote' has no known price; run: pip install 'trio-agentpool[prices]'; or limit"),
+        (
+            None,
+            as_installed(
+                "'remote' has no known price; run: pip install 'trio-agentpool[prices]'; or limit"
+            ),
+        ),
         (
             object(),
             "'remote' has no known price; limit the tokens, or write [model.price]",

@@ -17,6 +17,7 @@ from agentpool import (
     open_manifest_pool,
 )
 from agentpool._build.tools import SystemTools, missing_tools, tool_names
+from agentpool._install import as_installed
 from agentpool._manifest.parts import McpServerConfig, McpTransport
 from agentpool.abc import CompletionRequest, Driver
 from agentpool.drivers import FunctionDriver, ToolMessage, call
@@ -231,7 +232,7 @@ def test_without_the_extra_a_warning_says_what_to_install(monkeypatch: pytest.Mo
         capabilities = ["*"]
     """)
     assert missing_tools(manifest) == (
-        "names MCP servers, which need: pip install 'trio-agentpool[mcp]'",
+        as_installed("names MCP servers, which need: pip install 'trio-agentpool[mcp]'"),
     )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from agentpool._cli._install import as_installed
+from agentpool._install import as_installed
 from agentpool.cluster import _host
 from tests.support.cli_runner import Desk, make_desk
 

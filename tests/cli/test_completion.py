@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from agentpool._cli._arguments import parsers
-from agentpool._cli._install import as_installed
 from agentpool._cli._report import ExitCode
+from agentpool._install import as_installed
 from tests.support.cli_runner import Desk, make_desk
 
 BASH = shutil.which("bash") or ""

@@ -11,8 +11,8 @@ import pytest
 import trio
 
 from agentpool._cli import _doctor
-from agentpool._cli._install import as_installed
 from agentpool._cli._report import ExitCode
+from agentpool._install import as_installed
 from agentpool.drivers import PROVIDERS, Provider
 from tests.support.cli_runner import Desk, make_desk
 from tests.support.fake_llama import install, write_model

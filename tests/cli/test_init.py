@@ -15,8 +15,7 @@ from types import ModuleType
 import pytest
 from packaging.requirements import Requirement
 
-from agentpool import AgentManifest, PrivacyTier
-from agentpool._cli import _install
+from agentpool import AgentManifest, PrivacyTier, _install
 from agentpool._cli._report import ExitCode
 from tests.support.cli_runner import Desk, make_desk
 

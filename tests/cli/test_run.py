@@ -150,7 +150,8 @@ def test_a_budget_is_exit_code_3(desk: Desk, limit: tuple[str, str], says: str) 
     done = desk.scripted(*words, *limit)
     assert done.code == 3
     assert done.out.count("A note.") == 2
-    assert "reader 3: stopped: LimitExceededError: budget 'command line' has too little" in done.err
+    option = f"reader 3: stopped: LimitExceededError: {limit[0]} has too little left: "
+    assert option in done.err
     last = done.err.splitlines()[-1]
     assert last.startswith("agentpool: spent ")
     assert says in last

@@ -24,10 +24,10 @@ from mcp.shared.exceptions import MCPError
 from agentpool import AgentManifest, AgentOutcome, AgentStatus, UsageError, open_pool
 from agentpool._cli._arguments import parse
 from agentpool._cli._command import NOTHING_HELD_BACK, ServeCommand
-from agentpool._cli._install import as_installed
 from agentpool._cli._mcp_server import IDLE_SESSION_SECONDS, MAX_SESSIONS, PoolServer
 from agentpool._cli._offer import Offer, ProgressDesk, build_offers, read_outcome
 from agentpool._cli._serve import ServeLog
+from agentpool._install import as_installed
 from agentpool.abc import AgentId
 from agentpool.drivers import BadRequestError, ScriptedDriver, ToolCall
 from agentpool.observe import (

@@ -17,6 +17,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 from trio.testing import MockClock
 
 from agentpool import AgentManifest, ModelConfig, PrivacyTier, SpawnConfig, open_pool
+from agentpool._install import as_installed
 from agentpool.abc import Completion, CompletionRequest, Observer, ToolContext
 from agentpool.drivers import FunctionDriver, Provider, ScriptedDriver
 from agentpool.observe import (
@@ -245,7 +246,7 @@ from agentpool.observe import OpenTelemetryObserver
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert "run: pip install 'trio-agentpool[otel]'" in done.stderr
+    assert as_installed("run: pip install 'trio-agentpool[otel]'") in done.stderr
 
 
 async def test_it_is_an_observer_like_any_other() -> None:

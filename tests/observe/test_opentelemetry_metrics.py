@@ -10,6 +10,7 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from trio.testing import MockClock
 
 from agentpool import AgentOutcome, AgentStatus, Usage
+from agentpool._install import as_installed
 from agentpool.abc import Event, Observer
 from agentpool.drivers import FinishReason, ToolCall
 from agentpool.observe import (
@@ -151,4 +152,4 @@ def test_without_opentelemetry_it_says_what_to_install() -> None:
         "from agentpool.observe import OpenTelemetryMetrics"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert "pip install 'trio-agentpool[otel]'" in done.stderr
+    assert as_installed("pip install 'trio-agentpool[otel]'") in done.stderr

@@ -14,6 +14,7 @@ from hypothesis import Phase, settings
 from hypothesis.stateful import rule, run_state_machine_as_test
 
 from agentpool import PoolError, UsageError
+from agentpool._install import as_installed
 from agentpool.abc import Event
 from agentpool.observe import AgentParked, AgentSpawned, AgentStarted
 from agentpool.testing import HangError, PoolMachine
@@ -267,7 +268,10 @@ def test_the_kit_needs_neither_pytest_nor_hypothesis(tmp_path: Path) -> None:
         tmp_path,
     )
     assert done.returncode == 0, done.stderr
-    needs = "PoolMachine and the strategies need Hypothesis; run: pip install hypothesis"
+    needs = as_installed(
+        "PoolMachine and the strategies need Hypothesis; run: pip install 'trio-agentpool[testing]'"
+        "; the other names of agentpool.testing are there if you import them one by one"
+    )
     missing = "module 'agentpool.testing' has no attribute 'nothing'"
     assert done.stdout.splitlines() == [needs, needs, missing]
 

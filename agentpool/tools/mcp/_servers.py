@@ -30,6 +30,7 @@ import trio
 from agentpool._checks import expect_arguments
 from agentpool._environ import build_environ
 from agentpool._errors import ToolError, UsageError
+from agentpool._install import as_installed
 from agentpool._manifest.capability import Capability, PrivacyTier
 from agentpool._manifest.manifest import AgentManifest
 from agentpool._manifest.parts import McpServerConfig
@@ -216,7 +217,7 @@ class _Server:
             await trio.to_thread.run_sync(import_module, "agentpool.tools.mcp._session")
             from agentpool.tools.mcp import _session as door  # noqa: PLC0415  # the extra is optional
         except ImportError as error:
-            how = "run: pip install 'trio-agentpool[mcp]'"
+            how = as_installed("run: pip install 'trio-agentpool[mcp]'")
             return f"it needs the package mcp ({error}); {how}"  # noqa: ASYNC910  # a thread was waited for
         life = door.Life()
         try:

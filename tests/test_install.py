@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import subprocess
+import sys
 
 import attrs
 import pytest
 
-from agentpool._cli._install import as_installed
+from agentpool._install import as_installed
 
 ADVICE = "it needs llama.cpp; run: pip install 'trio-agentpool[local]', or name another"
 
@@ -52,6 +54,22 @@ def test_an_extra_comes_from_where_the_package_came(
     monkeypatch.setattr(importlib.metadata, "distribution", lambda _: Installed(record))
     said = as_installed(ADVICE)
     assert said == f"it needs llama.cpp; run: pip install {wanted}, or name another"
+
+
+@pytest.mark.parametrize(
+    ("missing", "face", "extra"),
+    [("hypothesis", "testing", "testing"), ("numpy", "memory", "vectors")],
+)
+def test_all_names_of_a_face_need_its_extra(missing: str, face: str, extra: str) -> None:
+    """It says how to have it from here, and that single names do not need it."""
+    code = f"import sys; sys.modules[{missing!r}] = None\nfrom agentpool.{face} import *"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    how = as_installed(f"run: pip install 'trio-agentpool[{extra}]'; ")
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("ImportError: ")
+    assert last.endswith(
+        f"{how}the other names of agentpool.{face} are there if you import them one by one"
+    )
 
 
 def test_a_source_tree_has_no_record(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,6 @@ repository leaves ``direct_url.json`` (PEP 610), and there the name alone would 
 
 from __future__ import annotations
 
-import importlib.metadata
 import re
 import shlex
 from typing import Final
@@ -55,6 +54,8 @@ def _requirement(extra: str) -> str:
 
 def _origin() -> _Origin | None:
     """Return the source of this installation. ``None``: a package index, or unknown."""
+    import importlib.metadata  # noqa: PLC0415  # slow to load, and for errors alone
+
     try:
         text = importlib.metadata.distribution(NAME).read_text("direct_url.json")
     except importlib.metadata.PackageNotFoundError:  # a source tree on the path
