@@ -22,7 +22,8 @@ from agentpool import (
 from agentpool._build.drivers import find_model_file
 from agentpool._build.tools import HAND_KINDS, NO_ISOLATION, missing_tools, tool_names
 from agentpool._cli._command import CheckCommand
-from agentpool._cli._hidden_keys import hide_keys_of, write_told
+from agentpool._cli._hidden_keys import write_told
+from agentpool._cli._manifests import load_manifest
 from agentpool._cli._report import ExitCode, error_lines
 from agentpool._cli._screen import visible
 from agentpool._errors import Fault
@@ -41,8 +42,7 @@ def check(command: CheckCommand) -> int:
     wrong = False
     for path in command.manifests:
         try:
-            manifest = AgentManifest.load(path)
-            hide_keys_of([manifest])
+            manifest = load_manifest(path)
             if command.model_file:
                 _check_model_file(manifest, path)
         except ManifestError as error:

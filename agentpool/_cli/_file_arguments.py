@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Literal, cast
 
 from agentpool._cli._command import ApproveCommand, MemoryCommand, RunsCommand, ShowCommand
-from agentpool._cli._options import count, text
+from agentpool._cli._options import count, file_name, text
 from agentpool._cli._parser import Parser
 
 _MEMORY_EXAMPLES = """\
@@ -200,7 +200,7 @@ def parse_show(argv: Sequence[str]) -> ShowCommand:
     add("file", metavar="FILE", help="the trace, or a journal")
     add("--pool", metavar="NAME", help="which pool of a journal that has several")
     add("--agent", type=count, metavar="N", help="show what this agent said and was told")
-    add("--html", metavar="OUT", help="make a page of it that opens in any browser")
+    add("--html", type=file_name, metavar="OUT", help="make a page of it that opens in any browser")
     add("--follow", action="store_true", help="print each event as it comes, to the pool's end")
     add(
         "--format",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import stat
 import sys
@@ -21,19 +22,48 @@ FROM_STANDARD_INPUT: Final = "-"
 """What stands for standard input, as an input or as the query."""
 
 
-def read_text(path: str) -> str:
+_NEAR: Final = 0.82
+"""How much of two names of files must be the same: their endings are, more often than not."""
+
+NOTHING_TO_ASK: Final = "there is nothing to ask"
+
+
+def read_text(path: str, *, what: str | None = None, if_empty: str = NOTHING_TO_ASK) -> str:
     """Return the text of the file *path*.
+
+    Args:
+        path: Where.
+        what: What errors call it. ``None``: an input.
+        if_empty: What an error says of it if it is empty.
 
     Raises:
         UsageError: If it cannot be read, is too large, is not UTF-8, or says nothing.
     """
+    what = what or f"input {path!r}"
     try:
         with open(path, "rb") as file:  # noqa: PTH123  # a path that is not taken apart
             data = file.read(MAX_INPUT_BYTES + 1)
     except (OSError, ValueError) as exc:  # ValueError: a path that no system has
         reason = getattr(exc, "strerror", None) or str(exc)
-        raise UsageError(f"input {path!r} cannot be read: {reason}; check the path") from exc
-    return _text(data, f"input {path!r}")
+        raise UsageError(f"{what} cannot be read: {reason}; check the path") from exc
+    return _text(data, what, if_empty)
+
+
+def file_beside(error: BaseException) -> str:
+    """Return a hint with the name of a file that was meant. Empty: none is near.
+
+    Args:
+        error: What was raised from the failure to open another one.
+    """
+    missing = error.__cause__
+    if not isinstance(missing, FileNotFoundError) or not isinstance(missing.filename, str):
+        return ""
+    folder, name = os.path.split(missing.filename)
+    try:
+        near = difflib.get_close_matches(name, os.listdir(folder or "."), 1, _NEAR)  # noqa: PTH208  # names alone
+    except OSError:
+        return ""
+    return f"; did you mean {os.path.join(folder, near[0])!r}?" if near else ""  # noqa: PTH118  # as it was written
 
 
 def joined(prompt: str | None, text: str) -> str:
@@ -69,7 +99,7 @@ def read_standard_input() -> str:
     """
     if sys.stdin is None:  # pyright: ignore[reportUnnecessaryComparison]  # so it is without a console
         raise UsageError("there is no standard input; write a query or a file instead of '-'")
-    return _text(sys.stdin.buffer.read(MAX_INPUT_BYTES + 1), "standard input")
+    return _text(sys.stdin.buffer.read(MAX_INPUT_BYTES + 1), "standard input", NOTHING_TO_ASK)
 
 
 def may_wait(path: str) -> bool:
@@ -83,7 +113,7 @@ def may_wait(path: str) -> bool:
     return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
 
 
-def _text(data: bytes, what: str) -> str:
+def _text(data: bytes, what: str, if_empty: str) -> str:
     if len(data) > MAX_INPUT_BYTES:
         limit = f"{MAX_INPUT_BYTES:,} bytes"
         raise UsageError(f"{what} is larger than {limit}, and no model reads so much; split it")
@@ -95,7 +125,7 @@ def _text(data: bytes, what: str) -> str:
     if "\0" in text:
         raise UsageError(f"{what} has NUL characters: it is not text, or UTF-16; save it as UTF-8")
     if not text.strip():
-        raise UsageError(f"{what} is empty; there is nothing to ask")
+        raise UsageError(f"{what} is empty; {if_empty}")
     return text
 
 

@@ -9,6 +9,7 @@ import attrs
 
 from agentpool import AgentManifest, ManifestError, PrivacyTier
 from agentpool._cli._hidden_keys import hide_keys_of
+from agentpool._cli._inputs import file_beside
 from agentpool._cli._override import THE_OPTIONS, Override
 from agentpool._errors import Fault
 
@@ -24,8 +25,7 @@ def load_all(paths: Sequence[str], override: Override) -> list[AgentManifest]:
     wrong: list[ManifestError] = []
     for path in paths:
         try:
-            manifest = AgentManifest.load(path)
-            hide_keys_of([manifest])
+            manifest = load_manifest(path)
             manifests.append(override.apply(manifest, source=path, environ=os.environ))
             hide_keys_of(manifests[-1:])
         except ManifestError as error:
@@ -35,6 +35,23 @@ def load_all(paths: Sequence[str], override: Override) -> list[AgentManifest]:
     if wrong:
         raise ManifestError([_placed(error, f) for error in wrong for f in error.faults], source="")
     return manifests
+
+
+def load_manifest(path: str) -> AgentManifest:
+    """Load the manifest in the file *path*, and hide its keys in what is written from now on.
+
+    Raises:
+        ManifestError: If it is wrong. Names a file that may have been meant.
+    """
+    try:
+        manifest = AgentManifest.load(path)
+    except ManifestError as error:
+        if not (hint := file_beside(error)):
+            raise
+        faults = [Fault(fault.path, f"{fault.text}{hint}") for fault in error.faults]
+        raise ManifestError(faults, source=error.source) from error
+    hide_keys_of([manifest])
+    return manifest
 
 
 def without_manifest(override: Override) -> AgentManifest:

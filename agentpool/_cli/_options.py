@@ -93,12 +93,12 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
 
 def _add_files(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--memory", metavar="FILE",
+    add("--memory", type=file_name, metavar="FILE",
         help="keep what agents remember in this file; it is made if it is not there")  # fmt: skip
     add("--memory-scope", metavar="NAME",
         help="let all agents, of later runs too, share what they remember under this name; "
         "otherwise each recalls its own alone")  # fmt: skip
-    add("--trace", metavar="FILE",
+    add("--trace", type=file_name, metavar="FILE",
         help="write what happens to this file, for agentpool show; it is replaced")  # fmt: skip
     add("--trace-content", choices=("full", "cut", "none"), default="full",
         metavar="full|cut|none",
@@ -106,13 +106,13 @@ def _add_files(parser: argparse.ArgumentParser) -> None:
     add("--live", nargs="?", const=("127.0.0.1", 0), type=address, metavar="HOST:PORT",
         help="serve a page there, on this machine alone, to watch the agents, to end them and to "
         "approve calls; without an address on a port that is free")  # fmt: skip
-    add("--report", metavar="FILE.html",
+    add("--report", type=file_name, metavar="FILE.html",
         help="make a page of what happened that opens in any browser")  # fmt: skip
 
 
 def _add_results(parser: argparse.ArgumentParser, *, lines: bool) -> None:
     add = parser.add_argument
-    add("--journal", metavar="FILE",
+    add("--journal", type=file_name, metavar="FILE",
         help="keep in this file what was answered and done, so that the same command goes on "
         "where it was killed; it is made if it is not there")  # fmt: skip
     add("--approve", choices=("ask", "always", "never", "later"), default="ask",
@@ -233,6 +233,16 @@ def text(word: str) -> str:
     """Return *word* if it is valid Unicode, for argparse."""
     if not is_text(word):
         raise argparse.ArgumentTypeError(f"must be UTF-8, got {word!r}")
+    return word
+
+
+def file_name(word: str) -> str:
+    """Return *word* if it is not the sign for standard output, for argparse."""
+    if word == "-":
+        raise argparse.ArgumentTypeError(
+            "must be a file, got '-', and answers alone go to standard output; name one, or write "
+            "./- for a file of that name"
+        )
     return word
 
 

@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Final
 
 import trio
 
@@ -21,6 +22,9 @@ from agentpool.observe import (
     render_report,
     secrets_of_environment,
 )
+
+_DOCTYPE: Final = b"<!doctype html>"
+"""How a page begins, in any case of letters."""
 
 
 @asynccontextmanager
@@ -91,8 +95,21 @@ def check_page(page: str) -> None:
         )
     try:
         check_file(Path(page))
+        is_other = Path(page).exists() and not _is_page(Path(page))
     except OSError as error:
         raise _not_written(page, error) from error
+    if is_other:
+        raise UsageError(
+            f"the report {page!r} cannot be written: what is there is no page; name another file, "
+            "or delete it"
+        )
+
+
+def _is_page(page: Path) -> bool:
+    """Return whether the file is empty, or a page of HTML."""
+    with page.open("rb") as file:
+        begins = file.read(len(_DOCTYPE))
+    return not begins or begins.lower() == _DOCTYPE
 
 
 def write_page(page: str, trace: Trace) -> None:

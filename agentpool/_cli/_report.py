@@ -24,7 +24,7 @@ from agentpool import (
 from agentpool._amounts import counted
 from agentpool._cli._budget_words import budget_words, gate_words, named_by_option
 from agentpool._cli._hidden_keys import hide_keys
-from agentpool._cli._inputs import short_names
+from agentpool._cli._inputs import file_beside, short_names
 from agentpool._cli._override import named_by_variable
 from agentpool._cli._result import WAITING, Result
 from agentpool._cli._screen import Screen, drop_output
@@ -123,7 +123,9 @@ class Report:
 
     async def _tell(self, result: Result, fault: Exception) -> None:
         await trio.lowlevel.checkpoint()
-        text = self.clean(_told(fault) if result.outcome is not None else str(fault))
+        text = self.clean(
+            _told(fault) if result.outcome is not None else f"{fault}{file_beside(fault)}"
+        )
         about = f"{result.label}: " if self.headings and result.outcome is not None else ""
         if result.status is AgentStatus.FAILED:
             await self.screen.write_lines([f"agentpool: error: {about}{text}"])
@@ -313,7 +315,7 @@ def error_lines(error: Exception, clean: Callable[[str], str] = printable) -> li
     if isinstance(error, ManifestError):
         where = f"{error.source}: " if error.source else ""
         return [f"agentpool: error: {clean(f'{where}{fault}')}" for fault in error.faults]
-    return [f"agentpool: error: {clean(as_installed(str(error)))}"]
+    return [f"agentpool: error: {clean(as_installed(str(error)) + file_beside(error))}"]
 
 
 def _told(error: Exception) -> str:

@@ -45,11 +45,12 @@ def run(command: RunCommand) -> int:
     elif query.endswith(".toml") and Path(query).is_file():
         # Whoever forgets the query would otherwise ask the first agents "b.toml".
         raise UsageError(f"the query is missing: {query!r}, the last word, is a file; add a query")
-    elif os.path.isfile(query):  # noqa: PTH113  # a long query is no path, and no error
+    elif os.path.isfile(query) and not command.options.quiet:  # noqa: PTH113  # a long query is no path, and no error
+        file = printable(shlex.quote(query))
         sys.stderr.write(
             f"agentpool: warning: the query {printable(repr(query))} is the name of a file, and "
-            "the model gets the name alone; for its text write - in its place and "
-            f"< {printable(shlex.quote(query))} behind it\n"
+            f"the model gets the name alone; for its text write - in its place and < {file} "
+            f"behind it, or for several: agentpool map MANIFEST --each {file}\n"
         )
     schema = command.options.schema
     output_type = None if schema is None else load_schema(schema)

@@ -62,8 +62,10 @@ def load_schema(path: str) -> type:
         UsageError: If the file cannot be read, is no JSON Schema of an object, or has something
             that is not understood. Says what, and where in the schema.
     """
-    text = read_text(path)
     where = f"schema {path!r}"
+    text = read_text(
+        path, what=f"--schema {path!r}", if_empty="write the JSON Schema of an object into it"
+    )
     try:
         schema: object = json.loads(text)
     except RecursionError:

@@ -93,7 +93,8 @@ def load_script(path: str) -> ScriptFileDriver:
         UsageError: If the file cannot be read.
         ManifestError: If anything in it is wrong. Carries all faults with their paths.
     """
-    text = read_text(path)
+    example = """write [[answers]] and text = "..." into it"""
+    text = read_text(path, what=f"the script of --driver {f'script:{path}'!r}", if_empty=example)
     if path.endswith(".json"):
         try:
             values: object = json.loads(text)

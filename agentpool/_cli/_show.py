@@ -15,7 +15,7 @@ from agentpool import UsageError
 from agentpool._cli._command import ShowCommand
 from agentpool._cli._hidden_keys import write_told
 from agentpool._cli._kept_trace import read_journal
-from agentpool._cli._recording import write_page
+from agentpool._cli._recording import check_page, write_page
 from agentpool._cli._report import ExitCode
 from agentpool._cli._screen import visible
 from agentpool._cli._trace_text import (
@@ -72,6 +72,7 @@ def show(command: ShowCommand) -> int:
                 "--html writes a page with all agents; leave out --json and --agent, and open "
                 "the page with #agent=3 at its end to see one of them"
             )
+        check_page(command.html)
         write_page(command.html, trace)
         return ExitCode.COMPLETED
     record = record_of(trace.events)

@@ -250,10 +250,12 @@ class TomlTable(Live):
 
 
 def _advice(error: ValueError) -> str:
-    """Return advice about a backslash, most often in a Windows path in double quotes."""
+    """Return advice about a text without quotes, or a backslash, often of a Windows path."""
     text = str(error).lower()
     if "hex value" in text or "escape" in text:
         return "; write a path with backslashes in single quotes: 'C:\\Users\\me'"
+    if "invalid value" in text:
+        return '; put a text into quotes: name = "reader"'
     return ""
 
 

@@ -67,7 +67,10 @@ def check_weights(path: str | os.PathLike[str]) -> Path:
             magic = file.read(len(_MAGIC))
     except OSError as exc:
         why = exc.strerror or type(exc).__name__
-        msg = f"the model file {str(place)!r} cannot be read: {why}; check model_path"
+        msg = (
+            f"the model file {str(place)!r} cannot be read: {why}; check the path that "
+            "model_path, or --model, names"
+        )
         raise UnknownModelError(msg) from exc
     if magic != _MAGIC:
         msg = (

@@ -147,6 +147,17 @@ def read_trace(path: str | Path) -> Trace:
         raise TraceError(f"the trace {str(path)!r} cannot be read: {reason}") from error
 
 
+def may_be_trace(path: Path) -> bool:
+    """Return whether the file at *path* is empty, or its first line is that of a trace.
+
+    Raises:
+        OSError: If it cannot be read.
+    """
+    with path.open("rb") as file:
+        first = file.readline(MAX_HEADER)
+    return not first or f'"{FORMAT}"'.encode() in first
+
+
 def parse_trace(
     lines: Iterable[bytes], *, name: str = "trace", max_events: int = MAX_EVENTS
 ) -> Trace:

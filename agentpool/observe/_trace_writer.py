@@ -27,7 +27,7 @@ import trio
 
 from agentpool._budget.statistics import PoolStatistics
 from agentpool._checks import expect_arguments
-from agentpool._disk_file import mark_open, open_to_write, write_all
+from agentpool._disk_file import check_file, mark_open, open_to_write, write_all
 from agentpool._errors import TraceError, UsageError
 from agentpool._events import (
     LIFECYCLE,
@@ -42,7 +42,7 @@ from agentpool.abc import Observer
 from agentpool.observe._content import Content
 from agentpool.observe._error_data import text_of
 from agentpool.observe._redact import Redactor, secrets_of_environment
-from agentpool.observe._trace import format_words
+from agentpool.observe._trace import format_words, may_be_trace
 from agentpool.observe._trace_lines import TraceLines
 
 FLUSH_SECONDS: Final = 0.02
@@ -82,10 +82,11 @@ class TraceWriter(Observer):
         secrets: Iterable[str] | None = None,
         grace_seconds: float = GRACE_SECONDS,
     ) -> None:
-        """Make a writer to the file at *path*. An existing file is replaced.
+        """Make a writer to the file at *path*. An existing trace is replaced.
 
         Args:
-            path: Where. A new file is readable by its owner alone.
+            path: Where. A new file is readable by its owner alone; a file that is there and no
+                trace is refused.
             content: How much of what was said is kept: ``full``, ``cut`` after 400
                 characters of each text, or ``none``.
             secrets: What must not be in the file, in whatever form: texts of at least 8
@@ -138,7 +139,7 @@ class TraceWriter(Observer):
         """Open the file.
 
         Raises:
-            TraceError: If it cannot be written.
+            TraceError: If it cannot be written, or is a file that is no trace.
 
         Cancellation:
             Nothing is open.
@@ -277,8 +278,16 @@ def _open(path: Path) -> int:
     """
     # Takes as long as an event may wait, and more on a busy machine: not when the first comes.
     format_words()
+    what = f"the trace {str(path)!r} cannot be written"
     try:
+        check_file(path)
+        if path.exists() and not may_be_trace(path):
+            raise TraceError(f"{what}: what is there is no trace; name another file, or delete it")
         return open_to_write(path)
     except OSError as error:
+        if not path.parent.is_dir():
+            raise TraceError(
+                f"{what}: {str(path.parent)!r} is no folder; make it, or name another file"
+            ) from error
         reason = error.strerror or type(error).__name__
-        raise TraceError(f"the trace {str(path)!r} cannot be written: {reason}") from error
+        raise TraceError(f"{what}: {reason}") from error

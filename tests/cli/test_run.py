@@ -356,7 +356,10 @@ def test_a_file_that_the_model_does_not_read_is_refused(
             ["reader.toml", "q", "--driver", "openai", "--model", "big"],
             "reader.toml, changed by options: model.remote_model: sovereign privacy tier",
         ),
-        (["reader.toml", "q", "--driver", "script:gone"], "input 'gone' cannot be read"),
+        (
+            ["reader.toml", "q", "--driver", "script:gone"],
+            "the script of --driver 'script:gone' cannot be read",
+        ),
         (["cloud.toml", "q"], "OPENAI_API_KEY is not set"),
         (["q", "--model", "deepseek/deepseek-chat"], "DEEPSEEK_API_KEY is not set"),
         (["sr"], "the query is missing: 'sr' is a file or folder; add a query"),

@@ -120,7 +120,7 @@ def test_a_run_can_be_made_a_page(desk: Desk, also: tuple[str, ...]) -> None:
 
 def test_a_trace_can_be_made_a_page(desk: Desk, busy: Path) -> None:
     """Afterwards, on any machine. One that is there is replaced as a whole."""
-    (desk.folder / "out.html").write_text("before")
+    (desk.folder / "out.html").write_text("<!doctype html>before")
     done = desk.call("show", "busy.trace", "--html", "out.html")
     assert (done.code, done.out) == (0, "")
     assert "Failed first" in (desk.folder / "out.html").read_text()

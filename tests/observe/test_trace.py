@@ -257,7 +257,7 @@ def said(events: tuple[Event, ...], agent_id: int) -> str:
 async def test_a_trace_is_for_its_owner_alone(tmp_path: Path) -> None:
     """It has what agents were told. One that is there is replaced, and keeps its mode."""
     path = tmp_path / "a.trace"
-    path.write_text("what was here before " * 100)
+    path.write_text('{"format":"agentpool-trace"}\n' + "what was here before " * 100)
     path.chmod(0o640)
     async with TraceWriter(path) as trace:
         assert trace.path == path
@@ -268,6 +268,19 @@ async def test_a_trace_is_for_its_owner_alone(tmp_path: Path) -> None:
     assert read_trace(path).events == ()
     async with TraceWriter(tmp_path / "new.trace"):
         assert stat.S_IMODE((tmp_path / "new.trace").stat().st_mode) == 0o600
+
+
+async def test_a_file_that_is_no_trace_is_left_alone(tmp_path: Path) -> None:
+    """A slip in a name would cost it. One that is empty is taken."""
+    path = tmp_path / "notes.txt"
+    path.write_text("my notes")
+    with pytest.raises(TraceError, match="what is there is no trace; name another file, or"):
+        await TraceWriter(path).__aenter__()
+    assert path.read_text() == "my notes"
+    path.write_text("")
+    async with TraceWriter(path) as trace, open_pool(ScriptedDriver([]), observers=[trace]):
+        pass
+    assert read_trace(path).events == ()
 
 
 async def test_a_prompt_is_written_once(tmp_path: Path) -> None:
