@@ -35,23 +35,7 @@ def run(command: RunCommand) -> int:
     _refuse_parts_of_query(command)
     override = command.options.override
     manifests = load_all(command.manifests, override) or [without_manifest(override)]
-    query = command.query
-    if query == FROM_STANDARD_INPUT:
-        query = read_standard_input()
-    elif not query.strip():
-        raise UsageError(f"the query must not be empty, got {query!r}; say what to do")
-    elif not command.manifests and os.path.exists(query):  # noqa: PTH110  # a word, not yet a path
-        raise UsageError(f"the query is missing: {query!r} is a file or folder; add a query")
-    elif query.endswith(".toml") and Path(query).is_file():
-        # Whoever forgets the query would otherwise ask the first agents "b.toml".
-        raise UsageError(f"the query is missing: {query!r}, the last word, is a file; add a query")
-    elif os.path.isfile(query) and not command.options.quiet:  # noqa: PTH113  # a long query is no path, and no error
-        file = printable(shlex.quote(query))
-        sys.stderr.write(
-            f"agentpool: warning: the query {printable(repr(query))} is the name of a file, and "
-            f"the model gets the name alone; for its text write - in its place and < {file} "
-            f"behind it, or for several: agentpool map MANIFEST --each {file}\n"
-        )
+    query = _query_of(command)
     schema = command.options.schema
     output_type = None if schema is None else load_schema(schema)
     attachments = tuple(map(Attachment.load, command.attachments))
@@ -86,6 +70,32 @@ def run(command: RunCommand) -> int:
         )
 
     return trio.run(main)
+
+
+def _query_of(command: RunCommand) -> str:
+    """Return what the agents are asked.
+
+    Raises:
+        UsageError: If it cannot be read, or is none.
+    """
+    query = command.query
+    if query == FROM_STANDARD_INPUT:
+        query = read_standard_input()
+    elif not query.strip():
+        raise UsageError(f"the query must not be empty, got {query!r}; say what to do")
+    elif not command.manifests and os.path.exists(query):  # noqa: PTH110  # a word, not yet a path
+        raise UsageError(f"the query is missing: {query!r} is a file or folder; add a query")
+    elif query.endswith(".toml") and Path(query).is_file():
+        # Whoever forgets the query would otherwise ask the first agents "b.toml".
+        raise UsageError(f"the query is missing: {query!r}, the last word, is a file; add a query")
+    elif os.path.isfile(query) and not command.options.quiet:  # noqa: PTH113  # a long query is no path, and no error
+        file = printable(shlex.quote(query))
+        sys.stderr.write(
+            f"agentpool: warning: the query {printable(repr(query))} is the name of a file, and "
+            f"the model gets the name alone; for its text write - in its place and < {file} "
+            f"behind it, or for several: agentpool map MANIFEST --each {file}\n"
+        )
+    return query
 
 
 def _refuse_parts_of_query(command: RunCommand) -> None:
