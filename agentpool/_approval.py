@@ -22,7 +22,7 @@ class ApprovalRequest(msgspec.Struct, frozen=True, gc=False):
     call: ToolCall
     """The call, as the model wrote it. Its arguments may be no valid JSON."""
     capability: Capability | None
-    """What the tool needs. ``None``: nothing."""
+    """The capability that the tool needs. ``None``: no capability."""
     parent_id: AgentId = OWNER_ID
     """The number of the agent that spawned the one that wants it: 0 for the owner. A child's
     name is its parent's choice, and so may be a model's; the numbers are the pool's."""
@@ -36,7 +36,7 @@ class Approved(msgspec.Struct, frozen=True, gc=False):
     """Run the call."""
 
     by: str = ""
-    """Who decided, for those who watch. Empty: it is not said. So it is in each decision."""
+    """Who decided, for observers. Empty: not stated. Each decision has this field."""
 
 
 @final
@@ -60,11 +60,9 @@ class Changed(msgspec.Struct, frozen=True, gc=False):
 
 
 Decision: TypeAlias = Approved | Denied | Changed
-"""What can be said of a call."""
+"""A decision about a call."""
 
 Approver: TypeAlias = Callable[[ApprovalRequest], Decision | Awaitable[Decision]]
-"""Whoever is asked, async or not. One that is not async must not block.
-
-The agent waits without a slot; several may ask at the same time. If it raises, the call is
-refused and the agent told; the pool goes on.
-"""
+"""Called with each question; may be async. A synchronous function must not block. The agent waits
+without a slot, and several questions may be open at once. If the function raises, the call is
+refused and the model is told; the pool goes on."""

@@ -31,31 +31,31 @@ from agentpool._checks import expect, expect_fields
 from agentpool._errors import UsageError
 
 AttachmentKind: TypeAlias = Literal["image", "pdf"]
-"""What models call it that read it."""
+"""The name that models use for inputs of this kind."""
 
 PDF_TYPE: Final = "application/pdf"
 
 MEDIA_TYPES: Final = ("image/png", "image/jpeg", "image/gif", "image/webp", PDF_TYPE)
-"""What an attachment may be."""
+"""The supported media types."""
 
 MAX_ATTACHMENT_BYTES: Final = 32 * 1024 * 1024
 """The largest request that any of the providers takes has room for no more."""
 
 LEAST_IMAGE_TOKENS: Final = 1_120
-"""What Gemini 3 counts for an image of any size."""
+"""Gemini 3's count for an image of any size."""
 
 MOST_IMAGE_TOKENS: Final = 15_000
-"""What OpenAI counts for a photo of twelve megapixels, which it does not make smaller.
-Anthropic counts 4,784 at most."""
+"""OpenAI's count for a photo of twelve megapixels, which it does not shrink. Anthropic counts
+4,784 at most."""
 
 PATCH_PIXELS: Final = 32
 """OpenAI counts squares of that size."""
 
 TOKENS_PER_PATCH: Final = 1.31
-"""Of Anthropic's, whose squares have 28 pixels. The newest of OpenAI count 1.2 for each."""
+"""Anthropic's count, with patches of 28 pixels. OpenAI's newest models count 1.2 per patch."""
 
 OWN_TOKENS: Final = 120
-"""What a provider adds, which shows where an image is small."""
+"""A fixed amount that providers add, which matters for small images."""
 
 PDF_PAGE_TOKENS: Final = 4_000
 """Up to 3,000 for the text of a page, and the rest for its picture."""
@@ -64,10 +64,10 @@ MOST_PAGES: Final = 1_000
 """More than any provider reads."""
 
 BYTES_PER_PAGE: Final = 50_000
-"""Of a document that does not say how many pages it has."""
+"""An average page, for a document that does not state its number of pages."""
 
 _MAX_SEGMENTS: Final = 500
-"""Of a JPEG, before the one that says how large it is."""
+"""The limit for a JPEG, before the segment that states its size."""
 
 
 @final
@@ -79,7 +79,7 @@ class Attachment(msgspec.Struct, frozen=True, gc=False):
     data: bytes
     """All of it."""
     name: str = ""
-    """What it is called. Empty: nothing."""
+    """The name of the file. Empty: it has no name."""
 
     def __post_init__(self) -> None:
         """Refuse data that no model reads."""

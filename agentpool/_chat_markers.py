@@ -31,7 +31,7 @@ from agentpool._base import Live
 from agentpool._errors import UsageError
 
 REPLACEMENT: Final = "[SANITIZED]"
-"""What stands in the place of a marker. Upper case, as in the original system's texts."""
+"""The replacement for a marker. Upper case, as in the original system's texts."""
 
 TEMPLATE_MARKERS: Final = (
     "<|im_start|>", "<|im_end|>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>",
@@ -63,7 +63,7 @@ PHRASE_MARKERS: Final = (
 in many YAML files: rewritten, they can no longer be edited, so it is not here."""
 
 MARKERS: Final = (*TEMPLATE_MARKERS, *PHRASE_MARKERS)
-"""What is taken out by default."""
+"""The markers that are removed by default."""
 
 _FENCE_SIGN: Final = "~"
 _SHORTEST_FENCE: Final = 3
@@ -78,7 +78,7 @@ class Cleaner(Live):
     """
 
     markers: Sequence[str] = MARKERS
-    """What is taken out. Empty: nothing."""
+    """The markers to remove. Empty: none."""
     _pattern: re.Pattern[str] | None = None
 
     def __post_init__(self) -> None:

@@ -168,11 +168,11 @@ class Expected(msgspec.Struct, frozen=True):
     words: tuple[str, ...]
     """The allowed kinds in words, such as ``a str`` and ``None``. Empty: anything is allowed."""
     kinds: tuple[type, ...] = ()
-    """The classes of which a value may be."""
+    """The classes that a value may belong to."""
     choices: tuple[object, ...] = ()
     """Single values that are allowed, from a ``Literal``."""
     items: Expected | None = None
-    """What each item of a tuple or a list must be. ``None``: anything."""
+    """The values allowed as items of a tuple or a list. ``None``: any."""
     takes_functions: bool = False
     """Whether whatever can be called is allowed."""
 

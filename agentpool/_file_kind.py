@@ -16,9 +16,9 @@ class FileKind:
     """The purpose of a file: its name in errors, and its format."""
 
     name: str
-    """What an error calls it, such as ``memory``."""
+    """The word for the file in errors, such as ``memory``."""
     error: type[AgentPoolError]
-    """What SQLite's errors come out as."""
+    """The type of error that SQLite's errors become."""
     migrations: Sequence[str]
     """SQL scripts. The file's ``user_version`` says how many it has had; the others are run,
     each with its number in one transaction."""

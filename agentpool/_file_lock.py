@@ -37,10 +37,10 @@ _LOCKS: Final = Path("/proc/locks")
 """Every lock on this machine and its process, on Linux."""
 
 _IN_LOG: Final = 120
-"""The byte of the file ``-shm`` that whoever writes into the log has locked."""
+"""The byte of the file ``-shm`` that a writer to the log locks."""
 
 _IN_FILE: Final = range(0x40000000, 0x40000003)
-"""The first of the bytes that whoever writes into the file itself has locked."""
+"""The first of the bytes that a writer to the file itself locks."""
 
 _log: Final = logging.getLogger("agentpool")
 
@@ -51,9 +51,9 @@ class LockHolder:
     """The process that has locked a file."""
 
     pid: int
-    """Its number."""
+    """The process id."""
     program: str
-    """What runs in it."""
+    """The name of its program."""
     is_stopped: bool
     """Whether it does nothing until it is told to go on."""
 
@@ -118,11 +118,11 @@ class LockWait:
 
     _path: Path
     _kind: str
-    """What an error calls the file."""
+    """The word for the file in errors."""
     _owned_by: Callable[[int], Sequence[str]]
     """Returns the names of what a process has in the file."""
     holder: LockHolder | None = None
-    """Who has it, as far as is known."""
+    """The process with the lock, as far as is known."""
     _counted_seconds: float = 0.0
     _pause_seconds: float = _FIRST_PAUSE_SECONDS
     _began_at: float = attrs.field(factory=trio.current_time)

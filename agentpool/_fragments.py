@@ -14,11 +14,11 @@ class Fragment(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One thing that an agent remembers."""
 
     content: str
-    """What."""
+    """The text of the fragment."""
     scope: str
-    """Whose it is: only a recall in the same scope finds it."""
+    """The scope of the fragment: only a recall in the same scope finds it."""
     source: str = "conversation"
-    """Where it came from: ``conversation``, ``tool``, ``user`` or ``system``."""
+    """The origin: ``conversation``, ``tool``, ``user`` or ``system``."""
     fragment_id: str = ""
     """The memory's own name for it. Empty until it is stored."""
     created_at: float = 0.0
@@ -36,9 +36,9 @@ class MemoryQuery(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     text: str
     """Words to look for. Empty: the newest fragments."""
     scope: str
-    """Whose fragments."""
+    """The scope to search."""
     limit: int = 5
-    """At most so many."""
+    """The maximum number of hits."""
     source: str | None = None
     """Only from this source. ``None``: from all."""
     since: float | None = None
@@ -54,6 +54,6 @@ class MemoryHit(msgspec.Struct, frozen=True, gc=False):
     """A fragment that a recall found."""
 
     fragment: Fragment
-    """What was found."""
+    """The fragment that was found."""
     score: float
     """How well it fits, 0.0 to 1.0; comparable only within one recall."""

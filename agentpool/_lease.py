@@ -29,7 +29,7 @@ import msgspec
 from agentpool._base import Live
 
 NOBODY: Final = ""
-"""What stands in the place of a holder if there is none."""
+"""The holder of a free lease."""
 
 
 @final
@@ -45,7 +45,7 @@ class LeaseState(msgspec.Struct, frozen=True):
     """
 
     holder: str = NOBODY
-    """Who has it. Empty: it is free."""
+    """The holder. Empty: the lease is free."""
     fence: int = 0
     """How often it was claimed or given up. 0: never."""
     seconds: float = 0.0
@@ -124,7 +124,7 @@ class HeldLease(msgspec.Struct, frozen=True):
     """
 
     fence: int
-    """What it shows with everything that it writes."""
+    """The fence to send with each write."""
     seconds: float
     """How long it lasts after a renewal."""
     asked_at: float

@@ -28,11 +28,11 @@ class AgentMessage(msgspec.Struct, frozen=True, gc=False):
     """A message from one agent to another. Only the router sets the sender."""
 
     sender: AgentId
-    """Who said it. 0 is the pool's owner."""
+    """The id of the sender. 0 is the pool's owner."""
     recipient: AgentId
-    """Whom it is for. 0 is the pool's owner."""
+    """The id of the recipient. 0 is the pool's owner."""
     content: str
-    """What is said."""
+    """The text."""
     message_id: int
     """The router's number of this message: 1, 2, 3, …, across the whole pool."""
     reply_to: int | None = None
@@ -74,9 +74,9 @@ class UserMessage(
     """Text for the model: a query, a message from another agent, or data."""
 
     text: str
-    """What is told."""
+    """The text."""
     attachments: tuple[Attachment, ...] = ()
-    """Images and documents beside it."""
+    """Images and documents that belong to the text."""
 
 
 @final
@@ -92,11 +92,11 @@ class ProviderPart(msgspec.Struct, frozen=True, gc=False):
     model: str
     """The model that was asked for."""
     kind: str
-    """What it is, in the words of the wire: ``thinking``, ``reasoning_content``, …"""
+    """The kind in the words of the wire: ``thinking``, ``reasoning_content``, …"""
     data: str
     """JSON text, as it came."""
     text: str = ""
-    """What a person can read of it. Empty: nothing."""
+    """The readable part. Empty: there is none."""
     text_at: int = 0
     """Characters of the answer's text before it."""
     call_at: int = 0
@@ -112,7 +112,7 @@ class AssistantMessage(msgspec.Struct, frozen=True, gc=False, tag_field="role", 
     tool_calls: tuple[ToolCall, ...] = ()
     """The calls that came with it, in the model's order."""
     parts: tuple[ProviderPart, ...] = ()
-    """What its provider wants back with it, in the order in which it came."""
+    """The parts that its provider wants back, in the order of their arrival."""
 
 
 @final
@@ -128,7 +128,7 @@ class ToolMessage(msgspec.Struct, frozen=True, gc=False, tag_field="role", tag="
     is_error: bool = False
     """Whether the call failed or was refused."""
     attachments: tuple[Attachment, ...] = ()
-    """Images and documents that the tool returned beside it."""
+    """Images and documents that the tool returned with the text."""
 
 
 ChatMessage: TypeAlias = UserMessage | AssistantMessage | ToolMessage
@@ -142,7 +142,7 @@ class ToolDefinition(msgspec.Struct, frozen=True):
     name: str
     """Letters, digits, ``_`` and ``-``; at most 64 of them."""
     description: str
-    """What the tool does, for the model."""
+    """The description of the tool, for the model."""
     input_schema: Mapping[str, object]
     """The JSON Schema of the arguments; its type is ``object``."""
 
@@ -189,13 +189,13 @@ class FinishReason(enum.Enum):
     """Why the model stopped writing."""
 
     END_TURN = "end_turn"
-    """It was done."""
+    """It finished."""
     TOOL_USE = "tool_use"
     """It waits for the results of its tool calls."""
     MAX_TOKENS = "max_tokens"
-    """It ran into ``max_tokens``: the text is cut."""
+    """It reached ``max_tokens``: the text is cut."""
     STOP_SEQUENCE = "stop_sequence"
-    """It wrote a text at which it was told to stop."""
+    """It wrote a stop sequence."""
     WINDOW_FULL = "window_full"
     """Its context window was full: the text is cut, and a higher limit would not help."""
 
@@ -226,21 +226,21 @@ class CompletionRequest(msgspec.Struct, frozen=True, gc=False):
     tools: tuple[ToolDefinition, ...] = ()
     """The tools that the model may call, in a stable order."""
     max_tokens: int | None = None
-    """The most tokens that the model may write, what it thinks included. ``None``: as many
-    as the model may."""
+    """The most tokens that the model may write, including thoughts. ``None``: as many as the
+    model may."""
     temperature: float | None = None
     """0.0 is the likeliest word each time; 2.0 is the upper end. ``None``: not sent."""
     model: str | None = None
     """The provider's name of the model. ``None``: the driver's own."""
     answer_form: AnswerForm | None = None
-    """The form of the answer, unless it calls tools. ``None``: any. A driver that cannot
-    have it kept need not: whoever asked checks the answer."""
+    """The required form of the answer, unless it calls tools. ``None``: any. A driver that cannot
+    enforce it may ignore it, since the answer is checked later."""
     top_p: float | None = None
     """The share of likely words to choose from. ``None``: not sent."""
     stop: tuple[str, ...] = ()
     """Texts at which the model stops writing."""
     seed: int | None = None
-    """What chance starts from. ``None``: not sent."""
+    """The seed for random choices. ``None``: none is sent."""
     reasoning_effort: str | None = None
     """How much to think, in the provider's words. ``None``: not sent."""
     verbosity: str | None = None
@@ -264,11 +264,11 @@ class Completion(msgspec.Struct, frozen=True, gc=False):
     cost_usd: float | None = None
     """US dollars. ``None``: as the driver prices its usage."""
     parts: tuple[ProviderPart, ...] = ()
-    """What its provider wants back with the answer, in the order in which it came."""
+    """The parts that its provider wants back, in the order of their arrival."""
 
 
 ANSWER_TOKENS: Final = 16_384
-"""What an answer is taken to need where no limit was given: a long one, thoughts included."""
+"""The expected size of an answer without a limit: a long one, including thoughts."""
 
 
 def answer_tokens(max_tokens: int | None, window: int | None = None) -> int:

@@ -32,8 +32,8 @@ class AgentStatus(enum.Enum):
     FAILED = "failed"
     """An exception ended it; the outcome has it whole."""
     CANCELLED = "cancelled"
-    """It was cancelled; the outcome's error says by whom and why. If its cleanup broke as well, the
-    error's ``__cause__`` is what that raised."""
+    """It was cancelled; the outcome's error says by whom and why. If its cleanup failed too, the
+    error's ``__cause__`` is the error of the cleanup."""
 
 
 ENDED = frozenset(
@@ -50,23 +50,23 @@ class StopReason(enum.Enum):
     STOP_SEQUENCE = "stop_sequence"
     """The model wrote a stop sequence."""
     MAX_ITERATIONS = "max_iterations"
-    """It took as many turns as it may."""
+    """It reached the limit of turns."""
     MAX_TOOL_CALLS = "max_tool_calls"
-    """It asked for more tool calls than it may."""
+    """It reached the limit of tool calls."""
     TRUNCATION = "truncation"
-    """Its answer ran into ``max_tokens``; the text that came is kept."""
+    """Its answer was cut at ``max_tokens``; the text so far is kept."""
     TOKEN_BUDGET = "token_budget"  # noqa: S105  # tokens of text, no secret
-    """It used the tokens that it may."""
+    """It reached the limit of tokens."""
     COST_BUDGET = "cost_budget"
-    """It cost what it may."""
+    """It reached the limit of cost."""
     REQUEST_BUDGET = "request_budget"
     """A budget that it shares allows no more requests."""
     TOOL_CALL_BUDGET = "tool_call_budget"
     """A budget that it shares allows no more tool calls."""
     STUCK = "stuck"
-    """It asked for the same tool calls over and over."""
+    """It repeated the same tool calls over and over."""
     DEADLINE = "deadline"
-    """Its time was over."""
+    """It reached its deadline."""
     UNKNOWN_OUTCOME = "unknown_outcome"
     """A tool call had begun when the program ended, and may or may not have been done."""
     INTERRUPTED = "interrupted"
@@ -85,7 +85,7 @@ _ADVICE: Final[Mapping[str, str]] = {
     "tokens": "they are in `usage`: `usage.total_tokens`",
     "id": "it is `agent_id`",
 }
-"""What to write instead of names that one may try."""
+"""The right names for attributes that people may try."""
 
 
 @final
@@ -105,26 +105,26 @@ class AgentOutcome(msgspec.Struct, frozen=True, kw_only=True):
     status: AgentStatus
     """``COMPLETED``, ``STOPPED``, ``FAILED`` or ``CANCELLED``."""
     text: str = ""
-    """The answer, or as much of one as there was when it ended."""
+    """The answer, or the part that had arrived at the end."""
     value: object = None
     """The answer as the ``output_type`` that the spawn asked for. ``None``: it asked for none,
     or the agent did not complete."""
     error: Exception | None = None
-    """What ended a stopped, failed or cancelled agent. ``None`` for a completed one."""
+    """The error of a stopped, failed or cancelled agent. ``None`` for a completed one."""
     stop_reason: StopReason | None = None
     """Why the run ended. ``END_TURN`` or ``STOP_SEQUENCE`` for a completed one, a limit for a
     stopped one, ``None`` for a failed or cancelled one."""
     over_budget: bool = False
     """Whether the last answer crossed a budget. The answer is whole all the same."""
     usage: Usage = NO_USAGE
-    """Tokens of all answers whose usage is known, and an estimate of the text that had come
-    of a request that broke off."""
+    """The known tokens of all answers, plus an estimate for the text of requests that broke
+    off."""
     repeated_requests: int = 0
     """Requests that were made again after the program had ended in the middle of them: the
     provider may have charged for both."""
     unmeasured_requests: int = 0
-    """Requests whose usage is unknown: the provider did not say, or they broke
-    off. Where there are any, ``usage`` is too low."""
+    """Requests with unknown usage: the provider did not state it, or they broke off. If there are
+    any, ``usage`` is too low."""
     cost_usd: float | None = None
     """US dollars. ``None``: part of it has no known price. 0.0 is free of charge."""
     iterations: int = 0
@@ -197,8 +197,8 @@ class RestartLimitError(LimitExceededError):
     ) -> None:
         super().__init__(message, kind="restarts", used=used, limit=limit, source="supervision")
         self.outcomes: tuple[AgentOutcome, ...] = tuple(outcomes)
-        """What became of every agent of the supervision, restarted ones included, in the order
-        of their numbers."""
+        """The outcomes of all supervised agents, including restarted ones, in the order of their
+        ids."""
 
     def __reduce__(self) -> tuple[object, ...]:
         """Rebuild from the fields, so that the error survives pickle."""

@@ -47,39 +47,40 @@ class SpawnConfig:
     """
 
     manifest: AgentManifest
-    """What kind of agent."""
+    """The kind of agent."""
     query: str = attrs.field(converter=_whole)
-    """What it is asked. Not empty."""
+    """The query, not empty."""
     name: str | None = attrs.field(default=None, kw_only=True, converter=_whole_name)
     """How it is called in this run. ``None``: by its manifest's name."""
     attachments: tuple[Attachment, ...] = attrs.field(default=(), kw_only=True)
-    """Images and documents beside the query: ``Attachment.load("photo.png")``."""
+    """Images and documents for the query: ``Attachment.load("photo.png")``."""
     history: tuple[ChatMessage, ...] = attrs.field(default=(), kw_only=True)
     """A conversation that goes on, such as the ``messages`` of an earlier outcome."""
     deadline_seconds: float | None = attrs.field(default=None, kw_only=True)
     """The longest that the run may take, from its first slot. ``None``: as the manifest says."""
     output_type: type | None = attrs.field(default=None, kw_only=True)
-    """What its answer must be: an attrs class, a dataclass, a TypedDict or a msgspec struct.
-    The outcome's ``value`` is one. ``None``: any text."""
+    """The type of the answer: an attrs class, a dataclass, a TypedDict or a msgspec struct. The
+    outcome's ``value`` is an instance. ``None``: any text."""
     memory_scope: str | None = attrs.field(default=None, kw_only=True)
-    """Whose memory it shares: agents with the same scope read each other's fragments.
-    ``None``: its own alone."""
+    """The memory scope to use: agents with the same scope share their fragments. ``None``: a
+    separate one."""
     limits: UsageLimits | None = attrs.field(default=None, kw_only=True)
-    """What narrows the manifest's limits for this run. ``None``: nothing."""
+    """Limits that narrow the manifest's for this run. ``None``: no change."""
     budget: Budget | None = attrs.field(default=None, kw_only=True)
-    """What it spends of, with its children: a part of its parent's budget, or else of the
-    pool's. ``None``: that one itself."""
+    """The budget that it and its children spend from: a part of its parent's budget, or else of
+    the pool's. ``None``: that budget itself."""
     key: str | None = attrs.field(default=None, kw_only=True)
     """Names the agent in the pool's journal: in a resumed pool, a spawn with the same key is the
     same agent, finished or not. A child's key names it in the call that spawns it: children
     side by side need one, since others go by their order. Must not begin with ``#`` or ``=``.
     ``None``: its number; in a map or a supervision what it is asked, in a race its place."""
     group: str = attrs.field(default="", kw_only=True)
-    """With whom it shares slots and gates. Groups that wait take turns, whatever their sizes."""
+    """The group with which it shares slots and gates. Waiting groups take turns, whatever their
+    sizes."""
     weight: int = attrs.field(default=1, kw_only=True)
     """The agents of its group that are let in at each turn. What its newest agent says, counts."""
     priority: int = attrs.field(default=0, kw_only=True)
-    """Its place within its group: one level is worth a hundred places in the queue."""
+    """The priority within its group: one level is worth a hundred places in the queue."""
     outlives_parent: bool = attrs.field(default=False, kw_only=True)
     """Whether an agent that a tool spawned goes on when the agent of that tool has ended.
     Otherwise it is cancelled then."""

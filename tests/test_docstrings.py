@@ -108,7 +108,7 @@ def test_help_says_what_each_field_means(face: ModuleType) -> None:
 def test_help_shows_fields_of_errors_and_of_bases() -> None:
     """What they are set to in ``__init__``, and what a base says; once, and in order."""
     shown = pydoc.plain(pydoc.render_doc(agentpool.LimitExceededError))
-    assert "kind: What ran out, in the words of ``StopReason``" in shown
+    assert "kind: The exceeded limit, in the words of ``StopReason``" in shown
     events = inspect.getdoc(observe.TextDelta) or ""
     assert events.index("    sequence: ") < events.index("    text: ")
     config = pydoc.plain(pydoc.render_doc(agentpool.SpawnConfig))

@@ -86,9 +86,9 @@ class Home(ABC):
     __slots__ = ()
 
     random: Random
-    """Where the jitter of retries comes from."""
+    """The source of the jitter of retries."""
     cleaner: Cleaner
-    """Takes markers out of what tools return and of what is recalled."""
+    """Removes markers from tool results and recalled fragments."""
     approve: Approver | None
     """Asked before calls that need it. ``None``: calls that need it are refused."""
     retries: RetryPolicy
@@ -113,7 +113,7 @@ class Agent(Live):
     slot: Slot
     hub: EventHub
     post: PostOffice
-    """Where its messages wait."""
+    """The inbox of the agent."""
     memory: Memory | None
     """``None``: it neither recalls nor remembers."""
     purse: Purse | None
@@ -126,17 +126,17 @@ class Agent(Live):
     tools_run: int = 0
     """Tool calls that began, whatever came of them."""
     shares: bool = False
-    """Whether its children spend of its own limits."""
+    """Whether its children spend from its limits."""
     journal: RunJournal | None = None
-    """What is kept of its run. ``None``: nothing."""
+    """The journal of its run. ``None``: the run is not recorded."""
     step_scope: trio.CancelScope | None = None
-    """What ends a step that takes too long. ``None``: no step of it has a limit."""
+    """Cancels a step that takes too long. ``None``: no step has a limit."""
     on_piece: Callable[[], None] | None = None
     """Told of each piece of an answer. ``None``: the request is not observed."""
     told: int = 0
     """Messages of its conversation that those who watch were told of."""
     stream: StreamedText | None = None
-    """What tells text and thoughts apart in the answer that arrives. ``None``: unwatched."""
+    """Separates text and thoughts in the arriving answer. ``None``: the answer is not watched."""
     _context: AgentContext | None = None
     at_end: list[Callable[[], object]] | None = None
     """Called when it has ended, however it ends. ``None``: nothing is."""

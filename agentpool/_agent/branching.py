@@ -33,7 +33,7 @@ from agentpool._spawn import SpawnConfig
 from agentpool.tools._registry import ToolRegistry
 
 NOT_THEN: Final = "not run: it could not be called then"
-"""What the history says of a call that was refused, if it could be called now."""
+"""The result in the history of a call that was refused and is allowed now."""
 
 NewRun: TypeAlias = Callable[[Agent, SpawnConfig, ToolRegistry], Run]
 """Makes the run of an agent by some config."""

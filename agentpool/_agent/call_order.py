@@ -29,11 +29,11 @@ class CallOrder(Live):
     _left: dict[int, None]
     """The calls that have not begun, in order."""
     _unstarted: deque[int]
-    """Those of them that have no task."""
+    """The calls that have no task."""
     _last: int | None = None
     """The last one that was given a task."""
     _lots: dict[int, Lot] = msgspec.field(default_factory=dict[int, Lot])
-    """Where those wait that have come as far as their tools too early."""
+    """Where calls wait that reached their tools too early."""
 
     def start_next(self, after: int | None = None) -> None:
         """Start the call after *after*, unless it already runs. ``None``: start the first one."""

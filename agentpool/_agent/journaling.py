@@ -56,7 +56,7 @@ from agentpool.journal._questions import decision_in, said_of
 from agentpool.journal._writer import JournalWriter
 
 OnMismatch: TypeAlias = Literal["refuse", "accept", "branch"]
-"""What happens when a resumed run asks for something else than before."""
+"""How to react when a resumed run asks for something else than before."""
 
 AGAIN: Final = "~"
 """Added to a run's key each time that it begins again with another history."""
@@ -78,35 +78,35 @@ class RunJournal(Live):
     """Names the run: the same at every resume, and of no other run."""
     on_mismatch: OnMismatch = "refuse"
     results: dict[tuple[int, int], JournalRecord] = {}  # noqa: RUF012  # each has its own
-    """What is known from before, by place and part."""
+    """The recorded results, by place and part."""
     begun: dict[tuple[int, int], JournalRecord] = {}  # noqa: RUF012  # each has its own
-    """What had begun before, whether or not it ended."""
+    """The recorded beginnings, with or without an end."""
     called: dict[int, JournalRecord] = {}  # noqa: RUF012  # each has its own
-    """What is known of a call there, by place."""
+    """What is known of the calls there, by place."""
     answers: dict[tuple[int, int], JournalRecord] = {}  # noqa: RUF012  # each has its own
-    """What was said of calls that had to be approved."""
+    """The answers to approval questions."""
     last_place: int = -1
-    """The last place of which anything is known."""
+    """The last place with a record."""
     place: int = -1
     """Which effect of the run it is at."""
     repeated_requests: int = 0
     """Requests that had left before a crash and were made again."""
     charges: list[Charge] = []  # noqa: RUF012  # each has its own
-    """What calls that were given back had been charged for, until it is counted again."""
+    """The charges of calls with recorded results, until they are counted again."""
     losses: list[Loss] = []  # noqa: RUF012  # each has its own
-    """What requests of the effect took that broke off before, until it is counted again."""
+    """The usage of the effect's broken requests, until it is counted again."""
     left_before: int = 0
     """Requests of the effect that had left when their process ended."""
     attempts: dict[int, Attempts] = {}  # noqa: RUF012  # each has its own
-    """What became of requests before, by place."""
+    """The earlier attempts of requests, by place."""
     records: tuple[JournalRecord, ...] = ()
-    """What the run did before, until it begins again."""
+    """What the run did before, until a new run begins."""
     history: tuple[ChatMessage, ...] | None = None
-    """What it begins with, as it was branched before. ``None``: what its spawn says."""
+    """The history of a branched run. ``None``: the one in its config."""
     changed_from: SpawnConfig | None = None
-    """What the run was of, if it is to be of something else. ``None``: it is the same."""
+    """The digest of the run's config before it changed. ``None``: it is the same."""
     ended_with: tuple[ChatMessage, ...] | None = None
-    """What was said in such a run that had ended. ``None``: it had not."""
+    """The text with which such a run had ended. ``None``: it had not ended."""
     on_branch: OnBranch | None = None
     """Records that another run begins. ``None``: a changed run is not branched."""
     on_settled: Callable[[str], object] = str

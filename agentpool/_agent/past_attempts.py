@@ -13,9 +13,9 @@ class Attempts(Live):
     """The attempts of one request, in the order of their records."""
 
     open: int = 0
-    """Those that left and of which nothing else is known."""
+    """The attempts that were sent and left no other trace."""
     losses: list[Loss] = []  # noqa: RUF012  # each has its own
-    """What those took that broke off."""
+    """The usage of the attempts that broke off."""
 
     def begin(self) -> None:
         """Count an attempt that was sent."""

@@ -128,13 +128,13 @@ class ModelRequest(Live):
     """One request to a model, with all of its attempts. Follows the steps of the rules in order."""
 
     agent: Agent
-    """In whose name it is made."""
+    """The agent that makes the request."""
     driver: Driver
-    """Who is asked."""
+    """The driver to ask."""
     request: CompletionRequest
-    """What is asked."""
+    """The request to make."""
     on_delta: OnDelta
-    """Where the pieces of the answer go."""
+    """Receives the pieces of the answer."""
     arrived: Sequence[str]
     """The pieces that have come."""
     teller: RequestTeller | None
@@ -144,15 +144,15 @@ class ModelRequest(Live):
     has_left: bool = False
     """Whether part of the attempt that is under way has left, and no answer has come."""
     reservation: RequestReservation | None = None
-    """What is set aside for the attempt that is under way."""
+    """The reservation for the current attempt."""
     loss_is_kept: bool = False
     """Whether the journal has what the last attempt took, so that another one is to begin."""
     effect: Complete | None = None
-    """Where the answer of the agent's own turn goes. ``None``: a tool asks."""
+    """Receives the answer in the agent's turn. ``None``: a tool asks."""
     clock: RequestClock | None = None
-    """What stands still while the request waits for its turn. ``None``: nothing limits it."""
+    """The clock that stops while the request waits for its turn. ``None``: there is no limit."""
     failed: tuple[DriverError, ...] = ()
-    """The errors of drivers in whose place another one was asked, not counted yet."""
+    """The errors of replaced drivers that are not counted yet."""
     failed_before: int = 0
     """How many of them there were when the last one that was asked left."""
 

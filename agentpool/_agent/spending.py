@@ -59,7 +59,7 @@ REFUSALS: Final = (
     RecordingMissError,
     UnknownModelError,
 )
-"""What a provider says in place of an answer. It charges for answers."""
+"""A provider's refusals. Only answers are charged."""
 
 
 def is_refusal(error: BaseException) -> bool:
@@ -82,13 +82,13 @@ class Purse(Live):
     """One agent's access to a budget."""
 
     budget: Budget
-    """What it spends of."""
+    """The budget to spend from."""
     _slot: Slot
     _hub: EventHub
     _agent_id: AgentId
     _name: str
     estimator: Estimator = msgspec.field(default_factory=Estimator)
-    """For the agent's own conversation."""
+    """Estimates requests of the agent's conversation."""
     passed: bool = False
     """Whether a limit is passed since the last answer."""
 

@@ -37,7 +37,7 @@ _log: Final = logging.getLogger("agentpool")
 
 
 AGAIN: Final = "this call had begun when the program ended, and was not run again"
-"""What the model is told of a call that was refused."""
+"""The result of a call that was not repeated after a crash."""
 
 
 async def run_calls(agent: Agent, effect: RunTools) -> None:

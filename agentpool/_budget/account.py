@@ -24,7 +24,7 @@ KINDS: Final = (
     StopReason.REQUEST_BUDGET,
     StopReason.TOOL_CALL_BUDGET,
 )
-"""What a budget counts, in the order of ``Amounts``."""
+"""The kinds of amount that a budget counts, in the order of ``Amounts``."""
 
 TOKENS: Final = 0
 COST: Final = 1
@@ -33,7 +33,7 @@ PICO: Final = 10**12
 """Trillionths in a dollar. The cheapest tokens cost some ten thousand of them."""
 
 _NAMES: Final = ("tokens", "cost_usd", "requests", "tool_calls")
-"""What the limits are called, in the order of ``Amounts``."""
+"""The names of the limits, in the order of ``Amounts``."""
 
 _UNITS: Final = ("tokens", "US dollars", "requests", "tool calls")
 
@@ -57,7 +57,7 @@ class BudgetNotice(msgspec.Struct, frozen=True, gc=False):
     kind: StopReason
     """Which of its limits."""
     used: float
-    """How much of it was used, and at a refusal also what is set aside."""
+    """The used amount; at a refusal, the reserved amount is included."""
     limit: float
     """How much is allowed."""
     reached: bool
@@ -76,10 +76,10 @@ class Account(Live):
     limits: tuple[int | None, int | None, int | None, int | None]
     allow_unpriced: bool
     by_estimate: bool
-    """Whether an estimate of tokens and cost has to fit. If not, whoever is not above a limit may
-    go on once."""
+    """Whether an estimate of tokens and cost must fit. If not, a request may go as long as the
+    limit is not exceeded yet."""
     news: list[BudgetNotice]
-    """What was not told yet; one list for a whole tree."""
+    """The notices not yet reported; one list for a whole tree."""
     committed: list[int] = msgspec.field(default_factory=_no_amounts)
     reserved: list[int] = msgspec.field(default_factory=_no_amounts)
     unmeasured: int = 0
@@ -356,7 +356,7 @@ class Spent(msgspec.Struct, frozen=True, gc=False):
     tool_calls: int = 0
     """Tool calls that ran."""
     is_lost: bool = False
-    """Whether this was reserved, and what was used is unknown."""
+    """Whether this was reserved and the real usage is unknown."""
 
     @property
     def amounts(self) -> Amounts:

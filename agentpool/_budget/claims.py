@@ -198,7 +198,7 @@ class Claim(Live):
     wake: Callable[[], object] = lambda: None
     """Called when a claim that waited has its result. Set it if it waits."""
     short: Ledger | None = None
-    """What had too little for it when it was last looked at. ``None``: nothing had."""
+    """The ledger that had too little for the claim at the last look. ``None``: none had."""
     passed: int = 0
     """How many who came later were served before it."""
 
@@ -221,15 +221,15 @@ class Ledger(Live):
     """The inside of one budget: its account, requests under way, and waiting claims."""
 
     account: Account
-    """What it counts."""
+    """The counters."""
     path: tuple[Ledger, ...] = ()
     """Itself and every ledger above it, the root last."""
     under_way: dict[RequestReservation, None] = {}  # noqa: RUF012  # each has its own
-    """What is set aside for requests that are made right now, in order."""
+    """The reservations of requests in progress, in order."""
     waiting: dict[Claim, None] = {}  # noqa: RUF012  # each has its own
-    """At the root: who waits, in order."""
+    """The waiting claims, in order. Used at the root only."""
     kept: Kept | None = None
-    """Where its use is kept. ``None``: it ends with the program."""
+    """The store of its use. ``None``: the budget ends with the program."""
 
     @classmethod
     def below(cls, account: Account, parent: Ledger | None, kept: Kept | None = None) -> Ledger:

@@ -14,9 +14,9 @@ class BudgetMeter(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     limit: float | None
     """How much is allowed. ``None``: no limit."""
     committed: float
-    """How much was used, by what is known or else by what was reserved for it."""
+    """The used amount, as far as it is known; otherwise the reserved amount."""
     reserved: float
-    """How much is set aside for what is under way."""
+    """The amount reserved for requests in progress."""
 
     @property
     def left(self) -> float | None:
@@ -31,7 +31,7 @@ class BudgetStatistics(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A budget at one moment, including everything spent below it."""
 
     name: str
-    """What the budget is called."""
+    """The budget's name."""
     tokens: BudgetMeter
     """Tokens in plus tokens out."""
     cost: BudgetMeter

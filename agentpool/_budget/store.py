@@ -34,7 +34,7 @@ class Correction(msgspec.Struct, frozen=True):
     """The difference between what a reservation used and what it had reserved."""
 
     period: str
-    """In which period it was reserved. Empty: in the one that is."""
+    """The period of the reservation. Empty: the current one."""
     amounts: Amounts
     """How much more, or below zero, how much less."""
 
@@ -57,9 +57,9 @@ class StoredUse(msgspec.Struct, frozen=True):
     period: str
     """Which period it is."""
     used: Amounts
-    """What is used and reserved in it, by all processes."""
+    """The amounts used and reserved in the period, by all processes."""
     lacking: int | None
-    """Of which kind there was too little; then nothing was taken. ``None``: of none."""
+    """The kind with too little left; then nothing was taken. ``None``: there was enough."""
 
 
 class BudgetStore(ABC):
@@ -103,7 +103,7 @@ class Kept(Live):
     store: BudgetStore
     per: Period
     owed: list[Correction] = []  # noqa: RUF012  # each has its own
-    """What the store is to be told with the next request."""
+    """The corrections to send to the store with the next request."""
     on_the_way: list[Correction] = []  # noqa: RUF012  # the same
     """What it is being told right now."""
 

@@ -39,7 +39,7 @@ DriverOpener: TypeAlias = Callable[[ModelConfig], AbstractAsyncContextManager[Dr
 """Opens the driver of a model for as long as its block lasts."""
 
 _KEY_ENVS: Final = tuple(p.api_key_env for p in PROVIDERS.values() if p.api_key_env)
-"""Where the providers' keys are unless a manifest says otherwise."""
+"""The variables with the providers' keys, unless a manifest names others."""
 
 
 @asynccontextmanager

@@ -49,7 +49,7 @@ class PoolPlan:
     """
 
     manifests: tuple[AgentManifest, ...]
-    """Every manifest of which there will be agents."""
+    """The manifests of all agents."""
     max_concurrent: int = 8
     """Agents that run at the same time."""
     max_queued: int = 10_000
@@ -61,29 +61,29 @@ class PoolPlan:
     """A driver that answers in place of every model, or a function that chooses one, such as
     ``Cluster.driver_of``; no model is opened then. ``None``: the models answer."""
     gates: ProviderGates | None = None
-    """Where requests to providers wait. ``None``: nowhere."""
+    """The gates for requests to providers. ``None``: requests do not wait."""
     folder: str | Path = "."
-    """Where relative paths of grants and of models begin, and programs run."""
+    """The folder for relative paths of grants and models, and for programs."""
     tools: ToolRegistry = EMPTY_REGISTRY
-    """Tools of your own, which every agent has beside those that its manifest grants."""
+    """Your own tools, which every agent has in addition to its granted ones."""
     memory_file: str | None = None
-    """Where agents keep fragments. ``None``: in memory, for as long as the pool is open."""
+    """The file of the agents' memory. ``None``: in memory, while the pool is open."""
     request_retries: RetryPolicy | None = None
     """When a failed request is made again. ``None``: four attempts at most."""
     budget: Budget | None = None
-    """What all agents may spend together. ``None``: no limit but each run's own, and what the
-    ``[budget]`` of a manifest says."""
+    """The budget that all agents share. ``None``: only the limits of each run, and the
+    ``[budget]`` of a manifest."""
     budget_store: BudgetStore | None = None
-    """Where it is kept what is spent of the ``[budget]`` of manifests: a journal. ``None``: in
+    """The store for the ``[budget]`` of manifests: a journal. ``None``: the one in
     ``journal``."""
     approve: Approver | None = None
     """Asked before calls that need approval. ``None``: they are refused."""
     observers: Sequence[Observer] = ()
     """Called with every event, at once; they must not block."""
     name: str = "pool"
-    """What the pool is called in events, in memory scopes and in its journal."""
+    """The pool's name in events, memory scopes and its journal."""
     journal: Journal | None = None
-    """Where runs are kept, so that another process goes on with them. ``None``: nowhere."""
+    """The journal of runs, for resuming in another process. ``None``: runs are not recorded."""
     resume: bool = False
     """Whether to go on with what the journal has under the pool's name."""
 

@@ -74,10 +74,10 @@ NO_ISOLATION: Final = (
     "may not run programs here: they would have a network, and this system cannot take it "
     "away (Linux with unshare can); choose another privacy, or grant no 'shell'"
 )
-"""What is said of Sovereign manifests with ``shell`` where it is so."""
+"""The warning about Sovereign manifests with ``shell`` on such a system."""
 
 _MAX_MADE: Final = 128
-"""Sets of grants whose tools are kept."""
+"""The number of different sets of grants whose tools are kept."""
 
 
 def build_tools(

@@ -25,7 +25,7 @@ class DriverError(AgentPoolError):
         self.retryable: bool = self.default_retryable if retryable is None else retryable
         """Whether the same request may succeed later."""
         self.retry_after_seconds: float | None = retry_after_seconds
-        """What the provider asked to wait. ``None``: it did not say."""
+        """The wait that the provider asked for. ``None``: it asked for none."""
         self.status_code: int | None = status_code
         """The HTTP status. ``None``: the failure was not an HTTP answer."""
         self.has_begun: bool = False
@@ -33,7 +33,7 @@ class DriverError(AgentPoolError):
         self.tokens: tuple[int, int] | None = None
         """Tokens sent and written, if the answer came to its end. ``None``: unknown."""
         self.cost_usd: float | None = None
-        """What they cost in US dollars. ``None``: unknown."""
+        """The cost in US dollars. ``None``: unknown."""
         self.attempts: int = 1
         """How often the request was made, when it was given up."""
 
@@ -94,8 +94,8 @@ class AllDriversFailedError(DriverError):
     ) -> None:
         super().__init__(message, retryable=retryable, retry_after_seconds=retry_after_seconds)
         self.errors: tuple[DriverError, ...] = tuple(errors)
-        """What they failed with, in the order in which they were asked. Empty: no driver was
-        asked, since all of them had failed too often before."""
+        """Their errors, in the order in which they were asked. Empty: no driver was asked, since
+        all had failed too often before."""
 
 
 class InvalidOutputError(DriverError):
@@ -104,7 +104,7 @@ class InvalidOutputError(DriverError):
     def __init__(self, message: str, *, answers: int) -> None:
         super().__init__(message)
         self.answers: int = answers
-        """How many answers were tried."""
+        """The number of answers that were tried."""
 
 
 class EmptyAnswerError(DriverError):

@@ -28,7 +28,7 @@ class AgentPoolError(Exception):
 
 
 MAX_TRACEBACK_CHARACTERS: Final = 20_000
-"""Of a traceback: its end says more than its beginning."""
+"""The limit for a traceback; its end is more useful than its beginning."""
 
 
 def traceback_text(error: BaseException) -> str:
@@ -44,9 +44,9 @@ class Fault(msgspec.Struct, frozen=True):
     """One thing that is wrong in a manifest."""
 
     path: str
-    """Where it stands, such as ``resources.max_iterations``. Empty for the whole file."""
+    """The path of the value, such as ``resources.max_iterations``. Empty for the whole file."""
     text: str
-    """What is wrong, with the value, and what to write instead."""
+    """The problem, the value, and a correct form."""
 
     def __str__(self) -> str:
         """Return ``path: text``."""
@@ -59,7 +59,7 @@ class ManifestError(AgentPoolError):
     def __init__(self, faults: Sequence[Fault], *, source: str = "manifest") -> None:
         super().__init__(f"{source}: " + "; ".join(str(fault) for fault in faults))
         self.faults: tuple[Fault, ...] = tuple(faults)
-        """What is wrong, in the order in which it stands in the manifest."""
+        """All faults, in the order of the manifest."""
         self.source: str = source
         """The file's name, or ``manifest`` for one made in code."""
 
@@ -106,7 +106,7 @@ class DeadlockError(AgentPoolError):
     def __init__(self, message: str, *, agent_ids: Sequence[int] = ()) -> None:
         super().__init__(message)
         self.agent_ids: tuple[int, ...] = tuple(agent_ids)
-        """Who waits for whom: each for the next, the last for the first."""
+        """The agents in the circle: each waits for the next one, the last for the first."""
 
 
 class ToolError(AgentPoolError):
@@ -125,13 +125,13 @@ class LimitExceededError(AgentPoolError):
     ) -> None:
         super().__init__(message)
         self.kind: str = kind
-        """What ran out, in the words of ``StopReason``: ``max_iterations``, …"""
+        """The exceeded limit, in the words of ``StopReason``: ``max_iterations``, …"""
         self.used: float = used
         """How much of it was used, in its own unit."""
         self.limit: float = limit
         """How much was allowed, in the same unit."""
         self.source: str = source
-        """Who set the limit: the run's guard, or a budget by its name."""
+        """The owner of the limit: the run's guard, or a budget by its name."""
 
 
 class MemoryStoreError(AgentPoolError):
@@ -152,9 +152,9 @@ class AgentCancelledError(AgentPoolError):
     def __init__(self, message: str, *, cancelled_by: str, reason: str) -> None:
         super().__init__(message)
         self.cancelled_by: str = cancelled_by
-        """Who did it: ``owner``, ``pool``, ``agent 3``, …"""
+        """Who cancelled the agent: ``owner``, ``pool``, ``agent 3``, …"""
         self.reason: str = reason
-        """Why, in the words of whoever did it."""
+        """The reason that was given."""
 
 
 class TraceError(AgentPoolError):
@@ -171,6 +171,6 @@ class RecordedError(AgentPoolError):
         self.kind: str = kind
         """The name of the exception's type."""
         self.traceback: str = traceback
-        """Where it was raised, as Python prints it. Empty: it was raised nowhere."""
+        """The traceback as Python prints it. Empty: the error was never raised."""
         self.details: Mapping[str, str] = details
-        """Its fields, such as ``cancelled_by``."""
+        """The error's fields, such as ``cancelled_by``."""

@@ -27,7 +27,7 @@ class RunBusyError(JournalError):
         self.host = host
         """The machine of the owner."""
         self.pid = pid
-        """Its process on that machine."""
+        """The process id of the owner on that machine."""
         self.until = until
         """When its lease ends, unless it writes again; in seconds since 1970."""
 
@@ -60,7 +60,7 @@ class LeaseLostError(JournalError):
         """
         super().__init__(message)
         self.pool = pool
-        """Whose records."""
+        """The pool of the records."""
         self.fence = fence
         """The fence that is no longer the newest."""
 
@@ -89,8 +89,8 @@ class ResumeMismatchError(JournalError):
         """
         super().__init__(message)
         self.agent_id = agent_id
-        """Whose run."""
+        """The agent of the run."""
         self.place = place
         """Which effect of the run; -1 is what the agent was spawned with."""
         self.differs = differs
-        """What is not as it was."""
+        """The difference, in words."""

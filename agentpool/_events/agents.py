@@ -16,27 +16,27 @@ class AgentSpawned(EventBase, frozen=True, gc=False):
     """A spawn was accepted. Never dropped."""
 
     parent_id: AgentId
-    """Who spawned it. 0: the owner."""
+    """The id of the agent that spawned it. 0: the owner."""
     query: str = ""
-    """What it is asked."""
+    """The agent's query."""
     manifest: str = ""
     """The name of its manifest."""
     model: str = ""
     """The model that its manifest names. Empty: it names none."""
     provider: str = ""
-    """Who serves that model, as its manifest names it; ``local`` for one on this machine.
-    Empty: the manifest does not say."""
+    """The provider of that model, as in the manifest; ``local`` for a model on this machine.
+    Empty: the manifest names none."""
     system_prompt: str = ""
-    """What its model is told before everything else."""
+    """The system prompt of the model."""
     grants: tuple[str, ...] = ()
-    """What it may do, such as ``memory`` or ``spawn``."""
+    """The granted capabilities, such as ``memory`` or ``spawn``."""
     group: str = ""
-    """With whom it shares slots and gates."""
+    """The group with which it shares slots and gates."""
     deadline_seconds: float | None = None
     """The longest that it may take. ``None``: no limit."""
     prompt_id: int = 0
-    """In the file of a trace: the number of the system prompt, which stands there once.
-    0 everywhere else."""
+    """In the file of a trace: the number of the system prompt, which is stored there once. 0
+    everywhere else."""
 
 
 @final
@@ -63,7 +63,7 @@ class AgentFinished(EventBase, frozen=True):
     """The agent ended; this is its last event. Never dropped."""
 
     outcome: AgentOutcome
-    """What became of it."""
+    """The agent's outcome."""
 
 
 @final
@@ -71,9 +71,9 @@ class AgentParked(EventBase, frozen=True, gc=False):
     """The agent gave its slot back while it waits."""
 
     waits_for: str
-    """What it waits for, in words: ``agent 3 (critic)``, ``a message``, …"""
+    """The reason for the wait, in words: ``agent 3 (critic)``, ``a message``, …"""
     reason: WaitReason = WaitReason.OTHER
-    """What kind of thing it waits for."""
+    """The kind of wait."""
     target_id: AgentId | None = None
     """The agent that must act. ``None``: no agent in particular."""
 
@@ -87,7 +87,7 @@ class Phase(enum.Enum):
     """What an agent is doing."""
 
     PERCEIVE = "perceive"
-    """It looks at what it knows and what it was told."""
+    """It collects its memories and messages."""
     REASON = "reason"
     """It waits for the model."""
     ACT = "act"
@@ -103,7 +103,7 @@ class PhaseChanged(EventBase, frozen=True, gc=False):
     phase: Phase
     """The phase that begins."""
     tool_name: str = ""
-    """In ``ACT``: the tool. Empty otherwise."""
+    """In ``ACT``: the name of the tool. Otherwise empty."""
     turn: int = 0
     """Which turn of the agent, from 1. 0: its first has not begun."""
 
@@ -124,9 +124,9 @@ class WindowCut(EventBase, frozen=True, gc=False):
     tokens: int
     """An estimate of what they took."""
     summary: str = ""
-    """What the model wrote to stand for them. Empty: nothing."""
+    """The model's summary of them. Empty: there is none."""
     failure: str = ""
-    """Why there is no summary although one was wanted. Empty: there is, or none was."""
+    """The reason why a wanted summary is missing. Empty: it is there, or none was wanted."""
 
 
 @final
@@ -134,4 +134,4 @@ class AgentWarned(EventBase, frozen=True, gc=False):
     """A limit is near, or something unusual was tolerated."""
 
     text: str
-    """What."""
+    """The text of the warning."""

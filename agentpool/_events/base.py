@@ -25,7 +25,7 @@ class PoolInfo(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     opened_at: float
     """When it opened: seconds since 1970-01-01 UTC, by the clock on the wall."""
     max_concurrent: float
-    """Its slots."""
+    """The number of slots."""
 
 
 class EventBase(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="event", tag=_tag):
@@ -36,6 +36,6 @@ class EventBase(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="even
     at_seconds: float
     """Seconds since the pool opened."""
     agent_id: AgentId
-    """Whom it concerns. 0: the pool itself."""
+    """The id of the agent. 0: the event is about the pool itself."""
     agent_name: str
     """That agent's name. Empty for the pool itself."""

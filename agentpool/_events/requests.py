@@ -17,7 +17,7 @@ class MessagesAdded(EventBase, frozen=True):
     place: int
     """The place of the first of these messages in the conversation, from 0."""
     messages: tuple[ChatMessage, ...]
-    """What was said, oldest first."""
+    """The new messages, oldest first."""
 
 
 @final
@@ -33,11 +33,11 @@ class LostRequest(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """Whether ``usage`` is exact. A request that the provider refused is exact, at zero. If not, it
     is an estimate of the text that had come."""
     charged_tokens: int | None = None
-    """Tokens that a budget was charged as an estimate, in place of ``usage``. ``None``: it was
-    charged what is known, or no budget pays."""
+    """Estimated tokens that a budget was charged instead of ``usage``. ``None``: it was charged
+    the known usage, or no budget pays."""
     charged_usd: float | None = None
-    """US dollars that a budget was charged as an estimate. ``None``: it was charged what is known,
-    or there is no price, or no budget pays."""
+    """Estimated US dollars that a budget was charged. ``None``: it was charged the known cost, or
+    there is no price, or no budget pays."""
 
 
 @final
@@ -98,7 +98,7 @@ class CompletionReceived(EventBase, frozen=True, gc=False):
     usage: Usage | None
     """Tokens of this answer. ``None``: the provider did not say."""
     duration_seconds: float
-    """From the request to the end of the answer, retries included."""
+    """From the request to the end of the answer, including retries."""
     request_id: int = 0
     """The ``sequence`` of its ``RequestStarted``. 0: it was not watched from its start."""
     turn: int = 0
@@ -106,7 +106,7 @@ class CompletionReceived(EventBase, frozen=True, gc=False):
     attempt: int = 1
     """Which attempt was answered, from 1."""
     model: str | None = None
-    """The model that answered. ``None``: the provider did not say, and none was named."""
+    """The model that answered. ``None``: the provider did not name it, nor did the manifest."""
     cost_usd: float | None = None
     """US dollars. ``None``: there is no price."""
     first_piece_seconds: float | None = None
@@ -114,18 +114,18 @@ class CompletionReceived(EventBase, frozen=True, gc=False):
     by_tool: bool = False
     """Whether a tool asked, in the agent's name."""
     node: str = ""
-    """The node of a cluster that was asked. Empty: none was."""
+    """The node of a cluster that was asked. Empty: no node was asked."""
     charged_tokens: int | None = None
-    """Tokens that a budget was charged as an estimate, since ``usage`` is unknown. ``None``: it was
-    charged what is known, or no budget pays."""
+    """Estimated tokens that a budget was charged, since ``usage`` is unknown. ``None``: it was
+    charged the known usage, or no budget pays."""
     charged_usd: float | None = None
-    """US dollars that a budget was charged as an estimate, since ``cost_usd`` is unknown. ``None``:
-    it was charged what is known, or nothing."""
+    """Estimated US dollars that a budget was charged, since ``cost_usd`` is unknown. ``None``: it
+    was charged the known cost, or nothing."""
     lost: tuple[LostRequest, ...] = ()
     """The drivers that were asked before the one that answered, in the same attempt."""
     attempt_seconds: float | None = None
-    """From the start of the attempt that was answered, without earlier ones and the waits between
-    them. ``None``: it was not watched from its start."""
+    """The duration of the answered attempt alone, without earlier attempts and waits. ``None``:
+    its start was not seen."""
 
 
 @final
@@ -139,14 +139,14 @@ class RequestFailed(EventBase, frozen=True, gc=False):
     error_type: str
     """The type of the error; ``Cancelled`` if the request was given up."""
     error: str
-    """Its text."""
+    """The error's text."""
     by_tool: bool
     """Whether a tool asked."""
     node: str = ""
-    """The node of a cluster that was asked. Empty: none was."""
+    """The node of a cluster that was asked. Empty: no node was asked."""
     lost: tuple[LostRequest, ...] | None = None
-    """What is counted for each driver that was asked. Empty: no request had been sent. ``None``:
-    the trace is of an earlier version, and does not say."""
+    """The charge for each driver that was asked. Empty: no request had been sent. ``None``:
+    unknown, because the trace is of an earlier version."""
 
 
 @final
@@ -158,7 +158,7 @@ class RequestRetried(EventBase, frozen=True, gc=False):
     delay_seconds: float
     """How long the agent waits before the next one."""
     error: str
-    """What the attempt failed with."""
+    """The error of the attempt."""
 
 
 @final
@@ -172,7 +172,7 @@ class FellBack(EventBase, frozen=True, gc=False):
     error_type: str
     """The type of the error. Empty: it was skipped, since it had failed too often."""
     error: str
-    """Its text."""
+    """The error's text."""
     model: str = ""
     """The model of the one that failed. Empty: it is not known."""
     next_model: str = ""

@@ -25,7 +25,7 @@ class ToolFinished(EventBase, frozen=True, gc=False):
     call: ToolCall
     """The call."""
     content: str
-    """Its result, or the text of its error."""
+    """The tool's result, or the text of its error."""
     is_error: bool
     """Whether it failed."""
     turn: int = 0
@@ -35,7 +35,7 @@ class ToolFinished(EventBase, frozen=True, gc=False):
     error_type: str = ""
     """The type of what it raised. Empty: it raised nothing."""
     traceback: str = ""
-    """Where it was raised, for people; the model is not told. Empty: nowhere."""
+    """The traceback, for people; the model does not see it. Empty: there is none."""
 
 
 @final
@@ -60,6 +60,6 @@ class ApprovalGiven(EventBase, frozen=True, gc=False):
     reason: str
     """Why it does not run. Empty: no reason was given, or it runs."""
     decided_by: str = ""
-    """Who decided, as the approver says. Empty: it does not say."""
+    """Who decided, according to the approver. Empty: not stated."""
     waited_seconds: float = 0.0
     """How long the agent waited for it."""

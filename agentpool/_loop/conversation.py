@@ -45,7 +45,7 @@ from agentpool._messages import (
 )
 
 MESSAGE_TOKENS: Final = 4
-"""What a message costs besides its text: the marks of its role and its end."""
+"""The tokens of a message besides its text: marks of its role and its end."""
 
 CONTINUATION_MASK: Final = 0b1100_0000
 CONTINUATION_BYTE: Final = 0b1000_0000

@@ -17,7 +17,7 @@ CUT_CALL: Final = (
     "not run: the answer was cut off at its limit in the middle of this call, so its arguments "
     "are incomplete; call again with shorter arguments, or do it in several steps"
 )
-"""What the model is told of such a call."""
+"""The result of such a call, for the model."""
 
 CUT_IN_CALL: Final = "within a tool call; raise model.max_tokens"
 """Where the last of too many answers was cut, for the error."""

@@ -49,8 +49,8 @@ MAX_TRUNCATIONS: Final = 5
 five answers of full length will hardly do so in the sixth."""
 
 STUCK_REPEATS: Final = 4
-"""The same batch with the same results so often in a row is no longer polling: by then each
-of its calls has been refused once, and the model did not mind."""
+"""From this number of equal batches with equal results on, repeating is no longer polling: by
+then each call has been refused once."""
 
 NO_NAMES: Final[frozenset[str]] = frozenset()
 
@@ -67,7 +67,7 @@ class Warn(msgspec.Struct, frozen=True, gc=False):
     """Go on, and send a warning."""
 
     text: str
-    """What is near its limit, with the numbers."""
+    """The limit that is near, with the numbers."""
 
 
 @final
@@ -85,13 +85,13 @@ class Stop(msgspec.Struct, frozen=True, gc=False):
     reason: StopReason
     """Which limit."""
     text: str
-    """What was reached, with the numbers."""
+    """The limit that was reached, with the numbers."""
     used: float
     """How much was used, in the limit's own unit."""
     limit: float
     """How much was allowed, in the same unit."""
     source: str = "guard"
-    """Who set the limit: the run's guard, or a budget by its name."""
+    """The owner of the limit: the run's guard, or a budget by its name."""
 
     @classmethod
     def of_error(cls, error: LimitExceededError) -> Self:
@@ -128,7 +128,7 @@ _KEYS: Final[Mapping[StopReason, str]] = {
     StopReason.TOKEN_BUDGET: "max_tokens_budget",
     StopReason.COST_BUDGET: "max_cost_usd",
 }
-"""What each limit of a run is called in a manifest."""
+"""The name of each limit in a manifest."""
 
 Verdict: TypeAlias = Allow | Warn | Block | Stop
 """All that a guard can say."""

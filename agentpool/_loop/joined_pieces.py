@@ -22,7 +22,7 @@ from agentpool._messages import ChatMessage, UserMessage
 CONTINUE: Final = (
     "Your answer was cut off. Continue exactly where it ended, and repeat nothing of it."
 )
-"""What the model is told after an answer that ran into ``max_tokens``, if it is to go on."""
+"""The request to continue an answer that was cut at ``max_tokens``."""
 
 MIN_RESTART: Final = 8
 """Characters of an answer below which its beginning says nothing."""

@@ -23,7 +23,7 @@ import msgspec
 from agentpool._messages import AnswerForm
 
 MAX_REPAIRS: Final = 2
-"""A model that has been told twice what is wrong will hardly see it the third time."""
+"""After two repairs, a model is unlikely to fix its answer in a third."""
 
 CUT_OFF: Final = "it was cut off at max_tokens; write less"
 
@@ -33,7 +33,7 @@ class Misfit(msgspec.Struct, frozen=True, gc=False):
     """Why a text does not fit the type."""
 
     text: str
-    """What is wrong, for the model."""
+    """The problem, described for the model."""
 
 
 Reader: TypeAlias = Callable[[str], object]
@@ -45,9 +45,9 @@ class Output(msgspec.Struct, frozen=True, eq=False):
     """The required type of an answer."""
 
     form: AnswerForm
-    """Its form, for the provider."""
+    """The schema, for the provider."""
     read: Reader
-    """What reads it."""
+    """Parses an answer."""
     schema_text: str
     """The form's schema as JSON, for the model."""
 

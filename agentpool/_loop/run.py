@@ -73,7 +73,7 @@ class Complete(msgspec.Struct, eq=False, gc=False):
 
 NO_CALLS: Final[Mapping[int, ToolCall]] = MappingProxyType({})
 NO_TIMES: Final[Mapping[int, float]] = MappingProxyType({})
-"""What most effects have: a dict of its own in each takes a fiftieth of a turn."""
+"""A shared empty dict for most effects: one in each would cost a fiftieth of a turn."""
 
 
 @final
@@ -100,13 +100,13 @@ class Remember(msgspec.Struct, eq=False, gc=False):
 
 
 NOT_RUN: Final = "not run"
-"""What a result says of a call that never began."""
+"""The result of a call that never began."""
 
 UNSURE: Final = "it may or may not have been done"
-"""What a result says of a call that was ended while its tool ran."""
+"""Added to the result of a call that was cancelled while its tool ran."""
 
 BEGUN: Final = f"was begun; {UNSURE}"
-"""What a result says of a call that was broken off: its tool may have paid, sent or written."""
+"""The result of a call that was broken off: its tool may have paid, sent or written something."""
 
 
 @final
@@ -115,7 +115,7 @@ class Summarize(msgspec.Struct, eq=False, gc=False):
 
     request: CompletionRequest
     most_tokens: int
-    """What the summary may take."""
+    """The limit for the summary."""
     text: str = ""
     """Result: the summary. Empty: there is none."""
     failure: str = ""
@@ -131,7 +131,7 @@ class LeftOut(msgspec.Struct, frozen=True, gc=False):
     strategy: ContextStrategy
     cut: Cut
     summary: str
-    """What stands in its place from now on. Empty: nothing."""
+    """The summary that replaces it from now on. Empty: there is none."""
     failure: str
     """Why there is no summary. Empty: there is one, or none was wanted."""
 
@@ -153,29 +153,29 @@ class Run(Live, gc=False):
     query: str
     history: Sequence[ChatMessage]
     tools: tuple[ToolDefinition, ...]
-    """What the model is shown."""
+    """The tools that the model sees."""
     refuse: Callable[[str], str | None]
     """Why the tool of that name may not run. ``None``: it may."""
     room_tokens: int | None
-    """What the conversation may fill of the window. ``None``: unknown the window."""
+    """The part of the window for the conversation. ``None``: the window's size is unknown."""
     guard: LoopGuard
     has_memory: bool = True
     """Whether it recalls and remembers."""
     output: Output | None = None
-    """What its answer must be. ``None``: any text."""
+    """The required type of the answer. ``None``: any text."""
     repairs: int = 0
     """How often it was asked for another answer."""
     misfits: int = 0
     """The answers that were not of the output's type."""
     misfit: str = ""
-    """What the last of them begins with, and what is wrong with it."""
+    """The beginning of the last one, and what is wrong with it."""
     value: object = None
-    """What the answer stands for, of the output's type."""
+    """The answer as a value of the output's type."""
     conversation: Conversation | None = None
     max_output_tokens: int | None = None
     """The most tokens that the model can write in one answer. ``None``: unknown."""
     raised_tokens: int | None = None
-    """What ``max_tokens`` was raised to, for an answer that had no room for words."""
+    """The raised ``max_tokens``, for an answer that had no room for words."""
     has_thought: bool = False
     """Whether the text of the last answer began with thoughts."""
     was_empty: bool = False
@@ -183,23 +183,23 @@ class Run(Live, gc=False):
     partial: str = ""
     """The answer so far, cut off by ``max_tokens``. The conversation has it when it ends."""
     partial_parts: tuple[ProviderPart, ...] = ()
-    """What its provider wants back with that answer."""
+    """The parts that its provider wants back with that answer."""
     arriving: list[str] = []  # noqa: RUF012  # each has its own
     """Pieces of the completion that arrives right now. The performer appends to it."""
     last_text: str = ""
-    """What the model said when it last called tools."""
+    """The text of the model beside its last tool calls."""
     acting: RunTools | None = None
     """The calls that run right now."""
     stop_reason: StopReason | None = None
     stop: Stop | None = None
-    """What stopped the run. ``None``: it goes on, or the model ended it."""
+    """The reason for stopping the run. ``None``: it goes on, or the model ended it."""
     over_budget: bool = False
     exhausted: Stop | None = None
     """Set when a budget, or a child, leaves nothing for the run to use."""
     attachments: tuple[Attachment, ...] = ()
-    """Images and documents beside the query."""
+    """Images and documents that belong to the query."""
     attachment_tokens: CountAttachment = highest_tokens
-    """What an image or a document takes of the window."""
+    """Estimates the tokens of an image or a document."""
     passed_shared: bool = False
     """Whether the last answer passed a limit of a budget that others share."""
 

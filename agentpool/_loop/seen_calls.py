@@ -25,7 +25,7 @@ class SeenCall(Live):
     count: int = 0
     """How often it was asked for since its result last changed."""
     result: str | None = None
-    """What it came to last, as `told_by` says. ``None``: not said."""
+    """The last result, in the form of `told_by`. ``None``: there is none yet."""
     waits: bool = False
     """Whether it waits for others and did not fail last, so that it repeats nothing."""
     failed: bool = False
@@ -40,7 +40,7 @@ class Batch(msgspec.Struct, eq=False, gc=False):
     waits: bool = False
     """Whether one of them waits for others, so that it repeats nothing."""
     results: tuple[str | None, ...] | None = None
-    """What they came to. ``None``: not said."""
+    """The results. ``None``: there are none yet."""
 
 
 NO_BATCH: Final = Batch((), waits=True)

@@ -28,7 +28,7 @@ MARKS: Final = (
     ("<thought>", "</thought>"),
     ("[THINK]", "[/THINK]"),
 )
-"""What begins and ends thoughts: DeepSeek's and Qwen's, those of others, and Mistral's."""
+"""The marks around thoughts: of DeepSeek and Qwen, of others, and of Mistral."""
 
 
 def without_thoughts(text: str) -> str:
@@ -72,7 +72,7 @@ class StreamedText(Live):
     """Whether thoughts are expected that have no first mark."""
     _held: str = ""
     _close: str = ""
-    """What ends the thoughts that arrive. Empty: none do."""
+    """The mark that ends the arriving thoughts. Empty: no thoughts are arriving."""
     _is_text: bool = False
     _has_thoughts: bool = False
     """Whether there were thoughts. White space after them belongs to nothing."""

@@ -31,7 +31,7 @@ NOTHING: Final = range(0)
 NO_STUBS: Final[Mapping[int, ChatMessage]] = {}
 
 STUB_TOKENS: Final = 40
-"""What a stub takes at most, with the marks of its message."""
+"""The most tokens of a stub, with the marks of its message."""
 
 
 @final
@@ -140,15 +140,15 @@ class Window(Live):
 
     room_tokens: int
     pinned_tokens: int
-    """What is always sent: the pinned messages, and the summary."""
+    """The tokens that are always sent: the pinned messages and the summary."""
     kept_tokens: int
-    """What is sent now."""
+    """The tokens that are sent now."""
     starts: list[int] = []  # noqa: RUF012  # each has its own
-    """Where each group begins."""
+    """The place where each group begins."""
     costs: list[int] = []  # noqa: RUF012  # each has its own
-    """What each group takes."""
+    """The tokens of each group."""
     history_groups: int = 0
-    """So many of the groups are of the history. They come first."""
+    """The number of groups that come from the history, which is first."""
     kept: int = 0
     """Groups before this one are left out."""
     results: list[tuple[int, int, int]] = []  # noqa: RUF012  # each has its own
@@ -156,7 +156,7 @@ class Window(Live):
     cleared: int = 0
     """Results before this one are cleared."""
     stubs: Mapping[int, ChatMessage] = NO_STUBS
-    """What stands for cleared results, by their places. Never changed, only replaced."""
+    """The stubs of cleared results, by place. Never changed, only replaced."""
 
     @property
     def has_answers(self) -> bool:

@@ -64,7 +64,7 @@ OWN_INNER_FIELDS: Final[Mapping[tuple[str, str], str]] = {
     ("output_config", "effort"): "write model.reasoning_effort",
     ("output_config", "format"): "spawn the agent with output_type",
 }
-"""The fields inside an object of which the rest may be named in options."""
+"""The reserved fields of objects whose other fields may be set in options."""
 
 
 class Asking(TypedDict):

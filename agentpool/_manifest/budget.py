@@ -21,7 +21,7 @@ _PERIODS: Final[Mapping[str, Period]] = {
 }
 
 DEFAULT_NAME: Final = "agents"
-"""What the budget of a manifest is called that does not say."""
+"""The name of a budget for which the manifest gives none."""
 
 
 @final
@@ -44,7 +44,7 @@ class BudgetConfig:
     tool_calls: int | None = None
     """Tool calls that run."""
     name: str = DEFAULT_NAME
-    """What it is called in the file and in errors. Manifests with the same name share it."""
+    """The name in the file and in errors. Manifests with the same name share the budget."""
 
     def __attrs_post_init__(self) -> None:
         """Refuse limits that are not positive numbers, and a budget without any."""

@@ -35,7 +35,7 @@ class PrivacyTier(enum.Enum):
     SOVEREIGN = "Sovereign"
     """Nowhere: this machine only."""
     PRIVATE = "Private"
-    """To services that are under a contract of one's own."""
+    """To services with which you have a contract."""
     STANDARD = "Standard"
     """To any service."""
 
@@ -73,7 +73,7 @@ class CapabilityKind(enum.Enum):
     MCP = "mcp"
     """Call a tool of a server in ``[[mcp_servers]]``."""
     SPAWN = "spawn"
-    """Have agents of its own, as many levels deep as the grant says."""
+    """Spawn children, as many generations deep as the grant allows."""
 
 
 SCOPE_KEYS = {
@@ -82,7 +82,7 @@ SCOPE_KEYS = {
     CapabilityKind.SHELL: "allowed_commands",
     CapabilityKind.NETWORK: "allowed_hosts",
 }
-"""The kinds whose grant is a list of scopes, and the list's name in a manifest."""
+"""The kinds with a list of scopes, and the list's name in a manifest."""
 
 
 OUTSIDE_KINDS = frozenset(
@@ -97,8 +97,8 @@ OUTSIDE_KINDS = frozenset(
         CapabilityKind.MCP,
     }
 )
-"""The kinds whose tools bring in text that anybody may have written. What a colleague, a
-child or a model says of it is not among them: it was asked for."""
+"""The kinds with tools that bring in text from outside. Answers of agents and models do not
+count: they were asked for."""
 
 
 @final
@@ -107,11 +107,11 @@ class Capability:
     """One grant, or one requirement."""
 
     kind: CapabilityKind
-    """What it is about."""
+    """The kind of capability."""
     scope: tuple[str, ...] = ()
     """Commands, paths or hosts; for MCP the server and the tool. ``*`` is all."""
     max_depth: int = 0
-    """For ``spawn``: how many generations of children. 0 for every other kind."""
+    """For ``spawn``: the number of generations of children. 0 for every other kind."""
     ask_first: bool = False
     """Whether approval is needed before each call of a tool of this kind."""
 

@@ -11,7 +11,7 @@ from agentpool._checks import expect_fields
 from agentpool._manifest.toml_table import TomlTable
 
 ContextStrategy: TypeAlias = Literal["drop", "clear_results", "summary"]
-"""What leaves a full window: see ``ContextConfig``."""
+"""How to shorten a full window: see ``ContextConfig``."""
 
 STRATEGIES: Final[Mapping[str, ContextStrategy]] = {
     "drop": "drop",

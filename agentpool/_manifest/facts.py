@@ -16,7 +16,7 @@ from agentpool._manifest.wires import is_openai, wants_effort
 from agentpool._messages import Usage
 
 LONG_TOKENS: Final = 200_000
-"""Above so many tokens sent, some providers ask another price."""
+"""The number of sent tokens above which some providers have another price."""
 
 
 @final
@@ -25,9 +25,9 @@ class PublishedPrice:
     """A provider's published price for a model."""
 
     usual: TokenPrice
-    """For most requests."""
+    """The price of most requests."""
     long: TokenPrice | None = None
-    """For requests of more than 200,000 tokens. ``None``: the same."""
+    """The price of requests with more than 200,000 tokens. ``None``: the same."""
 
     def __call__(self, usage: Usage) -> float | None:
         """Return the cost of *usage* of one request. ``None``: it cannot be computed."""
@@ -54,9 +54,9 @@ class ModelFacts:
     thinks: bool | None = None
     """Whether it can think before it answers, and so takes an effort."""
     inputs: frozenset[str] | None = None
-    """What it reads: ``text``, ``image``, ``pdf``, ``audio``, ``video``."""
+    """The supported inputs: ``text``, ``image``, ``pdf``, ``audio``, ``video``."""
     price: PublishedPrice | None = None
-    """What it costs."""
+    """The price of the model."""
     is_deprecated: bool = False
     """Whether its provider will take it away."""
 

@@ -52,7 +52,7 @@ __all__ = [
 _MAX_BYTES: Final = 1024 * 1024
 
 DEFAULT_NAME: Final = "unnamed-agent"
-"""What an agent is called whose manifest does not say."""
+"""The name of an agent for which the manifest gives none."""
 
 DEFAULT_VERSION: Final = "0.1.0"
 """The version of a manifest that does not say."""
@@ -61,7 +61,7 @@ DEFAULT_CAPABILITIES: Final = (
     Capability(CapabilityKind.RAG),
     Capability(CapabilityKind.MEMORY),
 )
-"""What an agent may do whose manifest does not say."""
+"""The capabilities of an agent for which the manifest gives none."""
 
 
 @final
@@ -80,25 +80,25 @@ class AgentManifest:
     """
 
     name: str = DEFAULT_NAME
-    """What the agent is called in logs and outcomes. One line, not empty."""
+    """The agent's name in logs and outcomes. One line, not empty."""
     version: str = DEFAULT_VERSION
     """The manifest's own version, for its author."""
     description: str = ""
-    """What the agent is for, in words."""
+    """The purpose of the agent, in words."""
     privacy: PrivacyTier = PrivacyTier.SOVEREIGN
-    """Where its data may go. The strictest unless the author says otherwise."""
+    """Where the agent's data may go. The strictest tier by default."""
     model: ModelConfig = attrs.field(factory=ModelConfig)
     """Which model answers."""
     resources: ResourceQuota = attrs.field(factory=ResourceQuota)
-    """What one run may use."""
+    """The limits of one run."""
     context: ContextConfig = attrs.field(factory=ContextConfig)
     """How its conversation is kept within the model's window."""
     budget: BudgetConfig | None = None
-    """What agents spend together in a day, or another period. ``None``: no such limit."""
+    """The limit on what agents spend together per day or another period. ``None``: no limit."""
     capabilities: tuple[Capability, ...] = DEFAULT_CAPABILITIES
-    """What it is granted. Nothing else is allowed."""
+    """The granted capabilities. Everything else is forbidden."""
     mcp_servers: tuple[McpServerConfig, ...] = ()
-    """The MCP servers whose tools it may call."""
+    """The MCP servers with tools for the agent."""
 
     def __attrs_post_init__(self) -> None:
         """Refuse parts that are wrong or contradict each other."""

@@ -38,7 +38,7 @@ from agentpool._manifest.wires import Api, option_faults, setting_faults, wire_o
 from agentpool._messages import Json, Usage
 
 OnCut: TypeAlias = Literal["stop", "continue"]
-"""What follows an answer that ran into ``max_tokens``."""
+"""What to do after an answer that was cut at ``max_tokens``."""
 
 ON_CUT: Final[Mapping[str, OnCut]] = {"stop": "stop", "continue": "continue"}
 
@@ -46,7 +46,7 @@ APIS: Final[Mapping[str, Api]] = {"chat": "chat", "responses": "responses"}
 """The interfaces by their word in a manifest."""
 
 MaxTokensField: TypeAlias = Literal["max_tokens", "max_completion_tokens"]
-"""What the limit of an answer is called in Chat Completions: the older name, or the newer."""
+"""The name of the answer's limit in Chat Completions: the older or the newer one."""
 
 MAX_TOKENS_FIELDS: Final[Mapping[str, MaxTokensField]] = {
     "max_tokens": "max_tokens",
@@ -55,11 +55,11 @@ MAX_TOKENS_FIELDS: Final[Mapping[str, MaxTokensField]] = {
 """Both names, by themselves."""
 
 TOKENS_OF_A_PRICE: Final = 1_000_000
-"""Prices are said for so many tokens, as on the providers' pages."""
+"""The number of tokens that prices refer to, as on the providers' pages."""
 
 HOUR_FACTOR: Final = 2
-"""What Anthropic asks for a token that its cache keeps for an hour, in prices of one that is sent.
-Source: https://platform.claude.com/docs/en/about-claude/pricing (2026-11)."""
+"""Anthropic's price of a token cached for an hour, relative to a sent one. Source:
+https://platform.claude.com/docs/en/about-claude/pricing (2026-11)."""
 
 
 @final
@@ -72,15 +72,16 @@ class TokenPrice:
     """
 
     input_usd_per_million: float
-    """For tokens that are sent."""
+    """The price of sent tokens."""
     output_usd_per_million: float
-    """For tokens that it writes, reasoning included."""
+    """The price of written tokens, including reasoning."""
     cached_usd_per_million: float | None = None
-    """For tokens that are sent and come from the provider's cache. ``None``: as all others."""
+    """The price of sent tokens that come from the provider's cache. ``None``: as for all
+    others."""
     cache_write_usd_per_million: float | None = None
-    """For tokens that are sent and written to its cache. ``None``: as all others."""
+    """The price of sent tokens that are written to the cache. ``None``: as for all others."""
     cache_write_hour_usd_per_million: float | None = None
-    """For those that its cache keeps for an hour. ``None``: twice ``input_usd_per_million``."""
+    """The price of tokens cached for an hour. ``None``: twice ``input_usd_per_million``."""
 
     def __attrs_post_init__(self) -> None:
         """Refuse negative and infinite prices."""
@@ -120,17 +121,17 @@ class ModelConfig:
     remote_model: str | None = None
     """The provider's name of a model behind an API. ``None``: a local model."""
     provider: str | Provider = "openai"
-    """Who serves ``remote_model``: a name such as ``anthropic`` or ``ollama``, or one of your
-    own. It says the address, the wire format and the usual variable with the key."""
+    """The provider of ``remote_model``: a name such as ``anthropic`` or ``ollama``, or one of
+    your own. It sets the address, the wire format and the variable with the key."""
     base_url: str | None = None
-    """Where ``remote_model`` is served. ``None``: at the provider itself."""
+    """The address of the server of ``remote_model``. ``None``: the provider's own."""
     private_host: bool = False
     """Whether the place at ``base_url`` is your own: `PRIVATE` instead of `STANDARD`."""
     api_key_env: str | None = None
     """The environment variable with the key. ``None``: the provider's usual one."""
     max_tokens: int | None = None
-    """The most tokens of one answer, what the model thinks included. Less than the window:
-    the question needs room. ``None``: as many as the model may write."""
+    """The most tokens of one answer, including thoughts. Less than the window, since the query
+    needs room. ``None``: as many as the model may write."""
     temperature: float | None = None
     """0.0 is the likeliest word each time; 2.0 is the upper end. ``None``: the model's own;
     newer models take no other."""
@@ -139,33 +140,34 @@ class ModelConfig:
     stop: tuple[str, ...] = ()
     """Texts at which the model stops writing."""
     seed: int | None = None
-    """What chance starts from, where the provider lets one say so. ``None``: new each time."""
+    """The seed for random choices, if the provider supports one. ``None``: a new one each
+    time."""
     reasoning_effort: str | None = None
     """How much to think, in the provider's words: ``none``, ``low``, ``high``, … ``None``:
     as the model does by itself."""
     verbosity: str | None = None
     """How much to write: ``low``, ``medium``, ``high``. OpenAI's. ``None``: not said."""
     system_prompt: str = "You are a helpful assistant."
-    """What the model is told before everything else. Empty: nothing."""
+    """The system prompt of the model. Empty: no system prompt."""
     on_cut: OnCut = "stop"
-    """What follows an answer that ran into ``max_tokens``: ``"stop"`` ends the run with the text
-    that came, ``"continue"`` asks for the rest."""
+    """What to do after an answer that was cut at ``max_tokens``: ``"stop"`` ends the run with the
+    text so far, ``"continue"`` asks for the rest."""
     context_window: int | None = None
     """Tokens of request and answer together. ``None``: as the driver says."""
     fallback: ModelConfig | None = None
     """Which model answers when this one fails. ``None``: none. How it is asked is the same."""
     price: TokenPrice | None = None
-    """What it costs. ``None``: as the driver knows. Of a fallback, its own."""
+    """The price of the model. ``None``: the one known to the driver. A fallback has its own."""
     patience_seconds: float | None = None
     """How long this one may be silent before the fallback is asked. ``None``: no limit."""
     api: Api | None = None
     """Which of OpenAI's interfaces to use. ``None``: Responses at OpenAI itself, Chat
     Completions elsewhere."""
     max_tokens_field: MaxTokensField | None = None
-    """What Chat Completions at ``base_url`` calls ``max_tokens``. ``None``: the newer name
+    """The name for ``max_tokens`` in Chat Completions at ``base_url``. ``None``: the newer name
     at OpenAI and its known hosts, the older one elsewhere."""
     cache: bool = True
-    """Whether Anthropic may keep what is sent, so that the next request costs less."""
+    """Whether Anthropic may cache what is sent, so that the next request costs less."""
     options: Mapping[str, object] = attrs.field(factory=dict[str, object], hash=False)
     """Other fields of the request's body, as the provider names them."""
 

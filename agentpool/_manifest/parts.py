@@ -30,7 +30,7 @@ from agentpool._manifest.toml_table import shown
 from agentpool._manifest.urls import split_url
 
 OnUnknown: TypeAlias = Literal["report", "rerun", "ask", "stop"]
-"""What happens to a tool call that may or may not have been done."""
+"""How to treat a tool call that may or may not have been done."""
 
 FIRST_PRINTABLE: Final = 0x20
 """The first character that is not a control character: the space."""
@@ -62,17 +62,17 @@ class ResourceQuota:
     max_tokens_budget: int | None = None
     """Tokens in plus tokens out, over all requests. ``None``: no limit."""
     max_repeated_calls: int = 3
-    """The same call with the same result is refused from this time on: 3 lets it run twice. One
-    whose result changes may go on, and so may a tool that waits for others."""
+    """The count at which the same call with the same result is refused: 3 lets it run twice.
+    Calls with changing results, and tools that wait for others, may go on."""
     run_seconds: float | None = None
-    """From the first slot to the end. ``None``: no limit."""
+    """The limit from the first slot to the end. ``None``: no limit."""
     request_seconds: float | None = None
-    """For one model request, retries included; not while it waits for its turn. ``None``: no
+    """The limit for one model request with its retries, without waits for its turn. ``None``: no
     limit."""
     tool_seconds: float | None = 120.0
-    """For one tool call whose tool does not say otherwise. ``None``: no limit."""
+    """The limit for one tool call, unless the tool sets another one. ``None``: no limit."""
     approval_seconds: float | None = 3600.0
-    """For approval on one tool call; then it is refused. ``None``: no limit."""
+    """The limit for an approval; after it, the call is refused. ``None``: no limit."""
 
     def __attrs_post_init__(self) -> None:
         """Refuse limits that are not positive numbers."""
@@ -94,7 +94,7 @@ class McpServerConfig:
     """An MCP server with tools for the agent."""
 
     name: str
-    """What its tools are named after: letters, digits, ``_`` and ``-``."""
+    """The prefix of its tools' names: letters, digits, ``_`` and ``-``."""
     transport: McpTransport
     """How it is reached."""
     command: tuple[str, ...] = ()
@@ -102,7 +102,7 @@ class McpServerConfig:
     url: str | None = None
     """Its address. ``None`` for ``stdio``."""
     capabilities: tuple[str, ...] = ()
-    """The tools that may be called; ``*`` is all of them, empty is none."""
+    """The permitted tools; ``*`` means all of them, empty means none."""
     env: tuple[str, ...] = ()
     """The environment variables that the program gets, besides the harmless ones."""
     api_key_env: str | None = None
@@ -110,7 +110,7 @@ class McpServerConfig:
     private_host: bool = False
     """Whether the place at ``url`` is your own. A `PRIVATE` agent goes to no other."""
     on_unknown: OnUnknown = "report"
-    """What happens, when a journal is resumed, to a call that had begun: see `Tool`."""
+    """How to treat a call that had begun when a journal is resumed: see `Tool`."""
 
     def __attrs_post_init__(self) -> None:
         """Refuse settings that do not fit the transport."""

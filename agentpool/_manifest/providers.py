@@ -28,8 +28,8 @@ Dialect: TypeAlias = Literal["openai", "anthropic"]
 """The wire formats: Chat Completions and its successor, or Messages."""
 
 Rules: TypeAlias = Literal["deepseek", "gemini", "groq", "mistral"]
-"""Whose rules for Chat Completions are not those of all others: what it refuses, what it wants
-back, what it calls things."""
+"""A set of rules for Chat Completions that differ from the common ones: in what is refused,
+wanted back, or named."""
 
 
 @final
@@ -37,15 +37,15 @@ class Provider(msgspec.Struct, frozen=True, kw_only=True):
     """A company that serves models, or a kind of local server."""
 
     base_url: str
-    """Where its API is, with its version."""
+    """The address of its API, with the version."""
     api_key_env: str | None = None
     """The environment variable in which people have its key. ``None``: it wants none."""
     dialect: Dialect = "openai"
     """The wire format that it speaks."""
     facts: str | None = None
-    """Its name at models.dev, where facts about its models are. ``None``: it has none."""
+    """Its name at models.dev, the source of facts about its models. ``None``: it is not there."""
     rules: Rules | None = None
-    """Whose rules it keeps to beside the wire format. ``None``: those of its host, if any."""
+    """The set of rules besides the wire format. ``None``: that of its host, if any."""
 
 
 PROVIDERS: Final[Mapping[str, Provider]] = MappingProxyType(
@@ -150,11 +150,11 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
     dialect: Dialect
     """The wire format that it speaks."""
     rules: Rules | None
-    """Whose rules it keeps to. ``None``: those of its host, if it has any."""
+    """The set of rules. ``None``: that of its host, if any."""
     facts: str | None
-    """The provider's name at models.dev. ``None``: nothing is known of what is there."""
+    """The provider's name at models.dev. ``None``: no facts are known."""
     base_url: str
-    """Where the API is."""
+    """The address of the API."""
     api_key_env: str | None
     """The variable with the key that is sent. ``None``: no key is sent."""
 

@@ -33,21 +33,22 @@ SHOWN_CHARACTERS: Final = 60
 """The most that a fault quotes of a value: one line of a terminal holds it."""
 
 MAX_GUESSES: Final = 100
-"""Faults of one file after which an unknown key is no more than that: a guess takes a thousand
-times longer than reading the key, and with so many it is no slip."""
+"""The number of faults in one file after which no corrections are suggested: a guess takes a
+thousand times longer than reading a key, and so many faults are not typing errors."""
 
 MAX_KEY_PARTS: Final = 100
-"""Of one dotted key. Python's reader takes time with the square of them."""
+"""The limit for a dotted key. Python's reader needs time in the square of its parts."""
 
 # Each run once, and what was taken is not given back: else looking would take as long.
 _PART: Final = r"""(?:[A-Za-z0-9_-]++|"(?:[^"\\\n]|\\.)*+"|'[^'\n]*+')"""
 _LONG_KEY: Final = rf"(?<![A-Za-z0-9_-]){_PART}(?:[ \t]*+\.[ \t]*+{_PART}){{{MAX_KEY_PARTS}}}"
 
 MAX_INTEGER: Final = 2**63 - 1
-"""What TOML promises to keep. Python's reader takes more, which cannot always be written out."""
+"""The largest integer that TOML guarantees. Python's reader accepts larger ones, which cannot
+always be written out."""
 
 AT_THE_TOP: Final = "at the top of the file, before the first [table]"
-"""Where the keys of the whole file belong, in the words of a fault."""
+"""The name of the file's top level in faults."""
 
 
 @final
@@ -55,11 +56,11 @@ class TomlTable(Live):
     """One table of a file. Ask for its keys, then close it."""
 
     path: str
-    """Where it stands, such as ``capabilities[1]``. Empty for the whole file."""
+    """The table's path, such as ``capabilities[1]``. Empty for the whole file."""
     values: Mapping[str, object]
-    """What it holds."""
+    """The values in the table."""
     faults: list[Fault]
-    """What was found wrong so far, shared by all tables of one file."""
+    """The faults so far, shared by all tables of one file."""
     _asked: set[str] = msgspec.field(default_factory=set[str])
 
     @classmethod

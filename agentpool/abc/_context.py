@@ -21,9 +21,9 @@ class AgentInfo(msgspec.Struct, frozen=True, gc=False):
     """Another agent of the same pool."""
 
     agent_id: AgentId
-    """Its number."""
+    """The agent's id."""
     name: str
-    """Its name."""
+    """The agent's name."""
     status: AgentStatus
     """``RUNNING`` or ``PARKED``."""
 

@@ -27,7 +27,7 @@ class ToolResult(msgspec.Struct, frozen=True, gc=False):
     error_type: str = ""
     """The type of what it raised by accident. Empty: nothing, or it said no on purpose."""
     traceback: str = ""
-    """Where that was raised, for the log and observers, not the model. Empty: nowhere."""
+    """The traceback, for the log and observers, not for the model. Empty: there is none."""
     attachments: tuple[Attachment, ...] = ()
     """Images and documents for the model, if it reads them; ``content`` says what they are."""
 
