@@ -25,7 +25,7 @@ from agentpool._loop.guard import Warn
 from agentpool._loop.loop import run_loop
 from agentpool._loop.run import Complete, Effect, LeftOut, Run, RunTools, Summarize
 from agentpool._loop.tokens import Estimator
-from agentpool._messages import AssistantMessage, ChatMessage, CompletionRequest
+from agentpool._messages import ChatMessage, CompletionRequest
 from agentpool._records import JournalRecord, RecordKind
 from agentpool._results import calls_in, digest_of, encode
 from agentpool._served_call import Loss
@@ -48,7 +48,7 @@ def branch_if_changed(agent: Agent, registry: ToolRegistry, new_run: NewRun) -> 
     journal = agent.journal
     if journal is None:
         return
-    if journal.history is not None:
+    if journal.history is not None and journal.changed_from is None:
         agent.config = attrs.evolve(agent.config, history=journal.history)
     if journal.on_branch is None:
         return
@@ -75,7 +75,7 @@ def _changed_config(agent: Agent, registry: ToolRegistry, new_run: NewRun) -> Sp
 def _settled(
     agent: Agent, old: SpawnConfig, registry: ToolRegistry, new_run: NewRun
 ) -> tuple[tuple[ChatMessage, ...], list[JournalRecord]]:
-    """Return the messages of a run, and the records of its unanswered requests."""
+    """Return the history of a run with what was said, and its unanswered requests' records."""
     scratch, run, effect = _replay(agent, old, registry, new_run, "accept")
     lost = list[JournalRecord]()
     if isinstance(effect, RunTools):
@@ -83,9 +83,7 @@ def _settled(
     elif isinstance(effect, Complete | Summarize):
         lost = _lost(agent, scratch, effect.request)
     messages = run.settled_messages("its run was changed when the program went on")
-    if any(isinstance(one, AssistantMessage) for one in messages[len(old.history) :]):
-        return messages, lost
-    return agent.config.history, lost  # nothing was said
+    return messages, lost
 
 
 def _replay(

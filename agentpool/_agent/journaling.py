@@ -64,8 +64,8 @@ AGAIN: Final = "~"
 OnBranch: TypeAlias = Callable[
     [SpawnConfig, tuple[ChatMessage, ...], Sequence[JournalRecord]], SpawnConfig
 ]
-"""Records the last records of a run, that it is over, and that one of this config and with this
-history begins; returns the config of that one."""
+"""Records the last records of a run of which these are the messages, that it is over, and that one
+of this config begins, which knows them; returns the config of that one."""
 
 
 @final

@@ -257,6 +257,8 @@ class _Chat:
             outcome = await handle.wait()
             stream.end()
         self._turn = None
+        if outcome.status in WHOLE:
+            await session.flush()
         text = outcome.text.strip("\n")
         # What was known, or came at once, was not streamed.
         if outcome.status in WHOLE and stream.written.strip("\n") != text:

@@ -12,7 +12,7 @@ import msgspec
 from agentpool._agent.early_outcome import early_outcome
 from agentpool._budget.budget import Budget, ledger_of
 from agentpool._errors import AgentCancelledError
-from agentpool._messages import OWNER_ID
+from agentpool._messages import AssistantMessage, ChatMessage
 from agentpool._outcome import AgentStatus
 from agentpool._pool.past import PastAgent, Spawned, encode, outcome_record
 from agentpool._records import JournalRecord, RecordKind
@@ -26,23 +26,26 @@ REASON: Final = "it was changed, and branched when its pool was resumed"
 def begin_again(
     past: PastAgent,
     agents: Collection[PastAgent],
-    config: SpawnConfig,
-    digest: str,
     lost: Sequence[JournalRecord],
+    *,
+    config: SpawnConfig,
+    own: int,
+    digest: str,
 ) -> list[JournalRecord]:
     """End the run of *past* and begin another for its agent; return the new records.
 
     Args:
         past: Who is branched.
         agents: All agents of earlier processes.
-        config: What it runs now. Its history is what was settled.
-        digest: The digest of what it was spawned with.
         lost: Records of its requests that had left and got no answer.
+        config: What it runs now. Its history has what was settled.
+        own: How many messages at the end of that its earlier runs said.
+        digest: The digest of what it was spawned with.
     """
     past.records.extend(lost)
     ended = list(end_records(past, agents, REASON))
     past.outcome = None
-    return [*lost, *ended, _begin_record(past, config, digest)]
+    return [*lost, *ended, _begin_record(past, config, own, digest)]
 
 
 def end_records(
@@ -80,15 +83,33 @@ def _open_requests(past: PastAgent) -> Iterator[JournalRecord]:
         yield lost
 
 
-def _begin_record(past: PastAgent, config: SpawnConfig, digest: str) -> JournalRecord:
+def _begin_record(past: PastAgent, config: SpawnConfig, own: int, digest: str) -> JournalRecord:
     """Make the record that begins another run of *past*'s agent."""
-    base = len(past.config.history) - past.own
-    own, after = len(config.history) - base, past.after
-    if config.history[:base] != past.config.history[:base]:
-        own, after = 0, OWNER_ID
-    body = encode(Spawned.of(config, past.key, past.parent_id, after, own))
+    base = len(config.history) - own
+    is_same = config.history[:base] == past.config.history[: len(past.config.history) - past.own]
+    body = encode(Spawned.of(config, past.key, past.parent_id, past.after * is_same, own))
     part = past.parent_id
     return JournalRecord(past.agent_id, RecordKind.ACCEPTED, digest=digest, body=body, part=part)
+
+
+def next_config(
+    past: PastAgent, config: SpawnConfig, messages: Sequence[ChatMessage], *, is_changed: bool
+) -> tuple[SpawnConfig, int]:
+    """Return what *past* runs next, and how many messages of its history its own runs said.
+
+    Args:
+        past: Who is branched.
+        config: What it was spawned with now.
+        messages: The history of its last run, and what was said in it.
+        is_changed: Whether it was spawned with something else. Then its history is that of
+            *config*, with what its runs said.
+    """
+    known = len(past.config.history)
+    base = known - past.own
+    before = config.history if is_changed else past.config.history[:base]
+    has_spoken = any(isinstance(one, AssistantMessage) for one in messages[known:])
+    said = messages[base:] if has_spoken else messages[base:known]
+    return attrs.evolve(config, history=(*before, *said)), len(said)
 
 
 def call_of(child: PastAgent) -> str:

@@ -36,6 +36,7 @@ from agentpool._pool.branch import (
     call_of,
     end_records,
     is_changed,
+    next_config,
     spend,
 )
 from agentpool._pool.past import (
@@ -247,16 +248,18 @@ class PoolJournal:
         def branch(
             config: SpawnConfig, messages: tuple[ChatMessage, ...], lost: Sequence[JournalRecord]
         ) -> SpawnConfig:
-            config = attrs.evolve(config, history=messages)
-            digest = self._changed.pop(past.agent_id, past.digest)
-            for record in begin_again(past, self.past.values(), config, digest, lost):
+            digest = self._changed.pop(past.agent_id, None)
+            config, own = next_config(past, config, messages, is_changed=digest is not None)
+            for record in begin_again(
+                past, self.past.values(), lost, config=config, own=own, digest=digest or past.digest
+            ):
                 self.writer.note(record)  # in one step, and so kept together
             spend(past.records, budget)
             settled = settled_keys(past.records)
             for child in self.past.values():  # those of settled calls are counted already
                 if child.parent_id == past.agent_id and call_of(child) not in settled:
                     self.spend_again(child.agent_id, budget)
-            self._histories[past.agent_id] = messages
+            self._histories[past.agent_id] = config.history
             return config
 
         run.on_branch = branch

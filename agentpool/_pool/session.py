@@ -145,21 +145,39 @@ class Session:
         Raises:
             SessionBusyError: If another turn has not ended, and the session does not wait.
             UsageError: If it has a history or a key.
+            JournalError: If a turn that is whole cannot be kept.
 
         Cancellation:
             The turn has ended and was none; asked again it goes on, in a later process.
         """
         handle = await self.begin(config)
         try:
-            return await handle.wait()
+            outcome = await handle.wait()
         except trio.Cancelled:
             self._leave_open(handle)
             with trio.CancelScope(shield=True):
                 await handle.wait()
             raise
+        if outcome.status in WHOLE:
+            with trio.CancelScope(shield=True):  # it is a turn, and is told as one
+                await self.flush()
+        return outcome
+
+    async def flush(self) -> None:
+        """Wait until every turn that has ended is in the journal. ``ask`` does so itself.
+
+        Raises:
+            JournalError: If it cannot be written.
+
+        Cancellation:
+            They are kept later.
+        """
+        await self._kept.writer.flush()
 
     async def begin(self, config: SpawnConfig) -> AgentHandle:
         """Begin one turn, as ``ask`` does. The handle waits for it or cancels it.
+
+        Its end is in the journal once ``flush`` has returned.
 
         Raises:
             SessionBusyError: If another turn has not ended, and the session does not wait.

@@ -38,6 +38,8 @@ class Journal(ABC):
     async def append(self, lease: Lease, records: Sequence[JournalRecord]) -> None:
         """Store *records*, all or none, and renew the lease. Without records: only renew it.
 
+        A body may be long, tens of megabytes with an image: refuse it, or store all of it.
+
         When this returns, they survive what the journal promises to survive.
 
         Raises:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
+from typing import Final
 
 import trio
 
@@ -28,11 +29,16 @@ async def check_journal(opener: Opener[Journal]) -> None:
         journal = await open_one(opener, stack)
         promise(is_a(journal, Journal), f"a journal must be a Journal, got {journal!r}")
         await _check_what_is_kept(journal)
+        await _check_long_bodies(journal)
         await _check_at_once(journal)
         await _check_pools(journal)
         await _check_leases(journal)
         await _check_many(journal)
         await _check_cancellation(journal)
+
+
+LONG_BYTES: Final = 2**24
+"""The longest body that is tried: columns for texts have bounds of 64 KiB and of 16 MiB."""
 
 
 def _record(agent_id: int, body: bytes = b"{}", place: int = 0) -> JournalRecord:
@@ -54,6 +60,18 @@ async def _check_what_is_kept(journal: Journal) -> None:
     found = list(await journal.read("one"))
     wanted = [*first, JournalRecord(1, RecordKind.ENDED)]
     promise(found == wanted, f"records must come back as they were, in order, got {found!r}")
+
+
+async def _check_long_bodies(journal: Journal) -> None:
+    lease = await journal.claim("long")
+    for body in (bytes(range(256)) * 300, bytes(range(256)) * (LONG_BYTES // 256) + b"."):
+        await journal.append(lease, [_record(1, body)])
+        *_, found = (record.body for record in await journal.read("long"))
+        promise(
+            found == body,
+            f"a body of {len(body):,} bytes must come back whole, got {len(found):,} of them; an "
+            "answer, and an image that an agent is asked about, may be long",
+        )
 
 
 async def _check_at_once(journal: Journal) -> None:

@@ -180,6 +180,33 @@ def test_a_run_that_said_nothing_begins_without_a_history() -> None:
     simulate(scenario)
 
 
+def test_another_history_takes_the_place_of_the_old_one() -> None:
+    """What was said since is kept, whichever process changes it, and however often."""
+
+    async def scenario() -> None:
+        journal, shop = InMemoryJournal(), Shop(sticks_at=2)
+
+        def told(fact: str) -> SpawnConfig:
+            return SpawnConfig(OLD, f"about {fact}", key="a", history=(UserMessage(fact),))
+
+        def said(outcome: AgentOutcome) -> list[str]:
+            return [one.text for one in outcome.messages if isinstance(one, UserMessage)]
+
+        await killed(shop, journal, told("5"))
+        shop.sticks_at = 4
+        await killed(shop, journal, told("7"))
+        (first, again) = [await shop.buy(journal, told("8")) for _ in range(2)]
+        assert said(first) == ["8", "about 5", "about 7", "about 8"]
+        assert first == again
+        assert shop.paid == ["item 0", "item 1"]
+        last = await shop.buy(journal, told("9"))  # it had ended
+        assert said(last) == ["9", "about 5", "about 7", "about 8", "about 9"]
+        assert shop.paid == ["item 0", "item 1"]
+        assert await shop.buy(journal, told("9"), resume=True) == last
+
+    simulate(scenario)
+
+
 def test_a_call_that_may_have_run_is_told_as_such_and_not_made_again() -> None:
     """A person's word cannot be replaced by a branch."""
 

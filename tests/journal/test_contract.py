@@ -8,6 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import attrs
+import msgspec
 import pytest
 import trio
 
@@ -154,6 +155,23 @@ class SaysSo(Faulty):
         return True
 
 
+class Cutting(Faulty):
+    """Keeps the beginning of a long body."""
+
+    longest = 2**16 - 1
+
+    async def read(self, pool: str) -> Sequence[JournalRecord]:
+        """Return records, with the fault."""
+        found = await super().read(pool)
+        return [msgspec.structs.replace(one, body=one.body[: self.longest]) for one in found]
+
+
+class CuttingLater(Cutting):
+    """Keeps the beginning of a very long body."""
+
+    longest = 2**24
+
+
 class NoFenceAtOnce(Faulty):
     """Looks at no lease where it does not wait."""
 
@@ -166,6 +184,8 @@ class NoFenceAtOnce(Faulty):
 FAULTS: dict[type[Faulty], str] = {
     SaysSo: "must keep what it says",
     NoFenceAtOnce: "under a lease that was released must not keep",
+    Cutting: "76,800 bytes must come back whole, got 65,535",
+    CuttingLater: "16,777,217 bytes must come back whole, got 16,777,216",
     Backwards: "in order",
     OnePool: "its own records alone",
     FlatFence: "higher fence",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import attrs
 import pytest
@@ -411,6 +412,28 @@ def test_a_session_comes_to_the_same_after_any_crash() -> None:
             if done == ["a", "b"]:
                 await session.ask(ask("d"))
             return queries(session), session.messages
+
+    assert crash_everywhere(scenario).points > 20
+
+
+@pytest.mark.parametrize("begins", [False, True])
+def test_a_turn_that_was_given_out_is_kept(*, begins: bool) -> None:
+    """Whenever the process ends after that: the next one knows it as a turn."""
+    given = dict[object, list[str]]()
+
+    async def scenario(journal: Any) -> object:  # noqa: ANN401  # a journal that may be ended
+        known = given.setdefault(journal._kept, [])
+        async with open_anna(journal) as session:
+            assert queries(session)[: len(known)] == known
+            for query in "abc"[len(queries(session)) :]:
+                if begins:
+                    outcome = await (await session.begin(ask(query))).wait()
+                    await session.flush()
+                else:
+                    outcome = await session.ask(ask(query))
+                outcome.unwrap()
+                known.append(query)
+            return queries(session)
 
     assert crash_everywhere(scenario).points > 20
 

@@ -125,8 +125,8 @@ PROMISES: Final = (
     Fault(
         "J9", "what was settled is the history of a branch: it begins with nothing",
         "_agent/branching.py",
-        "        return messages, lost\n",
-        "        return agent.config.history, lost\n",
+        "    return messages, lost\n",
+        "    return old.history, lost\n",
         "tests/journal/test_branch.py", "what_was_settled_is_the_history",
     ),
     Fault(
@@ -146,6 +146,27 @@ PROMISES: Final = (
         "WHOLE: Final = frozenset({AgentStatus.COMPLETED, AgentStatus.STOPPED})",
         "WHOLE: Final = frozenset(AgentStatus)",
         "tests/journal/test_session.py", "what_failed_or_was_cancelled_is_no_turn",
+    ),
+    Fault(
+        "J11", "a turn that was given out is kept: it is kept some time later",
+        "_pool/session.py",
+        "                await self.flush()\n",
+        "                pass\n",
+        "tests/journal/test_session.py", "a_turn_that_was_given_out",
+    ),
+    Fault(
+        "J9", "a branch begins with the history that it was spawned with: with the old one",
+        "_pool/branch.py",
+        "    before = config.history if is_changed else past.config.history[:base]\n",
+        "    before = past.config.history[:base]\n",
+        "tests/journal/test_branch.py", "another_history",
+    ),
+    Fault(
+        "J10", "the check sees what a store cuts: it looks at short bodies alone",
+        "testing/_check_journal.py",
+        "        await _check_long_bodies(journal)\n",
+        "",
+        "tests/journal/test_contract.py", "a_fault_is_seen",
     ),
     Fault(
         "J12", "pruning touches no open run: it does", "journal/_sqlite.py",
