@@ -96,8 +96,8 @@ class Attachment(msgspec.Struct, frozen=True, gc=False):
             )
         if media_type_of(self.data) != self.media_type:
             raise UsageError(
-                f"{name} is said to be {self.media_type}, and does not begin like one; "
-                "is it whole, and of that kind?"
+                f"{name} has the media type {self.media_type}, but does not begin like one; "
+                "check the type, and that the data is complete"
             )
 
     @classmethod

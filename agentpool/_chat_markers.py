@@ -163,5 +163,5 @@ def _check(marker: str) -> None:
         )
     ):
         raise UsageError(
-            f"a marker must not meet {REPLACEMENT!r}, which stands in its place, got {marker!r}"
+            f"a marker must not overlap {REPLACEMENT!r}, which replaces it, got {marker!r}"
         )

@@ -109,7 +109,7 @@ class SpawnConfig:
                 f"key must be text that does not begin with '#' or '=', got {self.key!r}"
             )
         if self.key is not None and without_halves(self.key) != self.key:
-            raise UsageError(f"key must have whole characters alone, got {self.key!r}; name it so")
+            raise UsageError(f"key must not contain lone surrogates, got {self.key!r}; name it so")
         if self.deadline_seconds is not None and not self.deadline_seconds > 0:
             raise UsageError(
                 f"deadline_seconds must be > 0, got {self.deadline_seconds!r}; "

@@ -106,8 +106,11 @@ def test_no_provider_counts_more(
     ("make", "says"),
     [
         (lambda: Attachment("image/tiff", b"II*"), "must be one of image/png, .*'image/tiff'"),
-        (lambda: Attachment("image/png", b""), "is said to be image/png"),
-        (lambda: Attachment("image/png", jpeg(1, 1), "a.png"), r"a\.png is said to be image/png"),
+        (lambda: Attachment("image/png", b""), "has the media type image/png"),
+        (
+            lambda: Attachment("image/png", jpeg(1, 1), "a.png"),
+            r"a\.png has the media type image/png",
+        ),
         (
             lambda: Attachment("image/png", png() + b"\0" * MAX_ATTACHMENT_BYTES),
             "no provider takes more than 33,554,432; make it smaller",
@@ -149,7 +152,7 @@ def test_it_survives_what_messages_survive() -> None:
     assert messages_from_json(messages_to_json(messages)) == messages
     assert repr(PHOTO) == "Attachment('image/png', 29 bytes, 'photo.png')"
     assert repr(PAPER) == f"Attachment('application/pdf', {len(PDF)} bytes)"
-    with pytest.raises(UsageError, match="is said to be image/png"):
+    with pytest.raises(UsageError, match="has the media type image/png"):
         messages_from_json('[{"role":"user","text":"x","attachments":[{"media_type":"image/png",'
                            '"data":"AAAA"}]}]')  # fmt: skip
 

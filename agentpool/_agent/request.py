@@ -82,7 +82,7 @@ def complete(agent: Agent, effect: Complete) -> Awaitable[object]:
 def late_answer(agent: Agent) -> NetworkError:
     """Return the error for a request that ran out of time."""
     return NetworkError(
-        f"no whole answer within {agent.config.manifest.resources.request_seconds:g} seconds; "
+        f"no complete answer within {agent.config.manifest.resources.request_seconds:g} seconds; "
         "raise resources.request_seconds if the model is slow"
     )
 

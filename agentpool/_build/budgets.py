@@ -39,8 +39,8 @@ def build_budget(
     for name, (config, whose) in wanted.items():
         if store is None:
             raise UsageError(
-                f"manifest {whose!r} has a [budget] per {config.per}, and nothing keeps what is "
-                "spent; open a journal, and give PoolPlan(budget_store=journal)"
+                f"manifest {whose!r} has a [budget] per {config.per}, but no store to keep what "
+                "is spent; open a journal, and give PoolPlan(budget_store=journal)"
             )
         whole = Budget(
             tokens=config.tokens, cost_usd=config.cost_usd, requests=config.requests,

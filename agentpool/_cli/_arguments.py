@@ -282,9 +282,9 @@ def _parse_chat(argv: Sequence[str]) -> ChatCommand:
     if len(found.manifests) > 1:
         parser.error(f"a chat has one manifest, got {len(found.manifests)}")
     if found.journal is not None and found.session is None:
-        parser.error("--journal keeps nothing without --session")
+        parser.error("--journal has no effect in a chat without --session")
     if found.approve == "later":
-        parser.error("a chat asks now; --approve later is for run and map")
+        parser.error("a chat asks at once; use --approve later with run or map")
     return ChatCommand(
         manifest=found.manifests[0] if found.manifests else None,
         session=found.session,

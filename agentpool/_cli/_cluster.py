@@ -105,5 +105,5 @@ def _check_privacy(manifests: Sequence[AgentManifest], options: ClusterOptions) 
             raise PrivacyError(
                 f"manifest {manifest.name!r} is Sovereign, so its data stays on this machine, and "
                 'the nodes of a cluster are others; write privacy = "Private" into the manifest, '
-                "or add --cluster-privacy sovereign if every node is as good as this machine"
+                "or add --cluster-privacy sovereign if every node is as trusted as this machine"
             )

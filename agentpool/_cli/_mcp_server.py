@@ -180,7 +180,7 @@ def claim_pipes() -> Generator[tuple[int, int]]:
     try:
         yield read_fd, write_fd
     finally:
-        # The copies stay open: a thread may still read, and must not meet another file.
+        # The copies stay open: a thread may still read, and must not overlap another file.
         os.dup2(read_fd, 0)
         os.dup2(write_fd, 1)
 

@@ -188,8 +188,7 @@ def _check_period(found: Words) -> None:
         None, None, None,
     ):  # fmt: skip
         raise UsageError(
-            f"--per {found.per} is about a limit; add --max-cost, --max-total-tokens or "
-            "--max-requests"
+            f"--per {found.per} needs a limit; add --max-cost, --max-total-tokens or --max-requests"
         )
 
 
@@ -216,7 +215,7 @@ def address(word: str) -> Address:
     except ValueError:
         number = -1
     if not 0 <= number <= _LAST_PORT:
-        raise argparse.ArgumentTypeError(f"must be such as 127.0.0.1:8000, got {word!r}")
+        raise argparse.ArgumentTypeError(f"must be an address such as 127.0.0.1:8000, got {word!r}")
     return host, number
 
 

@@ -68,8 +68,8 @@ async def _find(command: RunsCommand) -> KeptCommand:
         kept = await journal.command_of(_work_of(pool.pool))
     if kept is None:
         raise UsageError(
-            f"pool {pool.pool!r} is of no command that the journal keeps: a program, a "
-            "conversation or an earlier version made it; run that again"
+            f"pool {pool.pool!r} belongs to no command in the journal: a program, a chat "
+            "or an earlier version made it; run that again"
         )
     return KeptCommand.of(kept)
 

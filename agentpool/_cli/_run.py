@@ -105,7 +105,9 @@ def _refuse_parts_of_query(command: RunCommand) -> None:
         if not os.path.exists(word) and re.fullmatch(r"[^./\\]+[.,:;?!]?", word):  # noqa: PTH110  # a word, not yet a path
             query = shlex.quote(" ".join(words[place:]))
             begun = shlex.join(("agentpool", "run", *words[:place]))
-            raise UsageError(f"{word!r} is no manifest; put the query into quotes: {begun} {query}")
+            raise UsageError(
+                f"{word!r} is not a manifest; put the query into quotes: {begun} {query}"
+            )
 
 
 def _key(label: str, attachments: Sequence[Attachment]) -> str:

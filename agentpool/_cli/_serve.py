@@ -147,8 +147,8 @@ def _listen(address: Address) -> socket.socket:
     host, port = address
     if not ipaddress.ip_address(host).is_loopback:
         raise UsageError(
-            f"--http must be an address of this machine alone, such as 127.0.0.1:{port}, got "
-            f"{host!r}; let a proxy that asks for a password stand before it"
+            f"--http must be a loopback address such as 127.0.0.1:{port}, got "
+            f"{host!r}; put a proxy with a password before it"
         )
     return listen(host, port)
 

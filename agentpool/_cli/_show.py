@@ -102,7 +102,7 @@ def _read(file: str, pool: str | None = None) -> Trace:
     if is_database(file):
         return trio.run(read_journal, file, pool)
     if pool is not None:
-        raise UsageError(f"--pool is of journals, and {file!r} is none; a trace has one pool")
+        raise UsageError(f"--pool works with journals, but {file!r} is a trace, which has one pool")
     try:
         return read_trace(file)
     except TraceError as error:

@@ -278,11 +278,11 @@ def _fallback_faults(model: ModelConfig) -> Iterator[Fault]:
     if fallback is None:
         return
     if fallback.fallback is not None:
-        yield Fault("fallback.fallback", "is one too many; a model has one fallback")
+        yield Fault("fallback.fallback", "is not allowed; a fallback cannot have another fallback")
     for name in _SAID_ONCE:
         value: object = getattr(fallback, name)
         if value not in (getattr(model, name), _DEFAULTS[name]):
-            text = f"is said once, for the model and its fallback, got {shown(value)}; drop it"
+            text = f"is set once, in [model], for the fallback as well, got {shown(value)}; drop it"
             yield Fault(f"fallback.{name}", text)
     for fault in _wire_faults(fallback, model):
         yield Fault(f"fallback.{fault.path}", fault.text)

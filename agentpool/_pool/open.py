@@ -166,7 +166,7 @@ async def _kept(
         yield None
         return
     if without_halves(name) != name:
-        raise UsageError(f"name must have whole characters alone, got {name!r}; a journal has it")
+        raise UsageError(f"name must not contain lone surrogates, got {name!r}; a journal has it")
     # What keeps runs is loaded by whoever has them kept.
     from agentpool._pool.journal import open_pool_journal  # noqa: PLC0415
 

@@ -200,7 +200,7 @@ class Past(Live):
         agent = self.agents.get(record.agent_id)
         if agent is None:
             raise JournalError(
-                f"the journal has a record of agent {record.agent_id}, and not that it was "
+                f"the journal has a record of agent {record.agent_id}, but not that it was "
                 "accepted; restore the file from a copy"
             )
         return agent
@@ -209,7 +209,7 @@ class Past(Live):
         agent = self.agents.get(agent_id)
         if agent is None or agent.outcome is None:
             raise JournalError(
-                f"the journal has a turn after agent {agent_id}, and not how that one ended; "
+                f"the journal has a turn after agent {agent_id}, but not how that agent ended; "
                 "restore the file from a copy"
             )
         return agent.outcome.messages

@@ -122,7 +122,7 @@ class Supervisor(Live):
             return
         if not self._counter.allows(trio.current_time()):
             error = RestartLimitError(
-                f"agents were started again more than {self._policy.max_restarts} times in "
+                f"agents were restarted more than {self._policy.max_restarts} times in "
                 f"{self._policy.period_seconds:g} seconds; the last to end was "
                 f"{outcome.agent_id} ({outcome.name})",
                 used=self._policy.max_restarts + 1,

@@ -209,7 +209,7 @@ class FarContext(AgentContext):
             UsageError: If they were too many to be listed.
         """
         if self._facts.others is None:
-            raise UsageError("too many agents run for a tool on a node to list them")
+            raise UsageError("too many agents are running to list them for a tool on a node")
         return self._facts.others
 
     async def run_child(self, query: str | SpawnConfig, *, name: str | None = None) -> AgentOutcome:

@@ -222,7 +222,7 @@ class Link:
             if deadline - trio.current_time() <= _LATE_SECONDS:
                 await trio.sleep_until(deadline + _LATE_SECONDS)  # our own clock decides
             raise NodeLostError(
-                f"node {self.node} ended its work: it did not hear of this program in time",
+                f"node {self.node} ended its work: it heard nothing from this program in time",
                 node=self.node,
                 retry_after_seconds=self._lease_seconds,
             )
@@ -276,7 +276,7 @@ class Link:
         try:
             why = await work()
         except trio.TooSlowError:
-            why = f"nothing was heard from it for {self._lease_seconds:g} seconds"
+            why = f"it sent nothing for {self._lease_seconds:g} seconds"
         except Exception as error:  # noqa: BLE001  # whatever it is, what was done is unknown
             why = f"{type(error).__name__}: {error}".partition("\n")[0]
         self.lose(why)
@@ -305,7 +305,9 @@ class Link:
 
     def _instead(self, order: Order, error: Exception) -> Order:
         if isinstance(order, Reply):
-            return Reply(order.question, None, TypeError(f"the answer cannot cross: {error}"))
+            return Reply(
+                order.question, None, TypeError(f"the answer cannot be sent back: {error}")
+            )
         assert isinstance(order, Begin)  # noqa: S101  # the others are numbers
         self._calls[order.call].end(Done(order.call, None, error))
         return End(order.call)

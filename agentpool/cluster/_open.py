@@ -283,7 +283,9 @@ async def open_cluster_pool(
     """
     if isinstance(driver, Cluster):
         if isinstance(tools, str):
-            raise UsageError("a cluster that is open has its tools; name them to open_cluster()")
+            raise UsageError(
+                "the tools of an open cluster cannot change; pass them to open_cluster()"
+            )
         async with _pool_on(driver, tools, gate, terms) as pool:
             yield pool
         return

@@ -382,7 +382,7 @@ def _failure(
         if error.retryable:
             waits.append(max(rest_seconds, error.retry_after_seconds or 0.0))
     return AllDriversFailedError(
-        f"no driver of {len(choices)} answered: " + "; ".join(told),
+        f"none of the {len(choices)} drivers answered: " + "; ".join(told),
         errors=[error for error in errors if error is not None],
         retryable=bool(waits),
         retry_after_seconds=min(waits, default=0.0) or None,

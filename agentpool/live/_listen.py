@@ -28,8 +28,8 @@ def listen(host: str = "127.0.0.1", port: int = 0) -> socket.socket:
         raise UsageError(f"host must be an IP address such as 127.0.0.1, got {host!r}") from error
     if not loopback:
         raise UsageError(
-            f"host must be an address of this machine alone, such as 127.0.0.1, got {host!r}; "
-            "whoever reaches the page could end agents"
+            f"host must be a loopback address such as 127.0.0.1, got {host!r}; "
+            "anyone who can reach the page could cancel agents"
         )
     if not 0 <= port <= _LAST_PORT:
         raise UsageError(f"port must be from 0 to {_LAST_PORT}, got {port!r}; 0 takes a free one")

@@ -60,7 +60,7 @@ def _checked(row: Row) -> tuple[int, str, str, str, float, float]:
             return number, content, scope, source, float(created_at), float(score)
         case _:
             raise MemoryStoreError(
-                f"the memory has a fragment {row[0]!r:.40} that is none; the file is damaged, "
+                f"the memory has a fragment {row[0]!r:.40} that is not valid; the file is damaged, "
                 "restore it from a copy"
             )
 
@@ -76,6 +76,6 @@ def summary_of(row: Row) -> ScopeSummary:
             return ScopeSummary(name, count, float(newest_at))
         case _:
             raise MemoryStoreError(
-                f"the memory has a scope {row[0]!r:.40} that is none; the file is damaged, restore "
-                "it from a copy"
+                f"the memory has a scope {row[0]!r:.40} that is not valid; the file is damaged, "
+                "restore it from a copy"
             )

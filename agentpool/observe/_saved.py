@@ -52,8 +52,8 @@ def _to_data(value: object) -> object:
     if isinstance(value, Exception):
         return error_to_data(value)
     msg = (
-        f"{type(value).__name__!r} in the outcome's value has no form in JSON; give the agent "
-        "an output_type of plain data"
+        f"{type(value).__name__!r} in the outcome's value cannot be written as JSON; give the "
+        "agent an output_type of plain data"
     )
     raise UsageError(msg)
 

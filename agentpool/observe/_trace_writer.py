@@ -287,7 +287,7 @@ def _open(path: Path) -> int:
     except OSError as error:
         if not path.parent.is_dir():
             raise TraceError(
-                f"{what}: {str(path.parent)!r} is no folder; make it, or name another file"
+                f"{what}: {str(path.parent)!r} is not a folder; make it, or name another file"
             ) from error
         reason = error.strerror or type(error).__name__
         raise TraceError(f"{what}: {reason}") from error

@@ -168,13 +168,13 @@ def _go_on(
         found = simulate(partial(scenario, _MortalJournal(kept, 0, keeps_last=True)), seed=seed)
     except Exception as error:
         raise CrashPointError(
-            f"a crash {point} of the journal's writes is not survived: "
+            f"the scenario fails after a crash {point} of the journal's writes: "
             f"{type(error).__name__}: {error}",
             point,
         ) from error
     if found != wanted:
         raise CrashPointError(
-            f"after a crash {point} of the journal's writes it comes to {found!r}, and without "
-            f"one to {wanted!r}",
+            f"after a crash {point} of the journal's writes the result is {found!r}, and without "
+            f"one it is {wanted!r}",
             point,
         )

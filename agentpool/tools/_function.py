@@ -203,7 +203,7 @@ def _as_result(returned: object) -> ToolResult:
         return ToolResult(msgspec.json.encode(returned).decode())
     except (TypeError, ValueError, RecursionError) as exc:
         raise ToolError(
-            f"the tool ran, and what it returned ({type(returned).__name__}) "
+            f"the tool ran, but its result ({type(returned).__name__}) "
             f"cannot be written as JSON: {exc}"
         ) from exc
 

@@ -189,7 +189,7 @@ def test_a_query_without_quotes_is_told_to_have_some(
     """Its words look like manifests to the command, and not to a person."""
     done = desk.scripted("run", *words)
     assert done.code == ExitCode.WRONG
-    assert f"is no manifest; put the query into quotes: {hint}\n" in done.err
+    assert f"is not a manifest; put the query into quotes: {hint}\n" in done.err
 
 
 def test_a_manifest_that_is_not_there_is_no_part_of_a_query(desk: Desk) -> None:

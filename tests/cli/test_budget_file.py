@@ -111,7 +111,7 @@ def test_a_period_without_a_limit_is_refused(desk: Desk) -> None:
     """It would limit nothing."""
     done = desk.call("run", "reader.toml", "Why?", "--per", "day")
     assert done.code == 2
-    assert "--per day is about a limit; add --max-cost, --max-total-tokens or" in done.err
+    assert "--per day needs a limit; add --max-cost, --max-total-tokens or" in done.err
     assert not (desk.folder / "agentpool.db").exists()
 
 
@@ -177,7 +177,7 @@ def test_the_budgets_of_manifests_are_opened_with_their_pool() -> None:
     [
         (
             PoolPlan(manifests=(manifest("a", 1),)),
-            r"manifest 'a' has a \[budget\] per day, and nothing keeps what is spent; open",
+            r"manifest 'a' has a \[budget\] per day, but no store to keep what is spent; open",
         ),
         (
             PoolPlan(manifests=(manifest("a", 1), manifest("b", 2)), journal=InMemoryJournal()),

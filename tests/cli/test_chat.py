@@ -137,7 +137,7 @@ def test_a_model_that_cannot_be_opened_costs_no_chat(
     ("words", "why"),
     [
         (("chat", "a.toml", "b.toml"), "a chat has one manifest, got 2"),
-        (("chat", "--journal", "j.db"), "--journal keeps nothing without --session"),
+        (("chat", "--journal", "j.db"), "--journal has no effect in a chat without --session"),
         (("run", "a.toml", "b.toml", "Why?", "--session", "x"), "has one manifest, got 2"),
         (("chat", "--session", ""), "a session's name must be a line of text"),
     ],

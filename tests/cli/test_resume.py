@@ -106,7 +106,7 @@ def test_what_cannot_be_resumed_is_told(desk: Desk) -> None:
             await (await pool.spawn(SpawnConfig(manifest, "x"))).wait()
 
     trio.run(main)
-    assert "pool 'mine' is of no command" in desk.call("runs", "resume", "p.db").err
+    assert "pool 'mine' belongs to no command" in desk.call("runs", "resume", "p.db").err
 
     assert desk.scripted(*MAP).code == 0
     for change, told in (

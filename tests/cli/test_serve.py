@@ -395,9 +395,7 @@ def test_only_this_machines_address_is_listened_on(desk: Desk) -> None:
     """Whoever reaches it makes agents work, and no password is asked for."""
     done = desk.scripted("serve", "reader.toml", "--http", "0.0.0.0:0")
     assert done.code == 2
-    assert (
-        "must be an address of this machine alone, such as 127.0.0.1:0, got '0.0.0.0'" in done.err
-    )
+    assert "must be a loopback address such as 127.0.0.1:0, got '0.0.0.0'" in done.err
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         done = desk.scripted("serve", "reader.toml", "--http", f"127.0.0.1:{port}")
@@ -408,7 +406,7 @@ def test_only_this_machines_address_is_listened_on(desk: Desk) -> None:
 @pytest.mark.parametrize("word", ["8000", "here:1", "127.0.0.1:", "127.0.0.1:x", "127.0.0.1:70000"])
 def test_an_address_is_a_host_and_a_port(word: str) -> None:
     """By number, so that nothing is looked up."""
-    with pytest.raises(UsageError, match=r"must be such as 127.0.0.1:8000, got "):
+    with pytest.raises(UsageError, match=r"must be an address such as 127.0.0.1:8000, got "):
         parse(["serve", "a", "--http", word])
     command = parse(["serve", "a", "b", "--http", "[::1]:0", "--quiet"])
     assert isinstance(command, ServeCommand)

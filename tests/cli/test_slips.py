@@ -68,7 +68,7 @@ GONE = "cannot be read: No such file or directory"
         (
             ("run", "reader.toml", "Why?", "--trace", "nodir/x.trace"),
             (
-                "the trace 'nodir/x.trace' cannot be written: 'nodir' is no folder; make it, or "
+                "the trace 'nodir/x.trace' cannot be written: 'nodir' is not a folder; make it, or "
                 "name another file"
             ),
         ),

@@ -128,7 +128,7 @@ async def test_work_that_a_node_ended_itself_is_lost_or_late(seconds: float) -> 
         wire.send.send_nowait([Done(1, None, None, was_cancelled=True)])
         with trio.move_on_after(min(seconds, sys.maxsize)) as scope:
             if seconds == math.inf:
-                with pytest.raises(NodeLostError, match="did not hear of this program in time"):
+                with pytest.raises(NodeLostError, match="heard nothing from this program in time"):
                     await link.do(WORK)
             else:
                 await link.do(WORK)

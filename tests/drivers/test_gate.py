@@ -431,7 +431,7 @@ async def test_the_time_of_a_request_stands_still_at_the_gate(autojump_clock: Mo
         AgentStatus.FAILED,
     ]
     assert outcomes[2].finished_at == 122
-    assert "no whole answer within 2 seconds" in str(outcomes[2].error)
+    assert "no complete answer within 2 seconds" in str(outcomes[2].error)
 
 
 @in_time

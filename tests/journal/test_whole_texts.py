@@ -83,14 +83,14 @@ def test_what_is_raised_may_have_half_a_character(caplog: pytest.LogCaptureFixtu
 
 def test_names_with_half_a_character_are_refused() -> None:
     """A key and a pool's name must be found again; the name of an agent is only shown."""
-    with pytest.raises(UsageError, match="key must have whole characters alone"):
+    with pytest.raises(UsageError, match="key must not contain lone surrogates"):
         SpawnConfig(READER, "go", key=f"b{HALF}")
     assert SpawnConfig(READER, "go", name=f"b{HALF}").name == "b\ufffd"
 
     async def main() -> None:
         await trio.lowlevel.checkpoint()
         driver = FunctionDriver(lambda _: "done")
-        with pytest.raises(UsageError, match="name must have whole characters alone"):
+        with pytest.raises(UsageError, match="name must not contain lone surrogates"):
             async with open_pool(driver, name=f"b{HALF}", journal=InMemoryJournal()):
                 raise AssertionError
 

@@ -102,10 +102,10 @@ def test_a_fallback_says_what_is_wrong(text: str, path: str, fault: str) -> None
 @pytest.mark.parametrize(
     ("made", "fault"),
     [
-        ({"fallback": ModelConfig(fallback=SECOND)}, "fallback.fallback: is one too many"),
+        ({"fallback": ModelConfig(fallback=SECOND)}, "fallback.fallback: is not allowed"),
         (
             {"fallback": ModelConfig(temperature=1.5)},
-            "fallback.temperature: is said once, for the model and its fallback, got 1.5",
+            "fallback.temperature: is set once, in [model], for the fallback as well, got 1.5",
         ),
         ({"patience_seconds": math.nan, "fallback": SECOND}, "patience_seconds: must be a finite"),
     ],

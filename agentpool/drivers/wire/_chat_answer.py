@@ -237,7 +237,7 @@ class ChatAccumulator(GrowingCompletion):
             return []
         if piece.type not in {"text", "output_text"}:
             came = shown(piece.type, secret=self.secret)
-            msg = f"the answer has a piece of the kind {came!r}, and only text is carried"
+            msg = f"the answer has a piece of the kind {came!r}, and only text is supported"
             raise ProtocolError(msg)
         return [piece.text] if piece.text else []
 

@@ -76,7 +76,7 @@ def claude_thinking(
     if not _wants_budget(model):
         return {"type": "adaptive", "display": "summarized"}
     if effort not in _BUDGETS:
-        msg = f"{model} thinks by a budget, and there is none for the reasoning_effort {effort!r}; "
+        msg = f"{model} needs a budget, and none is known for the reasoning_effort {effort!r}; "
         raise BadRequestError(f"{msg}write one of: none, {', '.join(_BUDGETS)}")
     budget = min(_BUDGETS[effort], limit // 2)
     return {"type": "enabled", "budget_tokens": budget} if budget >= LEAST_BUDGET else None

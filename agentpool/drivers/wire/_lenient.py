@@ -101,7 +101,7 @@ def _fit(value: object, kind: inspect.Type) -> object:
         case _ if _is_free(value, kind):
             return value
         case _:
-            raise _MisfitError(f"{_word(value)} stands where none belongs")
+            raise _MisfitError(f"{_word(value)} is not expected here")
 
 
 def _is_free(value: object, kind: inspect.Type) -> bool:
@@ -135,7 +135,7 @@ def _fit_any(value: object, kinds: tuple[inspect.Type, ...]) -> object:
             return _fit(value, kind)
         except _MisfitError:
             continue
-    raise _MisfitError(f"{_word(value)} stands where none belongs")
+    raise _MisfitError(f"{_word(value)} is not expected here")
 
 
 def _is_of(value: object, kind: inspect.Type) -> bool:

@@ -26,7 +26,7 @@ def checked_text(text: object) -> str:
         return text
     msg = (
         f"a message holds {type(text).__name__!r} where its text should be; only text is "
-        "carried, no images and no audio: describe them in words"
+        "supported, no images and no audio: describe them in words"
     )
     raise BadRequestError(msg)
 
@@ -38,5 +38,5 @@ def refuse_media(kind: str, value: msgspec.Raw) -> None:
         ProtocolError: If it is something.
     """
     if bytes(value) not in _NOTHING:
-        msg = f"the answer has {kind}, and only text is carried; ask a model that writes text"
+        msg = f"the answer has {kind}, and only text is supported; use a model that writes text"
         raise ProtocolError(msg)

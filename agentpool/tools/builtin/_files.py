@@ -233,7 +233,9 @@ def replace_once(text: str, old: str, new: str) -> tuple[str, int]:
         # Models see lines without their ends, and write either; the file has its own.
         old, new = (part.replace("\r\n", "\n").replace("\n", end) for part in (old, new))
         if old == new:
-            raise ToolError("old_string and new_string differ in line ends alone; the file has one")
+            raise ToolError(
+                "old_string and new_string differ only in their line ends; the file has one kind"
+            )
     first = text.find(old)
     if first < 0:
         raise ToolError("old_string is not in the file; read it again and copy it exactly")
@@ -244,7 +246,7 @@ def replace_once(text: str, old: str, new: str) -> tuple[str, int]:
         again = text.count("\n", 0, second) + 1
         raise ToolError(
             f"old_string occurs more than once, at lines {line} and {again}; "
-            "take more of what is around it"
+            "include more of the text around it"
         )
     return text[:first] + new + text[first + len(old) :], line
 

@@ -250,7 +250,7 @@ class _Shell:
                 )
             if step := other_repository(self._folder, steps_of(known_as, arguments)):
                 raise ToolError(
-                    f"{name} may not be led to {step!r}: it is another repository, whose "
+                    f"{name} may not be directed to {step!r}: it is another repository, whose "
                     "configuration may run programs"
                 )
 

@@ -184,9 +184,7 @@ class Place:
         # Links are behind us: /proc/self has become a number.
         numbered = any(part.isdecimal() for part in self.parts)
         if numbered and os.fstat(fd).st_dev in kernel_devices():
-            raise ToolError(
-                f"{self.path!r} is what the kernel knows of a process, not a file; leave it"
-            )
+            raise ToolError(f"{self.path!r} is kernel data about a process, not a file; leave it")
 
     def _check_ordinary(self, found: os.stat_result) -> None:
         if not stat.S_ISREG(found.st_mode):

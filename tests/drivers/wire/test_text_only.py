@@ -41,7 +41,7 @@ ENCODERS: Final[Mapping[str, Callable[[CompletionRequest], bytes]]] = {
 def test_a_request_with_an_image_is_refused(message: ChatMessage, wire: str) -> None:
     """Before anything is sent, and with what to do instead."""
     request = CompletionRequest([UserMessage("Look:"), message])
-    with pytest.raises(BadRequestError, match="only text is carried, no images") as caught:
+    with pytest.raises(BadRequestError, match="only text is supported, no images") as caught:
         ENCODERS[wire](request)
     assert not caught.value.retryable
 

@@ -338,8 +338,8 @@ async def test_what_the_kernel_knows_of_a_process_is_no_file(name: str) -> None:
     """Keys stand in its environment, wherever the kernel's file system is mounted."""
     path = f"/proc/{name.format(os.getpid())}"
     tools = {one.definition.name: one for one in file_tools([Capability.file_read("/proc")])}
-    assert "what the kernel knows" in await fail(tools["file_read"], path=path)
-    assert "what the kernel knows" in await fail(tools["grep"], pattern=".", path=path)
+    assert "is kernel data" in await fail(tools["file_read"], path=path)
+    assert "is kernel data" in await fail(tools["grep"], pattern=".", path=path)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only there is procfs")
@@ -350,7 +350,7 @@ async def test_the_folder_of_a_process_is_not_searched(name: str) -> None:
     tools = {one.definition.name: one for one in file_tools([Capability.file_read("/proc")])}
     before = open_fds()
     for search in ("grep", "glob"):
-        assert "what the kernel knows" in await fail(tools[search], pattern="*", path=path)
+        assert "is kernel data" in await fail(tools[search], pattern="*", path=path)
     assert open_fds() == before
 
 
@@ -380,7 +380,7 @@ def test_a_file_keeps_its_own_line_ends(text: str, old: str, new: str, after: st
 
 def test_line_ends_alone_are_no_change() -> None:
     """It would be undone by what keeps them."""
-    with pytest.raises(ToolError, match="differ in line ends alone"):
+    with pytest.raises(ToolError, match="differ only in their line ends"):
         replace_once("a\nb\n", "a\n", "a\r\n")
 
 
