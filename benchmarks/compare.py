@@ -184,8 +184,9 @@ ONLY: Final = {"W1:naive": 10_000}
 ALSO: Final = ("W1:remembering", "W3:agent", "W5:queued", "W7:waiting", "W8:unheard", "W8:heard")
 """What is measured and has no target over a yardstick."""
 
-Figures: TypeAlias = dict[Run, list[dict[str, float]]]
-"""What each run measured, a row for each round."""
+Row: TypeAlias = dict[str, float]
+Figures: TypeAlias = dict[Run, list[Row | None]]
+"""What each run measured, a row for each round, and None for a round in which it failed."""
 
 
 def targets(workload: str, sizes: Sequence[int]) -> Iterator[Target]:
@@ -200,8 +201,8 @@ def targets(workload: str, sizes: Sequence[int]) -> Iterator[Target]:
             yield Target(name, Run(of, max(sizes)), Run(of, min(sizes)), at_most)
 
 
-def measure(run: Run, python: str) -> dict[str, float]:
-    """Do *run* in a process of its own and return what it measured."""
+def measure(run: Run, python: str) -> Row | None:
+    """Do *run* in a process of its own and return what it measured, or None if it failed."""
     path = os.pathsep.join(filter(None, (str(HERE), os.environ.get("PYTHONPATH"))))
     script, *arguments = run.command
     done = subprocess.run(
@@ -209,9 +210,24 @@ def measure(run: Run, python: str) -> dict[str, float]:
         env=os.environ | {"PYTHONPATH": path},
         stdout=subprocess.PIPE,
         text=True,
-        check=True,
+        check=False,
     )
-    return cast("dict[str, float]", json.loads(done.stdout))
+    if done.returncode:
+        # Its error is above. The others have taken many minutes, and are worth keeping.
+        print(f"{run.workload} {run.n:,} failed and is left out of this round", file=sys.stderr)
+        return None
+    return cast("Row", json.loads(done.stdout))
+
+
+def rounds(figures: Figures, run: Run) -> list[Row]:
+    """Return the rows of the rounds in which *run* did not fail."""
+    return [row for row in figures[run] if row is not None]
+
+
+def save(figures: Figures, path: Path) -> None:
+    """Write all *figures* so far as JSON; a run that failed has a row without figures."""
+    rows = [attrs.asdict(run) | (row or {}) for run, each in figures.items() for row in each]
+    path.write_text(json.dumps(rows, indent=1) + "\n")
 
 
 def compile_all() -> None:
@@ -223,15 +239,20 @@ def compile_all() -> None:
 
 
 def ratios(figures: Figures, of: Run, over: Run, by: str) -> list[float]:
-    """Return the ratio of each round."""
-    return [one[by] / other[by] for one, other in zip(figures[of], figures[over], strict=True)]
+    """Return the ratio of each round in which neither failed."""
+    pairs = zip(figures[of], figures[over], strict=True)
+    return [one[by] / other[by] for one, other in pairs if one is not None and other is not None]
 
 
 def print_runs(figures: Figures) -> None:
     """Print what each run took."""
     print("| run | n | CPU µs each | min-max | each second | peak MB |")
     print("|---|---|---|---|---|---|")
-    for run, rows in figures.items():
+    for run in figures:
+        rows = rounds(figures, run)
+        if not rows:
+            print(f"| {run.workload} | {run.n:,} | failed | | | |")
+            continue
         cpu = [row["cpu_us"] for row in rows]
         peak = statistics.median(row["peak_mb"] for row in rows)
         # By the clock, so this one is about the machine as much as about the run.
@@ -249,6 +270,10 @@ def print_targets(figures: Figures, wanted: Sequence[Target]) -> list[Target]:
     print("|---|---|---|---|---|---|---|")
     for target in wanted:
         each = ratios(figures, target.of, target.over, target.by)
+        if not each:
+            missed.append(target)
+            print(f"| {target.name} | | {target.before} | failed | | {target.at_most} | **no** |")
+            continue
         ratio = statistics.median(each)
         if ratio > target.at_most * TOLERANCE:
             missed.append(target)
@@ -266,8 +291,9 @@ def print_targets(figures: Figures, wanted: Sequence[Target]) -> list[Target]:
 def print_limits(figures: Figures) -> None:
     """Print whether what has no yardstick is within its limits."""
     for limit in LIMITS:
-        if limit.of in figures:
-            each = [row[limit.figure] * limit.times for row in figures[limit.of]]
+        rows = rounds(figures, limit.of) if limit.of in figures else []
+        if rows:
+            each = [row[limit.figure] * limit.times for row in rows]
             now = statistics.median(each)
             print(
                 f"| {limit.name} | {limit.of.n:,} | {BEFORE.get(limit.name, '-')} | {now:.2f} "
@@ -311,17 +337,18 @@ def main() -> int:
     figures: Figures = {run: [] for run in sorted(runs, key=lambda run: (run.workload, run.n))}
 
     compile_all()
-    for _ in range(options.rounds):
+    for number in range(1, options.rounds + 1):
         for run, rows in figures.items():
+            # Told on a line each: a whole run takes half an hour.
+            print(f"round {number}: {run.workload} {run.n:,}", file=sys.stderr)
             rows.append(measure(run, options.python))
+        if options.json:
+            save(figures, options.json)
 
     print(f"Median of {options.rounds} rounds, {platform.platform()}\n")
     print_runs(figures)
     missed = print_targets(figures, wanted)
     print_limits(figures)
-    if options.json:
-        rows = [attrs.asdict(run) | row for run, found in figures.items() for row in found]
-        options.json.write_text(json.dumps(rows, indent=1) + "\n")
     return 1 if options.gate and missed else 0
 
 

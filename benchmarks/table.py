@@ -21,7 +21,7 @@ def read(path: Path) -> Figures:
     """Return the figures that ``compare.py --json`` wrote."""
     figures: Figures = {}
     for row in json.loads(path.read_text()):
-        figures.setdefault(Run(row.pop("workload"), row.pop("n")), []).append(row)
+        figures.setdefault(Run(row.pop("workload"), row.pop("n")), []).append(row or None)
     return figures
 
 
