@@ -21,7 +21,7 @@ from agentpool._pool.agent_context import ToolBuilder, tools_of_agent
 from agentpool.abc import Driver, ToolContext, ToolResult
 from agentpool.cluster._checks import Terms, key_names
 from agentpool.cluster._far_context import Caller, FarContext, Questions
-from agentpool.cluster._names import find
+from agentpool.cluster._names import find, find_as
 from agentpool.cluster._work import (
     SHARED,
     AgentFacts,
@@ -79,10 +79,10 @@ class Bench:
     def look_for_names(self) -> list[str]:
         """Return the names used by the program that cannot be imported here."""
         wrong: list[str] = []
-        for path in (self._terms.driver, self._terms.tools):
+        for what, path in (("driver", self._terms.driver), ("tools", self._terms.tools)):
             if path is not None:
                 try:
-                    find(path)
+                    find_as(what, path)
                 except UsageError as error:
                     wrong.append(str(error))
         for module in self._terms.modules:
@@ -95,15 +95,9 @@ class Bench:
     def shared_tools(self) -> tuple[ToolFacts, ...] | None:
         """Return the tools shared by all agents here. ``None``: each agent gets its own."""
         named = None if self._terms.tools is None else find(self._terms.tools)
-        if not isinstance(named, ToolRegistry):
-            return None
-        self._kits[SHARED] = named
-        found = _facts_of_tools(named)
-        try:
-            pickle.dumps(found)
-        except Exception:  # noqa: BLE001  # foreign schemas raise anything; an agent is told of it
-            return None
-        return found
+        if isinstance(named, ToolRegistry):
+            self._kits[SHARED] = named
+        return facts_of_shared(named)
 
     def close_kit(self, kit: int) -> None:
         """Drop the tools of an agent."""
@@ -201,6 +195,21 @@ class Bench:
 
     def _context(self, agent: AgentFacts, caller: Caller) -> FarContext:
         return FarContext(agent, caller, self.questions, self.lend)
+
+
+def facts_of_shared(named: object) -> tuple[ToolFacts, ...] | None:
+    """Return what crosses of tools that every agent has.
+
+    ``None``: *named* makes each agent its own, or a schema cannot cross, and each is told so.
+    """
+    if not isinstance(named, ToolRegistry):
+        return None
+    found = _facts_of_tools(named)
+    try:
+        pickle.dumps(found)
+    except Exception:  # noqa: BLE001  # foreign schemas raise anything; an agent is told of it
+        return None
+    return found
 
 
 def _facts_of_tools(kit: ToolRegistry) -> tuple[ToolFacts, ...]:

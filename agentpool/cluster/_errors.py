@@ -23,6 +23,7 @@ class NodeLostError(DriverError):
 
     ``retry_after_seconds`` is the lease: until then the lost node may still be at it.
     Work that had not been sent to it was not done, and goes to other nodes by itself.
+    If no node is left, and none is to come, it is not ``retryable``.
     """
 
     default_retryable = True
@@ -34,8 +35,9 @@ class NodeLostError(DriverError):
         node: str,
         retry_after_seconds: float | None = None,
         was_sent: bool = True,
+        retryable: bool = True,
     ) -> None:
-        super().__init__(message, retry_after_seconds=retry_after_seconds)
+        super().__init__(message, retryable=retryable, retry_after_seconds=retry_after_seconds)
         self.node: str = node
         """The node's name. Empty: there was none to ask."""
         self.was_sent: bool = was_sent

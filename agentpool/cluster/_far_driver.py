@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable, Iterable, Mapping
-from typing import cast, final
+from typing import Final, cast, final
 
 import attrs
 import trio
 
 from agentpool._attachments import Attachment, highest_tokens
+from agentpool._errors import UsageError
 from agentpool._manifest.capability import PrivacyTier
 from agentpool._manifest.manifest import AgentManifest
 from agentpool._messages import Completion, CompletionRequest, Usage
+from agentpool._scheduling.owner import as_bystander
 from agentpool._scheduling.watcher import current_watcher
 from agentpool.abc import OnDelta, OnSent, SendingDriver
 from agentpool.cluster._bench import MILLION
@@ -20,6 +22,9 @@ from agentpool.cluster._errors import NodeCheckError, NodeLostError
 from agentpool.cluster._link import Link
 from agentpool.cluster._nodes import Nodes
 from agentpool.cluster._work import Ask, DriverFacts, Prepare
+
+LATE_SECONDS: Final = 10.0
+"""For a node to stop opening a model."""
 
 
 @final
@@ -125,6 +130,17 @@ class FarDriver(SendingDriver):
         """Return whether a node has the labels that the work requires."""
         return self._labels.items() <= link.labels.items()
 
+    def check_labels(self) -> None:
+        """Raise if no node has the labels that its work must have.
+
+        Raises:
+            UsageError: If none has. Names the manifest.
+        """
+        try:
+            self._nodes.right_ones(self._labels)
+        except UsageError as error:
+            raise UsageError(f"manifest {self._manifest.name!r}: {error}") from None
+
     async def open_on(self, link: Link) -> None:
         """Open the driver on a node.
 
@@ -135,17 +151,31 @@ class FarDriver(SendingDriver):
         async with link.opening.setdefault(self.number, trio.Lock()):
             if self.number in link.models:
                 return
+            what, seconds = (
+                f"the model of manifest {self._manifest.name!r}",
+                self._nodes.model_seconds,
+            )
+            ended = trio.Event()
+            with as_bystander():
+                self._nodes.nursery.start_soon(_lose_if_stuck, link, ended, what, seconds)
             try:
-                facts = await link.do(Prepare(self.number, self._manifest))
+                with trio.fail_after(seconds):
+                    facts = await link.do(Prepare(self.number, self._manifest))
             except NodeLostError as error:
-                error.add_note(f"it was to open the model of manifest {self._manifest.name!r}")
+                error.add_note(f"it was to open {what}")
                 raise
-            except Exception as error:  # a model may fail with anything
+            except trio.TooSlowError as error:
                 raise NodeCheckError(
-                    f"node {link.node} cannot open the model of manifest "
-                    f"{self._manifest.name!r}: {type(error).__name__}: {error}",
+                    f"node {link.node} did not open {what} within {seconds:g} seconds",
                     node=link.node,
                 ) from error
+            except Exception as error:  # a model may fail with anything
+                raise NodeCheckError(
+                    f"node {link.node} cannot open {what}: {type(error).__name__}: {error}",
+                    node=link.node,
+                ) from error
+            finally:
+                ended.set()
             self._facts = link.models[self.number] = cast("DriverFacts", facts)
 
     async def open_first(self, link: Link) -> None:
@@ -162,6 +192,14 @@ class FarDriver(SendingDriver):
                 f"{error}",
                 node=link.node,
             ) from error
+
+
+async def _lose_if_stuck(link: Link, ended: trio.Event, what: str, seconds: float) -> None:
+    """Give a node up that neither opens a model in time nor stops: a thread may hold it."""
+    with trio.move_on_after(seconds + LATE_SECONDS):
+        await ended.wait()
+        return
+    link.lose(f"it did not open {what} within {seconds:g} seconds, and does not stop")
 
 
 @final
@@ -199,26 +237,32 @@ class FarDrivers:
             manifests: Agents that are to come.
             every_node: Whether a node that cannot open one is an error. ``False``: it gets no work.
 
+        Nodes that join later open them as well before they get work.
+
         Raises:
             NodeCheckError: If one cannot be opened somewhere.
+            UsageError: If no node has the labels of one.
         """
         drivers = [self(manifest) for manifest in manifests]
+        for driver in drivers:
+            driver.check_labels()
         wrong: list[NodeCheckError] = []
 
         async def open_all(link: Link) -> None:
-            try:
-                for driver in drivers:
-                    if driver.fits(link):
-                        await driver.open_first(link)
-            except NodeCheckError as error:
-                if every_node:
-                    wrong.append(error)
-                    nursery.cancel_scope.cancel()
-                else:
-                    self._nodes.refuse(link, error)
+            for driver in drivers:
+                if driver.fits(link):
+                    await driver.open_first(link)
 
+        async def make_ready(link: Link) -> None:
+            try:
+                await self._nodes.make_ready(link, is_needed=every_node)
+            except NodeCheckError as error:
+                wrong.append(error)
+                nursery.cancel_scope.cancel()
+
+        self._nodes.prepare = open_all
         async with trio.open_nursery() as nursery:
             for link in tuple(self._nodes.in_order()):
-                nursery.start_soon(open_all, link)
+                nursery.start_soon(make_ready, link)
         if wrong:
             raise wrong[0]

@@ -59,7 +59,7 @@ class Kit:
                     await self._make(agent)
                 except NodeLostError as error:
                     lost += 1
-                    if lost == MOST_NODES:
+                    if lost == MOST_NODES or not error.retryable:
                         raise
                     # Until then the lost node may still be at it.
                     with waiting_for_turn():

@@ -149,6 +149,8 @@ class Link:
     """The tools that every agent has there. ``None``: each is made its own."""
     agents: int = 0
     """Agents that have tools there, until each has ended."""
+    is_ready: bool = True
+    """Whether all is open there that must be before it gets work."""
     draining: bool = False
     """Whether it gets no new work."""
     lost: NodeLostError | None = None
@@ -171,7 +173,7 @@ class Link:
     @property
     def is_open(self) -> bool:
         """Whether the node accepts new work."""
-        return self.lost is None and not self.draining
+        return self.lost is None and self.is_ready and not self.draining
 
     def has_model(self, model: int) -> bool:
         """Return whether a driver is open there."""

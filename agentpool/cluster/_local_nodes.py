@@ -12,7 +12,7 @@ from agentpool._manifest.capability import PrivacyTier
 from agentpool.cluster._checks import Terms
 from agentpool.cluster._host import NodeHost
 from agentpool.cluster._link import Wire
-from agentpool.cluster._nodes import FoundNode, Source
+from agentpool.cluster._source import FoundNode, Source
 from agentpool.cluster._work import Greeting
 
 

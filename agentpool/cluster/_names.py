@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 
 from agentpool._errors import UsageError
+from agentpool.abc import Driver, Tool
+from agentpool.tools._registry import ToolRegistry
 
 
 def path_of(what: str, thing: object) -> str:
@@ -54,3 +56,20 @@ def find(path: str) -> object:
     except Exception as error:
         raise UsageError(f"{path!r} cannot be imported: {type(error).__name__}: {error}") from error
     return found
+
+
+def find_as(what: str, path: str) -> object:
+    """Return what *path* names, if it is of some use as *what*: ``driver`` or ``tools``.
+
+    Raises:
+        UsageError: If it cannot be imported here, or is something else. Says why.
+    """
+    found = find(path)
+    if what == "tools" and isinstance(found, Tool):
+        raise UsageError(f"tools {path!r} is one tool; name a registry: ToolRegistry([...])")
+    if isinstance(found, Driver if what == "driver" else ToolRegistry) or callable(found):
+        return found
+    wanted = "a Driver, or a function that opens one"
+    if what == "tools":
+        wanted = "a ToolRegistry, or a function that makes one for each agent"
+    raise UsageError(f"{what} {path!r} must be {wanted}, got {found!r}")

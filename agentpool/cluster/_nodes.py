@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import logging
 import math
-from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
-from enum import Enum
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from itertools import count
 from typing import Final, final
 
 import attrs
-import msgspec
 import trio
 
 from agentpool._errors import UsageError
@@ -23,7 +21,11 @@ from agentpool._scheduling.waits import Wait, WaitKind
 from agentpool.cluster._checks import Terms
 from agentpool.cluster._errors import ClusterError, NodeCheckError, NodeLostError
 from agentpool.cluster._link import Link, Wire
+from agentpool.cluster._node_status import NodeState, NodeStatus
 from agentpool.cluster._placement import choose
+from agentpool.cluster._same_tools import tool_faults
+from agentpool.cluster._source import FoundNode, Source
+from agentpool.cluster._work import ToolFacts
 
 _log: Final = logging.getLogger("agentpool")
 
@@ -39,80 +41,8 @@ FAILED_LOOK_SECONDS: Final = 8.0
 MOST_FAILED_LOOKS: Final = 3
 """In a row; then the cluster is lost. Ray itself ends the program soon after, without a word."""
 
-
-@final
-@attrs.frozen
-class FoundNode:
-    """A node that the cluster has."""
-
-    key: str
-    """What tells it from every other node there ever was."""
-    name: str
-    """How people call it."""
-    labels: Mapping[str, str]
-
-
-class Source(ABC):
-    """A source of nodes."""
-
-    __slots__ = ()
-
-    @property
-    @abstractmethod
-    def privacy(self) -> PrivacyTier:
-        """The privacy tier of the nodes, if all their drivers are Sovereign."""
-
-    @property
-    @abstractmethod
-    def ray(self) -> str:
-        """The local version of Ray. Empty: Ray is not used."""
-
-    @abstractmethod
-    async def look(self) -> list[FoundNode]:
-        """Return the nodes that are there now.
-
-        Raises:
-            ClusterError: If that cannot be found out.
-        """
-
-    @abstractmethod
-    async def start(self, node: FoundNode, terms: Terms) -> Wire:
-        """Start the node's process.
-
-        Raises:
-            Exception: If it cannot be started.
-        """
-
-
-class NodeState(Enum):
-    """Whether a node gets work, and why not."""
-
-    STARTING = "starting"
-    """It gets work as soon as it has been looked at."""
-    WORKING = "working"
-    """It gets work."""
-    DRAINING = "draining"
-    """It ends what it has, and gets nothing new."""
-    LOST = "lost"
-    """It was lost; a new start is tried as long as the cluster has it."""
-    REFUSED = "refused"
-    """It lacks something, and gets no work."""
-
-
-@final
-class NodeStatus(msgspec.Struct, frozen=True, gc=False):
-    """One node at one moment."""
-
-    name: str
-    """Its name."""
-    state: NodeState
-    """What becomes of work for it."""
-    labels: Mapping[str, str]
-    """Its labels."""
-    load: int
-    """Requests and tool calls that it has."""
-    reason: str = ""
-    """Why it is lost or refused. Empty: it is neither."""
+MOST_OPENINGS: Final = 3
+"""In which a node is lost while it opens models; then it gets no work."""
 
 
 @final
@@ -125,6 +55,15 @@ class Nodes:
     privacy: PrivacyTier
     """The strictest tier of what is sent to them."""
     nursery: trio.Nursery
+    tools: tuple[ToolFacts, ...] | None = None
+    """The tools that every agent has, as they are here; each node must have the same.
+    ``None``: each agent is made its own, or there are none."""
+    model_seconds: float = 600.0
+    """How long a node may take to open a model."""
+    prepare: Callable[[Link], Awaitable[None]] | None = None
+    """Opens on a node what must be open before it gets work. ``None``: nothing must."""
+    is_closed: bool = False
+    """Whether the program has left them all."""
     links: dict[str, Link] = attrs.field(factory=dict[str, Link])
     """By key, the last one of each node."""
     _found: dict[str, FoundNode] = attrs.field(factory=dict[str, FoundNode])
@@ -133,6 +72,8 @@ class Nodes:
     _again_at: dict[str, float] = attrs.field(factory=dict[str, float])
     _present: frozenset[str] = frozenset()
     """Those that the cluster had when it was last looked."""
+    _lost_openings: Counter[str] = attrs.field(factory=Counter[str])
+    """How often each was lost while it opened models."""
     _joining: set[str] = attrs.field(factory=set[str])
     _changed: trio.Event = attrs.field(factory=trio.Event)
     """Set when a node works, or does not any more, or never will."""
@@ -201,9 +142,36 @@ class Nodes:
 
     async def _join_later(self, node: FoundNode) -> None:
         await self._join(node)
+        if (link := self.links.get(node.key)) is not None and not link.is_ready:
+            await self.make_ready(link, is_needed=False)
         self._joining.remove(node.key)
         if (refused := self._refused.get(node.key)) is not None:
             _log.warning("a node that joined gets no work: %s", refused)
+
+    async def make_ready(self, link: Link, *, is_needed: bool) -> None:
+        """Open on a node what must be open before it gets work.
+
+        Args:
+            link: The node.
+            is_needed: Whether it is an error if that fails. ``False``: the node gets no work. If
+                it was lost, which may have had another cause, it is started again.
+
+        Raises:
+            NodeCheckError: If it fails and is needed. Says why.
+        """
+        assert self.prepare is not None  # noqa: S101  # or it would be ready
+        try:
+            await self.prepare(link)
+        except NodeCheckError as error:
+            if is_needed:
+                raise
+            self._lost_openings[link.key] += link.lost is not None
+            if link.lost is None or self._lost_openings[link.key] == MOST_OPENINGS:
+                self.refuse(link, error)
+            return
+        self._lost_openings.pop(link.key, None)
+        link.is_ready = True
+        self._stir()
 
     def _is_wanted(self, node: FoundNode) -> bool:
         if node.key in self._drained or node.key in self._joining:
@@ -233,15 +201,17 @@ class Nodes:
                 why = f"did not answer within {self.terms.start_seconds:g} seconds"
             self._refuse(node, f"node {node.name} {why}", for_now=True)
             return  # noqa: ASYNC910  # it was waited for
-        if greeting.faults:
+        # One that cannot import its tools has none to compare.
+        if wrong := greeting.faults or tuple(tool_faults(self.tools, greeting.tools)):
             wire.kill()
-            text = f"node {node.name} cannot do this work: {'; '.join(greeting.faults)}"
+            text = f"node {node.name} cannot do this work: {'; '.join(wrong)}"
             self._refuse(node, text, for_now=False)
             return
         self._refused.pop(node.key, None)
         self._again_at.pop(node.key, None)  # of the one before
         link = Link(node.name, node.key, node.labels, wire, self.terms.lease_seconds)
         link.tools = greeting.tools
+        link.is_ready = self.prepare is None
         self.links[node.key] = link
         with as_bystander():
             self.nursery.start_soon(self._run, link, name=f"node {node.name}")
@@ -301,20 +271,20 @@ class Nodes:
         it has no slot, and the time of its request does not run.
 
         Raises:
-            NodeLostError: If none does, and none is to come.
+            NodeLostError: If none does in time; at once, and for good, if none is to come.
             UsageError: If none ever had those labels.
         """
-        right = [k for k, one in self._found.items() if wanted.items() <= one.labels.items()]
-        if not right:
-            labels = ", ".join(f"{name}={value}" for name, value in wanted.items())
-            names = ", ".join(sorted({one.name for one in self._found.values()}))
-            raise UsageError(f"no node has the labels {labels}; there are {names}")
+        right = self.right_ones(wanted)
         # A newcomer that may go anywhere would have to wait as well.
         wait = Wait(WaitKind.OTHER, None, "a node", lends=not wanted)
         until = trio.current_time() + self.terms.lease_seconds + self.terms.start_seconds
         with waiting_for_turn():
             while (link := self.choose(wanted, model)) is None:
-                if trio.current_time() >= until or not any(map(self._may_come, right)):
+                if self.is_closed or not any(map(self._may_come, right)):
+                    raise NodeLostError(
+                        self._why_none(right), node="", was_sent=False, retryable=False
+                    )
+                if trio.current_time() >= until:
                     raise NodeLostError(
                         "no node works at the moment", node="",
                         retry_after_seconds=self.terms.lease_seconds, was_sent=False,
@@ -325,8 +295,36 @@ class Nodes:
                 await trio.lowlevel.checkpoint_if_cancelled()
         return link  # noqa: ASYNC910  # the work follows
 
-    def _may_come(self, key: str) -> bool:
+    def right_ones(self, wanted: Mapping[str, str]) -> list[FoundNode]:
+        """Return the nodes, whatever their state, that have some labels.
+
+        Raises:
+            UsageError: If none ever had them.
+        """
+        known = self._found.values()
+        right = [one for one in known if wanted.items() <= one.labels.items()]
+        if not right:
+            labels = ", ".join(f"{name}={value}" for name, value in wanted.items())
+            names = ", ".join(sorted({one.name for one in known}))
+            raise UsageError(f"no node has the labels {labels}; there are {names}")
+        return right
+
+    def close(self) -> None:
+        """Record that the program leaves them all."""
+        self.is_closed = True
+        self._stir()
+
+    def _why_none(self, right: list[FoundNode]) -> str:
+        """Say why none of these nodes is to come."""
+        if self.is_closed:
+            return "no node works any more: the block of open_cluster() has ended"
+        states = (self._status_of(node) for node in right)
+        words = (one.reason or f"node {one.name} is {one.state.value}" for one in states)
+        return f"no node works any more that could do this: {'; '.join(words)}"
+
+    def _may_come(self, node: FoundNode) -> bool:
         """Return whether a node is to be started."""
+        key = node.key
         is_refused = key in self._refused and key not in self._again_at
         return key in self._present and key not in self._drained and not is_refused
 
@@ -345,9 +343,12 @@ class Nodes:
         link = self.links.get(node.key)
         if link is None:
             return NodeStatus(node.name, NodeState.STARTING, node.labels, 0)
+        if node.key in self._drained and link.lost is not None:
+            return NodeStatus(node.name, NodeState.DRAINED, node.labels, 0)
         if link.lost is not None:
             return NodeStatus(node.name, NodeState.LOST, node.labels, 0, str(link.lost))
-        state = NodeState.DRAINING if link.draining else NodeState.WORKING
+        state = NodeState.WORKING if link.is_ready else NodeState.STARTING
+        state = NodeState.DRAINING if link.draining else state
         return NodeStatus(node.name, state, node.labels, link.load)
 
     async def drain(self, name: str) -> None:  # noqa: ASYNC910  # a node without work is drained

@@ -25,13 +25,16 @@ from agentpool._pool.pool import AgentPool
 from agentpool._running import check_trio
 from agentpool._version import __version__
 from agentpool.abc import Driver, DriverFactory, Journal, Memory, Observer
+from agentpool.cluster._bench import facts_of_shared
 from agentpool.cluster._checks import Terms
 from agentpool.cluster._errors import ClusterError
 from agentpool.cluster._far_driver import FarDrivers
 from agentpool.cluster._far_tools import FarTools
 from agentpool.cluster._local_nodes import LocalSource
-from agentpool.cluster._names import find, path_of
-from agentpool.cluster._nodes import Nodes, NodeStatus, Source
+from agentpool.cluster._names import find, find_as, path_of
+from agentpool.cluster._node_status import NodeStatus
+from agentpool.cluster._nodes import Nodes
+from agentpool.cluster._source import Source
 from agentpool.drivers._gate import RequestGate
 from agentpool.drivers._gated import GatedDriver
 from agentpool.tools._registry import ToolRegistry
@@ -112,6 +115,7 @@ async def open_cluster(
     keys: Sequence[str] = (),
     lease_seconds: float = 10.0,
     start_seconds: float = 60.0,
+    model_seconds: float = 600.0,
     privacy: PrivacyTier | None = None,
     every_node: bool = True,
     runtime_env: Mapping[str, object] | None = None,
@@ -132,17 +136,19 @@ async def open_cluster(
         keys: Variables that must be set in each node's environment.
         lease_seconds: How long a node goes on without a word from this program.
         start_seconds: How long a node may take to start.
+        model_seconds: How long a node may take to open a model.
         privacy: The strictest tier of agents whose data may go to the nodes. ``None``: Private,
             as they are other machines; threads of this process are Sovereign.
         every_node: Whether a node that lacks something, or cannot open a model, is an error.
-            ``False``: it gets no work, and ``nodes()`` says why.
+            ``False``: it gets no work, and ``nodes()`` says why. One that is lost while it opens
+            a model is started again, two more times.
         runtime_env: What Ray ships to the nodes, in its own words. ``None``: nothing.
 
     Raises:
         ClusterError: If there is no Ray, no answer or no node; or, later, if the
             head is lost: then the block is cancelled.
         NodeCheckError: If a node lacks something, or cannot open a model. Names it.
-        UsageError: If an argument has no meaning.
+        UsageError: If an argument has no meaning, or no node has the labels of a manifest.
     """
     _check_arguments(locals())
     names = [None if one is None else path_of(what, one) for what, one in _named(driver, tools)]
@@ -151,7 +157,7 @@ async def open_cluster(
         _open_source(address, runtime_env or {}) as source,
         _running(
             source, _terms(source, names, needs, (lease_seconds, start_seconds)),
-            privacy or source.privacy, every_node=every_node,
+            privacy or source.privacy, every_node=every_node, model_seconds=model_seconds,
         ) as nodes,
     ):  # fmt: skip
         drivers = FarDrivers(nodes, labels)
@@ -163,7 +169,7 @@ def _check_arguments(given: Mapping[str, object]) -> None:
     """Raise if an argument of open_cluster() is wrong, before anything has been started."""
     check_trio("open_cluster")
     expect_arguments(open_cluster, given, but=("driver", "tools", "labels", "manifests"))
-    for name in ("lease_seconds", "start_seconds"):
+    for name in ("lease_seconds", "start_seconds", "model_seconds"):
         seconds = given[name]
         if not (is_number(seconds) and 0 < cast("float", seconds) < math.inf):
             raise UsageError(f"{name} must be > 0, got {seconds!r}")
@@ -176,9 +182,9 @@ def _terms(
     seconds: tuple[float, float],
 ) -> Terms:
     """Return the requirements for each node. The names must be importable here as well."""
-    for name in names:
+    for what, name in zip(("driver", "tools"), names, strict=True):
         if name is not None:
-            find(name)
+            find_as(what, name)
     return Terms(
         agentpool=__version__,
         python=(sys.version_info.major, sys.version_info.minor),
@@ -203,16 +209,20 @@ async def _running(
     privacy: PrivacyTier,
     *,
     every_node: bool = True,
+    model_seconds: float = 600.0,
 ) -> AsyncGenerator[Nodes, None]:
     """Keep the nodes working inside the block; the block's own error comes out unwrapped."""
     raised: Exception | None = None
     async with trio.open_nursery() as nursery:
-        nodes = Nodes(source, terms, privacy, nursery)
+        tools = None if terms.tools is None else facts_of_shared(find(terms.tools))
+        nodes = Nodes(source, terms, privacy, nursery, tools, model_seconds)
         try:
             await nodes.open(every_node=every_node)
             yield nodes
         except Exception as error:  # noqa: BLE001  # raised again below, in no group
             raised = error
+        finally:
+            nodes.close()
         nursery.cancel_scope.cancel()
     if (raised := raised or nodes.failure) is not None:
         raise raised
@@ -306,6 +316,8 @@ async def _pool_on(
     terms: PoolTerms,
 ) -> AsyncGenerator[AgentPool, None]:
     # One package: what a cluster is made of is not for its users.
+    if cluster._nodes.is_closed:  # pyright: ignore[reportPrivateUsage]
+        raise UsageError("this cluster is closed; open the pool in the block of open_cluster()")
     drivers = cluster._drivers  # pyright: ignore[reportPrivateUsage]
     choose: DriverFactory = drivers if gate is None else _Gated(drivers, gate)
     own = cluster._tools  # pyright: ignore[reportPrivateUsage]

@@ -25,7 +25,7 @@ from agentpool.cluster._checks import Terms
 from agentpool.cluster._errors import ClusterError
 from agentpool.cluster._host import NodeHost, end_this_process
 from agentpool.cluster._link import Wire
-from agentpool.cluster._nodes import FoundNode, Source
+from agentpool.cluster._source import FoundNode, Source
 from agentpool.cluster._work import Greeting
 
 # No user asked for reports to Ray's makers. Before the import, which reads it.

@@ -41,4 +41,4 @@ async def test_an_agent_that_was_ended_in_a_tool_call_keeps_no_node(
                     await cluster.drain("local-1")
             if how == "pool":
                 await cluster.drain("local-1")
-            assert [one.state for one in cluster.nodes()] == [NodeState.LOST]
+            assert [one.state for one in cluster.nodes()] == [NodeState.DRAINED]

@@ -33,8 +33,8 @@ from agentpool.cluster._host import NodeHost
 from agentpool.cluster._lease import Phase
 from agentpool.cluster._link import Link, Wire
 from agentpool.cluster._local_nodes import LocalSource
-from agentpool.cluster._nodes import FoundNode, Source
 from agentpool.cluster._open import _running
+from agentpool.cluster._source import FoundNode, Source
 from agentpool.cluster._work import Begin, Done, End, Order, Prepare, Reply, Withdraw
 from agentpool.observe import ThoughtDelta
 from agentpool.testing import lone_context

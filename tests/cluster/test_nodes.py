@@ -370,7 +370,7 @@ async def test_a_node_is_drained(tmp_path: Path) -> None:
         await started(4, file)
         await cluster.drain("local-1")
         first, second = cluster.nodes()
-        assert (first.state, second.state) == (NodeState.LOST, NodeState.WORKING)
+        assert (first.state, second.state) == (NodeState.DRAINED, NodeState.WORKING)
         assert [(await one.wait()).text for one in handles] == ["slept 1"] * 4
         assert (await (await pool.spawn(job("say on"))).wait()).text == "on"
         with pytest.raises(UsageError, match="no node 'local-1' works"):

@@ -190,7 +190,7 @@ async def test_a_tool_call_that_finds_no_node_is_told_as_not_done(
         driver = FunctionDriver(answer, privacy=PrivacyTier.SOVEREIGN)
         async with open_pool(driver, tools=cluster._tools) as pool:
             outcome = await (await pool.spawn(job("x"))).wait()
-    assert "no node works at the moment; the tool was not run" in outcome.text
+    assert "no node works any more that could do this: node local-1 was lost" in outcome.text
     assert not node_work.marks(file)
 
 
@@ -253,3 +253,51 @@ async def test_a_node_is_drained_when_its_last_agent_with_tools_has_ended() -> N
         await handle.wait()
         with trio.fail_after(60):
             await drained.wait()
+
+
+async def test_where_no_node_is_left_agents_fail_at_once() -> None:
+    """With one attempt, and the words why; what waits is told when the last one goes."""
+    async with open_cluster(MODEL, address="local:1", lease_seconds=600.0) as cluster:
+        await cluster.drain("local-1")
+        assert [(one.state, one.reason) for one in cluster.nodes()] == [(NodeState.DRAINED, "")]
+        async with open_cluster_pool(cluster) as pool:
+            with trio.fail_after(60):
+                outcome = await (await pool.spawn(job("say x"))).wait()
+        outside = cluster.driver_of(job("x").manifest)
+    error = outcome.error
+    assert isinstance(error, NodeLostError)
+    assert str(error) == "no node works any more that could do this: node local-1 is drained"
+    assert (error.attempts, error.retryable, error.was_sent) == (1, False, False)
+    with pytest.raises(UsageError, match="this cluster is closed"):
+        async with open_cluster_pool(cluster):
+            raise AssertionError
+    with trio.fail_after(60):
+        async with open_pool(outside) as pool:
+            late = await (await pool.spawn(job("say x"))).wait()
+    assert "the block of open_cluster() has ended" in str(late.error)
+    assert isinstance(late.error, NodeLostError)
+    assert late.error.attempts == 1
+
+
+async def test_what_waits_for_a_node_fails_when_none_is_to_come_any_more() -> None:
+    """Though its lease and the time for a start are not over."""
+    source = Odd(found("n1"))
+    async with opened(source, 600.0, lease_seconds=600.0) as cluster:
+        lose(cluster, "n1")
+        with trio.fail_after(60):
+            while cluster._nodes.choose({}) is not None:  # noqa: ASYNC110
+                await trio.sleep(0.01)
+            raised: list[NodeLostError] = []
+
+            async def wait() -> None:
+                try:
+                    await cluster._nodes.wait_for_one({})
+                except NodeLostError as error:
+                    raised.append(error)
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(wait)
+                await trio.testing.wait_all_tasks_blocked()
+                assert not raised
+                cluster._nodes.close()
+    assert [one.retryable for one in raised] == [False]

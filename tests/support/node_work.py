@@ -145,16 +145,42 @@ if "AGENTPOOL_TEST_LATE" not in os.environ:
 
 
 def __getattr__(name: str) -> object:
-    """Have one name that only the main thread finds, as if a node had another version.
+    """Have names that are something else on a node, as if it had another version.
 
     And one that may take long to import.
     """
+    if name.startswith("UNLIKE_"):
+        is_there = threading.current_thread().name == "node local-2"
+        return _unlike(name.removeprefix("UNLIKE_")) if is_there else ToolRegistry([process, nap])
     if name == "open_only_here" and threading.current_thread() is threading.main_thread():
         return open_model
     if name == "open_late":
         MAY_BE_FOUND.wait(600)
         return open_model
     raise AttributeError(name)
+
+
+def _unlike(kind: str) -> object:
+    """Return what one node has in place of two tools."""
+    match kind:
+        case "less":
+            return ToolRegistry([process])
+        case "more":
+            return ToolRegistry([process, nap, refuse])
+        case "schema":
+
+            async def doze(seconds: int) -> str:
+                """Rest, and say for how long."""
+                return str(seconds)
+
+            return ToolRegistry([process, tool(name="nap")(doze)])
+        case "asked":
+            asked = tool(needs_approval=True, timeout_seconds=9.0)(process.function)
+            return ToolRegistry([asked, nap])
+        case "made":
+            return build_kit
+        case _:
+            return 42
 
 
 def open_model(manifest: AgentManifest) -> Driver:
@@ -175,6 +201,33 @@ async def open_held(manifest: AgentManifest) -> AsyncGenerator[Driver, None]:
         mark(manifest.name.removeprefix("slow "), "opening")
         await trio.sleep(600)
     yield open_model(manifest)
+
+
+HELD_TIMES: dict[str, int] = {}
+"""How often a model is still held, by its manifest's name."""
+
+
+@asynccontextmanager
+async def open_held_once_more(manifest: AgentManifest) -> AsyncGenerator[Driver, None]:
+    """Open the model, but for so many times, in which it takes until the node is lost."""
+    if HELD_TIMES[manifest.name]:
+        HELD_TIMES[manifest.name] -= 1
+        mark(manifest.name.removeprefix("slow "), "opening")
+        await trio.sleep(600)
+    yield open_model(manifest)
+
+
+@asynccontextmanager
+async def open_stuck(manifest: AgentManifest) -> AsyncGenerator[Driver, None]:
+    """Open no model: wait for ever, or where no cancellation arrives."""
+    if manifest.name == "held":
+        await trio.to_thread.run_sync(STUCK.wait, 60)
+    await trio.sleep(600 if manifest.name == "slow" else 0)
+    yield open_model(manifest)
+
+
+STUCK = threading.Event()
+"""What such a model waits for."""
 
 
 SAME = FunctionDriver(answer)

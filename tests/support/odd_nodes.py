@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 
 import attrs
+import msgspec
 import trio
 
 from agentpool import PrivacyTier, Usage
@@ -19,8 +20,8 @@ from agentpool.cluster._checks import Terms
 from agentpool.cluster._crossing import pack, unpack
 from agentpool.cluster._far_driver import FarDrivers
 from agentpool.cluster._link import Wire
-from agentpool.cluster._nodes import FoundNode, Source
 from agentpool.cluster._open import _running
+from agentpool.cluster._source import FoundNode, Source
 from agentpool.cluster._work import (
     Ask,
     Begin,
@@ -218,9 +219,10 @@ class OddSource(Source):
 async def odd_cluster(
     terms: Terms, count: int, seconds: float
 ) -> AsyncGenerator[tuple[Cluster, OddSource], None]:
-    """Open a cluster of such nodes, each of which takes so long for an answer."""
+    """Open a cluster of such nodes: without tools, each takes so long for an answer."""
     async with trio.open_nursery() as nursery:
         source = OddSource(count, nursery, seconds)
-        async with _running(source, terms, PrivacyTier.SOVEREIGN) as nodes:
+        needs = msgspec.structs.replace(terms, tools=None)
+        async with _running(source, needs, PrivacyTier.SOVEREIGN) as nodes:
             yield Cluster(nodes, FarDrivers(nodes, None), None), source
         nursery.cancel_scope.cancel()

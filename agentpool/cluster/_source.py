@@ -1,0 +1,57 @@
+"""Where nodes come from: Ray, threads of this process, or a test."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import final
+
+import attrs
+
+from agentpool._manifest.capability import PrivacyTier
+from agentpool.cluster._checks import Terms
+from agentpool.cluster._link import Wire
+
+
+@final
+@attrs.frozen
+class FoundNode:
+    """A node that the cluster has."""
+
+    key: str
+    """What tells it from every other node there ever was."""
+    name: str
+    """How people call it."""
+    labels: Mapping[str, str]
+
+
+class Source(ABC):
+    """A source of nodes."""
+
+    __slots__ = ()
+
+    @property
+    @abstractmethod
+    def privacy(self) -> PrivacyTier:
+        """The privacy tier of the nodes, if all their drivers are Sovereign."""
+
+    @property
+    @abstractmethod
+    def ray(self) -> str:
+        """The local version of Ray. Empty: Ray is not used."""
+
+    @abstractmethod
+    async def look(self) -> list[FoundNode]:
+        """Return the nodes that are there now.
+
+        Raises:
+            ClusterError: If that cannot be found out.
+        """
+
+    @abstractmethod
+    async def start(self, node: FoundNode, terms: Terms) -> Wire:
+        """Start the node's process.
+
+        Raises:
+            Exception: If it cannot be started.
+        """
