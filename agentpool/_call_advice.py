@@ -33,30 +33,43 @@ _FIRST: Final[Mapping[str, str]] = {"ModelConfig": "remote_model"}
 
 
 def call_advice(
-    kind: type, init: Callable[..., object], given: Sequence[object], named: Mapping[str, object]
+    name: str,
+    function: Callable[..., object],
+    given: Sequence[object],
+    named: Mapping[str, object],
 ) -> str | None:
-    """Return what is wrong with the arguments of ``kind(*given, **named)``.
+    """Return what is wrong with the arguments of ``function(*given, **named)``.
 
     ``None``: nothing is, so that an error came from within.
+
+    Args:
+        name: What the function, or the class whose ``__init__`` it is, is called.
+        function: With ``self`` among its parameters, if it is a method's.
+        given: The arguments without a name, *self* included.
+        named: Those with one.
     """
-    signature = inspect.signature(init)
+    signature = inspect.signature(function)
     try:
-        signature.bind(None, *given, **named)
+        signature.bind(*given, **named)
     except TypeError as error:
         reason = str(error)
     else:
         return None
-    known = [name for name in signature.parameters if name != "self"]
-    call = f"{kind.__name__}()"
-    for name in named:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            meant = _ALSO.get(name, "")
+    parameters = [one for one in signature.parameters.values() if one.name != "self"]
+    known = [one.name for one in parameters]
+    call = f"{name}()"
+    if parameters[0].annotation == "SpawnConfig":
+        return f"{call} takes one SpawnConfig; write {name}(SpawnConfig(manifest, query))"
+    for given_name in named:
+        if given_name not in known:
+            near = difflib.get_close_matches(given_name, known, n=1)
+            meant = _ALSO.get(given_name, "")
             hint = f"did you mean {meant}?" if meant in known else _known(known)
-            return f"{call} takes no {name!r}; {f'did you mean {near[0]}?' if near else hint}"
-    if given:
-        example = f"{kind.__name__}({_FIRST.get(kind.__name__, known[0])}=...)"
-        reason = f"takes its arguments by name, got {len(given)} without one; write {example}"
+            return f"{call} takes no {given_name!r}; {f'did you mean {near[0]}?' if near else hint}"
+    count = len(given) - (len(known) < len(signature.parameters))
+    if count and all(one.kind is one.KEYWORD_ONLY for one in parameters):
+        example = f"{name}({_FIRST.get(name, known[0])}=...)"
+        reason = f"takes its arguments by name, got {count} without one; write {example}"
         return f"{call} {reason}, or another: {_known(known)}"
     return f"{call}: {reason}; {_known(known)}"
 

@@ -12,10 +12,12 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from enum import Enum
 from functools import cache
 from pathlib import Path, PurePath
 from types import NoneType, SimpleNamespace, UnionType
 from typing import (
+    Any,
     Final,
     Literal,
     Union,
@@ -30,6 +32,8 @@ from typing import (
 import msgspec
 
 from agentpool._errors import UsageError
+from agentpool._opening import Opening
+from agentpool._secrets import SHORTEST_SECRET_CHARS
 
 
 def expect(value: object, kind: type | tuple[type, ...], what: str, advice: str) -> None:
@@ -139,7 +143,8 @@ def expect_fields(value: object, *, but: Collection[str] = ()) -> None:
         if given is list and tuple in expected.kinds:
             found = tuple(cast("list[object]", found))
             object.__setattr__(value, name, found)
-        expected.check(found, name, of=kind.__name__)
+        others = {other: allowed for other, _, allowed in fields}
+        expected.check(found, name, of=kind.__name__, others=others)
 
 
 def expect_arguments(
@@ -155,7 +160,8 @@ def expect_arguments(
     for name, expected in _parameters_of(function):
         if name in arguments and name not in but:
             of = function.__qualname__.removesuffix(".__init__")
-            expected.check(arguments[name], name, of=of)
+            others = dict(_parameters_of(function))
+            expected.check(arguments[name], name, of=of, others=others)
 
 
 _MOST_ITEMS: Final = 1_000
@@ -181,25 +187,53 @@ class Expected(msgspec.Struct, frozen=True):
         """The allowed classes that need no further check; tuples need one for their items."""
         return () if self.choices else tuple(kind for kind in self.kinds if kind is not tuple)
 
-    def check(self, value: object, what: str, *, of: str) -> None:
+    def check(
+        self, value: object, what: str, *, of: str, others: Mapping[str, Expected] = {}
+    ) -> None:
         """Raise unless *value* is allowed.
 
         Args:
             value: What the user passed.
             what: Its name, for the error.
             of: The class or function whose help says more.
+            others: What else could have been meant by it, by name.
 
         Raises:
             UsageError: If it is not.
         """
         if not self._allows(value):
-            # What was given in place of a few fixed words is not a key.
-            got = repr(value) if self.choices and isinstance(value, str) else _kind_of(value)
-            raise UsageError(f"{what} must be {_either(self.words)}, got {got}; see help({of})")
+            raise UsageError(
+                f"{what} must be {_either(self.words)}, got {self._shown(value)}; "
+                f"{self._advice(value, others)}see help({of})"
+            )
         if self.items is not None and isinstance(value, tuple | list):
             # A thousand events are looked at in a millisecond; the rest is of their kind.
             for item in cast("Sequence[object]", value)[:_MOST_ITEMS]:
                 self.items.check(item, f"each item in {what}", of=of)
+
+    def _shown(self, value: object) -> str:
+        # What was given in place of a few fixed words or a number is not a key.
+        is_plain = self.choices or {int, float} & {*self.kinds}
+        if is_plain and isinstance(value, str) and len(value) < SHORTEST_SECRET_CHARS:
+            return repr(value)
+        return _kind_of(value)
+
+    def _advice(self, value: object, others: Mapping[str, Expected]) -> str:
+        """Return what to write in place of *value*, with a semicolon. Empty: it is not known."""
+        if isinstance(value, str | PurePath):
+            for kind in self.kinds:
+                if kind.__name__ in _WRITTEN:
+                    return f"write {_WRITTEN[kind.__name__]}; "
+                if issubclass(kind, Enum):
+                    names = {str(one.value).lower(): str(one) for one in kind}
+                    name = names.get(str(value).lower(), "")
+                    return f"write {name}; " if name else f"it has {', '.join(names.values())}; "
+        if str in self.kinds and isinstance(value, list | tuple):
+            return "write the texts one by one, without brackets; "
+        if type(value).__module__.startswith("agentpool."):
+            meant = [name for name, other in others.items() if isinstance(value, other.kinds)]
+            return f"did you mean {meant[0]}=?; " if meant else ""
+        return ""
 
     def _allows(self, value: object) -> bool:
         if isinstance(value, str) and self.choices:
@@ -254,7 +288,7 @@ def _read(hint: object) -> Expected:
     if origin is Callable:
         return Expected(("a function",), takes_functions=True)
     kind = origin or hint
-    if kind is object or not isinstance(kind, type) or getattr(kind, "_is_protocol", False):
+    if kind in {object, Any} or not isinstance(kind, type) or getattr(kind, "_is_protocol", False):
         return Expected(())
     kinds = _ALSO.get(kind, (kind,))
     return Expected((_words_of(kind),), kinds)
@@ -276,6 +310,16 @@ def _join(parts: Sequence[Expected]) -> Expected:
 _ALSO: Final[Mapping[type, tuple[type, ...]]] = {float: (float, int), Path: (PurePath,)}
 
 
+_WRITTEN: Final[Mapping[str, str]] = {
+    "Journal": "async with open_journal(path) as journal, and give the journal",
+    "BudgetStore": "async with open_journal(path) as journal, and give the journal",
+    "ModelConfig": "ModelConfig(remote_model=...)",
+    "AgentManifest": "AgentManifest.load(path)",
+    "Capability": "a Capability, such as Capability(CapabilityKind.RAG) or Capability.shell('git')",
+}
+"""What makes an object of which only the name or the file was given."""
+
+
 def _either(words: Sequence[str]) -> str:
     return " or ".join([", ".join(words[:-1])] * (len(words) > 1) + [words[-1]])
 
@@ -287,6 +331,8 @@ def _words_of(kind: type) -> str:
 
 
 def _kind_of(value: object) -> str:
+    if isinstance(value, Opening):
+        return value.advice
     if isinstance(value, type):
         return f"the class {value.__name__}"
     return "None" if value is None else f"a value of type {type(value).__name__}"

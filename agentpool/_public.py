@@ -6,7 +6,10 @@ from collections.abc import Callable, Mapping
 from functools import wraps
 from importlib import import_module
 from types import FunctionType
-from typing import NoReturn, cast
+from typing import NoReturn, ParamSpec, TypeVar, cast
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 def load(face: str, homes: Mapping[str, str], name: str) -> object:
@@ -34,25 +37,45 @@ def advise_calls(names: Mapping[str, object]) -> None:
         init = thing.__dict__.get("__init__")
         if (
             type(init) is FunctionType
-            and init.__code__.co_argcount == 1
             and init.__code__.co_kwonlyargcount > 0
             and not hasattr(init, "__wrapped__")
         ):
-            type.__setattr__(thing, "__init__", _advising(thing, init))
+            type.__setattr__(thing, "__init__", advised(init, name=thing.__name__))
 
 
-def _advising(kind: type, init: FunctionType) -> Callable[..., None]:
-    @wraps(init)
-    def init_with_advice(self: object, *given: object, **named: object) -> None:
+def advised(function: Callable[P, T], *, name: str = "") -> Callable[P, T]:
+    """Let calls of *function* with arguments that it does not take say which there are.
+
+    Args:
+        function: Of a public name.
+        name: What errors call it. Empty: as one calls it.
+    """
+    name = name or call_name(function)
+
+    @wraps(function)
+    def with_advice(*given: P.args, **named: P.kwargs) -> T:
         try:
-            init(self, *given, **named)
+            return function(*given, **named)
         except TypeError as error:
-            advice = import_module("agentpool._call_advice").call_advice(kind, init, given, named)
+            advice = import_module("agentpool._call_advice").call_advice(
+                name, function, given, named
+            )
             if advice is None:
                 raise
             raise TypeError(advice) from error
 
-    return init_with_advice
+    return with_advice
+
+
+def call_name(function: Callable[..., object]) -> str:
+    """Return how one calls *function*: a method by what objects of its class are called.
+
+    >>> from agentpool import AgentPool, open_pool
+    >>> call_name(open_pool), call_name(AgentPool.spawn)
+    ('open_pool', 'pool.spawn')
+    """
+    owner, _, name = function.__qualname__.rpartition(".")
+    return f"{owner.removeprefix('Agent').lower()}.{name}" if owner else name
 
 
 def show_fields(names: Mapping[str, object]) -> None:

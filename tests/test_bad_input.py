@@ -254,7 +254,7 @@ def test_asyncio_is_told_to_be_trio(
 async def test_a_driver_that_was_not_entered_is_refused_when_the_pool_opens() -> None:
     """Of a pool, of a plan, and of a function that chooses; each says what to write."""
     model = ModelConfig(remote_model="m", base_url="http://localhost:1")
-    advice = r"is not open yet.*async with .* as driver, and give the driver"
+    advice = r"got what open_driver\(\) returns; enter it: async with open_driver\(...\) as driver"
     closed: Any = open_driver(model)
     with pytest.raises(UsageError, match=advice):
         async with open_pool(closed):

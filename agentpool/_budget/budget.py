@@ -5,15 +5,18 @@ How it is held is told in ``ledger``.
 
 from __future__ import annotations
 
-from typing import Literal, final
+from typing import Final, Literal, final
 
 from agentpool._budget.account import COST, Account, BudgetNotice, cost_limit, count_limit
 from agentpool._budget.claims import Ledger, Reservation
-from agentpool._budget.period import PERIODS, Period
+from agentpool._budget.period import Period
 from agentpool._budget.statistics import BudgetStatistics
 from agentpool._budget.store import BudgetStore, Kept
 from agentpool._checks import expect, expect_arguments
 from agentpool._errors import UsageError
+
+_LIMITS: Final = ("tokens", "cost_usd", "requests", "tool_calls")
+"""The arguments that have checks of their own."""
 
 
 @final
@@ -70,8 +73,7 @@ class Budget:
         Raises:
             UsageError: If a limit is 0, negative, infinite or no number.
         """
-        if per is not None and per not in PERIODS:
-            raise UsageError(f"per must be 'hour', 'day', 'month' or 'ever', got {per!r}")
+        expect_arguments(Budget.__init__, locals(), but=("parent", *_LIMITS))
         if (per is None) != (store is None):
             raise UsageError(
                 "give per and store together or neither, as Budget(per='day', store=journal): "
@@ -79,9 +81,6 @@ class Budget:
             )
         if parent is not None:
             expect(parent, Budget, "parent must be a Budget", "write Budget(parent=budget)")
-        expect_arguments(
-            Budget.__init__, locals(), but=("tokens", "cost_usd", "requests", "tool_calls")
-        )
         limits = (
             count_limit("tokens", tokens),
             cost_limit("cost_usd", cost_usd),

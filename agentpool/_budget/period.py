@@ -19,8 +19,6 @@ _FORMS: Final = {
 _MORE_THAN: Final = {"hour": timedelta(hours=1), "day": timedelta(1), "month": timedelta(31)}
 """What leads from the beginning of a period into the next."""
 
-PERIODS: Final = frozenset(_FORMS)
-
 
 def period_at(per: Period, now: float, latest: str) -> str:
     """Return the current period by the clock, but never one before *latest*.

@@ -15,6 +15,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from pathlib import Path
 from typing import Final, TypeAlias
 
+from agentpool._opening import opening
 from agentpool._install import as_installed
 from agentpool._checks import expect_arguments
 from agentpool import drivers
@@ -42,6 +43,7 @@ _KEY_ENVS: Final = tuple(p.api_key_env for p in PROVIDERS.values() if p.api_key_
 """The variables with the providers' keys, unless a manifest names others."""
 
 
+@opening("choose")
 @asynccontextmanager
 async def open_drivers(
     manifests: Iterable[AgentManifest],

@@ -11,6 +11,7 @@ from typing import final
 
 import attrs
 
+from agentpool._opening import opening
 from agentpool._checks import expect_arguments, expect_each, expect_fields
 from agentpool import memory as memories
 from agentpool._agent.retry_policy import RetryPolicy
@@ -24,7 +25,6 @@ from agentpool._errors import UsageError
 from agentpool._manifest.manifest import AgentManifest
 from agentpool._pool.open import open_pool
 from agentpool._pool.pool import AgentPool
-from agentpool._pool.spawn_checks import expect_open
 from agentpool._running import check_trio
 from agentpool.abc import Driver, DriverFactory, Journal, Memory, Observer
 from agentpool.drivers._gated import ProviderGates
@@ -94,7 +94,6 @@ class PoolPlan:
             self.manifests, AgentManifest, "manifests must be AgentManifest objects",
             "write PoolPlan(manifests=(manifest,))",
         )  # fmt: skip
-        expect_open(self.driver)
         if not self.manifests:
             raise UsageError("a PoolPlan needs at least one manifest, got none")
         for manifest in self.manifests:
@@ -123,6 +122,7 @@ class PoolPlan:
                 yield f"manifest {manifest.name!r} {missing}"
 
 
+@opening("pool")
 @asynccontextmanager
 async def open_manifest_pool(
     plan: PoolPlan, *, warn: Callable[[str], object] | None = None

@@ -130,6 +130,9 @@ class AgentManifest:
         expect_arguments(AgentManifest.parse, locals())
         if len(text) > _MAX_BYTES:
             raise _too_large(source)
+        if text.endswith(".toml") and "\n" not in text:
+            fault = Fault("", f"{text!r} is the name of a file; write AgentManifest.load(path)")
+            raise ManifestError([fault], source=source)
         top = TomlTable.parse(text, source=source)
         name = top.text("name", DEFAULT_NAME)
         version = top.text("version", DEFAULT_VERSION)

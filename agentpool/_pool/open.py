@@ -16,11 +16,12 @@ from agentpool._checks import at_least, expect, expect_arguments, expect_each, e
 from agentpool._errors import PoolError, UsageError
 from agentpool._halves import without_halves
 from agentpool._messages import OWNER_ID
+from agentpool._opening import opening
 from agentpool._pool.agent_context import ToolBuilder
 from agentpool._pool.memory import PoolMemory
 from agentpool._pool.nursery import AgentNursery
 from agentpool._pool.pool import AgentPool
-from agentpool._pool.spawn_checks import Entry, expect_open
+from agentpool._pool.spawn_checks import Entry
 from agentpool._pool.verdict import OUTSIDE
 from agentpool._running import check_trio
 from agentpool._scheduling.random import build_random
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from agentpool._pool.journal import PoolJournal
 
 
+@opening("pool")
 @asynccontextmanager
 async def open_pool(
     driver: Driver | DriverFactory,
@@ -118,7 +120,6 @@ def _check_parts(given: Mapping[str, object]) -> None:
     driver, tools, memory = given["driver"], given["tools"], given["memory"]
     budget, approve, observers = given["budget"], given["approve"], given["observers"]
     if not isinstance(driver, Driver):
-        expect_open(driver)
         expect_function(
             driver,
             "driver must be a Driver, or a function from a manifest to one",

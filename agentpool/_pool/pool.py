@@ -15,6 +15,7 @@ from agentpool._checks import at_least, expect_arguments, expect_each
 from agentpool._errors import UsageError
 from agentpool._manifest.manifest import AgentManifest
 from agentpool._messages import OWNER_ID, AgentId, AgentMessage
+from agentpool._opening import opening
 from agentpool._outcome import AgentOutcome
 from agentpool._pool.fan_in import Completions
 from agentpool._pool.handle import AgentHandle
@@ -24,7 +25,7 @@ from agentpool._pool.record import AgentRecord, OnEnd
 from agentpool._pool.router import MessageRouter
 from agentpool._pool.shutdown import ShutdownStep
 from agentpool._pool.snapshot import ADVICE, shown, statistics_of
-from agentpool._public import refuse_attribute
+from agentpool._public import advised, refuse_attribute
 from agentpool._running import check_trio
 from agentpool._spawn import SpawnConfig
 from agentpool.abc import Driver
@@ -61,6 +62,7 @@ class AgentPool(Live, weakref=True):
             """Refuse a missing attribute, with advice."""
             refuse_attribute(self, name, ADVICE)
 
+    @advised
     async def spawn(self, config: SpawnConfig) -> AgentHandle:
         """Accept an agent, waiting while the queue is full.
 
@@ -76,6 +78,7 @@ class AgentPool(Live, weakref=True):
         start = partial(self._agents.accept, config, self._agents.driver_for(config))
         return AgentHandle(await self._agents.admission.enter(start))
 
+    @advised
     def spawn_nowait(self, config: SpawnConfig) -> AgentHandle:
         """Accept an agent now, or raise.
 
@@ -161,6 +164,7 @@ class AgentPool(Live, weakref=True):
         """
         return Completions(self.join_next)
 
+    @opening("outcomes")
     @asynccontextmanager
     async def map(
         self,

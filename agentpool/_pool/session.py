@@ -21,18 +21,22 @@ import attrs
 import trio
 
 from agentpool._amounts import counted
+from agentpool._checks import expect_arguments
 from agentpool._errors import (
     RunBusyError,
     SessionBusyError,
     UsageError,
 )
 from agentpool._messages import OWNER_ID, AgentId, ChatMessage
+from agentpool._opening import opening
 from agentpool._outcome import AgentOutcome
 from agentpool._pool.handle import AgentHandle
 from agentpool._pool.journal import PoolJournal, new_run_id
 from agentpool._pool.open import open_pool
 from agentpool._pool.past import WHOLE, PastAgent, copy_turns
 from agentpool._pool.pool import AgentPool
+from agentpool._pool.spawn_checks import check_config
+from agentpool._public import advised
 from agentpool._records import JournalRecord, RecordKind
 from agentpool._spawn import SpawnConfig
 from agentpool.abc import Driver, DriverFactory, Journal
@@ -135,6 +139,7 @@ class Session:
         """The turn that an earlier process left unfinished; ``ask`` it again. ``None``: none."""
         return None if self._open is None else self._open.config
 
+    @advised
     async def ask(self, config: SpawnConfig) -> AgentOutcome:
         """Take one turn and return its outcome.
 
@@ -186,6 +191,7 @@ class Session:
         Cancellation:
             Nothing was begun.
         """
+        check_config(config)
         if (config.history and config is not self.unfinished) or config.key is not None:
             raise UsageError(
                 "the turn of a session has its history and its key from the session; leave them "
@@ -327,6 +333,7 @@ def session_names(pools: Sequence[str]) -> tuple[str, ...]:
     return tuple(one.removeprefix(PREFIX) for one in pools if one.startswith(PREFIX))
 
 
+@opening("session")
 @asynccontextmanager
 async def open_session(
     journal: Journal,
@@ -360,6 +367,7 @@ async def open_session(
         SessionBusyError: If another process has it, and ``on_busy`` is ``refuse``.
         JournalError: If the journal cannot be used.
     """
+    expect_arguments(open_session, locals())
     async with AsyncExitStack() as stack:
         pool = None
         while pool is None:

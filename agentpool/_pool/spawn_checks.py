@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AsyncContextDecorator
 from typing import final
 
 from agentpool._agent.agent import output_of, room_tokens
@@ -14,6 +13,7 @@ from agentpool._checks import expect
 from agentpool._errors import Fault, ManifestError, PrivacyError, UsageError
 from agentpool._manifest.manifest import AgentManifest
 from agentpool._messages import answer_tokens
+from agentpool._opening import Opening
 from agentpool._spawn import SpawnConfig
 from agentpool.abc import Driver, DriverFactory
 from agentpool.tools._registry import ToolRegistry
@@ -68,23 +68,10 @@ def check_config(config: SpawnConfig) -> None:
         )  # fmt: skip
 
 
-def expect_open(driver: object) -> None:
-    """Refuse a driver's opener in place of an open driver.
-
-    Raises:
-        UsageError: If it is the block of ``open_driver``, which was not entered.
-    """
-    if isinstance(driver, AsyncContextDecorator):
-        raise UsageError(
-            "the driver is not open yet; write: async with open_driver(manifest.model) as driver, "
-            "and give the driver"
-        )
-
-
 def _no_driver(manifest: AgentManifest, driver: object) -> UsageError:
-    expect_open(driver)
+    got = driver.advice if isinstance(driver, Opening) else repr(driver)
     return UsageError(
-        f"the driver of manifest {manifest.name!r} must be a Driver, got {driver!r}; "
+        f"the driver of manifest {manifest.name!r} must be a Driver, got {got}; "
         "return one from the factory; a function that answers is FunctionDriver(f)"
     )
 

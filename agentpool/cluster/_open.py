@@ -19,6 +19,7 @@ from agentpool._errors import UsageError
 from agentpool._install import as_installed
 from agentpool._manifest.capability import PrivacyTier
 from agentpool._manifest.manifest import AgentManifest
+from agentpool._opening import opening
 from agentpool._pool.agent_context import ToolBuilder
 from agentpool._pool.open import open_pool
 from agentpool._pool.pool import AgentPool
@@ -103,6 +104,7 @@ class Cluster:
         await self._nodes.drain(name)
 
 
+@opening("cluster")
 @asynccontextmanager
 async def open_cluster(
     driver: str | Callable[[AgentManifest], object] | None = None,
@@ -251,6 +253,7 @@ async def _open_source(
         yield source
 
 
+@opening("pool")
 @asynccontextmanager
 async def open_cluster_pool(
     driver: Cluster | str | Callable[[AgentManifest], object] | None = None,

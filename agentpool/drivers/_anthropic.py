@@ -13,6 +13,7 @@ from agentpool._checks import expect_arguments
 from agentpool._loop.conversation import request_tokens
 from agentpool._manifest.capability import PrivacyTier
 from agentpool._messages import CompletionRequest, Json, answer_tokens
+from agentpool._opening import opening
 from agentpool.drivers._hosted import ApiKey, Exchange, HostedDriver, HostedSettings
 from agentpool.drivers._http import open_http
 from agentpool.drivers._prices import Prices, find_price
@@ -92,6 +93,7 @@ class AnthropicDriver(HostedDriver):
         return {"x-api-key": key}
 
 
+@opening("driver")
 @contextlib.asynccontextmanager
 async def open_anthropic(
     model: str,

@@ -29,6 +29,7 @@ from agentpool._errors import DriverError, NetworkError, ProtocolError, UsageErr
 from agentpool._halves import request_without_halves
 from agentpool._manifest.capability import PrivacyTier
 from agentpool._messages import Completion, CompletionRequest, Json, Usage, answer_tokens
+from agentpool._opening import opening
 from agentpool.abc import Driver, OnDelta
 from agentpool.drivers import _local_child
 from agentpool.drivers._hosted import Exchange, check_options, stream_completion
@@ -258,6 +259,7 @@ class LocalDriver(Driver):
         raise NetworkError(died, retryable=False) from failure
 
 
+@opening("driver")
 @contextlib.asynccontextmanager
 async def open_local(
     model_path: str | os.PathLike[str] | None = None,

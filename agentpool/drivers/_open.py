@@ -15,6 +15,7 @@ from agentpool._manifest.facts import ModelFacts
 from agentpool._manifest.manifest import ModelConfig, TokenPrice
 from agentpool._manifest.providers import Place
 from agentpool._messages import Json
+from agentpool._opening import opening
 from agentpool._running import check_trio
 from agentpool.abc import Driver
 from agentpool.drivers._anthropic import open_anthropic
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     import httpx
 
 
+@opening("driver")
 @contextlib.asynccontextmanager
 async def open_driver(
     model: ModelConfig,

@@ -16,6 +16,7 @@ from agentpool._manifest.model import MaxTokensField
 from agentpool._manifest.providers import Rules
 from agentpool._manifest.wires import OPENAI_HOST, Api, is_openai, wants_effort, wire_of
 from agentpool._messages import AssistantMessage, Completion, CompletionRequest, Json
+from agentpool._opening import opening
 from agentpool.abc import OnDelta, OnSent
 from agentpool.drivers._hosted import ApiKey, Exchange, HostedDriver, HostedSettings
 from agentpool.drivers._http import HttpClient, open_http
@@ -200,6 +201,7 @@ def _data_of(request: CompletionRequest) -> frozenset[str]:
     )
 
 
+@opening("driver")
 @contextlib.asynccontextmanager
 async def open_openai(
     model: str,

@@ -269,6 +269,10 @@ class ScriptedDriver(FakeDriver):
             self._taken += 1
             if isinstance(step, Exception):
                 raise step
+            expect(
+                step, (str, Completion), f"step {self._taken} of the script must be text, a "
+                "Completion or an error", "write 'text', say('text') or call('tool', key='value')",
+            )  # fmt: skip
             return step
         msg = f"the script has {self._taken} steps and was asked for one more; add a step"
         raise ProtocolError(msg)

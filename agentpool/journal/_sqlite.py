@@ -33,6 +33,7 @@ from agentpool._database.opening import open_database
 from agentpool._database.transaction import Row, Transaction
 from agentpool._errors import JournalError, RunBusyError, UsageError
 from agentpool._file_kind import FileKind
+from agentpool._opening import opening
 from agentpool._records import JournalRecord, Lease, PoolSummary
 from agentpool._running import check_trio
 from agentpool.journal._budgets import MIGRATION as BUDGETS
@@ -336,6 +337,7 @@ class SqliteJournal(JointJournal):
         return gone
 
 
+@opening("journal")
 @asynccontextmanager
 async def open_journal(
     path: str | Path, *, durability: Durability | None = None, read_only: bool = False

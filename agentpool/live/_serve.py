@@ -27,6 +27,7 @@ import attrs
 import msgspec
 import trio
 
+from agentpool._opening import opening
 from agentpool._pool.pool import AgentPool
 from agentpool._scheduling.owner import as_bystander
 from agentpool.live._access import Door
@@ -215,6 +216,7 @@ class LivePage:
                 await trio.serve_listeners(self.visited, [sockets])
 
 
+@opening("page")
 @asynccontextmanager
 async def serve_live(
     pool: AgentPool,

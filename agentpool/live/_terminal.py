@@ -16,11 +16,13 @@ from typing import TextIO
 
 import trio
 
+from agentpool._opening import opening
 from agentpool._scheduling.owner import as_bystander
 from agentpool.live._board import Board
 from agentpool.live._display import FRAMES_PER_SECOND, LiveDisplay, open_display
 
 
+@opening("board")
 @asynccontextmanager
 async def show_in_terminal(
     *, total: int | None = None, stream: TextIO | None = None

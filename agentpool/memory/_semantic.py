@@ -25,6 +25,7 @@ from agentpool._checks import expect, expect_arguments
 from agentpool._database.database import Database
 from agentpool._database.opening import open_database
 from agentpool._database.transaction import Row, Transaction
+from agentpool._opening import opening
 from agentpool.abc import Fragment, Memory, MemoryHit, MemoryQuery
 from agentpool.memory._embedding import Embedder, load_embedder
 from agentpool.memory._rows import hits_of
@@ -187,6 +188,7 @@ def _joined(
     return tuple(MemoryHit(fragments[name], scores[name] / scores[best[0]]) for name in best)
 
 
+@opening("memory")
 @asynccontextmanager
 async def open_semantic_memory(path: str | os.PathLike[str]) -> AsyncGenerator[SemanticMemory]:
     """Open the memory in the file at *path* for search by meaning as well as by words.

@@ -31,6 +31,7 @@ from agentpool._database.opening import open_database
 from agentpool._database.transaction import Row, Transaction, Value
 from agentpool._errors import MemoryStoreError, UsageError
 from agentpool._file_kind import FileKind
+from agentpool._opening import opening
 from agentpool._running import check_trio
 from agentpool.abc import Fragment, Memory, MemoryHit, MemoryQuery
 from agentpool.memory._rank import rarest, words
@@ -317,6 +318,7 @@ class SqliteMemory(Memory):
         await self._database.command("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
+@opening("memory")
 @asynccontextmanager
 async def open_sqlite_memory(
     path: str | os.PathLike[str], *, read_only: bool = False

@@ -17,6 +17,7 @@ import trio
 
 from agentpool._checks import expect_arguments
 from agentpool._errors import UsageError
+from agentpool._opening import opening
 from agentpool.testing._latency import latency
 from agentpool.testing._loopback import (
     EVENT_STREAM,
@@ -135,6 +136,7 @@ class QuirkServer:
         return f"http://127.0.0.1:{self._port}/{name}/v1"
 
 
+@opening("server")
 @contextlib.asynccontextmanager
 async def open_quirk_server(
     known: Sequence[Quirk] | None = None, *, latency_seconds: float = 0.0

@@ -20,6 +20,7 @@ import trio
 from agentpool._checks import expect_arguments
 from agentpool._disk_file import open_to_write
 from agentpool._errors import RecordingMissError, UsageError
+from agentpool._opening import opening
 from agentpool.drivers._http_stack import StackTransport
 from agentpool.drivers._sent_headers import secrets_in
 from agentpool.testing._recording import (
@@ -193,6 +194,7 @@ async def _asked_of(request: httpx.Request, secrets: Sequence[str]) -> Asked:
     return read_asked(request.method, url.host, url.raw_path, content, secrets)
 
 
+@opening("transport")
 @contextlib.asynccontextmanager
 async def open_recording(  # noqa: ASYNC911  # nothing to wait for
     path: str | os.PathLike[str],
@@ -250,6 +252,7 @@ def _read(place: Path) -> bytes:
         raise UsageError(msg) from exc
 
 
+@opening("transport")
 @contextlib.asynccontextmanager
 async def open_replay(  # noqa: ASYNC124, ASYNC911  # nothing to wait for
     path: str | os.PathLike[str], *, paced: bool = False

@@ -18,6 +18,7 @@ import trio
 
 from agentpool._checks import expect_arguments
 from agentpool._errors import UsageError
+from agentpool._opening import opening
 from agentpool.testing import _strict_more_rules as more
 from agentpool.testing import _strict_rules as rules
 from agentpool.testing._loopback import (
@@ -275,6 +276,7 @@ def strict_fake(name: StrictName, turns: Sequence[FakeTurn]) -> StrictFake:
     return StrictFake(_KINDS[name], turns)
 
 
+@opening("url")
 @contextlib.asynccontextmanager
 async def open_strict_server(fake: StrictFake) -> AsyncGenerator[str]:
     """Serve *fake* over HTTP on this machine, and yield the base URL.

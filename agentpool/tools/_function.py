@@ -26,6 +26,7 @@ from agentpool._checks import expect_arguments, expect_function
 from agentpool._errors import ToolError, UsageError
 from agentpool._manifest.capability import Capability
 from agentpool._messages import ToolDefinition
+from agentpool._public import advised
 from agentpool.abc import OnUnknown, Tool, ToolContext, ToolResult
 from agentpool.tools._arguments import ArgumentsDecoder
 from agentpool.tools._failure import failed_result
@@ -222,6 +223,7 @@ def tool(
     waits: bool = False,
     on_unknown: OnUnknown = "report",
 ) -> Callable[[Callable[P, R_co]], FunctionTool[P, R_co]]: ...
+@advised
 def tool(
     function: Callable[P, R_co] | None = None,
     /,

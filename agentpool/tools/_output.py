@@ -24,7 +24,7 @@ from agentpool.tools._arguments import (
 )
 from agentpool.tools._common_schema import common_schema
 from agentpool.tools._find_json import find_objects
-from agentpool.tools._schema import Schema, refuse_ignored, written_out
+from agentpool.tools._schema import Schema, read_hints, refuse_ignored, written_out
 
 _MAX_OBJECTS: Final = 32
 """A text with more of them is not an answer of one object."""
@@ -49,7 +49,8 @@ def build_output(output_type: object) -> Output:
         decoder = msgspec.json.Decoder(cast("type[object]", output_type))
     except (TypeError, NameError, AttributeError) as exc:
         detail = str(exc).splitlines()[-1]  # the lines above it are about msgspec hooks
-        raise UsageError(f"output_type {name} cannot be read from JSON: {detail}") from exc
+        where = "".join(f", field {field!r}," for field in _unreadable_fields(output_type)[:1])
+        raise UsageError(f"output_type {name}{where} cannot be read from JSON: {detail}") from exc
     if schema.get("type") != "object":
         raise UsageError(
             f"output_type {name} is not a JSON object at its top, which providers want; "
@@ -59,6 +60,17 @@ def build_output(output_type: object) -> Output:
     form = AnswerForm(re.sub(r"[^a-zA-Z0-9_-]", "_", name)[:_MAX_NAME_CHARS], shown)
     text = msgspec.json.encode(shown).decode()
     return Output(form, partial(_read, decoder, schema), text)
+
+
+def _unreadable_fields(output_type: type) -> list[str]:
+    """Return the fields whose own types have no form in JSON."""
+    found: list[str] = []
+    for field, hint in read_hints(output_type, f"the fields of {output_type.__name__}").items():
+        try:
+            msgspec.json.schema(hint)
+        except TypeError:
+            found.append(field)
+    return found
 
 
 def _read(decoder: msgspec.json.Decoder[object], schema: Schema, text: str) -> object:

@@ -21,6 +21,7 @@ the driver that wants it, since a default is better for everybody else.
 from __future__ import annotations
 
 import contextlib
+import difflib
 import inspect
 import math
 import typing
@@ -105,8 +106,9 @@ def _build(function: FunctionType, *, skip: int) -> Signature:
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         raise UsageError(f"{name} is a generator; a tool returns once: collect what it yields")
     described = _read_docstring(function)
-    hints = _read_hints(function, f"the annotations of {name}")
+    hints = read_hints(function, f"the annotations of {name}")
     parameters = list(inspect.signature(function).parameters.values())[skip:]
+    _refuse_misspelt(name, described, [one.name for one in parameters])
     context_parameter: str | None = None
     fields: list[tuple[str, object, object]] = []
     seen: set[object] = set()
@@ -168,7 +170,23 @@ def _read_docstring(function: AnyFunction) -> dict[str, str]:
     return texts | {"": " ".join(summary.split())}
 
 
-def _read_hints(thing: AnyFunction | type, what: str) -> dict[str, object]:
+def _refuse_misspelt(name: str, described: Mapping[str, str], parameters: list[str]) -> None:
+    """Raise if the docstring of *name* describes a parameter by nearly its name."""
+    missing = [one for one in parameters if one not in described]
+    for text in [one for one in described if one and one not in parameters]:
+        for near in difflib.get_close_matches(text, missing, n=1):
+            raise UsageError(
+                f"the docstring of {name} describes {text!r}, which is no parameter; "
+                f"did you mean {near!r}?"
+            )
+
+
+def read_hints(thing: AnyFunction | type, what: str) -> dict[str, object]:
+    """Return the annotations of *thing* as types.
+
+    Raises:
+        UsageError: If one cannot be read. *what* says of which thing.
+    """
     try:
         return typing.get_type_hints(thing, include_extras=True)
     except (NameError, TypeError, AttributeError, SyntaxError) as exc:
@@ -192,7 +210,7 @@ def refuse_ignored(hint: object, where: str, seen: set[object]) -> None:
     kind = typing.get_origin(hint) or hint
     if isinstance(kind, type) and has_fields(kind) and kind not in seen:
         seen.add(kind)
-        for name, inner in _read_hints(kind, f"the fields of {kind.__name__}").items():
+        for name, inner in read_hints(kind, f"the fields of {kind.__name__}").items():
             refuse_ignored(inner, f"{where}, field {name!r} of {kind.__name__},", seen)
     for inner in typing.get_args(hint):
         refuse_ignored(inner, where, seen)

@@ -10,6 +10,7 @@ import attrs
 import trio
 
 from agentpool._agent import tool_calls
+from agentpool._checks import expect
 from agentpool._errors import UsageError
 from agentpool._scheduling.random import run_seed
 from agentpool.testing._simulation.clock import THREAD_PATIENCE_SECONDS, JumpingClock, Stage, Wait
@@ -120,7 +121,7 @@ class ScenarioRun(Stage, Generic[T]):
         self._clock.note_start()
         try:
             with self.scope:
-                self.result = await self._async_fn()
+                self.result = await _begun(self._async_fn)
         except Exception as error:
             if not all(isinstance(leaf, self._may_raise) for leaf in leaves(error)):
                 raise
@@ -249,3 +250,17 @@ def _is_eviction(error: BaseException | None) -> bool:
         group = cast("BaseExceptionGroup[BaseException]", error)
         return all(_is_eviction(one) for one in group.exceptions)
     return error is None or isinstance(error, Evicted | trio.Cancelled)
+
+
+def _begun(async_fn: Callable[[], Awaitable[T]]) -> Awaitable[T]:
+    """Call *async_fn* and return what is to be awaited.
+
+    Raises:
+        UsageError: If that cannot be awaited, as with a function without ``async``.
+    """
+    returned = async_fn()
+    expect(
+        returned, Awaitable, "the scenario must be an async function, and what it returns awaited",
+        "write async def",
+    )  # fmt: skip
+    return returned

@@ -35,6 +35,7 @@ from agentpool._manifest.capability import Capability, PrivacyTier
 from agentpool._manifest.manifest import AgentManifest
 from agentpool._manifest.parts import McpServerConfig
 from agentpool._messages import Json, ToolDefinition
+from agentpool._opening import opening
 from agentpool._running import check_trio
 from agentpool._scheduling.owner import as_bystander
 from agentpool._scheduling.slot import parked
@@ -340,6 +341,7 @@ class McpServers:
         return server
 
 
+@opening("servers")
 @contextlib.asynccontextmanager
 async def open_mcp_servers(
     *, environ: Mapping[str, str] | None = None, start_seconds: float = 30.0

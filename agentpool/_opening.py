@@ -1,0 +1,77 @@
+"""Blocks that open something, which say what to write if they are not entered."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from functools import wraps
+from types import TracebackType
+from typing import Never, ParamSpec, TypeVar, final
+
+from agentpool._errors import UsageError
+from agentpool._public import advised, call_name
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+@final
+class Opening(AbstractAsyncContextManager[T]):
+    """An ``async with`` block. Any other use of it says how to enter it."""
+
+    __slots__ = ("_block", "_call", "_name")
+
+    def __init__(self, block: AbstractAsyncContextManager[T], call: str, name: str) -> None:
+        """Make the block that *call* opens. *name*: what its target is called."""
+        self._block = block
+        self._call = call
+        self._name = name
+
+    @property
+    def advice(self) -> str:
+        """What it is, and how to enter it."""
+        call, name = self._call, self._name
+        return f"what {call}() returns; enter it: async with {call}(...) as {name}"
+
+    async def __aenter__(self) -> T:
+        """Open it."""
+        return await self._block.__aenter__()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool | None:
+        """Close it."""
+        return await self._block.__aexit__(kind, error, traceback)
+
+    def __getattr__(self, name: str) -> Never:
+        """Say that what was opened has it, and not the block."""
+        raise AttributeError(f"this is {self.advice}, and use {self._name}.{name} in the block")
+
+    def _refuse(self, *_: object) -> Never:
+        raise UsageError(f"this is {self.advice}, and use {self._name} in the block")
+
+    __await__ = __aiter__ = __iter__ = __enter__ = __exit__ = _refuse
+
+
+def opening(
+    name: str,
+) -> Callable[
+    [Callable[P, AbstractAsyncContextManager[T]]], Callable[P, AbstractAsyncContextManager[T]]
+]:
+    """Let a function that returns a block return an ``Opening``. *name*: that of its target."""
+
+    def wrap(
+        function: Callable[P, AbstractAsyncContextManager[T]],
+    ) -> Callable[P, AbstractAsyncContextManager[T]]:
+        call, checked = call_name(function), advised(function)
+
+        @wraps(function)
+        def open_block(*args: P.args, **kwargs: P.kwargs) -> AbstractAsyncContextManager[T]:
+            return Opening(checked(*args, **kwargs), call, name)
+
+        return open_block
+
+    return wrap
