@@ -158,7 +158,7 @@ class AgentOutcome(msgspec.Struct, frozen=True, kw_only=True):
         Raises:
             LimitExceededError: If a guard or a budget stopped it.
             AgentCancelledError: If it was cancelled.
-            Exception: What it failed with, as itself.
+            Exception: What it failed with, as itself; see ``error`` for an earlier process.
         """
         if self.status is AgentStatus.COMPLETED:
             return self.text

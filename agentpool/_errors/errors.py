@@ -22,6 +22,9 @@ def _rebuild(
 class AgentPoolError(Exception):
     """The root of all errors that agentpool raises on purpose."""
 
+    _recorded: AgentPoolError | None = None
+    """What it was made of again, when it was raised in an earlier process."""
+
     def __reduce__(self) -> tuple[object, ...]:
         """Rebuild from args and fields, so that keyword-only fields survive pickle."""
         return _rebuild, (type(self), self.args, self.__dict__)
@@ -162,10 +165,20 @@ class TraceError(AgentPoolError):
 
 
 class RecordedError(AgentPoolError):
-    """An agent's error as read from a trace, in place of the exception itself."""
+    """An agent's error as read from a trace, in place of the exception itself.
+
+    From a journal as well, if the exception is not one of agentpool's own: those have their
+    class again.
+    """
 
     def __init__(
-        self, message: str, *, kind: str, traceback: str = "", details: Mapping[str, str] = {}
+        self,
+        message: str,
+        *,
+        kind: str,
+        traceback: str = "",
+        details: Mapping[str, str] = {},
+        errors: Sequence[RecordedError] = (),
     ) -> None:
         super().__init__(message)
         self.kind: str = kind
@@ -174,3 +187,5 @@ class RecordedError(AgentPoolError):
         """The traceback as Python prints it. Empty: the error was never raised."""
         self.details: Mapping[str, str] = details
         """The error's fields, such as ``cancelled_by``."""
+        self.errors: tuple[RecordedError, ...] = tuple(errors)
+        """The parts of one that consists of several, such as the error of each driver."""

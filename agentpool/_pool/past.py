@@ -18,7 +18,7 @@ import msgspec
 from agentpool._agent.agent import output_of
 from agentpool._attachments import Attachment
 from agentpool._base import Live
-from agentpool._errors import JournalError, UsageError
+from agentpool._errors import JournalError, RecordedError, UsageError
 from agentpool._halves import whole_json
 from agentpool._loop.output import Misfit
 from agentpool._manifest.manifest import AgentManifest
@@ -27,6 +27,7 @@ from agentpool._messages import OWNER_ID, AgentId, AgentMessage, ChatMessage
 from agentpool._outcome import AgentOutcome, AgentStatus
 from agentpool._records import JournalRecord, RecordKind, read_body
 from agentpool._spawn import SpawnConfig
+from agentpool.observe._own_errors import own_error
 from agentpool.observe._saved import outcome_from_json, outcome_to_json
 
 T = TypeVar("T")
@@ -256,6 +257,8 @@ def read_outcome(record: JournalRecord, history: Sequence[ChatMessage]) -> Agent
             f"the journal has an outcome of agent {outcome.agent_id} as that of agent "
             f"{record.agent_id}; restore the file from a copy"
         )
+    if isinstance(outcome.error, RecordedError):
+        outcome = msgspec.structs.replace(outcome, error=own_error(outcome.error))
     if not record.part:
         return outcome
     messages = (*history[: record.part], *outcome.messages)

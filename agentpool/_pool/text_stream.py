@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Self, final
 
 import msgspec
@@ -30,8 +31,9 @@ class TextStream(Live):
 
     An async iterator over pieces of text; it ends when the agent has ended. Nothing is left
     out: what arrives between two looks comes as one piece. It begins with what has arrived
-    of the answer that is being written. An answer of a driver that does not stream comes
-    whole, when the agent goes on. Watching changes nothing for the agent, and a failure that
+    of the answer that is being written; of an agent that goes on from a journal, with what it
+    had said before. An answer of a driver that does not stream comes whole, when the agent
+    goes on. Watching changes nothing for the agent, and a failure that
     is only streamed still counts as not retrieved.
     """
 
@@ -45,6 +47,9 @@ class TextStream(Live):
     """Whether a piece of the newest answer has arrived."""
     _owes: bool = False
     """Whether the newest answer came whole, and was not handed on yet."""
+    _said_from: int | None = None
+    """Where the run's own messages begin, if it was opened before the run: what was said before
+    the program ended comes first then. ``None``: it came, or was never wanted."""
     _lot: Lot = msgspec.field(default_factory=Lot)
     _ear: _Ear | None = None
 
@@ -58,7 +63,9 @@ class TextStream(Live):
             stream._take(outcome.text)
             return stream
         run = None if record.agent is None else record.agent.run
-        if run is not None:
+        if run is None:
+            stream._said_from = len(record.take_work()[0].history)
+        else:
             stream._take(run.arrived_text)
         stream._ear = ear = _Ear(stream)
         hub.watch(ear)
@@ -135,12 +142,15 @@ class TextStream(Live):
             case _:
                 pass
 
-    def _pay(self, messages: tuple[ChatMessage, ...]) -> None:
-        """Give out the newest answer if none of it was given out."""
-        if self._owes:
-            self._owes = False
-            texts = (one.text for one in reversed(messages) if isinstance(one, AssistantMessage))
-            self._take(next(texts, ""))
+    def _pay(self, messages: Sequence[ChatMessage]) -> None:
+        """Hand on the newest answer, if it has not been, or first all that were given before."""
+        own = messages[self._said_from or 0 :]
+        texts = [one.text for one in own if isinstance(one, AssistantMessage)]
+        if self._said_from is None:
+            texts = texts[-1:] if self._owes else []
+        self._owes, self._said_from = False, None
+        for text in texts:
+            self._take(text)
 
 
 @final

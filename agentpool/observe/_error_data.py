@@ -7,7 +7,7 @@ from typing import cast
 
 import msgspec
 
-from agentpool._errors import RecordedError, traceback_text
+from agentpool._errors import AllDriversFailedError, RecordedError, traceback_text
 
 
 class ErrorData(msgspec.Struct, frozen=True):
@@ -17,15 +17,25 @@ class ErrorData(msgspec.Struct, frozen=True):
     message: str
     details: dict[str, str] = {}
     traceback: str = ""
+    errors: tuple[ErrorData, ...] | msgspec.UnsetType = msgspec.UNSET
+    """What it consists of. Unset: it is one."""
 
 
 def error_to_data(error: BaseException) -> ErrorData:
     """Convert *error* to data: type name, text, public fields and traceback."""
-    if isinstance(error, RecordedError):
-        return ErrorData(error.kind, str(error), dict(error.details), error.traceback)
+    recorded = error if isinstance(error, RecordedError) else getattr(error, "_recorded", None)
+    if isinstance(recorded, RecordedError):
+        return ErrorData(
+            recorded.kind, str(recorded), dict(recorded.details), recorded.traceback,
+            tuple(map(error_to_data, recorded.errors)) or msgspec.UNSET,
+        )  # fmt: skip
     fields = cast("Mapping[str, object]", vars(error))
     details = {name: text_of(one) for name, one in fields.items() if not name.startswith("_")}
-    return ErrorData(type(error).__name__, text_of(error), details, traceback_text(error))
+    errors = error.errors if isinstance(error, AllDriversFailedError) else ()
+    return ErrorData(
+        type(error).__name__, text_of(error), details, traceback_text(error),
+        tuple(map(error_to_data, errors)) or msgspec.UNSET,
+    )  # fmt: skip
 
 
 def error_from_data(value: object) -> RecordedError:
@@ -34,10 +44,15 @@ def error_from_data(value: object) -> RecordedError:
     Raises:
         msgspec.ValidationError: If it stands for none.
     """
-    data = msgspec.convert(value, ErrorData)
+    return _from_data(msgspec.convert(value, ErrorData))
+
+
+def _from_data(data: ErrorData) -> RecordedError:
+    errors = () if isinstance(data.errors, msgspec.UnsetType) else data.errors
     return RecordedError(
-        data.message, kind=data.kind, traceback=data.traceback, details=data.details
-    )
+        data.message, kind=data.kind, traceback=data.traceback, details=data.details,
+        errors=tuple(map(_from_data, errors)),
+    )  # fmt: skip
 
 
 def text_of(value: object) -> str:

@@ -22,6 +22,18 @@ PROMISES: Final = (
         "tests/journal/test_resume.py", "memory_messages_and_approvals",
     ),
     Fault(
+        "J1", "the same end: a stream leaves out what was said before", "_pool/text_stream.py",
+        "            stream._said_from = len(record.take_work()[0].history)\n",
+        "            pass\n",
+        "tests/journal/test_streams.py", "a_stream_has_all_answers",
+    ),
+    Fault(
+        "J1", "the same end: an error is of another class", "_pool/past.py",
+        "        outcome = msgspec.structs.replace(outcome, error=own_error(outcome.error))\n",
+        "        pass\n",
+        "tests/journal/test_errors_of_before.py", "a_limit_is_a_limit_again",
+    ),
+    Fault(
         "J2", "nothing is paid again: an answer is not kept", "_agent/journaling.py",
         "            self._note(RecordKind.RESULT, body=encode(answered), wakes=False)\n",
         "            encode(answered)\n",
