@@ -9,6 +9,7 @@ from typing import Final, cast, final
 import attrs
 
 from agentpool._attachments import Attachment
+from agentpool._base import Value
 from agentpool._budget.budget import Budget
 from agentpool._checks import at_least, expect, expect_fields, expect_output_type
 from agentpool._errors import CapabilityDeniedError, UsageError
@@ -34,8 +35,8 @@ def _whole_name(name: str | None) -> str | None:
 
 
 @final
-@attrs.frozen
-class SpawnConfig:
+@attrs.frozen(eq=False, repr=False)
+class SpawnConfig(Value):
     """One agent to run: its manifest, its query, and the terms of this run.
 
     >>> from agentpool import AgentManifest, SpawnConfig, UsageLimits

@@ -18,6 +18,7 @@ from typing import Final, final
 
 import attrs
 
+from agentpool._base import Value
 from agentpool._checks import expect_fields
 from agentpool._errors import DriverError, FailedAttemptError, UsageError
 
@@ -26,8 +27,8 @@ MAX_DOUBLINGS: Final = 60
 
 
 @final
-@attrs.frozen(kw_only=True)
-class RetryPolicy:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class RetryPolicy(Value):
     """How often a request to a model is retried, and after which delays.
 
     Give one to ``open_pool(request_retries=...)``.

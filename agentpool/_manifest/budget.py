@@ -7,6 +7,7 @@ from typing import Final, final
 
 import attrs
 
+from agentpool._base import Value
 from agentpool._budget.period import Period
 from agentpool._checks import expect_fields, is_number
 from agentpool._errors import Fault, ManifestError
@@ -25,8 +26,8 @@ DEFAULT_NAME: Final = "agents"
 
 
 @final
-@attrs.frozen(kw_only=True)
-class BudgetConfig:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class BudgetConfig(Value):
     """What the agents of a pool may spend together per period, over all processes.
 
     It holds for every pool, and every command, that has an agent of the manifest and keeps

@@ -23,6 +23,7 @@ from typing import Self, final
 
 import attrs
 
+from agentpool._base import Value
 from agentpool._checks import expect_fields
 
 ANYTHING = "*"
@@ -102,8 +103,8 @@ count: they were asked for."""
 
 
 @final
-@attrs.frozen
-class Capability:
+@attrs.frozen(eq=False, repr=False)
+class Capability(Value):
     """One grant, or one requirement."""
 
     kind: CapabilityKind

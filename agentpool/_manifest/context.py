@@ -7,6 +7,7 @@ from typing import Final, Literal, TypeAlias, final
 
 import attrs
 
+from agentpool._base import Value
 from agentpool._checks import expect_fields
 from agentpool._manifest.toml_table import TomlTable
 
@@ -21,8 +22,8 @@ STRATEGIES: Final[Mapping[str, ContextStrategy]] = {
 
 
 @final
-@attrs.frozen(kw_only=True)
-class ContextConfig:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class ContextConfig(Value):
     """How a conversation is shortened to fit the model's window."""
 
     strategy: ContextStrategy = "drop"

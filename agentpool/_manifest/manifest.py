@@ -18,6 +18,7 @@ from typing import Final, Self, final
 
 import attrs
 
+from agentpool._base import Value
 from agentpool._checks import expect, expect_arguments, expect_fields
 from agentpool._errors import Fault, ManifestError
 from agentpool._manifest.budget import BudgetConfig, read_budget
@@ -65,8 +66,8 @@ DEFAULT_CAPABILITIES: Final = (
 
 
 @final
-@attrs.frozen(kw_only=True)
-class AgentManifest:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class AgentManifest(Value):
     """The description of an agent: model, limits, grants, and where its data may go.
 
     >>> from agentpool import AgentManifest

@@ -16,6 +16,7 @@ from typing import Final, Literal, TypeAlias, cast, final
 
 import attrs
 
+from agentpool._base import Value
 from agentpool._checks import expect_fields, is_number
 from agentpool._errors import Fault
 from agentpool._manifest.asking import (
@@ -63,8 +64,8 @@ https://platform.claude.com/docs/en/about-claude/pricing (2026-11)."""
 
 
 @final
-@attrs.frozen(kw_only=True)
-class TokenPrice:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class TokenPrice(Value):
     """The price of a model, in US dollars per million tokens.
 
     >>> TokenPrice(input_usd_per_million=3, output_usd_per_million=15)(Usage(1000, 100))
@@ -102,14 +103,14 @@ class TokenPrice:
 
 # What a file may have wrong as well is a fault of the manifest, with its path.
 _CHECKED: Final = frozenset(
-    {"provider", "max_tokens", "temperature", "top_p", "stop", "seed", "context_window", "price",
+    {"provider", "max_tokens", "temperature", "top_p", "stop", "seed", "context_window",
      "patience_seconds", "api", "max_tokens_field", "on_cut"}
 )  # fmt: skip
 
 
 @final
-@attrs.frozen(kw_only=True)
-class ModelConfig:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class ModelConfig(Value):
     """Which model answers, and with which settings."""
 
     model_path: str | None = None

@@ -24,6 +24,7 @@ from urllib.parse import SplitResult
 
 import attrs
 
+from agentpool._base import Value
 from agentpool._checks import expect_fields, is_number
 from agentpool._errors import Fault, ManifestError
 from agentpool._manifest.toml_table import shown
@@ -48,8 +49,8 @@ def raise_if_any(faults: Iterable[Fault], source: str) -> None:
 
 
 @final
-@attrs.frozen(kw_only=True)
-class ResourceQuota:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class ResourceQuota(Value):
     """The limits of one run."""
 
     max_iterations: int = 20
@@ -89,8 +90,8 @@ class McpTransport(enum.Enum):
 
 
 @final
-@attrs.frozen(kw_only=True)
-class McpServerConfig:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class McpServerConfig(Value):
     """An MCP server with tools for the agent."""
 
     name: str

@@ -6,13 +6,14 @@ from typing import final
 
 import attrs
 
+from agentpool._base import Value
 from agentpool._budget.account import cost_limit, count_limit
 from agentpool._manifest.parts import ResourceQuota
 
 
 @final
-@attrs.frozen(kw_only=True)
-class UsageLimits:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class UsageLimits(Value):
     """Limits of one run, which narrow those of its manifest.
 
     They are the guard's: counted after each answer, for one run and what its tools and
