@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Final, assert_never
 
+import agentpool
+from agentpool import drivers
 from agentpool._amounts import counted, dollars
 from agentpool._cli._report import left_out
 from agentpool._cli._screen import visible
@@ -94,14 +98,27 @@ def _heading(trace: Trace, record: PoolRecord) -> list[str]:
     ]
 
 
+_FRAME: Final = re.compile(r'^ +File "(.*)", line', re.MULTILINE)
+"""The files of a traceback."""
+
+_OURS: Final = frozenset((*agentpool.__all__, *drivers.__all__))
+"""The names of errors that are raised on purpose, among others."""
+
+
+def _is_ours(file: str) -> bool:
+    return Path(file).is_relative_to(Path(agentpool.__file__).parent)
+
+
 def _failure(trace: Trace, record: PoolRecord) -> list[str]:
     agent = record.first_failure
     if agent is None or agent.error is None:
         return []
     kind, text, traceback = agent.error
+    # Where agentpool says on purpose what is wrong is of no use to whoever reads it.
+    is_ours = kind in _OURS and all(map(_is_ours, _FRAME.findall(traceback)))
     when = f", after {agent.finished_at or 0.0:.1f} s" if trace.has_times else ""
     return [f"failed first: {_who(agent)}{when}: {kind}: {printable(text)}"] + [
-        f"  {visible(line)}" for line in traceback.rstrip().splitlines()
+        f"  {visible(line)}" for line in traceback.rstrip().splitlines() if not is_ours
     ]
 
 

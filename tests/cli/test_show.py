@@ -195,6 +195,16 @@ def test_the_overview_says_why_agents_ended_early(desk: Desk, busy: Path) -> Non
     assert "… and 2 more failed calls" in text
 
 
+def test_what_agentpool_refuses_has_no_traceback(desk: Desk) -> None:
+    """Its own lines say nothing to whoever wrote the schema."""
+    desk.write(a_json='{"type":"object","properties":{"x":{"type":"string"}},"required":["x"]}')
+    desk.scripted("run", "reader.toml", "Who?", "--schema", "a.json", "--trace", "a.trace")
+    shown = desk.call("show", "a.trace").out
+    assert "failed first: agent 1 (reader), after 0." in shown
+    assert ": InvalidOutputError: none of 3 answers fits 'answer'" in shown
+    assert "Traceback" not in shown
+
+
 def test_the_overview_has_the_traceback_of_a_tool(desk: Desk) -> None:
     """Its agent has completed, so nothing failed first; equal ones are shown once."""
 

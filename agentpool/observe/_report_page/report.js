@@ -59,7 +59,8 @@
   const number = (n) => (n === null || n === undefined ? "" : n.toLocaleString("en"));
   const count = (n, noun) => `${number(n)} ${noun}${n === 1 ? "" : "s"}`;
   const tokens = (n, unmeasured) => (unmeasured ? (n ? `${number(n)}+?` : "?") : number(n));
-  const money = (n) => (n === null || n === undefined ? "?" : `$${n.toFixed(4)}`);
+  const money = (n) => (n === null || n === undefined ? "?"
+    : n === 0 ? "$0" : n < 1e-4 ? "<$0.0001" : `$${n.toFixed(4)}`);
   const make = (tag, props, ...children) => {
     const node = document.createElement(tag);
     for (const [name, value] of Object.entries(props || {})) {
