@@ -44,8 +44,12 @@ def answer(command: ApproveCommand) -> int:
 async def _questions(
     journal: journals.SqliteJournal, pool: str | None
 ) -> list[tuple[str, OpenQuestion]]:
-    names = [one.pool for one in await journal.pools() if pool in {None, one.pool}]
-    return [(name, one) for name in names for one in open_questions(await journal.read(name))]
+    names = [one.pool for one in await journal.pools()]
+    if pool is not None and pool not in names:
+        known = ", ".join(map(repr, names)) or "none"
+        raise UsageError(f"the journal has no pool {pool!r}; it has {known}")
+    wanted = names if pool is None else [pool]
+    return [(name, one) for name in wanted for one in open_questions(await journal.read(name))]
 
 
 def _listed(found: Sequence[tuple[str, OpenQuestion]], *, as_json: bool) -> str:

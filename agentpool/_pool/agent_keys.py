@@ -14,7 +14,7 @@ Rules:
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from typing import final
 
@@ -87,7 +87,7 @@ class AgentKeys:
     @contextmanager
     def of_race(
         self, configs: Sequence[SpawnConfig], call: ServedCall | None
-    ) -> Iterator[Sequence[str]]:
+    ) -> Generator[Sequence[str]]:
         """Set aside the keys of the racers of *configs*, in order, whichever are started.
 
         Args:

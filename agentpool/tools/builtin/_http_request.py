@@ -155,7 +155,7 @@ class _Web:
         fields = self._checked(headers or {}, data)
         key = key_for_others(context)
         if key and method not in {"GET", "HEAD"}:
-            fields.setdefault("idempotency-key", key)
+            fields["idempotency-key"] = key  # whatever a model may say
         for _ in range(MAX_REDIRECTS + 1):
             self._rules.check_url(here)
             head, payload, is_whole = await self._ask(here, method, fields, data)

@@ -235,6 +235,20 @@ async def test_a_deed_has_the_name_of_its_call_if_there_is_a_journal() -> None:
     assert named == [True, False, False, False]
 
 
+async def test_the_name_of_a_call_is_not_the_model_s_to_choose() -> None:
+    """Also where its manifest lets it send that header: a second deed would pass for the first."""
+    kept = ToolContext(lone_context().agent, "c", "key-7", 3)
+    async with site(page(b"done")) as there:
+        host = f"127.0.0.1:{there.port}"
+        (http,) = http_tools(host, also_headers=["Idempotency-Key"])
+        headers = {"Idempotency-Key": "mine"}
+        arguments = json.dumps({"url": f"http://{host}/", "method": "POST", "headers": headers})
+        assert not (await http.run(arguments, kept)).is_error
+    (asked,) = there.requests
+    assert b"\r\nidempotency-key: key-7\r\n" in asked
+    assert b"mine" not in asked
+
+
 async def test_a_redirect_from_tls_to_plain_http_is_refused() -> None:
     """What was kept from everybody on the way would be open from there on."""
     async with site(page(b"open")) as plain:
