@@ -12,9 +12,11 @@ from typing import TypeAlias
 
 import pytest
 
-from agentpool import AgentManifest, AgentPoolError
+from agentpool import AgentManifest, AgentPoolError, UserMessage
 from agentpool._chat_markers import Cleaner, as_data
+from agentpool._cli._screen import visible
 from agentpool._manifest.hosts import HttpUrl, parse_host
+from agentpool._message_json import messages_from_json, messages_to_json
 from agentpool._messages import FinishReason
 from agentpool._one_line import one_line
 from agentpool._secrets import redacted
@@ -31,9 +33,12 @@ from agentpool.drivers.wire._sse import SseParser
 from agentpool.observe._redact import Redactor, forms_of
 from agentpool.observe._trace import parse_trace
 from agentpool.testing._recording import read_exchanges
+from agentpool.testing._simulation.token import parse_token
+from agentpool.tools.builtin._files import replace_once
 from agentpool.tools.builtin._team import has_heading
 from agentpool.tools.mcp._secrets import Secrets, SecretsInStream
 from agentpool.tools.mcp._wire import LineSplitter
+from agentpool.tools.system._page import Page
 from agentpool.tools.system._programs import refused_argument, split_command
 from tests.support.growth import assert_linear
 
@@ -91,6 +96,14 @@ def block(kind: str, rest: str, index: int = 0) -> str:
 def item(kind: str, rest: str, index: int = 0) -> str:
     """Return an event of Responses."""
     return f'data: {{"type":"response.{kind}","output_index":{index},{rest}}}\n\n'
+
+
+def read_page(text: str) -> None:
+    """Read a file as its tool does: the first lines, in small pieces."""
+    page = Page(offset=2, limit=50, column=1)
+    for at in range(0, len(text), 7):
+        page.add(text[at : at + 7])
+    page.finish(is_end=True)
 
 
 def known(text: str) -> object:
@@ -288,6 +301,23 @@ READERS: dict[str, tuple[Callable[[str], object], Texts]] = {
         lambda text: refused_argument("tar", text.split()),
         {"many": lambda n: "--x " * n},
     ),
+    "edits of a file": (
+        lambda text: replace_once(text, "ab" * 99, "b"),
+        {"ends of lines": lambda n: "a\r\n" * n, "nearly": lambda n: "ab" * 98 + "a" + "ab" * n},
+    ),
+    "page of a file": (
+        read_page,
+        {"lines": lambda n: "a\n" * n, "one line": lambda n: "a" * n, "late": lambda n: " \n" * n},
+    ),
+    "terminal": (visible, {"control signs": lambda n: "\x1b" * n}),
+    "conversation as JSON": (
+        messages_from_json,
+        {
+            "messages": lambda n: messages_to_json([UserMessage("a")] * n),
+            "keys": lambda n: '[{"role":"user",' + '"text":"a",' * n + '"x":1}]',
+        },
+    ),
+    "token of a finding": (parse_token, {"parts": lambda n: "s1." * n}),
     "URLs": (
         lambda text: HttpUrl.parse(f"http://{text}"),
         {"dots": lambda n: "a." * n, "path": lambda n: "a/" + "../" * n},
@@ -316,6 +346,14 @@ def test_text_from_outside_is_read_in_proportion(reader: str, kind: str) -> None
             read(text)
 
     assert_linear(read_or_refuse, texts[kind])
+
+
+def test_the_page_lists_what_is_read() -> None:
+    """It is made from what is given here and in the other folders."""
+    from tests import growth_page  # it imports this
+
+    page = growth_page.PAGE.read_text()
+    assert growth_page.written(page) == page
 
 
 def test_a_name_that_comes_in_pieces_has_a_bound() -> None:

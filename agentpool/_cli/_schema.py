@@ -87,6 +87,8 @@ class _Reader:
     """Converts the parts of one schema into types. *where* names the part in errors."""
 
     _root: _Schema
+    _named_before: dict[str, object] = attrs.field(init=False, factory=dict[str, object])
+    """What each reference came to: thirty that name the next one twice are a thousand million."""
 
     def read(  # noqa: PLR0911  # one for each kind of schema
         self, schema: object, where: str, name: str, depth: int = 0
@@ -105,11 +107,7 @@ class _Reader:
             return self._either(said, where, name, depth)
         kind = said.get("type")
         if isinstance(kind, list):
-            # Limits are about what is not null.
-            parts: list[_Schema] = [
-                {"type": one} if one == "null" else {**said, "type": one}
-                for one in cast("list[object]", kind)
-            ]
+            parts = _by_kind(said, cast("list[object]", kind), where)
             return _union([self.read(part, where, name, depth + 1) for part in parts], where)
         if kind == "object":
             return self._object(said, where, name, depth)
@@ -124,12 +122,16 @@ class _Reader:
     def _named(self, schema: _Schema, where: str, depth: int) -> object:
         _refuse_unknown(schema, where, ("$ref",))
         found: object = self._root
-        path = schema["$ref"]
-        for step in str(path).removeprefix("#/").split("/"):
+        path = str(schema["$ref"])
+        if (made := self._named_before.get(path)) is not None:
+            return made
+        for step in path.removeprefix("#/").split("/"):
             found = _part(found, step)
         if found is None:
             raise UsageError(f"{where} refers to {_short(path)}, which is not in the file")
-        return self.read(found, where, str(path).rpartition("/")[2], depth + 1)
+        made = self.read(found, where, path.rpartition("/")[2], depth + 1)
+        self._named_before[path] = made
+        return made
 
     def _object(self, schema: _Schema, where: str, name: str, depth: int) -> type:
         _refuse_unknown(schema, where, ("type", "properties", "required", "additionalProperties"))
@@ -140,9 +142,9 @@ class _Reader:
             raise UsageError(f"{where}.required must be a list, got {_short(required)}")
         if schema.get("additionalProperties", False) is not False:
             raise UsageError(f"{where}.additionalProperties must be false: name all properties")
-        needed = cast("list[object]", required)
+        needed = frozenset(map(str, cast("list[object]", required)))
         if missing := [one for one in needed if one not in properties]:
-            raise UsageError(f"{where}.required has {missing[0]!r}, which is not a property")
+            raise UsageError(f"{where}.required has {min(missing)!r}, which is not a property")
         fields = list[tuple[str, object, object]]()
         names = dict[str, str]()
         for number, (key, part) in enumerate(cast("_Schema", properties).items()):
@@ -175,6 +177,13 @@ class _Reader:
             for number, part in enumerate(cast("list[object]", parts))
         ]
         return _union(made, where)
+
+
+def _by_kind(schema: _Schema, kinds: Sequence[object], where: str) -> list[_Schema]:
+    if len(kinds) != len(set(map(str, kinds))):
+        raise UsageError(f"{where}.type has one kind twice: {_short(kinds)}")
+    # Limits are about what is not null.
+    return [{"type": one} if one == "null" else {**schema, "type": one} for one in kinds]
 
 
 def _part(schema: object, key: str) -> object:

@@ -31,6 +31,10 @@ MARKS: Final = (
 """The marks around thoughts: of DeepSeek and Qwen, of others, and of Mistral."""
 
 
+_LONGEST: Final = max(len(close) for _, close in MARKS)
+"""Characters of a line's end and the longest mark behind it, less one."""
+
+
 def without_thoughts(text: str) -> str:
     r"""Return *text* without the thoughts at its beginning.
 
@@ -71,6 +75,11 @@ class StreamedText(Live):
     holds_back: bool = False
     """Whether thoughts are expected that have no first mark."""
     _held: str = ""
+    _before: list[str] = []  # noqa: RUF012  # each has its own
+    """What is held back before that, and is not looked at again: blanks, or thoughts that have
+    no first mark."""
+    _has_begun: bool = False
+    """Whether there are such thoughts among it."""
     _close: str = ""
     """The mark that ends the arriving thoughts. Empty: no thoughts are arriving."""
     _is_text: bool = False
@@ -92,37 +101,60 @@ class StreamedText(Live):
     def end(self) -> Iterator[tuple[str, bool]]:
         """Yield the text that was held back, at the end of the answer."""
         is_thought = bool(self._close)
-        text = self._held.lstrip() if self._has_thoughts and not is_thought else self._held
-        self._held = self._close = ""
+        text = self._take_all()
+        text = text.lstrip() if self._has_thoughts and not is_thought else text
+        self._close = ""
         if text:
             yield text, is_thought
 
+    def _take_all(self, end: int | None = None) -> str:
+        """Return what is held back, up to *end* of its last piece."""
+        text = "".join((*self._before, self._held[:end]))
+        self._before, self._held = [], ""
+        return text
+
     def _at_start(self) -> Iterator[tuple[str, bool]]:
+        if self._has_begun:
+            yield from self._after_thoughts()
+            return
         begun = self._held.lstrip()
+        if not begun:
+            # But the last one: it may be the end of a line that has a mark behind it.
+            self._before.append(self._held[:-1])
+            self._held = self._held[-1:]
+            return
         for begin, close in MARKS:
             if begun.startswith(begin):
                 self._held, self._close = begun[len(begin) :], close
+                self._before = []
                 self._has_thoughts = True
                 return
-        if not begun or any(begin.startswith(begun) for begin, _ in MARKS):
+        if any(begin.startswith(begun) for begin, _ in MARKS):
             return
         if self.holds_back:
             yield from self._after_thoughts()
             return
         self._is_text = True
-        yield begun if self._has_thoughts else self._held, False
-        self._held = ""
+        text = self._take_all()
+        yield begun if self._has_thoughts else text, False
 
     def _after_thoughts(self) -> Iterator[tuple[str, bool]]:
         """Look for the end of thoughts without a start mark."""
         for _, close in MARKS:
             at = self._held.find(f"\n{close}")
             if at >= 0:
-                thought, self._held = self._held[:at], self._held[at + 1 + len(close) :]
-                self._has_thoughts, self.holds_back = True, False
+                rest = self._held[at + 1 + len(close) :]
+                thought, self._held = self._take_all(at), rest
+                self._has_thoughts, self.holds_back, self._has_begun = True, False, False
                 if thought:
                     yield thought, True
                 return
+        # A mark may have begun at the end of it.
+        self._has_begun = True
+        done = len(self._held) - _LONGEST
+        if done > 0:
+            self._before.append(self._held[:done])
+            self._held = self._held[done:]
 
     def _in_thoughts(self) -> Iterator[tuple[str, bool]]:
         thought, mark, rest = self._held.partition(self._close)

@@ -201,7 +201,10 @@ class Window(Live):
             self.costs[group] -= saved
             self.kept_tokens -= saved
         if stubs:
-            self.stubs = {**self.stubs, **stubs}
+            # Without those of groups that have left, which no later view shows.
+            start = self.starts[self.kept]
+            shown = {place: one for place, one in self.stubs.items() if place >= start}
+            self.stubs = {**shown, **stubs}
         return len(stubs)
 
     def first_to_keep(self, pending_tokens: int, extra_tokens: int = 0) -> int:

@@ -124,7 +124,7 @@ class PastAgent(Live):
     """``None``: it has not ended."""
     own: int = 0
     """How many messages at the end of its history its own earlier runs said."""
-    before: tuple[tuple[JournalRecord, ...], ...] = ()
+    before: list[list[JournalRecord]] = msgspec.field(default_factory=list[list[JournalRecord]])
     """The records of its earlier runs, which were branched."""
 
     @property
@@ -180,10 +180,13 @@ class Past(Live):
             spawned = decode(record.body, Spawned)
             history = self._messages_of(spawned.after) if spawned.after else spawned.history
             known = self.agents.get(record.agent_id)
+            before = [] if known is None else known.before
+            if known is not None:
+                before.append(known.records)
             self.agents[record.agent_id] = PastAgent(
                 record.agent_id, spawned.parent_id, spawned.key, record.digest,
                 spawned.config(history), spawned.after, own=len(spawned.settled),
-                before=() if known is None else tuple(map(tuple, known.runs)),
+                before=before,
             )  # fmt: skip
         elif record.kind is RecordKind.SENT:
             self.sent.append((record.digest, decode(record.body, AgentMessage)))
@@ -269,8 +272,8 @@ def copy_turns(
     records: Iterable[JournalRecord], wanted: Sequence[AgentId], run_id: str
 ) -> list[JournalRecord]:
     """Return the first records of a new session with the *wanted* turns of this one."""
-    kinds = {RecordKind.ACCEPTED, RecordKind.ENDED}
-    kept = [one for one in records if one.kind in kinds and one.agent_id in wanted]
+    kinds, turns = {RecordKind.ACCEPTED, RecordKind.ENDED}, frozenset(wanted)
+    kept = [one for one in records if one.kind in kinds and one.agent_id in turns]
     return [first_record(run_id), *kept]
 
 

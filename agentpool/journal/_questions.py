@@ -57,12 +57,15 @@ def open_questions(records: Iterable[JournalRecord]) -> tuple[OpenQuestion, ...]
         JournalError: If one of them cannot be read.
     """
     asked: dict[Spot, JournalRecord] = {}
+    spots: dict[AgentId, list[Spot]] = {}
     for record in records:
         spot = (record.agent_id, record.place, record.part)
         if record.kind is RecordKind.ASKED:
             asked[spot] = record
+            spots.setdefault(record.agent_id, []).append(spot)
         elif record.kind is RecordKind.ENDED:
-            asked = {one: kept for one, kept in asked.items() if one[0] != record.agent_id}
+            for one in spots.pop(record.agent_id, ()):
+                asked.pop(one, None)
         elif record.kind in _SETTLES:
             asked.pop(spot, None)
     return tuple(

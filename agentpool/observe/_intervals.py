@@ -70,6 +70,9 @@ _WAITS: Final = {
 }
 
 
+NAMED_CALLS: Final = 20
+"""Tools that are named where several run at once."""
+
 SHOWN_INTERVALS: Final = 40
 """Of an agent, where it is watched as it goes."""
 
@@ -116,6 +119,8 @@ class Life(Live):
     _parked: AgentParked | None = None
     _requests: dict[int, bool] = {}  # noqa: RUF012  # each has its own
     """Requests that are made, and whether an answer arrives."""
+    _answers: int = 0
+    """The answers that arrive."""
     _tools: dict[str, str] = {}  # noqa: RUF012  # each has its own
     """Calls that run, and their tools."""
 
@@ -157,11 +162,13 @@ class Life(Live):
             case AgentParked():
                 self._queued, self._parked = False, event
             case RequestStarted():
+                self._answers -= self._requests.get(event.sequence, False)
                 self._requests[event.sequence] = False
             case RequestFirstPiece():
+                self._answers += not self._requests.get(event.request_id, False)
                 self._requests[event.request_id] = True
             case CompletionReceived() | RequestFailed():
-                self._requests.pop(event.request_id, None)
+                self._answers -= self._requests.pop(event.request_id, False)
             case ToolStarted():
                 self._tools[event.call.call_id] = event.call.name
             case ToolFinished():
@@ -179,10 +186,15 @@ class Life(Live):
             reason = _WAITS.get(parked.reason, Reason.PARKED)
             return reason, parked.waits_for, parked.target_id
         if self._requests:
-            writes = any(self._requests.values())
-            return Reason.ANSWER if writes else Reason.MODEL, "", None
+            return Reason.ANSWER if self._answers else Reason.MODEL, "", None
         if self._tools:
-            return Reason.TOOL, ", ".join(self._tools.values()), None
+            # Of many their number: a text of all of them, for each of them, is a bomb.
+            few = len(self._tools) <= NAMED_CALLS
+            return (
+                Reason.TOOL,
+                (", ".join(self._tools.values()) if few else f"{len(self._tools):,} calls"),
+                None,
+            )
         return Reason.OWN, "", None
 
     def _close(self, at_seconds: float, what: tuple[Reason, str, AgentId | None]) -> None:

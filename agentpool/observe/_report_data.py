@@ -5,6 +5,7 @@ Long names would be most of it, so agents are short lists; ``report.js`` names t
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final, assert_never
 
 import msgspec
@@ -128,10 +129,10 @@ class _Building:
         if self._texts > MAX_TEXTS:
             self._left_out += bool(agent.messages)
             return []
-        end = max((end for _, end in agent.sent), default=0)
+        gone = _gone(len(agent.messages), agent.sent)
         return [
-            [*self._message(message), int(place < end and not _is_sent(place, agent.sent))]
-            for place, message in enumerate(agent.messages)
+            [*self._message(message), is_gone]
+            for message, is_gone in zip(agent.messages, gone, strict=True)
         ]
 
     def _message(self, message: ChatMessage) -> list[Json]:
@@ -188,8 +189,17 @@ def _attached(message: UserMessage | ToolMessage) -> str:
     )
 
 
-def _is_sent(place: int, sent: tuple[tuple[int, int], ...]) -> bool:
-    return any(begin <= place < end for begin, end in sent)
+def _gone(count: int, sent: Iterable[tuple[int, int]]) -> list[int]:
+    """Return of each of *count* messages whether the last request left it out, as 0 or 1.
+
+    What came after it is not left out.
+    """
+    gone = list[int]()
+    for begin, end in sorted(sent):
+        last = min(end, count)
+        gone += [1] * (min(begin, last) - len(gone))
+        gone += [0] * (last - len(gone))
+    return gone + [0] * (count - len(gone))
 
 
 def _models(record: PoolRecord) -> list[list[object]]:

@@ -13,6 +13,7 @@ from agentpool._cli._report import ExitCode
 from agentpool._cli._schema import load_schema
 from agentpool.tools._output import build_output
 from tests.support.cli_runner import Desk, make_desk
+from tests.support.growth import lines_run
 
 FACT = {
     "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -132,6 +133,8 @@ def deep(levels: int) -> dict[str, object]:
         ),
         ({**prop(type="string"), "required": ["y"]}, "required has 'y', which is not a property"),
         ({**prop(type="string"), "required": "x"}, "required must be a list"),
+        ({**prop(type="string"), "required": [{}]}, "required has '{}', which is not a property"),
+        (prop(type=["null", "null"]), r"x\.type has one kind twice: \[\"null\", \"null\"\]"),
         (
             {**prop(type="string"), "additionalProperties": True},
             "additionalProperties must be false",
@@ -146,6 +149,20 @@ def test_what_is_not_understood_is_refused(tmp_path: Path, schema: object, says:
     with pytest.raises(UsageError, match=says) as caught:
         load_schema(written(tmp_path, schema))
     assert "s.json" in str(caught.value)
+
+
+def test_what_is_named_often_is_read_once(tmp_path: Path) -> None:
+    """Of thirty that name the next one twice, a schema of 3 KB was never read to its end."""
+    twice = {
+        f"A{at}": {
+            "type": "object",
+            "properties": {key: {"$ref": f"#/$defs/A{at + 1}"} for key in "ab"},
+        }
+        for at in range(14)
+    }
+    schema = prop(**{"$ref": "#/$defs/A0"}) | {"$defs": {**twice, "A14": {"type": "string"}}}
+    lines = lines_run(lambda: load_schema(str(written(tmp_path, schema))), "_cli/_schema.py")
+    assert lines < 2_000
 
 
 def test_a_run_prints_the_json_alone(desk: Desk) -> None:

@@ -16,7 +16,8 @@ from agentpool.drivers import Attachment
 from agentpool.tools._arguments import ArgumentsDecoder
 from agentpool.tools._output import build_output
 from agentpool.tools._schema import build_signature
-from agentpool.tools.mcp._rules import read_arguments, read_result, shown_schema
+from agentpool.tools.mcp._incoming import cut_blocks, mend_tools
+from agentpool.tools.mcp._rules import read_arguments, read_result, shown_schema, tool_names
 from tests.support.growth import assert_linear
 
 
@@ -72,6 +73,8 @@ def chained(n: int) -> str:
     inner = ", ".join('{"value": "x"}' for _ in range(n))
     return f'{{"headers": {{}}, "rows": [1.0], "chain": {{"value": 1.0, "rest": [{inner}]}}}}'
 
+
+OBJECT: dict[str, object] = {"type": "object"}
 
 WRONG: dict[str, Callable[[int], str]] = {
     "twice": repeated_keys,
@@ -140,6 +143,40 @@ def test_of_a_long_answer_one_fault_is_told() -> None:
 def test_thoughts_are_found_in_proportion(kind: str) -> None:
     """They are the longest texts that models write."""
     assert_linear(without_thoughts, THOUGHTS[kind])
+
+
+def tool_of(number: int, schema: object) -> dict[str, object]:
+    """Return a tool as a server describes it."""
+    return {"name": f"a{number}", "inputSchema": schema}
+
+
+ARRIVALS: dict[str, Callable[[int], dict[str, object]]] = {
+    "tools of one name": lambda n: {"tools": [{"name": "a", "inputSchema": OBJECT}] * n},
+    "tools of no form": lambda n: {"tools": [tool_of(at, 1) for at in range(n)]},
+    "a tool of no form": lambda n: {
+        "tools": [tool_of(0, OBJECT | {"properties": {str(at): 1 for at in range(n)}})]
+    },
+    "blocks": lambda n: {"content": [{"type": "text", "text": "a"}] * n},
+    "what is none": lambda n: {"tools": [1] * n, "content": [[]] * n},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ARRIVALS)
+def test_arrivals_are_mended_in_proportion(kind: str) -> None:
+    """Before the SDK reads them."""
+
+    def mend(result: dict[str, object]) -> None:
+        told = dict(result)
+        mend_tools(told, {})
+        cut_blocks(told)
+
+    assert_linear(mend, ARRIVALS[kind])
+
+
+def test_tools_are_named_in_proportion() -> None:
+    """Those of many servers, and those that are called as another one's name would be."""
+    assert_linear(tool_names, lambda n: [(f"s{at}", "t") for at in range(n)])
+    assert_linear(tool_names, lambda n: [("s_" * 9, f"{at}-_{at:08x}") for at in range(n)])
 
 
 @pytest.mark.parametrize("kind", SCHEMAS)

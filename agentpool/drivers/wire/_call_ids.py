@@ -57,14 +57,17 @@ class CallIds:
 
     _form: IdForm
     _used: set[str] = attrs.field(init=False, factory=set[str])
+    _attempts: dict[str, int] = attrs.field(init=False, factory=dict[str, int])
+    """How many others each id has had: some servers give one id to all calls."""
     _open: dict[str, deque[str]] = attrs.field(init=False, factory=dict[str, deque[str]])
 
     def of_call(self, call_id: str) -> str:
         """Return the id of the next call, which the model named *call_id*."""
-        sent, attempt = call_id, 0
+        sent, attempt = call_id, self._attempts.get(call_id, 0)
         while sent in self._used or not self._form.pattern.fullmatch(sent):
             sent, attempt = self._other(call_id, attempt), attempt + 1
         self._used.add(sent)
+        self._attempts[call_id] = attempt
         self._open.setdefault(call_id, deque()).append(sent)
         return sent
 

@@ -24,7 +24,7 @@ https://openrouter.ai/docs/use-cases/reasoning-tokens (2026-11).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Final, final
 
 import attrs
@@ -38,6 +38,7 @@ from agentpool.drivers.wire._failure import failure_in_body, failure_in_stream, 
 from agentpool.drivers.wire._growing_completion import GrowingCompletion
 from agentpool.drivers.wire._sse import SseEvent
 from agentpool.drivers.wire._text_only import refuse_media
+from agentpool.drivers.wire._thought_details import ThoughtDetails, said_in
 
 _NOTHING: Final = msgspec.Raw()
 
@@ -116,7 +117,7 @@ class ChatAccumulator(GrowingCompletion):
     _cost: float | None = attrs.field(init=False, default=None)
     _named: dict[str, list[str]] = attrs.field(init=False, factory=dict[str, list[str]])
     """What the model thinks, by the server's name for it."""
-    _details: list[dict[str, object]] = attrs.field(init=False, factory=list[dict[str, object]])
+    _details: ThoughtDetails = attrs.field(init=False, factory=ThoughtDetails)
     """What it thinks in OpenRouter's form."""
 
     def _usage(self) -> Usage | None:
@@ -135,11 +136,9 @@ class ChatAccumulator(GrowingCompletion):
                 data = msgspec.json.encode(said)
             thoughts.append(self.origin.part(name, data, said))
         if self._details:
-            said = "".join(
-                str(one.get("text") or one.get("summary") or "") for one in self._details
-            )
-            data = msgspec.json.encode(self._details)
-            thoughts.append(self.origin.part("reasoning_details", data, said))
+            details = self._details.whole()
+            data = msgspec.json.encode(details)
+            thoughts.append(self.origin.part("reasoning_details", data, said_in(details)))
         return (*thoughts, *self._answer.parts)
 
     def _cost_usd(self) -> float | None:
@@ -263,14 +262,11 @@ class ChatAccumulator(GrowingCompletion):
             for key in ("text", "summary"):
                 if isinstance(said := detail.get(key), str):
                     self._think(said)
-            last = self._details[-1] if self._details else None
-            same = ("type", "index", "id")
-            if last is not None and all(
-                last.get(key) == detail.get(key) or detail.get(key) is None for key in same
-            ):
-                _grow_detail(last, detail)
-            else:
-                self._details.append(detail)
+            if self._details.take(detail):
+                self._answer.begin_block()
+                self._answer.grow(len(msgspec.json.encode(detail)))
+            elif isinstance(hidden := detail.get("data"), str):
+                self._answer.grow(len(hidden))
 
     def _keep(self, kind: str, data: bytes, *, call_at: int = 0) -> None:
         answer = self._answer
@@ -288,16 +284,6 @@ class ChatAccumulator(GrowingCompletion):
         )
         if _is_something(call.extra_content):
             self._keep("call.extra_content", bytes(call.extra_content), call_at=place)
-
-
-def _grow_detail(last: dict[str, object], more: Mapping[str, object]) -> None:
-    """Append a piece of a thought to its thought."""
-    for key, value in more.items():
-        before = last.get(key)
-        if key in {"text", "summary", "data"} and isinstance(before, str):
-            last[key] = before + value if isinstance(value, str) else before
-        elif value is not None:
-            last[key] = value
 
 
 def _is_something(raw: msgspec.Raw) -> bool:

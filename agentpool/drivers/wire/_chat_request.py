@@ -16,6 +16,7 @@ Source: https://platform.openai.com/docs/api-reference/chat/create (2026-11).
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import takewhile
 from typing import Final, assert_never, cast, final
 
 import attrs
@@ -253,38 +254,44 @@ def _to_wire(message: ChatMessage, origin: Origin, ids: CallIds, *, has_files: b
 
 def _answer_to_wire(message: AssistantMessage, origin: Origin, ids: CallIds) -> _Message:
     text = message.text
-    calls = tuple(
+    calls = [
         _Call(ids.of_call(call.call_id), _Function(call.name, valid_arguments(call)))
         for call in message.tool_calls
-    )
+    ]
     # Some servers insist on a text where there are no calls, and others on the key where
     # there are.
     content: str | list[msgspec.Raw] | None = text if text or not calls else None
-    fields: dict[str, msgspec.Raw] = {}
+    fields: dict[str, list[msgspec.Raw]] = {}
     for part in origin.parts_of(message) if message.parts else ():
         data = msgspec.Raw(part.data.encode())
         if part.kind in _MESSAGE_FIELDS:
-            before = fields.get(part.kind)
-            fields[part.kind] = data if before is None else _joined(before, data)
+            fields.setdefault(part.kind, []).append(data)
         elif part.kind == "call.extra_content" and part.call_at < len(calls):
-            one = msgspec.structs.replace(calls[part.call_at], extra_content=data)
-            calls = (*calls[: part.call_at], one, *calls[part.call_at + 1 :])
+            calls[part.call_at] = msgspec.structs.replace(calls[part.call_at], extra_content=data)
         elif part.kind == "content":
             said = [msgspec.Raw(msgspec.json.encode({"type": "text", "text": text}))]
             content = [data, *(said if text else [])]
-    return _Message("assistant", content, calls or msgspec.UNSET, **fields)  # type: ignore[arg-type]  # names of fields
+    joined = {kind: _joined(pieces) for kind, pieces in fields.items()}
+    return _Message("assistant", content, tuple(calls) or msgspec.UNSET, **joined)  # type: ignore[arg-type]  # names of fields
 
 
-def _joined(before: msgspec.Raw, data: msgspec.Raw) -> msgspec.Raw:
+def _joined(pieces: Sequence[msgspec.Raw]) -> msgspec.Raw:
     """Join one field of the pieces of a continued answer: texts or lists."""
-    one: object = msgspec.json.decode(before)
-    other: object = msgspec.json.decode(data)
-    if isinstance(one, str) and isinstance(other, str):
-        return msgspec.Raw(msgspec.json.encode(one + other))
-    if isinstance(one, list) and isinstance(other, list):
-        joined = [*cast("list[object]", one), *cast("list[object]", other)]
-        return msgspec.Raw(msgspec.json.encode(joined))
-    return data  # such as Google's: the newer one counts
+    if len(pieces) == 1:
+        return pieces[0]
+    values = [cast("object", msgspec.json.decode(piece)) for piece in pieces]
+    # From the last one that is of another kind on, such as Google's: the newer one counts.
+    for kind in (str, list):
+        last = list(takewhile(lambda value: isinstance(value, kind), reversed(values)))  # noqa: B023  # used at once
+        if last:
+            parts = cast("list[str] | list[list[object]]", last[::-1])
+            return msgspec.Raw(msgspec.json.encode(_in_a_row(parts)))
+    return pieces[-1]
+
+
+def _in_a_row(parts: list[str] | list[list[object]]) -> object:
+    texts = [part for part in parts if isinstance(part, str)]
+    return "".join(texts) if texts else [one for part in parts for one in part]
 
 
 _MESSAGE_FIELDS: Final = frozenset(

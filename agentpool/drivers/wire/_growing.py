@@ -19,15 +19,16 @@ import msgspec
 from agentpool._errors import ProtocolError
 from agentpool._halves import escapes_without_halves
 from agentpool._messages import ProviderPart, ToolCall
+from agentpool.drivers.wire._open_json import OpenJson, is_json
 
 # No provider allows as many calls in one answer; a larger index is a broken stream.
 MAX_TOOL_CALLS: Final = 128
 
-_LAST_OF_JSON: Final = frozenset('}]"0123456789el')
-"""With what JSON can end: an object, a list, a text, a number, ``true``, ``false``, ``null``."""
-
 MAX_NAME_CHARS: Final = 1_000
 """Of a tool's name. Those that may be offered have 64; one in a million pieces takes hours."""
+
+MAX_BLOCKS: Final = 100_000
+"""Of thoughts and messages in one answer. Without a text they have no size that is counted."""
 
 # The longest answers on offer (128,000 tokens) are around 0.5 MiB.
 MAX_ANSWER_CHARS: Final = 16 << 20
@@ -39,13 +40,20 @@ class _GrowingCall:
     call_id: str = ""
     name: str = ""
     pieces: list[str] = attrs.field(factory=list[str])
+    _json: OpenJson = attrs.field(init=False, factory=OpenJson)
 
     @property
     def is_whole(self) -> bool:
         """Whether its arguments are complete JSON."""
-        # Looked at first, since all of it is put together and read otherwise, at each piece.
-        ends = bool(self.pieces) and self.pieces[-1].rstrip()[-1:] in _LAST_OF_JSON
-        return ends and is_json("".join(self.pieces))
+        return self._json.read(self.pieces)
+
+    def add(self, piece: str) -> None:
+        """Append a piece of the arguments."""
+        if self.pieces == ["{}"] and piece.lstrip().startswith("{"):
+            # "Nothing yet" in the words of some gateways.
+            self.pieces.clear()
+            self._json = OpenJson()
+        self.pieces.append(piece)
 
     @property
     def arguments(self) -> str:
@@ -74,6 +82,7 @@ class GrowingAnswer:
     """Of each index that a server uses, the place of its newest call."""
     _chars: int = attrs.field(init=False, default=0)
     _size: int = attrs.field(init=False, default=0)
+    _blocks: int = attrs.field(init=False, default=0)
 
     @property
     def text(self) -> str:
@@ -138,6 +147,7 @@ class GrowingAnswer:
             raise ProtocolError(msg)
         place = self._place_of(index, call_id, name, arguments)
         if place == len(self._calls):
+            self.check_call_count(place + 1)
             self._calls.append(_GrowingCall())
         if index is not None:
             self._places[index] = place
@@ -150,9 +160,7 @@ class GrowingAnswer:
             msg = f"the name of tool call {place} is longer than {MAX_NAME_CHARS} characters"
             raise ProtocolError(msg)
         if arguments:
-            if growing.pieces == ["{}"] and arguments.lstrip().startswith("{"):
-                growing.pieces.clear()  # "nothing yet" in the words of some gateways
-            growing.pieces.append(arguments)
+            growing.add(arguments)
         self.grow(len(name) + len(arguments))
         return place
 
@@ -176,6 +184,25 @@ class GrowingAnswer:
             arguments = escapes_without_halves(_object_in(growing.arguments))
             calls.append(ToolCall(call_id, growing.name, arguments or ("" if was_cut else "{}")))
         return tuple(calls)
+
+    def check_call_count(self, count: int) -> None:
+        """Raise if an answer has no *count* calls.
+
+        Raises:
+            ProtocolError: If it is too many.
+        """
+        if count > MAX_TOOL_CALLS:
+            raise ProtocolError(f"the answer has more than {MAX_TOOL_CALLS} tool calls")
+
+    def begin_block(self) -> None:
+        """Count a block of thoughts, or a message.
+
+        Raises:
+            ProtocolError: If there are too many.
+        """
+        self._blocks += 1
+        if self._blocks > MAX_BLOCKS:
+            raise ProtocolError(f"the answer has more than {MAX_BLOCKS} blocks")
 
     def grow(self, chars: int) -> None:
         """Count what has arrived, and raise if it is too much.
@@ -232,11 +259,3 @@ def _object_in(arguments: str) -> str:
 
 def _begins_object(text: str) -> bool:
     return not text or text.lstrip().startswith("{")
-
-
-def is_json(text: str) -> bool:
-    try:
-        msgspec.json.decode(escapes_without_halves(text))
-    except (msgspec.DecodeError, RecursionError, UnicodeError):
-        return False
-    return True

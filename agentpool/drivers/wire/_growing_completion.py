@@ -25,9 +25,10 @@ from agentpool._errors import BadRequestError, NetworkError, ProtocolError
 from agentpool._messages import Completion, FinishReason, ProviderPart, Usage
 from agentpool.drivers.wire._endings import ENDINGS, NO_ENDING, bad_end
 from agentpool.drivers.wire._failure import failure_in_body, failure_in_stream, shown
-from agentpool.drivers.wire._growing import GrowingAnswer, is_json
+from agentpool.drivers.wire._growing import GrowingAnswer
 from agentpool.drivers.wire._halves import Halves, without_bytes
 from agentpool.drivers.wire._lenient import loads, read_leniently
+from agentpool.drivers.wire._open_json import is_json
 from agentpool.drivers.wire._parts import NOWHERE, Origin
 from agentpool.drivers.wire._sse import SseEvent
 
@@ -100,8 +101,10 @@ class GrowingCompletion(ABC):
 
     def _feed_odd(self, event: SseEvent, data: str) -> list[str]:
         """Process an event whose data is not one JSON object on one line."""
-        if data.startswith("data:"):  # written twice
-            return self.feed(SseEvent(data.removeprefix("data:"), event.event))
+        if data.startswith("data:"):  # written twice, and not any number of times
+            inner = data.removeprefix("data:").lstrip()
+            if not inner.startswith("data:"):
+                return self.feed(SseEvent(inner, event.event))
         # A comment in the place of data, and what some servers send while they think.
         if data.startswith(":") or data == "null":
             return []
@@ -121,7 +124,9 @@ class GrowingCompletion(ABC):
         if data.startswith("["):
             with contextlib.suppress(msgspec.DecodeError, RecursionError):
                 found = cast("list[object]", loads(data))
-                return [json.dumps(one) for one in found]
+                # A list within has no events, and would be written anew at each depth.
+                if not any(isinstance(one, list) for one in found):
+                    return [json.dumps(one) for one in found]
         elif data.startswith("{") and is_json(data):
             return [" ".join(data.split("\n"))]
         lines = [line for line in data.split("\n") if line.strip()]

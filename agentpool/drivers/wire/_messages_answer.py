@@ -230,6 +230,7 @@ class MessageAccumulator(GrowingCompletion):
                     self._inputs[place] = whole
             case "thinking" | "redacted_thinking":
                 answer = self._answer
+                answer.begin_block()
                 thought = _Thought(block, answer.chars, answer.call_count)
                 self._growing[index] = thought
                 self._thoughts_kept.append(thought)

@@ -11,6 +11,7 @@ Rules:
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator
 from typing import Final, TypeAlias, final
 
@@ -72,11 +73,14 @@ def in_order(message: AssistantMessage, parts: tuple[ProviderPart, ...]) -> Iter
         yield part
     if text_at < len(message.text):
         yield message.text[text_at:]
+    before: defaultdict[int, list[ProviderPart]] = defaultdict(list)
+    for part in parts:
+        before[min(part.call_at, len(message.tool_calls))].append(part)
     for index, call in enumerate(message.tool_calls):
         if index:
-            yield from (part for part in parts if part.call_at == index)
+            yield from before[index]
         yield call
-    yield from (part for part in parts if part.call_at and part.call_at >= len(message.tool_calls))
+    yield from (part for part in before[len(message.tool_calls)] if part.call_at)
 
 
 def valid_arguments(call: ToolCall) -> str:

@@ -71,14 +71,14 @@ class Phases:
 
     def as_text(self) -> list[str]:
         """Return the comments held back; they count as text from now on."""
-        held, offset = self._held, 0
+        held, offset = {id(one) for one in self._held}, 0
         texts: list[str] = []
         if not held:
             return texts
         self._held, parts = [], self.parts.copy()
         self.parts.clear()
         for part in parts:
-            if any(part is one for one in held):
+            if id(part) in held:
                 self.label(COMMENTARY, part.text_at + offset)
                 texts.append(part.text)
                 offset += len(part.text)

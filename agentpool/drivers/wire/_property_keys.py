@@ -33,7 +33,8 @@ def with_legal_keys(tool: ToolDefinition) -> ToolDefinition:
     required = cast("Collection[object]", schema.get("required", ()))
     told = f"{tool.description}\nIt takes more arguments, by exactly these names, as JSON Schemas: "
     told += encode_json(odd).decode()
-    if needed := [key for key in odd if key in required]:
+    named = frozenset(key for key in required if isinstance(key, str))
+    if needed := [key for key in odd if key in named]:
         told += f"\nOf these it needs: {encode_json(needed).decode()}"
     # What is closed would forbid them.
     kept = {key: one for key, one in schema.items() if key != "additionalProperties"}

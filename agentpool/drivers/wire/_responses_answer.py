@@ -20,6 +20,7 @@ kimi-code#1734, pi#917 and langchain#37625 on GitHub for what servers leave out.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Final, final
 
@@ -71,6 +72,8 @@ class _Growing:
     has_thoughts: bool = False
     is_labelled: bool = False
     is_done: bool = False
+    is_counted: bool = False
+    """Whether it is counted as a call."""
 
 
 _ENDS: Final = frozenset({"completed", "incomplete", "failed", "cancelled"})
@@ -90,6 +93,7 @@ class ResponseAccumulator(GrowingCompletion):
     _by_place: dict[int, _Growing] = attrs.field(init=False, factory=dict[int, _Growing])
     """Of each place, the newest item."""
     _counted: ResponseUsage | None = attrs.field(init=False, default=None)
+    _calls: int = attrs.field(init=False, default=0)
     _phases: Phases = attrs.field(init=False)
     _comment: _Growing | None = attrs.field(init=False, default=None)
     """The comment that grows."""
@@ -219,11 +223,15 @@ class ResponseAccumulator(GrowingCompletion):
                 growing = None
         if growing is None:
             growing = _Growing(len(self._items) if told.output_index is None else told.output_index)
-            self._items.append(growing)
+            self._add(growing)
         if name:
             self._by_id[name] = growing
         self._by_place[growing.at if told.output_index is not None else -1] = growing
         return growing
+
+    def _add(self, item: _Growing) -> None:
+        self._answer.begin_block()
+        self._items.append(item)
 
     def _near(self, place: int | None) -> _Growing | None:
         return self._by_place.get(-1 if place is None else place)
@@ -254,21 +262,19 @@ class ResponseAccumulator(GrowingCompletion):
         An item is known by its id, or else by its turn among those of its type.
         """
         texts: list[str] = []
-        begun = {
-            kind: [one for one in self._items if one.type == kind]
-            for kind in {one.type for one in self._items}
-        }
+        none_left: OrderedDict[int, _Growing] = OrderedDict()
+        begun: dict[str, OrderedDict[int, _Growing]] = {}
+        for one in self._items:
+            begun.setdefault(one.type, OrderedDict())[id(one)] = one
         for index, raw in enumerate(output):
             ended = self._item(raw)
-            alike = begun.get(ended.type) or []
-            known = self._by_id.get(ended.id or "")
-            if known is None and alike:
-                known = alike[0]
-            if known is not None and known in alike:
-                alike.remove(known)
-            if known is None:
+            alike = begun.get(ended.type, none_left)
+            known = self._by_id.get(ended.id or "") or next(iter(alike.values()), None)
+            if known is not None:
+                alike.pop(id(known), None)
+            else:
                 known = _Growing(index)
-                self._items.append(known)
+                self._add(known)
             texts += self._end_item(known, ended, raw)
         return texts
 
@@ -280,6 +286,7 @@ class ResponseAccumulator(GrowingCompletion):
             item.phase = begun.phase or ""
             return []
         item.call_id, item.name = begun.call_id or "", begun.name or ""
+        self._note_call(item)
         self._end_comment()
         return self._phases.as_text()
 
@@ -292,6 +299,7 @@ class ResponseAccumulator(GrowingCompletion):
             case "function_call":
                 item.call_id = item.call_id or ended.call_id or ""
                 item.name = item.name or ended.name or ""
+                self._note_call(item)
                 arguments = arguments_in(ended.arguments)
                 if arguments not in _EMPTY or not item.final:
                     item.final = arguments
@@ -330,12 +338,15 @@ class ResponseAccumulator(GrowingCompletion):
             return
         item.is_labelled = True
         if item.pieces:
-            self._phases.hold("".join(item.pieces), self._calls_so_far())
+            self._phases.hold("".join(item.pieces), self._calls)
         elif item.text_at is not None:
             self._phases.label(item.phase, item.text_at)
 
-    def _calls_so_far(self) -> int:
-        return sum(1 for one in self._items if one.name or one.call_id)
+    def _note_call(self, item: _Growing) -> None:
+        if not item.is_counted and (item.name or item.call_id):
+            item.is_counted = True
+            self._calls += 1
+            self._answer.check_call_count(self._calls)
 
     def _keep(self, item: _Growing, ended: Item, raw: msgspec.Raw) -> None:
         told = parts_of(ended.content or ended.summary)
@@ -353,7 +364,7 @@ class ResponseAccumulator(GrowingCompletion):
             fields["summary"] = msgspec.Raw(msgspec.json.encode(said))
         data = msgspec.json.encode(fields)
         self._answer.grow(len(data))
-        place, calls = self._phases.said, self._calls_so_far()
+        place, calls = self._phases.said, self._calls
         part = self.origin.part("item", data, "".join(texts), text_at=place, call_at=calls)
         self._answer.parts.append(part)
 
