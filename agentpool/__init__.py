@@ -51,7 +51,7 @@ from agentpool._outcome import AgentStatus as AgentStatus
 from agentpool._outcome import RestartLimitError as RestartLimitError
 from agentpool._outcome import StopReason as StopReason
 from agentpool._pool.agent_context import ToolBuilder as ToolBuilder
-from agentpool._pool.asking import wait_until_asking as wait_until_asking
+from agentpool._pool.approval_waits import wait_until_asking as wait_until_asking
 from agentpool._pool.handle import AgentHandle as AgentHandle
 from agentpool._pool.map import OutcomeStream as OutcomeStream
 from agentpool._pool.map import Queries as Queries
@@ -143,7 +143,7 @@ if TYPE_CHECKING:
     from agentpool._build.drivers import open_drivers as open_drivers
     from agentpool._build.manifest_pool import PoolPlan as PoolPlan
     from agentpool._build.manifest_pool import open_manifest_pool as open_manifest_pool
-    from agentpool._pool.kept_trace import trace_of_journal as trace_of_journal
+    from agentpool._pool.journal_trace import trace_of_journal as trace_of_journal
     from agentpool._pool.restart_policy import RestartPolicy as RestartPolicy
     from agentpool._pool.session import Session as Session
     from agentpool._pool.session import SessionTurn as SessionTurn
@@ -163,7 +163,7 @@ _HOMES = {
     "open_session": "agentpool._pool.session",
     "session_names": "agentpool._pool.session",
     "session_pool_name": "agentpool._pool.session",
-    "trace_of_journal": "agentpool._pool.kept_trace",
+    "trace_of_journal": "agentpool._pool.journal_trace",
 }
 
 

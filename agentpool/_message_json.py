@@ -7,8 +7,8 @@ from collections.abc import Iterable
 import msgspec
 
 from agentpool._errors import UsageError
-from agentpool._halves import messages_without_halves
 from agentpool._messages import ChatMessage
+from agentpool._surrogates import messages_without_halves
 
 
 def messages_to_json(messages: Iterable[ChatMessage]) -> str:

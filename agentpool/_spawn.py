@@ -13,12 +13,12 @@ from agentpool._base import Value
 from agentpool._budget.budget import Budget
 from agentpool._checks import at_least, expect, expect_fields, expect_output_type
 from agentpool._errors import CapabilityDeniedError, UsageError
-from agentpool._halves import without_halves
 from agentpool._manifest.capability import Capability, CapabilityKind, asks_first
 from agentpool._manifest.manifest import AgentManifest
 from agentpool._manifest.usage_limits import UsageLimits
 from agentpool._messages import ChatMessage, UserMessage
 from agentpool._scheduling.fair_queue import PLAIN, Share
+from agentpool._surrogates import without_halves
 
 # These are checked with words of their own. What an output type may be depends on what msgspec
 # can read besides, and building it says so.

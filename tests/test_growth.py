@@ -24,12 +24,12 @@ from agentpool.abc import Completion
 from agentpool.drivers import ProtocolError
 from agentpool.drivers.wire._chat_answer import ChatAccumulator
 from agentpool.drivers.wire._failure import failure_from_response, failure_in_stream
-from agentpool.drivers.wire._growing import GrowingAnswer
-from agentpool.drivers.wire._growing_completion import GrowingCompletion
 from agentpool.drivers.wire._local_chat import read_answer
 from agentpool.drivers.wire._messages_answer import MessageAccumulator
+from agentpool.drivers.wire._partial_answer import GrowingAnswer
 from agentpool.drivers.wire._responses_answer import ResponseAccumulator
 from agentpool.drivers.wire._sse import SseParser
+from agentpool.drivers.wire._stream_answer import GrowingCompletion
 from agentpool.observe._redact import Redactor, forms_of
 from agentpool.observe._trace import parse_trace
 from agentpool.testing._recording import read_exchanges

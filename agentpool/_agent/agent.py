@@ -40,7 +40,7 @@ from agentpool.observe._hub import EventHub
 from agentpool.tools._registry import EMPTY_REGISTRY, ToolRegistry
 
 if TYPE_CHECKING:
-    from agentpool._agent.journaling import RunJournal
+    from agentpool._agent.run_journal import RunJournal
 
 
 def output_of(config: SpawnConfig) -> Output | None:

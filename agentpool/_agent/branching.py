@@ -18,16 +18,16 @@ from typing import Final, TypeAlias
 import attrs
 
 from agentpool._agent.agent import Agent
-from agentpool._agent.journaling import OnMismatch, RunJournal
+from agentpool._agent.run_journal import OnMismatch, RunJournal
 from agentpool._agent.spending import estimate
 from agentpool._errors import ResumeMismatchError
+from agentpool._journal_records import JournalRecord, RecordKind
 from agentpool._loop.guard import Warn
 from agentpool._loop.loop import run_loop
 from agentpool._loop.run import Complete, Effect, LeftOut, Run, RunTools, Summarize
 from agentpool._loop.tokens import Estimator
 from agentpool._messages import ChatMessage, CompletionRequest
-from agentpool._records import JournalRecord, RecordKind
-from agentpool._results import calls_in, digest_of, encode
+from agentpool._recorded_results import calls_in, digest_of, encode
 from agentpool._served_call import Loss
 from agentpool._spawn import SpawnConfig
 from agentpool.tools._registry import ToolRegistry

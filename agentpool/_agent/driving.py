@@ -11,7 +11,7 @@ import msgspec
 import trio
 
 from agentpool._agent.agent import Agent, output_of, room_tokens
-from agentpool._agent.recounting import begin, take_back
+from agentpool._agent.past_usage import begin, take_back
 from agentpool._agent.request import complete, complete_aside, late_answer
 from agentpool._agent.spending import owed_by
 from agentpool._agent.tool_calls import end_late, run_calls
@@ -41,7 +41,7 @@ from agentpool.abc import Driver, Fragment, MemoryQuery
 from agentpool.tools._registry import ToolRegistry
 
 if TYPE_CHECKING:
-    from agentpool._agent.journaling import RunJournal
+    from agentpool._agent.run_journal import RunJournal
 
 
 def _cleaned(messages: Sequence[AgentMessage], cleaner: Cleaner) -> tuple[AgentMessage, ...]:

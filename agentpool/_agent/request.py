@@ -25,11 +25,11 @@ from typing import final
 import trio
 
 from agentpool._agent.agent import Agent
-from agentpool._agent.answer import sound_answer
-from agentpool._agent.recounting import broken_off, is_joint
+from agentpool._agent.checked_answer import sound_answer
+from agentpool._agent.past_usage import broken_off, is_joint
+from agentpool._agent.request_events import Hearing, RequestTeller, tell_messages
 from agentpool._agent.retry_policy import makes_sense
 from agentpool._agent.spending import Purse, estimate, is_refusal
-from agentpool._agent.telling import Hearing, RequestTeller, tell_messages
 from agentpool._base import Live
 from agentpool._budget.claims import Ledger, RequestReservation
 from agentpool._errors import (
@@ -42,7 +42,7 @@ from agentpool._loop.guard import Stop
 from agentpool._loop.run import Complete
 from agentpool._loop.tokens import Estimator, means_nothing, sound_cost
 from agentpool._messages import Completion, CompletionRequest, Usage
-from agentpool._results import spent_on
+from agentpool._recorded_results import spent_on
 from agentpool._scheduling.request_clock import RequestClock, current_clock, waiting_for_turn
 from agentpool._scheduling.slot import parked
 from agentpool._scheduling.step_limit import allow

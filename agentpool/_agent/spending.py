@@ -37,9 +37,9 @@ from agentpool._errors import (
     UnknownModelError,
 )
 from agentpool._events import BudgetNear, BudgetReached
+from agentpool._journal_records import JournalRecord
 from agentpool._loop.tokens import Estimator
 from agentpool._messages import AgentId, CompletionRequest
-from agentpool._records import JournalRecord
 from agentpool._scheduling.request_clock import waiting_for_turn
 from agentpool._scheduling.slot import Slot, parked
 from agentpool._scheduling.waits import Wait, WaitReason
@@ -47,7 +47,7 @@ from agentpool.abc import Driver
 from agentpool.observe._hub import EventHub
 
 if TYPE_CHECKING:
-    from agentpool._agent.journaling import RunJournal
+    from agentpool._agent.run_journal import RunJournal
     from agentpool.journal._joint import Together
 
 REFUSALS: Final = (

@@ -15,21 +15,21 @@ import trio
 from agentpool._agent.agent import Agent
 from agentpool._agent.approver import ask_first, must_ask
 from agentpool._agent.call_order import CallOrder, order_of
-from agentpool._agent.recounting import is_joint
+from agentpool._agent.past_usage import is_joint
 from agentpool._approval import Denied
 from agentpool._attachments import Attachment, size_trouble
 from agentpool._chat_markers import as_data
 from agentpool._errors import LimitExceededError, UsageError
 from agentpool._events import Phase, ToolFinished, ToolStarted
-from agentpool._halves import without_halves
+from agentpool._journal_records import JournalRecord
 from agentpool._loop.guard import Stop
 from agentpool._loop.run import UNSURE, RunTools, refused
 from agentpool._manifest.capability import OUTSIDE_KINDS, CapabilityKind
 from agentpool._messages import ToolCall, ToolMessage
 from agentpool._outcome import StopReason
-from agentpool._records import JournalRecord
 from agentpool._scheduling.slot import Strand, current_strand
 from agentpool._scheduling.step_limit import allow
+from agentpool._surrogates import without_halves
 from agentpool.abc import Tool, ToolContext, ToolResult
 from agentpool.tools._failure import DEADLOCK, failed_result
 

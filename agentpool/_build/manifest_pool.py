@@ -25,7 +25,7 @@ from agentpool._errors import UsageError
 from agentpool._manifest.manifest import AgentManifest
 from agentpool._pool.open import open_pool
 from agentpool._pool.pool import AgentPool
-from agentpool._running import check_trio
+from agentpool._needs_trio import check_trio
 from agentpool.abc import Driver, DriverFactory, Journal, Memory, Observer
 from agentpool.drivers._gated import ProviderGates
 from agentpool.memory import InMemoryMemory

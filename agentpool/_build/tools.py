@@ -44,7 +44,7 @@ from agentpool.tools.builtin._shell import search_path
 from agentpool.tools.builtin._team import TEAM_TOOLS
 from agentpool.tools.mcp._rules import wants_server
 from agentpool.tools.mcp._servers import McpServers
-from agentpool.tools.system._carriers import carriers
+from agentpool.tools.system._program_runners import carriers
 
 _TEAM_KINDS: Final = frozenset({CapabilityKind.MESSAGE, CapabilityKind.SPAWN})
 """The grants for which the team tools are."""

@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from typing import assert_never
 
 from agentpool import AgentPoolError, UsageError
+from agentpool._cli._approve_command import answer
 from agentpool._cli._arguments import parse, parsers
 from agentpool._cli._chat import chat
 from agentpool._cli._check import check
-from agentpool._cli._clashes import refuse_clashes
 from agentpool._cli._cluster import look_at_cluster
 from agentpool._cli._command import (
     ApproveCommand,
@@ -39,7 +39,7 @@ from agentpool._cli._init import begin
 from agentpool._cli._interrupt import kept_handlers
 from agentpool._cli._map import map_files
 from agentpool._cli._memory import look_after_memory
-from agentpool._cli._questions import answer
+from agentpool._cli._overwrites import refuse_clashes
 from agentpool._cli._report import ExitCode, error_lines
 from agentpool._cli._resume import resume
 from agentpool._cli._run import run

@@ -33,7 +33,6 @@ from agentpool import (
     session_pool_name,
 )
 from agentpool._amounts import counted
-from agentpool._cli._approve import choose_approver
 from agentpool._cli._budget_file import BudgetFile
 from agentpool._cli._command import ChatCommand
 from agentpool._cli._manifests import load_all, without_manifest
@@ -41,6 +40,7 @@ from agentpool._cli._override import Override
 from agentpool._cli._pool import open_command_pool
 from agentpool._cli._report import ExitCode, Report, error_lines
 from agentpool._cli._screen import Screen
+from agentpool._cli._terminal_approver import choose_approver
 from agentpool.abc import AgentId, Event, Observer
 from agentpool.drivers import ProviderGates
 from agentpool.journal import InMemoryJournal, SessionBusyError, open_journal

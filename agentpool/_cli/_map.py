@@ -11,7 +11,6 @@ import trio
 from agentpool import AgentManifest, UsageError
 from agentpool._cli._answers import AnswerFolder
 from agentpool._cli._command import MapCommand
-from agentpool._cli._editor import editor_job
 from agentpool._cli._inputs import (
     FROM_STANDARD_INPUT,
     files_of,
@@ -23,6 +22,7 @@ from agentpool._cli._inputs import (
 )
 from agentpool._cli._job import Job
 from agentpool._cli._manifests import load_all
+from agentpool._cli._reduce import editor_job
 from agentpool._cli._result import Result
 from agentpool._cli._schema import free_keys, load_schema
 from agentpool._cli._session import Session, conduct

@@ -28,7 +28,7 @@ from agentpool import AgentPool, AgentPoolError, RestartPolicy, SpawnConfig
 from agentpool._cli._command import Options
 from agentpool._cli._hidden_keys import hide_keys
 from agentpool._cli._mcp_sessions import SessionRoom
-from agentpool._cli._offer import (
+from agentpool._cli._mcp_tools import (
     QUERY_SCHEMA,
     Answer,
     Offer,

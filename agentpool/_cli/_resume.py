@@ -15,9 +15,9 @@ from agentpool import UsageError
 from agentpool import journal as journals
 from agentpool._cli._arguments import parse
 from agentpool._cli._command import MapCommand, RunCommand, RunsCommand
-from agentpool._cli._kept_command import KeptCommand
 from agentpool._cli._map import map_files
 from agentpool._cli._run import run
+from agentpool._cli._stored_command import KeptCommand
 from agentpool.journal import PoolSummary
 from agentpool.tools import printable
 

@@ -28,7 +28,7 @@ from agentpool._cli._budget_file import BudgetFile
 from agentpool._cli._command import Address, ServeCommand
 from agentpool._cli._interrupt import Interruption, watch_signals
 from agentpool._cli._manifests import load_all
-from agentpool._cli._offer import ProgressDesk, build_offers
+from agentpool._cli._mcp_tools import ProgressDesk, build_offers
 from agentpool._cli._pool import open_command_pool
 from agentpool._cli._report import ExitCode, error_lines
 from agentpool.abc import AgentId, Event, Observer

@@ -30,17 +30,17 @@ from agentpool import (
     as_bystander,
 )
 from agentpool._cli._answers import AnswerFolder
-from agentpool._cli._approve import Prompter, choose_approver
+from agentpool._cli._approve_later import Later, how_to_answer
 from agentpool._cli._budget_file import BudgetFile
 from agentpool._cli._command import Options
 from agentpool._cli._interrupt import Interruption, watch_signals
 from agentpool._cli._job import Job
-from agentpool._cli._kept_command import CommandKeeper
-from agentpool._cli._later import Later, how_to_answer
 from agentpool._cli._pool import only_here, open_command_pool, open_options_journal
+from agentpool._cli._progress import close_screen, open_screen, show
 from agentpool._cli._report import ExitCode, Report
 from agentpool._cli._result import Result
-from agentpool._cli._shown import close_screen, open_screen, show
+from agentpool._cli._stored_command import CommandKeeper
+from agentpool._cli._terminal_approver import Prompter, choose_approver
 from agentpool.drivers import ProviderGates
 from agentpool.journal import ResumeMismatchError
 from agentpool.live import ApprovalDesk, Board

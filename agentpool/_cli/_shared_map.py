@@ -25,15 +25,15 @@ from agentpool import AgentManifest, AgentOutcome, AgentPoolError, AgentStatus, 
 from agentpool import journal as journals
 from agentpool._cli._answers import AnswerFolder
 from agentpool._cli._command import BUDGET_NAME, MapCommand, Options
-from agentpool._cli._crew import Crew
-from agentpool._cli._crew_messages import End, Order, Stop, Task, share_of
-from agentpool._cli._editor import editor_job
 from agentpool._cli._interrupt import Interruption, watch_signals
 from agentpool._cli._job import Job
-from agentpool._cli._kept_command import CommandKeeper
+from agentpool._cli._progress import close_screen, open_screen, show
+from agentpool._cli._reduce import editor_job
 from agentpool._cli._report import ExitCode, Report
 from agentpool._cli._result import Result
-from agentpool._cli._shown import close_screen, open_screen, show
+from agentpool._cli._stored_command import CommandKeeper
+from agentpool._cli._worker_messages import End, Order, Stop, Task, share_of
+from agentpool._cli._worker_processes import Crew
 from agentpool.abc import StoredUse
 from agentpool.journal import EndedItem, ItemState, SharedWork, SqliteJournal, WorkItem
 from agentpool.live import Board

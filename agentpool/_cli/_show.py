@@ -14,7 +14,7 @@ import trio
 from agentpool import UsageError
 from agentpool._cli._command import ShowCommand
 from agentpool._cli._hidden_keys import write_told
-from agentpool._cli._kept_trace import read_journal
+from agentpool._cli._journal_trace import read_journal
 from agentpool._cli._recording import check_page, write_page
 from agentpool._cli._report import ExitCode
 from agentpool._cli._screen import visible

@@ -34,12 +34,18 @@ from agentpool import (
     as_bystander,
 )
 from agentpool import journal as journals
-from agentpool._cli._approve import choose_approver
 from agentpool._cli._arguments import parse
 from agentpool._cli._board_log import BoardLog
 from agentpool._cli._budget_file import BudgetFile
 from agentpool._cli._command import MapCommand, Options
-from agentpool._cli._crew_messages import (
+from agentpool._cli._inputs import joined, read_text
+from agentpool._cli._interrupt import Interruption
+from agentpool._cli._manifests import load_all
+from agentpool._cli._pool import open_command_pool
+from agentpool._cli._schema import load_schema
+from agentpool._cli._screen import Screen
+from agentpool._cli._terminal_approver import choose_approver
+from agentpool._cli._worker_messages import (
     Broke,
     Cut,
     End,
@@ -54,12 +60,6 @@ from agentpool._cli._crew_messages import (
     ToWorker,
     Warned,
 )
-from agentpool._cli._inputs import joined, read_text
-from agentpool._cli._interrupt import Interruption
-from agentpool._cli._manifests import load_all
-from agentpool._cli._pool import open_command_pool
-from agentpool._cli._schema import load_schema
-from agentpool._cli._screen import Screen
 from agentpool.abc import Journal
 from agentpool.journal import (
     JournalRecord,

@@ -38,10 +38,10 @@ from agentpool._chat_markers import as_data
 from agentpool._errors import ProtocolError
 from agentpool._loop.conversation import Conversation, cut_to_tokens
 from agentpool._loop.cut_call import CUT_IN_CALL, refuse_cut
+from agentpool._loop.full_window import make_room
 from agentpool._loop.guard import ALLOW, NO_PLACES, Block, Stop, Warn
 from agentpool._loop.joined_pieces import join_pieces
 from agentpool._loop.recalled import not_yet_in, recalled_block, remembered
-from agentpool._loop.room import make_room
 from agentpool._loop.run import Complete, Effect, Recall, Receive, Remember, Run, RunTools, refused
 from agentpool._loop.seen_calls import told_by
 from agentpool._loop.text_answer import take_text_answer, window_is_full

@@ -19,13 +19,6 @@ import attrs
 from agentpool._base import Value
 from agentpool._checks import expect_fields, is_number
 from agentpool._errors import Fault
-from agentpool._manifest.asking import (
-    Asking,
-    asking_faults,
-    options_faults,
-    read_asking,
-    thinking_budget,
-)
 from agentpool._manifest.parts import (
     control_trouble,
     raise_if_any,
@@ -34,6 +27,13 @@ from agentpool._manifest.parts import (
     variable_faults,
 )
 from agentpool._manifest.providers import PROVIDERS, Place, Provider, find_place
+from agentpool._manifest.request_settings import (
+    Asking,
+    asking_faults,
+    options_faults,
+    read_asking,
+    thinking_budget,
+)
 from agentpool._manifest.toml_table import AT_THE_TOP, TomlTable, shown
 from agentpool._manifest.wires import Api, option_faults, setting_faults, wire_of
 from agentpool._messages import Json, Usage

@@ -20,7 +20,6 @@ import trio
 from agentpool._base import Live
 from agentpool._checks import expect
 from agentpool._errors import AgentGoneError, InboxFullError, UnknownAgentError, UsageError
-from agentpool._halves import without_halves
 from agentpool._messages import OWNER_ID, AgentId, AgentMessage, DeadLetter
 from agentpool._messaging.inbox import Inbox
 from agentpool._scheduling.owner import Owner
@@ -28,9 +27,10 @@ from agentpool._scheduling.pace import Pace
 from agentpool._scheduling.parking_lot import Lot
 from agentpool._scheduling.slot import parked
 from agentpool._scheduling.waits import Wait, WaitBook
+from agentpool._surrogates import without_halves
 
 if TYPE_CHECKING:
-    from agentpool._messaging.kept_post import KeptPost
+    from agentpool._messaging.stored_messages import KeptPost
 
 MAX_DEAD_LETTERS = 10_000
 """Dead letters that are kept. Older ones are only counted."""

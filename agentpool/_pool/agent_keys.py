@@ -23,7 +23,7 @@ import attrs
 from agentpool._errors import UsageError
 from agentpool._messages import AgentId
 from agentpool._pool.branch import asked_digest
-from agentpool._results import digest_of
+from agentpool._recorded_results import digest_of
 from agentpool._served_call import ServedCall
 from agentpool._spawn import SpawnConfig
 

@@ -12,11 +12,11 @@ import msgspec
 from agentpool._agent.early_outcome import early_outcome
 from agentpool._budget.budget import Budget, ledger_of
 from agentpool._errors import AgentCancelledError
+from agentpool._journal_records import JournalRecord, RecordKind
 from agentpool._messages import AssistantMessage, ChatMessage
 from agentpool._outcome import AgentStatus
 from agentpool._pool.past import PastAgent, Spawned, encode, outcome_record
-from agentpool._records import JournalRecord, RecordKind
-from agentpool._results import digest_of, spending
+from agentpool._recorded_results import digest_of, spending
 from agentpool._served_call import Loss
 from agentpool._spawn import SpawnConfig
 

@@ -23,11 +23,12 @@ from typing import Final, final
 import attrs
 import trio
 
-from agentpool._agent.journaling import AGAIN, OnMismatch, RunJournal
+from agentpool._agent.run_journal import AGAIN, OnMismatch, RunJournal
 from agentpool._budget.budget import Budget
 from agentpool._errors import JournalError, ResumeMismatchError, RunBusyError, UsageError
+from agentpool._journal_records import JournalRecord, RecordKind
 from agentpool._messages import OWNER_ID, AgentId, AgentMessage, ChatMessage
-from agentpool._messaging.kept_post import KeptPost
+from agentpool._messaging.stored_messages import KeptPost
 from agentpool._outcome import AgentOutcome
 from agentpool._pool.agent_keys import AgentKeys, refuse_unkept
 from agentpool._pool.branch import (
@@ -48,8 +49,7 @@ from agentpool._pool.past import (
     outcome_record,
 )
 from agentpool._pool.record import AgentRecord
-from agentpool._records import JournalRecord, RecordKind
-from agentpool._results import begun_keys, received_ids, settled_keys
+from agentpool._recorded_results import begun_keys, received_ids, settled_keys
 from agentpool._served_call import current_call
 from agentpool._spawn import SpawnConfig
 from agentpool.abc import Journal

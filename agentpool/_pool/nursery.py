@@ -38,10 +38,7 @@ from agentpool._pool.deadlock import DeadlockWatch
 from agentpool._pool.fan_in import FanIn
 from agentpool._pool.memory import PoolMemory
 from agentpool._pool.record import AgentRecord, OnEnd
-from agentpool._pool.shutdown import ShutdownStep, end_in_steps
-from agentpool._pool.spawn_checks import Entry, budget_for, check_config
-from agentpool._pool.starting import new_agent, take_task
-from agentpool._pool.verdict import (
+from agentpool._pool.run_outcome import (
     OUTSIDE,
     UNKNOWN,
     Ending,
@@ -50,6 +47,9 @@ from agentpool._pool.verdict import (
     verdict,
     verdict_on,
 )
+from agentpool._pool.shutdown import ShutdownStep, end_in_steps
+from agentpool._pool.spawn_checks import Entry, budget_for, check_config
+from agentpool._pool.starting import new_agent, take_task
 from agentpool._scheduling.parking_lot import Lot
 from agentpool._scheduling.slot import Slot, parked
 from agentpool._scheduling.waits import Wait

@@ -14,23 +14,23 @@ from agentpool._budget.budget import Budget
 from agentpool._chat_markers import MARKERS, Cleaner, default_cleaner
 from agentpool._checks import at_least, expect, expect_arguments, expect_each, expect_function
 from agentpool._errors import PoolError, UsageError
-from agentpool._halves import without_halves
 from agentpool._messages import OWNER_ID
+from agentpool._needs_trio import check_trio
 from agentpool._opening import opening
 from agentpool._pool.agent_context import ToolBuilder
 from agentpool._pool.memory import PoolMemory
 from agentpool._pool.nursery import AgentNursery
 from agentpool._pool.pool import AgentPool
+from agentpool._pool.run_outcome import OUTSIDE
 from agentpool._pool.spawn_checks import Entry
-from agentpool._pool.verdict import OUTSIDE
-from agentpool._running import check_trio
 from agentpool._scheduling.random import build_random
+from agentpool._surrogates import without_halves
 from agentpool.abc import Driver, DriverFactory, Journal, Memory, Observer
 from agentpool.observe._hub import EventHub
 from agentpool.tools._registry import EMPTY_REGISTRY, ToolRegistry
 
 if TYPE_CHECKING:
-    from agentpool._agent.journaling import OnMismatch
+    from agentpool._agent.run_journal import OnMismatch
     from agentpool._pool.journal import PoolJournal
 
 

@@ -19,16 +19,16 @@ from agentpool._agent.agent import output_of
 from agentpool._attachments import Attachment
 from agentpool._base import Live
 from agentpool._errors import JournalError, RecordedError, UsageError
-from agentpool._halves import whole_json
+from agentpool._journal_records import JournalRecord, RecordKind, read_body
 from agentpool._loop.output import Misfit
 from agentpool._manifest.manifest import AgentManifest
 from agentpool._manifest.usage_limits import UsageLimits
 from agentpool._messages import OWNER_ID, AgentId, AgentMessage, ChatMessage
 from agentpool._outcome import AgentOutcome, AgentStatus
-from agentpool._records import JournalRecord, RecordKind, read_body
 from agentpool._spawn import SpawnConfig
+from agentpool._surrogates import whole_json
+from agentpool.observe._outcome_json import outcome_from_json, outcome_to_json
 from agentpool.observe._own_errors import own_error
-from agentpool.observe._saved import outcome_from_json, outcome_to_json
 
 T = TypeVar("T")
 

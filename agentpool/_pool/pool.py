@@ -15,6 +15,7 @@ from agentpool._checks import at_least, expect_arguments, expect_each
 from agentpool._errors import UsageError
 from agentpool._manifest.manifest import AgentManifest
 from agentpool._messages import OWNER_ID, AgentId, AgentMessage
+from agentpool._needs_trio import check_trio
 from agentpool._opening import opening
 from agentpool._outcome import AgentOutcome
 from agentpool._pool.fan_in import Completions
@@ -26,7 +27,6 @@ from agentpool._pool.router import MessageRouter
 from agentpool._pool.shutdown import ShutdownStep
 from agentpool._pool.snapshot import ADVICE, shown, statistics_of
 from agentpool._public import advised, refuse_attribute
-from agentpool._running import check_trio
 from agentpool._spawn import SpawnConfig
 from agentpool.abc import Driver
 from agentpool.observe._hub import EventReader

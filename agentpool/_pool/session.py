@@ -27,6 +27,7 @@ from agentpool._errors import (
     SessionBusyError,
     UsageError,
 )
+from agentpool._journal_records import JournalRecord, RecordKind
 from agentpool._messages import OWNER_ID, AgentId, ChatMessage
 from agentpool._opening import opening
 from agentpool._outcome import AgentOutcome
@@ -37,7 +38,6 @@ from agentpool._pool.past import WHOLE, PastAgent, copy_turns
 from agentpool._pool.pool import AgentPool
 from agentpool._pool.spawn_checks import check_config
 from agentpool._public import advised
-from agentpool._records import JournalRecord, RecordKind
 from agentpool._spawn import SpawnConfig
 from agentpool.abc import Driver, DriverFactory, Journal
 

@@ -22,7 +22,7 @@ from typing import Self, final
 import trio
 
 from agentpool._base import Live
-from agentpool._scheduling.asking import Clock
+from agentpool._scheduling.current_request import Clock
 from agentpool._scheduling.slot import Slot, current_slot
 
 

@@ -36,7 +36,7 @@ import trio
 from agentpool._base import Live
 from agentpool._errors import DeadlockError
 from agentpool._messages import AgentId
-from agentpool._scheduling.asking import Asking
+from agentpool._scheduling.current_request import Asking
 from agentpool._scheduling.fair_queue import PLAIN, Share
 from agentpool._scheduling.owner import Owner
 from agentpool._scheduling.parking_lot import Lot

@@ -8,7 +8,7 @@ from __future__ import annotations
 from contextvars import ContextVar
 from typing import Protocol
 
-from agentpool._scheduling.asking import Asking
+from agentpool._scheduling.current_request import Asking
 from agentpool._scheduling.slot import current_slot
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
-from agentpool._records import JournalRecord, Lease
+from agentpool._journal_records import JournalRecord, Lease
 
 
 class Journal(ABC):

@@ -20,7 +20,7 @@ from agentpool._messages import AgentId, AgentMessage, Completion, CompletionReq
 from agentpool._outcome import AgentOutcome
 from agentpool._spawn import SpawnConfig
 from agentpool.abc import AgentContext, AgentInfo, Driver, OnDelta
-from agentpool.cluster._work import AgentFacts, News, Question, Withdraw
+from agentpool.cluster._node_messages import AgentFacts, News, Question, Withdraw
 
 NO_BUDGET: Final = (
     "a budget is in the program, not on its nodes; use context.agent.complete(driver, request), "

@@ -17,11 +17,11 @@ from agentpool._messages import Completion, CompletionRequest, Usage
 from agentpool._scheduling.owner import as_bystander
 from agentpool._scheduling.watcher import current_watcher
 from agentpool.abc import OnDelta, OnSent, SendingDriver
-from agentpool.cluster._bench import MILLION
 from agentpool.cluster._errors import NodeCheckError, NodeLostError
-from agentpool.cluster._link import Link
+from agentpool.cluster._node_link import Link
+from agentpool.cluster._node_messages import Ask, DriverFacts, Prepare
+from agentpool.cluster._node_work import MILLION
 from agentpool.cluster._nodes import Nodes
-from agentpool.cluster._work import Ask, DriverFacts, Prepare
 
 LATE_SECONDS: Final = 10.0
 """For a node to stop opening a model."""

@@ -15,12 +15,12 @@ from agentpool._messages import ToolDefinition
 from agentpool._pool.agent_context import PoolAgentContext
 from agentpool._scheduling.request_clock import waiting_for_turn
 from agentpool.abc import AgentContext, OnUnknown, Tool, ToolContext, ToolResult
-from agentpool.cluster._desk import answer_for, facts_of
+from agentpool.cluster._agent_tools import Kit, Kits, Labels, keep_tools
 from agentpool.cluster._errors import NodeLostError
-from agentpool.cluster._kit import Kit, Kits, Labels, keep_tools
-from agentpool.cluster._link import Link
+from agentpool.cluster._node_link import Link
+from agentpool.cluster._node_messages import RunTool, ToolFacts
 from agentpool.cluster._nodes import Nodes
-from agentpool.cluster._work import RunTool, ToolFacts
+from agentpool.cluster._tool_questions import answer_for, facts_of
 from agentpool.tools._registry import ToolRegistry
 
 MOST_OFFERS: Final = 8

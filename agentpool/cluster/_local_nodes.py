@@ -9,11 +9,11 @@ from typing import final
 import trio
 
 from agentpool._manifest.capability import PrivacyTier
-from agentpool.cluster._checks import Terms
-from agentpool.cluster._host import NodeHost
-from agentpool.cluster._link import Wire
+from agentpool.cluster._node_checks import Terms
+from agentpool.cluster._node_link import Wire
+from agentpool.cluster._node_loop import NodeHost
+from agentpool.cluster._node_messages import Greeting
 from agentpool.cluster._source import FoundNode, Source
-from agentpool.cluster._work import Greeting
 
 
 @final

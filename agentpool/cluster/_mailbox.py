@@ -5,8 +5,8 @@ from __future__ import annotations
 import threading
 from typing import Final, final
 
-from agentpool.cluster._crossing import pack, portable
-from agentpool.cluster._work import Done, News
+from agentpool.cluster._node_messages import Done, News
+from agentpool.cluster._portable import pack, portable
 
 MOST: Final = 2_000
 """Items of one batch: a larger one would keep the program from anything else."""

@@ -18,14 +18,14 @@ from agentpool._scheduling.owner import as_bystander
 from agentpool._scheduling.request_clock import waiting_for_turn
 from agentpool._scheduling.slot import parked
 from agentpool._scheduling.waits import Wait, WaitKind
-from agentpool.cluster._checks import Terms
 from agentpool.cluster._errors import ClusterError, NodeCheckError, NodeLostError
-from agentpool.cluster._link import Link, Wire
+from agentpool.cluster._node_checks import Terms
+from agentpool.cluster._node_link import Link, Wire
+from agentpool.cluster._node_messages import ToolFacts
 from agentpool.cluster._node_status import NodeState, NodeStatus
 from agentpool.cluster._placement import choose
 from agentpool.cluster._same_tools import tool_faults
 from agentpool.cluster._source import FoundNode, Source
-from agentpool.cluster._work import ToolFacts
 
 _log: Final = logging.getLogger("agentpool")
 

@@ -19,21 +19,21 @@ from agentpool._errors import UsageError
 from agentpool._install import as_installed
 from agentpool._manifest.capability import PrivacyTier
 from agentpool._manifest.manifest import AgentManifest
+from agentpool._needs_trio import check_trio
 from agentpool._opening import opening
 from agentpool._pool.agent_context import ToolBuilder
 from agentpool._pool.open import open_pool
 from agentpool._pool.pool import AgentPool
-from agentpool._running import check_trio
 from agentpool._version import __version__
 from agentpool.abc import Driver, DriverFactory, Journal, Memory, Observer
-from agentpool.cluster._bench import facts_of_shared
-from agentpool.cluster._checks import Terms
 from agentpool.cluster._errors import ClusterError
 from agentpool.cluster._far_driver import FarDrivers
 from agentpool.cluster._far_tools import FarTools
 from agentpool.cluster._local_nodes import LocalSource
 from agentpool.cluster._names import find, find_as, path_of
+from agentpool.cluster._node_checks import Terms
 from agentpool.cluster._node_status import NodeStatus
+from agentpool.cluster._node_work import facts_of_shared
 from agentpool.cluster._nodes import Nodes
 from agentpool.cluster._source import Source
 from agentpool.drivers._gate import RequestGate

@@ -21,12 +21,12 @@ import outcome
 import trio
 
 from agentpool._manifest.capability import PrivacyTier
-from agentpool.cluster._checks import Terms
 from agentpool.cluster._errors import ClusterError
-from agentpool.cluster._host import NodeHost, end_this_process
-from agentpool.cluster._link import Wire
+from agentpool.cluster._node_checks import Terms
+from agentpool.cluster._node_link import Wire
+from agentpool.cluster._node_loop import NodeHost, end_this_process
+from agentpool.cluster._node_messages import Greeting
 from agentpool.cluster._source import FoundNode, Source
-from agentpool.cluster._work import Greeting
 
 # No user asked for reports to Ray's makers. Before the import, which reads it.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from agentpool.cluster._work import ToolFacts
+from agentpool.cluster._node_messages import ToolFacts
 
 
 def tool_faults(

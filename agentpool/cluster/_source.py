@@ -9,8 +9,8 @@ from typing import final
 import attrs
 
 from agentpool._manifest.capability import PrivacyTier
-from agentpool.cluster._checks import Terms
-from agentpool.cluster._link import Wire
+from agentpool.cluster._node_checks import Terms
+from agentpool.cluster._node_link import Wire
 
 
 @final

@@ -26,7 +26,7 @@ from agentpool.drivers.wire._image_tokens import counting_of
 from agentpool.drivers.wire._many_images import within_image_count
 from agentpool.drivers.wire._messages_answer import MessageAccumulator
 from agentpool.drivers.wire._messages_request import MessageOptions, encode_request
-from agentpool.drivers.wire._parts import Origin
+from agentpool.drivers.wire._provider_parts import Origin
 
 if TYPE_CHECKING:
     import httpx

@@ -18,11 +18,11 @@ import trio
 
 from agentpool._attachments import Attachment
 from agentpool._errors import DriverError, NetworkError, ProtocolError, UsageError
-from agentpool._halves import request_without_halves
-from agentpool._manifest.asking import options_faults
 from agentpool._manifest.capability import PrivacyTier
+from agentpool._manifest.request_settings import options_faults
 from agentpool._manifest.wires import Wire, option_faults
 from agentpool._messages import Completion, CompletionRequest, Json, Usage
+from agentpool._surrogates import request_without_halves
 from agentpool.abc import HearsThoughts, OnDelta, OnSent, SendingDriver
 from agentpool.drivers._http import HttpAnswer, HttpClient
 from agentpool.drivers._sent_headers import HiddenText

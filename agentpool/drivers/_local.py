@@ -26,10 +26,10 @@ from agentpool._checks import expect_arguments
 from agentpool._child_process import end_group, ending
 from agentpool._environ import LIBRARIES, build_environ
 from agentpool._errors import DriverError, NetworkError, ProtocolError, UsageError
-from agentpool._halves import request_without_halves
 from agentpool._manifest.capability import PrivacyTier
 from agentpool._messages import Completion, CompletionRequest, Json, Usage, answer_tokens
 from agentpool._opening import opening
+from agentpool._surrogates import request_without_halves
 from agentpool.abc import Driver, OnDelta
 from agentpool.drivers import _local_child
 from agentpool.drivers._hosted import Exchange, check_options, stream_completion

@@ -15,8 +15,8 @@ from agentpool._manifest.facts import ModelFacts
 from agentpool._manifest.manifest import ModelConfig, TokenPrice
 from agentpool._manifest.providers import Place
 from agentpool._messages import Json
+from agentpool._needs_trio import check_trio
 from agentpool._opening import opening
-from agentpool._running import check_trio
 from agentpool.abc import Driver
 from agentpool.drivers._anthropic import open_anthropic
 from agentpool.drivers._facts import facts_of, load_facts

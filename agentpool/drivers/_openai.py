@@ -27,7 +27,7 @@ from agentpool.drivers.wire._chat_answer import ChatAccumulator
 from agentpool.drivers.wire._chat_request import ChatOptions
 from agentpool.drivers.wire._chat_request import encode_request as encode_chat_request
 from agentpool.drivers.wire._image_tokens import counting_of
-from agentpool.drivers.wire._parts import Origin
+from agentpool.drivers.wire._provider_parts import Origin
 from agentpool.drivers.wire._responses_answer import ResponseAccumulator
 from agentpool.drivers.wire._responses_request import ResponsesOptions, takes
 from agentpool.drivers.wire._responses_request import encode_request as encode_response_request

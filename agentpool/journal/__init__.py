@@ -11,13 +11,13 @@ from agentpool._errors import LeaseLostError as LeaseLostError
 from agentpool._errors import ResumeMismatchError as ResumeMismatchError
 from agentpool._errors import RunBusyError as RunBusyError
 from agentpool._errors import SessionBusyError as SessionBusyError
+from agentpool._journal_records import JournalRecord as JournalRecord
+from agentpool._journal_records import Lease as Lease
+from agentpool._journal_records import LeaseHolder as LeaseHolder
+from agentpool._journal_records import PoolSummary as PoolSummary
+from agentpool._journal_records import RecordKind as RecordKind
 from agentpool._public import load as _load
 from agentpool._public import show_fields as _show_fields
-from agentpool._records import JournalRecord as JournalRecord
-from agentpool._records import Lease as Lease
-from agentpool._records import LeaseHolder as LeaseHolder
-from agentpool._records import PoolSummary as PoolSummary
-from agentpool._records import RecordKind as RecordKind
 from agentpool.abc import Journal as Journal
 
 if TYPE_CHECKING:

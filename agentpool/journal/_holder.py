@@ -9,8 +9,8 @@ import time  # noqa: TID251  # a lease is held against other processes: their cl
 import msgspec
 
 from agentpool._errors import RunBusyError
+from agentpool._journal_records import LeaseHolder
 from agentpool._lease import NOBODY, LeaseState
-from agentpool._records import LeaseHolder
 
 
 def this_process() -> LeaseHolder:

@@ -22,7 +22,7 @@ from agentpool._budget.store import (
     spend_all,
 )
 from agentpool._errors import LeaseLostError
-from agentpool._records import JournalRecord, Lease, PoolSummary, RecordKind
+from agentpool._journal_records import JournalRecord, Lease, PoolSummary, RecordKind
 from agentpool.journal._joint import JointJournal, Spendings, kept_of
 
 

@@ -8,7 +8,7 @@ from typing import TypeAlias, final
 
 from agentpool._base import Live
 from agentpool._budget.store import BudgetStore, Spending, StoredUse
-from agentpool._records import JournalRecord, Lease
+from agentpool._journal_records import JournalRecord, Lease
 from agentpool.abc import Journal
 
 Spendings: TypeAlias = tuple[int, Sequence[Spending]]

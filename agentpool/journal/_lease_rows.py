@@ -10,8 +10,8 @@ import msgspec
 
 from agentpool._database.transaction import Row, Transaction
 from agentpool._errors import LeaseLostError
+from agentpool._journal_records import Lease
 from agentpool._lease import NOBODY, LeaseState
-from agentpool._records import Lease
 from agentpool.journal._holder import refuse_if_busy, this_process
 from agentpool.journal._rows import number_of, seconds_of, text_of
 

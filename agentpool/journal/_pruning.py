@@ -7,9 +7,9 @@ whoever goes on with the pool counts on from there. How they came to it goes.
 from __future__ import annotations
 
 from agentpool._database.transaction import Transaction
+from agentpool._journal_records import JournalRecord, RecordKind
 from agentpool._messages import AgentId
-from agentpool._records import JournalRecord, RecordKind
-from agentpool._results import encode, totals_of
+from agentpool._recorded_results import encode, totals_of
 from agentpool.journal._rows import record_of
 
 

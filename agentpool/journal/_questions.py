@@ -19,8 +19,8 @@ import trio
 
 from agentpool._approval import Approved, Changed, Decision, Denied
 from agentpool._errors import JournalError, UsageError
+from agentpool._journal_records import JournalRecord, RecordKind
 from agentpool._messages import AgentId, ToolCall
-from agentpool._records import JournalRecord, RecordKind
 from agentpool.abc import Journal
 
 Spot: TypeAlias = tuple[AgentId, int, int]

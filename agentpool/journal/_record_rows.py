@@ -13,7 +13,7 @@ from typing import Final
 
 from agentpool._database.database import Database
 from agentpool._database.transaction import Transaction, Value
-from agentpool._records import JournalRecord, Lease
+from agentpool._journal_records import JournalRecord, Lease
 from agentpool.journal._lease_rows import AS_SEEN, SeenLease, hold, is_new
 
 _INTO: Final = "INSERT INTO records (pool, agent, kind, place, part, digest, body)"

@@ -14,7 +14,7 @@ from typing import Final
 
 from agentpool._database.transaction import Row, Value
 from agentpool._errors import JournalError
-from agentpool._records import BEFORE_THE_RUN, JournalRecord, RecordKind
+from agentpool._journal_records import BEFORE_THE_RUN, JournalRecord, RecordKind
 
 MOST: Final = 2**53
 """Of agents, places and fences: more than a pool counts in a century."""

@@ -26,7 +26,7 @@ from agentpool._database.database import Database
 from agentpool._database.transaction import Row, Transaction, Value
 from agentpool._errors import UsageError
 from agentpool._file_lock import lock_holder
-from agentpool._records import Lease, LeaseHolder, RecordKind, read_body
+from agentpool._journal_records import Lease, LeaseHolder, RecordKind, read_body
 from agentpool.journal._holder import live_holder
 from agentpool.journal._lease_rows import begin, hold, state_of
 from agentpool.journal._rows import damaged, number_of, text_of

@@ -33,9 +33,9 @@ from agentpool._database.opening import open_database
 from agentpool._database.transaction import Row, Transaction
 from agentpool._errors import JournalError, RunBusyError, UsageError
 from agentpool._file_kind import FileKind
+from agentpool._journal_records import JournalRecord, Lease, PoolSummary
+from agentpool._needs_trio import check_trio
 from agentpool._opening import opening
-from agentpool._records import JournalRecord, Lease, PoolSummary
-from agentpool._running import check_trio
 from agentpool.journal._budgets import MIGRATION as BUDGETS
 from agentpool.journal._budgets import BudgetTable
 from agentpool.journal._holder import live_holder

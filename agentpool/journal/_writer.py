@@ -27,7 +27,7 @@ import trio
 from agentpool._base import Live
 from agentpool._budget.store import BudgetStore
 from agentpool._errors import JournalError
-from agentpool._records import JournalRecord, Lease
+from agentpool._journal_records import JournalRecord, Lease
 from agentpool.abc import Journal
 from agentpool.journal._joint import JointJournal, Together
 

@@ -26,7 +26,7 @@ from agentpool._checks import expect
 from agentpool._errors import UsageError
 from agentpool.abc import Fragment, Memory, MemoryHit, MemoryQuery
 from agentpool.memory._rank import WordIndex, rarest, scaled, words
-from agentpool.memory._taking_apart import AT_ONCE_CHARS, words_of
+from agentpool.memory._split_words import AT_ONCE_CHARS, words_of
 
 INDEXED_AT_ONCE: Final = 100
 """Fragments whose words are counted before other tasks get their turn: 1 to 2 ms."""

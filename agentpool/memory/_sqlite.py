@@ -31,12 +31,12 @@ from agentpool._database.opening import open_database
 from agentpool._database.transaction import Row, Transaction, Value
 from agentpool._errors import MemoryStoreError, UsageError
 from agentpool._file_kind import FileKind
+from agentpool._needs_trio import check_trio
 from agentpool._opening import opening
-from agentpool._running import check_trio
 from agentpool.abc import Fragment, Memory, MemoryHit, MemoryQuery
 from agentpool.memory._rank import rarest, words
 from agentpool.memory._rows import ScopeSummary, hits_of, summary_of
-from agentpool.memory._taking_apart import words_of
+from agentpool.memory._split_words import words_of
 
 _ID: Final = re.compile(r"mem-([1-9][0-9]{0,17})", re.ASCII)
 """As ``remember`` writes them. The bound is that of SQLite's integers."""

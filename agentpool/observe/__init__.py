@@ -70,15 +70,15 @@ if TYPE_CHECKING:
     from agentpool.observe._opentelemetry_metrics import (
         OpenTelemetryMetrics as OpenTelemetryMetrics,
     )
+    from agentpool.observe._outcome_json import outcome_from_json as outcome_from_json
+    from agentpool.observe._outcome_json import outcome_to_json as outcome_to_json
     from agentpool.observe._record import AgentRecord as AgentRecord
     from agentpool.observe._record import PoolRecord as PoolRecord
     from agentpool.observe._record import ToolRecord as ToolRecord
     from agentpool.observe._record import record_of as record_of
     from agentpool.observe._redact import secrets_of_environment as secrets_of_environment
-    from agentpool.observe._refused import RefusedCall as RefusedCall
+    from agentpool.observe._refused_calls import RefusedCall as RefusedCall
     from agentpool.observe._report import render_report as render_report
-    from agentpool.observe._saved import outcome_from_json as outcome_from_json
-    from agentpool.observe._saved import outcome_to_json as outcome_to_json
     from agentpool.observe._trace import Trace as Trace
     from agentpool.observe._trace import TraceHeader as TraceHeader
     from agentpool.observe._trace import read_trace as read_trace
@@ -175,7 +175,7 @@ _HOMES = {
     "OpenTelemetryObserver": "agentpool.observe._opentelemetry",
     "PoolRecord": "agentpool.observe._record",
     "Reason": "agentpool.observe._intervals",
-    "RefusedCall": "agentpool.observe._refused",
+    "RefusedCall": "agentpool.observe._refused_calls",
     "RunIds": "agentpool.observe._opentelemetry",
     "ToolRecord": "agentpool.observe._record",
     "Trace": "agentpool.observe._trace",
@@ -189,8 +189,8 @@ _HOMES = {
     "export_trace": "agentpool.observe._opentelemetry",
     "first_difference": "agentpool.observe._difference",
     "intervals_of": "agentpool.observe._intervals",
-    "outcome_from_json": "agentpool.observe._saved",
-    "outcome_to_json": "agentpool.observe._saved",
+    "outcome_from_json": "agentpool.observe._outcome_json",
+    "outcome_to_json": "agentpool.observe._outcome_json",
     "read_trace": "agentpool.observe._trace",
     "record_of": "agentpool.observe._record",
     "render_report": "agentpool.observe._report",

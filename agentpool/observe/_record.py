@@ -40,7 +40,7 @@ from agentpool._messages import OWNER_ID, AgentId, ChatMessage, Usage
 from agentpool._outcome import AgentOutcome, AgentStatus
 from agentpool.observe._bill import Bill
 from agentpool.observe._intervals import Interval, Life, Reason
-from agentpool.observe._refused import Refusals, RefusedCall
+from agentpool.observe._refused_calls import Refusals, RefusedCall
 
 Notice: TypeAlias = (
     ApprovalGiven

@@ -37,7 +37,7 @@ from agentpool._events import (
     PoolInfo,
 )
 from agentpool._messages import OWNER_ID
-from agentpool._running import check_trio
+from agentpool._needs_trio import check_trio
 from agentpool.abc import Observer
 from agentpool.observe._content import Content
 from agentpool.observe._error_data import text_of

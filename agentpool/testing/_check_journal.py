@@ -10,7 +10,7 @@ import trio
 
 from agentpool._checks import expect_arguments
 from agentpool._errors import LeaseLostError
-from agentpool._records import JournalRecord, Lease, RecordKind
+from agentpool._journal_records import JournalRecord, Lease, RecordKind
 from agentpool.abc import Journal
 from agentpool.testing._contract import Opener, is_a, open_one, promise
 

@@ -23,7 +23,7 @@ from agentpool._budget.period import Period
 from agentpool._budget.store import Correction, Limits, StoredUse
 from agentpool._checks import expect_arguments, expect_function
 from agentpool._errors import JournalError
-from agentpool._records import JournalRecord, Lease
+from agentpool._journal_records import JournalRecord, Lease
 from agentpool.abc import Journal
 from agentpool.journal._in_memory import InMemoryJournal
 from agentpool.journal._joint import JointJournal, Spendings

@@ -22,7 +22,6 @@ from agentpool._errors import (
     RateLimitError,
     UnknownModelError,
 )
-from agentpool._manifest.asking import MAX_TEMPERATURE
 from agentpool._manifest.capability import SCOPE_KEYS, Capability, CapabilityKind, PrivacyTier
 from agentpool._manifest.manifest import (
     AgentManifest,
@@ -31,6 +30,7 @@ from agentpool._manifest.manifest import (
     ModelConfig,
     ResourceQuota,
 )
+from agentpool._manifest.request_settings import MAX_TEMPERATURE
 from agentpool._messages import (
     AgentMessage,
     AssistantMessage,

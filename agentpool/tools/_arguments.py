@@ -25,8 +25,8 @@ import attrs
 import msgspec
 
 from agentpool._errors import ToolError
-from agentpool._halves import escapes_without_halves
 from agentpool._messages import Json
+from agentpool._surrogates import escapes_without_halves
 from agentpool.tools._schema import Signature
 
 MAX_ARGUMENTS_CHARS = 1_048_576

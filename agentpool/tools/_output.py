@@ -11,9 +11,9 @@ import msgspec
 
 from agentpool._checks import expect_output_type
 from agentpool._errors import UsageError
-from agentpool._halves import escapes_without_halves
 from agentpool._loop.output import Misfit, Output
 from agentpool._messages import AnswerForm
+from agentpool._surrogates import escapes_without_halves
 from agentpool.tools._arguments import (
     MAX_FAULTS,
     all_faults,

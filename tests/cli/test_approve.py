@@ -16,8 +16,8 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from agentpool._cli._approve import MAX_CHOICES, Prompter, choose_approver, open_prompter
 from agentpool._cli._screen import Screen
+from agentpool._cli._terminal_approver import MAX_CHOICES, Prompter, choose_approver, open_prompter
 from agentpool.abc import AgentId
 from agentpool.drivers import ToolCall
 from agentpool.live import ApprovalDesk, Board

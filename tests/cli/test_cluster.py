@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from agentpool._install import as_installed
-from agentpool.cluster import _host
+from agentpool.cluster import _node_loop
 from tests.support.cli_runner import Desk, make_desk
 
 ECHO = ("--cluster-driver", "agentpool.cluster:open_echo")
@@ -177,7 +177,7 @@ def test_status_names_the_nodes(desk: Desk) -> None:
 
 def test_status_says_what_a_node_lacks(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     """Here another version; all nodes are told, and a map is refused."""
-    monkeypatch.setattr(_host, "__version__", "0.0")
+    monkeypatch.setattr(_node_loop, "__version__", "0.0")
     done = desk.call("cluster", "status", "local:2")
     assert done.code == 1
     assert [line.split()[:2] for line in done.out.splitlines()] == [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import trio
 import trio.testing
 
-from agentpool._cli._crew_messages import LineReader
+from agentpool._cli._worker_messages import LineReader
 from agentpool.testing import simulate
 
 

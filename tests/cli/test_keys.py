@@ -10,7 +10,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from agentpool._cli._keys import Keyboard, keyboard_of
+from agentpool._cli._keyboard import Keyboard, keyboard_of
 from tests.support.cli_runner import Desk, make_desk
 from tests.support.terminal import at_terminal, pty, termios
 

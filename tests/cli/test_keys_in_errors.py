@@ -13,7 +13,7 @@ from urllib.parse import quote
 import pytest
 
 from agentpool import AgentOutcome, AgentStatus
-from agentpool._cli._offer import read_outcome
+from agentpool._cli._mcp_tools import read_outcome
 from agentpool.drivers import BadRequestError
 from tests.support.cli_runner import Desk, make_desk
 

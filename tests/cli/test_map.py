@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from agentpool import AgentOutcome, AgentStatus
-from agentpool._cli._editor import notes_of
 from agentpool._cli._inputs import short_names
+from agentpool._cli._reduce import notes_of
 from agentpool._cli._result import Result
 from tests.support.cli_runner import Desk, make_desk
 

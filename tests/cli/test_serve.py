@@ -25,7 +25,7 @@ from agentpool import AgentManifest, AgentOutcome, AgentStatus, UsageError, open
 from agentpool._cli._arguments import parse
 from agentpool._cli._command import NOTHING_HELD_BACK, ServeCommand
 from agentpool._cli._mcp_server import IDLE_SESSION_SECONDS, MAX_SESSIONS, PoolServer
-from agentpool._cli._offer import Offer, ProgressDesk, build_offers, read_outcome
+from agentpool._cli._mcp_tools import Offer, ProgressDesk, build_offers, read_outcome
 from agentpool._cli._serve import ServeLog
 from agentpool._install import as_installed
 from agentpool.abc import AgentId

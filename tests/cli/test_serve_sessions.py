@@ -19,7 +19,7 @@ from agentpool._cli import _mcp_server
 from agentpool._cli._arguments import parse
 from agentpool._cli._command import ServeCommand
 from agentpool._cli._mcp_server import PoolServer, serve_http
-from agentpool._cli._offer import ProgressDesk, build_offers
+from agentpool._cli._mcp_tools import ProgressDesk, build_offers
 from agentpool.abc import Completion, CompletionRequest, Driver
 from agentpool.drivers import FunctionDriver, ScriptedDriver
 

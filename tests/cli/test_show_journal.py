@@ -15,7 +15,7 @@ from agentpool import (
     open_pool,
     trace_of_journal,
 )
-from agentpool._results import Answered, Summed, encode
+from agentpool._recorded_results import Answered, Summed, encode
 from agentpool.abc import Completion, CompletionRequest
 from agentpool.drivers import FunctionDriver, OverloadedError, ToolMessage, UserMessage, call
 from agentpool.drivers._scripted import Answer

@@ -16,8 +16,8 @@ import trio
 
 from agentpool import AgentManifest, SpawnConfig, open_pool
 from agentpool._cli._interrupt import Interruption
+from agentpool._cli._progress import show
 from agentpool._cli._screen import Screen, write_out
-from agentpool._cli._shown import show
 from agentpool.abc import CompletionRequest
 from agentpool.drivers import FunctionDriver
 from agentpool.live import AgentView, Board, BoardView, show_in_terminal

@@ -25,8 +25,8 @@ import trio
 
 from agentpool import AgentManifest, Budget, PrivacyTier, RetryPolicy, SpawnConfig
 from agentpool.cluster import NodeLostError, NodeState, open_cluster, open_cluster_pool
-from agentpool.cluster._crossing import unpack
-from agentpool.cluster._work import Ask, Begin
+from agentpool.cluster._node_messages import Ask, Begin
+from agentpool.cluster._portable import unpack
 from tests.support.ray_nodes import ROOT, RayCluster, command, environment, family, ray_cluster
 
 LEASE = 3.0

@@ -25,17 +25,17 @@ from agentpool.cluster import (
     open_cluster,
     open_cluster_pool,
 )
-from agentpool.cluster._checks import Terms
-from agentpool.cluster._crossing import pack, unpack
-from agentpool.cluster._desk import answer_for
 from agentpool.cluster._far_driver import FarDrivers
-from agentpool.cluster._host import NodeHost
 from agentpool.cluster._lease import Phase
-from agentpool.cluster._link import Link, Wire
 from agentpool.cluster._local_nodes import LocalSource
+from agentpool.cluster._node_checks import Terms
+from agentpool.cluster._node_link import Link, Wire
+from agentpool.cluster._node_loop import NodeHost
+from agentpool.cluster._node_messages import Begin, Done, End, Order, Prepare, Reply, Withdraw
 from agentpool.cluster._open import _running
+from agentpool.cluster._portable import pack, unpack
 from agentpool.cluster._source import FoundNode, Source
-from agentpool.cluster._work import Begin, Done, End, Order, Prepare, Reply, Withdraw
+from agentpool.cluster._tool_questions import answer_for
 from agentpool.observe import ThoughtDelta
 from agentpool.testing import lone_context
 from tests.cluster.conftest import MODEL

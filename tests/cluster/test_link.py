@@ -10,9 +10,9 @@ import trio
 
 from agentpool import AgentManifest
 from agentpool.cluster import NodeLostError
-from agentpool.cluster._crossing import pack, unpack
-from agentpool.cluster._link import Link, Wire
-from agentpool.cluster._work import Done, Greeting, News, Prepare, Question
+from agentpool.cluster._node_link import Link, Wire
+from agentpool.cluster._node_messages import Done, Greeting, News, Prepare, Question
+from agentpool.cluster._portable import pack, unpack
 
 WORK = Prepare(1, AgentManifest())
 

@@ -33,13 +33,13 @@ from agentpool.cluster import (
     open_cluster,
     open_cluster_pool,
 )
-from agentpool.cluster._checks import Here, Terms, faults
-from agentpool.cluster._crossing import pack, portable, unpack
 from agentpool.cluster._lease import Lease, Phase
-from agentpool.cluster._link import Wire
 from agentpool.cluster._names import find, path_of
+from agentpool.cluster._node_checks import Here, Terms, faults
+from agentpool.cluster._node_link import Wire
+from agentpool.cluster._node_messages import Greeting
 from agentpool.cluster._placement import choose
-from agentpool.cluster._work import Greeting
+from agentpool.cluster._portable import pack, portable, unpack
 from agentpool.drivers import BadRequestError, RequestGate
 from agentpool.observe import (
     CompletionReceived,

@@ -12,9 +12,9 @@ import trio
 from agentpool import AgentManifest, ModelConfig, PrivacyTier, SpawnConfig
 from agentpool._version import __version__
 from agentpool.cluster import NodeCheckError, NodeState, open_cluster, open_cluster_pool
-from agentpool.cluster._checks import Terms
 from agentpool.cluster._far_driver import FarDrivers
 from agentpool.cluster._local_nodes import LocalSource
+from agentpool.cluster._node_checks import Terms
 from agentpool.cluster._open import _running
 from agentpool.drivers import BadRequestError
 from tests.cluster.test_same_behaviour import started

@@ -12,11 +12,11 @@ import pytest
 
 from agentpool import AgentManifest, cluster
 from agentpool.cluster import NodeState, open_cluster
-from agentpool.cluster._crossing import pack, unpack
 from agentpool.cluster._far_context import Questions
-from agentpool.cluster._host import NodeHost, _is_cancellation, end_this_process
 from agentpool.cluster._local_nodes import LocalSource
-from agentpool.cluster._work import Begin, Done, Order, Prepare
+from agentpool.cluster._node_loop import NodeHost, _is_cancellation, end_this_process
+from agentpool.cluster._node_messages import Begin, Done, Order, Prepare
+from agentpool.cluster._portable import pack, unpack
 from tests.cluster.conftest import MODEL
 from tests.cluster.test_edges import terms
 from tests.drivers.wire.test_image_tokens import image

@@ -25,9 +25,9 @@ from agentpool.cluster import (
     open_cluster,
     open_cluster_pool,
 )
-from agentpool.cluster._crossing import pack, unpack
-from agentpool.cluster._host import NodeHost
-from agentpool.cluster._work import SHARED, AgentFacts, Begin, Done, RunTool
+from agentpool.cluster._node_loop import NodeHost
+from agentpool.cluster._node_messages import SHARED, AgentFacts, Begin, Done, RunTool
+from agentpool.cluster._portable import pack, unpack
 from agentpool.drivers import (
     Completion,
     CompletionRequest,

@@ -8,8 +8,8 @@ from typing import TypeAlias
 import pytest
 
 from agentpool import AgentManifest, SpawnConfig
+from agentpool._journal_records import JournalRecord, RecordKind
 from agentpool._pool.past import Past, Spawned, copy_turns, encode, first_record, last_runs
-from agentpool._records import JournalRecord, RecordKind
 from agentpool.journal._questions import open_questions
 from tests.support.growth import assert_linear
 

@@ -8,7 +8,7 @@ from agentpool import UsageError
 from agentpool.abc import Fragment, MemoryQuery
 from agentpool.memory import InMemoryMemory, InMemoryStatistics
 from agentpool.memory._in_memory import INDEXED_AT_ONCE
-from agentpool.memory._taking_apart import AT_ONCE_CHARS
+from agentpool.memory._split_words import AT_ONCE_CHARS
 
 
 def note(content: str, scope: str = "mine", *, at: float = 0.0) -> Fragment:

@@ -54,7 +54,7 @@ ATTACKS: Final = (
         "tests/tools/system/test_programs.py", "doors_that_run",
     ),
     Fault(
-        "C1", "and in one below", "tools/system/_outward.py",
+        "C1", "and in one below", "tools/system/_links_outside.py",
         '            if (below / ".git").exists() or ', "            if ",
         "tests/tools/system/test_outward.py", "git_is_led_into_no_other",
     ),
@@ -64,7 +64,7 @@ ATTACKS: Final = (
         "tests/tools/system/test_outward.py", "what_git_is_configured_by",
     ),
     Fault(
-        "L3", "an archive is unpacked through a link", "tools/system/_outward.py",
+        "L3", "an archive is unpacked through a link", "tools/system/_links_outside.py",
         "        if entry.is_dir() or any(", "        if any(",
         "tests/tools/system/test_outward.py", "no_archive_is_unpacked_through_a_link",
     ),
@@ -85,7 +85,7 @@ ATTACKS: Final = (
         "tests/tools/system/test_programs.py", "doors_that_run and elsewhere",
     ),
     Fault(
-        "H1", "a name passes for what is asked", "_cli/_approve.py",
+        "H1", "a name passes for what is asked", "_cli/_terminal_approver.py",
         "{child}, {one_line(request.agent_name, MAX_NAME_CHARS)},",
         "{child}, {request.agent_name},",
         "tests/cli/test_approve.py", "a_name_cannot_pass",
@@ -249,7 +249,7 @@ ATTACKS: Final = (
         GROWTH, "text_from_outside and waits and asks",
     ),
     Fault(
-        "M10", "a tool's name grows without end", "drivers/wire/_growing.py",
+        "M10", "a tool's name grows without end", "drivers/wire/_partial_answer.py",
         "        if len(growing.name) > MAX_NAME_CHARS:\n", "        if growing is None:\n",
         GROWTH, "a_name_that_comes_in_pieces",
     ),
@@ -304,7 +304,7 @@ ATTACKS: Final = (
         "tests/tools/system/test_programs.py", "doors_that_run",
     ),
     Fault(
-        "L4", "a carrier is not known by its other names", "tools/system/_carriers.py",
+        "L4", "a carrier is not known by its other names", "tools/system/_program_runners.py",
         'return forms | {form.removeprefix("g") for form in forms}', "return {name}",
         "tests/tools/system/test_programs.py", "a_carrier_is_known_by",
     ),
@@ -343,7 +343,7 @@ ATTACKS: Final = (
         "tests/cli/test_check.py", "a_files_name_does_not_steer",
     ),
     Fault(
-        "L16", "a child speaks for another client's agent", "_cli/_offer.py",
+        "L16", "a child speaks for another client's agent", "_cli/_mcp_tools.py",
         "isinstance(event, AgentSpawned) and event.parent_id == OWNER_ID:",
         "isinstance(event, AgentSpawned):",
         "tests/cli/test_serve.py", "progress_is_what",

@@ -16,7 +16,7 @@ from tests.mutation.faults import is_red
 PROMISES: Final = (
     Fault(
         "J1", "the same end: what was received at a turn's beginning is not kept",
-        "_agent/journaling.py",
+        "_agent/run_journal.py",
         "            if effect.messages or effect.interrupted:\n",
         "            if effect.interrupted:\n",
         "tests/journal/test_resume.py", "memory_messages_and_approvals",
@@ -34,13 +34,13 @@ PROMISES: Final = (
         "tests/journal/test_errors_of_before.py", "a_limit_is_a_limit_again",
     ),
     Fault(
-        "J2", "nothing is paid again: an answer is not kept", "_agent/journaling.py",
+        "J2", "nothing is paid again: an answer is not kept", "_agent/run_journal.py",
         "            self._note(RecordKind.RESULT, body=encode(answered), wakes=False)\n",
         "            encode(answered)\n",
         "tests/journal/test_promises.py", "every_call_has_a_key",
     ),
     Fault(
-        "J3", "a finished call never runs again: its result is not kept", "_agent/journaling.py",
+        "J3", "a finished call never runs again: its result is not kept", "_agent/run_journal.py",
         "        self._note(RecordKind.RESULT, part, digest, encode(called), wakes=wakes)\n",
         "        encode(called)\n",
         "tests/journal/test_resume.py", "a_call_that_ended_never_runs_again",
@@ -60,13 +60,13 @@ PROMISES: Final = (
     ),
     Fault(
         "J9", "what was done is never told as not run: a lower limit ends the run before",
-        "_agent/comparing.py",
+        "_agent/resume_mismatch.py",
         "    if place >= last_place:\n        return None\n",
         "    if place >= 0:\n        return None\n",
         "tests/journal/test_other_calls.py", "a_run_that_would_end_now",
     ),
     Fault(
-        "J5", "every call has a key of its own: agents share keys", "_agent/journaling.py",
+        "J5", "every call has a key of its own: agents share keys", "_agent/run_journal.py",
         "digest_of(self.key, self.place, part, call.name, call.arguments)",
         "digest_of(self.place, part, call.name, call.arguments)",
         "tests/journal/test_promises.py", "every_call_has_a_key",
@@ -108,7 +108,7 @@ PROMISES: Final = (
         "tests/journal/test_agent_keys.py", "children_have_their_keys",
     ),
     Fault(
-        "J7", "linear: each request keeps the conversation", "_agent/journaling.py",
+        "J7", "linear: each request keeps the conversation", "_agent/run_journal.py",
         "        begun = self._record(RecordKind.STARTED, digest=self._digest(request))\n",
         "        begun = self._record(RecordKind.STARTED, digest=self._digest(request), "
         "body=encode(tuple(request.messages)))\n",
@@ -122,14 +122,14 @@ PROMISES: Final = (
         "tests/journal/test_contract.py", "the_contract_is_kept",
     ),
     Fault(
-        "J9", "a change is seen: requests are not compared", "_agent/journaling.py",
+        "J9", "a change is seen: requests are not compared", "_agent/run_journal.py",
         "            and begun.digest != self._digest(effect.request)\n",
         "            and False\n",
         "tests/journal/test_resume.py", "another_tool_is_seen",
     ),
     Fault(
         "J9", "a change is seen: a memory that comes or goes shifts the records",
-        "_agent/comparing.py",
+        "_agent/resume_mismatch.py",
         "    return _HAD if is_other else None\n",
         "    return None\n",
         "tests/journal/test_second_process.py", "a_memory_that_comes",
@@ -187,7 +187,7 @@ PROMISES: Final = (
         "tests/journal/test_sqlite.py", "a_pool_is_summed_up_and_pruned",
     ),
     Fault(
-        "J13", "approvals survive: an answer is asked for again", "_agent/journaling.py",
+        "J13", "approvals survive: an answer is asked for again", "_agent/run_journal.py",
         "        if known is not None and known.digest == digest:\n",
         "        if known is not None and False:\n",
         "tests/journal/test_approvals.py", "what_is_answered_later_is_done_once",

@@ -80,7 +80,7 @@ UNNOTICED: Final = (
         "tests/agent/test_retry.py", "one_attempt_is_a_policy",
     ),
     Fault(
-        "E", "a run took less than its time", "_pool/verdict.py",
+        "E", "a run took less than its time", "_pool/run_outcome.py",
         "slot.scope.deadline + seconds", "slot.scope.deadline - seconds",
         "tests/pool/test_pool_ends.py", "a_tool_builder_that_hangs_meets",
     ),

@@ -16,13 +16,10 @@ import trio
 
 from agentpool import PrivacyTier, Usage
 from agentpool.cluster import Cluster
-from agentpool.cluster._checks import Terms
-from agentpool.cluster._crossing import pack, unpack
 from agentpool.cluster._far_driver import FarDrivers
-from agentpool.cluster._link import Wire
-from agentpool.cluster._open import _running
-from agentpool.cluster._source import FoundNode, Source
-from agentpool.cluster._work import (
+from agentpool.cluster._node_checks import Terms
+from agentpool.cluster._node_link import Wire
+from agentpool.cluster._node_messages import (
     Ask,
     Begin,
     Done,
@@ -33,6 +30,9 @@ from agentpool.cluster._work import (
     Order,
     Prepare,
 )
+from agentpool.cluster._open import _running
+from agentpool.cluster._portable import pack, unpack
+from agentpool.cluster._source import FoundNode, Source
 from agentpool.drivers import Completion, UserMessage
 
 FACTS = DriverFacts(None, None, None, PrivacyTier.SOVEREIGN, 0.0, 0.0)

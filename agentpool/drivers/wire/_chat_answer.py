@@ -35,8 +35,8 @@ from agentpool._messages import ProviderPart, Usage
 from agentpool.drivers.wire._chat_usage import ChatUsage
 from agentpool.drivers.wire._error_body import ErrorBody, is_no_error
 from agentpool.drivers.wire._failure import failure_in_body, failure_in_stream, shown
-from agentpool.drivers.wire._growing_completion import GrowingCompletion
 from agentpool.drivers.wire._sse import SseEvent
+from agentpool.drivers.wire._stream_answer import GrowingCompletion
 from agentpool.drivers.wire._text_only import refuse_media
 from agentpool.drivers.wire._thought_details import ThoughtDetails, said_in
 

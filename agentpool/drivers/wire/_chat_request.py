@@ -36,8 +36,8 @@ from agentpool.drivers.wire._answer_form import Told, openai_format, told_form
 from agentpool.drivers.wire._attachments import chat_parts
 from agentpool.drivers.wire._body import encode_body
 from agentpool.drivers.wire._call_ids import CHAT_IDS, CallIds, IdForm
-from agentpool.drivers.wire._parts import Origin, valid_arguments
 from agentpool.drivers.wire._property_keys import with_legal_keys
+from agentpool.drivers.wire._provider_parts import Origin, valid_arguments
 from agentpool.drivers.wire._text_only import checked_text
 
 

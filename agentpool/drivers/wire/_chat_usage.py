@@ -11,7 +11,7 @@ from __future__ import annotations
 import msgspec
 
 from agentpool._messages import Usage
-from agentpool.drivers.wire._counted import count_of, counted
+from agentpool.drivers.wire._token_counts import count_of, counted
 
 
 class _Sent(msgspec.Struct):

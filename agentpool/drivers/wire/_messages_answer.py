@@ -29,13 +29,13 @@ import attrs
 import msgspec
 
 from agentpool._messages import ProviderPart, Usage
-from agentpool.drivers.wire._counted import count_of, counted
 from agentpool.drivers.wire._error_body import ErrorBody, is_no_error
 from agentpool.drivers.wire._failure import failure_in_body, failure_in_stream
-from agentpool.drivers.wire._growing_completion import GrowingCompletion
-from agentpool.drivers.wire._parts import UNSIGNED
+from agentpool.drivers.wire._provider_parts import UNSIGNED
 from agentpool.drivers.wire._sse import SseEvent
+from agentpool.drivers.wire._stream_answer import GrowingCompletion
 from agentpool.drivers.wire._text_only import refuse_media
+from agentpool.drivers.wire._token_counts import count_of, counted
 
 
 class _OutputDetails(msgspec.Struct):

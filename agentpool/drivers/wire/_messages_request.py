@@ -31,7 +31,7 @@ import attrs
 import msgspec
 
 from agentpool._errors import BadRequestError
-from agentpool._manifest.asking import thinking_budget
+from agentpool._manifest.request_settings import thinking_budget
 from agentpool._messages import (
     ANSWER_TOKENS,
     AssistantMessage,
@@ -48,8 +48,14 @@ from agentpool.drivers.wire._attachments import MessagesFile, messages_blocks
 from agentpool.drivers.wire._body import encode_body
 from agentpool.drivers.wire._call_ids import MESSAGES_IDS, CallIds
 from agentpool.drivers.wire._claude_thinking import claude_effort, claude_thinking
-from agentpool.drivers.wire._parts import UNSIGNED, Origin, Piece, in_order, valid_arguments
 from agentpool.drivers.wire._property_keys import with_legal_keys
+from agentpool.drivers.wire._provider_parts import (
+    UNSIGNED,
+    Origin,
+    Piece,
+    in_order,
+    valid_arguments,
+)
 from agentpool.drivers.wire._text_only import checked_text
 
 MAX_TEMPERATURE: Final = 1.0

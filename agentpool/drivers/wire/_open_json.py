@@ -12,7 +12,7 @@ from typing import Final, final
 import attrs
 import msgspec
 
-from agentpool._halves import escapes_without_halves
+from agentpool._surrogates import escapes_without_halves
 
 _SIGNS: Final = re.compile(r'[][{}"]|\\.?', re.DOTALL)
 

@@ -28,11 +28,9 @@ import attrs
 import msgspec
 
 from agentpool._messages import Usage
-from agentpool.drivers.wire._counted import count_of, counted
+from agentpool.drivers.wire._commentary import COMMENTARY, Phases
 from agentpool.drivers.wire._error_body import ErrorBody, is_no_error
 from agentpool.drivers.wire._failure import failure_in_body, failure_in_stream
-from agentpool.drivers.wire._growing_completion import GrowingCompletion
-from agentpool.drivers.wire._phases import COMMENTARY, Phases
 from agentpool.drivers.wire._responses_events import (
     EVENTS,
     FIELDS,
@@ -51,7 +49,9 @@ from agentpool.drivers.wire._responses_events import (
     string_in,
 )
 from agentpool.drivers.wire._sse import SseEvent
+from agentpool.drivers.wire._stream_answer import GrowingCompletion
 from agentpool.drivers.wire._text_only import refuse_media
+from agentpool.drivers.wire._token_counts import count_of, counted
 
 
 @final

@@ -41,8 +41,8 @@ from agentpool.drivers.wire._answer_form import is_strict_schema, openai_format
 from agentpool.drivers.wire._attachments import responses_parts
 from agentpool.drivers.wire._body import encode_body
 from agentpool.drivers.wire._call_ids import RESPONSES_IDS, CallIds
-from agentpool.drivers.wire._parts import Origin, in_order, valid_arguments
-from agentpool.drivers.wire._phases import label_in
+from agentpool.drivers.wire._commentary import label_in
+from agentpool.drivers.wire._provider_parts import Origin, in_order, valid_arguments
 from agentpool.drivers.wire._text_only import checked_text
 
 ENCRYPTED: Final = "reasoning.encrypted_content"

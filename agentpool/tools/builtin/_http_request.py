@@ -43,7 +43,7 @@ from agentpool._manifest.hosts import Address, HostRules, HttpUrl, address_of
 from agentpool._one_line import one_line
 from agentpool.abc import Tool, ToolContext
 from agentpool.tools._function import tool
-from agentpool.tools._key import key_for_others
+from agentpool.tools._idempotency_key import key_for_others
 
 Method: TypeAlias = Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
 

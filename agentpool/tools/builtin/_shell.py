@@ -30,7 +30,7 @@ from agentpool._errors import ToolError, UsageError
 from agentpool._manifest.capability import ANYTHING, Capability, CapabilityKind
 from agentpool.abc import Tool, ToolContext, ToolResult
 from agentpool.tools._function import tool
-from agentpool.tools.system._outward import other_repository, outward_link
+from agentpool.tools.system._links_outside import other_repository, outward_link
 from agentpool.tools.system._process import Group, open_group
 from agentpool.tools.system._programs import (
     Programs,

@@ -28,11 +28,11 @@ import msgspec
 from agentpool._attachments import MAX_ATTACHMENT_BYTES, Attachment
 from agentpool._chat_markers import Cleaner
 from agentpool._errors import ToolError, UsageError
-from agentpool._halves import escapes_without_halves
 from agentpool._manifest.capability import ANYTHING, Capability, CapabilityKind, grants_allow
 from agentpool._manifest.parts import McpServerConfig
 from agentpool._messages import Json
 from agentpool._one_line import is_unseen
+from agentpool._surrogates import escapes_without_halves
 from agentpool.abc import ToolResult
 from agentpool.tools._arguments import MAX_ARGUMENTS_CHARS, is_nothing, listed, read_keys
 from agentpool.tools._common_schema import common_schema

@@ -35,13 +35,13 @@ from agentpool._manifest.capability import Capability, PrivacyTier
 from agentpool._manifest.manifest import AgentManifest
 from agentpool._manifest.parts import McpServerConfig
 from agentpool._messages import Json, ToolDefinition
+from agentpool._needs_trio import check_trio
 from agentpool._opening import opening
-from agentpool._running import check_trio
 from agentpool._scheduling.owner import as_bystander
 from agentpool._scheduling.slot import parked
 from agentpool._scheduling.waits import Wait
 from agentpool.abc import AgentContext, OnUnknown, Tool, ToolContext, ToolResult
-from agentpool.tools._key import key_for_others
+from agentpool.tools._idempotency_key import key_for_others
 from agentpool.tools._registry import ToolRegistry
 from agentpool.tools.mcp._child import GRACE_SECONDS
 from agentpool.tools.mcp._rules import (

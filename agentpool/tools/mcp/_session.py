@@ -27,7 +27,7 @@ from agentpool._errors import ToolError
 from agentpool._manifest.parts import McpServerConfig, McpTransport
 from agentpool._messages import Json
 from agentpool.abc import ToolResult
-from agentpool.tools._key import KEY_IN_META
+from agentpool.tools._idempotency_key import KEY_IN_META
 from agentpool.tools.mcp._child import DYING_SECONDS, Child, open_child
 from agentpool.tools.mcp._http import open_http_client
 from agentpool.tools.mcp._incoming import MAX_TOOLS, Faults, mend_streams

@@ -27,7 +27,7 @@ import attrs
 
 from agentpool._errors import ToolError
 from agentpool._manifest.capability import ANYTHING
-from agentpool.tools.system._carriers import known_as
+from agentpool.tools.system._program_runners import known_as
 
 MAX_COMMAND_CHARS: Final = 32_000
 """What every system takes, and longer than any that was meant."""

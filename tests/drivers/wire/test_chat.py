@@ -13,7 +13,7 @@ import pytest
 from agentpool._messages import Json
 from agentpool.abc import CompletionRequest, ToolDefinition
 from agentpool.drivers import AssistantMessage, ProtocolError, ToolCall, ToolMessage, UserMessage
-from agentpool.drivers.wire import _growing
+from agentpool.drivers.wire import _partial_answer
 from agentpool.drivers.wire._chat_answer import ChatAccumulator
 from agentpool.drivers.wire._chat_request import ChatOptions, encode_request
 from agentpool.drivers.wire._sse import SseEvent
@@ -42,7 +42,7 @@ def test_nothing_counts_after_done() -> None:
 
 def test_an_answer_without_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """Text and arguments together have a bound."""
-    monkeypatch.setattr(_growing, "MAX_ANSWER_CHARS", 10)
+    monkeypatch.setattr(_partial_answer, "MAX_ANSWER_CHARS", 10)
     accumulator = ChatAccumulator()
     event = SseEvent('{"choices":[{"delta":{"content":"123456"}}]}')
     accumulator.feed(event)

@@ -18,13 +18,13 @@ from agentpool.drivers import ProtocolError
 from agentpool.drivers.wire import _chat_request, _messages_request, _responses_request
 from agentpool.drivers.wire._call_ids import CHAT_IDS, CallIds
 from agentpool.drivers.wire._chat_answer import ChatAccumulator
-from agentpool.drivers.wire._growing import MAX_BLOCKS, MAX_TOOL_CALLS, GrowingAnswer
-from agentpool.drivers.wire._halves import Halves
-from agentpool.drivers.wire._lenient import read_leniently
+from agentpool.drivers.wire._lenient_json import read_leniently
 from agentpool.drivers.wire._messages_answer import MessageAccumulator
 from agentpool.drivers.wire._open_json import OpenJson, is_json
+from agentpool.drivers.wire._partial_answer import MAX_BLOCKS, MAX_TOOL_CALLS, GrowingAnswer
 from agentpool.drivers.wire._responses_answer import ResponseAccumulator
 from agentpool.drivers.wire._responses_events import RESPONSES
+from agentpool.drivers.wire._split_characters import Halves
 from tests.support.growth import assert_linear, lines_run
 from tests.test_growth import Texts, block, chat, item, read_stream
 

@@ -27,7 +27,7 @@ from agentpool.drivers.wire._messages_request import (
     MessageOptions,
     encode_request,
 )
-from agentpool.drivers.wire._parts import INVALID_ARGUMENTS
+from agentpool.drivers.wire._provider_parts import INVALID_ARGUMENTS
 from agentpool.drivers.wire._sse import SseEvent
 from tests.support.keys import KEY
 from tests.support.sdk_types import check_request

@@ -38,7 +38,7 @@ from agentpool.drivers.wire._chat_request import encode_request as encode_chat
 from agentpool.drivers.wire._messages_answer import MessageAccumulator
 from agentpool.drivers.wire._messages_request import MessageOptions
 from agentpool.drivers.wire._messages_request import encode_request as encode_messages
-from agentpool.drivers.wire._parts import INVALID_ARGUMENTS, UNSIGNED, Origin
+from agentpool.drivers.wire._provider_parts import INVALID_ARGUMENTS, UNSIGNED, Origin
 from agentpool.drivers.wire._responses_request import ResponsesOptions
 from agentpool.drivers.wire._responses_request import encode_request as encode_responses
 from agentpool.drivers.wire._sse import SseEvent

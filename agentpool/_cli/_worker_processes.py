@@ -28,7 +28,8 @@ import msgspec
 import trio
 
 from agentpool import AgentOutcome, UsageError
-from agentpool._cli._crew_messages import (
+from agentpool._cli._report import Report
+from agentpool._cli._worker_messages import (
     Broke,
     Cut,
     End,
@@ -43,7 +44,6 @@ from agentpool._cli._crew_messages import (
     Warned,
     encode,
 )
-from agentpool._cli._report import Report
 from agentpool.journal import ItemState, SharedWork, WorkShare
 from agentpool.live import Board
 from agentpool.observe import outcome_from_json

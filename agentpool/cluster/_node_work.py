@@ -19,10 +19,10 @@ from agentpool._manifest.manifest import AgentManifest
 from agentpool._messages import Completion, Usage
 from agentpool._pool.agent_context import ToolBuilder, tools_of_agent
 from agentpool.abc import Driver, ToolContext, ToolResult
-from agentpool.cluster._checks import Terms, key_names
 from agentpool.cluster._far_context import Caller, FarContext, Questions
 from agentpool.cluster._names import find, find_as
-from agentpool.cluster._work import (
+from agentpool.cluster._node_checks import Terms, key_names
+from agentpool.cluster._node_messages import (
     SHARED,
     AgentFacts,
     Ask,

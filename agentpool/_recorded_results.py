@@ -10,12 +10,12 @@ from typing import Final, final
 import msgspec
 
 from agentpool._budget.account import PICO, Spent
-from agentpool._halves import whole_json
+from agentpool._journal_records import JournalRecord, RecordKind, read_body
 from agentpool._loop.guard import Stop
 from agentpool._loop.run import Complete, Effect, Recall, Run, Summarize
 from agentpool._messages import AgentMessage, Completion, ToolCall, ToolMessage
-from agentpool._records import JournalRecord, RecordKind, read_body
 from agentpool._served_call import Charge, Loss
+from agentpool._surrogates import whole_json
 
 DIGEST_BYTES: Final = 12
 """Of a hash. Two different requests at one place of one run are told apart by it."""

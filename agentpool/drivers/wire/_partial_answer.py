@@ -17,8 +17,8 @@ import attrs
 import msgspec
 
 from agentpool._errors import ProtocolError
-from agentpool._halves import escapes_without_halves
 from agentpool._messages import ProviderPart, ToolCall
+from agentpool._surrogates import escapes_without_halves
 from agentpool.drivers.wire._open_json import OpenJson, is_json
 
 # No provider allows as many calls in one answer; a larger index is a broken stream.

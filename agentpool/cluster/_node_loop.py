@@ -22,14 +22,14 @@ from typing import Final, assert_never, cast, final
 import trio
 
 from agentpool._version import __version__
-from agentpool.cluster._bench import Bench
-from agentpool.cluster._checks import Here, Terms, faults
-from agentpool.cluster._crossing import portable, unpack
 from agentpool.cluster._errors import NodeLostError
 from agentpool.cluster._far_context import Caller
 from agentpool.cluster._lease import Lease, Phase
 from agentpool.cluster._mailbox import Mailbox
-from agentpool.cluster._work import Begin, CloseKit, Done, End, Greeting, Order, Reply
+from agentpool.cluster._node_checks import Here, Terms, faults
+from agentpool.cluster._node_messages import Begin, CloseKit, Done, End, Greeting, Order, Reply
+from agentpool.cluster._node_work import Bench
+from agentpool.cluster._portable import portable, unpack
 from agentpool.observe._redact import secrets_of_environment, without_keys
 
 _now: Final = time.monotonic

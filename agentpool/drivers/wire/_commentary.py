@@ -24,7 +24,7 @@ import attrs
 import msgspec
 
 from agentpool._messages import ProviderPart
-from agentpool.drivers.wire._parts import Origin
+from agentpool.drivers.wire._provider_parts import Origin
 
 COMMENTARY: Final = "commentary"
 """The label of what is not the answer, and the kind of a part that has such a message."""

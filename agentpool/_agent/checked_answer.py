@@ -5,9 +5,9 @@ from __future__ import annotations
 import msgspec
 
 from agentpool._agent.agent import Agent
-from agentpool._halves import answer_without_halves
 from agentpool._loop.tokens import means_nothing, sound_cost
 from agentpool._messages import Completion
+from agentpool._surrogates import answer_without_halves
 from agentpool.abc import Driver
 
 

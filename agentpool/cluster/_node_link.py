@@ -24,10 +24,9 @@ import trio
 
 from agentpool._base import Live
 from agentpool.abc import HearsThoughts, OnDelta
-from agentpool.cluster._crossing import pack, unpack
 from agentpool.cluster._errors import NodeLostError
 from agentpool.cluster._lease import POLL_PART
-from agentpool.cluster._work import (
+from agentpool.cluster._node_messages import (
     Begin,
     CloseKit,
     Done,
@@ -42,6 +41,7 @@ from agentpool.cluster._work import (
     Withdraw,
     Work,
 )
+from agentpool.cluster._portable import pack, unpack
 
 _LATE_SECONDS = 1.0
 """By which the clocks of program and node may differ about a deadline."""

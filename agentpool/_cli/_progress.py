@@ -7,11 +7,11 @@ import sys
 import trio
 
 from agentpool import as_bystander
-from agentpool._cli._approve import Prompter, open_prompter
 from agentpool._cli._command import Options
 from agentpool._cli._interrupt import Interruption
-from agentpool._cli._keys import keyboard_of
+from agentpool._cli._keyboard import keyboard_of
 from agentpool._cli._screen import Screen
+from agentpool._cli._terminal_approver import Prompter, open_prompter
 from agentpool.live import FRAMES_PER_SECOND, Board, open_display
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, final
 
-from agentpool._agent.telling import lost_request
+from agentpool._agent.request_events import lost_request
 from agentpool._approval import Changed, Denied
 from agentpool._base import Live
 from agentpool._events import (
@@ -29,6 +29,7 @@ from agentpool._events import (
     RequestStarted,
     ToolFinished,
 )
+from agentpool._journal_records import JournalRecord, RecordKind, read_body
 from agentpool._messages import (
     OWNER_ID,
     AgentId,
@@ -40,8 +41,7 @@ from agentpool._messages import (
     UserMessage,
 )
 from agentpool._pool.past import Past, PastAgent, decode, last_runs
-from agentpool._records import JournalRecord, RecordKind, read_body
-from agentpool._results import Answered, Called, Summed
+from agentpool._recorded_results import Answered, Called, Summed
 from agentpool._served_call import Loss
 from agentpool.journal._questions import decision_in
 from agentpool.observe._trace import Trace, TraceHeader

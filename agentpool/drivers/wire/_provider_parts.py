@@ -18,8 +18,8 @@ from typing import Final, TypeAlias, final
 import attrs
 import msgspec
 
-from agentpool._halves import escapes_without_halves
 from agentpool._messages import AssistantMessage, ProviderPart, ToolCall
+from agentpool._surrogates import escapes_without_halves
 
 INVALID_ARGUMENTS: Final = "arguments_that_are_no_object"
 """The key under which arguments go back that are not a JSON object."""

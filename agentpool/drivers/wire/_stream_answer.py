@@ -23,13 +23,13 @@ import msgspec
 
 from agentpool._errors import BadRequestError, NetworkError, ProtocolError
 from agentpool._messages import Completion, FinishReason, ProviderPart, Usage
-from agentpool.drivers.wire._endings import ENDINGS, NO_ENDING, bad_end
 from agentpool.drivers.wire._failure import failure_in_body, failure_in_stream, shown
-from agentpool.drivers.wire._growing import GrowingAnswer
-from agentpool.drivers.wire._halves import Halves, without_bytes
-from agentpool.drivers.wire._lenient import loads, read_leniently
+from agentpool.drivers.wire._finish_reasons import ENDINGS, NO_ENDING, bad_end
+from agentpool.drivers.wire._lenient_json import loads, read_leniently
 from agentpool.drivers.wire._open_json import is_json
-from agentpool.drivers.wire._parts import NOWHERE, Origin
+from agentpool.drivers.wire._partial_answer import GrowingAnswer
+from agentpool.drivers.wire._provider_parts import NOWHERE, Origin
+from agentpool.drivers.wire._split_characters import Halves, without_bytes
 from agentpool.drivers.wire._sse import SseEvent
 
 T = TypeVar("T")

@@ -16,11 +16,11 @@ from agentpool._manifest.manifest import AgentManifest
 from agentpool._pool.agent_context import PoolAgentContext
 from agentpool._scheduling.request_clock import waiting_for_turn
 from agentpool.abc import AgentContext
-from agentpool.cluster._desk import answer_for, facts_of
 from agentpool.cluster._errors import NodeLostError
-from agentpool.cluster._link import Link
+from agentpool.cluster._node_link import Link
+from agentpool.cluster._node_messages import SHARED, OpenKit, ToolFacts
 from agentpool.cluster._nodes import Nodes
-from agentpool.cluster._work import SHARED, OpenKit, ToolFacts
+from agentpool.cluster._tool_questions import answer_for, facts_of
 
 Labels: TypeAlias = Callable[[AgentManifest], Mapping[str, str]]
 """Says which labels a node must have for the work of a manifest."""

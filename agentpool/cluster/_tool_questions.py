@@ -22,8 +22,8 @@ from agentpool.abc import (
     PrivacyTier,
     SendingDriver,
 )
-from agentpool.cluster._link import Link, Questioned
-from agentpool.cluster._work import AgentFacts, Ask, Question, Reply, Work
+from agentpool.cluster._node_link import Link, Questioned
+from agentpool.cluster._node_messages import AgentFacts, Ask, Question, Reply, Work
 
 MAX_LISTED: Final = 256
 """Agents that a tool on a node can be told of: each call carries them."""

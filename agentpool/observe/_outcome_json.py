@@ -17,8 +17,8 @@ import msgspec
 
 from agentpool._checks import expect_arguments
 from agentpool._errors import UsageError
-from agentpool._halves import whole_json
 from agentpool._outcome import AgentOutcome
+from agentpool._surrogates import whole_json
 from agentpool.observe._error_data import error_from_data, error_to_data
 
 

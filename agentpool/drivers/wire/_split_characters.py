@@ -21,7 +21,7 @@ from typing import Final, TypeAlias, cast, final
 
 import attrs
 
-from agentpool._halves import escapes_without_halves
+from agentpool._surrogates import escapes_without_halves
 
 Path: TypeAlias = tuple[str | int, ...]
 """Where a text is in an event."""

@@ -21,10 +21,11 @@ from typing import Final, Literal, TypeAlias, final
 import msgspec
 import trio
 
-from agentpool._agent.comparing import calls_of, early_end, mismatch, other_call, other_thing
 from agentpool._agent.past_attempts import Attempts
+from agentpool._agent.resume_mismatch import calls_of, early_end, mismatch, other_call, other_thing
 from agentpool._approval import Decision
 from agentpool._base import Live
+from agentpool._journal_records import JournalRecord, RecordKind, read_body
 from agentpool._loop.guard import Stop, Warn
 from agentpool._loop.run import (
     Complete,
@@ -38,8 +39,7 @@ from agentpool._loop.run import (
     Summarize,
 )
 from agentpool._messages import AgentId, ChatMessage, CompletionRequest, ToolCall, ToolMessage
-from agentpool._records import JournalRecord, RecordKind, read_body
-from agentpool._results import (
+from agentpool._recorded_results import (
     Answered,
     Called,
     Received,

@@ -10,10 +10,10 @@ from collections.abc import Iterable
 from typing import Final
 
 from agentpool._errors import ResumeMismatchError
+from agentpool._journal_records import JournalRecord, RecordKind, read_body
 from agentpool._loop.run import Complete, Effect, Recall, Remember, Summarize
 from agentpool._messages import AgentId, ToolCall
-from agentpool._records import JournalRecord, RecordKind, read_body
-from agentpool._results import Called
+from agentpool._recorded_results import Called
 
 _HAD: Final = "it has a memory now and had none, or the reverse,"
 _GONE: Final = "which it has no more or may not call,"

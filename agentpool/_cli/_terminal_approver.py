@@ -27,7 +27,7 @@ import trio
 
 from agentpool import OWNER_ID, Capability
 from agentpool._cli._command import ApproveMode
-from agentpool._cli._keys import Keyboard
+from agentpool._cli._keyboard import Keyboard
 from agentpool._cli._screen import Screen
 from agentpool.abc import AgentId
 from agentpool.live import ApprovalDesk, Board, first_decision
