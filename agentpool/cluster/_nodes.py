@@ -142,7 +142,8 @@ class Nodes:
 
     async def _join_later(self, node: FoundNode) -> None:
         await self._join(node)
-        if (link := self.links.get(node.key)) is not None and not link.is_ready:
+        link = self.links.get(node.key)
+        if link is not None and link.lost is None and not link.is_ready:
             await self.make_ready(link, is_needed=False)
         self._joining.remove(node.key)
         if (refused := self._refused.get(node.key)) is not None:

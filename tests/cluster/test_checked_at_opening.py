@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import final
 
 import pytest
 import trio
@@ -18,7 +19,10 @@ from agentpool.cluster import (
     open_cluster_pool,
 )
 from agentpool.cluster._far_driver import FarDrivers
+from agentpool.cluster._node_checks import Terms
+from agentpool.cluster._node_link import Wire
 from agentpool.cluster._open import _running
+from agentpool.cluster._source import FoundNode
 from tests.cluster.conftest import MODEL
 from tests.cluster.test_edges import Odd, found, terms
 from tests.cluster.test_same_behaviour import job, started
@@ -144,6 +148,49 @@ async def test_a_node_that_is_lost_while_it_opens_a_model_is_started_again(
         (status,) = nodes.status()
     assert (drivers(slow).number in link.models) is (losses == 1)
     assert ("did not open the model of manifest 'slow " in status.reason) is (losses == 3)
+
+
+@final
+class Counting(Odd):
+    """Nodes whose starts are counted."""
+
+    starts = 0
+
+    async def start(self, node: FoundNode, terms: Terms) -> Wire:
+        """Start a node, if it may."""
+        self.starts += 1
+        return await super().start(node, terms)
+
+
+async def test_a_start_that_fails_is_no_loss_while_a_model_is_opened(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """However often it fails after such a loss: the node may be used once it starts again."""
+    monkeypatch.setattr(_nodes, "LOOK_SECONDS", 0.05)
+    file = tmp_path / "marks"
+    slow = AgentManifest(name=f"slow {file}", privacy=HERE)
+    node_work.HELD_TIMES[slow.name] = 2
+    source = Counting(found("n1"))
+    needs = terms(0.3, WORK + "open_held_once_more", start_seconds=0.3)
+    async with _running(source, needs, HERE, every_node=False) as nodes:
+
+        async def lose_twice() -> None:
+            await started(1, file)
+            nodes.links["n1"]._wire.kill()
+            await started(2, file)
+            source.broken["n1"] = "raise"
+            nodes.links["n1"]._wire.kill()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(lose_twice)
+            await FarDrivers(nodes, None).open_everywhere([slow], every_node=False)
+        with trio.fail_after(60):
+            while source.starts < 7:  # noqa: ASYNC110
+                await trio.sleep(0.02)
+            nodes.terms = terms(0.3, needs.driver or "", start_seconds=30.0)
+            source.broken.clear()
+            while nodes.status()[0].state is not NodeState.WORKING:  # noqa: ASYNC110
+                await trio.sleep(0.02)
 
 
 @pytest.mark.parametrize(("name", "state"), [("good", "working"), ("broken", "refused")])
