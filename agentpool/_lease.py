@@ -16,8 +16,6 @@ Rules:
    own that never goes back, may claim.
 5. A holder counts from when it *asked* for a renewal, the grantor from when it granted it, which
    is later. So a holder that counts knows of its end before anybody else may claim.
-6. Where something arrives from holders that cannot be asked, the newest fence that came keeps
-   all older ones out.
 """
 
 from __future__ import annotations
@@ -25,8 +23,6 @@ from __future__ import annotations
 from typing import Final, final
 
 import msgspec
-
-from agentpool._base import Live
 
 NOBODY: Final = ""
 """The holder of a free lease."""
@@ -73,7 +69,7 @@ class LeaseState(msgspec.Struct, frozen=True):
         """Return whether *by* may claim the lease at *now*.
 
         Args:
-            by: Who wants it. Whoever has it may claim it again.
+            by: The claimant. The present holder may claim it again.
             now: The time.
             is_dead: Whether the holder is known to have ended.
             silent_since: The last renewal that *by* knew of when it began to wait, and it has
@@ -143,23 +139,3 @@ class HeldLease(msgspec.Struct, frozen=True):
         """Return the lease after a granted renewal that was requested at *asked_at*."""
         # Answers may come in another order than the questions.
         return msgspec.structs.replace(self, asked_at=max(asked_at, self.asked_at))
-
-
-@final
-class Fence(Live):
-    """Rejects work from holders that were replaced.
-
-    >>> fence = Fence()
-    >>> fence.admits(1), fence.admits(3), fence.admits(2), fence.admits(3)
-    (True, True, False, True)
-    """
-
-    newest: int = 0
-    """The highest that was seen."""
-
-    def admits(self, number: int) -> bool:
-        """Return whether this *number* is admitted; if so, older ones are rejected from now on."""
-        if number < self.newest:
-            return False
-        self.newest = number
-        return True

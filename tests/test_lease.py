@@ -8,7 +8,7 @@ import attrs
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentpool._lease import NOBODY, Fence, HeldLease, LeaseState
+from agentpool._lease import NOBODY, HeldLease, LeaseState
 
 SECONDS: Final = 10.0
 """How long each lease lasts."""
@@ -154,12 +154,3 @@ def test_a_holder_ends_before_anybody_else_begins(asked: list[float], delays: li
     assert held.is_over(now=end)
     assert state.may_be_claimed("b", now=state.latest_end(2000.0))
     assert not state.may_be_claimed("b", now=end - 1e-6)
-
-
-@given(st.lists(st.integers(0, 9)))
-def test_a_fence_lets_no_older_number_pass(numbers: list[int]) -> None:
-    """Once a newer one was seen."""
-    fence = Fence()
-    passed = [number for number in numbers if fence.admits(number)]
-    assert passed == sorted(passed)
-    assert fence.newest == max(numbers, default=0)

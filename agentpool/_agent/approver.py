@@ -43,7 +43,7 @@ async def ask_first(
     """Return the approved call, or the reason why the call may not run.
 
     Args:
-        agent: Whose call.
+        agent: The agent that calls.
         tool: What it is of.
         call: The call, as the model wrote it.
         part: Its place among the calls of its answer.

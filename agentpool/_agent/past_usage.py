@@ -82,7 +82,7 @@ def broken_off(
     """Return what a run counts for a request that broke off: tokens and US dollars.
 
     Args:
-        driver: Who was asked.
+        driver: The driver that was asked.
         request: What.
         arrived: The pieces of its answer that had come.
     """

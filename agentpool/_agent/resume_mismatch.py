@@ -111,7 +111,7 @@ def mismatch(agent_id: AgentId, place: int, differs: str, more: str = "") -> Res
     """Return the error for a run that cannot be resumed.
 
     Args:
-        agent_id: Whose run.
+        agent_id: The agent of the run.
         place: Where in it.
         differs: What is another than it was.
         more: What helps besides.

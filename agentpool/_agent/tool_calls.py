@@ -90,7 +90,7 @@ def end_late(agent: Agent, effect: RunTools, index: int) -> None:
     """Give a call that ran out of time its result.
 
     Args:
-        agent: Whose call.
+        agent: The agent that called.
         effect: The calls of the answer.
         index: Which of them.
     """
@@ -285,11 +285,11 @@ def _finish(
     """Store the result of a call, and report it.
 
     Args:
-        agent: Whose call.
+        agent: The agent that called.
         effect: The calls of the answer.
         index: Which of them.
         result: What it came to.
-        tool: Who says so. ``None``: we do.
+        tool: The tool that gave it. ``None``: the tool did not run.
         error: What it raised. ``None``: nothing.
     """
     asked = effect.calls[index]

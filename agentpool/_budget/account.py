@@ -152,7 +152,7 @@ class Account(Live):
         Args:
             used: What is used and reserved, by all processes.
             pending: What of this one's is not in it.
-            period: In which period it is.
+            period: The current period.
         """
         if period != self.period:
             self.period = period

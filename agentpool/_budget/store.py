@@ -111,7 +111,7 @@ class Kept(Live):
         """Note how a settled reservation differs from what the store has counted.
 
         Args:
-            period: In which it was reserved there. Empty: it was not.
+            period: The period of the reservation in the store. Empty: there is none.
             reserved: What the store thinks that it took.
             used: What it took. ``None``: nothing.
         """

@@ -17,7 +17,7 @@ def build_budget(
     """Build the budget that all agents of a pool share. ``None``: there is no limit.
 
     Args:
-        manifests: Of which there will be agents. What one asks for holds for all.
+        manifests: The manifests of the agents. A budget of one holds for all.
         whole: What is limited besides. All of it is spent of this as well.
         store: Where it is kept what was spent.
 

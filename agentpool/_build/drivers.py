@@ -55,7 +55,7 @@ async def open_drivers(
     """Open one driver for each model that *manifests* name.
 
     Args:
-        manifests: Whose models to open.
+        manifests: The manifests with the models to open.
         open_one: Opens one of them. ``None``: ``agentpool.drivers.open_driver``.
         stand_in: A driver that answers in place of every model, or a function that chooses one.
             No model is opened then.

@@ -44,7 +44,7 @@ class BudgetFile(BudgetStore):
         """Open the file if a limit of the command or of *manifests* needs it and it is not open.
 
         Args:
-            manifests: Of which there will be agents.
+            manifests: The manifests of the agents.
             journal: Where the command's pool is kept, which is the file if the options name one.
 
         Raises:

@@ -163,7 +163,7 @@ class Report:
             interrupted: Why the command ended early. ``None``: it did not.
             seconds: How long it took.
             spent: What was spent of what all agents may spend. ``None``: nothing was limited.
-            gates: At which requests waited.
+            gates: The gates at which requests waited.
         """
         await trio.lowlevel.checkpoint()
         code = self._exit_code(interrupted)

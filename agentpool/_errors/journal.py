@@ -55,7 +55,7 @@ class LeaseLostError(JournalError):
 
         Args:
             message: What went wrong, and what to do.
-            pool: Whose records.
+            pool: The pool of the records.
             fence: The fence that is no longer the newest.
         """
         super().__init__(message)
@@ -83,7 +83,7 @@ class ResumeMismatchError(JournalError):
 
         Args:
             message: What went wrong, and what to do.
-            agent_id: Whose run.
+            agent_id: The agent of the run.
             place: Which effect of the run; -1 is what the agent was spawned with.
             differs: What is not as it was.
         """

@@ -47,7 +47,7 @@ def make_room(
     Return whether the run goes on: a budget may end it.
 
     Args:
-        run: Whose conversation.
+        run: The run with the conversation.
         conversation: What is too long.
         pending: What is sent behind it and is not part of it.
         request: The request that is to be made, without its messages.

@@ -118,7 +118,7 @@ class Inbox(Live):
         """Take all messages, waiting without a slot until there is one.
 
         Args:
-            pool_owner: Who opened the pool. ``None``: the inbox is in none.
+            pool_owner: The owner of the pool. ``None``: the inbox belongs to no pool.
             pace: When it yields although there are messages. ``None``: always.
 
         Raises:

@@ -153,7 +153,7 @@ class PostOffice(Live):
         """Close the inbox of *agent_id*. Its unread messages become dead letters.
 
         Args:
-            agent_id: Whose.
+            agent_id: The agent whose inbox to close.
             reason: What the dead letters say. Empty: that it ended first.
         """
         inbox = self._inboxes.pop(agent_id, None)

@@ -35,7 +35,7 @@ def begin_again(
     """End the run of *past* and begin another for its agent; return the new records.
 
     Args:
-        past: Who is branched.
+        past: The agent to branch.
         agents: All agents of earlier processes.
         lost: Records of its requests that had left and got no answer.
         config: What it runs now. Its history has what was settled.
@@ -98,7 +98,7 @@ def next_config(
     """Return what *past* runs next, and how many messages of its history its own runs said.
 
     Args:
-        past: Who is branched.
+        past: The agent to branch.
         config: What it was spawned with now.
         messages: The history of its last run, and what was said in it.
         is_changed: Whether it was spawned with something else. Then its history is that of

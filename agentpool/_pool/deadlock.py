@@ -125,7 +125,7 @@ class DeadlockWatch:
         """Check for a deadlock if one seems possible.
 
         Args:
-            first: Who just began to wait, works no more, or has fewer agents to wait for.
+            first: The agent that has just begun to wait, works no more, or waits for fewer.
                 ``None``: an agent ended.
         """
         if self._is_leaving and not self._nursery.child_tasks:
@@ -199,7 +199,7 @@ class DeadlockWatch:
         """Return the waits that *first* depends on, directly or through others.
 
         Args:
-            first: Whose waits are followed.
+            first: The agent to begin with.
             settled: Whether everybody who was woken has taken a step since.
         """
         waits: dict[AgentId, Sequence[Wait]] = {}

@@ -142,8 +142,8 @@ class PoolJournal:
         Args:
             config: What to run.
             next_id: Its number, if it is new.
-            parent: Who spawns it. ``None``: the owner.
-            past: Who it is. ``None``: it is looked for by its key.
+            parent: The agent that spawns it. ``None``: the owner.
+            past: The agent in the journal. ``None``: look for it by its key.
             key: Its key. ``None``: that which its spawn gives it.
             in_group: Whether it belongs to a map, a race or a supervision.
 

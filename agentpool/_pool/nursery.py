@@ -167,9 +167,9 @@ class AgentNursery(Home):
 
         Args:
             config: What to run.
-            driver: Who answers it.
+            driver: The driver that answers it.
             on_end: Told of its end, alone. ``None``: the pool's fan-in is.
-            parent: Who spawns it. ``None``: the agent that the current task belongs to.
+            parent: The agent that spawns it. ``None``: the agent that the current task belongs to.
             past: The agent of an earlier process. ``None``: it is looked for.
             key: Its key in the journal. ``None``: what its spawn says.
 

@@ -79,7 +79,7 @@ class Spawned(msgspec.Struct, frozen=True, omit_defaults=True):
         Args:
             config: What to run.
             key: The agent's.
-            parent_id: Who spawned it.
+            parent_id: The id of the agent that spawned it.
             after: The agent whose messages are its history. 0: none is.
             own: How many messages at the end of its history its own earlier runs said.
         """

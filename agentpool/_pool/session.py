@@ -144,7 +144,7 @@ class Session:
         """Take one turn and return its outcome.
 
         Args:
-            config: Who answers, and what is asked. Its history is the session's. The model
+            config: The agent and the query. Its history is the session's. The model
                 may be another one in each turn.
 
         Raises:

@@ -83,7 +83,7 @@ class AgentContext(ABC):
         that spends in another way takes it from ``budget`` itself.
 
         Args:
-            driver: Who answers. It need not be the agent's own.
+            driver: The driver to ask. It need not be the agent's own.
             request: What is asked.
             on_delta: Where pieces of the text go as they arrive.
 

@@ -126,7 +126,7 @@ class Tool(ABC):
 
         Args:
             arguments: JSON text as the model wrote it. It may be invalid.
-            context: Who calls, and how much time is left.
+            context: Facts about the call: the agent, and the time left.
 
         Raises:
             ToolError: Told to the model, as is every other ``Exception`` by its type and

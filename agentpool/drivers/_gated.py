@@ -28,7 +28,7 @@ class GatedDriver(SendingDriver):
         """Make a driver that asks *driver* through *gate*.
 
         Args:
-            driver: Who answers. It stays its opener's to close.
+            driver: The driver to ask. It must be closed by its opener.
             gate: Where requests wait. Several drivers, and so several pools, may share it.
         """
         expect(driver, Driver, "driver must be a Driver", "write GatedDriver(driver, gate)")

@@ -235,7 +235,7 @@ async def open_openai(
         max_tokens_field: What the server calls the limit of an answer. ``None``: as usual.
         max_output_tokens: The most that the model can write. ``None``: unknown.
         api: ``chat`` or ``responses``. ``None``: the second at OpenAI itself, else the first.
-        rules: Whose rules the server keeps to: ``deepseek``, ``gemini``, ``groq`` or ``mistral``,
+        rules: The server's set of rules: ``deepseek``, ``gemini``, ``groq`` or ``mistral``,
             for one that passes requests on to it. ``None``: as its host says.
         inputs: What it reads besides text, of ``image`` and ``pdf``. ``None``: unknown.
         headers: Sent with every request, such as an organisation.

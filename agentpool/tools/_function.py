@@ -118,7 +118,7 @@ class FunctionTool(Tool, Generic[P, R_co]):
 
         Args:
             arguments: JSON text as the model wrote it.
-            context: Who calls; handed to the parameter that is annotated so.
+            context: Facts about the call, for the parameter annotated with ``ToolContext``.
 
         Returns:
             What it came to. A call that is not valid, or failed, is a result as well.

@@ -72,7 +72,7 @@ def counting_of(host: str, model: str, rules: Rules | None = None) -> Counting |
     Args:
         host: Where it is asked.
         model: The provider's name of it.
-        rules: Whose rules a gateway keeps to. ``None``: those of its host.
+        rules: The set of rules of a gateway. ``None``: those of its host.
     """
     vendor, slash, name = model.lower().rpartition("/")
     by_vendor = _VENDORS.get(vendor.rpartition("/")[2]) if slash else None

@@ -32,7 +32,7 @@ class Scenario:
 
         Args:
             seed: What its own dice begin with.
-            order: Who runs next.
+            order: The order of the tasks.
             keep: How many of its last steps are kept.
             most: How many steps it may take. ``None``: ``max_steps``.
         """

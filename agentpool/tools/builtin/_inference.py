@@ -25,7 +25,7 @@ def inference_tools(driver: Driver, *, max_tokens: int | None = None) -> tuple[T
     """Return the tool ``inference``, which asks *driver* one question without history.
 
     Args:
-        driver: Who answers: the agent's own, or another of its privacy tier.
+        driver: The driver to ask: the agent's own, or another of its privacy tier.
         max_tokens: The most tokens of an answer. The manifest's limit counts as well.
             ``None``: that one alone.
     """

@@ -31,7 +31,7 @@ def memory_tools(memory: Memory, scope: str) -> tuple[Tool, ...]:
 
     Args:
         memory: Where fragments are kept: the pool's, so that the loop recalls them too.
-        scope: Whose fragments. The model cannot name another.
+        scope: The scope of the fragments. The model cannot name another.
     """
     expect_arguments(memory_tools, locals())
     notes = _Notes(memory, scope)
