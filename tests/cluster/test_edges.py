@@ -20,8 +20,8 @@ from agentpool.cluster import (
     NodeCheckError,
     NodeLostError,
     NodeState,
-    _desk,
     _nodes,
+    _tool_questions,
     open_cluster,
     open_cluster_pool,
 )
@@ -151,7 +151,7 @@ async def test_a_tool_on_a_node_has_no_budget() -> None:
 
 async def test_too_many_agents_are_not_listed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each call would carry them."""
-    monkeypatch.setattr(_desk, "MAX_LISTED", -1)
+    monkeypatch.setattr(_tool_questions, "MAX_LISTED", -1)
     async with open_cluster_pool(MODEL, address="local:1", tools=TOOLS) as pool:
         outcome = await (await pool.spawn(job("call look"))).wait()
     assert "too many agents" in outcome.text
