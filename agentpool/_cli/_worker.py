@@ -55,7 +55,6 @@ from agentpool._cli._worker_messages import (
     Order,
     Ready,
     Seen,
-    Stop,
     Task,
     ToWorker,
     Warned,
@@ -145,8 +144,8 @@ class Worker:
                 case End():
                     self.is_ending = True
                     self.changed.set()
-                case Stop(reason=reason):
-                    self.interruption.call(reason)
+                case _:
+                    self.interruption.call(told.reason)
         self.interruption.call("the command has ended")
         await trio.sleep(END_SECONDS)
         os._exit(1)

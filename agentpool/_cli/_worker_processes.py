@@ -21,6 +21,7 @@ import subprocess
 import sys
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Final, final
 
 import attrs
@@ -62,6 +63,7 @@ _PROGRAM: Final = (
     "from agentpool._cli._worker import main; main()"
 )
 _KILL: Final = getattr(signal, "SIGKILL", signal.SIGTERM)
+_SIGNAL_GROUP: Final = getattr(os, "killpg", os.kill)
 _OWN_GROUP: Final = 0 if hasattr(os, "killpg") else None
 _LAST_WORDS: Final = 5
 
@@ -95,12 +97,12 @@ class Member:
     async def say(self, message: Order | ToWorker) -> None:
         """Send *message* to the worker, unless it has ended. A stopped worker gets one second."""
         if self.process is not None and self.process.stdin is not None:
-            with trio.move_on_after(1):
-                try:
-                    async with self.said:
-                        await self.process.stdin.send_all(encode(message))
-                except (trio.BrokenResourceError, trio.ClosedResourceError):
-                    await trio.lowlevel.checkpoint()
+            with (
+                trio.move_on_after(1),
+                suppress(trio.BrokenResourceError, trio.ClosedResourceError),
+            ):
+                async with self.said:
+                    await self.process.stdin.send_all(encode(message))
         await trio.lowlevel.checkpoint()
 
     def is_process(self, pid: int | None) -> bool:
@@ -110,10 +112,7 @@ class Member:
     def kill(self) -> None:
         """Kill the worker and its process group at once."""
         if self.process is not None and self.process.returncode is None:
-            if hasattr(os, "killpg"):
-                os.killpg(self.process.pid, _KILL)
-            else:
-                self.process.kill()
+            _SIGNAL_GROUP(self.process.pid, _KILL)
 
 
 @final
@@ -266,7 +265,7 @@ class Crew:
                 self.changed.set()
             case Cut(key=key, outcome=outcome):
                 self.cut[key] = outcome_from_json(outcome)
-            case Broke():
+            case _:
                 member.broke = message
                 await self._tell_break(member, message)
 
