@@ -5,9 +5,9 @@ prices what is sent as a provider does that keeps the beginning of the request b
 of the same beginning cost a tenth. "each turn" is a window that pushes out at every turn as
 much as it takes in; the others are the strategies of a manifest.
 
-"fresh" are the requests of which less than 85 % was the beginning of the one before: the first
-ones, which are short, and the one after each cut. No cut can spare that one: what stands
-behind the query moves.
+"fresh" are the requests of which less than 85 % was the beginning of the one before: short ones
+at the beginning ("early"), to which a turn adds much, and the one after each cut. No cut can
+spare that one: what stands behind the query moves.
 """
 
 from __future__ import annotations
@@ -55,29 +55,31 @@ def requests(strategy: str) -> Iterator[Sequence[ChatMessage]]:
             conversation.append(message)
 
 
-def bill(strategy: str) -> tuple[int, int, float, int, int]:
-    """Return the tokens that were sent, those that were kept, US dollars, requests, fresh ones."""
-    sent = kept = count = fresh = 0
+def bill(strategy: str) -> tuple[int, int, float, int, int, int]:
+    """Return tokens sent, tokens kept, US dollars, requests, early and other fresh ones."""
+    sent = kept = count = early = fresh = 0
     for before, after in itertools.pairwise(itertools.chain([()], requests(strategy))):
         sizes = [message_tokens(message) for message in after]
         pairs = zip(before, after, strict=False)
-        same = itertools.takewhile(lambda pair: pair[0] == pair[1], pairs)
-        again = sum(sizes[: sum(1 for _ in same)])
+        same = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
+        again = sum(sizes[:same])
         sent += sum(sizes)
         kept += again
         count += 1
-        fresh += again < GOOD_SHARE * sum(sizes)
+        if again < GOOD_SHARE * sum(sizes):
+            is_early = same == len(before)  # nothing has left
+            early, fresh = early + is_early, fresh + (not is_early)
     usd = (sent - kept + kept * CACHED_SHARE) * USD_PER_MILLION / 1_000_000
-    return sent, kept, usd, count, fresh
+    return sent, kept, usd, count, early, fresh
 
 
 def main() -> None:
     """Print one line for each way to cut."""
     print(f"{TURNS} turns, a window of {ROOM_TOKENS:,} tokens, ${USD_PER_MILLION:g} per million")
     for strategy in ("each turn", "drop", "clear_results", "summary"):
-        sent, kept, usd, count, fresh = bill(strategy)
+        sent, kept, usd, count, early, fresh = bill(strategy)
         said = f"{sent:>10,} tokens sent  {kept / sent:6.1%} of them kept  ${usd:6.2f}"
-        print(f"{strategy:14} {said}  {fresh:>3} of {count} requests fresh")
+        print(f"{strategy:14} {said}  of {count} requests {early} early and {fresh} others fresh")
 
 
 if __name__ == "__main__":
