@@ -27,7 +27,7 @@ from agentpool._manifest.urls import place_of, split_url
 Dialect: TypeAlias = Literal["openai", "anthropic"]
 """The wire formats: Chat Completions and its successor, or Messages."""
 
-Rules: TypeAlias = Literal["deepseek", "gemini", "groq", "mistral"]
+Rules: TypeAlias = Literal["deepseek", "gemini", "groq", "mistral", "moonshot"]
 """A set of rules for Chat Completions that differ from the common ones: in what is refused,
 wanted back, or named."""
 
@@ -98,6 +98,7 @@ PROVIDERS: Final[Mapping[str, Provider]] = MappingProxyType(
             base_url="https://api.moonshot.ai/v1",
             api_key_env="MOONSHOT_API_KEY",
             facts="moonshotai",
+            rules="moonshot",
         ),
         "fireworks": Provider(
             base_url="https://api.fireworks.ai/inference/v1",

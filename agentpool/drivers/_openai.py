@@ -43,6 +43,9 @@ _MISTRAL_HOST: Final = "api.mistral.ai"
 # It refuses schemas of answers (litellm#31466, inspect_ai#4916), and answers without thoughts
 # where it thinks; an empty one is taken (Zoo-Code#201, continue#11285). (2026-11)
 _DEEPSEEK_HOST: Final = "api.deepseek.com"
+# It refuses answers without thoughts where it thinks, and those with an empty one as well; a
+# space is taken (llmgateway#2093, pi#4178). (2026-11)
+_MOONSHOT_HOSTS: Final = ("api.moonshot.ai", "api.moonshot.cn")
 
 # It takes no form of an answer beside tools (vercel/ai#16540, agno#1065, 2026-11).
 _GROQ_HOST: Final = "api.groq.com"
@@ -66,6 +69,10 @@ _NEWER_HOSTS: Final = (
 )
 
 
+_NO_THOUGHTS: Final[Mapping[Rules, str]] = {"deepseek": "", "moonshot": " "}
+"""What they take for the thought of an answer that has none."""
+
+
 def _usual_field(place: str) -> MaxTokensField:
     """Return the name of the field for the answer's limit at the server *place*."""
     is_newer = any(place == host or place.endswith(host) for host in _NEWER_HOSTS)
@@ -78,6 +85,8 @@ def _rules_at(place: str) -> Rules | None:
         return "mistral"
     if place == _DEEPSEEK_HOST:
         return "deepseek"
+    if place in _MOONSHOT_HOSTS:
+        return "moonshot"
     if place == _GROQ_HOST:
         return "groq"
     return "gemini" if place.endswith(_GOOGLE_HOST) else None
@@ -104,7 +113,7 @@ def _chat_options(
         needs_answers=rules == "mistral",
         told="beside_tools" if rules == "groq" or is_older_gemini else "never",
         needs_signatures=rules == "gemini" and not is_older_gemini,
-        needs_thoughts=rules == "deepseek",
+        no_thought=_NO_THOUGHTS.get(rules) if rules else None,
         extra=settings.options,
     )
 
@@ -235,8 +244,8 @@ async def open_openai(
         max_tokens_field: What the server calls the limit of an answer. ``None``: as usual.
         max_output_tokens: The most that the model can write. ``None``: unknown.
         api: ``chat`` or ``responses``. ``None``: the second at OpenAI itself, else the first.
-        rules: The server's set of rules: ``deepseek``, ``gemini``, ``groq`` or ``mistral``,
-            for one that passes requests on to it. ``None``: as its host says.
+        rules: The server's set of rules: ``deepseek``, ``gemini``, ``groq``, ``mistral`` or
+            ``moonshot``, for one that passes requests on to it. ``None``: as its host says.
         inputs: What it reads besides text, of ``image`` and ``pdf``. ``None``: unknown.
         headers: Sent with every request, such as an organisation.
         verify: Whether to check certificates, or the TLS context to use.

@@ -101,8 +101,8 @@ class _Kind:
 
 
 StrictName: TypeAlias = Literal[
-    "openai", "openai-chat", "anthropic", "gemini", "deepseek", "groq", "mistral", "vllm",
-    "ollama", "llamacpp",
+    "openai", "openai-chat", "anthropic", "gemini", "deepseek", "groq", "mistral", "moonshot",
+    "vllm", "ollama", "llamacpp",
 ]  # fmt: skip
 """The servers that there is a strict fake of."""
 
@@ -136,7 +136,7 @@ _KINDS: Final[Mapping[str, _Kind]] = {
             *(rules.unique_ids, rules.id_form(r"[a-zA-Z0-9_-]+", "letters, digits, _ and -")),
             *(more.results_next, more.thoughts_signed, more.thoughts_first, more.few_marks),
             *(more.adaptive_alone, rules.no_forced_tools, rules.legal_keys),
-            rules.known_fields(*_MESSAGES_FIELDS),
+            *(rules.known_fields(*_MESSAGES_FIELDS), more.user_last),
         ),
     ),
     "gemini": _Kind(
@@ -153,7 +153,14 @@ _KINDS: Final[Mapping[str, _Kind]] = {
             rules.no_forced_tools,
         ),
     ),
-    "groq": _Kind(path="/chat/completions", rules=(*_EVERY_CHAT, rules.no_form_with_tools)),
+    "groq": _Kind(
+        path="/chat/completions",
+        ways=Ways(thoughts="reasoning"),
+        rules=(
+            *(*_EVERY_CHAT, rules.no_form_with_tools),
+            rules.known_message_fields(*_MESSAGE_FIELDS, "reasoning"),
+        ),
+    ),
     "mistral": _Kind(
         path="/chat/completions",
         ways=Ways(id_form="a{:08}", thoughts="content"),
@@ -162,6 +169,14 @@ _KINDS: Final[Mapping[str, _Kind]] = {
             *(rules.known_fields(*_MISTRAL_FIELDS), rules.known_message_fields(*_MESSAGE_FIELDS)),
             *(rules.no_user_after_tool, rules.no_empty_answer, *_EVERY_CHAT),
             rules.id_form(r"[a-zA-Z0-9]{9}", "a-z, A-Z, 0-9, with a length of 9"),
+        ),
+    ),
+    "moonshot": _Kind(
+        path="/chat/completions",
+        ways=Ways(thoughts="reasoning_content"),
+        rules=(
+            *(*_EVERY_CHAT, rules.no_sampling, rules.reasoning_beside_calls),
+            *(rules.no_empty_answer, rules.no_forced_tools),
         ),
     ),
     "vllm": _Kind(path="/chat/completions", refusal=_plain_error, rules=_LOCAL),
@@ -263,7 +278,8 @@ def strict_fake(name: StrictName, turns: Sequence[FakeTurn]) -> StrictFake:
 
     Args:
         name: ``openai`` (Responses), ``openai-chat``, ``anthropic``, ``gemini``,
-            ``deepseek``, ``groq``, ``mistral``, ``vllm``, ``ollama`` or ``llamacpp``.
+            ``deepseek``, ``groq``, ``mistral``, ``moonshot``, ``vllm``, ``ollama`` or
+            ``llamacpp``.
         turns: What its model answers: the first one to a conversation without answers, and
             so on; the last one to every longer conversation.
 

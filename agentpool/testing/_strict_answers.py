@@ -39,8 +39,8 @@ class Ways:
     id_form: str = "call_{}"
     """The ids of its calls, with their number."""
     thoughts: str = ""
-    """Where it says what it thinks: ``reasoning_content``, ``content``, ``signature``, or
-    nowhere."""
+    """Where it says what it thinks: ``reasoning``, ``reasoning_content``, ``content``,
+    ``signature``, or nowhere."""
     shares_index: bool = False
     """Whether all calls of an answer have the index 0."""
 
@@ -89,10 +89,10 @@ def chat_stream(writing: Writing) -> Iterator[bytes]:
         )
 
     yield delta(role="assistant", content="")
-    if ways.thoughts == "reasoning_content":
+    if ways.thoughts in {"reasoning", "reasoning_content"}:
         thought = f"{turn.thoughts} {writing.number}"
         writing.issued.append(thought)
-        yield delta(reasoning_content=thought)
+        yield delta(**{ways.thoughts: thought})
     elif ways.thoughts == "content":
         said = [{"type": "thinking", "thinking": [{"type": "text", "text": turn.thoughts}]}]
         yield delta(content=said)

@@ -41,6 +41,16 @@ def user_first(asked: StrictAsked) -> str | None:
     return None
 
 
+def user_last(asked: StrictAsked) -> str | None:
+    """Anthropic: from Claude 4.6 on no answer is begun for the model (qwen-code#8039)."""
+    if asked.messages[-1].get("role") == "assistant":
+        return (
+            "This model does not support assistant message prefill. The conversation must end "
+            "with a user message."
+        )
+    return None
+
+
 def results_next(asked: StrictAsked) -> str | None:
     """Anthropic: the results of all calls come next, and first."""
     waiting: set[str] = set()

@@ -75,7 +75,10 @@ def known_fields(*known: str) -> Rule:
 
 
 def known_message_fields(*known: str) -> Rule:
-    """Return a rule that refuses other fields of a message (crush#1590)."""
+    """Return a rule that refuses other fields of a message: Mistral (crush#1590) and Groq.
+
+    Groq calls its thoughts ``reasoning``, and refuses them by the other name (req_llm#772).
+    """
 
     def rule(asked: StrictAsked) -> str | None:
         for index, message in enumerate(asked.messages):
@@ -152,7 +155,7 @@ def no_user_after_tool(asked: StrictAsked) -> str | None:
 
 
 def no_empty_answer(asked: StrictAsked) -> str | None:
-    """Mistral: an answer has a text or calls."""
+    """Mistral and Kimi K3: an answer has a text or calls (tolokaforge#1286)."""
     for message in asked.messages:
         is_empty = not message.get("content") and not message.get("tool_calls")
         if message.get("role") == "assistant" and is_empty:
@@ -191,6 +194,23 @@ def reasoning_back(asked: StrictAsked) -> str | None:
         is_good = said in asked.issued or (said == "" and not ids & asked.issued)
         if message.get("role") == "assistant" and not is_good:
             return "The `reasoning_content` in the thinking mode must be passed back to the API."
+    return None
+
+
+def reasoning_beside_calls(asked: StrictAsked) -> str | None:
+    """Kimi K2.5 and later: an empty one is none (llmgateway#2093, pi#4178, continue#11600).
+
+    A call that another model made has a space.
+    """
+    for index, message in enumerate(asked.messages):
+        said = message.get("reasoning_content")
+        ids = {text(call.get("id")) for call in items(message.get("tool_calls"))}
+        is_good = said in asked.issued or (said == " " and not ids & asked.issued)
+        if ids and not is_good:
+            return (
+                "thinking is enabled but reasoning_content is missing in assistant tool call "
+                f"message at index {index}"
+            )
     return None
 
 

@@ -51,6 +51,7 @@ KEYS: Final = {
     "deepseek": "DEEPSEEK_API_KEY",
     "groq": "GROQ_API_KEY",
     "mistral": "MISTRAL_API_KEY",
+    "moonshot": "MOONSHOT_API_KEY",
 }
 
 ENVIRON: Final = dict.fromkeys(KEYS.values(), "a-key-of-nobody")
@@ -189,7 +190,7 @@ async def test_a_loop_of_tools_gets_through(name: StrictName, pieces: int) -> No
     assert outcome.usage.input_tokens in {100, 200}
 
 
-@pytest.mark.parametrize("name", ["deepseek", "gemini", "groq", "mistral"])
+@pytest.mark.parametrize("name", ["deepseek", "gemini", "groq", "mistral", "moonshot"])
 async def test_a_loop_gets_through_behind_a_gateway(name: StrictName) -> None:
     """The manifest names the provider: its rules hold at any address."""
     elsewhere = ('base_url = "https://gateway.example/v1"', 'api_key_env = "MISTRAL_API_KEY"')
@@ -477,6 +478,11 @@ REFUSED: Final[list[tuple[StrictName, dict[str, object], str]]] = [
         {"messages": anthropic_said(use("a.b"), then=[result("a.b")])},
         "must be letters",
     ),
+    (
+        "anthropic",
+        {"messages": anthropic_said({"type": "text", "text": "{"})},
+        "does not support assistant message prefill",
+    ),
     ("anthropic", {"system": [{"cache_control": 1}] * 5}, "A maximum of 4 blocks"),
     ("anthropic", {"thinking": {"type": "disabled"}}, "thinking.type.disabled"),
     (
@@ -506,6 +512,11 @@ REFUSED: Final[list[tuple[StrictName, dict[str, object], str]]] = [
         {"tools": TOOLS, "response_format": {"type": "json_schema"}},
         "json mode cannot be combined with tool/function calling",
     ),
+    (
+        "groq",
+        {"messages": [HI, called("a", reasoning_content="x"), returned()]},
+        "messages.1.reasoning_content: Extra inputs",
+    ),
     ("deepseek", {"messages": [HI, called("a"), returned()]}, "must be passed back"),
     ("deepseek", {"response_format": {"type": "json_schema"}}, "unavailable now"),
     ("deepseek", {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "image_url"),
@@ -519,6 +530,21 @@ REFUSED: Final[list[tuple[StrictName, dict[str, object], str]]] = [
         "Unexpected role 'user' after role 'tool'",
     ),
     ("mistral", {"messages": [HI, {"role": "assistant", "content": ""}]}, "but not none"),
+    ("moonshot", {"temperature": 0.6}, "'temperature' is not supported"),
+    ("moonshot", {"messages": [HI, called("a"), returned()]}, "missing in assistant tool call"),
+    (
+        "moonshot",
+        {"messages": [HI, called("a", reasoning_content=""), returned()]},
+        "reasoning_content is missing in assistant tool call message at index 1",
+    ),
+    # The fake itself has made a call of that id, and has thought before it.
+    (
+        "moonshot",
+        {"messages": [called("call_10", reasoning_content=" "), returned("call_10")]},
+        "message at index 0",
+    ),
+    ("moonshot", {"messages": [HI, {"role": "assistant", "content": ""}]}, "but not none"),
+    ("moonshot", {"tool_choice": "required"}, "forces tool use"),
     ("vllm", {"messages": [BROKEN, returned()]}, "failed to parse tool call arguments"),
     ("ollama", {"messages": [{"role": "user"}]}, "missing field 'content'"),
     (

@@ -201,6 +201,10 @@ TABLE: Final[dict[str, tuple[Broken, ...]]] = {
             "map(with_legal_keys, request.tools)", "request.tools",
         ),
         Broken("known_fields", "Extra inputs", MESSAGES, _EXTRA, 'extra = {"seed": 1}'),
+        Broken(
+            "user_last", "does not support assistant message prefill", MESSAGES,
+            "    return sent\n", '    return [*sent, _Message("assistant", [_Text("{")])]\n',
+        ),
     ),
     "gemini": (
         *EVERY_CHAT,
@@ -218,6 +222,10 @@ TABLE: Final[dict[str, tuple[Broken, ...]]] = {
         Broken(
             "no_form_with_tools", "json mode cannot be combined", OPENAI,
             'rules == "groq" or is_older_gemini', "is_older_gemini",
+        ),
+        Broken(
+            "known_message_fields", "reasoning_content: Extra inputs", CHAT,
+            "fields[part.kind] = data", 'fields["reasoning_content"] = data',
         ),
     ),
     "deepseek": (
@@ -252,6 +260,26 @@ TABLE: Final[dict[str, tuple[Broken, ...]]] = {
         ),
         *EVERY_CHAT,
         ID_FORM,
+    ),
+    "moonshot": (
+        *EVERY_CHAT,
+        Broken(
+            "no_sampling", "'temperature' is not supported", CHAT,
+            "temperature=request.temperature,", "temperature=0.6,",
+        ),
+        Broken(
+            "reasoning_beside_calls", "missing in assistant tool call", CHAT,
+            '{"reasoning_content", "reasoning",', '{"reasoning",',
+        ),
+        Broken(
+            "reasoning_beside_calls", "missing in assistant tool call", OPENAI,
+            '"moonshot": " "', '"moonshot": ""',
+        ),
+        Broken(
+            "no_empty_answer", "but not none", CHAT,
+            "text if text or not calls else None", '"" if not calls else None',
+        ),
+        CHAT_FORCED,
     ),
     "vllm": LOCAL,
     "ollama": LOCAL,

@@ -121,9 +121,9 @@ class ChatOptions:
     is_closed: bool = False
     """Whether it refuses fields that it does not know, ``stream_options`` and ``seed`` among
     them. Usage comes without being asked for."""
-    needs_thoughts: bool = False
-    """Whether each answer must come back with what was thought before it. One that came from
-    another model, or was broken off, comes back with an empty thought."""
+    no_thought: str | None = None
+    """What an answer comes back with in place of a thought, if it came from another model or was
+    broken off and the server wants a thought with each. ``None``: it wants none."""
     needs_signatures: bool = False
     """Whether the first call of each answer must have Google's signature. A call of another
     model has the one that Google names for that."""
@@ -148,9 +148,8 @@ def encode_request(request: CompletionRequest, options: ChatOptions) -> bytes:
     for message in _messages_of(request, origin, ids, has_files=options.has_files):
         if options.needs_answers and messages and message.role == "user":
             messages += [_BRIDGE] if messages[-1].role == "tool" else []
-        lacks_thought = message.reasoning_content is msgspec.UNSET
-        if options.needs_thoughts and message.role == "assistant" and lacks_thought:
-            message = msgspec.structs.replace(message, reasoning_content=_NO_THOUGHT)  # noqa: PLW2901  # the same
+        if options.no_thought is not None and message.role == "assistant":
+            message = _with_thought(message, options.no_thought)  # noqa: PLW2901  # the same
         if options.needs_signatures and message.tool_calls:
             message = _signed(message, message.tool_calls)  # noqa: PLW2901  # the same
         messages.append(message)
@@ -177,7 +176,15 @@ def encode_request(request: CompletionRequest, options: ChatOptions) -> bytes:
     )
 
 
-_NO_THOUGHT: Final = msgspec.Raw(b'""')
+_THOUGHTLESS: Final = (msgspec.UNSET, msgspec.Raw(b'""'))
+
+
+def _with_thought(message: _Message, no_thought: str) -> _Message:
+    if message.reasoning_content not in _THOUGHTLESS:
+        return message
+    told = msgspec.Raw(msgspec.json.encode(no_thought))
+    return msgspec.structs.replace(message, reasoning_content=told)
+
 
 _FOREIGN_CALL: Final = msgspec.Raw(
     b'{"google":{"thought_signature":"skip_thought_signature_validator"}}'

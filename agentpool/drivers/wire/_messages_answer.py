@@ -23,7 +23,8 @@ https://platform.claude.com/docs/en/build-with-claude/extended-thinking (2026-11
 
 from __future__ import annotations
 
-from typing import Final, final
+from collections.abc import Mapping
+from typing import Final, cast, final
 
 import attrs
 import msgspec
@@ -75,6 +76,7 @@ class _Message(msgspec.Struct):
     usage: _Usage | None = None
     content: list[_Block] | None = None
     stop_reason: str | None = None
+    stop_details: object = None
 
 
 class _Delta(msgspec.Struct):
@@ -82,6 +84,7 @@ class _Delta(msgspec.Struct):
     text: str | None = None
     partial_json: str | None = None
     stop_reason: str | None = None
+    stop_details: object = None
     thinking: str | None = None
     signature: str | None = None
 
@@ -193,7 +196,9 @@ class MessageAccumulator(GrowingCompletion):
             case "content_block_start":
                 return self._begin_block(index, told.content_block or _Block())
             case "message_delta":
-                self._end((told.delta and told.delta.stop_reason) or "")
+                delta = told.delta or _Delta()
+                self._end(delta.stop_reason or "")
+                self._explain(delta.stop_details)
                 self._count(told.usage)
             case "message_stop":
                 self._done = True
@@ -204,10 +209,20 @@ class MessageAccumulator(GrowingCompletion):
                 pass
         return []
 
+    def _explain(self, details: object) -> None:
+        """Keep the words for a refusal (pi#8258, 2026-11)."""
+        told = cast("Mapping[str, object]", details) if isinstance(details, Mapping) else {}
+        if told.get("type", "refusal") != "refusal":
+            return
+        words = (told.get("category"), told.get("explanation"))
+        if said := ": ".join(one for one in words if isinstance(one, str) and one):
+            self._refuse(said)
+
     def _begin(self, message: _Message) -> list[str]:
         self._model = message.model or self._model
         self._count(message.usage)
         self._end(message.stop_reason or "")
+        self._explain(message.stop_details)
         if self._finish is None:
             # At the start of a stream this is a placeholder.
             self._counted.output_tokens = None
