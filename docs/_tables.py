@@ -5,12 +5,15 @@ from __future__ import annotations
 from docutils import nodes
 from sphinx.application import Sphinx
 
-WIDE = 3
+WIDE = 2
 """Columns from which on a table does not fit a small screen."""
+
+NAMED = 3
+"""Columns from which on each cell needs the name of its column."""
 
 
 def name_cells(_app: Sphinx, doctree: nodes.document, _docname: str) -> None:
-    """Put the name of its column into each cell of a wide table; the style sheet shows it."""
+    """Mark wide tables, and put the name of its column into each cell, for the style sheet."""
     for table in doctree.findall(nodes.table):
         head, body = next(table.findall(nodes.thead), None), next(table.findall(nodes.tbody), None)
         if head is None or body is None:
@@ -19,7 +22,7 @@ def name_cells(_app: Sphinx, doctree: nodes.document, _docname: str) -> None:
         if len(titles) < WIDE:
             continue
         table["classes"].append("stacks")
-        for row in body.findall(nodes.row):
+        for row in body.findall(nodes.row) if len(titles) >= NAMED else ():
             for title, cell in list(zip(titles, row.children, strict=True))[1:]:
                 if title:
                     label = nodes.inline("", title, classes=["column-name"])
