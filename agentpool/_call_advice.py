@@ -58,7 +58,7 @@ def call_advice(
     parameters = [one for one in signature.parameters.values() if one.name != "self"]
     known = [one.name for one in parameters]
     call = f"{name}()"
-    if parameters[0].annotation == "SpawnConfig":
+    if parameters[0].annotation == "SpawnConfig" and function.__name__ != "__init__":
         return f"{call} takes one SpawnConfig; write {name}(SpawnConfig(manifest, query))"
     for given_name in named:
         if given_name not in known:

@@ -284,6 +284,21 @@ def test_a_wrong_value_is_told_what_to_write(slip: Callable[[], object], says: s
         slip()
 
 
+def test_a_docstring_may_describe_what_is_no_parameter() -> None:
+    """Only one that nearly is one is a slip."""
+
+    @tool
+    def search(q: str) -> str:  # noqa: D417  # as above
+        """Search.
+
+        Args:
+            limit: How many; there is none any more.
+        """
+        return q
+
+    assert search("x") == "x"
+
+
 async def test_a_field_that_has_no_form_is_named() -> None:
     """A class may have twenty."""
     async with open_pool(hanging_driver()) as pool:
