@@ -14,7 +14,7 @@ import msgspec
 import trio
 
 from agentpool._base import Live
-from agentpool._budget.account import Amounts
+from agentpool._budget.account import Amounts, amounts_of
 from agentpool._budget.budget import Budget, ledger_of
 from agentpool._budget.claims import (
     Claim,
@@ -60,6 +60,8 @@ REFUSALS: Final = (
     UnknownModelError,
 )
 """A provider's refusals. Only answers are charged."""
+
+_ONE_CALL: Final[Amounts] = (0, 0, 0, 1)
 
 
 def is_refusal(error: BaseException) -> bool:
@@ -118,7 +120,8 @@ class Purse(Live):
         """
         tokens, cost_usd = estimate(driver, request, estimator)
         if self.is_stored:
-            await _look(self.ledger.stored_short_of(tokens=tokens, cost_usd=cost_usd, requests=1))
+            wanted = amounts_of(tokens=tokens, cost_usd=cost_usd, requests=1, tool_calls=0)
+            await _look(self.ledger.stored_short_of(wanted, priced=cost_usd is not None))
         is_stalled = partial(self._is_stalled, trio.lowlevel.current_task())
         claim = self.ledger.claim(tokens=tokens, cost_usd=cost_usd, is_stalled=is_stalled)
         result = claim.result or await self._wait(claim)
@@ -224,9 +227,9 @@ class Purse(Live):
             started: That it begins, which is written with what stores in the same file take.
         """
         if self.is_stored:
-            await _look(self.ledger.stored_short_of(tool_calls=1))
+            await _look(self.ledger.stored_short_of(_ONE_CALL))
         try:
-            reservation = self.ledger.reserve(tool_calls=1)
+            reservation = self.ledger.reserve(_ONE_CALL)
             refusal = None
             if self.is_stored:
                 refusal = await self._take_stored(reservation, journal, started)

@@ -7,7 +7,14 @@ from __future__ import annotations
 
 from typing import Final, Literal, final
 
-from agentpool._budget.account import COST, Account, BudgetNotice, cost_limit, count_limit
+from agentpool._budget.account import (
+    COST,
+    Account,
+    BudgetNotice,
+    amounts_of,
+    cost_limit,
+    count_limit,
+)
 from agentpool._budget.claims import Ledger, Reservation
 from agentpool._budget.period import Period
 from agentpool._budget.statistics import BudgetStatistics
@@ -164,9 +171,10 @@ class Budget:
             LimitExceededError: If there is too little. Nothing was set aside.
             UsageError: If a number has no meaning. Nothing was set aside.
         """
-        return self._ledger.reserve(
+        amounts = amounts_of(
             tokens=tokens, cost_usd=cost_usd, requests=requests, tool_calls=tool_calls
         )
+        return self._ledger.reserve(amounts, priced=cost_usd is not None)
 
 
 def ledger_of(budget: Budget) -> Ledger:

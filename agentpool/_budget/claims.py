@@ -249,46 +249,24 @@ class Ledger(Live):
         """The name of its budget."""
         return self.account.name
 
-    def stored_short_of(
-        self,
-        *,
-        tokens: int = 0,
-        cost_usd: float | None = 0.0,
-        requests: int = 0,
-        tool_calls: int = 0,
-    ) -> tuple[Ledger, ...]:
+    def stored_short_of(self, amounts: Amounts, *, priced: bool = True) -> tuple[Ledger, ...]:
         """Return the ledgers whose stores are known to have too little for this."""
-        amounts = amounts_of(
-            tokens=tokens, cost_usd=cost_usd, requests=requests, tool_calls=tool_calls
-        )
-        priced = cost_usd is not None
         return tuple(
             one
             for one in self.path
             if one.kept is not None and one.account.lacks(amounts, priced=priced) is not None
         )
 
-    def reserve(
-        self,
-        *,
-        tokens: int = 0,
-        cost_usd: float | None = 0.0,
-        requests: int = 0,
-        tool_calls: int = 0,
-    ) -> Reservation:
-        """Reserve amounts in this budget and all above it, or raise.
+    def reserve(self, amounts: Amounts, *, priced: bool = True) -> Reservation:
+        """Reserve *amounts* in this budget and all above it, or raise.
 
         Raises:
             LimitExceededError: If there is too little. Nothing was set aside.
-            UsageError: If a number has no meaning. Nothing was set aside.
         """
-        amounts = amounts_of(
-            tokens=tokens, cost_usd=cost_usd, requests=requests, tool_calls=tool_calls
-        )
-        lack = self._find_lack(amounts, priced=cost_usd is not None)
+        lack = self._find_lack(amounts, priced=priced)
         if lack is not None:
             raise self._refuse(lack, amounts)
-        return self._take(amounts, priced=cost_usd is not None)
+        return self._take(amounts, priced=priced)
 
     def record(self, spent: Spent, *, is_stored: bool = True) -> None:
         """Count what was spent without a reservation, or counted by stores. No limit refuses it."""
