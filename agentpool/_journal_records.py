@@ -62,7 +62,7 @@ class JournalRecord(msgspec.Struct, frozen=True, gc=False):
     """One event in a pool, as a journal stores it."""
 
     agent_id: AgentId
-    """Whose run. 0 is the pool's owner, for messages that the owner sent."""
+    """The agent of the run. 0 is the pool's owner, for messages that the owner sent."""
     kind: RecordKind
     """What the record tells."""
     place: int = BEFORE_THE_RUN

@@ -13,7 +13,8 @@ from functools import cache
 from typing import Final
 
 MAX_NAME_CHARS: Final = 60
-"""Of an agent's name that a model chose: it fits on a line with what the agent wants."""
+"""The limit for an agent's name that a model chose, so that it fits on a line with the
+request."""
 
 # What str.isprintable() takes and no font shows: fillers, blanks that are not spaces, joiners,
 # selectors of a variant, vowels that are not written.

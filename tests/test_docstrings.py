@@ -124,7 +124,8 @@ def test_help_without_the_source_is_the_docstring() -> None:
 
 # What a native reader has to translate: nobody in particular as the one who does something.
 SIGNS = re.compile(
-    r"^(Take note|Have it|Have who)|\b(nobody|somebody|anybody|whoever)\b|(?<!there )\bis none\b",
+    r"^(Take note|Have it|Have who|Whose)|\b(nobody|somebody|anybody|whoever)\b"
+    r"|(?<!there )\bis none\b|\b(of|in|at) (which there|whose)\b|^What (became|came) of\b",
     re.IGNORECASE,
 )
 

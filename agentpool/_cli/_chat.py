@@ -61,7 +61,7 @@ HELP: Final = (
 PROMPT: Final = "> "
 
 SHOWN_CHARS: Final = 60
-"""Of a turn that was cut off."""
+"""The limit for a turn that was cut off."""
 
 WHOLE: Final = frozenset({AgentStatus.COMPLETED, AgentStatus.STOPPED})
 """How a turn ends whose text is an answer."""
@@ -75,7 +75,7 @@ class _Stream(Observer):
     """The output of one agent, on its way to standard output."""
 
     agent_id: AgentId | None = None
-    """Whose. ``None``: no agent's."""
+    """The id of the agent. ``None``: no agent."""
     written: str = ""
     """What came since the last line of something else."""
     _pieces: deque[str | ToolStarted] = attrs.field(factory=deque[str | ToolStarted])

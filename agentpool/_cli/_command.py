@@ -144,7 +144,7 @@ class RunCommand:
     manifests: tuple[str, ...]
     """Their paths; one agent each. Empty: one agent without tools."""
     query: str
-    """What they are asked. ``-``: what is on standard input."""
+    """The query. ``-``: read it from standard input."""
     attachments: tuple[str, ...] = ()
     """The paths of images and documents beside it."""
     session: str | None = None
@@ -174,11 +174,11 @@ class MapCommand:
     sources: tuple[tuple[str, ...], ...]
     """The paths of the inputs, in sources that take turns."""
     prompt: str | None
-    """What is said before each text. ``None``: nothing."""
+    """The text before each input. ``None``: nothing."""
     reduce: str | None
     """The path of the manifest that gets all answers. ``None``: there is none."""
     reduce_prompt: str | None
-    """What is said before the answers. ``None``: nothing."""
+    """The text before the answers. ``None``: nothing."""
     ordered: bool
     """Whether results are printed in the order of the inputs, and not as they come."""
     output_dir: str | None
@@ -303,7 +303,7 @@ class InitCommand:
     folder: str
     """Where files are written. It is made if it is not there."""
     name: str
-    """What the agent is called."""
+    """The agent's name."""
     model: str | None
     """A GGUF file, or a provider and its model. ``None``: the packaged one."""
     parts: tuple[str, ...] | None

@@ -41,10 +41,10 @@ from agentpool.tools import find_isolation, one_line
 State: TypeAlias = Literal["ok", "missing", "broken"]
 
 ANSWER_SECONDS: Final = 120.0
-"""For the local model to load and to say a word: a slow disk takes a minute."""
+"""The time for the local model to load and to say a word: a slow disk takes a minute."""
 
 CONNECT_SECONDS: Final = 1.0
-"""For a server on this machine to take a connection."""
+"""The time for a server on this machine to take a connection."""
 
 _EXTRAS: Final[Mapping[str, tuple[tuple[str, ...], str]]] = {
     "cli": (

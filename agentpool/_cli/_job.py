@@ -27,9 +27,9 @@ class Job:
     label: str
     """What its result is headed with."""
     key: str = attrs.field(converter=_as_key)
-    """What it is called in a journal. No other job of the command has it."""
+    """Its name in a journal. No other job of the command has it."""
     name: str
-    """What it is called while it runs."""
+    """Its name while it runs."""
     read: Callable[[], str]
     """Returns its query. Called in a thread, so it may wait for a file."""
     source: str | None = None

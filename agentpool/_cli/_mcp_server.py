@@ -43,7 +43,7 @@ PROGRESS_SECONDS: Final = 0.25
 """Between two notifications of one call: often enough for a person who watches."""
 
 MAX_SESSIONS: Final = 100
-"""Of clients over HTTP. Each takes memory, and time at the end."""
+"""The limit for clients over HTTP. Each takes memory, and time at the end."""
 
 IDLE_SESSION_SECONDS: Final = 60.0
 """Until the session of a client that has gone, or does nothing, is over; it may begin another.

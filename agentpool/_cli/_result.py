@@ -25,7 +25,7 @@ class Result:
     source: str | None = None
     """The path of the input. ``None``: it came from no file."""
     outcome: AgentOutcome | None = None
-    """What became of the agent. ``None``: there was none."""
+    """The agent's outcome. ``None``: there was none."""
     error: Exception | None = None
     """Why there was no agent. ``None``: there was one, or an interruption came first."""
     is_typed: bool = False

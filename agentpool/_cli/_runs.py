@@ -24,7 +24,7 @@ from agentpool.observe import outcome_from_json
 from agentpool.tools import printable
 
 SHOWN_CHARS: Final = 60
-"""Of each query, on one line; ``--json`` has its first line whole."""
+"""The limit for each query, on one line; ``--json`` has its first line whole."""
 
 
 @final

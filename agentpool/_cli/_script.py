@@ -52,7 +52,7 @@ _ERRORS: Final[Mapping[str, type[DriverError]]] = {
 """What a request may fail with: the first four are tried again, the others are not."""
 
 _SHOWN_CHARACTERS: Final = 60
-"""Of a request that no answer fits, in the error."""
+"""The limit for a request that no answer fits, in the error."""
 
 
 @final

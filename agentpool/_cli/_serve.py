@@ -37,13 +37,13 @@ from agentpool.observe import AgentFinished, AgentStarted, AgentWarned, RequestR
 from agentpool.tools import printable
 
 LAST_WORDS_SECONDS: Final = 10
-"""For the last lines of the log. A machine under load needs more than one."""
+"""The time for the last lines of the log. A machine under load needs more than a second."""
 
 _MAX_LINES: Final = 1000
 """That wait to be written. Clients often do not read what a server says on the side."""
 
 _SHOWN_BYTES: Final = 60
-"""Of a line that is not a message."""
+"""The limit for a line that is not a message."""
 
 
 @final

@@ -46,7 +46,7 @@ MAX_LINE: Final = 256 * 1024 * 1024
 """Bytes of a line that is followed: as many as are read of one otherwise."""
 
 SHOWN_CHARACTERS: Final = 120
-"""Of a value in which two traces differ."""
+"""The limit for a value in which two traces differ."""
 
 LOOK_SECONDS: Final = 0.1
 """How often a file is looked at that is being written."""

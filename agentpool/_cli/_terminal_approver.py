@@ -45,10 +45,10 @@ Write: TypeAlias = Callable[[str], Awaitable[None]]
 """Writes to the terminal."""
 
 _SHOWN_CHARACTERS: Final = 1000
-"""Of the arguments, at first. Otherwise long ones push all else off the screen."""
+"""The limit for the arguments at first. Longer ones would push all else off the screen."""
 
 MAX_NAME_CHARS: Final = 60
-"""Of a name that a model may have chosen."""
+"""The limit for a name that a model may have chosen."""
 
 MAX_CHOICES: Final = 20
 """Agents that are listed when one is to be chosen."""

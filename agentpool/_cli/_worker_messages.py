@@ -17,7 +17,7 @@ from trio.abc import ReceiveStream, SendStream
 from agentpool.live import BoardView
 
 SAY_SECONDS: Final = 5.0
-"""For one line, into a pipe that the command reads all the time."""
+"""The time for one line, into a pipe that the command reads all the time."""
 
 RECEIVE_BYTES: Final = 65536
 """Of a pipe at once: as much as Linux keeps in one."""
@@ -85,7 +85,7 @@ class Seen(msgspec.Struct, frozen=True, tag=True):
 
     view: BoardView
     lines: list[tuple[str, bool]]
-    """What happened, and whether it is notable."""
+    """The events, and whether each is notable."""
     is_idle: bool
     """Whether it has nothing to do."""
     unmeasured: int = 0

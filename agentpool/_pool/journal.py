@@ -59,7 +59,8 @@ LOST: Final = "lost the race"
 """Why an agent is cancelled when another one has won."""
 
 RELEASE_SECONDS: Final = 5.0
-"""For giving the right to write back on a slow disk. After that, others wait for its end."""
+"""The time for giving the right to write back on a slow disk. After that, others wait for its
+end."""
 
 
 @final

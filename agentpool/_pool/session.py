@@ -59,7 +59,7 @@ class SessionTurn:
     agent_id: AgentId
     """The agent that took it. It names the turn in its session."""
     query: str
-    """What was asked."""
+    """The query."""
     outcome: AgentOutcome
     """What came of it. Its messages are the conversation so far."""
 
@@ -70,7 +70,7 @@ class Session:
     """A stored conversation. Opened by ``open_session``."""
 
     name: str
-    """What it is called."""
+    """Its name."""
     pool: AgentPool
     """The pool in which its turns run."""
     _kept: PoolJournal

@@ -66,7 +66,7 @@ class Way(Protocol):
     """One way of waiting: a task, and what wakes it."""
 
     wait: Wait
-    """What for."""
+    """The reason for the wait."""
 
     @property
     def woken(self) -> bool:
@@ -93,7 +93,7 @@ class OwnersWait(Live):
     way: Way
     """How it waits."""
     wait: Wait
-    """What for."""
+    """The reason for the wait."""
     has_deadline: bool
     """Whether it has a deadline that is not the pool's."""
 

@@ -286,9 +286,9 @@ class _Hope(Live):
     """A wait that ends when enough of some agents can go on."""
 
     agent_id: AgentId
-    """Whose."""
+    """The id of the agent."""
     missing: int
-    """How many of them."""
+    """How many of them are missing."""
 
 
 def _hope(

@@ -24,7 +24,7 @@ from agentpool.cluster._node_work import MILLION
 from agentpool.cluster._nodes import Nodes
 
 LATE_SECONDS: Final = 10.0
-"""For a node to stop opening a model."""
+"""The time for a node to stop opening a model."""
 
 
 @final

@@ -33,7 +33,7 @@ LOOK_SECONDS: Final = 1.0
 """Between two looks for nodes that have joined."""
 
 MOST_LOOK_SECONDS: Final = 8.0
-"""For the cluster to say which nodes it has."""
+"""The time for the cluster to say which nodes it has."""
 
 FAILED_LOOK_SECONDS: Final = 8.0
 """Between two looks if it did not."""

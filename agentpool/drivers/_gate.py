@@ -53,7 +53,7 @@ class GateStatistics(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A gate at one moment."""
 
     name: str
-    """What the gate is called."""
+    """Its name."""
     waiting: int
     """Requests that wait to be let in."""
     in_flight: int
@@ -83,9 +83,9 @@ class GateTicket:
     """One request on its way through a gate."""
 
     tokens: int
-    """What the request is estimated at, question and answer."""
+    """The estimated tokens of question and answer."""
     used_tokens: int | None = None
-    """What it really took. Set it before the block ends; ``None``: unknown."""
+    """The tokens that were really used. Set it before the block ends; ``None``: unknown."""
 
 
 @final
@@ -148,7 +148,7 @@ class RequestGate:
         """
         expect_arguments(RequestGate.__init__, locals())
         self.name: str = name
-        """What it is called in events and statistics."""
+        """Its name in events and statistics."""
         self._throttle = Throttle(max_in_flight, requests_per_minute, tokens_per_minute)
         cost_of = None if tokens_per_minute is None else _tokens_of
         self._queue: FairQueue[_Waiting] = FairQueue(_is_gone, cost_of)

@@ -41,7 +41,7 @@ ApiKey: TypeAlias = str | Callable[[], str] | None
 """A key, or what returns the one to use now. ``None``: the server wants none."""
 
 Price: TypeAlias = Callable[[Usage, str | None], float | None]
-"""What usage of a model costs in US dollars. ``None``: unknown."""
+"""The cost of a model's usage in US dollars. ``None``: unknown."""
 
 
 class Accumulator(Protocol):
@@ -255,13 +255,13 @@ class HostedSettings:
     privacy: PrivacyTier
     """The tier of the place where the model is."""
     price: Price | None
-    """What usage costs. ``None``: unknown."""
+    """The cost of usage. ``None``: unknown."""
     own_price: Price | None = None
     """As the user says: it goes before what the server says. ``None``: nothing is said."""
     max_output_tokens: int | None = None
     """The most tokens that the model can write. ``None``: unknown."""
     inputs: frozenset[str] | None = None
-    """What the model reads besides text: ``image``, ``pdf``. ``None``: unknown."""
+    """The inputs besides text: ``image``, ``pdf``. ``None``: unknown."""
     counting: Counting | None = None
     """How the provider counts images and documents. ``None``: unknown."""
     options: Mapping[str, Json] = attrs.field(factory=dict[str, Json])

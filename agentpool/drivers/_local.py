@@ -152,7 +152,7 @@ class LocalSettings:
     context_window: int
     """Tokens of one request and its answer, as the server says."""
     seed: int | None
-    """What chance starts from. ``None``: new each time."""
+    """The seed for random choices. ``None``: new each time."""
     tool_rounds: int | None
     """Rounds of calls before it is asked for words. ``None``: no bound."""
     options: Mapping[str, Json]

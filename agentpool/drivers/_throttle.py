@@ -134,7 +134,7 @@ class Passage:
     """One request that was let in. Tell the throttle when it begins and how it ends."""
 
     tokens: int
-    """What it is estimated at, question and answer."""
+    """The estimated tokens of question and answer."""
     round: int
     """How many refusals had cut the limit when it was let in."""
     number: int

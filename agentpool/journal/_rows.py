@@ -17,7 +17,7 @@ from agentpool._errors import JournalError
 from agentpool._journal_records import BEFORE_THE_RUN, JournalRecord, RecordKind
 
 MOST: Final = 2**53
-"""Of agents, places and fences: more than a pool counts in a century."""
+"""The limit for agents, places and fences: more than a pool counts in a century."""
 
 MOST_SECONDS: Final = 1e11
 """The year 5138."""

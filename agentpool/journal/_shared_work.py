@@ -68,7 +68,7 @@ class WorkItem(msgspec.Struct, frozen=True):
     key: str
     """Its name. No other item of the work has it."""
     text: str | None = None
-    """What is asked. ``None``: whoever claims it knows by its key."""
+    """The question. ``None``: the key says enough."""
 
 
 @final
@@ -124,7 +124,7 @@ class SharedWork:
 
     _database: Database
     name: str
-    """What it is called in the journal."""
+    """Its name in the journal."""
     _seen: int = attrs.field(init=False, default=0)
     """The last record that ``take_ended`` has read."""
     _asked: dict[tuple[Value, Value], tuple[str, str]] = attrs.field(

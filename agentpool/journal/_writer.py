@@ -32,7 +32,8 @@ from agentpool.abc import Journal
 from agentpool.journal._joint import JointJournal, Together
 
 END_SECONDS: Final = 30.0
-"""For a write once its pool ends. What is not kept by then is done again by the next process."""
+"""The time for a write once its pool ends. What is not kept by then is done again by the next
+process."""
 
 RENEWALS_PER_LEASE = 3
 """How often a pool that has nothing to write says that it is there."""

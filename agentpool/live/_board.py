@@ -34,7 +34,7 @@ from agentpool._outcome import AgentOutcome, AgentStatus
 from agentpool.abc import Observer
 
 TAIL_CHARACTERS: Final = 200
-"""Of what an agent wrote last: wider than the column on any terminal."""
+"""The limit for an agent's last words: wider than the column on any terminal."""
 
 # Long enough to even out an answer that comes in bursts, short enough to show that the
 # model has slowed down.
@@ -48,7 +48,7 @@ _PHASES: Final = {
     Phase.REASON: "thinks",
     Phase.DONE: "done",
 }
-"""What is shown for a phase; for ``ACT`` it is the tool's name."""
+"""The word for a phase; for ``ACT`` it is the tool's name."""
 
 
 @final
@@ -77,7 +77,7 @@ class AgentView:
     agent_id: AgentId
     """Its number."""
     name: str
-    """What it is called."""
+    """Its name."""
     phase: str
     """What it does, in a word or a few."""
     seconds: float
@@ -121,7 +121,7 @@ class Line:
     """One event in words, for output without a display."""
 
     text: str
-    """What."""
+    """The text."""
     notable: bool
     """Whether it is told to those who have a display, too."""
 

@@ -15,7 +15,7 @@ MAX_BODY: Final = 64 * 1024
 """Bytes of a request: arguments that a person typed."""
 
 READ_SECONDS: Final = 10.0
-"""For a whole request. The page sends it at once."""
+"""The time for a whole request. The page sends it at once."""
 
 _SAFE: Final = (
     ("Connection", "close"),

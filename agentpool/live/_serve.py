@@ -48,7 +48,7 @@ EACH_SECONDS: Final = 0.25
 """Between two looks of one browser: as fast as eyes follow."""
 
 TOGETHER_SECONDS: Final = 0.02
-"""For so long events are collected, without a browser as well."""
+"""The time during which events are collected, even without a browser."""
 
 STILL_SECONDS: Final = 15.0
 """After so long without news something is sent all the same, to see whether it is there."""
@@ -60,7 +60,7 @@ SEND_BYTES: Final = 64 * 1024
 """On their way to one browser at most."""
 
 LAST_SECONDS: Final = 1.0
-"""For the last look, when the block is left."""
+"""The time for the last look, when the block is left."""
 
 
 @final

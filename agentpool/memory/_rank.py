@@ -40,11 +40,11 @@ LENGTH_WEIGHT: Final = 0.75
 and Lucene's value. Lower, and a pasted page wins over a note by its sheer number of words."""
 
 MAX_CHARS: Final = 1_000_000
-"""Of a text, its beginning: a long book. What stands behind it is kept, and not looked for."""
+"""The length of text that is indexed: a long book. The rest is kept, but not searched."""
 
 MAX_QUERY_WORDS: Final = 64
-"""Of a longer query the longest words are looked for, which are the rarest. A query may be a
-whole document: with each of its words, every fragment fits, and all are ranked."""
+"""The number of words searched for in a longer query: the longest, which are the rarest. A query
+may be a whole document: with all of its words, every fragment would fit and be ranked."""
 
 STEP_CHARS: Final = 16_384
 """Taken apart at once, which is one call into C that no other thread gets in between."""

@@ -20,7 +20,7 @@ from agentpool._messages import Json
 from agentpool.observe._error_data import error_from_data, error_to_data
 
 SHOWN_CHARACTERS: Final = 1000
-"""Of a value that has no form in JSON: its ``repr`` stands for it."""
+"""The limit for a value that has no form in JSON: its ``repr`` stands for it."""
 
 Line: TypeAlias = Event | msgspec.Struct
 """A line of a trace."""

@@ -28,7 +28,7 @@ class Step(msgspec.Struct, frozen=True):
     """One part of the path."""
 
     agent_id: AgentId
-    """Whose work."""
+    """The agent of the work."""
     begin_seconds: float
     """Since the pool opened."""
     end_seconds: float

@@ -28,7 +28,7 @@ MAX_OF_A_KIND: Final = 8
 """Findings of one kind that are listed; of more, the number is told."""
 
 SHOWN_CHARACTERS: Final = 1000
-"""Of what a tool said when it failed."""
+"""The limit for the text of a failed tool."""
 
 _NAMED: Final = re.compile(r"(?:^|(?:joins|asks|waits for room in the inbox of) )(\d+) \(")
 """An agent in the text of a deadlock."""
@@ -50,11 +50,11 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     level: str
     """``bad``, ``odd`` or ``note``."""
     title: str
-    """What it is, in a few words."""
+    """A short title."""
     text: str
     """More of it."""
     agent_id: AgentId | None = None
-    """Whom it concerns. ``None``: no agent in particular."""
+    """The id of the agent. ``None``: no agent in particular."""
     detail: str = ""
     """What is only looked at when it is asked for: a traceback."""
     circle: tuple[AgentId, ...] = ()

@@ -74,7 +74,7 @@ NAMED_CALLS: Final = 20
 """Tools that are named where several run at once."""
 
 SHOWN_INTERVALS: Final = 40
-"""Of an agent, where it is watched as it goes."""
+"""The limit for an agent that is watched live."""
 
 
 @final

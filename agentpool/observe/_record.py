@@ -73,7 +73,7 @@ class AgentRecord(Live):
     agent_id: AgentId
     """Its number."""
     spawned: AgentSpawned
-    """What it was asked."""
+    """The query."""
     parent_id: AgentId = OWNER_ID
     """The earlier agent that spawned it. `OWNER_ID`: the owner, or one that is not in the trace."""
     started_at: float | None = None
@@ -81,7 +81,7 @@ class AgentRecord(Live):
     finished_at: float | None = None
     """When it ended. ``None``: not in the trace."""
     outcome: AgentOutcome | None = None
-    """What became of it. ``None``: it is not in the trace."""
+    """Its outcome. ``None``: it is not in the trace."""
     turns: int = 0
     """Turns that it took."""
     bill: Bill = msgspec.field(default_factory=Bill)

@@ -32,7 +32,7 @@ class RefusedCall(msgspec.Struct, frozen=True):
     """A call that was refused: not granted, unknown, not approved, or made too often."""
 
     agent_id: AgentId
-    """Whose call."""
+    """The agent of the call."""
     name: str
     """The tool that was asked for; there need not be one of that name."""
     turn: int

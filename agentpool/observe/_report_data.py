@@ -32,7 +32,7 @@ MAX_TEXTS: Final = 30_000_000
 """Characters of all texts: with them a page opens in a few seconds and 500 MB."""
 
 MAX_INTERVALS: Final = 1_500_000
-"""Of all agents: with more a page would take too long to open."""
+"""The limit for all agents: with more a page would take too long to open."""
 
 _REASONS: Final = list(Reason)
 

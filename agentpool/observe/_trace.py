@@ -100,7 +100,7 @@ class Trace(msgspec.Struct, frozen=True, kw_only=True):
     header: TraceHeader
     """What it is of."""
     events: tuple[Event, ...]
-    """What happened, in order."""
+    """The events, in order."""
     statistics: PoolStatistics | None = None
     """The pool's numbers at its end. ``None``: it had not closed, or was killed."""
     problems: tuple[str, ...] = ()

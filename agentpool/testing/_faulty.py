@@ -29,7 +29,7 @@ class Answer:
     """The model answers at once."""
 
     completion: Completion
-    """What it answers."""
+    """The answer."""
 
     def __attrs_post_init__(self) -> None:
         """Refuse fields of the wrong type."""
@@ -59,7 +59,7 @@ class Stall:
     seconds: float
     """How long it takes."""
     completion: Completion
-    """What it answers."""
+    """The answer."""
 
     def __attrs_post_init__(self) -> None:
         """Refuse fields of the wrong type."""

@@ -59,7 +59,7 @@ class LatencyDriver(Driver):
     """
 
     driver: Driver
-    """Which answers."""
+    """The inner driver."""
     seconds: float = attrs.field(default=1.0, kw_only=True)
     """How long a request takes, in the median."""
 

@@ -25,7 +25,7 @@ class EventLog(Observer):
     """
 
     events: list[Event] = attrs.field(factory=list[Event])
-    """What happened, in order."""
+    """The events, in order."""
 
     def on_event(self, event: Event) -> None:
         """Store *event*."""

@@ -21,7 +21,7 @@ class PendingRequest:
     """A request that waits for its answer."""
 
     request: CompletionRequest
-    """What was asked. The conversation is a live view."""
+    """The request. The conversation is a live view."""
     _on_delta: OnDelta | None
     _answered: trio.Event = attrs.field(factory=trio.Event)
     _completion: Completion | None = None

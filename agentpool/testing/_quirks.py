@@ -59,7 +59,7 @@ class Quirk(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """One odd answer of a real server."""
 
     name: str
-    """What it is called, unlike every other."""
+    """Its unique name."""
     api: str = "chat"
     """The interface: ``chat``, ``messages`` or ``responses``."""
     seen: str

@@ -40,8 +40,8 @@ _MAX_FAULT_CHARS = 300
 """jsonschema quotes the value between the place and what is wrong: both ends are kept."""
 
 _MAX_LISTED_CHARS: Final = 65_536
-"""Of a longer text the first fault is told: jsonschema needs a second for a megabyte of
-them, in which no other agent could move."""
+"""The limit for the faults of one text; of a longer text, only the first fault is told.
+jsonschema needs a second for a megabyte of faults, and blocks all other agents meanwhile."""
 
 _MAX_EXACT: Final = 2.0**53
 """Up to here a float stands for one whole number."""

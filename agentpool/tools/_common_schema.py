@@ -35,11 +35,11 @@ _Node: TypeAlias = Mapping[str, object]
 _Written: TypeAlias = dict[str, Json]
 
 MAX_PARTS: Final = 50_000
-"""Of one schema with its references written out: far more than a model can use, and few
-enough that a schema made to grow is given up at once."""
+"""The limit for one schema with its references written out: far more than a model can use, and
+few enough that a schema made to grow is given up at once."""
 
 MAX_TOLD_CHARS: Final = 500
-"""Of the values of an enumeration that are told in words."""
+"""The limit for the values of an enumeration that are told in words."""
 
 MAX_MERGED: Final = 100
 """Members of ``allOf`` that are merged into one node, those of members included."""

@@ -106,7 +106,7 @@ class ChatOptions:
     response_format: Mapping[str, Json] | None = None
     """The form that the answer must have. ``None``: any."""
     seed: int | None = None
-    """What chance starts from where the request does not say. ``None``: new each time."""
+    """The seed for random choices, if the request sets none. ``None``: new each time."""
     cache_prompt: bool | None = None
     """llama.cpp's: whether to reuse work on an equal beginning. ``None``: not said."""
     provider: str = ""

@@ -23,7 +23,7 @@ from agentpool._messages import CompletionRequest, UserMessage
 from agentpool.drivers.wire._attachments import attachments_of, without_oldest
 
 MOST_IMAGES: Final = 100
-"""Of one request."""
+"""The limit for one request."""
 
 _FEW_IMAGES: Final = 20
 """So many may be larger."""

@@ -25,10 +25,12 @@ from agentpool.drivers.wire._open_json import OpenJson, is_json
 MAX_TOOL_CALLS: Final = 128
 
 MAX_NAME_CHARS: Final = 1_000
-"""Of a tool's name. Those that may be offered have 64; one in a million pieces takes hours."""
+"""The limit for a tool's name. Offered tools have up to 64 characters; joining a million pieces
+would take hours."""
 
 MAX_BLOCKS: Final = 100_000
-"""Of thoughts and messages in one answer. Without a text they have no size that is counted."""
+"""The limit for thoughts and messages in one answer. Without a text they have no size that is
+counted."""
 
 # The longest answers on offer (128,000 tokens) are around 0.5 MiB.
 MAX_ANSWER_CHARS: Final = 16 << 20
@@ -75,7 +77,7 @@ class GrowingAnswer:
     call_id_prefix: str
     """What the ids of calls without one begin with; unlike in every other answer."""
     parts: list[ProviderPart] = attrs.field(init=False, factory=list[ProviderPart])
-    """What its provider wants back."""
+    """The parts that its provider wants back."""
     _texts: list[str] = attrs.field(init=False, factory=list[str])
     _calls: list[_GrowingCall] = attrs.field(init=False, factory=list[_GrowingCall])
     _places: dict[int, int] = attrs.field(init=False, factory=dict[int, int])

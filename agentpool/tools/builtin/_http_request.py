@@ -48,10 +48,10 @@ from agentpool.tools._idempotency_key import key_for_others
 Method: TypeAlias = Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
 
 TOOL_SECONDS: Final = 30.0
-"""For one call, redirects included; a page that takes longer is not worth the wait."""
+"""The time for one call, redirects included; a page that takes longer is not worth the wait."""
 
 CONNECT_SECONDS: Final = 10.0
-"""For one address. Then the next one of the same host is tried."""
+"""The time for one address. Then the next one of the same host is tried."""
 
 CHARSETS: Final = frozenset(
     (
@@ -65,7 +65,7 @@ CHARSETS: Final = frozenset(
 """How a server may write text: each of them takes time in proportion to it."""
 
 MAX_SHOWN_TYPE_CHARS: Final = 200
-"""Of the name of a content type. Those that exist are shorter."""
+"""The limit for the name of a content type. Real ones are shorter."""
 
 # Python remembers every name that it was ever asked for.
 _MAX_CHARSET_CHARS: Final = 20
@@ -75,7 +75,8 @@ MAX_REDIRECTS: Final = 5
 MAX_REQUEST_BYTES: Final = 256 * 1024
 
 MAX_READ_BYTES: Final = 256 * 1024
-"""Of a body. A server that sends more, or without end, is not listened to any longer."""
+"""The limit for a body. A server that sends more, or without end, is not listened to any
+longer."""
 
 MAX_SHOWN_CHARS: Final = 16_000
 """About 4,000 tokens."""

@@ -15,7 +15,7 @@ from agentpool.abc import Driver, Tool, ToolContext
 from agentpool.tools._function import tool
 
 TOOL_SECONDS: Final = 300.0
-"""For one call: a local model takes minutes for a long answer."""
+"""The time for one call: a local model takes minutes for a long answer."""
 
 MAX_PROMPT_CHARS: Final = 100_000
 """About 25,000 tokens: the whole window of most small models."""

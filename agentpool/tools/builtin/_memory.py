@@ -21,7 +21,7 @@ MAX_RECALLED = 20
 """More than a model makes use of; with the limit below it, some 10,000 tokens at most."""
 
 MAX_SHOWN_CHARS = 2_000
-"""Of each recalled fragment: a model that wants the rest can ask for its words."""
+"""The limit for each recalled fragment: a model that wants the rest can search for its words."""
 
 _GRANT = Capability(CapabilityKind.MEMORY)
 

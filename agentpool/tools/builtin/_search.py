@@ -49,7 +49,7 @@ _LATER_SECONDS: Final = 1.0
 """How much later a search is ended that does not end itself: it has one line too many."""
 
 _MAX_FOUND_BYTES: Final = 16 * 1024 * 1024
-"""Of its output: more than 200 of the longest paths and pieces of lines."""
+"""The limit for its output: more than 200 of the longest paths and pieces of lines."""
 
 _MAGIC: Final = frozenset("*?[")
 

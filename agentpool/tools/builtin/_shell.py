@@ -41,7 +41,8 @@ from agentpool.tools.system._programs import (
 )
 
 MAX_SHOWN_BYTES: Final = 16 * 1024
-"""Of each of the two outputs: some 4,000 tokens, half from its beginning, half from its end."""
+"""The limit for each of the two outputs: some 4,000 tokens, half from its beginning, half from
+its end."""
 
 MAX_OUTPUT_BYTES: Final = 64 * 1024 * 1024
 """After that a program is ended: the rest will not be read, and it may write for ever."""

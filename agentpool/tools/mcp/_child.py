@@ -25,16 +25,16 @@ from agentpool.tools.mcp._secrets import Secrets, SecretsInStream
 from agentpool.tools.system._process import MARK, end_marked
 
 GRACE_SECONDS: Final = 1.0
-"""For each step of the end: input closed, SIGTERM. Servers in Python need 0.2 s."""
+"""The time for each step of the end: input closed, SIGTERM. Servers in Python need 0.2 s."""
 
 DYING_SECONDS: Final = 0.2
-"""For what a dead process has written to be read, and for its death to be known."""
+"""The time to read the last output of a dead process, and to notice its death."""
 
 TAIL_BYTES: Final = 2_000
-"""Of what it wrote to standard error; the rest is read and forgotten."""
+"""The limit for its standard error; older output is dropped."""
 
 _SWEEP_SECONDS: Final = 5.0
-"""For those who left its group to be found and ended. It takes milliseconds."""
+"""The time to find and end processes that left its group. It takes milliseconds."""
 
 _PIECE_BYTES: Final = 65_536
 

@@ -24,13 +24,13 @@ from pydantic import ValidationError
 from agentpool.tools.mcp._rules import MAX_HINT_CHARS, one_line
 
 MAX_TOOLS: Final = 500
-"""Of one server. No model can choose among more, and a list without end must end."""
+"""The limit for one server. No model can choose among more, and a list without end must end."""
 
 MAX_REMOTE_NAME_CHARS: Final = 256
-"""Of a tool, at its server. The specification recommends 128."""
+"""The limit for a tool's name at its server. The specification recommends 128."""
 
 MAX_BLOCKS: Final = 1_000
-"""Of one result. The text of so many is longer than what a model is shown, if they say anything."""
+"""The limit for the blocks of one result. More text than this would not be shown to a model."""
 
 MAX_UNANSWERED: Final = 256
 """Requests of a server, such as pings, to which it has not taken the answer."""

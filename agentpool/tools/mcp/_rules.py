@@ -44,10 +44,10 @@ MAX_NAME_CHARS: Final = 64
 """OpenAI's and Anthropic's limit."""
 
 MAX_DESCRIPTION_CHARS: Final = 1_000
-"""Of a tool. The longest of the reference servers' is 600."""
+"""The limit for a tool's description. The longest one of the reference servers has 600."""
 
 MAX_HINT_CHARS: Final = 500
-"""Of a description within a schema."""
+"""The limit for a description within a schema."""
 
 MAX_SCHEMA_BYTES: Final = 20_000
 """Some 8,000 tokens, sent with every request. The largest of the reference servers' is 2,000."""

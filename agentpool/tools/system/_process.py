@@ -38,10 +38,10 @@ _GRACE_SECONDS: Final = 1.0
 """Between asking and killing: git removes its locks in less."""
 
 _DYING_SECONDS: Final = 5.0
-"""For the kernel to end what was killed. It takes milliseconds, unless a disk hangs."""
+"""The time for the kernel to end what was killed. It takes milliseconds, unless a disk hangs."""
 
 _DRAIN_SECONDS: Final = 1.0
-"""For the last output, if a process that left the session still holds the pipe."""
+"""The time for the last output, if a process that left the session still holds the pipe."""
 
 _SWEEPS: Final = 5
 """How often those who left are looked for: they can start others while we look."""

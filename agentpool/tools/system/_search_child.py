@@ -30,13 +30,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
 
 MAX_MEMORY_BYTES: Final = 1024**3
-"""Of addresses. A pattern can ask for more, and then it is told so."""
+"""The limit for the address space. A pattern that needs more gets an error."""
 
 MAX_LINE_BYTES: Final = 64 * 1024
-"""Of each line the beginning is searched. What is longer was not written by anybody."""
+"""The part of each line that is searched: its beginning. Longer lines were not written by
+people."""
 
 MAX_SHOWN_CHARS: Final = 300
-"""Of each line, around the first find in it."""
+"""The limit for each line, around the first find in it."""
 
 MAX_DEPTH: Final = 64
 """Folders in folders; each holds a descriptor."""
