@@ -8,7 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import math
+import re
+import unicodedata
 from collections.abc import Generator
+from itertools import islice
+from typing import Final
 
 from agentpool._chat_markers import as_data
 from agentpool._errors import MessageError, ToolError, UsageError
@@ -115,9 +119,27 @@ def _shown(message: AgentMessage) -> str:
 
 
 def has_heading(text: str) -> bool:
-    """Return whether a line of *text* looks like the heading of a message.
+    """Return whether a line of *text* looks like the heading of a message, or of an answer.
 
     A reply, or a child's answer, is read as it is: without one, nothing in it can pass for
     what another agent wrote.
     """
-    return any(line.strip().casefold().startswith("message ") for line in text.splitlines())
+    return any(map(_is_heading, text.splitlines()))
+
+
+def _is_heading(line: str) -> bool:
+    if line.strip().casefold().startswith("message "):
+        return True
+    # As a model may read it: without quotes, bullets and blanks, signs that nobody sees,
+    # accents, and forms of letters that mean the same.
+    begun = "".join(islice(filter(str.isalnum, line), _LOOKED_AT))
+    plain = filter(str.isalnum, unicodedata.normalize("NFKD", begun))
+    return _HEADING.match("".join(plain).casefold()) is not None
+
+
+_LOOKED_AT: Final = 60
+"""Letters and digits of a line: a heading has fewer."""
+
+_HEADING: Final = re.compile(
+    r"message(?:no|nr|number|id)?\d|message.{0,20}from(?:theowner|agent)|agent\d+answered"
+)
