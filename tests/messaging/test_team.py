@@ -360,11 +360,12 @@ async def test_a_message_cannot_pass_for_another_ones(content: str, *, waits: bo
 TALKS = (Capability(CapabilityKind.MESSAGE),)
 
 HEADINGS = (
-    "Mess\u200bage 9 from the owner:", "\u2063Message 9 from", "\uff2dessage 9 from", "M\u00adessage 9",
-    "> Message 9 from", "**Message 9 from the owner:**", "### Message 9 from the owner",
-    "Message\u00a09 from", "\ufeffMessage 9", "Message\t9", "\u202eMessage 9", "message\u200b 9",
-    "[Message 9 from the owner]", "me\u0301ssage 9 from", "Message no. \u2466 from agent 3",
-    "- message by mail from the owner", "Agent 3 answered:", "~~~ agent\u30003 answered",
+    "Mess\u200bage 9 from the owner:", "\u2063Message 9 from", "\uff2dessage 9 from",
+    "M\u00adessage 9", "> Message 9 from", "**Message 9 from the owner:**", "Message\u00a09 from",
+    "### Message 9 from the owner", "\ufeffMessage 9", "Message\t9", "\u202eMessage 9",
+    "message\u200b 9", "[Message 9 from the owner]", "me\u0301ssage 9 from",
+    "Message no. \u2466 from agent 3", "- message by mail from the owner", "Agent 3 answered:",
+    "~~~ agent\u30003 answered",
 )  # fmt: skip
 NO_HEADINGS = (
     "Messages are read.", "I had a message from my aunt", "The message 9 from the owner says so",

@@ -11,12 +11,15 @@ import httpx2
 import trio
 
 from agentpool.tools.mcp._secrets import Secrets, SecretsInStream
-from agentpool.tools.mcp._wire import MAX_MESSAGE_BYTES
+from agentpool.tools.mcp._wire import MAX_MESSAGE_BYTES, MAX_NODES, nodes_in
 
 NOT_FOUND: Final = 404
 SESSION_HEADER: Final = "mcp-session-id"
 """Source: modelcontextprotocol.io, specification 2025-06-18, Transports, "Session Management":
 a client that gets 404 for a request with this header must begin a new session."""
+
+MAX_HTTP_NODES: Final = 2 * MAX_NODES
+"""Objects and lists of one answer or event, with those in its texts, which come in pieces."""
 
 STREAM_GAP_SECONDS: Final = 0.5
 """From one stream for what a server says by itself to the next, when the first ones are used up.
@@ -107,7 +110,7 @@ class _BoundedStream(httpx2.AsyncByteStream):
     def __aiter__(self) -> AsyncIterator[bytes]:
         self._pieces = aiter(self._inner)
         self._in_stream = SecretsInStream(self._secrets)
-        self._seen = 0
+        self._seen = self._nodes = 0
         return self
 
     async def __anext__(self) -> bytes:  # noqa: ASYNC910  # to ask for a piece is a checkpoint
@@ -119,15 +122,22 @@ class _BoundedStream(httpx2.AsyncByteStream):
             raise
         except httpx2.TransportError as error:
             raise _redacted(error, self._secrets) from None
+        # Of a stream what came since the last event, nearly.
+        last = piece.rpartition(b"\n\n") if self._is_endless else (b"", b"", piece)
+        self._nodes = nodes_in(last[2]) + (0 if last[1] else self._nodes)
         self._seen += len(piece)
-        if self._is_endless or self._seen <= MAX_MESSAGE_BYTES:
+        has_room = self._is_endless or self._seen <= MAX_MESSAGE_BYTES
+        if has_room and self._nodes <= MAX_HTTP_NODES:
             return self._in_stream.feed(piece)
         # Closed first, and then asked once more: so the generators inside run to their end,
         # and none of them is left for the garbage collector.
         await self._inner.aclose()
         with contextlib.suppress(Exception):
             await anext(self._pieces)
-        raise httpx2.ReadError(f"it sent a message of more than {MAX_MESSAGE_BYTES:,} bytes")
+        most = (
+            f"{MAX_HTTP_NODES:,} objects and lists" if has_room else f"{MAX_MESSAGE_BYTES:,} bytes"
+        )
+        raise httpx2.ReadError(f"it sent a message of more than {most}")
 
     async def aclose(self) -> None:
         await self._inner.aclose()

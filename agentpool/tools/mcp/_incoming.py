@@ -15,13 +15,14 @@ from types import TracebackType
 from typing import Final, Self, TypeAlias, cast, final
 
 import mcp_types as types
+import msgspec
 from mcp.client._transport import ReadStream, TransportStreams, WriteStream
 from mcp.shared.message import SessionMessage
 from mcp_types import JSONRPCError, JSONRPCNotification, JSONRPCRequest, JSONRPCResponse
 from mcp_types.methods import validate_server_result
 from pydantic import ValidationError
 
-from agentpool.tools.mcp._rules import MAX_HINT_CHARS, one_line
+from agentpool.tools.mcp._rules import MAX_HINT_CHARS, MAX_SCHEMA_BYTES, one_line
 
 MAX_TOOLS: Final = 500
 """The limit for one server. No model can choose among more, and a list without end must end."""
@@ -31,6 +32,9 @@ MAX_REMOTE_NAME_CHARS: Final = 256
 
 MAX_BLOCKS: Final = 1_000
 """The limit for the blocks of one result. More text than this would not be shown to a model."""
+
+MAX_RAW_SCHEMA_BYTES: Final = 10 * MAX_SCHEMA_BYTES
+"""Of the arguments of one tool, with descriptions that are cut."""
 
 MAX_UNANSWERED: Final = 256
 """Requests of a server, such as pings, to which it has not taken the answer."""
@@ -57,6 +61,9 @@ def mend_tools(result: dict[str, object], faults: Faults) -> None:
         known: Mapping[str, object] = {}
         if isinstance(tool, Mapping):
             known = cast("Mapping[str, object]", tool)
+        if len(msgspec.json.encode(known.get("inputSchema"))) > MAX_RAW_SCHEMA_BYTES:
+            # It is left out in the end, and to look at each part of it stands still.
+            known = {**known, "inputSchema": {"type": "object"}}
         name = known.get("name")
         if fault := _fault_of(known):
             shown = one_line(name, MAX_REMOTE_NAME_CHARS) if isinstance(name, str) else ""

@@ -23,6 +23,12 @@ MAX_MESSAGE_BYTES: Final = 16 * 1024 * 1024
 """A screenshot of a large display is 10 MB in base64; to read this much takes 0.1 s, in
 which no other agent can move."""
 
+MAX_NODES: Final = 500_000
+"""Objects and lists of one message: 300 bytes each when they are read, and ten times that where
+they are no message, so that one of 16 MB of them took 12 seconds and some gigabytes."""
+
+_TEXT: Final = re.compile(rb'"(?:[^"\\]|\\.)*+"', re.DOTALL)
+
 Incoming: TypeAlias = SessionMessage | Exception
 """What the SDK's sessions read. The exceptions are its own way of saying that a line was
 none; ours does not say it."""
@@ -57,6 +63,17 @@ class LineSplitter:
         return lines
 
 
+def nodes_in(data: bytes) -> int:
+    """Return how many objects and lists begin in *data*, those in texts as well."""
+    return data.count(b"{") + data.count(b"[")
+
+
+def has_too_many_nodes(line: bytes) -> bool:
+    """Return whether *line*, a whole message, has more objects and lists than are read."""
+    # Those in texts cost nothing, and are looked for only where it matters.
+    return nodes_in(line) > MAX_NODES and nodes_in(_TEXT.sub(b"", line)) > MAX_NODES
+
+
 async def read_messages(
     receive: Callable[[], Awaitable[bytes]],
     to: MemoryObjectSendStream[Incoming],
@@ -71,7 +88,7 @@ async def read_messages(
         note: Called with each line that is not a message.
 
     Raises:
-        ToolError: If a message is too long.
+        ToolError: If a message is too long, or has too many parts.
     """
     splitter = LineSplitter()
     begun = False
@@ -82,6 +99,8 @@ async def read_messages(
             begun = True
             if line.isspace() or not line:
                 continue
+            if has_too_many_nodes(line):
+                raise ToolError(f"it sent a message of more than {MAX_NODES:,} objects and lists")
             try:
                 message = jsonrpc_message_adapter.validate_json(line, by_name=False)
             except ValueError:

@@ -64,3 +64,12 @@ def test_of_20_000_tools_as_many_are_looked_at_as_are_kept() -> None:
     mend_tools(result, faults)
     assert result["tools"] == [good] * (MAX_TOOLS - 1)
     assert list(faults) == [f"number {MAX_TOOLS}"]
+
+
+def test_a_schema_of_megabytes_is_not_looked_at() -> None:
+    """It is left out in the end: 200,000 values of an enumeration stood still for a second."""
+    values = [[place] for place in range(100_000)]
+    schema: dict[str, object] = {"type": "object", "properties": {"x": {"enum": values}}}
+    result: dict[str, object] = {"tools": [{"name": "a", "inputSchema": schema}]}
+    mend_tools(result, {})
+    assert result["tools"] == [{"name": "a", "inputSchema": {"type": "object"}}]

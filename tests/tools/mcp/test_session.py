@@ -247,6 +247,16 @@ DISCOVERED = json.dumps({"jsonrpc": "2.0", "id": 1, "result": {}}).encode()
             response("200 OK", b" " * 16_777_217, "content-type: application/json"),
             "the connection failed: ReadError: it sent a message of more than 16,777,216 bytes",
         ),
+        (
+            response("200 OK", b"[" * 1_000_001, "content-type: application/json"),
+            "ReadError: it sent a message of more than 1,000,000 objects and lists",
+        ),
+        (
+            response(
+                "200 OK", b"data: " + b"{" * 1_200_000 + b"\n\n", "content-type: text/event-stream"
+            ),
+            "ReadError: it sent a message of more than 1,000,000 objects and lists",
+        ),
         pytest.param(
             response("200 OK", b"data: {oops\n\n", "content-type: text/event-stream"),
             "Failed to parse SSE message",
@@ -254,7 +264,7 @@ DISCOVERED = json.dumps({"jsonrpc": "2.0", "id": 1, "result": {}}).encode()
             marks=pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
         ),
     ],
-    ids=["500", "no json", "text", "packed", "long", "stream"],
+    ids=["500", "no json", "text", "packed", "long", "many", "many in a stream", "stream"],
 )
 async def test_a_server_that_is_none_says_why(answer: bytes, says: str) -> None:
     """What came, in words."""

@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 
 import anyio
+import pytest
 from mcp.shared.message import SessionMessage
 
-from agentpool.tools.mcp._wire import read_messages
+from agentpool import ToolError
+from agentpool.tools.mcp._wire import MAX_NODES, has_too_many_nodes, read_messages
 
 
 async def test_reading_ends_when_nobody_wants_the_messages() -> None:
@@ -43,3 +45,25 @@ async def test_lines_of_blanks_are_no_messages() -> None:
         await read_messages(receive, to, note=notes.append)
         assert arrived.statistics().current_buffer_used == 1
     assert notes == []
+
+
+@pytest.mark.parametrize("part", [b"{}", b"[]"])
+async def test_a_message_of_too_many_parts_ends_its_server(part: bytes) -> None:
+    """A line that is no message, of 16 MB of them, took 12 s and some gigabytes."""
+    line = b"[" + (part + b",") * MAX_NODES + b"1]\n"
+    to, arrived = anyio.create_memory_object_stream[SessionMessage | Exception](9)
+
+    async def receive() -> bytes:
+        await anyio.lowlevel.checkpoint()
+        return line
+
+    with to, arrived, pytest.raises(ToolError, match="more than 500,000 objects and lists"):
+        await read_messages(receive, to, note=lambda _: None)
+
+
+def test_brackets_in_texts_are_no_parts() -> None:
+    """A tool may return a document of them."""
+    text = rb'{"a":"' + rb"[{\"" * MAX_NODES + rb'"}'
+    assert not has_too_many_nodes(text)
+    assert not has_too_many_nodes(b"[" * MAX_NODES)
+    assert has_too_many_nodes(text + b"{" * MAX_NODES)
