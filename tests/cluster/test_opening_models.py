@@ -87,9 +87,9 @@ async def test_a_node_that_is_lost_while_it_opens_a_model_is_named(
                 raised.append(error)
         (status,) = nodes.status()
     assert len(raised) == int(every_node)
-    for error in raised:
-        assert str(error).startswith("node local-1 did not open the model of manifest 'slow ")
-        assert "was lost" in str(error)
+    for one in raised:
+        assert str(one).startswith("node local-1 did not open the model of manifest 'slow ")
+        assert "was lost" in str(one)
     assert status.state is NodeState.LOST
     assert "node local-1 was lost" in status.reason
 
