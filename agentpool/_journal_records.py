@@ -98,6 +98,8 @@ class LeaseHolder(msgspec.Struct, frozen=True):
     started: str
     """When that process started, as its system tells it: numbers of processes come again.
     Empty: unknown."""
+    opening: int = 0
+    """Which opening of the journal in that process. 0: an earlier version did not say."""
 
 
 @final

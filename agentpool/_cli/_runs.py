@@ -119,10 +119,15 @@ async def _prune(
         words = (
             f"{gone:,} records forgotten"
             if is_over
-            else f"left as it is: {_ended(pool)}{_writes(pool)}; run its command again first"
+            else f"left as it is: {_ended(pool)}{_writes(pool)}; {_before_pruning(pool)}"
         )
         lines.append(json.dumps(told) if as_json else f"{printable(pool.pool)}: {words}")
     return code, _joined(lines)  # noqa: ASYNC910  # the caller has read the journal
+
+
+def _before_pruning(pool: PoolSummary) -> str:
+    """Return what to do before *pool* can be pruned."""
+    return "wait for its end" if pool.owner is not None else "run its command again first"
 
 
 def _agents_of(records: Sequence[JournalRecord]) -> list[_Agent]:

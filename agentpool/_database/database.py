@@ -8,12 +8,15 @@ Rules:
    SQLite forgets one that finds no statement, so long statements ask, too.
 3. What is small runs where it is, without a thread, until two in a row were slow.
 4. Who finds the file locked waits in trio, not in the thread: see ``agentpool._file_lock``.
-5. What SQLite raises comes out as the error of the file's kind and names the file.
+5. A file that was moved, deleted or replaced while it is open is not written any more: what
+   is written would be lost.
+6. What SQLite raises comes out as the error of the file's kind and names the file.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 import sqlite3
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -66,6 +69,10 @@ class Database:
     path: Path
     _kind: FileKind
     _connection: sqlite3.Connection
+    _where: str
+    """The file's absolute path: the working directory may change."""
+    _identity: tuple[int, int]
+    """The file's device and number on it."""
     _turn: trio.Lock = attrs.field(factory=trio.Lock)
     # Of its own: tools may have taken all of trio's threads, and wait for this file.
     _thread: trio.CapacityLimiter = attrs.field(factory=lambda: trio.CapacityLimiter(1))
@@ -95,6 +102,7 @@ class Database:
         """
         if self._slow >= SLOW_COUNT or self._turn.locked():
             return False
+        self._check_place()
         try:
             self._transaction("BEGIN IMMEDIATE", job)()
         except sqlite3.Error as error:
@@ -115,6 +123,7 @@ class Database:
         if self._slow >= SLOW_COUNT or self._turn.locked():
             return 0
         began_at = self._clock.current_time()
+        self._check_place()
         try:
             # A transaction by itself: three calls fewer, a third of the time.
             changed = self._connection.execute(sql, values).rowcount
@@ -135,6 +144,7 @@ class Database:
         Cancellation:
             It is done whole or not at all.
         """
+        self._check_place()
         return await self._in_turn(self._transaction("BEGIN IMMEDIATE", job))
 
     async def command(self, sql: str) -> None:
@@ -164,6 +174,17 @@ class Database:
             return value
 
         return run
+
+    def _check_place(self) -> None:
+        try:
+            found = identity_of(self._where)
+        except OSError:
+            found = None
+        if found != self._identity:
+            raise self._kind.error(
+                f"{self._kind.name} file {str(self.path)!r} was moved, deleted or replaced while "
+                "it was open, so nothing more is written to it; put it back and go on with it"
+            )
 
     def _note_time(self, began_at: float) -> None:
         is_slow = self._clock.current_time() - began_at >= QUICK_SECONDS
@@ -215,6 +236,16 @@ class Database:
     def is_unwanted(self) -> bool:
         """Return whether the running job was cancelled. Called in its thread."""
         return self._job is not None and self._job.is_unwanted
+
+
+def identity_of(path: str) -> tuple[int, int]:
+    """Return what tells the file at *path* from all others: its device and number on it.
+
+    Raises:
+        OSError: If there is no such file.
+    """
+    found = os.stat(path)  # noqa: PTH116  # half the time, and before each write
+    return found.st_dev, found.st_ino
 
 
 def _no_text(path: Path, kind: FileKind, error: UnicodeDecodeError) -> AgentPoolError:

@@ -13,7 +13,7 @@ from typing import Final
 
 import trio
 
-from agentpool._database.database import Database, raise_as_ours
+from agentpool._database.database import Database, identity_of, raise_as_ours
 from agentpool._database.format import add_functions, look, migrate
 from agentpool._disk_file import check_file, check_locks, open_to_write
 from agentpool._file_kind import FileKind
@@ -44,13 +44,13 @@ async def open_database(
     """
     connect = partial(_connect, path, read_only=read_only)
     try:
-        connection = await trio.to_thread.run_sync(connect)
+        connection, where, identity = await trio.to_thread.run_sync(connect)
     except sqlite3.Error as error:
         raise_as_ours(error, path, kind)
     except OSError as error:
         raise kind.error(f"{kind.name} file {str(path)!r}: {error.strerror}") from error
     add_functions(connection, kind)
-    database = Database(path, kind, connection)
+    database = Database(path, kind, connection, where, identity)
     if kind.interrupts:
         connection.set_progress_handler(database.is_unwanted, _ASK_EVERY_STEPS)
     try:
@@ -74,17 +74,19 @@ async def open_database(
             await trio.to_thread.run_sync(connection.close)
 
 
-def _connect(path: Path, *, read_only: bool) -> sqlite3.Connection:
+def _connect(path: Path, *, read_only: bool) -> tuple[sqlite3.Connection, str, tuple[int, int]]:
     check_file(path, added_to=True)
     if not read_only:
         check_locks(path)
         # SQLite would let everybody read it. What goes wrong here it says better.
         with contextlib.suppress(OSError):
             os.close(open_to_write(path, append=True))
-    return sqlite3.connect(
+    connection = sqlite3.connect(
         f"{path.absolute().as_uri()}?mode=ro" if read_only else path,
         timeout=0,  # a lock is waited for in trio
         isolation_level=None,
         check_same_thread=False,
         uri=read_only,
     )
+    where = str(path.absolute())
+    return connection, where, identity_of(where)

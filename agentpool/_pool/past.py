@@ -136,7 +136,11 @@ class PastAgent(Live):
     def fits(self, config: SpawnConfig) -> bool:
         """Convert the outcome's value to the output type of *config*. Return whether it fits."""
         output, outcome = output_of(config), self.outcome
-        if output is None or outcome is None or outcome.value is None:
+        if outcome is None:
+            return True
+        if output is None:
+            return outcome.value is None
+        if outcome.value is None and outcome.status is not AgentStatus.COMPLETED:
             return True
         value = output.read(encode(outcome.value).decode())
         if isinstance(value, Misfit):

@@ -1,10 +1,18 @@
-"""Finds out who holds a lease, and whether that process is still alive."""
+"""Finds out who holds a lease, and whether that process is still alive.
+
+A process may open a file more than once. Each opening is a holder of its own, and dead once it
+was closed.
+"""
 
 from __future__ import annotations
 
+import itertools
 import os
 import socket
 import time  # noqa: TID251  # a lease is held against other processes: their clock is the wall's
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Final
 
 import msgspec
 
@@ -12,10 +20,26 @@ from agentpool._errors import RunBusyError
 from agentpool._journal_records import LeaseHolder
 from agentpool._lease import NOBODY, LeaseState
 
+_NUMBERS: Final = itertools.count(1)
 
-def this_process() -> LeaseHolder:
-    """Return this process as a lease holder."""
-    return LeaseHolder(socket.gethostname(), os.getpid(), start_of(os.getpid()))
+_OPENINGS: Final = set[int]()
+"""The openings in this process that were not closed."""
+
+
+@contextmanager
+def an_opening() -> Generator[int]:
+    """Number an opening, which can hold leases until the block ends."""
+    number = next(_NUMBERS)
+    _OPENINGS.add(number)
+    try:
+        yield number
+    finally:
+        _OPENINGS.discard(number)
+
+
+def this_process(opening: int) -> LeaseHolder:
+    """Return an opening in this process as a lease holder."""
+    return LeaseHolder(socket.gethostname(), os.getpid(), start_of(os.getpid()), opening)
 
 
 def start_of(pid: int) -> str:
@@ -38,7 +62,9 @@ def is_dead(holder: LeaseHolder) -> bool:
         return True
     except OSError:
         return False  # another user's process
-    return bool(holder.started) and start_of(holder.pid) != holder.started
+    if holder.started and start_of(holder.pid) != holder.started:
+        return True
+    return holder.pid == os.getpid() and holder.opening not in _OPENINGS
 
 
 def holder_of(state: LeaseState) -> LeaseHolder | None:
@@ -70,7 +96,7 @@ def live_holder(state: LeaseState) -> LeaseHolder | None:
 def refuse_if_busy(
     pool: str, state: LeaseState, me: str, silent_since: float | None = None
 ) -> None:
-    """Raise if a process other than *me* holds the lease of *pool*.
+    """Raise if an opening other than *me* holds the lease of *pool*.
 
     Raises:
         RunBusyError: If one does, and wrote later than *silent_since*.
@@ -83,6 +109,14 @@ def refuse_if_busy(
     if holder is None or state.may_be_claimed(me, now=now, is_dead=dead, silent_since=silent_since):
         return
     until, ahead = state.latest_end(now), state.ahead_of(now)
+    if holder.host == socket.gethostname() and holder.pid == os.getpid():
+        raise RunBusyError(
+            f"pool {pool!r} of the journal is open in this process already, by another "
+            "open_journal of the same file; wait for the end of its block, or share one journal",
+            host=holder.host,
+            pid=holder.pid,
+            until=until,
+        )
     clock = f" its last write is {ahead:,.0f} seconds ahead of the clock here;" if ahead else ""
     raise RunBusyError(
         f"pool {pool!r} of the journal is written by process {holder.pid} on {holder.host};"

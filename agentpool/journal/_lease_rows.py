@@ -64,17 +64,17 @@ def take(
     transaction: Transaction,
     pool: str,
     lease_seconds: float,
+    opening: int,
     *,
     silent_since: float | None = None,
 ) -> int:
-    """Make this process the holder of *pool* and return its fence.
+    """Make an opening in this process the holder of *pool* and return its fence.
 
     Raises:
-        RunBusyError: If another process holds the lease, and wrote later than
-            *silent_since*.
+        RunBusyError: If another one holds the lease, and wrote later than *silent_since*.
         ValueError: If what stands there is no lease.
     """
-    me = msgspec.json.encode(this_process()).decode()
+    me = msgspec.json.encode(this_process(opening)).decode()
     before = lease_of(transaction, pool)
     refuse_if_busy(pool, before, me, silent_since)
     lease = before.claimed(me, seconds=lease_seconds, now=time.time())

@@ -7,10 +7,29 @@ whoever goes on with the pool counts on from there. How they came to it goes.
 from __future__ import annotations
 
 from agentpool._database.transaction import Transaction
-from agentpool._journal_records import JournalRecord, RecordKind
+from agentpool._errors import JournalError
+from agentpool._journal_records import JournalRecord, PoolSummary, RecordKind
 from agentpool._messages import AgentId
 from agentpool._recorded_results import encode, totals_of
 from agentpool.journal._rows import record_of
+
+
+def check_over(pool: PoolSummary) -> None:
+    """Raise unless *pool* is over and nothing writes it.
+
+    Raises:
+        JournalError: If it is not over.
+    """
+    if pool.owner is not None:
+        raise JournalError(
+            f"pool {pool.pool!r} is in use by process {pool.owner.pid} on {pool.owner.host}; "
+            "wait for its end"
+        )
+    if pool.is_open:
+        raise JournalError(
+            f"pool {pool.pool!r} is not over: {pool.ended} of {pool.agents} agents have ended; "
+            "resume it first"
+        )
 
 
 def forget(transaction: Transaction, pool: str) -> int:

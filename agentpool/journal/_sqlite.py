@@ -1,4 +1,4 @@
-"""A journal in an SQLite file, which outlives the process. One process at a time writes.
+"""A journal in an SQLite file, which outlives the process. One opening at a time writes a pool.
 
 Rules:
 
@@ -38,10 +38,10 @@ from agentpool._needs_trio import check_trio
 from agentpool._opening import opening
 from agentpool.journal._budgets import MIGRATION as BUDGETS
 from agentpool.journal._budgets import BudgetTable
-from agentpool.journal._holder import live_holder
+from agentpool.journal._holder import an_opening, live_holder
 from agentpool.journal._joint import JointJournal, Spendings, kept_of
 from agentpool.journal._lease_rows import SeenLease, give_up, lease_of, state_of, take
-from agentpool.journal._pruning import forget
+from agentpool.journal._pruning import check_over, forget
 from agentpool.journal._record_rows import keep, keep_at_once
 from agentpool.journal._rows import damaged, record_of, seconds_of, text_of
 from agentpool.journal._shared_work import MIGRATION as SHARED_WORK
@@ -107,6 +107,8 @@ class SqliteJournal(JointJournal):
     """Keeps records in an SQLite file. Opened by ``open_journal``."""
 
     _database: Database
+    _opening: int
+    """Which opening in this process it is."""
     _is_quick: bool = False
     """Whether a write does not wait for the disk."""
     _leases: dict[str, SeenLease] = attrs.field(init=False, factory=dict[str, SeenLease])
@@ -121,16 +123,17 @@ class SqliteJournal(JointJournal):
         """Take the right to write the records of *pool*.
 
         Raises:
-            RunBusyError: If another process holds it, and its lease has not ended.
+            RunBusyError: If another process holds it, or another opening of the file in this
+                one, and its lease has not ended.
             JournalError: If the file cannot be written.
 
         Cancellation:
-            The lease may have been taken; a claim by the same process takes it again.
+            The lease may have been taken; a claim by the same journal takes it again.
         """
         if not lease_seconds > 0:
             raise UsageError(f"lease_seconds must be > 0, got {lease_seconds!r}")
         try:
-            fence = await self._write(lambda t: take(t, pool, lease_seconds))
+            fence = await self._write(lambda t: take(t, pool, lease_seconds, self._opening))
         except RunBusyError as busy:
             state = await self._database.read(lambda t: lease_of(t, pool))  # noqa: ASYNC120  # whoever gives up claims nothing
             if not state.went_back(time.time()):
@@ -141,7 +144,9 @@ class SqliteJournal(JointJournal):
             await trio.sleep(state.seconds)
             try:
                 fence = await self._write(
-                    lambda t: take(t, pool, lease_seconds, silent_since=state.renewed_at)
+                    lambda t: take(
+                        t, pool, lease_seconds, self._opening, silent_since=state.renewed_at
+                    )
                 )
             except RunBusyError:
                 raise busy from None
@@ -326,11 +331,7 @@ class SqliteJournal(JointJournal):
         found = {one.pool: one for one in await self.pools()}
         if pool not in found:
             raise JournalError(f"the journal has no pool {pool!r}; it has {sorted(found)}")
-        if found[pool].is_open or found[pool].owner is not None:
-            raise JournalError(
-                f"pool {pool!r} is not over: {found[pool].ended} of {found[pool].agents} agents "
-                "have ended; resume it first"
-            )
+        check_over(found[pool])
         gone = await self._write(lambda transaction: forget(transaction, pool))
         await self._database.command("VACUUM")
         await self._database.command("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -365,7 +366,8 @@ async def open_journal(
         if not read_only:
             said = await database.write(lambda transaction: _settle(transaction, durability))
             await database.command(f"PRAGMA synchronous = {_SYNCHRONOUS[said]}")
-        yield SqliteJournal(database, said == "process")
+        with an_opening() as opening_number:
+            yield SqliteJournal(database, opening_number, said == "process")
 
 
 def _settle(transaction: Transaction, durability: Durability | None) -> Durability:

@@ -39,7 +39,7 @@ class Place(msgspec.Struct):
     town: str
 
 
-async def ask_for(kind: type, journal: Journal, *, accept: bool = False) -> AgentOutcome:
+async def ask_for(kind: type | None, journal: Journal, *, accept: bool = False) -> AgentOutcome:
     """Return the outcome of the agent ``k``, whose answer is of that type."""
     driver = FunctionDriver(lambda _: '{"year": 5}')
     resume: Literal["accept"] | bool = "accept" if accept else True
@@ -58,6 +58,38 @@ def test_a_value_has_its_type_again() -> None:
         with pytest.raises(ResumeMismatchError, match="agent 1 with key 'k' does not fit its out"):
             await ask_for(Place, journal)
         assert (await ask_for(Place, journal, accept=True)).value == {"year": 5}
+
+    simulate(main)
+
+
+def test_a_type_that_was_not_asked_for_before_is_another_question() -> None:
+    """No old answer without a value is given for one, and no old value where none is wanted."""
+
+    async def main() -> None:
+        for first, second in ((None, Fact), (Fact, None)):
+            journal = InMemoryJournal()
+            await ask_for(first, journal)
+            with pytest.raises(ResumeMismatchError, match="does not fit its output_type"):
+                await ask_for(second, journal)
+            outcome = await ask_for(second, journal, accept=True)
+            assert outcome.text == '{"year": 5}'
+
+    simulate(main)
+
+
+def test_an_agent_that_failed_has_no_value_to_fit() -> None:
+    """It is found as it ended, whatever type its answer was to have."""
+
+    def refuse(_: CompletionRequest) -> str:
+        raise BadRequestError("no")
+
+    async def main() -> None:
+        journal = InMemoryJournal()
+        for _ in range(2):
+            async with open_pool(FunctionDriver(refuse), journal=journal, resume=True) as pool:
+                config = SpawnConfig(READER, "q", output_type=Fact, key="k")
+                outcome = await (await pool.spawn(config)).wait()
+                assert outcome.status.value == "failed"
 
     simulate(main)
 

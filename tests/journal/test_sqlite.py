@@ -119,6 +119,53 @@ async def test_a_stalled_owner_loses_its_lease_and_writes_no_more(tmp_path: Path
             await journal.append(lease, [ACCEPTED])
 
 
+async def test_a_second_opening_in_one_process_waits_like_another_process(tmp_path: Path) -> None:
+    """A server may open the file for each request: the healthy holder keeps its lease."""
+    path = tmp_path / "j"
+    async with open_journal(path) as second:
+        async with open_journal(path) as first:
+            lease = await first.claim("p")
+            with pytest.raises(RunBusyError, match="open in this process already, by another"):
+                await second.claim("p")
+            await first.append(lease, [ACCEPTED])
+            assert (await first.claim("p")).fence == 2  # its own, after a cancelled claim
+        assert (await second.claim("p")).fence == 3  # never given back, and its holder is gone
+
+
+@pytest.mark.parametrize("gone", ["moved", "deleted", "replaced"])
+async def test_a_file_that_was_taken_away_is_not_written_any_more(
+    tmp_path: Path, gone: str
+) -> None:
+    """What is written then would be lost, so it is told; what stood there is kept."""
+    path, other = tmp_path / "j", tmp_path / "other"
+    async with open_journal(path) as journal:
+        lease = await journal.claim("p")
+        await journal.append(lease, [ACCEPTED])
+        path.rename(other)
+        if gone == "replaced":
+            path.write_bytes(b"")
+        elif gone == "deleted":
+            other.unlink()
+        assert [one.agent_id for one in await journal.read("p")] == [ACCEPTED.agent_id]
+        with pytest.raises(JournalError, match="was moved, deleted or replaced while it was open"):
+            await journal.append(lease, [ACCEPTED])
+        with pytest.raises(JournalError, match="put it back"):
+            journal.append_at_once(lease, [ACCEPTED])
+        if gone == "moved":
+            other.rename(path)
+            await journal.append(lease, [ACCEPTED])
+
+
+async def test_a_file_is_written_after_the_working_directory_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its name may be relative."""
+    monkeypatch.chdir(tmp_path)
+    async with open_journal("j") as journal:
+        monkeypatch.chdir(tmp_path.parent)
+        await journal.append(await journal.claim("p"), [ACCEPTED])
+
+
 async def test_a_process_number_that_came_again_holds_nothing(tmp_path: Path) -> None:
     """The lease of a process that ended is free, whoever has its number now."""
     path = tmp_path / "j"
@@ -225,10 +272,14 @@ async def test_a_pool_is_summed_up_and_pruned(tmp_path: Path) -> None:
         assert (summary.agents, summary.ended, summary.is_open) == (1, 0, True)
         assert summary.bytes == 500_002
         assert abs(summary.created_at - time.time()) < 60
+        with pytest.raises(JournalError, match="in use by process"):
+            await journal.prune("p")
+        await journal.release(lease)
         with pytest.raises(JournalError, match="not over: 0 of 1 agents"):
             await journal.prune("p")
+        lease = await journal.claim("p")
         await journal.append(lease, [ENDED])
-        with pytest.raises(JournalError, match="not over"):  # somebody may still write it
+        with pytest.raises(JournalError, match="in use by process"):  # somebody may still write it
             await journal.prune("p")
         await journal.release(lease)
         assert await journal.prune("p") == 500
