@@ -109,7 +109,9 @@ class Score:
 def test_a_value_is_written_as_its_json() -> None:
     """Its type is its program's own."""
     assert outcome_from_json(outcome_to_json(outcome(value=Score(3)))).value == {"points": 3}
-    with pytest.raises(UsageError, match="'object' in the outcome's value has no form in JSON"):
+    with pytest.raises(
+        UsageError, match="'object' in the outcome's value cannot be written as JSON"
+    ):
         outcome_to_json(outcome(value=[object()]))
 
 
