@@ -523,6 +523,27 @@ async def test_a_gate_with_tokens_shares_tokens(autojump_clock: MockClock) -> No
 
 
 @in_time
+async def test_what_has_no_estimate_counts_as_one_token(autojump_clock: MockClock) -> None:
+    """And not as two: a group of such requests gets twice the turns of one that has two each."""
+    door = Door(RequestGate(tokens_per_minute=10_000, max_in_flight=1), seconds=1)
+
+    async def answer(request: CompletionRequest, _: OnDelta) -> Completion:
+        await door.go(query_of(request), tokens=2 if query_of(request) == "two" else 0)
+        return Completion("done", usage=Usage(0, 0))
+
+    kinds = [SpawnConfig(manifest(), kind, group=kind) for kind in ("two", "none") * 30]
+    async with open_pool(LiveDriver(answer), max_concurrent=60) as pool:
+        await pool.fan_out(kinds)
+    first = [name for name, _ in door.log][6:36]
+    assert first.count("none") in range(18, 23)
+
+
+def test_a_gate_without_a_queue_says_what_is_in_flight() -> None:
+    """And nothing of those that wait."""
+    assert repr(RequestGate("desk", max_in_flight=4)) == "<RequestGate 'desk' 0/4 in flight>"
+
+
+@in_time
 async def test_a_driver_behind_a_gate_is_the_driver(autojump_clock: MockClock) -> None:
     """Its facts are the other's, and so is what the gate learns of tokens."""
     usage = Usage(7, 5)

@@ -17,6 +17,26 @@ SPENDING: Final = "tests/agent/test_spending.py"
 
 ATTACKS: Final = (
     Fault(
+        "H3", "ids of one name are tried from the first on", "drivers/wire/_call_ids.py",
+        "self._attempts.get(call_id, 0)", "0",
+        "tests/drivers/wire/test_growth.py", "ids_are_found_in_steps",
+    ),
+    Fault(
+        "M10", "a list in a list is an event", "drivers/wire/_stream_answer.py",
+        "if not any(isinstance(one, list) for one in found):", "if True:",
+        "tests/drivers/wire/test_growth.py", "what_is_nested_in_an_event",
+    ),
+    Fault(
+        "M8", "a message has any number of parts", "tools/mcp/_wire.py",
+        "if has_too_many_nodes(line):", "if False:",
+        "tests/tools/mcp/test_wire.py", "a_message_of_too_many_parts",
+    ),
+    Fault(
+        "M6", "a heading in a disguise is none", "tools/builtin/_team.py",
+        'return _HEADING.match("".join(plain).casefold()) is not None', "return False",
+        "tests/messaging/test_team.py", "what_looks_like_a_heading",
+    ),
+    Fault(
         "L18", "a traceback's locals show the key", "drivers/_hosted.py",
         'HiddenText((api_key() if callable(api_key) else api_key) or "")',
         '(api_key() if callable(api_key) else api_key) or ""',

@@ -225,7 +225,7 @@ TABLE: Final[dict[str, tuple[Broken, ...]]] = {
         ),
         Broken(
             "known_message_fields", "reasoning_content: Extra inputs", CHAT,
-            "fields[part.kind] = data", 'fields["reasoning_content"] = data',
+            "fields.setdefault(part.kind, [])", 'fields.setdefault("reasoning_content", [])',
         ),
     ),
     "deepseek": (
