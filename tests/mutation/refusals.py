@@ -50,8 +50,9 @@ _EXTRA: Final = "extra = {key: one for key, one in options.extra.items() if key 
 _STEP: Final = "while sent in self._used or not self._form.pattern.fullmatch(sent):"
 
 UNIQUE_IDS: Final = Broken(
-    "unique_ids", "must be unique", IDS, _STEP, _STEP.replace("sent in self._used or ", "")
-)
+    "unique_ids", "must be unique", IDS,
+    "        self._used.add(sent)\n        self._attempts[call_id] = attempt\n", "",
+)  # fmt: skip
 ID_FORM: Final = Broken("id_form", "tool call id was", IDS, _STEP, "while sent in self._used:")
 
 EVERY_CHAT: Final = (
