@@ -41,7 +41,8 @@ class RecordKind(enum.Enum):
     LOST = "lost"
     """A request that had left has no answer. The body is what it took."""
     SENT = "sent"
-    """A message was accepted by the router. The body is the message."""
+    """A message was accepted by the router. The body is the message; the part is 1 if its
+    sender waits for the answer."""
     TAKEN = "taken"
     """Messages were taken from an inbox outside of a turn's beginning. The body is their ids."""
     ASKED = "asked"

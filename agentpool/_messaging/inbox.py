@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import insort
 from collections import deque
 from collections.abc import Iterable
 from typing import final
@@ -21,6 +22,10 @@ from agentpool._scheduling.waits import Wait, WaitBook
 
 def _no_messages() -> deque[AgentMessage]:
     return deque()
+
+
+def _number_of(message: AgentMessage) -> int:
+    return message.message_id
 
 
 @final
@@ -53,8 +58,9 @@ class Inbox(Live):
         return len(self._messages)
 
     def restore(self, messages: Iterable[AgentMessage]) -> None:
-        """Add messages that an earlier process accepted, even if the inbox is full."""
-        self._messages.extend(messages)
+        """Add messages that were accepted earlier, in their order, even if the inbox is full."""
+        for message in messages:
+            insort(self._messages, message, key=_number_of)
         if self._readers:
             self._handed += self._readers.unpark(1)
             self.book.woken += 1

@@ -157,11 +157,12 @@ class PostOffice(Live):
             reason: What the dead letters say. Empty: that it ended first.
         """
         inbox = self._inboxes.pop(agent_id, None)
+        unread = [] if inbox is None else list(inbox.close())
         if self._kept is not None:
             self._kept.ended.add(agent_id)
-        if inbox is not None:
-            for message in inbox.close():
-                self._bury(message, reason or f"agent {agent_id} ended first")
+            unread += self._kept.take_replies(agent_id)
+        for message in unread:
+            self._bury(message, reason or f"agent {agent_id} ended first")
         if self._questions:
             for question in self._questions.values():
                 if question.answerer == agent_id:
@@ -277,7 +278,7 @@ class PostOffice(Live):
             if question is not None:
                 self._ask_again(kept, question, known)
             else:
-                kept.sent_again(known.message_id)
+                kept.sent_again(known)
             return known
         inbox = self._open_inbox(recipient)
         number = self._last_message_id + 1
@@ -298,14 +299,14 @@ class PostOffice(Live):
             question.message_id = number
             self._questions[number] = question
         if self._kept is not None:
-            self._kept.accepted(key, message)
+            self._kept.accepted(key, message, is_question=question is not None)
         self._watch(message, None)
         return message
 
     def _ask_again(self, kept: KeptPost, question: _Question, known: AgentMessage) -> None:
         """Answer *question* with a reply from before, or let it wait for one."""
         question.message_id = known.message_id
-        question.answer = kept.take_reply(known.message_id)
+        question.answer = kept.take_reply(known)
         if question.answer is not None or question.answerer in kept.ended:
             question.end()
         else:

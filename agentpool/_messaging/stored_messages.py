@@ -10,20 +10,24 @@ Rules:
 3. What was accepted and not received waits for its recipient again, in the old order. The
    owner begins anew, so everything that was ever sent to the owner waits.
 4. A call without a result has received nothing: what it took waits for it again.
-5. What answers a message of a call without a result waits for that call to ask again. If it
-   only sends again, or has its result without asking, the answer goes to the inbox.
+5. What answers a message of a call without a result waits for that call to ask again, and
+   what answers a question of the owner for the owner. If the call only sends again, or has
+   its result without asking, the answer goes to the inbox.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection, Iterable
-from typing import final
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import TypeAlias, final
 
 import attrs
 
 from agentpool._messages import OWNER_ID, AgentId, AgentMessage
 from agentpool._served_call import current_call
+
+Sent: TypeAlias = tuple[str, AgentMessage, bool]
+"""An accepted message with its key, and whether it is known to be a question."""
 
 
 @final
@@ -31,16 +35,20 @@ from agentpool._served_call import current_call
 class KeptPost:
     """The messages of a pool's earlier processes, and the keys of new ones."""
 
-    _note: Callable[[AgentMessage, str], None]
-    """Has an accepted message kept under its key."""
+    _note: Callable[[AgentMessage, str, bool], None]
+    """Has an accepted message kept under its key, and whether it is a question."""
     _sent: dict[str, AgentMessage] = attrs.field(factory=dict[str, AgentMessage])
     _pending: dict[AgentId, list[AgentMessage]] = attrs.field(
         factory=dict[AgentId, list[AgentMessage]]
     )
-    _replies: dict[int, AgentMessage] = attrs.field(factory=dict[int, AgentMessage])
-    """By the question: what a call that asks again is given."""
-    _unanswered: dict[int, str] = attrs.field(factory=dict[int, str])
-    """Messages of calls that may ask again, and have not yet, with the keys of the calls."""
+    _replies: dict[AgentId, dict[int, AgentMessage]] = attrs.field(
+        factory=dict[AgentId, dict[int, AgentMessage]]
+    )
+    """By the asker and the question: what is given to an asker that asks again."""
+    _unanswered: dict[int, AgentMessage] = attrs.field(factory=dict[int, AgentMessage])
+    """Questions of the owner, and messages of calls, that may be asked again and are not yet."""
+    _of_call: dict[str, list[AgentMessage]] = attrs.field(factory=dict[str, list[AgentMessage]])
+    """Those of each call without a result, by its key."""
     deliver: Callable[[AgentMessage], None] = attrs.field(init=False)
     """Puts an answer that no question waits for into the inbox."""
     ended: set[AgentId] = attrs.field(factory=set[AgentId])
@@ -56,33 +64,34 @@ class KeptPost:
 
     def recover(
         self,
-        sent: Iterable[tuple[str, AgentMessage]],
+        sent: Iterable[Sent],
         received: Collection[int],
         settled: Collection[str],
     ) -> None:
         """Load the messages of earlier processes.
 
         Args:
-            sent: Every accepted message with its key, in the order of their numbers.
+            sent: Every accepted message, in the order of their numbers.
             received: The numbers of those that agents have received.
             settled: The keys of the calls that have a result.
         """
-        asked: dict[int, str] = {}
-        for key, message in sent:
+        open_ones: dict[int, AgentMessage] = {}
+        for key, message, is_question in sent:
             self._sent[key] = message
             if key == f"{message.sender}+{self._outside + 1}":
                 self._outside += 1
                 self._again.setdefault(_what_of(message), deque()).append(message)
-            self.last_id = message.message_id
-            asked[message.message_id] = call = key.rpartition("+")[0]
-            if message.sender != OWNER_ID and call not in settled:
-                self._unanswered[message.message_id] = call
-            if message.recipient != OWNER_ID and message.message_id in received:
+            self.last_id = number = message.message_id
+            call = key.rpartition("+")[0]
+            if call not in settled:
+                open_ones[number] = message
+                if message.sender != OWNER_ID:
+                    self._of_call.setdefault(call, []).append(message)
+                if is_question or message.sender != OWNER_ID:
+                    self._unanswered[number] = message
+            if message.recipient != OWNER_ID and number in received:
                 continue
-            question = asked.get(message.reply_to or 0, "")
-            if question and question not in settled:
-                self._replies[message.reply_to or 0] = message
-            else:
+            if not self._hold_back(message, open_ones):
                 self._pending.setdefault(message.recipient, []).append(message)
 
     def key_of_next(self, sender: AgentId) -> str:
@@ -105,10 +114,10 @@ class KeptPost:
             call.messages += 1
         return message
 
-    def accepted(self, key: str, message: AgentMessage) -> None:
+    def accepted(self, key: str, message: AgentMessage, *, is_question: bool) -> None:
         """Record a message that was just accepted."""
         self._count(message.sender)
-        self._note(message, key)
+        self._note(message, key, is_question)
 
     def _count(self, sender: AgentId) -> None:
         call = current_call.get()
@@ -122,28 +131,38 @@ class KeptPost:
         return self._pending.pop(recipient, [])
 
     def hold(self, message: AgentMessage) -> bool:
-        """Keep *message* if it answers a question that a resumed call has not asked again yet."""
-        is_early = message.reply_to in self._unanswered
-        if is_early and message.reply_to is not None:
-            self._replies[message.reply_to] = message
-        return is_early
+        """Keep *message* if it answers a question that was asked before and not again yet."""
+        return self._hold_back(message, self._unanswered)
 
-    def take_reply(self, question_id: int) -> AgentMessage | None:
-        """Return the stored answer to a question that is asked again. ``None``: none came."""
-        self._unanswered.pop(question_id, None)
-        return self._replies.pop(question_id, None)
+    def _hold_back(self, message: AgentMessage, questions: Mapping[int, AgentMessage]) -> bool:
+        question = questions.get(message.reply_to or 0)
+        if question is None or question.sender != message.recipient:
+            return False
+        held = self._replies.setdefault(message.recipient, {})
+        if question.recipient != message.sender or question.message_id in held:
+            return False  # it is no answer, or a second one
+        held[question.message_id] = message
+        return True
 
-    def sent_again(self, message_id: int) -> None:
+    def take_reply(self, question: AgentMessage) -> AgentMessage | None:
+        """Return the stored answer to a *question* that is asked again. ``None``: none came."""
+        self._unanswered.pop(question.message_id, None)
+        return self._replies.get(question.sender, {}).pop(question.message_id, None)
+
+    def take_replies(self, asker: AgentId) -> list[AgentMessage]:
+        """Return the stored answers to questions that *asker* has not asked again."""
+        return list(self._replies.pop(asker, {}).values())
+
+    def sent_again(self, message: AgentMessage) -> None:
         """Record that a known message was sent again, not as a question."""
-        reply = self.take_reply(message_id)
+        reply = self.take_reply(message)
         if reply is not None:
             self.deliver(reply)
 
     def settle(self, call_key: str) -> None:
         """Record that a call has its result and asks no more questions."""
-        numbers = [number for number, key in self._unanswered.items() if key == call_key]
-        for number in numbers:
-            self.sent_again(number)
+        for message in self._of_call.pop(call_key, ()):
+            self.sent_again(message)
 
 
 def _what_of(message: AgentMessage) -> tuple[AgentId, AgentId, int | None]:

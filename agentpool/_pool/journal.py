@@ -13,11 +13,7 @@ Rules:
 
 from __future__ import annotations
 
-import math
-import os
-import socket
-from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, final
 
 import attrs
@@ -25,7 +21,7 @@ import trio
 
 from agentpool._agent.run_journal import AGAIN, OnMismatch, RunJournal
 from agentpool._budget.budget import Budget
-from agentpool._errors import JournalError, ResumeMismatchError, RunBusyError, UsageError
+from agentpool._errors import JournalError, ResumeMismatchError
 from agentpool._journal_records import JournalRecord, RecordKind
 from agentpool._messages import OWNER_ID, AgentId, AgentMessage, ChatMessage
 from agentpool._messaging.stored_messages import KeptPost
@@ -41,26 +37,20 @@ from agentpool._pool.branch import (
     spend,
 )
 from agentpool._pool.past import (
-    Past,
+    QUESTION,
     PastAgent,
     Spawned,
     encode,
-    first_record,
     outcome_record,
 )
 from agentpool._pool.record import AgentRecord
-from agentpool._recorded_results import begun_keys, received_ids, settled_keys
+from agentpool._recorded_results import begun_keys, settled_keys
 from agentpool._served_call import current_call
 from agentpool._spawn import SpawnConfig
-from agentpool.abc import Journal
 from agentpool.journal._writer import JournalWriter
 
 LOST: Final = "lost the race"
 """Why an agent is cancelled when another one has won."""
-
-RELEASE_SECONDS: Final = 5.0
-"""The time for giving the right to write back on a slow disk. After that, others wait for its
-end."""
 
 
 @final
@@ -110,10 +100,12 @@ class PoolJournal:
         if not self._running:
             self.writer.close()
 
-    def _note_sent(self, message: AgentMessage, key: str) -> None:
+    def _note_sent(self, message: AgentMessage, key: str, is_question: bool) -> None:  # noqa: FBT001  # a callback
+        part = QUESTION if is_question else 0
         body = encode(message)
-        record = JournalRecord(message.sender, RecordKind.SENT, digest=key, body=body)
-        self.writer.note(record)
+        self.writer.note(
+            JournalRecord(message.sender, RecordKind.SENT, part=part, digest=key, body=body)
+        )
 
     @property
     def last_id(self) -> AgentId:
@@ -319,82 +311,3 @@ class PoolJournal:
                 return True
             record = self._running.get(record.parent_id)
         return False
-
-
-@asynccontextmanager
-async def open_pool_journal(
-    journal: Journal, pool: str, *, resume: bool, on_mismatch: OnMismatch
-) -> AsyncGenerator[PoolJournal]:
-    """Take over the records of *pool*, and write new ones in a task of the pool.
-
-    Args:
-        journal: Where they are.
-        pool: The pool's name.
-        resume: Whether to go on with the agents of an earlier process.
-        on_mismatch: What happens if something else is asked for than before.
-
-    Raises:
-        RunBusyError: If another process writes them.
-        UsageError: If there are records, and resuming was not asked for.
-        JournalError: If they cannot be read or written.
-    """
-    _refuse_if_open(journal, pool)
-    lease = await journal.claim(pool)
-    here = (journal, pool)
-    _OPEN.append(here)
-    try:
-        records = await journal.read(pool)
-        if records and not resume:
-            raise UsageError(
-                f"the journal has pool {pool!r} already; open it with resume=True, or give this "
-                "pool another name"
-            )
-        writer = JournalWriter(journal, lease)
-        yield _recover(records, writer, on_mismatch)
-    finally:
-        _OPEN.remove(here)
-        with trio.move_on_after(RELEASE_SECONDS, shield=True):
-            await journal.release(lease)
-
-
-_OPEN: Final = list[tuple[Journal, str]]()
-"""The pools that this process writes. Its own leases would not keep it from a second one."""
-
-
-def _refuse_if_open(journal: Journal, pool: str) -> None:
-    if any(one is journal and name == pool for one, name in _OPEN):
-        raise RunBusyError(
-            f"pool {pool!r} of the journal is open in this process already; leave its block "
-            "first, or give this one another name",
-            host=socket.gethostname(),
-            pid=os.getpid(),
-            until=math.inf,
-        )
-
-
-def _recover(
-    records: Sequence[JournalRecord], writer: JournalWriter, on_mismatch: OnMismatch
-) -> PoolJournal:
-    if not records:
-        run_id = new_run_id()
-        writer.note(first_record(run_id))
-        return PoolJournal(writer, run_id, on_mismatch, AgentKeys(is_plain=False))
-    past = Past.read(records)
-    keys = AgentKeys(is_plain=not past.is_keyed)
-    opened = PoolJournal(writer, past.run_id, on_mismatch, keys)
-    agents = past.agents.values()
-    opened.past = {one.key: one for one in agents}
-    opened.head = past.head
-    if past.head and (last := past.agents[past.head].outcome) is not None:
-        opened.head_messages = last.messages
-    opened.post.recover(
-        past.sent,
-        {number for one in agents for run in one.runs for number in received_ids(run)},
-        {key for one in agents for run in one.runs for key in settled_keys(run)},
-    )
-    return opened
-
-
-def new_run_id() -> str:
-    """Return a unique id for a run."""
-    return os.urandom(16).hex()

@@ -169,7 +169,7 @@ async def _kept(
     if without_halves(name) != name:
         raise UsageError(f"name must not contain lone surrogates, got {name!r}; a journal has it")
     # What keeps runs is loaded by whoever has them kept.
-    from agentpool._pool.journal import open_pool_journal  # noqa: PLC0415
+    from agentpool._pool.journal_opening import open_pool_journal  # noqa: PLC0415
 
     mismatch: OnMismatch = "refuse" if isinstance(resume, bool) else resume
     async with open_pool_journal(

@@ -24,6 +24,7 @@ from agentpool._loop.output import Misfit
 from agentpool._manifest.manifest import AgentManifest
 from agentpool._manifest.usage_limits import UsageLimits
 from agentpool._messages import OWNER_ID, AgentId, AgentMessage, ChatMessage
+from agentpool._messaging.stored_messages import Sent
 from agentpool._outcome import AgentOutcome, AgentStatus
 from agentpool._spawn import SpawnConfig
 from agentpool._surrogates import whole_json
@@ -37,6 +38,10 @@ WHOLE: Final = frozenset({AgentStatus.COMPLETED, AgentStatus.STOPPED})
 
 _OF_NO_RUN: Final = frozenset({RecordKind.SENT, RecordKind.HEAD})
 """The kinds of records that say nothing of one run."""
+
+
+QUESTION: Final = 1
+"""The part of the record of a message whose sender waits for the answer."""
 
 
 @final
@@ -158,10 +163,8 @@ class Past(Live):
     """As in the first record."""
     agents: dict[AgentId, PastAgent] = msgspec.field(default_factory=dict[AgentId, PastAgent])
     """In the order in which they were accepted."""
-    sent: list[tuple[str, AgentMessage]] = msgspec.field(
-        default_factory=list[tuple[str, AgentMessage]]
-    )
-    """The messages with their keys, in the order of their numbers."""
+    sent: list[Sent] = msgspec.field(default_factory=list[Sent])
+    """The messages, in the order of their numbers."""
     head: AgentId = OWNER_ID
     """After which agent a session goes on. 0: it has no whole turn."""
 
@@ -193,7 +196,8 @@ class Past(Live):
                 before=before,
             )  # fmt: skip
         elif record.kind is RecordKind.SENT:
-            self.sent.append((record.digest, decode(record.body, AgentMessage)))
+            message = decode(record.body, AgentMessage)
+            self.sent.append((record.digest, message, record.part == QUESTION))
         elif record.kind is RecordKind.HEAD:
             self.head = record.agent_id
         elif record.kind is RecordKind.ENDED:

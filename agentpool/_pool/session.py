@@ -32,7 +32,8 @@ from agentpool._messages import OWNER_ID, AgentId, ChatMessage
 from agentpool._opening import opening
 from agentpool._outcome import AgentOutcome
 from agentpool._pool.handle import AgentHandle
-from agentpool._pool.journal import PoolJournal, new_run_id
+from agentpool._pool.journal import PoolJournal
+from agentpool._pool.journal_opening import new_run_id
 from agentpool._pool.open import open_pool
 from agentpool._pool.past import WHOLE, PastAgent, copy_turns
 from agentpool._pool.pool import AgentPool

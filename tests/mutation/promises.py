@@ -87,7 +87,7 @@ PROMISES: Final = (
     Fault(
         "J1", "the same end: a reply waits for a question that is not asked again",
         "_messaging/post_office.py",
-        "                kept.sent_again(known.message_id)\n",
+        "                kept.sent_again(known)\n",
         "                pass\n",
         "tests/journal/test_sent_once.py", "a_reply_to_the_owner",
     ),

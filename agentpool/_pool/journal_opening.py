@@ -1,0 +1,105 @@
+"""Opens the journal of one pool: takes the right to write it, and reads what is there."""
+
+from __future__ import annotations
+
+import math
+import os
+import socket
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
+from typing import Final
+
+import trio
+
+from agentpool._agent.run_journal import OnMismatch
+from agentpool._errors import RunBusyError, UsageError
+from agentpool._journal_records import JournalRecord
+from agentpool._pool.agent_keys import AgentKeys
+from agentpool._pool.journal import PoolJournal
+from agentpool._pool.past import Past, first_record
+from agentpool._recorded_results import received_ids, settled_keys
+from agentpool.abc import Journal
+from agentpool.journal._writer import JournalWriter
+
+RELEASE_SECONDS: Final = 5.0
+"""The time for giving the right to write back on a slow disk. After that, others wait for its
+end."""
+
+
+@asynccontextmanager
+async def open_pool_journal(
+    journal: Journal, pool: str, *, resume: bool, on_mismatch: OnMismatch
+) -> AsyncGenerator[PoolJournal]:
+    """Take over the records of *pool*, and write new ones in a task of the pool.
+
+    Args:
+        journal: Where they are.
+        pool: The pool's name.
+        resume: Whether to go on with the agents of an earlier process.
+        on_mismatch: What happens if something else is asked for than before.
+
+    Raises:
+        RunBusyError: If another process writes them.
+        UsageError: If there are records, and resuming was not asked for.
+        JournalError: If they cannot be read or written.
+    """
+    _refuse_if_open(journal, pool)
+    lease = await journal.claim(pool)
+    here = (journal, pool)
+    _OPEN.append(here)
+    try:
+        records = await journal.read(pool)
+        if records and not resume:
+            raise UsageError(
+                f"the journal has pool {pool!r} already; open it with resume=True, or give this "
+                "pool another name"
+            )
+        writer = JournalWriter(journal, lease)
+        yield _recover(records, writer, on_mismatch)
+    finally:
+        _OPEN.remove(here)
+        with trio.move_on_after(RELEASE_SECONDS, shield=True):
+            await journal.release(lease)
+
+
+_OPEN: Final = list[tuple[Journal, str]]()
+"""The pools that this process writes. Its own leases would not keep it from a second one."""
+
+
+def _refuse_if_open(journal: Journal, pool: str) -> None:
+    if any(one is journal and name == pool for one, name in _OPEN):
+        raise RunBusyError(
+            f"pool {pool!r} of the journal is open in this process already; leave its block "
+            "first, or give this one another name",
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            until=math.inf,
+        )
+
+
+def _recover(
+    records: Sequence[JournalRecord], writer: JournalWriter, on_mismatch: OnMismatch
+) -> PoolJournal:
+    if not records:
+        run_id = new_run_id()
+        writer.note(first_record(run_id))
+        return PoolJournal(writer, run_id, on_mismatch, AgentKeys(is_plain=False))
+    past = Past.read(records)
+    keys = AgentKeys(is_plain=not past.is_keyed)
+    opened = PoolJournal(writer, past.run_id, on_mismatch, keys)
+    agents = past.agents.values()
+    opened.past = {one.key: one for one in agents}
+    opened.head = past.head
+    if past.head and (last := past.agents[past.head].outcome) is not None:
+        opened.head_messages = last.messages
+    opened.post.recover(
+        past.sent,
+        {number for one in agents for run in one.runs for number in received_ids(run)},
+        {key for one in agents for run in one.runs for key in settled_keys(run)},
+    )
+    return opened
+
+
+def new_run_id() -> str:
+    """Return a unique id for a run."""
+    return os.urandom(16).hex()
