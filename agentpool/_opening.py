@@ -19,8 +19,6 @@ T = TypeVar("T")
 class Opening(AbstractAsyncContextManager[T]):
     """An ``async with`` block. Any other use of it says how to enter it."""
 
-    __slots__ = ("_block", "_call", "_name")
-
     def __init__(self, block: AbstractAsyncContextManager[T], call: str, name: str) -> None:
         """Make the block that *call* opens. *name*: what its target is called."""
         self._block = block

@@ -29,9 +29,9 @@ GONE = "cannot be read: No such file or directory"
             f"--schema 'fakt.json' {GONE}; check the path; did you mean 'fact.json'?",
         ),
         (
-            ("run", "reader.toml", "Why?", "--driver", "script:scrpt.toml"),
+            ("run", "reader.toml", "Why?", "--driver", "script:script2.toml"),
             (
-                f"the script of --driver 'script:scrpt.toml' {GONE}; check the path; "
+                f"the script of --driver 'script:script2.toml' {GONE}; check the path; "
                 "did you mean 'script.toml'?"
             ),
         ),
