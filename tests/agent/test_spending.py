@@ -371,7 +371,7 @@ async def test_a_cost_that_comes_with_an_answer_is_not_computed(usage: Usage | N
         await trio.lowlevel.checkpoint()
         return Completion("hi", usage=usage, cost_usd=0.25)
 
-    class Dear(FunctionDriver):
+    class Dear(FunctionDriver):  # type: ignore[misc]  # one with a price
         def price(self, usage: Usage, *, model: str | None = None) -> float | None:  # noqa: ARG002  # as in the seam
             return 99.0
 

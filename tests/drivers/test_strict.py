@@ -254,9 +254,12 @@ ODD: Final = AssistantMessage(
         ToolCall("x" * 70, "add", '{"a": tr'),
         ToolCall("functions.add:0", "add", '{"a": 1}'),
         ToolCall("functions.add:0", "add", '{"a": 2}'),
+        ToolCall("add-0", "add", '{"a": 3}'),
+        ToolCall("add-0", "add", '{"a": 4}'),
     ),
 )
-"""What some model might have said: ids that few take, and arguments that are none."""
+"""What some model might have said: ids that few take or that are there twice, and arguments that
+are none."""
 
 
 async def said_by(first: StrictName) -> tuple[StrictFake, list[ChatMessage]]:

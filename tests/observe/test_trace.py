@@ -28,6 +28,7 @@ from trio.testing import MockClock
 from agentpool import AgentOutcome, AgentStatus, SpawnConfig, UsageError, open_pool
 from agentpool._cli._trace_text import transcript
 from agentpool._errors import AgentCancelledError
+from agentpool._secrets import REDACTED, SHORTEST_SECRET_CHARS
 from agentpool.abc import CompletionRequest, Observer, ToolContext
 from agentpool.drivers import (
     Attachment,
@@ -63,13 +64,7 @@ from agentpool.observe import (
     render_report,
 )
 from agentpool.observe._content import Content
-from agentpool.observe._redact import (
-    REDACTED,
-    SHORTEST_SECRET_CHARS,
-    Redactor,
-    forms_of,
-    secrets_of_environment,
-)
+from agentpool.observe._redact import Redactor, forms_of, secrets_of_environment
 from agentpool.observe._trace import MAX_HEADER, VERSION, format_words, lines_of, parse_trace
 from agentpool.observe._trace_writer import FLUSH_EVENTS, MAX_BACKLOG
 from agentpool.testing import check_observer

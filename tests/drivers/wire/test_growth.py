@@ -157,7 +157,7 @@ REQUESTS: dict[str, Callable[[int], CompletionRequest]] = {
 }
 BUILDERS: dict[str, Callable[[CompletionRequest], object]] = {
     "Chat Completions request": lambda request: _chat_request.encode_request(
-        request, _chat_request.ChatOptions(model="m", needs_thoughts=True, needs_signatures=True)
+        request, _chat_request.ChatOptions(model="m", no_thought="", needs_signatures=True)
     ),
     "Messages request": lambda request: _messages_request.encode_request(
         request, _messages_request.MessageOptions(model="m")

@@ -11,8 +11,9 @@ import pytest
 import trio
 from trio.testing import memory_stream_one_way_pair, wait_all_tasks_blocked
 
+from agentpool._secrets import REDACTED
 from agentpool.tools.mcp._child import TAIL_BYTES, Child, open_child
-from agentpool.tools.mcp._secrets import REDACTED, Secrets, SecretsInStream
+from agentpool.tools.mcp._secrets import Secrets, SecretsInStream
 from tests.support.keys import KEY
 from tests.support.processes import wait_gone
 

@@ -9,8 +9,9 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from agentpool._secrets import REDACTED
 from agentpool.tools.mcp._http import Bounded, open_http_client
-from agentpool.tools.mcp._secrets import REDACTED, Secrets
+from agentpool.tools.mcp._secrets import Secrets
 from tests.support.hostile_server import answering, open_watched
 from tests.support.http_servers import CHUNKED, chunk, head, whole
 from tests.support.keys import KEY

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentpool.tools.mcp._secrets import REDACTED, Secrets, SecretsInStream
+from agentpool._secrets import REDACTED
+from agentpool.tools.mcp._secrets import Secrets, SecretsInStream
 from tests.support.keys import KEY, make_key
 
 BOTH = Secrets.of([KEY, KEY + "-long", " ", "short", make_key("é\"'")])
