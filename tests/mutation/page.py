@@ -56,20 +56,20 @@ The {count} rows of this page are made from what it breaks: `python -m tests.mut
 _CROWDS: Final = """\
 ## In crowds
 
-What `python -m benchmarks.crowds` printed, on two busy cores of an ordinary machine.
+What `python -m benchmarks.crowds` printed, on two very busy cores of an ordinary machine.
 The clock of the pools is a virtual one, so no deadline is waited for; the seconds are the
 processor's.
 
 | what | came of it | processor |
 |---|---|---|
-| 1,000 agents report to the owner | 1,000 of 1,000 heard, inbox of 32 | 0.53 s |
-| 10,000 senders to one inbox of 1 | 10,000 of 10,000 heard | 7.35 s |
+| 1,000 agents report to the owner | 1,000 of 1,000 heard, inbox of 32 | 0.50 s |
+| 10,000 senders to one inbox of 1 | 10,000 of 10,000 heard | 6.54 s |
 | a ring of 10,000 questions with deadlines | 10,000 of 10,000 went on, none was told of a \
 circle | 11.34 s |
-| a circle of 1,000 | named in 0.017 s after the question that closed it | 0.76 s |
+| a circle of 1,000 | named in 0.029 s after the question that closed it | 0.84 s |
 | the owner waits where nobody can go on: the end of the block, `join_all`, `join_next`, \
 `as_completed`, `wait`, `receive_many`, `ask`, `send`, `map`, `race`, `supervise` | each is over \
-after 0 s of the clock | 0.01 s or less, each |
+after 0 s of the clock | 0.02 s or less, each |
 """
 
 _GROUPS: Final = (

@@ -23,11 +23,11 @@ from agentpool import (
 )
 from agentpool._pool.deadlock import Workers
 from agentpool._scheduling.slot import Slot, SlotKeeper
-from agentpool.abc import AgentContext, Completion, CompletionRequest
+from agentpool.abc import AgentContext, Completion, CompletionRequest, OnDelta
 from agentpool.drivers import FunctionDriver
 from agentpool.testing import cancel_everywhere, explore, simulate
 from agentpool.tools import TEAM_TOOLS, ToolContext, ToolRegistry, tool
-from tests.support.fakes import calling, manifest, query_of, results_of, tool_call
+from tests.support.fakes import LiveDriver, calling, manifest, query_of, results_of, tool_call
 
 TEAM = (Capability(CapabilityKind.MESSAGE), Capability.spawn(2))
 
@@ -67,6 +67,21 @@ async def test_g14_a_circle_of_questions_is_named_at_the_moment_it_closes(
     # One of them is told of the circle and goes on; the others' partners then end.
     assert sum(circle in text for text in told) == 1
     assert sum("has ended" in text or "ended before" in text for text in told) == 2
+
+
+async def test_g14_whoever_closes_a_circle_is_told_of_it(autojump_clock: MockClock) -> None:
+    """And not the one with the lowest number: the other had a good reason to wait."""
+
+    async def answer(request: CompletionRequest, _: OnDelta) -> Completion | str:
+        if query_of(request) == "ask 1" and not results_of(request):
+            await trio.sleep(1)
+        return obedient(request)
+
+    async with open_pool(LiveDriver(answer), tools=ToolRegistry(TEAM_TOOLS)) as pool:
+        await pool.fan_out([SpawnConfig(member(), f"ask {target}") for target in (2, 1)])
+        first, second = (outcome.text for outcome in (await pool.join_all()).values())
+    circle = "1 (worker) asks 2 (worker), which asks 1 (worker)"
+    assert (circle in first, circle in second) == (False, True)
 
 
 async def test_g14_circles_that_close_at_the_same_moment_are_all_named(
