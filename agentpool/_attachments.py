@@ -128,7 +128,7 @@ class Attachment(msgspec.Struct, frozen=True, gc=False):
         if len(data) > MAX_ATTACHMENT_BYTES:  # and how large it is was not looked at
             raise UsageError(
                 f"attachment {str(path)!r} has more than {MAX_ATTACHMENT_BYTES:,} bytes, and no "
-                "provider takes so many; make it smaller"
+                "provider takes that many; make it smaller"
             )
         kind = media_type_of(data)
         if kind is None:

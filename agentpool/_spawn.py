@@ -178,7 +178,7 @@ def child_of(
         used_tokens: What the parent has used of its own token budget.
         seconds_left: What the parent has left of its time; ``inf``: no limit.
         used_usd: What the parent has spent of its own cost limit, as far as is known.
-        budget: What the child spends of. ``None``: of what its parent spends of.
+        budget: What the child draws on. ``None``: what its parent draws on.
 
     Raises:
         CapabilityDeniedError: If the parent may have no children, or has nothing left.

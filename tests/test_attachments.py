@@ -134,7 +134,7 @@ def test_a_file_is_loaded_by_what_it_is(tmp_path: Path) -> None:
         file.truncate(3 * MAX_ATTACHMENT_BYTES)
     for name, says in (
         ("notes.txt", "must be a PNG, JPEG, GIF or WebP image, or a PDF"),
-        ("large.png", "has more than 33,554,432 bytes, and no provider takes so many; make it"),
+        ("large.png", "has more than 33,554,432 bytes, and no provider takes that many; make it"),
         ("gone.png", "cannot be read: No such file"),
         ("a\0b", "cannot be read: "),
     ):

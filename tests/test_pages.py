@@ -172,7 +172,7 @@ def test_the_program_of_the_readme_prints_its_answers(
         yield FunctionDriver(lambda request: f"A model read {len(request.messages)} message.")
 
     monkeypatch.setattr(drivers, "open_driver", open_model)
-    new = re.search("write `(async with .*:)` in place", readme)
+    new = re.search(r"^    (async with open_driver\(.*:)$", readme, re.MULTILINE)
     assert new is not None
     lines = program.replace("ScriptedDriver\n", "open_driver\n").splitlines(keepends=True)
     kept = [line for line in lines if "driver = ScriptedDriver(" not in line]

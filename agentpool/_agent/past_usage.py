@@ -2,11 +2,11 @@
 
 Rules:
 
-1. Whatever a run had used counts for the run and for what it spends of, as if one process
+1. Whatever a run had used counts for the run and for what it draws on, as if one process
    had done all of it: answers, calls, and requests that broke off.
 2. A request that had left when its process ended may have been charged. It is made again,
    counted as repeated, and paid for as it would have been reserved, in the budget alone.
-3. A call that had begun is spent once, also if it is run again: a budget that allowed it does
+3. A call that had begun is spent once, even if it is run again: a budget that allowed it does
    not refuse it then, for it was not "not run".
 """
 

@@ -360,7 +360,7 @@ class ModelRequest(Live):
         if self.reservation is not None:
             charged = self.reservation.tokens, self.reservation.cost_usd
         elif self.agent.journal is not None:
-            # The next process may spend of a budget.
+            # The next process may draw on a budget.
             charged = estimate(self.driver, self.request, self.estimator or Estimator())
         else:
             charged = 0, None

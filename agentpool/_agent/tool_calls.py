@@ -107,7 +107,10 @@ async def _run_call(  # noqa: ASYNC910  # a tool without a checkpoint is its own
     scope: trio.CancelScope | None,
     order: CallOrder | None,
 ) -> None:
-    """Run one call and store its result. *order* is ``None`` for a call alone."""
+    """Run one call and store its result.
+
+    *order* is ``None`` for a call that has no others beside it.
+    """
     asked = effect.calls[index]
     tool = _tool_of(agent, asked)
     if agent.journal is not None or agent.purse is not None or must_ask(agent, tool):

@@ -86,7 +86,7 @@ class Account(Live):
     unpriced: int = 0
     refused: int = 0
     blind: bool = False
-    """Whether an answer had no price, so that the limit on cost cannot be held any more."""
+    """Whether an answer had no price, so that a cost limit cannot be enforced any more."""
     period: str = ""
     """For which period the limits hold, as its store says. Empty: for the budget's life."""
     _told: set[tuple[int, bool]] = msgspec.field(default_factory=set[tuple[int, bool]])
@@ -187,7 +187,7 @@ class Account(Live):
         if kind == COST and self.blind:
             text = (
                 f"budget {self.name!r}: an answer has no known price, so its limit of "
-                f"{_shown(kind, limit)} cannot be held; give the driver prices (in a manifest "
+                f"{_shown(kind, limit)} cannot be enforced; give the driver prices (in a manifest "
                 "[model.price] or [model.fallback.price]), limit tokens instead, or let "
                 "Budget(allow_unpriced=True) pass it"
             )

@@ -31,7 +31,7 @@ class Budget:
     """A limit on what agents, pools and tools may spend together.
 
     Give it to ``open_pool`` or to a ``SpawnConfig``; several may have the same one. What is
-    spent of a budget with a parent is spent of the parent as well.
+    spent from a budget with a parent is spent from the parent as well.
 
     >>> from agentpool import Budget
     >>> everything = Budget(tokens=10_000)

@@ -18,7 +18,7 @@ def build_budget(
 
     Args:
         manifests: The manifests of the agents. A budget of one holds for all.
-        whole: What is limited besides. All of it is spent of this as well.
+        whole: What is limited besides. All of it is spent from this as well.
         store: Where it is kept what was spent.
 
     Raises:

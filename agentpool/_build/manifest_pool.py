@@ -148,7 +148,7 @@ async def open_manifest_pool(
         ManifestError: If a manifest cannot work with its model.
         PrivacyError: If a manifest's tier forbids its model.
         UsageError: If there is a limit on cost and a model has no price, or a manifest has a
-            ``[budget]`` and nothing keeps what is spent of it.
+            ``[budget]`` and nothing keeps what is spent from it.
         JournalError: If the journal cannot be used, or another process runs the pool.
         PoolError: At the exit, if agents failed and their outcomes were never retrieved.
 

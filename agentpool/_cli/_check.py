@@ -196,7 +196,7 @@ def _unpriced(manifest: AgentManifest) -> Iterator[str]:
         if model.place is not None and not known:
             yield (
                 f"{key}: {model.remote_model!r} has no known price, so the limit on cost cannot "
-                f"be held; write [{key}.price], or limit the tokens"
+                f"be enforced; write [{key}.price], or limit the tokens"
             )
 
 
@@ -270,7 +270,7 @@ def _limits(manifest: AgentManifest) -> str:
 
 
 def _period_limits(manifest: AgentManifest) -> str:
-    """Return the limits of all its agents together in a period, as the end of a sentence."""
+    """Return the end of a sentence: what all agents of *manifest* may use in a period."""
     budget = manifest.budget
     if budget is None:
         return ""

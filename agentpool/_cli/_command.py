@@ -218,7 +218,7 @@ class MemoryCommand:
     scope: str | None
     """Where to look, or what to delete. ``None``: everywhere, or the named fragments."""
     limit: int
-    """At most so many fragments."""
+    """The most fragments."""
     json: bool
     """Whether what is found is JSON lines."""
 

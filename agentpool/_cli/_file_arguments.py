@@ -100,7 +100,7 @@ def parse_memory(argv: Sequence[str]) -> MemoryCommand:
     add("file", metavar="FILE", help="the memory's file")
     add("words", nargs="*", metavar="WORDS|ID", help="what to search for; which to delete")
     add("--scope", metavar="NAME", help="list, search or delete in this scope alone")
-    add("--limit", type=count, default=20, metavar="N", help="at most so many (%(default)s)")
+    add("--limit", type=count, default=20, metavar="N", help="at most N of them (%(default)s)")
     add("--json", action="store_true", help="print one JSON object per fragment or scope")
     found = parser.read(argv)
     if found.action == "list" and found.words:

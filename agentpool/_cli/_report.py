@@ -79,7 +79,7 @@ class Report:
     is_lost: bool = attrs.field(init=False, default=False)
     """Whether a trace or a report that was asked for is not there, or not whole."""
     spent: BudgetStatistics | None = attrs.field(init=False, default=None)
-    """What was spent of the budgets that outlive the command. ``None``: there are none."""
+    """What was spent from the budgets that outlive the command. ``None``: there are none."""
     _ended: Counter[AgentStatus] = attrs.field(init=False, factory=Counter[AgentStatus])
     _usage: Usage = attrs.field(init=False, default=NO_USAGE)
     _cost_usd: float | None = attrs.field(init=False, default=0.0)
@@ -162,7 +162,7 @@ class Report:
         Args:
             interrupted: Why the command ended early. ``None``: it did not.
             seconds: How long it took.
-            spent: What was spent of what all agents may spend. ``None``: nothing was limited.
+            spent: What was spent from the budget of all agents. ``None``: nothing was limited.
             gates: The gates at which requests waited.
         """
         await trio.lowlevel.checkpoint()

@@ -289,7 +289,7 @@ class Prompter:
 
 
 def _who(request: ApprovalRequest) -> str:
-    """Return which agent asks. Only its name was chosen by a model."""
+    """Return who is asking. The numbers are the pool's; only the name may come from a model."""
     child = f", child of agent {request.parent_id}" if request.parent_id else ""
     return f"agent {request.agent_id}{child}, {one_line(request.agent_name, MAX_NAME_CHARS)},"
 

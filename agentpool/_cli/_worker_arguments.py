@@ -19,7 +19,7 @@ def add_workers(parser: Parser) -> None:
         "--workers",
         type=count,
         metavar="N",
-        help="share the inputs among so many processes, through the file of --journal; each "
+        help="share the inputs among N processes, through the file of --journal; each "
         "opens its own model. The same command in another terminal joins in",
     )
     parser.add_argument(

@@ -146,7 +146,7 @@ class PrivacyError(AgentPoolError):
 
 
 PARENT_LEFT: Final = "its parent waits no more"
-"""Why an agent is cancelled that nobody waits for any more."""
+"""Why an agent is cancelled when nothing waits for it any more."""
 
 
 class AgentCancelledError(AgentPoolError):

@@ -11,7 +11,7 @@ Rules:
 5. Two calls are the same if their names are and their arguments mean the same JSON:
    spaces and the order of keys do not matter. From ``max_repeated_calls`` on a call is
    refused, however long ago the others were, as long as all had the same result. A result
-   that differs from the one before begins the count anew, a new picture beside the same
+   that differs from the previous one begins the count anew, a new picture beside the same
    words as well: who polls is in no loop.
 6. Stuck is: the same batch of calls with the same results four times in a row, or two
    batches in turn four times each; later where ``max_repeated_calls`` allows more. The

@@ -10,7 +10,7 @@ Rules:
 1. Every run is bounded: by its guard's iterations, and by nothing that waits in here.
 2. An answer that was paid for is kept. One that crosses a budget is flagged, not lost.
 3. Every tool call that a model asked for gets exactly one result, in the order of the
-   calls, also when it is refused or when the run ends first.
+   calls, even when it is refused or when the run ends first.
 4. Every call counts for the guard: unknown, denied and repeated ones too.
 5. A stuck loop, a spent budget and a truncated answer are stop reasons. Only an answer
    that the model itself ended is a success.

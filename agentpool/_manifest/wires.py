@@ -58,7 +58,7 @@ def wants_effort(effort: str | None) -> bool:
 def setting_faults(
     wire: Wire, api: Api | None, said: Mapping[str, object], effort: str | None
 ) -> Iterator[Fault]:
-    """Yield the faults of settings that the wire does not know.
+    """Yield a fault for each setting that the wire does not have.
 
     Args:
         wire: How the model is asked.

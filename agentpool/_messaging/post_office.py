@@ -250,7 +250,7 @@ class PostOffice(Live):
                         sender, recipient, content, reply_to, question=question, has_turn=True
                     )
                 finally:
-                    # The next one's turn, also if this one has put nothing in.
+                    # The next one's turn, even if this one has put nothing in.
                     inbox.wake_senders()
         else:
             if self._pace.is_due():

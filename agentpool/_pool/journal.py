@@ -214,7 +214,7 @@ class PoolJournal:
 
         Args:
             agent_id: Which one. It is about to begin, or to go on.
-            budget: What it spends of, and its children have spent of. ``None``: nothing.
+            budget: What it draws on, as its children have. ``None``: nothing.
         """
         key = self._key_of[agent_id]
         run = RunJournal(self.writer, agent_id, f"{self.run_id}{key}", self._on_mismatch)

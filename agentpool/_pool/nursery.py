@@ -83,7 +83,7 @@ class AgentNursery(Home):
         self.hub, self.memory, self.tools = hub, memory, tools
         self.abort_on_failure, self.random = abort_on_failure, random
         self.budget = budget
-        """What all of its agents spend of. ``None``: they share none."""
+        """The budget that all of its agents draw on. ``None``: they share none."""
         self.cleaner, self.approve, self.retries = cleaner, approve, retries
         self.router = PostOffice(inbox_capacity, self._posted)
         self.router.register(OWNER_ID)

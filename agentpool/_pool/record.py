@@ -117,7 +117,7 @@ class AgentRecord:
     on_end: OnEnd | None
     """Told of its end, alone. ``None``: the pool's fan-in is."""
     budget: Budget | None
-    """What it spends of. ``None``: it shares none."""
+    """The budget that it draws on. ``None``: it shares none."""
     _children: dict[AgentId, AgentRecord] | None
     """``None``: it had none, as most have."""
     interrupted: bool

@@ -53,7 +53,7 @@ def verdict(record: AgentRecord, slot: Slot, agent: Agent) -> Ending:
 def verdict_on(record: AgentRecord, raised: Exception) -> Ending:
     """Return how a run ended that raised an exception.
 
-    An agent that was cancelled is cancelled, also when its cleanup breaks: whoever did it meant
+    An agent that was cancelled is cancelled, even when its cleanup breaks: whoever did it meant
     it, so nothing is started again. The error says both.
     """
     if record.cancelled is None:

@@ -28,7 +28,7 @@ class Entry(Live):
     _registry: ToolRegistry
     """The tools, as far as they are known before an agent starts."""
     _budget_of: Callable[[SpawnConfig], Budget | None]
-    """What an agent would spend of; it raises if the agent may not."""
+    """What an agent would draw on; it raises if the agent may not."""
     _fitting: tuple[AgentManifest | None, Driver | None] = (None, None)
     """The manifest that fitted the pool's driver last, and that driver: many agents in a row
     have the same."""
@@ -141,7 +141,7 @@ def budget_for(config: SpawnConfig, inherited: Budget | None) -> Budget | None:
 
     Args:
         config: The agent.
-        inherited: What its parent spends of, or else its pool.
+        inherited: What its parent draws on, or else its pool.
 
     Raises:
         UsageError: If the agent's own budget is not a part of that one.

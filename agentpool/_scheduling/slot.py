@@ -158,7 +158,10 @@ class Slot(Live):
             self._granted = None
 
     def fork(self, count: int) -> tuple[Strand, ...]:
-        """Return *count* strands, which run side by side in place of the agent's own strand."""
+        """Return *count* strands, one for each call that runs beside the others.
+
+        A strand is one of several things that an agent does at the same time.
+        """
         self.forked = True
         self.strands = tuple([Strand() for _ in range(count)])
         return self.strands

@@ -4,8 +4,8 @@ A run makes its steps one after the other, so one cancel scope serves all of the
 deadline costs a quarter of what a scope costs. One that has ended a step is of no more use,
 and the next step gets a new one.
 
-Rule: whatever may wait says by ``allow`` first how long, also if that is for ever. So no
-step is ended by what was left of the one before.
+Rule: whatever may wait says by ``allow`` first how long, even if that is for ever. So no
+step is ended by what was left of the previous step.
 """
 
 from __future__ import annotations

@@ -78,7 +78,7 @@ class AgentContext(ABC):
     ) -> Completion:
         """Ask a model at the agent's expense.
 
-        It counts for the agent's own limits and in every budget that it spends of, and a
+        It counts for the agent's own limits and in every budget that it draws on, and a
         failed request is made again as the agent's own would be. It holds a slot. A tool
         that spends in another way takes it from ``budget`` itself.
 

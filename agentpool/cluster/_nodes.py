@@ -209,7 +209,7 @@ class Nodes:
             self._refuse(node, text, for_now=False)
             return
         self._refused.pop(node.key, None)
-        self._again_at.pop(node.key, None)  # of the one before
+        self._again_at.pop(node.key, None)  # of the previous one
         link = Link(node.name, node.key, node.labels, wire, self.terms.lease_seconds)
         link.tools = greeting.tools
         link.is_ready = self.prepare is None

@@ -119,7 +119,7 @@ class HttpAnswer:
         """Return the part of the body that came within two seconds, to explain a status.
 
         A key that it quotes is not in it: a traceback may show the locals of who reads it. A
-        status stands, also when the connection breaks after it.
+        status stands, even when the connection breaks after it.
 
         Cancellation:
             The answer is over; leave its block.

@@ -85,7 +85,7 @@ def take(
 
 
 def begin(transaction: Transaction, pool: str) -> None:
-    """Add *pool* without a holder, unless it is there."""
+    """Add *pool* without a holder, unless the file has it already."""
     transaction.insert(
         "INSERT OR IGNORE INTO pools "
         "(name, created_at, fence, holder, lease_seconds, renewed_at) VALUES (?, ?, 0, '', 0, 0)",

@@ -202,7 +202,7 @@ class SqliteMemory(Memory):
         Args:
             text: Words to look for. Empty: the newest fragments.
             scope: Where to look. ``None``: in every scope.
-            limit: At most so many.
+            limit: The most fragments to return.
 
         Raises:
             MemoryStoreError: If the file cannot be read.

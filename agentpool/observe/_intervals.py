@@ -3,7 +3,7 @@
 Rules:
 
 1. The intervals of an agent begin with its spawn and end with its outcome, or with the last
-   event of the trace; each begins where the one before it ended.
+   event of the trace; each begins where the previous one ended.
 2. Of several things at once, the first of this list is the reason: it is queued; it is
    parked; a model writes; a model was asked; a tool runs; its own code runs.
 """

@@ -9,7 +9,7 @@ Rules:
 3. With ``RunIds`` the ids of the spans follow from the run's, so that a run has the same ids
    live and afterwards. The id of the run is that of its OpenTelemetry trace.
 4. What was told and said is in no span unless it is asked for. Then each request has what is
-   new since the one before it: the whole conversation each time would be quadratic.
+   new since the previous request: the whole conversation each time would be quadratic.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ Rules:
 
 1. Whoever reports an event only puts it into a list. A thread writes the list to the file,
    at most ``FLUSH_SECONDS`` later, or at once when many events wait or an agent was spawned.
-   So a program that is killed leaves a trace that is complete up to then, also if its own
+   So a program that is killed leaves a trace that is complete up to then, even if its own
    thread was busy.
 2. What cannot be written ends the recording and not the pool, whatever the reason. It is told
    once, as the failure of an observer, and the pool's statistics say what it was.

@@ -1,6 +1,6 @@
 """Test agents under every task order, at every cancellation point, without waiting.
 
-``simulate`` runs a scenario on a clock that jumps, ``explore`` under many orders of its
+``simulate`` runs a scenario on a clock that jumps, ``explore`` in many schedules of its
 tasks, ``cancel_everywhere`` with a cancellation at each of its points. What they find comes
 with a seed that shows it again. ``check_driver`` and its like hold what you plug in against
 the contract of its seam. ``open_recording`` writes down what a provider answers, and

@@ -157,7 +157,8 @@ async def check_tool(opener: Opener[Tool], *, arguments: str = "{}") -> None:
                 raise
             except Exception as error:
                 raise AssertionError(
-                    f"run() must answer {bad!r} or raise a ToolError, it raised {error!r}"
+                    f"run({bad!r}) must return a result or raise a ToolError, "
+                    f"but it raised {error!r}"
                 ) from error
         with trio.CancelScope() as scope:
             scope.cancel()

@@ -90,10 +90,10 @@ class _MortalJournal(JointJournal):
         self.is_dead = self.is_dead or dies
         if not is_kept:
             await trio.lowlevel.checkpoint()
-            raise JournalError("the process is dead")
+            raise JournalError("the simulated process is dead")
         written = await write()
         if self.is_dead:
-            raise JournalError("the process is dead")
+            raise JournalError("the simulated process is dead")
         return written
 
     async def read(self, pool: str) -> Sequence[JournalRecord]:

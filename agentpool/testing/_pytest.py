@@ -36,7 +36,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--agentpool-schedules",
         type=int,
         default=SCHEDULES,
-        help=f"how many orders the fixture explore tries; {SCHEDULES} if not given",
+        help=f"how many schedules the fixture explore tries; {SCHEDULES} if not given",
     )
     group.addoption(
         "--agentpool-orders",

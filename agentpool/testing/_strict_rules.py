@@ -27,7 +27,7 @@ FOREIGN_CALL: Final = "skip_thought_signature_validator"
 
 
 def no_sampling(asked: StrictAsked) -> str | None:
-    """GPT-5 and later, Claude Opus 4.7 and later (langchaingo#1355, github/app#2574)."""
+    """Refuse sampling: GPT-5 on, Claude Opus 4.7 on (langchaingo#1355, github/app#2574)."""
     for name in SAMPLING:
         if asked.body.get(name) is not None:
             return f"Unsupported parameter: '{name}' is not supported with this model."
@@ -35,7 +35,7 @@ def no_sampling(asked: StrictAsked) -> str | None:
 
 
 def newer_limit(asked: StrictAsked) -> str | None:
-    """OpenAI's Chat Completions for newer models (OpenHands#11662)."""
+    """Refuse the old name of the limit: OpenAI's newer models in chat (OpenHands#11662)."""
     if "max_tokens" in asked.body:
         return (
             "Unsupported parameter: 'max_tokens' is not supported with this model. "
@@ -45,7 +45,7 @@ def newer_limit(asked: StrictAsked) -> str | None:
 
 
 def no_effort_with_tools(asked: StrictAsked) -> str | None:
-    """GPT-5.6 and later on Chat Completions (goose#11413)."""
+    """Refuse an effort beside tools: GPT-5.6 and later in Chat Completions (goose#11413)."""
     effort = asked.body.get("reasoning_effort")
     if asked.body.get("tools") and effort not in {None, "none"}:
         return (
@@ -56,7 +56,7 @@ def no_effort_with_tools(asked: StrictAsked) -> str | None:
 
 
 def no_forced_tools(asked: StrictAsked) -> str | None:
-    """Claude Opus 5.5 and DeepSeek V4 while they think (litellm#31466)."""
+    """Refuse a forced tool while the model thinks: Claude Opus 5.5, DeepSeek V4 (litellm#31466)."""
     choice = asked.body.get("tool_choice")
     kind = choice if isinstance(choice, str) else fields(choice).get("type")
     if kind not in {None, "auto", "none"}:
@@ -103,7 +103,7 @@ def id_form(pattern: str, words: str) -> Rule:
 
 
 def unique_ids(asked: StrictAsked) -> str | None:
-    """Anthropic and OpenAI (oh-my-pi#2055, pi#9057)."""
+    """Refuse an id that two calls have: Anthropic and OpenAI (oh-my-pi#2055, pi#9057)."""
     seen: set[str] = set()
     for one in _call_ids(asked):
         if one in seen:
@@ -124,7 +124,7 @@ def _call_ids(asked: StrictAsked) -> Iterator[str]:
 
 
 def results_follow_calls(asked: StrictAsked) -> str | None:
-    """Everybody: each call has one result, before anything else is said."""
+    """Refuse a call without exactly one result right after it: all servers."""
     waiting: list[str] = []
     for message in asked.messages:
         if message.get("role") == "tool":
@@ -139,7 +139,7 @@ def results_follow_calls(asked: StrictAsked) -> str | None:
 
 
 def system_first(asked: StrictAsked) -> str | None:
-    """Mistral, and the templates of most local models."""
+    """Refuse a later system message: Mistral, and the templates of most local models."""
     for index, message in enumerate(asked.messages):
         if message.get("role") == "system" and index:
             return "System message must be at the beginning."
@@ -147,7 +147,7 @@ def system_first(asked: StrictAsked) -> str | None:
 
 
 def no_user_after_tool(asked: StrictAsked) -> str | None:
-    """Mistral (goose#5998, zed#37021)."""
+    """Refuse a user message right after a tool's: Mistral (goose#5998, zed#37021)."""
     roles = [message.get("role") for message in asked.messages]
     if ("tool", "user") in itertools.pairwise(roles):
         return "Unexpected role 'user' after role 'tool'"
@@ -155,7 +155,7 @@ def no_user_after_tool(asked: StrictAsked) -> str | None:
 
 
 def no_empty_answer(asked: StrictAsked) -> str | None:
-    """Mistral and Kimi K3: an answer has a text or calls (tolokaforge#1286)."""
+    """Refuse an answer without text and calls: Mistral and Kimi K3 (tolokaforge#1286)."""
     for message in asked.messages:
         is_empty = not message.get("content") and not message.get("tool_calls")
         if message.get("role") == "assistant" and is_empty:
@@ -164,7 +164,7 @@ def no_empty_answer(asked: StrictAsked) -> str | None:
 
 
 def content_key(asked: StrictAsked) -> str | None:
-    """llama-cpp-python, SGLang and gateways: the key must exist, even with null."""
+    """Refuse a message without ``content``; null will do: llama-cpp-python, SGLang, gateways."""
     for index, message in enumerate(asked.messages):
         if "content" not in message:
             return f"messages[{index}]: missing field 'content'"
@@ -172,7 +172,10 @@ def content_key(asked: StrictAsked) -> str | None:
 
 
 def arguments_are_objects(asked: StrictAsked) -> str | None:
-    """vLLM, Ollama and llama.cpp read them (llama.cpp#25510, pydantic-ai#7060)."""
+    """Refuse arguments that are no object: vLLM, Ollama and llama.cpp (llama.cpp#25510).
+
+    These servers parse them (pydantic-ai#7060).
+    """
     for _, call in asked.calls():
         arguments = text(fields(call.get("function")).get("arguments"))
         try:
@@ -183,10 +186,10 @@ def arguments_are_objects(asked: StrictAsked) -> str | None:
 
 
 def reasoning_back(asked: StrictAsked) -> str | None:
-    """DeepSeek V4 and Kimi (pi#3636, crewAI#5878, opencode#24802).
+    """Refuse an answer without its thoughts: DeepSeek V4 and Kimi (pi#3636, crewAI#5878).
 
-    On every answer (Zoo-Code#201); one of another model has an empty one (continue#11285,
-    hermes-agent#15741).
+    It is so for every answer (opencode#24802, Zoo-Code#201). An answer of another model has
+    empty thoughts (continue#11285, hermes-agent#15741).
     """
     for message in asked.messages:
         said = message.get("reasoning_content")
@@ -198,9 +201,9 @@ def reasoning_back(asked: StrictAsked) -> str | None:
 
 
 def reasoning_beside_calls(asked: StrictAsked) -> str | None:
-    """Kimi K2.5 and later: an empty one is none (llmgateway#2093, pi#4178, continue#11600).
+    """Refuse calls without thoughts, or with empty ones: Kimi K2.5 and later (pi#4178).
 
-    A call that another model made has a space.
+    A call that another model made has a space (llmgateway#2093, continue#11600).
     """
     for index, message in enumerate(asked.messages):
         said = message.get("reasoning_content")
@@ -215,9 +218,10 @@ def reasoning_beside_calls(asked: StrictAsked) -> str | None:
 
 
 def signatures_back(asked: StrictAsked) -> str | None:
-    """Gemini 3 (securo#884, dify-official-plugins#2088): with the first call of an answer.
+    """Refuse an answer whose first call has no signature: Gemini 3 (securo#884).
 
-    A call of another model has a signature for that (vercel/ai#15550).
+    Seen in dify-official-plugins#2088 as well. A call of another model has a signature for that
+    (vercel/ai#15550).
     """
     for message in asked.messages:
         for call in items(message.get("tool_calls"))[:1]:
@@ -231,21 +235,24 @@ def signatures_back(asked: StrictAsked) -> str | None:
 
 
 def no_schemas(asked: StrictAsked) -> str | None:
-    """DeepSeek (litellm#31466, inspect_ai#4916)."""
+    """Refuse a schema for the answer: DeepSeek (litellm#31466, inspect_ai#4916)."""
     if fields(asked.body.get("response_format")).get("type") == "json_schema":
         return "This response_format type is unavailable now"
     return None
 
 
 def no_form_with_tools(asked: StrictAsked) -> str | None:
-    """Groq (vercel/ai#16540, agno#1065, seen 2026-11)."""
+    """Refuse a form beside tools: Groq (vercel/ai#16540, agno#1065, seen 2026-11)."""
     if asked.body.get("response_format") is not None and asked.body.get("tools"):
         return "json mode cannot be combined with tool/function calling"
     return None
 
 
 def no_older_form_with_tools(asked: StrictAsked) -> str | None:
-    """Gemini before 3 (openai-agents-python#656, python-genai#867, seen 2026-11)."""
+    """Refuse a form beside tools: Gemini before 3 (openai-agents-python#656, python-genai#867).
+
+    Seen in November 2026.
+    """
     is_older = re.search(r"gemini-[12]\b", text(asked.body.get("model")))
     if is_older and no_form_with_tools(asked) is not None:
         return "Function calling with a response mime type: 'application/json' is unsupported"
@@ -253,7 +260,7 @@ def no_older_form_with_tools(asked: StrictAsked) -> str | None:
 
 
 def no_images(asked: StrictAsked) -> str | None:
-    """Models that only read text."""
+    """Refuse images: models that only read text."""
     for message in asked.messages:
         for part in items(message.get("content")):
             if part.get("type") in {"image_url", "image", "input_image"}:
@@ -262,7 +269,7 @@ def no_images(asked: StrictAsked) -> str | None:
 
 
 def strict_schemas(asked: StrictAsked) -> str | None:
-    """OpenAI: a schema called strict is closed and requires all of its keys."""
+    """Refuse a strict schema that is open or does not require all its keys: OpenAI."""
     named = fields(fields(asked.body.get("response_format")).get("json_schema"))
     form = fields(fields(asked.body.get("text")).get("format"))
     for tool in items(asked.body.get("tools")):
@@ -277,7 +284,10 @@ def strict_schemas(asked: StrictAsked) -> str | None:
 
 
 def legal_keys(asked: StrictAsked) -> str | None:
-    """Anthropic: names of arguments, at the top alone (decocms/studio#6874, ComposioHQ#3574)."""
+    """Refuse illegal names of arguments: Anthropic (decocms/studio#6874, ComposioHQ#3574).
+
+    It looks at the top level alone.
+    """
     for index, tool in enumerate(items(asked.body.get("tools"))):
         for key in fields(fields(tool.get("input_schema")).get("properties")):
             if not re.fullmatch(r"[a-zA-Z0-9_.-]{1,64}", key):

@@ -1,4 +1,4 @@
-"""Agents, their children and their tools, which spend of one budget."""
+"""Agents, their children and their tools, which draw on one budget."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def script(*steps: Step, price: float | None = None) -> ScriptedDriver:
 async def run(
     driver: Driver, budget: Budget, config: SpawnConfig | None = None, **pool: object
 ) -> AgentOutcome:
-    """Run one agent that spends of *budget*."""
+    """Run one agent that draws on *budget*."""
     async with open_pool(driver, budget=budget, **pool) as agents:  # type: ignore[arg-type]  # by name
         return await (await agents.spawn(config or job())).wait()
 

@@ -179,12 +179,13 @@ def test_a_limit_on_cost_says_where_prices_are(monkeypatch: pytest.MonkeyPatch) 
         (
             None,
             as_installed(
-                "'remote' has no known price; run: pip install 'trio-agentpool[prices]'; or limit"
+                "'remote' has no known price; limit the tokens instead, write [model.price], "
+                "or run: pip install 'trio-agentpool[prices]'"
             ),
         ),
         (
             object(),
-            "'remote' has no known price; limit the tokens, or write [model.price]",
+            "'remote' has no known price; limit the tokens instead, or write [model.price]",
         ),
     ):
         monkeypatch.setattr("importlib.util.find_spec", lambda _, found=found: found)

@@ -65,7 +65,7 @@ async def test_grants_work_without_another_word(
 
 
 async def test_a_limit_on_cost_above_the_budget_needs_prices_too() -> None:
-    """All that the pool spends is spent of the parent as well."""
+    """All that the pool spends is spent from the parent as well."""
     hosted = FunctionDriver(lambda _: "hm", price_per_token_usd=None)
     part = Budget(requests=3, parent=Budget(cost_usd=1.0))
     with pytest.raises(UsageError, match="no known price"):
@@ -162,7 +162,7 @@ async def test_what_cannot_work_is_refused_before_anything_runs() -> None:
         driver=hosted,
         budget=Budget(cost_usd=1.0),
     )
-    with pytest.raises(UsageError, match="a limit on cost cannot be held"):
+    with pytest.raises(UsageError, match="a cost limit cannot be enforced"):
         async with open_manifest_pool(unpriced):
             raise AssertionError
     with pytest.raises(UsageError, match="needs at least one manifest"):

@@ -33,8 +33,8 @@ type = "rag"
 """
 
 UNPRICED = (
-    "model: 'big' has no known price, so the limit on cost cannot be held; write [model.price], "
-    "or limit the tokens"
+    "model: 'big' has no known price, so the limit on cost cannot be enforced; "
+    "write [model.price], or limit the tokens"
 )
 
 

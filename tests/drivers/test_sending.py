@@ -49,7 +49,7 @@ def committed(budget: Budget) -> tuple[float, float, int]:
 
 
 async def run(driver: Driver, budget: Budget, *, seconds: float | None = None) -> AgentOutcome:
-    """Run one agent that spends of *budget*; a request may take so long."""
+    """Run one agent that draws on *budget*; a request may take so long."""
     async with open_pool(driver, budget=budget) as pool:
         config = SpawnConfig(manifest(privacy=PrivacyTier.STANDARD, request_seconds=seconds), "Hi")
         return await (await pool.spawn(config)).wait()

@@ -69,7 +69,7 @@ ACTS: dict[str, Act] = {
 
 @pytest.mark.parametrize("act", ACTS)
 def test_a_task_that_an_ended_agent_left_behind_is_refused(act: str) -> None:
-    """It wrote as the owner, spent of the budget, and had children of a laxer tier."""
+    """It wrote as the owner, spent from the budget, and had children of a laxer tier."""
 
     async def scenario() -> None:
         log, budget = EventLog(), Budget(requests=9)

@@ -75,7 +75,7 @@ def path_of(budget: Budget) -> list[Budget]:
 
 
 class BudgetMachine(RuleBasedStateMachine):
-    """A tree of budgets, and everybody who spends of it."""
+    """A tree of budgets, and everybody who draws on it."""
 
     def __init__(self) -> None:
         """Begin with a root that is easily spent."""

@@ -569,7 +569,7 @@ def _frugal(request: CompletionRequest) -> Completion:
 
 
 async def _spend(budget: Budget, asked: list[str], *, slots: int = 3) -> None:
-    """Let agents with children spend of *budget*, some slowly; some fail, one is cancelled."""
+    """Let agents with children draw on *budget*, some slowly; some fail, one is cancelled."""
 
     async def answer(request: CompletionRequest) -> Completion:
         name = query_of(request).partition(" ")[0]
@@ -710,7 +710,7 @@ def test_g12_one_that_wants_much_has_its_turn_among_those_that_want_little() -> 
 
 
 def test_g12_waiting_for_a_budget_ends() -> None:
-    """Pools inside of drivers that spend of one budget: somebody stops, nobody hangs."""
+    """Pools inside of drivers that draw on one budget: somebody stops, nobody hangs."""
 
     async def scenario() -> None:
         budget = Budget(tokens=2400)

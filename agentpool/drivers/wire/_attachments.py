@@ -106,11 +106,11 @@ def within_request(request: CompletionRequest, most_bytes: int | None) -> Comple
 def without_oldest(
     request: CompletionRequest, goes: Callable[[Attachment], bool], why: str
 ) -> CompletionRequest:
-    """Return *request* without some attachments, with a note to the model for each.
+    """Return *request* without the attachments that *goes* picks; a note tells the model of each.
 
     Args:
         request: What would be sent.
-        goes: Whether an attachment is left out. Asked for each, the oldest first.
+        goes: Whether to leave out an attachment. Called for each, the oldest first.
         why: What the model is told.
     """
     messages = list(request.messages)

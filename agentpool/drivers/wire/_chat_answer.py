@@ -8,7 +8,7 @@ Rules, besides those of every wire:
    shows what came.
 2. An ``error`` ends the stream with the error that it stands for, also without an object
    of its own.
-3. Tool calls make the answer `TOOL_USE`, also where the provider says ``stop``.
+3. Tool calls make the answer `TOOL_USE`, even where the provider says ``stop``.
 4. What the model thinks is kept under the name that the server has for it, and goes back
    under that name: DeepSeek and Kimi refuse the next turn without, Gemini one without its
    signatures.

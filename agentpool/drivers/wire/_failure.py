@@ -151,7 +151,7 @@ def failure_in_body(body: bytes, *, secret: str = "", is_bare: bool = False) -> 
     Args:
         body: JSON, or anything else.
         secret: Redacted wherever it appears.
-        is_bare: Whether it is one also where all it has is a message.
+        is_bare: Whether it is one even where all it has is a message.
     """
     envelope = read_envelope(body)
     if envelope is None:

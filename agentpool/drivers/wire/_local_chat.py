@@ -138,7 +138,7 @@ def _words(answer: msgspec.Raw) -> str:
 
 def _read_cut_answer(completion: Completion, *, call_id: str) -> Completion:
     if found := _CUT_CALL.match(completion.text):
-        # Whoever runs it finds that its arguments are not JSON, also where there are none yet.
+        # Whoever runs it finds that its arguments are not JSON, even where there are none yet.
         cut = ToolCall(call_id, found["name"], found["arguments"] or "")
         return _with_call(completion, cut, FinishReason.MAX_TOKENS)
     found = _CUT_ANSWER.match(completion.text)

@@ -65,7 +65,7 @@ EPHEMERAL: Final[Mapping[str, Json]] = {"type": "ephemeral"}
 """The mark behind which the provider keeps what was sent, for five minutes."""
 
 MARKED_TURNS: Final = 2
-"""Turns of the user's side that are marked: the newest is written, the one before is read.
+"""Turns of the user's side that are marked: the newest is written, the turn before it is read.
 With tools and system that makes four marks, which is as many as the API takes."""
 
 

@@ -127,7 +127,7 @@ def explore(
     Args:
         async_fn: The scenario.
         args: Its arguments.
-        schedules: How many orders.
+        schedules: How many to run.
         seed: The first seed.
         orders: ``mix``: the seed picks one of four ways, in all but one of which tasks may be
             late. ``rounds``: every task that can run takes one step by turns, as in trio by

@@ -122,7 +122,7 @@ class _Stall(Order):
 @final
 @attrs.define(eq=False)
 class _Late(Order):
-    """Another order, on a clock that may wake up late."""
+    """Wraps an order: same choices, but its clock may wake sleepers late."""
 
     order: Order
     dice: Random

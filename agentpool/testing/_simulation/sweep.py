@@ -78,7 +78,7 @@ def cancel_everywhere(
             ``agent`` (the one whose step comes next; other steps are not points then) or
             ``scope`` (an ``operation()`` of the scenario, at each step of any task while it
             is open; the scenario goes on, and checks by itself what must hold).
-        schedules: Under how many orders, with the seeds from *seed* on.
+        schedules: In how many schedules, with the seeds from *seed* on.
         seed: Chooses the (first) order of its tasks.
         points: Which of the points. ``None``: all.
         check: Called after each run, outside of trio; it raises if something is wrong.

@@ -31,9 +31,9 @@ class Proof:
     """The runs of ``explore_all``: every order, without a failure."""
 
     preemptions: int
-    """At most so many in each run."""
+    """The most preemptions in each run."""
     runs: int
-    """How many schedules there are with so many."""
+    """How many schedules there are with that number of preemptions."""
     places: int
     """Places for a preemption in the run that has none."""
 

@@ -154,7 +154,9 @@ class _Server:
         if self._session is not None and not self._session.life.ended.is_set():
             return self._session
         if self._closed:
-            raise ToolError(f"the MCP server {name!r} has ended with its block")
+            raise ToolError(
+                f"the MCP server {name!r} is closed: the block that started it has ended"
+            )
         if self._failures >= MAX_FAILURES and self._start is None:
             session = self._session
             why = self._why if session is None else self._secrets.redact(session.life.why)
@@ -189,7 +191,7 @@ class _Server:
         return msgspec.structs.replace(result, content=self._secrets.redact(result.content))
 
     def close(self) -> None:
-        """Ask the server to end, and never start it again."""
+        """Ask the server to end; it is not started again."""
         self._closed = True
         if self._session is not None:
             self._session.life.end("the block in which it ran has ended")

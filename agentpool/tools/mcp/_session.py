@@ -103,7 +103,7 @@ class Session:
         Args:
             tool: Its name at the server.
             arguments: What it is called with.
-            key: Names the call, also if it is made again. Empty: no name.
+            key: Names the call, even if it is made again. Empty: no name.
 
         Raises:
             ToolError: If the server refuses the call, answers with something else than a

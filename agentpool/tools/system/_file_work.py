@@ -31,7 +31,7 @@ class FileWork:
     searchers: trio.CapacityLimiter = attrs.field(factory=lambda: trio.CapacityLimiter(4))
     """Searches, each a process that keeps a core busy."""
     writer: trio.CapacityLimiter = attrs.field(factory=lambda: trio.CapacityLimiter(1))
-    """Writes and edits: one, so that an edit sees what the one before has written."""
+    """Writes and edits: one, so that an edit sees what the previous edit has written."""
 
     async def read(self, path: str, function: Callable[[], T]) -> T:
         """Call *function* in a thread.

@@ -31,7 +31,7 @@ def outward_link(folder: str, arguments: Sequence[str]) -> str | None:
     """Return a link below *folder* through which a program with *arguments* might write.
 
     Raises:
-        ToolError: If the folder holds more than can be looked through.
+        ToolError: If the folder has too many entries to check.
     """
     top = os.path.realpath(folder)
     for entry in _links_below(top):
@@ -55,8 +55,8 @@ def _links_below(top: str) -> Iterator[os.DirEntry[str]]:
                 count += 1
                 if count > MAX_ENTRIES:
                     raise ToolError(
-                        f"the folder holds more than {MAX_ENTRIES} entries, and a link among "
-                        "them might lead out; do this in a smaller folder"
+                        f"the folder has more than {MAX_ENTRIES} entries, too many to check for "
+                        "links that lead out of it; use a smaller folder"
                     )
                 if entry.is_symlink():
                     yield entry

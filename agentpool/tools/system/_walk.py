@@ -8,7 +8,7 @@ Rules:
    and not where we get.
 2. ``..`` goes back to the folder from which the walk came.
 3. The name at the end may be of nothing yet. It is never that of a link: a link is walked,
-   also if it leads nowhere.
+   even if it leads nowhere.
 
 Where the platform cannot open relative to a folder (Windows), links are resolved first and
 the result is opened by its full path: the same answers, but a process that swaps a folder

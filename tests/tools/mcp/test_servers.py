@@ -536,7 +536,7 @@ async def test_a_server_that_starts_while_the_block_ends_is_ended(tmp_path: Path
         "the MCP server 'stub' could not be started: the block in which it would have run has ended"
     ]
     assert not is_alive(int((tmp_path / "pids").read_text(encoding="ascii")))
-    with pytest.raises(ToolError, match="'stub' has ended with its block"):
+    with pytest.raises(ToolError, match="'stub' is closed: the block that started it has ended"):
         await servers.tools_for(manifest(server))
 
 
