@@ -38,8 +38,8 @@ from agentpool.tools.builtin._files import replace_once
 from agentpool.tools.builtin._team import has_heading
 from agentpool.tools.mcp._secrets import Secrets, SecretsInStream
 from agentpool.tools.mcp._wire import LineSplitter
+from agentpool.tools.system._command_rules import refused_argument, split_command
 from agentpool.tools.system._page import Page
-from agentpool.tools.system._programs import refused_argument, split_command
 from tests.support.growth import assert_linear
 
 Texts: TypeAlias = dict[str, Callable[[int], str]]

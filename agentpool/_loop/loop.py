@@ -38,7 +38,6 @@ from agentpool._chat_markers import as_data
 from agentpool._errors import ProtocolError
 from agentpool._loop.conversation import Conversation, cut_to_tokens
 from agentpool._loop.cut_call import CUT_IN_CALL, refuse_cut
-from agentpool._loop.full_window import make_room
 from agentpool._loop.guard import ALLOW, NO_PLACES, Block, Stop, Warn
 from agentpool._loop.joined_pieces import join_pieces
 from agentpool._loop.recalled import not_yet_in, recalled_block, remembered
@@ -47,6 +46,7 @@ from agentpool._loop.seen_calls import told_by
 from agentpool._loop.text_answer import take_text_answer, window_is_full
 from agentpool._loop.thoughts import without_thoughts
 from agentpool._loop.tokens import without_large
+from agentpool._loop.window_strategy import make_room
 from agentpool._messages import (
     OWNER_ID,
     AgentMessage,

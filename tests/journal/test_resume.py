@@ -33,7 +33,7 @@ from agentpool import (
     UserMessage,
     open_pool,
 )
-from agentpool._loop.full_window import ASK_FOR_SUMMARY
+from agentpool._loop.window_strategy import ASK_FOR_SUMMARY
 from agentpool.abc import (
     AgentContext,
     BudgetStore,

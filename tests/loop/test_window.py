@@ -27,10 +27,10 @@ from agentpool import (
     open_pool,
 )
 from agentpool._loop.conversation import Conversation, message_tokens
-from agentpool._loop.full_window import ASK_FOR_SUMMARY
 from agentpool._loop.run import Run
 from agentpool._loop.tokens import Estimator
 from agentpool._loop.window import MessageView
+from agentpool._loop.window_strategy import ASK_FOR_SUMMARY
 from agentpool.abc import Completion, CompletionRequest, OnDelta
 from agentpool.drivers import (
     AssistantMessage,

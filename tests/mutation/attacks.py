@@ -10,7 +10,7 @@ from typing import Final
 
 from tests.mutation.fault import Fault
 
-PROGRAMS: Final = "tools/system/_programs.py"
+PROGRAMS: Final = "tools/system/_command_rules.py"
 GROWTH: Final = "tests/test_growth.py"
 TOOLS_GROWTH: Final = "tests/tools/test_growth.py"
 SPENDING: Final = "tests/agent/test_spending.py"
@@ -74,7 +74,7 @@ ATTACKS: Final = (
         "tests/tools/system/test_programs.py", "doors_that_run",
     ),
     Fault(
-        "C1", "and in one below", "tools/system/_links_outside.py",
+        "C1", "and in one below", "tools/system/_links_before_programs.py",
         '            if (below / ".git").exists() or ', "            if ",
         "tests/tools/system/test_outward.py", "git_is_led_into_no_other",
     ),
@@ -84,7 +84,7 @@ ATTACKS: Final = (
         "tests/tools/system/test_outward.py", "what_git_is_configured_by",
     ),
     Fault(
-        "L3", "an archive is unpacked through a link", "tools/system/_links_outside.py",
+        "L3", "an archive is unpacked through a link", "tools/system/_links_before_programs.py",
         "        if entry.is_dir() or any(", "        if any(",
         "tests/tools/system/test_outward.py", "no_archive_is_unpacked_through_a_link",
     ),

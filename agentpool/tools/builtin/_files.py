@@ -32,7 +32,7 @@ from agentpool.tools.builtin._search import search_tools
 from agentpool.tools.system._file_work import FileWork
 from agentpool.tools.system._page import MAX_PAGE_LINES, Page
 from agentpool.tools.system._roots import Roots
-from agentpool.tools.system._walk import find_roots, open_place
+from agentpool.tools.system._walk_in_roots import find_roots, open_place
 
 MAX_EDIT_BYTES: Final = 10 * 1024 * 1024
 """A file is edited in memory. Larger ones are data, and made by programs."""

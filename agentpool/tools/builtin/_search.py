@@ -31,7 +31,7 @@ from agentpool.tools.system._kernel_systems import kernel_devices
 from agentpool.tools.system._process import open_group
 from agentpool.tools.system._roots import Roots
 from agentpool.tools.system._search_child import Request
-from agentpool.tools.system._walk import open_place
+from agentpool.tools.system._walk_in_roots import open_place
 
 MAX_FOUND: Final = 200
 """Files or lines: more than a model makes use of, as in the system that this grew from."""

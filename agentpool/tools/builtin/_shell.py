@@ -30,15 +30,15 @@ from agentpool._errors import ToolError, UsageError
 from agentpool._manifest.capability import ANYTHING, Capability, CapabilityKind
 from agentpool.abc import Tool, ToolContext, ToolResult
 from agentpool.tools._function import tool
-from agentpool.tools.system._links_outside import other_repository, outward_link
-from agentpool.tools.system._process import Group, open_group
-from agentpool.tools.system._programs import (
+from agentpool.tools.system._command_rules import (
     Programs,
     refused_argument,
     split_command,
     steps_of,
     writes_by_name,
 )
+from agentpool.tools.system._links_before_programs import other_repository, outward_link
+from agentpool.tools.system._process import Group, open_group
 
 MAX_SHOWN_BYTES: Final = 16 * 1024
 """The limit for each of the two outputs: some 4,000 tokens, half from its beginning, half from

@@ -9,7 +9,7 @@ Rules:
    one or the new one; a link that has taken its place is replaced and not followed.
 4. Nothing is written where git looks for what to run: not below a ``.git``, nor in its place.
 
-How one gets there is in ``_walk``. All of this blocks, and is done in threads.
+How one gets there is in ``_walk_in_roots``. All of this blocks, and is done in threads.
 """
 
 from __future__ import annotations

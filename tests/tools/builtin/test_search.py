@@ -16,7 +16,7 @@ from agentpool.tools import FileWork
 from agentpool.tools.builtin import _search
 from agentpool.tools.builtin._search import MAX_FOUND, search_tools, split_pattern
 from agentpool.tools.system import _search_child
-from agentpool.tools.system._walk import find_roots
+from agentpool.tools.system._walk_in_roots import find_roots
 from tests.support.tool_helpers import all_gone, fail, file_kit, open_fds, result_of, use
 
 

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentpool import ToolError
+from agentpool.tools.system._command_rules import MAX_COMMAND_CHARS, refused_argument, split_command
 from agentpool.tools.system._program_runners import carriers
-from agentpool.tools.system._programs import MAX_COMMAND_CHARS, refused_argument, split_command
 
 
 @pytest.mark.parametrize(

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from agentpool import Capability, CapabilityKind, ToolError
-from agentpool.tools.system import _walk
+from agentpool.tools.system import _walk_in_roots
 from agentpool.tools.system._places import Place
 from agentpool.tools.system._roots import Roots
-from agentpool.tools.system._walk import CAN_WALK, MAX_LINKS, find_roots, open_place
+from agentpool.tools.system._walk_in_roots import CAN_WALK, MAX_LINKS, find_roots, open_place
 from tests.support.tool_helpers import open_fds
 
 pytestmark = pytest.mark.skipif(not CAN_WALK, reason="folders have no descriptors here")
@@ -330,7 +330,7 @@ def test_a_way_that_does_not_stop_changing_ends(
         raise FileNotFoundError(2, "No such file or directory")
 
     monkeypatch.setattr(os, "readlink", never)
-    monkeypatch.setattr(_walk, "_MAX_LOOKS", 10)
+    monkeypatch.setattr(_walk_in_roots, "_MAX_LOOKS", 10)
     with pytest.raises(ToolError, match="does not stop changing"):
         read(roots_of(room / "in", "."), "sub/a.txt")
 
