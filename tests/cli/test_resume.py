@@ -94,7 +94,7 @@ def test_what_cannot_be_resumed_is_told(desk: Desk) -> None:
     words = ("run", "reader.toml", "Why?", "--session", "s", "--journal", "s.db")
     assert desk.scripted(*words).code == 0
     done = desk.call("runs", "resume", "s.db")
-    assert (done.code, "a program, a conversation or an earlier" in done.err) == (2, True)
+    assert (done.code, "a program, a chat or an earlier" in done.err) == (2, True)
 
     async def main() -> None:
         manifest = AgentManifest(name="reader", capabilities=())

@@ -90,7 +90,7 @@ def test_a_pool_is_chosen(desk: Desk) -> None:
     assert desk.call("show", "j.db", "--pool", "run").code == 0
     wrong = desk.call("show", "j.db", "--pool", "rum").err
     assert "the journal has no pool 'rum'; it has 'map', 'run'" in wrong
-    assert "--pool is of journals" in desk.call("show", "t", "--pool", "run").err
+    assert "--pool works with journals" in desk.call("show", "t", "--pool", "run").err
     assert "--follow works with traces only" in desk.call("show", "j.db", "--follow").err
     assert desk.call("show", "none").code == 2
 
