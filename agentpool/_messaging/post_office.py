@@ -103,8 +103,10 @@ class PostOffice(Live):
     def keep(self, kept: KeptPost) -> None:
         """Record messages in *kept* from now on, and deliver the earlier ones."""
         self._kept, kept.deliver = kept, self._deliver
-        self._last_message_id = kept.last_id
-        self._restore(OWNER_ID)
+        self._last_message_id, self._highest_id = kept.last_id, kept.highest_id
+        for agent_id in (OWNER_ID, *kept.absent):
+            self._inboxes[agent_id] = None
+            self._restore(agent_id)
 
     def _restore(self, agent_id: AgentId) -> None:
         if self._kept is not None and (pending := self._kept.take_pending(agent_id)):
@@ -116,7 +118,7 @@ class PostOffice(Live):
     @property
     def agent_count(self) -> int:
         """Agents that can receive messages now, without the owner."""
-        return len(self._inboxes) - (OWNER_ID in self._inboxes)
+        return len(self.live_ids()) - (OWNER_ID in self._inboxes)
 
     @property
     def dead_letters(self) -> tuple[DeadLetter, ...]:
@@ -135,7 +137,8 @@ class PostOffice(Live):
 
     def live_ids(self) -> tuple[AgentId, ...]:
         """The ids that can receive messages now, the owner's first."""
-        return tuple(self._inboxes)
+        absent = () if self._kept is None else self._kept.absent
+        return tuple(one for one in self._inboxes if one not in absent)
 
     def register(self, agent_id: AgentId) -> None:
         """Open an inbox for *agent_id*.
@@ -143,11 +146,12 @@ class PostOffice(Live):
         Raises:
             UsageError: If it is registered already. Nothing has changed.
         """
+        if self._kept is not None and self._kept.absent.pop(agent_id, None) is not None:
+            return  # its inbox is there, with what was sent meanwhile
         if agent_id in self._inboxes:
             raise UsageError(f"agent {agent_id} is registered already")
         self._inboxes[agent_id] = None
         self._highest_id = max(self._highest_id, agent_id)
-        self._restore(agent_id)
 
     def unregister(self, agent_id: AgentId, *, reason: str = "") -> None:
         """Close the inbox of *agent_id*. Its unread messages become dead letters.
@@ -167,6 +171,13 @@ class PostOffice(Live):
             for question in self._questions.values():
                 if question.answerer == agent_id:
                     question.end()
+        self.give_up(agent_id)
+
+    def give_up(self, parent_id: AgentId) -> None:
+        """Close the inboxes of agents of earlier processes that *parent_id* spawns no more."""
+        if self._kept is not None and self._kept.absent:
+            for agent_id in self._kept.give_up(parent_id, self._inboxes):
+                self.unregister(agent_id, reason=f"agent {agent_id} was not spawned again")
 
     def send(
         self, sender: AgentId, recipient: AgentId, content: str, *, reply_to: int | None = None

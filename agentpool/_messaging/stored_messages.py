@@ -10,7 +10,9 @@ Rules:
 3. What was accepted and not received waits for its recipient again, in the old order. The
    owner begins anew, so everything that was ever sent to the owner waits.
 4. A call without a result has received nothing: what it took waits for it again.
-5. What answers a message of a call without a result waits for that call to ask again, and
+5. An agent that is not spawned again yet is written to as before. Should it never be, what it
+   was sent is dead when its parent ends, or the owner leaves the pool's block.
+6. What answers a message of a call without a result waits for that call to ask again, and
    what answers a question of the owner for the owner. If the call only sends again, or has
    its result without asking, the answer goes to the inbox.
 """
@@ -18,7 +20,7 @@ Rules:
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Container, Iterable, Mapping
 from typing import TypeAlias, final
 
 import attrs
@@ -53,6 +55,10 @@ class KeptPost:
     """Puts an answer that no question waits for into the inbox."""
     ended: set[AgentId] = attrs.field(factory=set[AgentId])
     """Agents that have ended in this process."""
+    absent: dict[AgentId, AgentId] = attrs.field(factory=dict[AgentId, AgentId])
+    """Unfinished agents that are not spawned again yet, in their order, with their parents."""
+    highest_id: AgentId = OWNER_ID
+    """The last agent of earlier processes."""
     last_id: int = 0
     """The number of the last message."""
     _outside: int = 0
@@ -143,6 +149,23 @@ class KeptPost:
             return False  # it is no answer, or a second one
         held[question.message_id] = message
         return True
+
+    def give_up(self, parent_id: AgentId, live: Container[AgentId]) -> list[AgentId]:
+        """Remove the absent agents that *parent_id* spawns no more, and return them.
+
+        Args:
+            parent_id: An agent that has ended; or the owner, that leaves the pool's block.
+            live: The agents that have an inbox. The owner's end is that of all others' children.
+        """
+        is_over = parent_id == OWNER_ID
+        lost = [
+            agent_id
+            for agent_id, parent in self.absent.items()
+            if parent == parent_id or (is_over and parent not in live)
+        ]
+        for agent_id in lost:
+            del self.absent[agent_id]
+        return lost
 
     def take_reply(self, question: AgentMessage) -> AgentMessage | None:
         """Return the stored answer to a *question* that is asked again. ``None``: none came."""

@@ -92,6 +92,10 @@ def _recover(
     opened.head = past.head
     if past.head and (last := past.agents[past.head].outcome) is not None:
         opened.head_messages = last.messages
+    opened.post.highest_id = opened.last_id
+    opened.post.absent = {
+        number: one.parent_id for number, one in sorted(past.agents.items()) if one.outcome is None
+    }
     opened.post.recover(
         past.sent,
         {number for one in agents for run in one.runs for number in received_ids(run)},

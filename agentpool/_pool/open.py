@@ -213,6 +213,7 @@ async def _block(pool: AgentPool, slots: float, max_queued: int) -> AsyncGenerat
             agents.open(nursery, slots, max_queued)
             try:
                 yield pool
+                agents.router.give_up(OWNER_ID)
                 await agents.wait_empty()
                 # At once, since the trio nursery takes no task either from here on.
                 pool.close()

@@ -1,0 +1,117 @@
+"""Messages to an agent whose owner's program has not come to its spawn again."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import trio
+
+from agentpool import (
+    AgentGoneError,
+    AgentManifest,
+    Capability,
+    CapabilityKind,
+    SpawnConfig,
+    open_pool,
+)
+from agentpool.abc import CompletionRequest
+from agentpool.drivers import FunctionDriver, ToolMessage, call
+from agentpool.drivers._scripted import Answer
+from agentpool.journal import InMemoryJournal, Journal
+from agentpool.testing import crash_everywhere, simulate
+from agentpool.tools import TEAM_TOOLS, ToolRegistry
+
+CLERK, CHIEF = (
+    AgentManifest(name=name, capabilities=(Capability(CapabilityKind.MESSAGE),))
+    for name in ("clerk", "chief")
+)
+
+
+async def answer(request: CompletionRequest) -> Answer:
+    """Let the chief ask the clerk, who takes a second for each turn."""
+    results = [one.content for one in request.messages if isinstance(one, ToolMessage)]
+    if request.messages[0].text == "chief":  # type: ignore[union-attr]  # a query
+        return results[-1] if results else call("ask_agent", to=1, question="How many?")
+    await trio.sleep(1)
+    if any("sent as message" in one for one in results) or "agent 2" in str(results[1:]):
+        return results[-1]
+    if question := re.search(r"essage (\d+) from agent 2", str(request.messages)):
+        return call("send_message", to=2, content="Seven", reply_to=int(question[1]))
+    return call("wait_for_message")
+
+
+def test_an_agent_that_is_spawned_late_is_answered_all_the_same() -> None:
+    """The one that it asked goes on before it, and its answer waits."""
+
+    async def scenario(journal: Journal) -> object:
+        driver, tools = FunctionDriver(answer), ToolRegistry(TEAM_TOOLS)
+        async with open_pool(driver, resume=True, journal=journal, tools=tools) as pool:
+            clerk = await pool.spawn(SpawnConfig(CLERK, "clerk", key="clerk"))
+            await trio.sleep(5)
+            assert pool.router.agent_count <= 1
+            chief = await pool.spawn(SpawnConfig(CHIEF, "chief", key="chief"))
+            texts = [(await one.wait()).text for one in (clerk, chief)]
+        return texts, pool.router.dead_letters
+
+    assert crash_everywhere(scenario).points > 6
+    assert simulate(scenario, InMemoryJournal()) == (["sent as message 2", "Seven"], ())
+
+
+async def ask_and_break_off(journal: Journal) -> None:
+    """Let the chief ask the clerk, and end the process before it is answered."""
+    driver, tools = FunctionDriver(answer), ToolRegistry(TEAM_TOOLS)
+    async with open_pool(driver, resume=True, journal=journal, tools=tools) as pool:
+        await pool.spawn(SpawnConfig(CLERK, "clerk", key="clerk"))
+        await pool.spawn(SpawnConfig(CHIEF, "chief", key="chief"))
+        await trio.sleep(1.5)
+        pool.abort_all()
+
+
+def test_what_an_agent_is_sent_that_is_never_spawned_again_is_dead_at_the_end() -> None:
+    """The sender was told that it was sent, as before; the letter says why it was not read."""
+
+    async def scenario() -> None:
+        journal = InMemoryJournal()
+        await ask_and_break_off(journal)
+        driver, tools = FunctionDriver(answer), ToolRegistry(TEAM_TOOLS)
+        async with open_pool(driver, resume=True, journal=journal, tools=tools) as pool:
+            clerk = await pool.spawn(SpawnConfig(CLERK, "clerk", key="clerk"))
+            assert (await clerk.wait()).text == "sent as message 2"
+            assert not pool.router.dead_letters
+        (dead,) = pool.router.dead_letters
+        assert dead.message.content == "Seven"
+        assert dead.reason == "agent 2 was not spawned again"
+
+    simulate(scenario)
+
+
+def test_an_agent_that_asks_one_which_is_never_spawned_again_is_told() -> None:
+    """At the end of the pool's block, which waits for the agent that asks."""
+
+    async def scenario() -> None:
+        journal = InMemoryJournal()
+        await ask_and_break_off(journal)
+        driver, tools = FunctionDriver(answer), ToolRegistry(TEAM_TOOLS)
+        async with open_pool(driver, resume=True, journal=journal, tools=tools) as pool:
+            chief = await pool.spawn(SpawnConfig(CHIEF, "chief", key="chief"))
+            await trio.sleep(100)
+            assert not chief.has_ended
+        assert "agent 1 ended before it answered" in (await chief.wait()).text
+
+    simulate(scenario)
+
+
+def test_an_agent_of_before_that_has_ended_is_told_as_such() -> None:
+    """Also while its owner's program has not come to its spawn again."""
+
+    async def scenario() -> None:
+        journal = InMemoryJournal()
+        driver = FunctionDriver(lambda _: "done")
+        async with open_pool(driver, resume=True, journal=journal) as pool:
+            await pool.spawn(SpawnConfig(CLERK, "clerk", key="clerk"))
+        async with open_pool(driver, resume=True, journal=journal) as pool:
+            with pytest.raises(AgentGoneError, match="agent 1 has ended"):
+                pool.router.send_nowait(1, "news")
+
+    simulate(scenario)
