@@ -52,7 +52,7 @@ def call_advice(
     try:
         signature.bind(*given, **named)
     except TypeError as error:
-        reason = str(error)
+        reason = str(error).replace("keyword-only ", "")  # Python 3.13 has it, others not
     else:
         return None
     parameters = [one for one in signature.parameters.values() if one.name != "self"]
