@@ -239,7 +239,7 @@ def _parse_run(argv: Sequence[str]) -> RunCommand:
         action="append",
         default=[],
         metavar="FILE",
-        help="an image or a PDF beside the query; may be said several times",
+        help="an image or a PDF beside the query; can be given several times",
     )
     add_session(
         parser,

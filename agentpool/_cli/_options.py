@@ -81,7 +81,7 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
     add("--max-requests", type=count, metavar="N",
         help="the most requests of all agents together, retries included")  # fmt: skip
     add("--per", choices=("hour", "day", "month"), metavar="hour|day|month",
-        help="let these three hold in each hour, day or month, which begin in UTC, for all "
+        help="apply these three limits to each hour, day or month, which begin in UTC, for all "
         f"commands with the same --journal, or with {BUDGET_FILE} in this folder")  # fmt: skip
     add("--rpm", type=count, metavar="N",
         help="the most requests to one provider in a minute; the others wait")  # fmt: skip
@@ -94,7 +94,7 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
 def _add_files(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--memory", type=file_name, metavar="FILE",
-        help="keep what agents remember in this file; it is made if it is not there")  # fmt: skip
+        help="keep what agents remember in this file; created if it is missing")  # fmt: skip
     add("--memory-scope", metavar="NAME",
         help="let all agents, of later runs too, share what they remember under this name; "
         "otherwise each recalls its own alone")  # fmt: skip
@@ -114,7 +114,7 @@ def _add_results(parser: argparse.ArgumentParser, *, lines: bool) -> None:
     add = parser.add_argument
     add("--journal", type=file_name, metavar="FILE",
         help="keep in this file what was answered and done, so that the same command goes on "
-        "where it was killed; it is made if it is not there")  # fmt: skip
+        "where it was killed; created if it is missing")  # fmt: skip
     add("--approve", choices=("ask", "always", "never", "later"), default="ask",
         metavar="ask|always|never|later",
         help="what to do with calls that must be approved: ask at the terminal, or let all "
