@@ -11,7 +11,7 @@ import msgspec
 
 from agentpool._agent.early_outcome import early_outcome
 from agentpool._budget.budget import Budget, ledger_of
-from agentpool._errors import AgentCancelledError
+from agentpool._errors import AgentCancelledError, UsageError
 from agentpool._journal_records import JournalRecord, RecordKind
 from agentpool._messages import AssistantMessage, ChatMessage
 from agentpool._outcome import AgentStatus
@@ -49,14 +49,21 @@ def begin_again(
 
 
 def end_records(
-    past: PastAgent, agents: Collection[PastAgent], reason: str
+    past: PastAgent, agents: Collection[PastAgent], reason: str, by: str = "pool"
 ) -> Iterator[JournalRecord]:
-    """End *past* and its unfinished children among *agents*; yield the records."""
+    """End *past* and its unfinished children among *agents*; yield the records.
+
+    Args:
+        past: The first that ends.
+        agents: All agents of earlier processes that may end with it.
+        reason: Why.
+        by: What cancels it.
+    """
     if past.outcome is None:
         yield from _open_requests(past)
         error = AgentCancelledError(
-            f"agent {past.agent_id} was cancelled by pool: {reason}",
-            cancelled_by="pool",
+            f"agent {past.agent_id} was cancelled by {by}: {reason}",
+            cancelled_by=by,
             reason=reason,
         )
         past.outcome = early_outcome(
@@ -65,7 +72,19 @@ def end_records(
         yield outcome_record(past.outcome, past.config.history)
     for child in agents:
         if child.parent_id == past.agent_id:
-            yield from end_records(child, agents, reason)
+            yield from end_records(child, agents, reason, by)
+
+
+def fail_records(past: PastAgent) -> Iterator[JournalRecord]:
+    """End *past*, of which the journal does not have enough to go on with; yield the records."""
+    yield from _open_requests(past)
+    error = UsageError(
+        f"agent {past.agent_id} ({past.config.agent_name}) has an output_type or a budget of its "
+        "own, which no journal keeps, and the tool call that spawned it has ended; wait for it in "
+        "the tool, or spawn it from the pool with a key"
+    )
+    past.outcome = early_outcome(past.config, past.agent_id, AgentStatus.FAILED, 0.0, error=error)
+    yield outcome_record(past.outcome, past.config.history)
 
 
 def _open_requests(past: PastAgent) -> Iterator[JournalRecord]:
@@ -87,7 +106,8 @@ def _begin_record(past: PastAgent, config: SpawnConfig, own: int, digest: str) -
     """Make the record that begins another run of *past*'s agent."""
     base = len(config.history) - own
     is_same = config.history[:base] == past.config.history[: len(past.config.history) - past.own]
-    body = encode(Spawned.of(config, past.key, past.parent_id, past.after * is_same, own))
+    after = past.after * is_same
+    body = encode(Spawned.of(config, past.key, past.parent_id, after, own, is_free=past.is_free))
     part = past.parent_id
     return JournalRecord(past.agent_id, RecordKind.ACCEPTED, digest=digest, body=body, part=part)
 

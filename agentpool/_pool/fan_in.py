@@ -172,7 +172,7 @@ class FanIn(Live):
         """
         await trio.lowlevel.checkpoint_if_cancelled()
         # Taken now: an outcome that is retrieved meanwhile may be forgotten.
-        wanted = list(self.known.values())
+        wanted = sorted(self.known.values(), key=_number_of)  # a child that went on is among them
         missing = dict(self.active)
         if children:
             wanted = sorted([*wanted, *self.owned.values()], key=_number_of)

@@ -6,7 +6,7 @@ Rules:
    an agent that is known returns that agent, finished or not: see ``agent_keys``.
 2. An agent that the owner spawned without a key goes on, or has its outcome again, as soon as
    the pool is open; one with a key when it is spawned again, and a child when the call that
-   spawned it runs again.
+   spawned it runs again, or, if that has ended, with its parent.
 3. An agent that is ended because its pool ends, or is aborted, has no outcome in the journal:
    the next process goes on with it. Whatever else ends an agent ends it for good.
 """
@@ -32,6 +32,7 @@ from agentpool._pool.branch import (
     begin_again,
     call_of,
     end_records,
+    fail_records,
     is_changed,
     next_config,
     spend,
@@ -48,6 +49,8 @@ from agentpool._recorded_results import begun_keys, settled_keys
 from agentpool._served_call import current_call
 from agentpool._spawn import SpawnConfig
 from agentpool.journal._writer import JournalWriter
+
+PARENT_ENDED: Final = "its parent has ended"
 
 LOST: Final = "lost the race"
 """Why an agent is cancelled when another one has won."""
@@ -69,6 +72,10 @@ class PoolJournal:
     """The messages of the pool."""
     past: dict[str, PastAgent] = attrs.field(factory=dict[str, PastAgent])
     """By key, in the order in which they were accepted."""
+    free_children: dict[AgentId, list[PastAgent]] = attrs.field(
+        factory=dict[AgentId, list[PastAgent]]
+    )
+    """By parent, in spawn order: those that may go on without the call that spawned them."""
     head: AgentId = OWNER_ID
     """After which agent a session goes on. 0: it has no whole turn."""
     head_messages: tuple[ChatMessage, ...] = ()
@@ -163,7 +170,8 @@ class PoolJournal:
             self._histories[agent_id] = history
         if past is None:
             parent_id = OWNER_ID if parent is None else parent.agent_id
-            self._note_accepted(agent_id, parent_id, key, config)
+            is_free = parent is not None and not in_group
+            self._note_accepted(agent_id, parent_id, key, config, is_free=is_free)
         return agent_id
 
     def check_all(self, configs: Sequence[SpawnConfig], parent: AgentRecord | None) -> None:
@@ -198,11 +206,12 @@ class PoolJournal:
         return past
 
     def _note_accepted(
-        self, agent_id: AgentId, parent_id: AgentId, key: str, config: SpawnConfig
-    ) -> None:
+        self, agent_id: AgentId, parent_id: AgentId, key: str, config: SpawnConfig,
+        *, is_free: bool,
+    ) -> None:  # fmt: skip
         # By what it is, not by what it says: no other can be told by its number alone.
         after = self.head if config.history and config.history is self.head_messages else OWNER_ID
-        body = encode(Spawned.of(config, key, parent_id, after))
+        body = encode(Spawned.of(config, key, parent_id, after, is_free=is_free))
         record = JournalRecord(
             agent_id, RecordKind.ACCEPTED, digest=asked_digest(config), body=body,
             part=parent_id,
@@ -243,8 +252,10 @@ class PoolJournal:
         ) -> SpawnConfig:
             digest = self._changed.pop(past.agent_id, None)
             config, own = next_config(past, config, messages, is_changed=digest is not None)
+            goes_on = [one for one in self.past.values() if self._goes_on_alone(one)]
+            agents = [one for one in self.past.values() if one is past or one not in goes_on]
             for record in begin_again(
-                past, self.past.values(), lost, config=config, own=own, digest=digest or past.digest
+                past, agents, lost, config=config, own=own, digest=digest or past.digest
             ):
                 self.writer.note(record)  # in one step, and so kept together
             spend(past.records, budget)
@@ -270,7 +281,7 @@ class PoolJournal:
             if past.agent_id == agent_id:
                 for records in past.runs:
                     spend(records, budget)
-            elif past.parent_id == agent_id:
+            elif past.parent_id == agent_id and not self._goes_on_alone(past):
                 self.spend_again(past.agent_id, budget)
 
     def end_unstarted(self, key: str, budget: Budget | None) -> None:
@@ -290,8 +301,36 @@ class PoolJournal:
         # What a branched run had begun is not begun again by the next one.
         settled = settled_keys(past.records).union(*map(begun_keys, past.before))
         for child in self.past.values():
-            if child.parent_id == agent_id and call_of(child) in settled:
+            is_over = child.parent_id == agent_id and call_of(child) in settled
+            if is_over and not self._goes_on_alone(child):
                 self.spend_again(child.agent_id, budget)
+
+    def _goes_on_alone(self, child: PastAgent) -> bool:
+        """Return whether this process has *child* again, though its call has ended."""
+        return child.is_free and child.key in self.keys.taken
+
+    def left_children(self, agent_id: AgentId) -> Iterator[PastAgent]:
+        """Yield the children that ended calls of an agent had spawned, in spawn order.
+
+        Those that cannot be gone on with are ended first.
+        """
+        left = self.free_children.get(agent_id)
+        if left is None:
+            return
+        parent = self.past[self._key_of[agent_id]]
+        settled = {key for run in parent.runs for key in settled_keys(run)}
+        for child in left:
+            if call_of(child) not in settled:
+                continue
+            records: Iterator[JournalRecord] = iter(())
+            if child.outcome is None and parent.outcome and not child.config.outlives_parent:
+                every = self.past.values()
+                records = end_records(child, every, PARENT_ENDED, f"agent {agent_id}")
+            elif child.outcome is None and child.is_in_part:
+                records = fail_records(child)
+            for record in records:
+                self.writer.note(record)
+            yield child
 
     def ended(self, record: AgentRecord, outcome: AgentOutcome) -> None:
         """Record an agent's outcome, unless the next process will continue the agent."""

@@ -181,31 +181,31 @@ class AgentNursery(Home):
         self.check_open()
         parent = parent or self.voice.caller()
         if parent is not None and parent.has_ended:
-            raise UsageError(
-                f"agent {parent.agent_id} ({parent.name}) has ended and has no children any "
-                "more; spawn from the pool"
-            )
+            who = f"agent {parent.agent_id} ({parent.name})"
+            raise UsageError(f"{who} has ended and has no children any more; spawn from the pool")
         budget = self.budget_of(config, parent)
         agent_id = self.last_id + 1
         if self.journal is not None:
             agent_id = self.journal.accept(
                 config, agent_id, parent, past, key, in_group=on_end is not None
             )
+        self.last_id = max(self.last_id, agent_id)
         with self.hub:
-            self.last_id = max(self.last_id, agent_id)
             record = AgentRecord(
-                self, agent_id, config, driver,
-                parent=parent, on_end=on_end, budget=budget,
-            )  # fmt: skip
+                self, agent_id, config, driver, parent=parent, on_end=on_end, budget=budget
+            )
             self.fan_in.expect(record)
             if parent is not None and not config.outlives_parent:
                 parent.adopt(record)
-            self.router.register(record.agent_id)
-            self.hub.spawned(record.agent_id, record.parent_id, config)
+            self.router.register(agent_id)
+            self.hub.spawned(agent_id, record.parent_id, config)
             self.admission.admit(record)
             if self.hub.listening and record.status is AgentStatus.QUEUED:
                 ahead = self.admission.queued_count - 1
-                self.admission.tell_queued(record.agent_id, record.name, ahead, again=False)
+                self.admission.tell_queued(agent_id, record.name, ahead, again=False)
+            for left in () if self.journal is None else self.journal.left_children(agent_id):
+                own = self.entry.driver_for(left.config)
+                self.accept(left.config, own, None, record, past=left)
         return record
 
     def accept_all(self, wanted: Sequence[tuple[SpawnConfig, Driver]]) -> list[AgentRecord]:

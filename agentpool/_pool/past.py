@@ -74,10 +74,22 @@ class Spawned(msgspec.Struct, frozen=True, omit_defaults=True):
     limits: UsageLimits | None = None
     settled: tuple[ChatMessage, ...] = ()
     """What earlier runs of the agent said after that history; they were branched."""
+    is_free: bool = False
+    """Whether it is a child that goes on when the call that spawned it has ended."""
+    outlives_parent: bool = False
+    is_in_part: bool = False
+    """Whether it has an output type or a budget of its own, which no journal keeps."""
 
     @classmethod
     def of(
-        cls, config: SpawnConfig, key: str, parent_id: AgentId, after: AgentId, own: int = 0
+        cls,
+        config: SpawnConfig,
+        key: str,
+        parent_id: AgentId,
+        after: AgentId,
+        own: int = 0,
+        *,
+        is_free: bool = False,
     ) -> Spawned:
         """Return what to record of *config*.
 
@@ -87,6 +99,7 @@ class Spawned(msgspec.Struct, frozen=True, omit_defaults=True):
             parent_id: The id of the agent that spawned it.
             after: The agent whose messages are its history. 0: none is.
             own: How many messages at the end of its history its own earlier runs said.
+            is_free: Whether it is a child that goes on when its call has ended.
         """
         base = len(config.history) - own
         return cls(
@@ -94,6 +107,8 @@ class Spawned(msgspec.Struct, frozen=True, omit_defaults=True):
             () if after else config.history[:base], config.deadline_seconds,
             config.memory_scope, config.group, config.weight, config.priority, after,
             config.attachments, config.limits, config.history[base:],
+            is_free, config.outlives_parent,
+            is_free and (config.output_type is not None or config.budget is not None),
         )  # fmt: skip
 
     def config(self, history: tuple[ChatMessage, ...]) -> SpawnConfig:
@@ -110,6 +125,7 @@ class Spawned(msgspec.Struct, frozen=True, omit_defaults=True):
             group=self.group,
             weight=self.weight,
             priority=self.priority,
+            outlives_parent=self.outlives_parent,
         )
 
 
@@ -131,6 +147,10 @@ class PastAgent(Live):
     """How many messages at the end of its history its own earlier runs said."""
     before: list[list[JournalRecord]] = msgspec.field(default_factory=list[list[JournalRecord]])
     """The records of its earlier runs, which were branched."""
+    is_free: bool = False
+    """Whether it is a child that goes on when the call that spawned it has ended."""
+    is_in_part: bool = False
+    """Whether it has an output type or a budget of its own, which is not known."""
 
     @property
     def runs(self) -> Iterator[Sequence[JournalRecord]]:
@@ -193,7 +213,7 @@ class Past(Live):
             self.agents[record.agent_id] = PastAgent(
                 record.agent_id, spawned.parent_id, spawned.key, record.digest,
                 spawned.config(history), spawned.after, own=len(spawned.settled),
-                before=before,
+                before=before, is_free=spawned.is_free, is_in_part=spawned.is_in_part,
             )  # fmt: skip
         elif record.kind is RecordKind.SENT:
             message = decode(record.body, AgentMessage)
