@@ -45,7 +45,7 @@ class Team:
 
     async def answer(self, request: CompletionRequest) -> Answer:
         """Answer as the lead or as the leaf."""
-        query = request.messages[0].text  # type: ignore[union-attr]  # a query
+        query = str(request.messages[0].text)  # type: ignore[union-attr]  # a query
         self.asked.append(query)
         if query == "leaf":
             await trio.sleep(2)
@@ -146,8 +146,12 @@ def test_a_child_whose_parent_ended_at_the_crash_ends_with_it() -> None:
         journal = InMemoryJournal()
         team = Team(journal, 1.0)
         await team.live(1.0)
-        records = journal._pools["pool"]
-        records[:] = [one for one in records if (one.agent_id, one.kind) != (2, RecordKind.ENDED)]
+        records = await journal.read("pool")
+        kept = [one for one in records if (one.agent_id, one.kind) != (2, RecordKind.ENDED)]
+        team.journal = InMemoryJournal()
+        lease = await team.journal.claim("pool")
+        await team.journal.append(lease, kept)
+        await team.journal.release(lease)
         ended = await team.live()
         assert ended[2].status is AgentStatus.CANCELLED
         assert str(ended[2].error).endswith("was cancelled by agent 1: its parent has ended")
