@@ -42,7 +42,7 @@ def read_server(table: TomlTable, homes: Mapping[str, str]) -> McpServerConfig |
     capabilities, env = table.texts("capabilities"), table.texts("env")
     api_key_env = table.text("api_key_env", None)
     private_host = table.flag("private_host", default=False)
-    on_unknown = table.choice("on_unknown", _ON_UNKNOWN, "report")
+    on_unknown: OnUnknown = table.choice("on_unknown", _ON_UNKNOWN, "report")
     table.close(homes)
     if transport is None:
         return None

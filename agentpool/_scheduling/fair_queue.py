@@ -126,7 +126,7 @@ class FairQueue(Generic[T]):
         self._groups = {PLAIN.group: self._home}
         self._turns: deque[_Group[T]] = deque()
         """The groups with items, the one whose turn it is first."""
-        self._size = 0
+        self._size: int = 0
         """Items, withdrawn ones included."""
         self.waiting = 0
         """Those among them that were not withdrawn, as ``len`` says. (A pool reads it ten times

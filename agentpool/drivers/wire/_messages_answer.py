@@ -211,7 +211,9 @@ class MessageAccumulator(GrowingCompletion):
 
     def _explain(self, details: object) -> None:
         """Keep the words for a refusal (pi#8258, 2026-11)."""
-        told = cast("Mapping[str, object]", details) if isinstance(details, Mapping) else {}
+        if not isinstance(details, Mapping):
+            return
+        told = cast("Mapping[str, object]", details)
         if told.get("type", "refusal") != "refusal":
             return
         words = (told.get("category"), told.get("explanation"))
