@@ -189,7 +189,7 @@ def _warn(plan: PoolPlan, warn: Callable[[str], object] | None) -> None:
     for text in plan.warnings:
         if warn is None:
             # A frame of contextlib and one of ours stand between this and who opens the pool.
-            warnings.warn(text, UserWarning, stacklevel=4)
+            warnings.warn(text, UserWarning, stacklevel=5)
         else:
             warn(text)
 

@@ -140,7 +140,7 @@ class HttpAnswer:
 class HttpClient:
     """Sends requests to one base URL. Opened by ``open_http``."""
 
-    _transport: httpx.AsyncBaseTransport | StackTransport
+    _transport: httpx.AsyncBaseTransport
     _base_url: httpx.URL
     _own_headers: httpx.Headers
     """What every request has, whatever else is set."""
@@ -198,16 +198,15 @@ class HttpClient:
             The connection is closed, which tells the provider to stop. It is closed as
             well if the block is left before the answer's end.
         """
-        transport = self._transport
-        if isinstance(transport, StackTransport):
-            answer, body = await self._ask_stack(transport, method, path, content, on_sent)
+        if isinstance(self._transport, StackTransport):
+            answer, body = await self._ask_stack(self._transport, method, path, content, on_sent)
             try:
                 _refuse_encoding(answer.headers, self._secrets)
                 yield answer  # noqa: ASYNC911  # a request sent is a checkpoint
             finally:
                 body.close()  # it needs no await, and so no shield
             return  # noqa: ASYNC911  # a request sent is a checkpoint
-        answer, stream = await self._ask_other(transport, method, path, content, on_sent)
+        answer, stream = await self._ask_other(method, path, content, on_sent)
         try:
             _refuse_encoding(answer.headers, self._secrets)
             yield answer  # noqa: ASYNC911  # a request sent is a checkpoint
@@ -249,18 +248,13 @@ class HttpClient:
         return HttpAnswer(found.status, fields, body, secrets), body  # noqa: ASYNC910  # it was sent
 
     async def _ask_other(
-        self,
-        transport: httpx.AsyncBaseTransport,
-        method: str,
-        path: str,
-        content: bytes,
-        on_sent: OnSent | None,
+        self, method: str, path: str, content: bytes, on_sent: OnSent | None
     ) -> tuple[HttpAnswer, httpx.AsyncByteStream]:
         url = self._base_url.copy_with(raw_path=self._path(path))
         request = httpx.Request(method, url, headers=self._headers, content=content)
         secrets = self._secrets
         try:
-            response = await transport.handle_async_request(request)
+            response = await self._transport.handle_async_request(request)
         except _NO_CONNECTION as exc:
             raise_as_driver_error(exc, secrets)
         except BaseException as exc:
@@ -356,7 +350,7 @@ def _checked_url(base_url: str) -> httpx.URL:
 
 def _build_transport(
     url: httpx.URL, *, verify: ssl.SSLContext | bool, proxy: str | None
-) -> httpx.AsyncBaseTransport | StackTransport:
+) -> httpx.AsyncBaseTransport:
     is_tls = "https" in {url.scheme, httpx.URL(proxy or "").scheme}
     context = verify if isinstance(verify, ssl.SSLContext) else None
     if context is None and is_tls:

@@ -3,6 +3,9 @@
 Why not ``httpx.AsyncClient``'s pool: it looks at every connection at every request, which
 at 100 requests at once costs more than all the rest (encode/httpcore#1035). In a stack the
 others grow old at the bottom, and taking one costs the same however many there are.
+
+The door asks with ``exchange``. The stack is an ``httpx`` transport as well, for whoever
+wants it under a client of httpx's.
 """
 
 from __future__ import annotations
@@ -10,21 +13,25 @@ from __future__ import annotations
 import collections
 import contextlib
 import ssl
-from typing import Final, TypeAlias, final
+from typing import Final, Self, TypeAlias, final
 
 import attrs
 import h11
+import httpx
 import trio
 
 from agentpool._connection import (
     AnswerHead,
+    BadAnswerError,
     Connection,
+    ConnectionLostError,
     NoAnswerError,
     RequestHead,
     Target,
 )
 from agentpool._errors import BadRequestError, NetworkError
 from agentpool.abc import OnSent
+from agentpool.drivers.wire._failure import shown
 
 # Two SYN retransmissions and a TLS handshake over a slow line. A deadline that is nearer
 # wins, being a cancel scope.
@@ -76,7 +83,30 @@ class StackBody:
 
 @final
 @attrs.define(eq=False, repr=False)
-class StackTransport:
+class _HttpxBody(httpx.AsyncByteStream):
+    """The rest of an answer, in the form that httpx expects."""
+
+    _body: StackBody
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        try:
+            data = await self._body.receive()
+        except (ConnectionLostError, BadAnswerError) as exc:
+            raise _to_httpx(exc) from None
+        if not data:
+            raise StopAsyncIteration
+        return data
+
+    async def aclose(self) -> None:  # noqa: ASYNC910  # cleanup works when cancelled
+        self._body.close()
+
+
+@final
+@attrs.define(eq=False, repr=False)
+class StackTransport(httpx.AsyncBaseTransport):
     """HTTP/1.1 over idle connections that are kept in a stack."""
 
     _tls: ssl.SSLContext | None = None
@@ -117,6 +147,29 @@ class StackTransport:
                 return await self._exchange(idle, target, head, content, on_sent)
         connection = await self._connect(target)
         return await self._exchange(connection, target, head, content, on_sent)
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Send *request* for an httpx client.
+
+        Raises:
+            httpx.TransportError: In one of its subclasses.
+
+        Cancellation:
+            The connection is closed.
+        """
+        url = request.url
+        target = Target(url.scheme == "https", url.host, url.port or PORTS[url.scheme])
+        content = await request.aread()
+        try:
+            head = to_h11(request.method, url.raw_path, request.headers.raw)
+            answer, body = await self.exchange(target, head, content)
+        except BadRequestError as exc:
+            raise httpx.LocalProtocolError(str(exc)) from None
+        except NetworkError as exc:
+            raise httpx.ConnectError(str(exc)) from exc
+        except (ConnectionLostError, BadAnswerError) as exc:
+            raise _to_httpx(exc) from None
+        return httpx.Response(answer.status, headers=answer.headers, stream=_HttpxBody(body))
 
     async def aclose(self) -> None:  # noqa: ASYNC910  # cleanup works when cancelled
         """Close every connection, idle or busy."""
@@ -204,3 +257,9 @@ def to_h11(method: str, path: bytes, headers: RawHeaders) -> RequestHead:
         # From None: h11 quotes the header that it refuses, which may be a key.
         msg = "the request cannot be sent as HTTP: a header has bytes that no header may have"
         raise BadRequestError(msg) from None
+
+
+def _to_httpx(exc: Exception) -> httpx.TransportError:
+    if isinstance(exc, BadAnswerError):
+        return httpx.RemoteProtocolError(shown(str(exc)))
+    return httpx.ReadError(str(exc))

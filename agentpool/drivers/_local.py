@@ -297,12 +297,11 @@ async def open_local(
     if tool_rounds is not None:
         _check_numbers(tool_rounds=tool_rounds)
     check_options(options or {})
+    named = None if model_path is None else check_weights(model_path)
     check_engine()
-    if model_path is None:
-        path = find_packaged_weights()
+    if named is None:
         tool_rounds = _PACKAGED_TOOL_ROUNDS if tool_rounds is None else tool_rounds
-    else:
-        path = check_weights(model_path)
+    path = named or find_packaged_weights()
     config = ChildConfig(
         model_path=str(path),
         api_key=secrets.token_urlsafe(),

@@ -21,6 +21,7 @@ from agentpool._checks import expect_arguments
 from agentpool._disk_file import open_to_write
 from agentpool._errors import RecordingMissError, UsageError
 from agentpool._opening import opening
+from agentpool.drivers._http_stack import StackTransport
 from agentpool.drivers._sent_headers import secrets_in
 from agentpool.testing._recording import (
     KEPT_HEADERS,
@@ -209,7 +210,7 @@ async def open_recording(  # noqa: ASYNC911  # nothing to wait for
 
     Args:
         path: The file. It is made if it is not there, and added to if it is.
-        transport: What sends the requests, and stays open. ``None``: one of httpx.
+        transport: What sends the requests, and stays open. ``None``: one of our own.
         secrets: What must not be written either, such as a name in a prompt.
 
     Raises:
@@ -222,7 +223,7 @@ async def open_recording(  # noqa: ASYNC911  # nothing to wait for
     place = Path(path)
     own = None
     if transport is None:
-        own = transport = httpx.AsyncHTTPTransport()
+        own = transport = StackTransport(httpx.create_ssl_context())
     with _open_for_lines(place) as file:
         try:
             yield RecordingTransport(transport, file, tuple(secrets))  # noqa: ASYNC911  # a file on disk

@@ -129,7 +129,7 @@ def test_a_program_that_ends_shows_no_key(desk: Desk, module: str, code: int) ->
     """A module of the user's may end the program, fail with what nothing catches, or log."""
     process = subprocess.run(
         [sys.executable, "-m", "agentpool", *MAP, *ON_NODES, f"{module}:open_logged"],
-        cwd=desk.folder, env={**os.environ, "NO_COLOR": "1"},
+        cwd=desk.folder, env={**os.environ, "NO_COLOR": "1", "PYTHONPATH": str(desk.folder)},
         capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert process.returncode == code

@@ -405,7 +405,6 @@ def test_all_faults_of_all_manifests_are_said(desk: Desk) -> None:
 
 def test_missing_weights_are_said_with_what_to_do(desk: Desk) -> None:
     """A path that leads nowhere, and a file that is not a model."""
-    pytest.importorskip("xllamacpp", reason="llama.cpp is asked for first")
     for path in ("gone.gguf", "reader.toml"):
         done = desk.call("run", "reader.toml", "Why?", "--driver", "local", "--model", path)
         assert (done.code, done.out) == (2, "")

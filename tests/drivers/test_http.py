@@ -489,6 +489,21 @@ async def test_a_header_name_that_cannot_be_sent() -> None:
     assert caught.value.__cause__ is None
 
 
+async def test_the_stack_is_an_httpx_transport() -> None:
+    """Whoever wants it elsewhere gives it to a client of httpx."""
+    transport = StackTransport()
+    async with (
+        open_loopback(always(whole(b"hi"))) as server,
+        httpx.AsyncClient(transport=transport) as client,
+    ):
+        for _ in range(2):
+            assert (await client.post(f"{server.url}/x", content=b"")).text == "hi"
+        assert transport.open_count == 1
+        with pytest.raises(httpx.ConnectError):
+            await client.post("http://127.0.0.1:1/x")
+    assert transport.open_count == 0
+
+
 async def test_any_httpx_transport_can_take_its_place() -> None:
     """It is the caller's, and stays open."""
 
@@ -549,3 +564,21 @@ def test_errors_of_nobody_we_know_are_left_alone() -> None:
         raise_as_driver_error(ZeroDivisionError())
     with pytest.raises(NetworkError, match="Server disconnected"):
         raise_as_driver_error(httpx.RemoteProtocolError("Server disconnected"))
+
+
+# --- the stack below a client of httpx's -----------------------------------
+
+
+async def test_what_goes_wrong_below_a_client_of_httpx_is_an_error_of_httpx() -> None:
+    """Whoever brings a client has written handlers for its errors."""
+    stack = StackTransport(ssl.create_default_context())
+    async with (
+        open_loopback(always(b"220 ftp ready\r\n\r\n")) as server,
+        httpx.AsyncClient(transport=stack) as client,
+    ):
+        with pytest.raises(httpx.RemoteProtocolError):
+            await client.get(server.url)
+        with pytest.raises(httpx.LocalProtocolError) as caught:
+            await client.get(server.url, headers={"x-key": f"{KEY}\n"})
+        assert KEY not in str(caught.value)
+    assert len(server.lines) == 1

