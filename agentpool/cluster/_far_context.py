@@ -71,13 +71,20 @@ class Questions:
         """Ask the agent of *caller* for something, and wait for it.
 
         Raises:
+            UsageError: If the arguments cannot be pickled.
             Exception: What it raised there.
 
         Cancellation:
             It is cancelled there as well.
         """
         # Now, while the tool can be told: in a batch it could only be left out.
-        pickle.dumps(arguments)
+        try:
+            pickle.dumps(arguments)
+        except Exception as error:
+            raise UsageError(
+                f"what a tool on a node gives to {method} must be possible to pickle: "
+                f"{type(error).__name__}: {error}; define its classes at the top of a module"
+            ) from error
         number = next(self._numbers)
         self._open[number] = waiting = _Open()
         alone = caller.waits_alone()
