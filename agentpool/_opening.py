@@ -42,7 +42,7 @@ class Opening(AbstractAsyncContextManager[T]):
         traceback: TracebackType | None,
     ) -> bool | None:
         """Close it."""
-        return await self._block.__aexit__(kind, error, traceback)
+        return await self._block.__aexit__(kind, error, traceback)  # noqa: ASYNC102  # the block shields its own end
 
     def __getattr__(self, name: str) -> Never:
         """Say that what was opened has it, and not the block."""

@@ -53,7 +53,7 @@ def keys_hidden() -> Generator[None]:
         yield
     except BaseException:  # noqa: BLE001  # Python would write it, with its keys
         sys.stderr.write(traceback.format_exc())
-        raise SystemExit(1) from None
+        raise SystemExit(1) from None  # noqa: ASYNC104  # no task of trio is here
     finally:
         sys.stderr = stream
         _named.clear()

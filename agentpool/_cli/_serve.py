@@ -98,7 +98,7 @@ class ServeLog(Observer):
         text = line[:_SHOWN_BYTES].decode(errors="replace")
         self.say(f"a line that is not an MCP message was passed over: {text!r}", notable=True)
 
-    async def write(self) -> None:
+    async def write(self) -> None:  # noqa: ASYNC910  # an ended log has nothing to wait for
         """Write lines as they come, until the log is ended and all are written.
 
         Cancellation:

@@ -193,7 +193,7 @@ class Database:
     async def _in_turn(self, run: Callable[[], T]) -> T:
         wait: LockWait | None = None
         async with self._turn:
-            while True:
+            while True:  # noqa: ASYNC913  # each round waits in a thread
                 try:
                     return await self._in_thread(run)
                 except UnicodeDecodeError as error:

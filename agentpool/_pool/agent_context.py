@@ -141,7 +141,7 @@ class PoolAgentContext(AgentContext):
     async def pay_for_another_run(self) -> LimitExceededError | None:  # noqa: ASYNC910  # without a budget there is nothing to wait for
         """Charge a repeated tool call. Return why it is not allowed. ``None``: it is."""
         purse = self._agent.purse
-        return None if purse is None else await purse.take_tool_call()
+        return None if purse is None else await purse.take_tool_call()  # noqa: ASYNC910  # without a budget there is nothing to wait for
 
     async def complete(
         self, driver: Driver, request: CompletionRequest, *, on_delta: OnDelta | None = None

@@ -106,7 +106,7 @@ class FarDriver(SendingDriver):
         Cancellation:
             The request ends on the node and at the provider as well.
         """
-        while True:
+        while True:  # noqa: ASYNC913  # each round asks a node
             link = self._nodes.choose(self._labels, self.number)
             if link is None:
                 link = await self._nodes.wait_for_one(self._labels, self.number)
@@ -248,12 +248,12 @@ class FarDrivers:
             driver.check_labels()
         wrong: list[NodeCheckError] = []
 
-        async def open_all(link: Link) -> None:
+        async def open_all(link: Link) -> None:  # noqa: ASYNC910  # a driver opened already needs no wait
             for driver in drivers:
                 if driver.fits(link):
                     await driver.open_first(link)
 
-        async def make_ready(link: Link) -> None:
+        async def make_ready(link: Link) -> None:  # noqa: ASYNC910  # as above
             try:
                 await self._nodes.make_ready(link, is_needed=every_node)
             except NodeCheckError as error:

@@ -169,7 +169,7 @@ class Nodes:
             self._lost_openings[link.key] += link.lost is not None
             if link.lost is None or self._lost_openings[link.key] == MOST_OPENINGS:
                 self.refuse(link, error)
-            return
+            return  # noqa: ASYNC910  # what is there already needs no wait
         self._lost_openings.pop(link.key, None)
         link.is_ready = True
         self._stir()
