@@ -102,7 +102,8 @@ class PostOffice(Live):
 
     def keep(self, kept: KeptPost) -> None:
         """Record messages in *kept* from now on, and deliver the earlier ones."""
-        self._kept, kept.deliver = kept, self._deliver
+        self._kept = kept
+        kept.begin(self._deliver, self._book)
         self._last_message_id, self._highest_id = kept.last_id, kept.highest_id
         for agent_id in (OWNER_ID, *kept.absent):
             self._inboxes[agent_id] = None
@@ -146,7 +147,7 @@ class PostOffice(Live):
         Raises:
             UsageError: If it is registered already. Nothing has changed.
         """
-        if self._kept is not None and self._kept.absent.pop(agent_id, None) is not None:
+        if self._kept is not None and self._kept.find_again(agent_id):
             return  # its inbox is there, with what was sent meanwhile
         if agent_id in self._inboxes:
             raise UsageError(f"agent {agent_id} is registered already")

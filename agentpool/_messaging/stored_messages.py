@@ -25,11 +25,22 @@ from typing import TypeAlias, final
 
 import attrs
 
+from agentpool._base import Live
 from agentpool._messages import OWNER_ID, AgentId, AgentMessage
+from agentpool._scheduling.waits import Wait, WaitBook
 from agentpool._served_call import current_call
 
 Sent: TypeAlias = tuple[str, AgentMessage, bool]
 """An accepted message with its key, and whether it is known to be a question."""
+
+
+@final
+class Absent(Live):
+    """An unfinished agent of an earlier process that is not spawned again yet."""
+
+    name: str
+    wait: Wait
+    """For its parent, that may spawn it."""
 
 
 @final
@@ -53,10 +64,12 @@ class KeptPost:
     """Those of each call without a result, by its key."""
     deliver: Callable[[AgentMessage], None] = attrs.field(init=False)
     """Puts an answer that no question waits for into the inbox."""
+    _book: WaitBook = attrs.field(init=False)
+    """Where the waits of absent agents are counted."""
     ended: set[AgentId] = attrs.field(factory=set[AgentId])
     """Agents that have ended in this process."""
-    absent: dict[AgentId, AgentId] = attrs.field(factory=dict[AgentId, AgentId])
-    """Unfinished agents that are not spawned again yet, in their order, with their parents."""
+    absent: dict[AgentId, Absent] = attrs.field(factory=dict[AgentId, Absent])
+    """Unfinished agents that are not spawned again yet, in their order."""
     highest_id: AgentId = OWNER_ID
     """The last agent of earlier processes."""
     last_id: int = 0
@@ -150,6 +163,19 @@ class KeptPost:
         held[question.message_id] = message
         return True
 
+    def begin(self, deliver: Callable[[AgentMessage], None], book: WaitBook) -> None:
+        """Deliver unclaimed answers by *deliver*, and count absent agents' waits in *book*."""
+        self.deliver, self._book = deliver, book
+        for one in self.absent.values():
+            book.add(one.wait, has_deadline=False)
+
+    def find_again(self, agent_id: AgentId) -> bool:
+        """Return whether an agent was absent until now. It is no more."""
+        one = self.absent.pop(agent_id, None)
+        if one is not None:
+            self._book.remove(one.wait, has_deadline=False)
+        return one is not None
+
     def give_up(self, parent_id: AgentId, live: Container[AgentId]) -> list[AgentId]:
         """Remove the absent agents that *parent_id* spawns no more, and return them.
 
@@ -160,11 +186,11 @@ class KeptPost:
         is_over = parent_id == OWNER_ID
         lost = [
             agent_id
-            for agent_id, parent in self.absent.items()
-            if parent == parent_id or (is_over and parent not in live)
+            for agent_id, one in self.absent.items()
+            if one.wait.target == parent_id or (is_over and one.wait.target not in live)
         ]
         for agent_id in lost:
-            del self.absent[agent_id]
+            self.find_again(agent_id)
         return lost
 
     def take_reply(self, question: AgentMessage) -> AgentMessage | None:

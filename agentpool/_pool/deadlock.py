@@ -31,6 +31,7 @@ import trio
 
 from agentpool._errors import DeadlockError
 from agentpool._messages import OWNER_ID, AgentId
+from agentpool._messaging.stored_messages import Absent
 from agentpool._pool.admission import Admission
 from agentpool._pool.record import AgentRecord
 from agentpool._scheduling.owner import Owner, Way, looks_on
@@ -110,6 +111,8 @@ class DeadlockWatch:
         self._is_leaving = False
         # Whenever an agent stops working, or the owner waits, there may be a deadlock.
         self._workers = Workers(self.suspect)
+        self.absent: Mapping[AgentId, Absent] = {}
+        """Agents of an earlier process that their parents have not spawned again yet."""
         self.owner = Owner(admission, lambda: self.suspect(OWNER_ID))
         """The tasks that use the pool and are no agents."""
 
@@ -216,7 +219,7 @@ class DeadlockWatch:
         """Return the waits of every agent that cannot go on by itself."""
         return {
             agent_id: own
-            for agent_id in (OWNER_ID, *self._running)
+            for agent_id in (OWNER_ID, *self._running, *self.absent)
             if (own := self._waits_of(agent_id, settled=True))
         }
 
@@ -226,8 +229,13 @@ class DeadlockWatch:
             if self._owner_can_act(settled=settled):
                 return ()
             return [one.wait for one in self.owner.waits.values()]
+        if (absent := self.absent.get(agent_id)) is not None:
+            return (absent.wait,)
         record = self._running.get(agent_id)
-        slot = None if record is None else record.slot
+        return () if record is None else self._strands_of(record.slot, settled=settled)
+
+    def _strands_of(self, slot: Slot | None, *, settled: bool) -> Sequence[Wait]:
+        """Return the wait of each strand of an agent that runs. Empty: it can go on by itself."""
         # Who has a slot, or gets one, is looked at when it gives it back.
         if slot is None or slot.held or slot.wanted or slot.task is None:
             return ()
@@ -253,7 +261,8 @@ class DeadlockWatch:
         """Fail one deadlocked agent, preferably *first*. Return whether any was failed."""
         # Who is not among those that wait can send. Those that *first* does not wait for are
         # looked at together, when no agent runs.
-        others_can_send = first is not None or len(waits) <= len(self._running)
+        able = len(self._running) + len(self.absent) + 1
+        others_can_send = first is not None or len(waits) < able
         stuck = find_deadlocked(waits, others_can_send=others_can_send)
         if not stuck:
             return False
@@ -262,12 +271,14 @@ class DeadlockWatch:
         cycle = deadlock_cycle(first, waits, stuck)
         named = cycle or tuple(sorted(stuck - {OWNER_ID})) or (OWNER_ID,)
         victim = first if first in named else named[0]
-        if victim == OWNER_ID:
+        if victim == OWNER_ID or victim in self.absent:
             # An agent is told before the owner: it can still say so, and end.
-            victim = min(named, key=_agents_first)
+            present = [one for one in named if one not in self.absent]
+            victim = min(present, key=_agents_first, default=OWNER_ID)
         start = named.index(min(named, key=_agents_first))
         named = named[start:] + named[:start]
-        names = {agent_id: record.name for agent_id, record in self._running.items()}
+        names = {agent_id: one.name for agent_id, one in self._running.items()}
+        names |= {agent_id: one.name for agent_id, one in self.absent.items()}
         text = describe_deadlock(named, waits, names, cycle=bool(cycle))
         way = self._parked(victim, stuck)
         if way is None:

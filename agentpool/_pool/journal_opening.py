@@ -14,10 +14,12 @@ import trio
 from agentpool._agent.run_journal import OnMismatch
 from agentpool._errors import RunBusyError, UsageError
 from agentpool._journal_records import JournalRecord
+from agentpool._messaging.stored_messages import Absent
 from agentpool._pool.agent_keys import AgentKeys
 from agentpool._pool.journal import PoolJournal
 from agentpool._pool.past import Past, first_record
 from agentpool._recorded_results import received_ids, settled_keys
+from agentpool._scheduling.waits import Wait
 from agentpool.abc import Journal
 from agentpool.journal._writer import JournalWriter
 
@@ -97,7 +99,9 @@ def _recover(
         opened.head_messages = last.messages
     opened.post.highest_id = opened.last_id
     opened.post.absent = {
-        number: one.parent_id for number, one in sorted(past.agents.items()) if one.outcome is None
+        number: Absent(one.config.agent_name, Wait.spawn_by(one.parent_id))
+        for number, one in sorted(past.agents.items())
+        if one.outcome is None
     }
     opened.post.recover(
         past.sent,

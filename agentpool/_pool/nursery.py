@@ -229,6 +229,7 @@ class AgentNursery(Home):
             self.journal = journal
             journal.start(self.nursery, self.running)
             self.router.keep(journal.post)
+            self.deadlocks.absent = journal.post.absent
             self.memory_scope = f"{self.name}-{journal.run_id}"
             self.last_id = journal.last_id
             for past in journal.to_go_on_with():

@@ -36,6 +36,7 @@ class WaitKind(enum.Enum):
     ROOM = "waits for room in the inbox of"
     ANY = "waits for the end of"
     ALL = "waits until all have ended, among them"
+    SPAWN = "waits to be spawned again by"
     MESSAGE = "waits for a message"
     EVENT = "waits for an event"
     OTHER = "waits"
@@ -133,6 +134,11 @@ class Wait(msgspec.Struct, frozen=True):
         """Make a wait until an agent takes a message out of its inbox."""
         text = f"room in the inbox of agent {agent_id}"
         return cls(WaitKind.ROOM, agent_id, text, reason=WaitReason.ROOM)
+
+    @classmethod
+    def spawn_by(cls, agent_id: AgentId) -> Self:
+        """Make the wait of an agent of an earlier process until its parent spawns it again."""
+        return cls(WaitKind.SPAWN, agent_id, "its spawn", reason=WaitReason.QUEUE)
 
     @classmethod
     def any_of(

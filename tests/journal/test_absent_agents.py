@@ -115,3 +115,49 @@ def test_an_agent_of_before_that_has_ended_is_told_as_such() -> None:
                 pool.router.send_nowait(1, "news")
 
     simulate(scenario)
+
+
+CIRCLE = (
+    "1 (clerk) waits to be spawned again by the owner, which joins 2 (chief), which asks 1 (clerk)"
+)
+
+
+@pytest.mark.parametrize("seconds", [0, 0.5, 100], ids=["before", "meanwhile", "afterwards"])
+def test_an_owner_that_waits_before_it_spawns_again_does_not_hang(seconds: float) -> None:
+    """The agent that asks the absent one is told, whichever of them begins to wait first."""
+
+    async def scenario() -> None:
+        journal = InMemoryJournal()
+        await ask_and_break_off(journal)
+        driver, tools = FunctionDriver(answer), ToolRegistry(TEAM_TOOLS)
+        async with open_pool(driver, resume=True, journal=journal, tools=tools) as pool:
+            chief = await pool.spawn(SpawnConfig(CHIEF, "chief", key="chief"))
+            await trio.sleep(seconds)
+            assert CIRCLE in (await chief.wait()).text
+            assert chief.has_ended
+
+    simulate(scenario)
+
+
+def test_an_owner_that_can_still_spawn_again_is_awaited() -> None:
+    """A wait with a deadline ends by itself, and a task beside it may spawn."""
+
+    async def scenario() -> None:
+        journal = InMemoryJournal()
+        await ask_and_break_off(journal)
+        driver, tools = FunctionDriver(answer), ToolRegistry(TEAM_TOOLS)
+        async with open_pool(driver, resume=True, journal=journal, tools=tools) as pool:
+            chief = await pool.spawn(SpawnConfig(CHIEF, "chief", key="chief"))
+            with trio.move_on_after(100):
+                await chief.wait()
+            assert not chief.has_ended
+
+            async def spawn_late() -> None:
+                await trio.sleep(100)
+                await pool.spawn(SpawnConfig(CLERK, "clerk", key="clerk"))
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(spawn_late)
+                assert (await chief.wait()).text == "Seven"
+
+    simulate(scenario)
