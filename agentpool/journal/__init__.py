@@ -1,7 +1,7 @@
 """Journals: records in a file, so that a killed program resumes and repeats nothing.
 
-``open_journal`` opens one in an SQLite file, which is loaded when it is first asked for.
-``InMemoryJournal`` is gone with the process, for tests.
+``open_journal`` keeps one in an SQLite file; SQLite is loaded when that name is first used.
+``InMemoryJournal``, for tests, is gone when the process ends.
 """
 
 from typing import TYPE_CHECKING

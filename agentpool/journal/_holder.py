@@ -1,7 +1,7 @@
 """Finds out who holds a lease, and whether that process is still alive.
 
-A process may open a file more than once. Each opening is a holder of its own, and dead once it
-was closed.
+A process may open a file more than once. Each opening counts as a separate holder, and as dead once
+it is closed.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from agentpool._lease import NOBODY, LeaseState
 _NUMBERS: Final = itertools.count(1)
 
 _OPENINGS: Final = set[int]()
-"""The openings in this process that were not closed."""
+"""The openings in this process that are not closed yet."""
 
 
 @contextmanager
 def an_opening() -> Generator[int]:
-    """Number an opening, which can hold leases until the block ends."""
+    """Give an opening its number; it can hold leases until the block ends."""
     number = next(_NUMBERS)
     _OPENINGS.add(number)
     try:
@@ -71,7 +71,7 @@ def holder_of(state: LeaseState) -> LeaseHolder | None:
     """Return the holder of a lease. ``None``: there is none.
 
     Raises:
-        ValueError: If what stands there is no holder.
+        ValueError: If the stored holder is damaged.
     """
     if state.holder == NOBODY:
         return None
@@ -85,7 +85,7 @@ def live_holder(state: LeaseState) -> LeaseHolder | None:
     """Return the current holder of a lease. ``None``: the lease or its holder has ended.
 
     Raises:
-        ValueError: If what stands there is no holder.
+        ValueError: If the stored holder is damaged.
     """
     holder = holder_of(state)
     if holder is None:
@@ -100,7 +100,7 @@ def refuse_if_busy(
 
     Raises:
         RunBusyError: If one does, and wrote later than *silent_since*.
-        ValueError: If what stands there is no holder.
+        ValueError: If the stored holder is damaged.
     """
     now = time.time()
     # Also of a lease that is over: what is written there is read whenever it is looked at.
@@ -112,16 +112,16 @@ def refuse_if_busy(
     if holder.host == socket.gethostname() and holder.pid == os.getpid():
         raise RunBusyError(
             f"pool {pool!r} of the journal is open in this process already, by another "
-            "open_journal of the same file; wait for the end of its block, or share one journal",
+            "open_journal of the same file; wait until that block ends, or share one journal",
             host=holder.host,
             pid=holder.pid,
             until=until,
         )
     clock = f" its last write is {ahead:,.0f} seconds ahead of the clock here;" if ahead else ""
     raise RunBusyError(
-        f"pool {pool!r} of the journal is written by process {holder.pid} on {holder.host};"
+        f"pool {pool!r} of the journal is in use by process {holder.pid} on {holder.host};"
         f"{clock} "
-        f"wait for its end, or for {until - now:.0f} seconds without a sign of it",
+        f"wait until it ends, or until it has written nothing for {until - now:.0f} seconds",
         host=holder.host,
         pid=holder.pid,
         until=until,

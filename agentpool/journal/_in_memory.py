@@ -54,7 +54,7 @@ class InMemoryJournal(JointJournal):
     async def claim(self, pool: str, *, lease_seconds: float = 30.0) -> Lease:  # noqa: ARG002  # see below
         """Take over the records of *pool* from any earlier holder.
 
-        The lease has no end, whatever *lease_seconds* says: no other process can want it.
+        The lease never ends, and *lease_seconds* is ignored: no other process can want the pool.
         """
         await trio.lowlevel.checkpoint()
         fence = self._fences[pool] = self._fences.get(pool, 0) + 1
@@ -109,7 +109,7 @@ class InMemoryJournal(JointJournal):
     ) -> StoredUse:
         """Apply *corrections*, then take *wanted* if the *limits* allow it; all in one step.
 
-        Its periods are those of trio's clock, as if that had begun in 1970.
+        Periods are counted on trio's clock, as if that had started in 1970.
         """
         await trio.lowlevel.checkpoint()
         asked = (Spending(name, per, limits, wanted, corrections),)

@@ -12,7 +12,7 @@ from agentpool._journal_records import JournalRecord, Lease
 from agentpool.abc import Journal
 
 Spendings: TypeAlias = tuple[int, Sequence[Spending]]
-"""What is taken in one step with a record: its place among those that are written, and what."""
+"""The record's place among those that are written, and the budget changes written with it."""
 
 
 @final
@@ -20,9 +20,9 @@ class Together(Live):
     """The budget changes to write in one step with a record."""
 
     spendings: Sequence[Spending]
-    """What. All of it, or nothing."""
+    """The changes. Either all are made, or none."""
     on_written: Callable[[Sequence[StoredUse] | None], object]
-    """Told what the store says of each. ``None``: nothing was written."""
+    """Called with the store's answer to each change. ``None``: nothing was written."""
 
 
 class JointJournal(Journal, BudgetStore):
@@ -36,19 +36,19 @@ class JointJournal(Journal, BudgetStore):
     ) -> Sequence[Sequence[StoredUse]]:
         """Store *records* as ``append`` does, and spend; all or nothing.
 
-        A record whose spendings are not all granted is left out, and none of them is taken.
+        A record whose spendings are not all granted is left out, and nothing is spent for it.
 
         Args:
             lease: The right to write.
             records: What to store.
-            together: What is spent with some of them, in their order.
+            together: What is spent with some of the records, in the order of the records.
 
         Raises:
             LeaseLostError: If another process has claimed the pool since. Nothing was kept.
-            JournalError: If it cannot be written. Nothing was kept.
+            JournalError: If the journal cannot be written. Nothing was kept.
 
         Cancellation:
-            It was done whole or not at all.
+            Either everything was written or nothing.
         """
 
 

@@ -16,19 +16,19 @@ from agentpool.journal._holder import refuse_if_busy, this_process
 from agentpool.journal._rows import number_of, seconds_of, text_of
 
 SeenLease: TypeAlias = tuple[int, int, str, float, float]
-"""A lease as it stands in its row: number of the pool, fence, holder, seconds, last renewal."""
+"""A lease as its row has it: number of the pool, fence, holder, seconds, last renewal."""
 
 _LEASE: Final = "SELECT fence, holder, lease_seconds, renewed_at FROM pools WHERE name = ?"
 
 AS_SEEN: Final = (
     "name = ? AND id = ? AND fence = ? AND holder = ? AND lease_seconds = ? AND renewed_at = ?"
 )
-"""Finds a lease as ``hold`` told it, after the pool's name."""
+"""Matches a lease that has not changed since ``hold`` saw it. The pool's name comes first."""
 
 _HELD: Final = "SELECT id, fence, holder, lease_seconds, renewed_at FROM pools WHERE name = ?"
 
 NEW_SHARE: Final = 0.05
-"""Of a lease, in which a write does not renew it again: each would write one page more."""
+"""How much of a lease may pass before a write renews it: each renewal writes one page more."""
 
 _CHANGE: Final = (
     "UPDATE pools SET fence = ?, holder = ?, lease_seconds = ?, renewed_at = ? WHERE name = ?"
@@ -39,7 +39,7 @@ def lease_of(transaction: Transaction, pool: str) -> LeaseState:
     """Return the lease of *pool*.
 
     Raises:
-        ValueError: If it is none that was written.
+        ValueError: If the row is damaged.
     """
     rows = transaction.rows(_LEASE, pool)
     return state_of(rows[0]) if rows else LeaseState()
@@ -49,7 +49,7 @@ def state_of(row: Row) -> LeaseState:
     """Return the lease in *row*: fence, holder, seconds, time of the last renewal.
 
     Raises:
-        ValueError: If it is none that was written.
+        ValueError: If the row is damaged.
     """
     fence, holder, seconds, renewed_at = row
     return LeaseState(
@@ -72,7 +72,7 @@ def take(
 
     Raises:
         RunBusyError: If another one holds the lease, and wrote later than *silent_since*.
-        ValueError: If what stands there is no lease.
+        ValueError: If the stored lease is damaged.
     """
     me = msgspec.json.encode(this_process(opening)).decode()
     before = lease_of(transaction, pool)
@@ -96,16 +96,16 @@ def begin(transaction: Transaction, pool: str) -> None:
 def hold(transaction: Transaction, lease: Lease, seen: dict[str, SeenLease] | None = None) -> int:
     """Renew *lease* unless that was done recently, and return its pool's number in the file.
 
-    What is written in the same transaction is kept only with it.
+    What else the transaction writes is kept only if the lease is held.
 
     Args:
         transaction: The transaction.
         lease: The lease.
-        seen: Is told what then stands there, by pool.
+        seen: Gets the lease as it is now stored, under the pool's name.
 
     Raises:
-        LeaseLostError: If it has another holder.
-        ValueError: If what stands there is no lease.
+        LeaseLostError: If the pool has another holder.
+        ValueError: If the stored lease is damaged.
     """
     number, state = 0, LeaseState()
     now = time.time()
@@ -137,7 +137,7 @@ def give_up(transaction: Transaction, lease: Lease) -> None:
     """Give *lease* up, if it is still held.
 
     Raises:
-        ValueError: If what stands there is no lease.
+        ValueError: If the stored lease is damaged.
     """
     released = lease_of(transaction, lease.pool).released(lease.fence)
     if released is not None:

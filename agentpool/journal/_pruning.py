@@ -1,7 +1,7 @@
 """Removes records of a finished pool that are no longer needed.
 
-Rule: what the agents were asked, what they answered and what they had spent stays, so that
-whoever goes on with the pool counts on from there. How they came to it goes.
+Rule: the agents' tasks, their answers and what they had spent stay, so that a later process can go
+on from there. The steps in between are removed.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from agentpool.journal._rows import record_of
 
 
 def check_over(pool: PoolSummary) -> None:
-    """Raise unless *pool* is over and nothing writes it.
+    """Raise unless all agents of *pool* have ended and no process uses it.
 
     Raises:
-        JournalError: If it is not over.
+        JournalError: If an agent has not ended, or a process uses it.
     """
     if pool.owner is not None:
         raise JournalError(
             f"pool {pool.pool!r} is in use by process {pool.owner.pid} on {pool.owner.host}; "
-            "wait for its end"
+            "wait until it ends"
         )
     if pool.is_open:
         raise JournalError(
@@ -36,8 +36,8 @@ def forget(transaction: Transaction, pool: str) -> int:
     """Delete the unneeded records of *pool*. Return how many.
 
     Raises:
-        JournalError: If one that says what was spent cannot be read.
-        ValueError: If one is none that was written.
+        JournalError: If a record of what was spent cannot be read.
+        ValueError: If a row is damaged.
     """
     ((number,),) = transaction.rows("SELECT id FROM pools WHERE name = ?", pool)
     rows = transaction.rows(

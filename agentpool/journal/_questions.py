@@ -2,11 +2,12 @@
 
 Rules:
 
-1. A question is kept before it is asked. One that was not answered when the
-   process ended stands: the next process asks again, unless the journal has an answer by then.
-2. An answer is to one question: of this agent, at this place of its run, about this call. A
-   program that asks for another call there gets no answer from it.
-3. Who answers needs the pool's lease: while a process runs the pool, it asks by itself.
+1. A question is written before it is asked. If the process ends before the answer, the question
+   stays open: the next process asks again, unless the journal has an answer by then.
+2. An answer belongs to one question: of this agent, at this place of its run, about this call. It
+   does not answer a different call at the same place.
+3. An answer can be given only by a process that holds the pool's lease. A process that runs the
+   pool holds it, and asks the questions itself.
 """
 
 from __future__ import annotations
@@ -41,13 +42,13 @@ class OpenQuestion(msgspec.Struct, frozen=True):
     """A tool call that waits for approval, as stored in a journal."""
 
     question_id: str
-    """Names the question in its pool: agent, place and part, with dots."""
+    """The question's name in its pool: agent, place and part, joined by dots."""
     agent_id: AgentId
     """The agent that wants to call."""
     call: ToolCall
     """The call, as the model wrote it."""
     digest: str
-    """Of the call: an answer is to this one alone."""
+    """The digest of the call: an answer is valid for this call alone."""
 
 
 def open_questions(records: Iterable[JournalRecord]) -> tuple[OpenQuestion, ...]:
@@ -83,7 +84,7 @@ async def answer_question(
         journal: Where the pool is kept.
         pool: Its name there.
         question_id: Which question.
-        decision: What is said of it.
+        decision: The answer.
 
     Raises:
         UsageError: If there is no such open question.
@@ -91,7 +92,7 @@ async def answer_question(
         JournalError: If the journal cannot be read or written.
 
     Cancellation:
-        It was answered, or not.
+        The question may have been answered.
     """
     lease = await journal.claim(pool)
     try:
@@ -127,7 +128,7 @@ def decision_in(body: bytes) -> Decision:
     """Return the decision that ``said_of`` wrote.
 
     Raises:
-        JournalError: If it is something else.
+        JournalError: If the body is something else.
     """
     try:
         said = msgspec.json.decode(body, type=_Said)

@@ -1,7 +1,7 @@
 """The records of a journal as rows, written only under a valid lease.
 
-Rule: the lease is looked at in the transaction that keeps them, and no row is kept without it.
-Most writes find it as it was, and are one statement.
+Rule: the transaction that writes records also checks the lease, and without the lease no row is
+kept. Most writes find the lease unchanged, and are one statement.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from agentpool.journal._lease_rows import AS_SEEN, SeenLease, hold, is_new
 _INTO: Final = "INSERT INTO records (pool, agent, kind, place, part, digest, body)"
 
 _MOST_AT_ONCE: Final = 8
-"""Records in one statement: those of an agent's turn with some calls."""
+"""The most records in one statement: enough for an agent's turn with some calls."""
 
 
 def keep(
@@ -34,11 +34,11 @@ def keep(
         transaction: The transaction.
         lease: The right to write them.
         records: What to keep.
-        seen: What was found last of each pool's lease.
+        seen: Each pool's lease as it was last seen.
 
     Raises:
-        LeaseLostError: If it has another holder.
-        ValueError: If what stands there is no lease.
+        LeaseLostError: If the pool has another holder.
+        ValueError: If the stored lease is damaged.
     """
     pool = hold(transaction, lease, seen)
     transaction.insert_many(
@@ -49,7 +49,7 @@ def keep(
 def keep_at_once(
     database: Database, lease: Lease, records: Sequence[JournalRecord], seen: dict[str, SeenLease]
 ) -> bool:
-    """Add *records* by one statement, if the lease is unchanged and needs no renewal.
+    """Add *records* in a single statement, if the lease is unchanged and needs no renewal.
 
     Return whether that was done. Arguments as above.
 

@@ -2,8 +2,8 @@
 
 Rules:
 
-1. A value has the type and the size with which it was written, or the file is damaged. SQLite
-   keeps a text in a column of numbers, and nothing here turns one into the other.
+1. A value of another type or size than was written means that the file is damaged. SQLite accepts
+   text in a column of numbers; nothing here converts one into the other.
 2. Nothing is unpickled, and no text of the file is run as SQL.
 """
 
@@ -20,18 +20,18 @@ MOST: Final = 2**53
 """The limit for agents, places and fences: more than a pool counts in a century."""
 
 MOST_SECONDS: Final = 1e11
-"""The year 5138."""
+"""The limit for times: the year 5138."""
 
 
 def record_of(row: Row) -> JournalRecord:
     """Return the record of *row*.
 
     Raises:
-        ValueError: If it is none that was written.
+        ValueError: If the row is damaged.
     """
     agent, kind, place, part, digest, body = row
     if not isinstance(body, bytes):
-        raise ValueError("a body is not a blob")  # noqa: TRY004  # no caller passed it
+        raise ValueError("a body is not a BLOB")  # noqa: TRY004  # no caller passed it
     return JournalRecord(
         number_of(agent, "agent"),
         RecordKind(kind),
@@ -50,7 +50,7 @@ def number_of(value: Value, what: str, *, least: int = 0) -> int:
     """
     if isinstance(value, int) and least <= value <= MOST:
         return value
-    raise ValueError(f"{what} is {value!r:.60}")
+    raise ValueError(f"{what} is {value!r:.60}, not a whole number from {least} to {MOST}")
 
 
 def text_of(value: Value, what: str) -> str:
@@ -61,7 +61,7 @@ def text_of(value: Value, what: str) -> str:
     """
     if isinstance(value, str):
         return value
-    raise ValueError(f"{what} is {value!r:.60}")
+    raise ValueError(f"{what} is {value!r:.60}, not text")
 
 
 def seconds_of(value: Value, *, most: float = MOST_SECONDS) -> float:
@@ -72,7 +72,7 @@ def seconds_of(value: Value, *, most: float = MOST_SECONDS) -> float:
     """
     if isinstance(value, int | float) and 0 <= value <= most:
         return value
-    raise ValueError(f"a time is {value!r:.60}")
+    raise ValueError(f"a time is {value!r:.60}, not a number from 0 to {most:g}")
 
 
 def damaged(path: Path, error: Exception) -> JournalError:

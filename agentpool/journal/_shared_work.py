@@ -2,15 +2,15 @@
 
 Rules:
 
-1. A *share* is a pool of the journal, with its lease. An item belongs to no share, or to one for
-   good: whoever continues a share after its process has ended, or was silent for longer than
-   its lease, continues its items with everything that is known of them.
-2. An item is claimed in the same transaction in which the share's lease is looked at. So no item
-   is in two shares, and a process whose share was taken over gets no other item.
-3. What came of an item is among the records of its share, which are written under its fence
-   alone: one outcome for each, never written over.
-4. An item of which no agent can be made has a fault in the place of an outcome. It is tried
-   again when the work is begun again.
+1. A *share* is a pool of the journal, with its lease. An item belongs to no share, or to one share
+   for good. When a process has ended, or was silent for longer than its lease, another process
+   continues its share: its items and everything recorded about them.
+2. The transaction that claims an item also checks the share's lease. So no item is in two shares,
+   and a process whose share was taken over gets no more items.
+3. An item's outcome is among the records of its share, which are written only under the share's
+   fence: one outcome for each item, never overwritten.
+4. An item that no agent can be made for has a fault instead of an outcome. It is tried again when
+   the work is started again.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ CREATE INDEX items_of_work ON items (work, pool, id);
 """
 
 _DIGEST_OF: Final = "digest of "
-"""Before the name of the work, in the name of the fact."""
+"""How the name of the fact begins; the name of the work follows."""
 
 _NEXT: Final = "SELECT id, key, text FROM items WHERE work = ? AND pool IS NULL ORDER BY id LIMIT ?"
 
@@ -80,7 +80,7 @@ class ItemState(msgspec.Struct, frozen=True):
     share: str | None
     """The pool that does it. ``None``: none has claimed it."""
     fault: str
-    """Why no agent can be made of it. Empty: one can, as far as is known."""
+    """Why no agent can be made for it. Empty: no reason is known."""
 
 
 @final
@@ -92,7 +92,7 @@ class EndedItem(msgspec.Struct, frozen=True):
     asked: str
     """The SHA-256 of what was asked, in hexadecimal digits."""
     outcome: bytes
-    """What came of it, for ``agentpool.observe.outcome_from_json``."""
+    """Its outcome; read it with ``agentpool.observe.outcome_from_json``."""
 
 
 @final
@@ -102,11 +102,11 @@ class WorkShare(msgspec.Struct, frozen=True):
     pool: str
     """The pool in the journal."""
     owner: LeaseHolder | None
-    """The process that does it now, as far as the clock tells. ``None``: none does."""
+    """The process that does it now, judged by the clock. ``None``: no process does."""
     seconds: float
-    """How long that process may be silent."""
+    """How long that process may be silent before another may take over."""
     renewed_at: float
-    """When it was heard of last, in seconds since 1970."""
+    """When that process last renewed its lease, in seconds since 1970."""
 
 
 @final
@@ -126,7 +126,7 @@ class SharedWork:
     name: str
     """Its name in the journal."""
     _seen: int = attrs.field(init=False, default=0)
-    """The last record that ``take_ended`` has read."""
+    """The number of the last record that ``take_ended`` has read."""
     _asked: dict[tuple[Value, Value], tuple[str, str]] = attrs.field(
         init=False, factory=dict[tuple[Value, Value], tuple[str, str]]
     )
@@ -150,11 +150,11 @@ class SharedWork:
         """Add the *items* that are missing. Faulty items are tried again.
 
         Args:
-            digest: Short hash of everything that is the same for all items.
-            items: What there is to do.
+            digest: A short hash of all settings that the items share.
+            items: The items of the work.
 
         Raises:
-            UsageError: If the work has another digest already. Nothing was added.
+            UsageError: If the work was begun with another digest. Nothing was added.
             JournalError: If the file cannot be written. Nothing was added.
 
         Cancellation:
@@ -166,7 +166,7 @@ class SharedWork:
             transaction.change("INSERT OR IGNORE INTO facts VALUES (?, ?)", fact, digest)
             if transaction.rows("SELECT value FROM facts WHERE name = ?", fact) != [(digest,)]:
                 raise UsageError(
-                    f"the journal has {self.name!r} with other manifests or other words; undo "
+                    f"the journal began {self.name!r} with other manifests or other words; undo "
                     "the change, or name another file"
                 )
             transaction.change(
@@ -186,7 +186,7 @@ class SharedWork:
             JournalError: If the file cannot be written.
 
         Cancellation:
-            It may have been added, and has no item then.
+            The share may have been added; it then has no items.
         """
 
         def add(transaction: Transaction) -> str:
@@ -210,7 +210,7 @@ class SharedWork:
             JournalError: If the file cannot be written. Nothing was claimed.
 
         Cancellation:
-            They may have been claimed, and are among those of the share then.
+            Items may have been claimed; ``items_of`` then lists them.
         """
         # Only a look, most of the time: writers wait for each other, and readers do not.
         if not await self._do(self._database.read, lambda t: t.rows(_NEXT, self.name, 1)):
@@ -282,7 +282,7 @@ class SharedWork:
     def stopped_writer(self) -> int | None:
         """Return the stopped process that has locked the file for all others.
 
-        ``None``: there is none, or the system does not tell.
+        ``None``: there is none, or the system cannot tell.
         """
         holder = lock_holder(self._database.path)
         return holder.pid if holder is not None and holder.is_stopped else None

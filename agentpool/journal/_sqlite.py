@@ -1,15 +1,16 @@
-"""A journal in an SQLite file, which outlives the process. One opening at a time writes a pool.
+"""A journal in an SQLite file, which outlives the process. Each pool has one writer at a time.
 
 Rules:
 
-1. Records of one call are kept all or none, and the lease is looked at in the same
-   transaction: a process whose lease was taken over keeps nothing more.
-2. A lease lasts so long after the last write, less at most a twentieth of it: a write does
-   not renew one that is as new as that. One whose holder is dead, on this machine and
-   since its last start, is free at once.
-3. The clock says only how long another process waits; who writes is decided by the fence. A
-   clock that went back keeps a lease alive until ``claim`` has seen no write for its length.
-4. What a released version wrote, later ones read. A newer format is refused untouched.
+1. The records of one call are all kept or none, and the same transaction checks the lease: a
+   process whose lease was taken over can write nothing more.
+2. A lease ends when its length has passed since the last write, or up to a twentieth earlier: a
+   write does not renew a lease newer than that. If the holder was a process of this machine, since
+   its last start, and is dead, the lease is free immediately.
+3. The clock decides only how long another process waits; the fence decides who may write. If the
+   clock went back, a lease stays alive until ``claim`` has seen no write for its length.
+4. Later versions read what any released version wrote. A file of a newer format is refused and left
+   untouched.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ from agentpool.journal._shared_work import SharedWork
 T = TypeVar("T")
 
 Durability: TypeAlias = Literal["process", "power"]
-"""What a record survives once it was written: the end of the process, or of the power."""
+"""What a written record survives: the end of the process, or also a power failure."""
 
 MIGRATIONS: Final = (
     """\
@@ -83,10 +84,10 @@ CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
     BUDGETS,
     SHARED_WORK,
 )
-"""Format 1, 2, 3, … of the file. One that was released never changes: another is added."""
+"""Format 1, 2, 3, … of the file. A released one never changes: a change adds another."""
 
 _OWNERS: Final = """SELECT name FROM pools WHERE instr(holder, '"pid":' || ? || ',')"""
-"""The pools of a process, by its number."""
+"""Finds the pools of a process by its process id."""
 
 _KIND: Final = FileKind(
     "journal", JournalError, MIGRATIONS, interrupts=False, synchronous="FULL", owners=_OWNERS
@@ -98,7 +99,7 @@ _SYNCHRONOUS: Final[dict[str, str]] = {"process": "OFF", "power": "FULL"}
 """When SQLite waits for the disk."""
 
 _COMMAND_OF: Final = "command of "
-"""Before the pool's name, in the name of the fact."""
+"""How the name of the fact begins; the pool's name follows."""
 
 
 @final
@@ -108,11 +109,11 @@ class SqliteJournal(JointJournal):
 
     _database: Database
     _opening: int
-    """Which opening in this process it is."""
+    """The number of this opening in this process."""
     _is_quick: bool = False
     """Whether a write does not wait for the disk."""
     _leases: dict[str, SeenLease] = attrs.field(init=False, factory=dict[str, SeenLease])
-    """What was found last of each pool's lease."""
+    """Each pool's lease as it was last seen."""
 
     @property
     def path(self) -> Path:
@@ -123,8 +124,8 @@ class SqliteJournal(JointJournal):
         """Take the right to write the records of *pool*.
 
         Raises:
-            RunBusyError: If another process holds it, or another opening of the file in this
-                one, and its lease has not ended.
+            RunBusyError: If the lease of another process, or of another opening of the file in this
+                process, has not ended.
             JournalError: If the file cannot be written.
 
         Cancellation:
@@ -140,7 +141,7 @@ class SqliteJournal(JointJournal):
                 raise
             # The clock cannot tell how long ago the last write was. Who does not write for
             # the length of the lease has lost it.
-            _log.warning("%s; it is waited for %g seconds for a sign of it", busy, state.seconds)
+            _log.warning("%s; waiting %g seconds to see whether it writes", busy, state.seconds)
             await trio.sleep(state.seconds)
             try:
                 fence = await self._write(
@@ -196,7 +197,7 @@ class SqliteJournal(JointJournal):
             JournalError: If the file cannot be written. Nothing was kept.
 
         Cancellation:
-            It was done whole or not at all.
+            Either everything was written or nothing.
         """
 
         def spend(transaction: Transaction) -> list[tuple[StoredUse, ...]]:
@@ -267,8 +268,8 @@ class SqliteJournal(JointJournal):
 
         Args:
             pool: The pool's name.
-            command: What to run to go on with it.
-            is_first: Whether it is kept only if nothing is.
+            command: The command that continues the pool.
+            is_first: Whether to store it only if no command is stored yet.
 
         Raises:
             JournalError: If the file cannot be written.
@@ -320,13 +321,11 @@ class SqliteJournal(JointJournal):
     async def prune(self, pool: str) -> int:
         """Delete the records of ended agents of *pool*, except outcomes. Return how many.
 
-        What they were asked, what they answered and what they had spent stays. A pool with
-        agents that have not ended, or that is being written, is left as it is. The space goes
-        back to the system.
+        Their tasks, their answers and what they had spent stay. A pool with agents that have not
+        ended, or that a process uses, is left as it is. The file shrinks.
 
         Raises:
-            JournalError: If there is no such pool, it is not over, or the file cannot be
-                written.
+            JournalError: If there is no such pool, it has not ended, or the file cannot be written.
         """
         found = {one.pool: one for one in await self.pools()}
         if pool not in found:
@@ -346,18 +345,19 @@ async def open_journal(
     """Open the journal in the file *path*. A new file can be read by its owner only.
 
     Args:
-        path: The file. Its folder exists.
-        durability: ``process``: what was written survives the end of the process, however
-            it comes; ``power``: also that of the power, at the price of waiting for the disk.
-            ``None``: as the file says, and ``process`` for a new one.
-        read_only: Whether to look only: nothing is made, and nothing changes in the file.
+        path: The file. Its folder must exist.
+        durability: ``process``: what was written survives the end of the process, even a kill;
+            ``power``: also a power failure, at the price of waiting for the disk. ``None``: as the
+            file says, and ``process`` for a new one.
+        read_only: Whether to read only: no file is created or changed.
 
     Yields:
-        The journal. It may be used by many pools at once.
+        The journal. Many pools may use it at the same time.
 
     Raises:
-        UsageError: If the durability has no meaning.
-        JournalError: If the file cannot be opened, is no journal, or is of a later version.
+        UsageError: If the durability is unknown.
+        JournalError: If the file cannot be opened, is not a journal, or was written by a later
+            version.
     """
     expect_arguments(open_journal, locals())
     check_trio("open_journal")
@@ -383,7 +383,7 @@ def _summary_of(row: Row) -> PoolSummary:
     """Return the summary of *row*.
 
     Raises:
-        ValueError: If it is none that was written.
+        ValueError: If the row is damaged.
     """
     name, created, fence, holder, seconds, renewed, agents, runs, ended, size = row
     return PoolSummary(

@@ -1,18 +1,18 @@
-"""Writes the records of one pool: in order, in groups, each before its action.
+"""Writes the records of one pool in order, in groups, each before the action that it announces.
 
 Rules:
 
-1. Records are kept in the order in which they were noted, so a record that is kept means
-   that every earlier one is.
-2. A deed (a request that leaves, a tool that begins, an outcome that is handed out) waits
-   until everything that was noted before it is kept. Nothing else waits.
-3. What several agents note while a write is under way goes into the next write together.
-   The first that waits writes for all of them; what no agent waits for is written by a task.
-4. What a budget takes with a record is one write with it, and a record whose budget refuses
-   is left out. Who noted it is told before anybody who waits goes on.
-5. A write that fails ends the pool: an agent that went on would do things that are not kept.
-6. A write is not cut off: it would be unknown whether it was kept. It may wait for a process
-   that is stopped, as long as that is; but a pool that ends waits half a minute at most.
+1. Records are written in the order in which they were noted: if one is kept, so is every earlier
+   one.
+2. An action (sending a request, starting a tool, handing out an outcome) waits until everything
+   that was noted before it is kept. Nothing else waits.
+3. Records that several agents note during a write go into the next write together. The first agent
+   that waits writes them all; a task writes those that no agent waits for.
+4. A record and what a budget takes for it are one write, and a record whose budget refuses is left
+   out. The code that noted it is told before any waiting agent goes on.
+5. A failed write ends the pool: an agent that went on would do things that are not recorded.
+6. A write is never cancelled: it would be unknown whether it was kept. It may wait for a stopped
+   process for as long as that is stopped; but a pool that ends waits half a minute at most.
 """
 
 from __future__ import annotations
@@ -32,11 +32,10 @@ from agentpool.abc import Journal
 from agentpool.journal._joint import JointJournal, Together
 
 END_SECONDS: Final = 30.0
-"""The time for a write once its pool ends. What is not kept by then is done again by the next
-process."""
+"""The time for a write once its pool ends. The next process repeats what was not kept by then."""
 
 RENEWALS_PER_LEASE = 3
-"""How often a pool that has nothing to write says that it is there."""
+"""How often in the length of a lease a pool renews it when it has nothing to write."""
 
 
 @final
@@ -44,23 +43,23 @@ class JournalWriter(Live):
     """Writes the records of one pool. One task runs ``run``; all others add records and wait."""
 
     journal: Journal
-    """Where they are kept."""
+    """Where the records are kept."""
     lease: Lease
-    """The right to write them."""
+    """The right to write the records."""
     _pending: list[JournalRecord] = msgspec.field(default_factory=list[JournalRecord])
     _joint: list[tuple[int, Together]] = msgspec.field(default_factory=list[tuple[int, Together]])
-    """What budgets take with some of them, by their places."""
+    """What budgets take for some of the pending records, by the records' places."""
     _noted: int = 0
     _kept: int = 0
     _began_at: float = -math.inf
     """When the last write began."""
     _is_writing: bool = False
     _is_shared: bool = False
-    """Whether the last write had records of several agents, who may come together again."""
+    """Whether the last write had records of several agents: the next may, too."""
     _closed: bool = False
     _is_ending: bool = False
     _shield: trio.CancelScope | None = None
-    """Of the write that is under way."""
+    """The scope of the write that is under way."""
     _error: Exception | None = None
     _work: trio.lowlevel.ParkingLot = msgspec.field(default_factory=trio.lowlevel.ParkingLot)
     _waiting: trio.lowlevel.ParkingLot = msgspec.field(default_factory=trio.lowlevel.ParkingLot)
@@ -75,7 +74,7 @@ class JournalWriter(Live):
         return isinstance(self.journal, JointJournal) and store.backing_store is self.journal
 
     def wake(self) -> None:
-        """Write the noted records soon; ``flush`` may come much later."""
+        """Have the noted records written soon, for callers whose ``flush`` may come much later."""
         if self._work:
             self._work.unpark()
 
@@ -86,8 +85,8 @@ class JournalWriter(Live):
 
         Args:
             record: What to write.
-            wakes: Whether it is written soon by itself. If not, ``flush`` comes at once.
-            together: What budgets take with it. The journal is a ``JointJournal`` then.
+            wakes: Whether it is written soon without a ``flush``. If not, the caller flushes next.
+            together: What budgets take for it. The journal must then be a ``JointJournal``.
         """
         if together is not None and self._error is not None:
             together.on_written(None)
@@ -102,10 +101,10 @@ class JournalWriter(Live):
         """Wait until all records so far are written.
 
         Raises:
-            JournalError: If it cannot be written, here or before.
+            JournalError: If this write or an earlier one failed.
 
         Cancellation:
-            What was noted is kept later.
+            The records are written later.
         """
         noted = self._noted
         if self._kept >= noted:
@@ -127,7 +126,7 @@ class JournalWriter(Live):
     def flush_at_once(self) -> bool:
         """Write all records so far in this thread, if that needs no waiting.
 
-        Return whether it is kept. If not, ``flush`` waits for it, or says what is wrong.
+        Return whether they are kept. If not, call ``flush``: it waits, or raises what is wrong.
         """
         batch = self._pending
         if not batch or self._is_writing or self._is_shared or self._joint or self._error:
@@ -160,10 +159,10 @@ class JournalWriter(Live):
         """Write records and renew the lease, until ``close``.
 
         Raises:
-            JournalError: If it cannot be written.
+            JournalError: If the journal cannot be written.
 
         Cancellation:
-            What was noted is written first.
+            The noted records are written first.
         """
         try:
             async with trio.open_nursery() as nursery:
@@ -181,7 +180,7 @@ class JournalWriter(Live):
             raise self._error
 
     def end_soon(self) -> None:
-        """Limit the time of writes from now on, because the pool or all its agents end."""
+        """Limit the time of each write from now on, because the pool or all its agents end."""
         self._is_ending = True
         if self._shield is not None:
             self._shield.deadline = trio.current_time() + END_SECONDS
@@ -252,7 +251,9 @@ class JournalWriter(Live):
             for (_, one), uses in zip(joint, found, strict=True):
                 one.on_written(uses)
         if self._shield.cancelled_caught:
-            raise JournalError(f"the pool ended, and the file was busy for {END_SECONDS:g} seconds")
+            raise JournalError(
+                f"the pool ended, and the journal's file stayed busy for {END_SECONDS:g} seconds"
+            )
 
     def close(self) -> None:
         """End ``run`` once all records are written."""

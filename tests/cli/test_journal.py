@@ -251,7 +251,7 @@ def test_a_pool_that_another_process_runs_is_left_to_it(desk: Desk) -> None:
         code, out, err = unasked(desk, *MAP)
         assert (code, out) == (2, "")
         (line,) = errors(err)
-        assert f"pool 'map' of the journal is written by process {process.pid} on " in line
+        assert f"pool 'map' of the journal is in use by process {process.pid} on " in line
         (pool,) = desk.call("runs", "list", "j.db", "--json").lines
         assert pool["owner"]["pid"] == process.pid
         listed = desk.call("runs", "list", "j.db").out
