@@ -24,7 +24,7 @@ from agentpool._events import AgentFinished, AgentSpawned, Event, MessagesAdded
 from agentpool._messages import AgentId, AssistantMessage, ChatMessage
 from agentpool._outcome import AgentStatus
 from agentpool.observe._codec import event_from_json
-from agentpool.observe._content import Content
+from agentpool.observe._content import Content, reduced
 from agentpool.observe._error_data import ErrorData
 
 FORMAT: Final = "agentpool-trace"
@@ -39,6 +39,9 @@ MAX_LINE: Final = 256 * 1024 * 1024
 MAX_HEADER: Final = 64 * 1024
 """Bytes of the first line: what is no trace, such as a device, need not have any line."""
 
+_PIECE: Final = 1024 * 1024
+"""Bytes of a line that are read at once."""
+
 _LAST_SECOND: Final = 253_402_214_400
 """The last day that `datetime` has, in seconds since 1970-01-01 UTC."""
 
@@ -47,6 +50,12 @@ _TOO_LONG: Final = b"too long\n"
 
 MAX_EVENTS: Final = 2_000_000
 """What is read of a trace: some gigabytes of memory. More is left out, and said."""
+
+MAX_BYTES: Final = 1024 * 1024 * 1024
+"""Of a trace, after which texts are cut, and said to be."""
+
+_UNKNOWN: Final = "of a kind that this version does not know"
+_MANY: Final = "since there are too many"
 
 # The last: it is nested too deeply, which no trace of ours is.
 _UNREADABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
@@ -140,7 +149,7 @@ def read_trace(path: str | Path) -> Trace:
     """
     expect_arguments(read_trace, locals())
     try:
-        with Path(path).open("rb") as file:
+        with Path(path).open("rb", buffering=_PIECE) as file:
             return parse_trace(lines_of(file), name=str(path))
     except OSError as error:
         reason = error.strerror or type(error).__name__
@@ -159,7 +168,11 @@ def may_be_trace(path: Path) -> bool:
 
 
 def parse_trace(
-    lines: Iterable[bytes], *, name: str = "trace", max_events: int = MAX_EVENTS
+    lines: Iterable[bytes],
+    *,
+    name: str = "trace",
+    max_events: int = MAX_EVENTS,
+    max_bytes: int = MAX_BYTES,
 ) -> Trace:
     """Parse the *lines* of a trace.
 
@@ -167,12 +180,13 @@ def parse_trace(
         lines: As a binary file has them.
         name: What errors call it.
         max_events: So many events are kept; of the rest, what begins and ends agents.
+        max_bytes: So much is read with whole texts; of the rest, texts are cut.
 
     Raises:
         TraceError: If it is none, or of a newer version.
     """
     rest = iter(lines)
-    reading = _Reading(_header_of(next(rest, b""), name), max_events)
+    reading = _Reading(_header_of(next(rest, b""), name), max_events, max_bytes)
     for line in rest:
         reading.take(line)
     return reading.done()
@@ -190,13 +204,21 @@ def lines_of(file: BinaryIO, longest: int = MAX_LINE) -> Iterator[bytes]:
     elif first:
         yield _TOO_LONG
         return
-    while line := file.readline(longest):
-        if line.endswith(b"\n") or len(line) < longest:
-            yield line
-            continue
-        yield _TOO_LONG
-        while (rest := file.readline(longest)) and not rest.endswith(b"\n"):
-            pass
+    piece = min(_PIECE, longest)
+    while line := file.readline(piece):
+        is_whole = line.endswith(b"\n") or len(line) < piece
+        yield line if is_whole else _with_rest(line, file, longest)
+
+
+def _with_rest(begun: bytes, file: BinaryIO, longest: int) -> bytes:
+    """Return the line that *begun* begins. What cannot be of a trace is read and not kept."""
+    parts, size = [begun], len(begun)
+    while not parts[-1].endswith(b"\n") and (part := file.readline(_PIECE)):
+        size += len(part)
+        if size > longest or not begun.startswith(b"{"):
+            parts.clear()
+        parts.append(part)
+    return b"".join(parts) if parts[0] is begun else _TOO_LONG
 
 
 def _header_of(line: bytes, name: str) -> TraceHeader:
@@ -229,20 +251,20 @@ class _Reading:
     """The state of reading one trace."""
 
     __slots__ = (
-        "_bad", "_cut", "_header", "_left_out", "_max_events", "_messages", "_prompts",
-        "_sorted", "_statistics", "_unknown", "events",
+        "_bad", "_bytes_left", "_cut", "_cut_texts", "_header", "_left_out", "_max_events",
+        "_messages", "_prompts", "_sorted", "_statistics", "_unknown", "events",
     )  # fmt: skip
 
-    def __init__(self, header: TraceHeader, max_events: int) -> None:
+    def __init__(self, header: TraceHeader, max_events: int, max_bytes: int) -> None:
         self._header = header
-        self._max_events = max_events
+        self._max_events, self._bytes_left = max_events, max_bytes
         self.events: list[Event] = []
         self._messages: dict[AgentId, list[ChatMessage]] = {}
         self._prompts: dict[int, str] = {}
         self._statistics: PoolStatistics | None = None
         self._sorted = True
         self._cut = False
-        self._bad = self._unknown = self._left_out = 0
+        self._bad = self._unknown = self._left_out = self._cut_texts = 0
 
     def take(self, line: bytes) -> None:
         """Read one line."""
@@ -254,7 +276,7 @@ class _Reading:
             return
         try:
             if line.startswith(b'{"event":'):
-                self._take_event(event_from_json(line))
+                self._take_event(self._with_little_text(event_from_json(line), len(line)))
             elif line.startswith(b'{"prompt":'):
                 prompt = msgspec.json.decode(line, type=Prompt)
                 self._prompts[prompt.prompt] = prompt.text
@@ -273,6 +295,14 @@ class _Reading:
             self._bad += 1
         else:
             self._unknown += 1
+
+    def _with_little_text(self, event: Event, size: int) -> Event:
+        """Return *event*, of a line of *size* bytes, with cut texts once there were too many."""
+        self._bytes_left -= size
+        if self._bytes_left > 0 or (shorter := reduced(event, "cut", str)) == event:
+            return event
+        self._cut_texts += 1
+        return shorter
 
     def _take_event(self, event: Event) -> None:
         match event:
@@ -310,11 +340,14 @@ class _Reading:
             # Pieces of a text wait for each other, and so may come after what followed.
             self.events.sort(key=_sequence_of)
         counts = (
-            (self._bad, "lines are damaged"),
-            (self._unknown, "lines are of a kind that this version does not know"),
-            (self._left_out, "events are left out, since there are too many"),
+            (self._bad, "line is damaged", "lines are damaged"),
+            (self._unknown, f"line is {_UNKNOWN}", f"lines are {_UNKNOWN}"),
+            (self._left_out, f"event is left out, {_MANY}", f"events are left out, {_MANY}"),
+            (self._cut_texts, f"event has a cut text, {_MANY}", f"events have cut texts, {_MANY}"),
         )
-        problems = [f"{count:,} {what}" for count, what in counts if count]
+        problems = [
+            f"{count:,} {one if count == 1 else several}" for count, one, several in counts if count
+        ]
         if self._cut:
             problems.append("the last line is cut")
         return Trace(

@@ -14,6 +14,7 @@ import sys
 import tempfile
 import threading
 import time
+import tracemalloc
 from collections import Counter
 from pathlib import Path
 from urllib.parse import quote
@@ -642,6 +643,24 @@ def test_a_line_that_is_too_long_costs_no_other() -> None:
     assert list(lines_of(io.BytesIO(b"b" * 9 + b"\ncut"), 10)) == [b"b" * 9 + b"\n", b"cut"]
 
 
+def test_a_line_that_cannot_be_of_a_trace_is_not_kept() -> None:
+    """A file that a crash left full of zeros takes no memory, whatever its size."""
+    file = CountedFile(b"{}\n" + b"\0" * 5_000_000 + b"\n{}\n")
+    tracemalloc.start()
+    lines = list(lines_of(file))
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert lines == [b"{}\n", b"too long\n", b"{}\n"]
+    assert most < 4_000_000
+
+
+def test_a_long_line_of_a_trace_is_read_whole() -> None:
+    """A message with images is one line, of more than is read at once."""
+    line = b'{"event": "' + b"a" * 5_000_000 + b'"}\n'
+    assert list(lines_of(io.BytesIO(b"{}\n" + line + b"{}\n"))) == [b"{}\n", line, b"{}\n"]
+    assert list(lines_of(io.BytesIO(b"{}\n" + line[:-1]))) == [b"{}\n", line[:-1]]
+
+
 def test_a_trace_that_is_too_long_keeps_what_begins_and_ends_agents() -> None:
     """And says what it left out."""
     texts = [event_to_json(TextDelta(n, 0.0, 1, "a", "x")) + b"\n" for n in range(2, 12)]
@@ -649,6 +668,28 @@ def test_a_trace_that_is_too_long_keeps_what_begins_and_ends_agents() -> None:
     trace = parse_trace([HEADER, STARTED, *texts, last + b"\n"], max_events=4)
     assert len(trace.events) == 5
     assert trace.problems == ("7 events are left out, since there are too many",)
+
+
+def test_a_trace_with_too_much_text_keeps_the_beginnings() -> None:
+    """All numbers are there, and it says that texts are cut."""
+    texts = [event_to_json(TextDelta(n, 0.0, 1, "a", "x" * 1000)) + b"\n" for n in range(2, 12)]
+    trace = parse_trace([HEADER, STARTED, *texts], max_bytes=4000)
+    said = [event.text for event in of_type(trace.events, TextDelta)]
+    assert said[:3] == ["x" * 1000] * 3
+    assert said[3:] == ["x" * 400 + "… [600 more]"] * 7
+    assert trace.problems == ("7 events have cut texts, since there are too many",)
+
+
+def test_one_is_not_several() -> None:
+    """What could not be read is counted in words that fit the number."""
+    text = event_to_json(TextDelta(2, 0.0, 1, "a", "x" * 500)) + b"\n"
+    assert parse_trace([HEADER, b"{\n"]).problems == ("1 line is damaged",)
+    known = "1 line is of a kind that this version does not know"
+    assert parse_trace([HEADER, b"{}\n"]).problems == (known,)
+    gone = "1 event is left out, since there are too many"
+    assert parse_trace([HEADER, STARTED, text], max_events=1).problems == (gone,)
+    cut = "1 event has a cut text, since there are too many"
+    assert parse_trace([HEADER, text], max_bytes=1).problems == (cut,)
 
 
 async def test_a_trace_can_be_cut_anywhere(tmp_path: Path, autojump_clock: MockClock) -> None:
