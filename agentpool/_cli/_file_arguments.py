@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, cast
+from typing import Final, Literal, cast
 
 from agentpool._cli._command import ApproveCommand, MemoryCommand, RunsCommand, ShowCommand
 from agentpool._cli._options import count, file_name, text
@@ -183,6 +183,14 @@ def parse_approve(argv: Sequence[str]) -> ApproveCommand:
     )
 
 
+_CLASHES: Final = (
+    ("follow", "diff"), ("follow", "html"), ("follow", "format chrome"), ("diff", "html"),
+    ("diff", "agent"), ("diff", "format chrome"), ("html", "format chrome"),
+    ("agent", "format chrome"), ("json", "format chrome"),
+)  # fmt: skip
+"""Options of ``agentpool show`` of which only one would be heeded."""
+
+
 def parse_show(argv: Sequence[str]) -> ShowCommand:
     """Parse the arguments of ``agentpool show``.
 
@@ -212,6 +220,12 @@ def parse_show(argv: Sequence[str]) -> ShowCommand:
     add("--diff", metavar="OTHER", help="show the first event in which another trace differs")
     add("--json", action="store_true", help="print JSON")
     found = parser.read(argv)
+    chrome = found.format == "chrome"
+    given = {"follow": found.follow, "diff": found.diff, "html": found.html, "agent": found.agent,
+             "json": found.json, "format chrome": chrome}  # fmt: skip
+    for one, other in _CLASHES:
+        if given[one] and given[other]:
+            parser.error(f"--{one} and --{other} each print something of their own; leave one out")
     return ShowCommand(
         file=found.file,
         pool=found.pool,

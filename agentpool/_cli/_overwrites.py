@@ -125,7 +125,6 @@ def _kept(command: _Writer) -> Iterator[_Named]:
             yield from _shared(command.options)
         case ShowCommand():
             yield "trace", command.file
-            yield from () if command.other is None else (("other trace", command.other),)
         case _:
             assert_never(command)
 

@@ -101,7 +101,7 @@ def files_of(desk: Desk) -> dict[str, bytes]:
             "show q.trace --html q.trace",
             "--html 'q.trace' would write over the trace, 'q.trace'; name another file",
         ),
-        ("show q.trace --diff notes.txt --html notes.txt", "over the other trace, 'notes.txt'"),
+        ("show q.trace --diff notes.txt --html notes.txt", "leave one out"),
     ],
 )
 def test_no_file_of_the_command_is_written_over(desk: Desk, words: str, said: str) -> None:

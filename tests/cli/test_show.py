@@ -301,6 +301,17 @@ def test_a_shorter_trace_ends_first(desk: Desk) -> None:
         (("busy.trace", "--agent", "0"), "must be a whole number >= 1"),
         (("busy.trace", "--html", "a.html", "--json"), "--html writes a page with all agents"),
         (("busy.trace", "--html", "a.html", "--agent", "1"), "open the page with #agent=3"),
+        (
+            ("busy.trace", "--follow", "--html", "a.html"),
+            "--follow and --html each print something of their own; leave one out",
+        ),
+        (("busy.trace", "--follow", "--diff", "busy.trace"), "--follow and --diff each"),
+        (("busy.trace", "--follow", "--format", "chrome"), "--follow and --format chrome each"),
+        (("busy.trace", "--diff", "busy.trace", "--html", "a.html"), "--diff and --html each"),
+        (("busy.trace", "--diff", "busy.trace", "--agent", "1"), "--diff and --agent each"),
+        (("busy.trace", "--html", "a.html", "--format", "chrome"), "--html and --format chrome"),
+        (("busy.trace", "--agent", "1", "--format", "chrome"), "--agent and --format chrome"),
+        (("busy.trace", "--json", "--format", "chrome"), "--json and --format chrome each"),
     ],
 )
 def test_what_cannot_be_shown_is_told(
