@@ -51,6 +51,15 @@ def printable(text: str) -> str:
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
+def visible_lines(text: str) -> str:
+    r"""Return *text* with its lines, and with unprintable characters written as escapes.
+
+    >>> visible_lines("a\x1b[2J\n  b")
+    'a\\x1b[2J\n  b'
+    """
+    return "".join(c if c.isprintable() or c == "\n" else _written(c) for c in text)
+
+
 def one_line(text: str, limit: int | None = None) -> str:
     r"""Return *text* on one line with everything visible, for a person's decision.
 

@@ -26,6 +26,7 @@ from agentpool._loop.guard import Stop
 from agentpool._loop.run import UNSURE, RunTools, refused
 from agentpool._manifest.capability import OUTSIDE_KINDS, CapabilityKind
 from agentpool._messages import ToolCall, ToolMessage
+from agentpool._one_line import one_line, visible_lines
 from agentpool._outcome import StopReason
 from agentpool._scheduling.slot import Strand, current_strand
 from agentpool._scheduling.step_limit import allow
@@ -306,10 +307,12 @@ def _finish(
         taken, told = _taken(agent, result, told)
     if result.traceback:
         text = "tool %r of agent %d (%s) broke; the model was told its error alone\n%s"
-        _log.warning(text, call.name, agent.agent_id, agent.name, result.traceback)
+        # A model names agents, and what it wrote may be in an error.
+        told_where = visible_lines(result.traceback)
+        _log.warning(text, call.name, agent.agent_id, one_line(agent.name), told_where)
     elif result.error_type == DEADLOCK:
         text = "agent %d (%s) was told of a deadlock: %s"
-        _log.warning(text, agent.agent_id, agent.name, result.content)
+        _log.warning(text, agent.agent_id, one_line(agent.name), one_line(result.content))
     # Written before anybody is told, so that a cancellation finds it in its place.
     message = ToolMessage(asked.call_id, asked.name, told, result.is_error, taken)
     effect.results[index] = message

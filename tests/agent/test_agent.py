@@ -542,6 +542,23 @@ async def test_where_a_tool_broke_is_in_the_log_and_in_the_event(
     assert all("Traceback" not in result.content for result in results_of(driver.requests[1]))
 
 
+async def test_what_breaks_a_tool_steers_no_terminal(caplog: pytest.LogCaptureFixture) -> None:
+    """A name that a model chose, or an error that quotes it, forges no line of the log."""
+
+    async def look_up(_: str, __: ToolContext) -> str:  # noqa: ASYNC124  # a tool is async
+        raise KeyError("\x1b[2J\u202e") from ValueError("\x1b[2J\u202e\x00")
+
+    driver = ScriptedDriver([calling(tool_call("look_up")), "I see"])
+    async with open_pool(driver, tools=ToolRegistry([FakeTool("look_up", look_up)])) as pool:
+        config = SpawnConfig(manifest(), "hello", name="a\x1b[2J\u202e\nERROR all is lost")
+        await (await pool.spawn(config)).wait()
+    (record,) = [record for record in caplog.records if record.name == "agentpool"]
+    first, *rest = record.getMessage().splitlines()
+    assert "agent 1 (a\\x1b[2J\\u202e\\nERROR all is lost) broke" in first
+    assert all(sign.isprintable() for line in (first, *rest) for sign in line)
+    assert "ValueError: \\x1b[2J\\u202e\\x00" in rest
+
+
 async def test_a_tool_that_waits_is_no_loop() -> None:
     """An agent that listens calls the same tool for ever, and is never stuck."""
 
