@@ -34,6 +34,27 @@ def long_enough(values: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(found, key=lambda value: (-len(value), value)))
 
 
+_given = dict[str, None]()
+"""The secrets that drivers and MCP servers were given in this process, oldest first."""
+
+_GIVEN_AT_MOST: Final = 64
+"""How many are kept: a token that is renewed each minute is another one each time."""
+
+
+def remember_secrets(values: Iterable[str]) -> None:
+    """Have *values* looked for from now on in all that this process writes about its agents."""
+    for value in long_enough(values):
+        _given.pop(value, None)
+        _given[value] = None
+        while len(_given) > _GIVEN_AT_MOST:
+            del _given[next(iter(_given))]
+
+
+def given_secrets() -> tuple[str, ...]:
+    """Return the secrets that this process has handed to drivers and MCP servers."""
+    return tuple(_given)
+
+
 def redacted(text: str, secrets: Iterable[str]) -> str:
     """Return *text* without the *secrets* in it; those too short are left.
 

@@ -6,6 +6,7 @@ given the texts that would be hard for it, at n and at 2n.
 
 from __future__ import annotations
 
+import base64
 import contextlib
 from collections.abc import Callable
 from typing import TypeAlias
@@ -54,6 +55,7 @@ EXCHANGE = (
 )
 
 REDACTOR = Redactor.of(["a" * 40, "sk-" + "ab" * 20, "x\\\"'" * 8])
+BASE64_OF_KEY = base64.b64encode(("sk-" + "ab" * 20).encode()).decode()
 SECRETS = Secrets.of(["a" * 40, "ab" * 20])
 
 
@@ -276,6 +278,13 @@ READERS: dict[str, tuple[Callable[[str], object], Texts]] = {
             "nearly": lambda n: ("a" * 39 + "b") * n,
             "one": lambda n: "a" * n,
             "escapes": lambda n: "\\" * n,
+            "percent": lambda n: "%25" * n,
+            "slashes of a URL": lambda n: "%5C" * n + "%20",
+            "HTML": lambda n: "&amp;" * n,
+            "numbers of HTML": lambda n: "&#97;" * n,
+            "units of JSON": lambda n: "\\u0061" * n,
+            "lines of base64": lambda n: BASE64_OF_KEY[:12] * n,
+            "breaks in base64": lambda n: (BASE64_OF_KEY[:20] + "\n" * 70) * n,
         },
     ),
     "forms of a key": (forms_of, {"quotes": lambda n: '"\\' * (n // 30 + 1)}),

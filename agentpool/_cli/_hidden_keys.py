@@ -18,8 +18,7 @@ from typing import Final, TextIO, cast, final
 
 from agentpool import AgentManifest, PoolPlan
 from agentpool._cli._screen import write_out
-from agentpool.observe import secrets_of_environment
-from agentpool.observe._redact import without_keys
+from agentpool.observe._redact import known_secrets, without_keys
 
 _named: Final = set[str]()
 """The keys that this command's manifests name. Threads without its context write as well."""
@@ -32,7 +31,7 @@ def hide_keys_of(manifests: Iterable[AgentManifest]) -> None:
 
 def hide_keys(text: str) -> str:
     """Return *text* without any key."""
-    return without_keys(text, (*tuple(_named), *secrets_of_environment()))
+    return without_keys(text, (*tuple(_named), *known_secrets()))
 
 
 def write_told(text: str) -> None:

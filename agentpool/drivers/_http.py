@@ -22,7 +22,7 @@ import trio
 from agentpool._checks import expect
 from agentpool._connection import BadAnswerError, ConnectionLostError, Target
 from agentpool._errors import NetworkError, ProtocolError, UsageError
-from agentpool._secrets import redacted
+from agentpool._secrets import redacted, remember_secrets
 from agentpool.abc import OnSent
 from agentpool.drivers._http_failure import raise_as_driver_error
 from agentpool.drivers._http_stack import PORTS, RawHeaders, StackBody, StackTransport, to_h11
@@ -180,6 +180,7 @@ class HttpClient:
         self._headers = found
         self._raw = [(b"host", self._base_url.netloc), *hidden(self._headers.raw)]
         self._secrets = secrets_in(self._headers)
+        remember_secrets(self._secrets)
 
     @contextlib.asynccontextmanager
     async def post_stream(  # noqa: ASYNC911  # a request sent is a checkpoint

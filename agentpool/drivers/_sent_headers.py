@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Final
 
@@ -17,6 +18,9 @@ FIXED_HEADERS: Final[Mapping[str, str]] = {
 
 # Parts of the names of headers whose values open something.
 _SECRET_NAMES: Final = ("auth", "key", "token", "secret", "cookie", "password")
+
+_KEY_SHAPE: Final = re.compile(r"(?=\S*[A-Za-z])(?=\S*[0-9])\S{20,}")
+"""What the value of a header of somebody's own is like that opens something, by any name."""
 
 
 def checked_headers(headers: Mapping[str, str]) -> Mapping[str, str]:
@@ -53,7 +57,7 @@ class HiddenBytes(bytes):
 def hidden(headers: Sequence[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
     """Return *headers* as they are sent. The repr of a secret one is three stars."""
     return [
-        (name, HiddenBytes(value) if _is_secret(name.decode("latin-1")) else value)
+        (name, HiddenBytes(value) if _is_secret(name.decode(), value.decode()) else value)
         for name, value in headers
     ]
 
@@ -65,10 +69,13 @@ def secrets_in(headers: Mapping[str, str]) -> frozenset[str]:
     """
     found: set[str] = set()
     for name, value in headers.items():
-        if _is_secret(name):
+        if _is_secret(name, value):
             found |= {HiddenText(value), HiddenText(value.rpartition(" ")[2])}
     return frozenset(found)
 
 
-def _is_secret(name: str) -> bool:
-    return any(part in name.lower() for part in _SECRET_NAMES)
+def _is_secret(name: str, value: str) -> bool:
+    lower = name.lower()
+    if any(part in lower for part in _SECRET_NAMES):
+        return True
+    return lower.startswith("x-") and _KEY_SHAPE.fullmatch(value) is not None

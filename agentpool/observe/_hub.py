@@ -290,9 +290,9 @@ class EventHub(Live):
         self._failures += 1
         if self._failures == 1:
             # An exporter may quote its own key. To look for keys is slow, and so is this import.
-            from agentpool.observe._redact import Redactor, secrets_of_environment  # noqa: PLC0415
+            from agentpool.observe._redact import Redactor, known_secrets  # noqa: PLC0415
 
-            keys = Redactor.of(secrets_of_environment())
+            keys = Redactor.of(known_secrets())
             kind, told = type(observer).__name__, traceback_text(error)
             self.observer_failure = f"{kind}: {keys.clean_text(text_of(error))}"
             is_clean = keys.clean_text(told) == told

@@ -11,7 +11,6 @@ Rules:
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 import re
@@ -29,10 +28,12 @@ from agentpool._messages import Json
 from agentpool._secrets import (
     REDACTED,
     SHORTEST_SECRET_CHARS,
+    given_secrets,
     long_enough,
     redacted,
     without_key_shapes,
 )
+from agentpool.observe._escaped_key import EscapedKey, WrappedKey, base64_of, unescaped
 
 _RUN: Final = "run_id"
 """The name of the one text that is ours and none of the format's words."""
@@ -71,6 +72,11 @@ def secrets_of_environment(environ: Mapping[str, str] | None = None) -> tuple[st
     )
 
 
+def known_secrets() -> tuple[str, ...]:
+    """Return the secrets of the environment, and those that drivers and servers were given."""
+    return (*secrets_of_environment(), *given_secrets())
+
+
 def _is_key(name: str, value: str) -> bool:
     if name.endswith(_NAME_ENDS):
         return True
@@ -90,13 +96,7 @@ def forms_of(secret: str) -> tuple[str, ...]:
             json.dumps(text, ensure_ascii=e)[1:-1] for text in escaped for e in (True, False)
         }
     forms |= escaped
-    for before in range(3):
-        # Depending on what stands before it, base64 cuts it into sixes in three ways. The
-        # characters at its ends hold something of its neighbours as well.
-        start = (0, 2, 3)[before]
-        whole = base64.b64encode(b"\0" * before + data).decode().rstrip("=")
-        inner = whole[start : len(whole) - (1 if (before + len(data)) % 3 else 0)]
-        forms |= {inner, inner.replace("+", "-").replace("/", "_")}
+    forms |= set(base64_of(data))
     return long_enough(forms)
 
 
@@ -107,6 +107,8 @@ class Redactor(Live):
     _forms: tuple[bytes, ...]
     _plain: tuple[bytes, ...]
     """The keys themselves, as they stand in JSON: of those, halves are looked for as well."""
+    _wrapped: tuple[WrappedKey, ...]
+    _escaped: tuple[EscapedKey, ...]
 
     @classmethod
     def of(cls, secrets: Iterable[str]) -> Redactor:
@@ -125,7 +127,12 @@ class Redactor(Live):
                 )
         forms = {form for secret in known for form in forms_of(secret)}
         plain = {one for key in known for one in (key, json.dumps(key)[1:-1])} & forms
-        return cls(_as_bytes(forms), _as_bytes(plain))
+        return cls(
+            _as_bytes(forms),
+            _as_bytes(plain),
+            tuple(form for secret in known for form in WrappedKey.all_of(secret)),
+            tuple(part for secret in known for part in EscapedKey.all_of(secret)),
+        )
 
     def clean(self, data: bytes) -> bytes:
         """Return *data* without any key, and without half of one.
@@ -136,6 +143,11 @@ class Redactor(Live):
         for form in self._forms:
             if form in data:
                 data = data.replace(form, REDACTED.encode())
+        for wrapped in self._wrapped:
+            data = _without(wrapped.pattern_for(data), data)
+        if plain := unescaped(data):
+            for part in self._escaped:
+                data = _without(part.pattern_for(plain), data)
         for key in self._plain:
             half = max(SHORTEST_SECRET_CHARS, (len(key) + 1) // 2)
             if key[:half] in data:
@@ -225,6 +237,14 @@ def without_keys(text: str, secrets: Iterable[str]) -> str:
     if cleaned is not data:
         text = cleaned.decode("utf-8", "replace")
     return without_key_shapes(redacted(text, known))
+
+
+def _without(pattern: re.Pattern[bytes] | None, data: bytes) -> bytes:
+    """Return *data* without what *pattern* finds; the same object if that is nothing."""
+    if pattern is None:
+        return data
+    changed, count = pattern.subn(REDACTED.encode(), data)
+    return changed if count else data
 
 
 def _as_bytes(forms: Iterable[str]) -> tuple[bytes, ...]:

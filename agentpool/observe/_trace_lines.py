@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Final, final, get_args
+from collections.abc import Iterable, Sequence
+from typing import Final, TypeAlias, final, get_args
 
 import msgspec
 
@@ -19,10 +19,13 @@ from agentpool._events import (
 )
 from agentpool._messages import AgentId, AssistantMessage
 from agentpool._outcome import AgentStatus
+from agentpool._secrets import given_secrets
 from agentpool.observe._codec import Line, lines_to_json, unicode_text
 from agentpool.observe._content import Content, reduced, reduced_text
 from agentpool.observe._redact import Redactor
 from agentpool.observe._trace import Prompt, TraceEnd, TraceHeader, format_words
+
+_Piece: TypeAlias = TextDelta | ThoughtDelta
 
 _PLAIN: Final = frozenset(get_args(Event)) - {
     AgentFinished,
@@ -38,18 +41,28 @@ _PLAIN: Final = frozenset(get_args(Event)) - {
 class TraceLines:
     """Formats the lines of a trace in the writing thread."""
 
-    __slots__ = ("_content", "_prompts", "_ready", "_redactor", "_texts", "_told", "begun")
+    __slots__ = (
+        "_content", "_given", "_prompts", "_ready", "_redactor", "_secrets", "_texts", "_told",
+        "begun",
+    )  # fmt: skip
 
-    def __init__(self, redactor: Redactor, content: Content) -> None:
-        """Begin with no line."""
-        self._redactor = redactor
+    def __init__(self, secrets: Iterable[str], content: Content) -> None:
+        """Begin with no line.
+
+        Raises:
+            UsageError: If a secret is too short.
+        """
+        self._secrets = tuple(secrets)
+        self._given: tuple[str, ...] = ()
+        self._redactor = Redactor.of(self._secrets)
         self._content: Content = content
         self._ready: list[Line] = []
         self._prompts: dict[str, int] = {}
         self._told: dict[AgentId, int] = {}
         """Messages of each agent that are in the file."""
-        self._texts: dict[AgentId, TextDelta | ThoughtDelta] = {}
-        """Pieces of answers that are not."""
+        self._texts: dict[AgentId, dict[type[_Piece], _Piece]] = {}
+        """Texts and thoughts of answers that are not. They may take turns in the middle of a key,
+        so both are kept."""
         self.begun = False
 
     def begin(self, info: PoolInfo) -> None:
@@ -75,15 +88,15 @@ class TraceLines:
                 self._add(event)
 
     def _add(self, event: Event) -> None:
-        text = self._texts.pop(event.agent_id, None)
         if isinstance(event, TextDelta | ThoughtDelta):
-            if text is not None and type(text) is type(event):
+            texts = self._texts.setdefault(event.agent_id, {})
+            for kind in [one for one in texts if one is not type(event)]:
+                self._put_safe(texts, kind)
+            if (text := texts.get(type(event))) is not None:
                 event = msgspec.structs.replace(event, text=text.text + event.text)
-            elif text is not None:
-                self._put(text)
-            self._texts[event.agent_id] = event
+            texts[type(event)] = event
             return
-        if text is not None:
+        for text in self._texts.pop(event.agent_id, {}).values():
             self._put(text)
         if isinstance(event, AgentSpawned):
             event = self._spawned(event)
@@ -119,26 +132,39 @@ class TraceLines:
 
     def end(self, statistics: PoolStatistics) -> None:
         """Add the last line."""
-        for text in self._texts.values():
-            self._put(text)
+        for texts in self._texts.values():
+            for text in texts.values():
+                self._put(text)
         self._texts.clear()
         self._ready.append(TraceEnd(statistics=statistics))
 
     def take(self) -> bytes:
         """Return the finished lines, without any key."""
+        self._look_for_given()
         self._take_texts()
         ready, self._ready = self._ready, []
         return self._redactor.clean_lines(lines_to_json(ready), format_words())
 
+    def _look_for_given(self) -> None:
+        """Look for the keys as well that drivers and servers were given by now."""
+        given = given_secrets()
+        if given != self._given:
+            self._given = given
+            self._redactor = Redactor.of({*self._secrets, *given})
+
     def _take_texts(self) -> None:
         """Turn the pieces so far into lines, except a possible beginning of a key."""
-        for agent_id, event in tuple(self._texts.items()):
-            keep = self._redactor.open_end(event.text)
-            cut = len(event.text) - keep
-            if not keep:
-                self._put(event)
+        for agent_id, texts in tuple(self._texts.items()):
+            for kind in tuple(texts):
+                self._put_safe(texts, kind)
+            if not texts:
                 del self._texts[agent_id]
-                continue
-            if cut:
-                self._put(msgspec.structs.replace(event, text=event.text[:cut]))
-            self._texts[agent_id] = msgspec.structs.replace(event, text=event.text[cut:])
+
+    def _put_safe(self, texts: dict[type[_Piece], _Piece], kind: type[_Piece]) -> None:
+        """Turn one of *texts* into a line, except a possible beginning of a key."""
+        event = texts.pop(kind)
+        cut = len(event.text) - self._redactor.open_end(event.text)
+        if cut:
+            self._put(msgspec.structs.replace(event, text=event.text[:cut]))
+        if cut < len(event.text):
+            texts[kind] = msgspec.structs.replace(event, text=event.text[cut:])

@@ -41,7 +41,7 @@ from agentpool._needs_trio import check_trio
 from agentpool.abc import Observer
 from agentpool.observe._content import Content
 from agentpool.observe._error_data import text_of
-from agentpool.observe._redact import Redactor, secrets_of_environment
+from agentpool.observe._redact import secrets_of_environment
 from agentpool.observe._trace import format_words, may_be_trace
 from agentpool.observe._trace_lines import TraceLines
 
@@ -91,7 +91,8 @@ class TraceWriter(Observer):
                 characters of each text, or ``none``.
             secrets: What must not be in the file, in whatever form: texts of at least 8
                 characters. ``None``: the values of environment variables whose names look
-                like those of keys; see `secrets_of_environment`.
+                like those of keys; see `secrets_of_environment`. Keys that this process gave
+                to drivers and MCP servers are looked for as well, in any case.
             grace_seconds: How long the end waits for a disk that does not answer.
 
         Raises:
@@ -100,8 +101,8 @@ class TraceWriter(Observer):
         expect_arguments(TraceWriter.__init__, locals())
         self._path = Path(path)
         self._grace_seconds = grace_seconds
-        redactor = Redactor.of(secrets_of_environment() if secrets is None else secrets)
-        self._lines = TraceLines(redactor, content)
+        known = secrets_of_environment() if secrets is None else secrets
+        self._lines = TraceLines(known, content)
         self._backlog: deque[Event] = deque()
         # A queue in C: to ring and to wait take a fifth of what they do with an Event.
         self._bell: queue.SimpleQueue[bool] = queue.SimpleQueue()

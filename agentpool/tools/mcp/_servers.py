@@ -40,6 +40,7 @@ from agentpool._opening import opening
 from agentpool._scheduling.owner import as_bystander
 from agentpool._scheduling.slot import parked
 from agentpool._scheduling.waits import Wait
+from agentpool._secrets import remember_secrets
 from agentpool.abc import AgentContext, OnUnknown, Tool, ToolContext, ToolResult
 from agentpool.tools._idempotency_key import key_for_others
 from agentpool.tools._registry import ToolRegistry
@@ -227,6 +228,7 @@ class _Server:
             environment, token = self._handed_on()
             given = [environment[name] for name in self.config.env]
             self._secrets = Secrets.of([*given, token or ""])
+            remember_secrets([token or ""])
             with start.scope:
                 async with door.open_session(
                     self.config, environment, token=token, secrets=self._secrets, life=life
