@@ -7,7 +7,7 @@ from typing import final
 import msgspec
 
 from agentpool._events.base import EventBase
-from agentpool._messages import NO_USAGE, ChatMessage, FinishReason, Usage
+from agentpool._messages import NO_USAGE, AgentId, ChatMessage, FinishReason, Usage
 
 
 @final
@@ -18,6 +18,11 @@ class MessagesAdded(EventBase, frozen=True):
     """The place of the first of these messages in the conversation, from 0."""
     messages: tuple[ChatMessage, ...]
     """The new messages, oldest first."""
+    after: AgentId = 0
+    """In a file, for a conversation that goes on after another agent's: that agent. Its first
+    messages come before these. 0: none do."""
+    shared: int = 0
+    """How many of that agent's messages those are."""
 
 
 @final

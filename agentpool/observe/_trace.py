@@ -5,7 +5,8 @@ numbers. Lines of a kind that this version does not know are skipped, and counte
 
 A message of a conversation is written once, by its place in ``messages_added``; requests
 say which places they send, and the outcome has only what came after the last of them. A
-system prompt that several agents share is written once as well.
+system prompt that several agents share is written once as well, and so is a conversation that
+other agents go on with, such as the turns of a session.
 """
 
 from __future__ import annotations
@@ -30,8 +31,9 @@ from agentpool.observe._error_data import ErrorData
 FORMAT: Final = "agentpool-trace"
 """What the first line of a trace calls it."""
 
-VERSION: Final = 1
-"""Of the format. A reader takes what has its version or a lower one."""
+VERSION: Final = 2
+"""Of the format. A reader takes what has its version or a lower one. Since 2 a conversation that
+goes on after another agent's has only what is new in it."""
 
 MAX_LINE: Final = 256 * 1024 * 1024
 """Bytes of one line: a message with several images is the longest that there is."""
@@ -252,7 +254,7 @@ class _Reading:
 
     __slots__ = (
         "_bad", "_bytes_left", "_cut", "_cut_texts", "_header", "_left_out", "_max_events",
-        "_messages", "_prompts", "_sorted", "_statistics", "_unknown", "events",
+        "_messages", "_prompts", "_sorted", "_statistics", "_unknown", "_whole_of", "events",
     )  # fmt: skip
 
     def __init__(self, header: TraceHeader, max_events: int, max_bytes: int) -> None:
@@ -260,6 +262,7 @@ class _Reading:
         self._max_events, self._bytes_left = max_events, max_bytes
         self.events: list[Event] = []
         self._messages: dict[AgentId, list[ChatMessage]] = {}
+        self._whole_of: dict[AgentId, tuple[ChatMessage, ...]] = {}
         self._prompts: dict[int, str] = {}
         self._statistics: PoolStatistics | None = None
         self._sorted = True
@@ -310,6 +313,10 @@ class _Reading:
                 prompt = self._prompts.get(number, "")
                 event = msgspec.structs.replace(event, system_prompt=prompt, prompt_id=0)
             case MessagesAdded():
+                if event.shared:
+                    before = self._whole_of.get(event.after, ())[: event.shared]
+                    messages = (*before, *event.messages)
+                    event = msgspec.structs.replace(event, messages=messages, after=0, shared=0)
                 self._messages.setdefault(event.agent_id, []).extend(event.messages)
             case AgentFinished():
                 event = self._whole(event)
@@ -328,6 +335,7 @@ class _Reading:
         """Return *event* with the complete conversation and text in its outcome."""
         outcome = event.outcome
         messages = (*self._messages.pop(event.agent_id, ()), *outcome.messages)
+        self._whole_of[event.agent_id] = messages
         text, last = outcome.text, messages[-1] if messages else None
         if not text and outcome.status is AgentStatus.COMPLETED:
             text = last.text if isinstance(last, AssistantMessage) else text

@@ -12,6 +12,7 @@ from agentpool._events import (
     AgentFinished,
     AgentSpawned,
     Event,
+    EventsMissed,
     MessagesAdded,
     PoolInfo,
     TextDelta,
@@ -23,6 +24,7 @@ from agentpool._secrets import given_secrets
 from agentpool.observe._codec import Line, lines_to_json, unicode_text
 from agentpool.observe._content import Content, reduced, reduced_text
 from agentpool.observe._redact import Redactor
+from agentpool.observe._shared_history import SharedHistory
 from agentpool.observe._trace import Prompt, TraceEnd, TraceHeader, format_words
 
 _Piece: TypeAlias = TextDelta | ThoughtDelta
@@ -30,6 +32,7 @@ _Piece: TypeAlias = TextDelta | ThoughtDelta
 _PLAIN: Final = frozenset(get_args(Event)) - {
     AgentFinished,
     AgentSpawned,
+    EventsMissed,
     MessagesAdded,
     TextDelta,
     ThoughtDelta,
@@ -42,8 +45,8 @@ class TraceLines:
     """Formats the lines of a trace in the writing thread."""
 
     __slots__ = (
-        "_content", "_given", "_prompts", "_ready", "_redactor", "_secrets", "_texts", "_told",
-        "begun",
+        "_content", "_given", "_prompts", "_ready", "_redactor", "_secrets", "_shared", "_texts",
+        "_told", "begun",
     )  # fmt: skip
 
     def __init__(self, secrets: Iterable[str], content: Content) -> None:
@@ -58,6 +61,7 @@ class TraceLines:
         self._content: Content = content
         self._ready: list[Line] = []
         self._prompts: dict[str, int] = {}
+        self._shared = SharedHistory()
         self._told: dict[AgentId, int] = {}
         """Messages of each agent that are in the file."""
         self._texts: dict[AgentId, dict[type[_Piece], _Piece]] = {}
@@ -102,6 +106,9 @@ class TraceLines:
             event = self._spawned(event)
         elif isinstance(event, MessagesAdded):
             self._told[event.agent_id] = event.place + len(event.messages)
+            event = self._shared.shortened(event)
+        elif isinstance(event, EventsMissed):
+            self._shared = SharedHistory()  # messages may be among them
         elif isinstance(event, AgentFinished):
             event = self._finished(event)
         self._put(event)
@@ -118,6 +125,7 @@ class TraceLines:
 
     def _finished(self, event: AgentFinished) -> AgentFinished:
         outcome = event.outcome
+        self._shared.keep(event.agent_id, outcome.messages)
         told = self._told.pop(event.agent_id, 0)
         text, last = outcome.text, outcome.messages[-1] if outcome.messages else None
         if outcome.status is AgentStatus.COMPLETED and isinstance(last, AssistantMessage):

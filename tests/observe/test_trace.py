@@ -16,6 +16,7 @@ import threading
 import time
 import tracemalloc
 from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
@@ -26,13 +27,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
-from agentpool import AgentOutcome, AgentStatus, SpawnConfig, UsageError, open_pool
+from agentpool import (
+    AgentOutcome,
+    AgentStatus,
+    SpawnConfig,
+    UsageError,
+    open_pool,
+    open_session,
+)
 from agentpool._cli._trace_text import transcript
 from agentpool._errors import AgentCancelledError
 from agentpool._secrets import REDACTED, SHORTEST_SECRET_CHARS
 from agentpool.abc import CompletionRequest, Observer, ToolContext
 from agentpool.drivers import (
     Attachment,
+    ChatMessage,
     FunctionDriver,
     NetworkError,
     ScriptedDriver,
@@ -40,6 +49,7 @@ from agentpool.drivers import (
     UserMessage,
     say,
 )
+from agentpool.journal import InMemoryJournal
 from agentpool.observe import (
     AgentFinished,
     AgentSpawned,
@@ -564,13 +574,13 @@ STARTED = b'{"event":"agent_started","sequence":1,"at_seconds":0.5,"agent_id":1,
             HEADER.replace(b"agentpool-trace", b"other"),
             "is not a trace of agentpool, but 'other'; ",
         ),
-        (HEADER.replace(b":1,", b":2,", 1), "version 2 of the format and this agentpool reads up"),
+        (HEADER.replace(b":1,", b":3,", 1), "version 3 of the format and this agentpool reads up"),
     ],
     ids=["empty", "text", "JSON", "binary", "nested", "another", "newer"],
 )
 def test_what_is_no_trace_is_refused(tmp_path: Path, content: bytes, why: str) -> None:
     """With the reason, in one line."""
-    assert VERSION == 1
+    assert VERSION == 2
     path = tmp_path / "a.trace"
     path.write_bytes(content)
     with pytest.raises(TraceError, match=why):
@@ -789,6 +799,95 @@ def test_a_trace_grows_with_the_turns_and_not_with_their_square(turns: int) -> N
         small = trio.run(run, turns)
         large = trio.run(run, turns * 10)
     assert large <= 10.5 * small
+
+
+def asked(number: int) -> SpawnConfig:
+    """Return a turn of a session."""
+    return SpawnConfig(manifest(), f"question {number}")
+
+
+def answered(request: CompletionRequest) -> str:
+    """Return another answer to each question."""
+    return f"answer {len(request.messages)}"
+
+
+async def by_session(path: Path, turns: int) -> Sequence[Event]:
+    """Return the events of a session of *turns*, with its trace at *path*."""
+    driver, log = FunctionDriver(answered, context_window=None), Recorder()
+    async with (
+        TraceWriter(path) as trace,
+        open_session(InMemoryJournal(), "anna", driver, observers=[trace, log]) as session,
+    ):
+        for number in range(turns):
+            await session.ask(asked(number))
+    return log.events
+
+
+async def by_history(path: Path, turns: int) -> Sequence[Event]:
+    """Return the same of agents that are given what earlier ones said, two after each."""
+    driver, log = FunctionDriver(answered, context_window=None), Recorder()
+    async with (
+        TraceWriter(path) as trace,
+        open_pool(driver, observers=[trace, log]) as pool,
+    ):
+        messages: tuple[ChatMessage, ...] = ()
+        for number in range(turns):
+            config = attrs.evolve(asked(number), history=messages)
+            await (await pool.spawn(config)).wait()
+            messages = (await (await pool.spawn(config)).wait()).messages
+    return log.events
+
+
+@pytest.mark.parametrize("run", [by_session, by_history])
+async def test_a_conversation_that_other_agents_go_on_with_is_written_once(
+    tmp_path: Path, run: Callable[[Path, int], Awaitable[Sequence[Event]]]
+) -> None:
+    """Ten times the turns of a session, at most 10.5 times the bytes; all is read again."""
+    path = tmp_path / "a.trace"
+    await run(path, 5)
+    small = path.stat().st_size
+    events = await run(path, 50)
+    assert path.stat().st_size <= 10.5 * small
+    read = read_trace(path).events
+    assert of_type(read, MessagesAdded) == of_type(events, MessagesAdded)
+    finished = [one.outcome.messages for one in of_type(read, AgentFinished)]
+    assert finished == [one.outcome.messages for one in of_type(events, AgentFinished)]
+    assert len(finished[-1]) == 100
+
+
+async def test_what_is_only_like_the_beginning_of_another_conversation_is_written(
+    tmp_path: Path,
+) -> None:
+    """A history may be cut or changed behind its first messages."""
+    path, log = tmp_path / "a.trace", Recorder()
+    driver = FunctionDriver(answered, context_window=None)
+    async with (
+        TraceWriter(path) as trace,
+        open_pool(driver, observers=[trace, log]) as pool,
+    ):
+        first = (await (await pool.spawn(asked(0))).wait()).messages
+        for history in (first[:1], (*first[:1], UserMessage("other")), first[1:], first):
+            await (await pool.spawn(attrs.evolve(asked(1), history=history))).wait()
+    read = read_trace(path).events
+    assert of_type(read, MessagesAdded) == of_type(log.events, MessagesAdded)
+    assert of_type(read, AgentFinished) == of_type(log.events, AgentFinished)
+
+
+async def test_messages_that_are_missing_are_not_referred_to(tmp_path: Path) -> None:
+    """What was left out on a slow disk may have been a part of the conversation."""
+    path, log = tmp_path / "a.trace", Recorder()
+    driver = FunctionDriver(answered, context_window=None)
+    async with (
+        TraceWriter(path) as trace,
+        open_pool(driver, observers=[trace, log]) as pool,
+    ):
+        first = (await (await pool.spawn(asked(0))).wait()).messages
+        trace.on_event(EventsMissed(99, 0.0, 0, "", 1))
+        await (await pool.spawn(attrs.evolve(asked(1), history=first))).wait()
+    added = [line for line in path.read_text().splitlines() if '"messages_added"' in line]
+    assert "question 0" in added[-1]
+    read = read_trace(path).events
+    assert of_type(read, MessagesAdded) == of_type(log.events, MessagesAdded)
 
 
 # --- No key

@@ -1,0 +1,49 @@
+"""Finds which messages of a new conversation are another agent's, so that they are written once.
+
+Each turn of a session is an agent of its own that is given all that was said before.
+"""
+
+from __future__ import annotations
+
+from itertools import takewhile
+from typing import Final, final
+
+import msgspec
+
+from agentpool._base import Live
+from agentpool._events import MessagesAdded
+from agentpool._messages import AgentId, ChatMessage
+
+_KEPT_AT_MOST: Final = 256
+"""Conversations whose messages are known: those of the sessions that were active last."""
+
+
+@final
+class SharedHistory(Live):
+    """The last conversations in a trace."""
+
+    _kept: dict[int, tuple[AgentId, tuple[ChatMessage, ...]]] = msgspec.field(
+        default_factory=dict[int, tuple[AgentId, tuple[ChatMessage, ...]]]
+    )
+    """By the identity of their first message, which lives as long as it is here."""
+
+    def keep(self, agent_id: AgentId, messages: tuple[ChatMessage, ...]) -> None:
+        """Note the whole conversation of an agent that has ended."""
+        if not messages:
+            return
+        first = id(messages[0])
+        self._kept.pop(first, None)
+        self._kept[first] = agent_id, messages
+        if len(self._kept) > _KEPT_AT_MOST:
+            del self._kept[next(iter(self._kept))]
+
+    def shortened(self, event: MessagesAdded) -> MessagesAdded:
+        """Return *event* without the messages that another agent's conversation begins with."""
+        found = self._kept.get(id(event.messages[0])) if event.messages else None
+        if found is None or event.place:
+            return event
+        agent_id, known = found
+        pairs = zip(known, event.messages, strict=False)
+        count = sum(1 for _ in takewhile(lambda pair: pair[0] is pair[1], pairs))
+        rest = event.messages[count:]
+        return msgspec.structs.replace(event, messages=rest, after=agent_id, shared=count)
