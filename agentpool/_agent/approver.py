@@ -58,32 +58,40 @@ async def ask_first(
     hub = agent.hub
     asked_at = hub.seconds()
     hub.tell(ApprovalAsked, agent.agent_id, agent.name, call)
-    decision: Decision = Denied(NOBODY)
-    journal = agent.journal
-    said = None if journal is None else await journal.ask(part, call, again=may_have_run)
-    if said is not None:
-        decision = said
-    elif agent.home.approve is not None:
+    journal, approve = agent.journal, agent.home.approve
+    decision = None if journal is None else await journal.ask(part, call, again=may_have_run)
+    if decision is None and approve is not None:
         request = ApprovalRequest(
             agent.agent_id, agent.name, call, tool.capability, agent.context.parent_id,
             may_have_run,
         )  # fmt: skip
-        try:
-            async with parked(Wait.other("an approval", WaitReason.APPROVAL)):
-                decision = await _ask(agent, agent.home.approve, request)
-        except Exception as error:  # noqa: BLE001  # foreign code: told to the model
-            told = failed_result(call.name, error).content
-            decision = Denied(f"asking for approval failed: {told}")
-        if journal is not None:
-            journal.keep_answer(part, call, decision, again=may_have_run)
+        async with parked(Wait.other("an approval", WaitReason.APPROVAL)):
+            decision = await _decision_on(agent, approve, request)
+            # Kept and told before the agent has its slot again, which may take long.
+            if journal is not None:
+                journal.keep_answer(part, call, decision, again=may_have_run)
+            return _told(agent, call, decision, asked_at)
+    return _told(agent, call, decision or Denied(NOBODY), asked_at)  # noqa: ASYNC910  # nobody was asked
+
+
+def _told(agent: Agent, call: ToolCall, decision: Decision, asked_at: float) -> ToolCall | Denied:
+    """Publish *decision*, and return what it makes of *call*."""
     if isinstance(decision, Changed):
         call = msgspec.structs.replace(call, arguments=decision.arguments)
     denied = decision if isinstance(decision, Denied) else None
     reason = "" if denied is None else denied.reason
-    waited_seconds = hub.seconds() - asked_at
+    waited_seconds = agent.hub.seconds() - asked_at
     given = (call, denied is None, reason, decision.by, waited_seconds)
-    hub.tell(ApprovalGiven, agent.agent_id, agent.name, *given)
-    return call if denied is None else denied  # noqa: ASYNC910  # one that is not async has no checkpoint
+    agent.hub.tell(ApprovalGiven, agent.agent_id, agent.name, *given)
+    return call if denied is None else denied
+
+
+async def _decision_on(agent: Agent, approve: Approver, request: ApprovalRequest) -> Decision:  # noqa: ASYNC910  # one that is not async has no checkpoint
+    try:
+        return await _ask(agent, approve, request)
+    except Exception as error:  # noqa: BLE001  # foreign code: told to the model
+        told = failed_result(request.call.name, error).content
+        return Denied(f"asking for approval failed: {told}")
 
 
 async def _ask(agent: Agent, approve: Approver, request: ApprovalRequest) -> Decision:  # noqa: ASYNC910  # see above

@@ -22,6 +22,7 @@ import msgspec
 
 from agentpool._budget.statistics import PoolStatistics
 from agentpool._checks import expect_arguments
+from agentpool._errors import RecordedError
 from agentpool._events import (
     AgentFinished,
     AgentParked,
@@ -146,7 +147,7 @@ class OpenTelemetryObserver(Observer):
         self._agents: dict[AgentId, Span] = {}
         self._providers: dict[AgentId, str] = {}
         self._requests: dict[int, Span] = {}
-        self._tools: dict[tuple[AgentId, str], Span] = {}
+        self._tools: dict[AgentId, dict[str, Span]] = {}
         self._new: dict[AgentId, tuple[ChatMessage, ...]] = {}
         self._last_seconds = 0.0
 
@@ -187,12 +188,12 @@ class OpenTelemetryObserver(Observer):
 
     def on_close(self, statistics: PoolStatistics) -> None:  # noqa: ARG002  # the spans have them
         """End all open spans, the pool's last."""
-        for spans in (self._requests, self._tools, self._agents):
-            for span in spans.values():
-                span.set_attribute("agentpool.open", value=True)
-                span.end(self._at(self._last_seconds))
-            spans.clear()
-        self._pool.end(self._at(self._last_seconds))
+        last = self._at(self._last_seconds)
+        calls = [call for running in self._tools.values() for call in running.values()]
+        for span in (*self._requests.values(), *calls, *self._agents.values()):
+            span.set_attribute("agentpool.open", value=True)
+            span.end(last)
+        self._pool.end(last)
 
     # --- agents
 
@@ -227,9 +228,14 @@ class OpenTelemetryObserver(Observer):
         if outcome.cost_usd is not None:
             attributes["agentpool.cost_usd"] = outcome.cost_usd
         span.set_attributes(names.writable(attributes))
-        if outcome.error is not None:
-            kind = getattr(outcome.error, "kind", type(outcome.error).__name__)
-            self._blame(span, str(kind), str(outcome.error))
+        error, kind = outcome.error, outcome.status.value
+        if error is not None:
+            kind = error.kind if isinstance(error, RecordedError) else type(error).__name__
+            self._blame(span, kind, str(error))
+        for call in self._tools.pop(event.agent_id, {}).values():
+            # Its agent was cancelled, or failed, while it ran.
+            self._blame(call, kind, "")
+            call.end(self._at(event.at_seconds))
         span.end(self._at(event.at_seconds))
 
     def _noticed(self, event: Event) -> None:
@@ -295,10 +301,10 @@ class OpenTelemetryObserver(Observer):
         parent = self._agents.get(event.agent_id, self._pool)
         name = f"execute_tool {call.name}"
         span = self._begin(f"tool {event.sequence}", name, event.at_seconds, attributes, parent)
-        self._tools[event.agent_id, call.call_id] = span
+        self._tools.setdefault(event.agent_id, {})[call.call_id] = span
 
     def _returned(self, event: ToolFinished) -> None:
-        span = self._tools.pop((event.agent_id, event.call.call_id), INVALID_SPAN)
+        span = self._tools.get(event.agent_id, {}).pop(event.call.call_id, INVALID_SPAN)
         if self._content:
             span.set_attribute(names.TOOL_RESULT, unicode_text(event.content))
         if event.is_error:

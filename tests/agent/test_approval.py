@@ -430,3 +430,31 @@ def test_cancelled_anywhere_nothing_is_left(target: str) -> None:
 async def test_the_tool_itself_is_a_tool_like_any_other() -> None:
     """Called by hand nobody is asked: it is the agent that asks."""
     await check_tool(lambda: erase, arguments='{"name": "a.txt"}')
+
+
+async def test_a_decision_is_told_when_it_is_made(autojump_clock: MockClock) -> None:
+    """And not when the agent has its slot again, which others may hold for a minute."""
+
+    async def approve(_: ApprovalRequest) -> Decision:
+        await trio.sleep(1)
+        return Approved(by="ann")
+
+    async def answer(request: CompletionRequest) -> Completion:
+        if query_of(request) == "long":
+            await trio.sleep(60)
+            return Completion(text="done")
+        if results_of(request):
+            return Completion(text="done")
+        return calling(tool_call("erase", name="a.txt"))
+
+    log = Recorder()
+    async with open_pool(
+        FunctionDriver(answer), max_concurrent=1, approve=approve, observers=[log],
+        tools=ToolRegistry([erase]),
+    ) as pool:  # fmt: skip
+        await pool.spawn(job("short"))
+        await pool.spawn(job("long"))
+        await pool.join_all()
+    (given,) = of_type(log.events, ApprovalGiven)
+    assert (given.at_seconds, given.waited_seconds, given.decided_by) == (1, 1, "ann")
+    assert DONE == ["a.txt"]

@@ -277,3 +277,56 @@ async def test_half_a_character_in_a_name_costs_no_batch() -> None:
         whole = span.to_json()
         assert whole.encode()
         assert "caf\\\\udce9.txt" in whole or span.name.startswith("chat")
+
+
+def shape(exporter: InMemorySpanExporter) -> list[tuple[object, ...]]:
+    """Return what both exports of a run must have in common."""
+    spans = exporter.get_finished_spans()
+    return sorted(
+        (number(one), one.name, one.start_time, one.end_time, one.status.status_code.name,
+         attributes(one).get("error.type", ""))
+        for one in spans
+    )  # fmt: skip
+
+
+async def test_a_call_ends_with_its_agent(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """One that was cancelled in a tool, and one whose time was over, live and from the file."""
+
+    @tool
+    async def work() -> str:
+        """Work."""
+        await trio.sleep(60)
+        return "done"
+
+    async def answer(request: CompletionRequest) -> Completion:
+        if "long" in str(request.messages):
+            await trio.sleep(10)
+            return Completion(text="done")
+        return calling(tool_call("work"), tool_call("work", "second"))
+
+    path = tmp_path / "a.trace"
+    provider, live = receiver()
+    async with (
+        TraceWriter(path, secrets=()) as trace,
+        open_pool(
+            FunctionDriver(answer),
+            tools=ToolRegistry([work]),
+            observers=[trace, OpenTelemetryObserver(provider)],
+        ) as pool,
+    ):
+        cancelled = await pool.spawn(SpawnConfig(manifest(), "work"))
+        await pool.spawn(SpawnConfig(manifest(), "work", deadline_seconds=2))
+        await pool.spawn(SpawnConfig(manifest(), "long"))
+        await trio.sleep(0.5)
+        cancelled.cancel("enough")
+        await pool.join_all()
+    for call in by_name(live, "execute_tool"):
+        agent = attributes(call)["agentpool.agent.id"]
+        kind = {1: "AgentCancelledError", 2: "LimitExceededError"}[agent]
+        assert (call.end_time or 0) - (call.start_time or 0) == {1: 0.5e9, 2: 2e9}[agent]
+        assert call.status.status_code is StatusCode.ERROR
+        assert attributes(call)["error.type"] == kind
+        assert "agentpool.open" not in attributes(call)
+    provider, later = receiver()
+    export_trace(read_trace(path), provider)
+    assert shape(later) == shape(live)
