@@ -21,6 +21,8 @@ class Charge(msgspec.Struct, frozen=True, gc=False):
     """US dollars. ``None``: unknown."""
     requests: int
     """Requests to a model. 0: a child made them, and has them in its own records."""
+    unmeasured: int = 0
+    """Requests of a child whose usage is unknown."""
 
 
 @final

@@ -220,18 +220,27 @@ class Agent(Live):
         self.shares = True
         return family
 
-    def charge(self, usage: Usage | None, cost_usd: float | None, *, requests: int = 0) -> None:
+    def charge(
+        self,
+        usage: Usage | None,
+        cost_usd: float | None,
+        *,
+        requests: int = 0,
+        unmeasured: int = 0,
+    ) -> None:
         """Count what a child or a tool used. If a limit is exceeded, the run ends after this turn.
 
         Args:
             usage: Tokens. ``None``: unknown.
             cost_usd: US dollars. ``None``: unknown.
             requests: Requests that a tool made. A child has its own in its records.
+            unmeasured: Requests of a child whose usage is unknown.
         """
         assert self.run is not None  # noqa: S101  # only its tools have children
         if self.journal is not None and (mark := current_call.get()) is not None:
-            mark.charges.append(Charge(usage, cost_usd, requests))
+            mark.charges.append(Charge(usage, cost_usd, requests, unmeasured))
         self._count(usage, cost_usd)
+        self.run.guard.record_unmeasured(unmeasured)
 
     def _count(self, usage: Usage | None, cost_usd: float | None) -> None:
         assert self.run is not None  # noqa: S101  # who charges has seen to it

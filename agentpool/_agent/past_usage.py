@@ -36,7 +36,7 @@ def take_back(agent: Agent, effect: Effect) -> None:
             _spend_again(agent, Spent(tool_calls=begun))
         charges, journal.charges = journal.charges, []
         for charge in charges:
-            agent.charge(charge.usage, charge.cost_usd)
+            agent.charge(charge.usage, charge.cost_usd, unmeasured=charge.unmeasured)
             if charge.requests:
                 tokens = 0 if charge.usage is None else charge.usage.total_tokens
                 _spend_again(agent, Spent(tokens, charge.cost_usd, charge.requests))

@@ -343,6 +343,10 @@ class LoopGuard(Live, gc=False):
             return usage
         return cost if isinstance(cost, Warn) else ALLOW
 
+    def record_unmeasured(self, count: int) -> None:
+        """Count requests of children with unknown usage."""
+        self._unmeasured_requests += count
+
     def record_cost(self, cost_usd: float | None) -> Allow | Warn | Stop:
         """Add the cost of an answer and decide whether the run may go on.
 

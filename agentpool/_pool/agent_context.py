@@ -265,7 +265,8 @@ class PoolAgentContext(AgentContext):
                 child.cancel(PARENT_LEFT)
                 with trio.CancelScope(shield=True):
                     outcome = await child.wait()
-                    self._agent.charge(outcome.usage, outcome.cost_usd)
+                    unmeasured = outcome.unmeasured_requests
+                    self._agent.charge(outcome.usage, outcome.cost_usd, unmeasured=unmeasured)
 
     def _accept_child(self, config: SpawnConfig, driver: Driver) -> AgentRecord:
         child = self._accept(config, driver, AgentRecord.collect, self._record)

@@ -97,9 +97,14 @@ class Bill(Live):
             self.requests += len(event.lost) - 1
             self._lost(event.lost)
 
-    def end(self, outcome: AgentOutcome) -> None:
-        """Add from *outcome* what events of earlier versions lack, or readers missed."""
-        more = outcome.unmeasured_requests - self.unmeasured
+    def end(self, outcome: AgentOutcome, of_children: int = 0) -> None:
+        """Add from *outcome* what events of earlier versions lack, or readers missed.
+
+        Args:
+            outcome: The agent's.
+            of_children: Requests with unknown usage that are in the children's outcomes.
+        """
+        more = outcome.unmeasured_requests - self.unmeasured - of_children
         if more > 0:
             self.unmeasured += more
             self.unpriced += more if outcome.cost_usd is None else 0

@@ -281,7 +281,7 @@ class OpenTelemetryObserver(Observer):
 
     def _failed(self, event: RequestFailed) -> None:
         span = self._requests.pop(event.request_id, INVALID_SPAN)
-        span.set_attributes(names.bill_of(event))
+        span.set_attributes({**names.bill_of(event), "agentpool.sent": event.lost != ()})
         self._blame(span, event.error_type, event.error)
         span.end(self._at(event.at_seconds))
 

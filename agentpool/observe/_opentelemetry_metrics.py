@@ -176,7 +176,8 @@ class OpenTelemetryMetrics(Observer):
         begun = self._requests.pop(event.request_id, None)
         attributes = self._of_request(event.agent_id, begun)
         attributes[names.ERROR_TYPE] = event.error_type
-        if begun is not None:
+        # One that never left is no request: it was given up at a gate, or in front of a budget.
+        if begun is not None and event.lost != ():
             self._request_seconds.record(event.at_seconds - begun.at_seconds, attributes)
         bill = Bill()
         bill.take(event)

@@ -265,6 +265,10 @@ class PoolRecord(Live):
                 total.add(found[child])
         return found
 
+    def _unmeasured_of(self, children: Iterable[AgentId]) -> int:
+        outcomes = (self.agents[child].outcome for child in children)
+        return sum(one.unmeasured_requests for one in outcomes if one is not None)
+
     def take(self, event: Event) -> None:
         """Handle *event*."""
         self.seconds = max(self.seconds, event.at_seconds)
@@ -325,7 +329,7 @@ class PoolRecord(Live):
             case AgentFinished(outcome=outcome):
                 agent.finished_at, agent.outcome = event.at_seconds, outcome
                 agent.messages = list(outcome.messages)
-                agent.bill.end(outcome)
+                agent.bill.end(outcome, self._unmeasured_of(agent.children))
                 if outcome.status is AgentStatus.FAILED and self.first_failure is None:
                     self.first_failure = agent
             case _:

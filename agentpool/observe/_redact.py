@@ -35,6 +35,9 @@ from agentpool._secrets import (
 )
 from agentpool.observe._escaped_key import EscapedKey, WrappedKey, base64_of, unescaped
 
+_BEGINNING: Final = 24
+"""Characters of base64 that tell the type of a file."""
+
 _RUN: Final = "run_id"
 """The name of the one text that is ours and none of the format's words."""
 
@@ -182,6 +185,9 @@ class Redactor(Live):
 
     def _clean_json(self, value: Json, words: Container[str]) -> Json:
         match value:
+            case {"media_type": str(kind), "data": str(data)} if self.clean_text(data) != data:
+                # Its beginning says what it was. Without the key it would be no file any more.
+                return {"media_type": kind, "data": data[:_BEGINNING], "name": REDACTED}
             case dict():
                 return {
                     self._clean_word(name, words): (

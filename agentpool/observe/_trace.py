@@ -225,7 +225,9 @@ def _with_rest(begun: bytes, file: BinaryIO, longest: int) -> bytes:
 
 def _header_of(line: bytes, name: str) -> TraceHeader:
     if not line:
-        raise TraceError(f"the trace {name!r} is empty: its pool never opened")
+        raise TraceError(
+            f"the trace {name!r} is empty: its pool never opened, or its program was ended at once"
+        )
     try:
         header = msgspec.json.decode(line, type=TraceHeader)
     except _UNREADABLE as error:

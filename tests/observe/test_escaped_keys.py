@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import html
 import json
+import struct
 import textwrap
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote
@@ -15,8 +17,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentpool import SpawnConfig, open_pool
-from agentpool.drivers import ScriptedDriver
-from agentpool.observe import AgentSpawned, TextDelta, ThoughtDelta, TraceWriter, read_trace
+from agentpool.drivers import Attachment, ScriptedDriver, UserMessage
+from agentpool.observe import (
+    AgentSpawned,
+    MessagesAdded,
+    TextDelta,
+    ThoughtDelta,
+    TraceWriter,
+    read_trace,
+)
 from agentpool.observe._redact import Redactor
 from tests.support.fakes import manifest
 
@@ -117,6 +126,32 @@ def test_a_key_is_found_in_base64_of_any_width(width: int) -> None:
         whole = base64.b64encode(b"x" * before + LONG_KEY.encode() + b"\n" * 9).decode()
         cleaned = redactor.clean_text("\n".join(textwrap.wrap(whole, width)))
         assert "[secret]" in cleaned, before
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    """Return a part of a PNG file."""
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+async def test_a_picture_with_the_key_is_left_out_and_the_question_is_not(tmp_path: Path) -> None:
+    """Without the key it would be no picture, and its event could not be read."""
+    head = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 1, 1, 8, 2, 0, 0, 0))
+    png = head + chunk(b"tEXt", b"Comment\0" + LONG_KEY.encode()) + chunk(b"IEND", b"")
+    path = tmp_path / "a.trace"
+    config = SpawnConfig(manifest(), "hi", attachments=(Attachment("image/png", png, "a.png"),))
+    async with (
+        TraceWriter(path, secrets=[LONG_KEY]) as trace,
+        open_pool(ScriptedDriver(["hi"]), observers=[trace]) as pool,
+    ):
+        await (await pool.spawn(config)).wait()
+    read = read_trace(path)
+    assert read.problems == ()
+    (asked,) = [one.messages for one in read.events if isinstance(one, MessagesAdded)]
+    (message,) = asked
+    assert isinstance(message, UserMessage)
+    assert message.text == "hi"
+    (left,) = message.attachments
+    assert (left.media_type, left.data, left.name) == ("image/png", png[:18], "[secret]")
 
 
 async def test_a_key_between_whose_pieces_a_model_thinks_is_found(tmp_path: Path) -> None:

@@ -24,9 +24,18 @@ from agentpool import (
 )
 from agentpool.abc import Driver, OnDelta
 from agentpool.drivers import Completion, CompletionRequest, OverloadedError
+from agentpool.observe import record_of
 from agentpool.testing import assert_quiescent, cancel_everywhere, explore
 from agentpool.tools import TEAM_TOOLS, ToolContext, ToolRegistry, tool
-from tests.support.fakes import LiveDriver, calling, manifest, query_of, results_of, tool_call
+from tests.support.fakes import (
+    LiveDriver,
+    Recorder,
+    calling,
+    manifest,
+    query_of,
+    results_of,
+    tool_call,
+)
 
 PLAIN = manifest("parent", capabilities=(Capability(CapabilityKind.MESSAGE),))
 
@@ -320,3 +329,27 @@ async def test_what_a_tool_spawns_is_held_to_the_tier_of_its_agent(way: str) -> 
         await start(pool, way, lax)  # the owner's data is its own
         await pool.join_all()
     assert cloud.calls == 1
+
+
+async def test_a_parent_counts_what_is_unknown_of_its_children() -> None:
+    """A request of a child that broke off is charged to the parent, so its total is too low."""
+
+    async def answer(request: CompletionRequest, _: OnDelta) -> Completion | str:
+        if query_of(request) == "child":
+            raise RuntimeError("the connection broke")
+        return "done" if results_of(request) else calling(tool_call("call_child"))
+
+    log, books = Recorder(), Budget(tokens=100_000)
+    tools = family(other("child"))
+    async with open_pool(
+        LiveDriver(answer, price_per_token_usd=1e-6), tools=tools, observers=[log], budget=books
+    ) as pool:
+        outcome = await (await pool.spawn(SpawnConfig(PLAIN, "parent"))).wait()
+        spent = pool.statistics().budget
+    assert outcome.cost_usd is None
+    assert spent is not None
+    assert outcome.unmeasured_requests == spent.unmeasured > 0
+    record = record_of(log.events)
+    counted = {key: bill.unmeasured for key, bill in record.with_children().items()}
+    assert counted == {1: spent.unmeasured, 2: spent.unmeasured}
+    assert record.agents[1].bill.unmeasured == 0
