@@ -47,7 +47,7 @@ def output_of(config: SpawnConfig) -> Output | None:
     """Return the type that the agent's answer must have. ``None``: any text.
 
     Raises:
-        UsageError: If its type has no form in JSON.
+        UsageError: If the type cannot be represented in JSON.
     """
     if config.output_type is None:
         return None
@@ -60,8 +60,8 @@ def output_of(config: SpawnConfig) -> Output | None:
 def room_tokens(driver: Driver, config: SpawnConfig, registry: ToolRegistry) -> int | None:
     """Return how many tokens the conversation may take. ``None``: the window's size is unknown.
 
-    The narrower window counts, the driver's or the manifest's; the answer's own
-    ``max_tokens``, the system prompt and the tools' schemas come off it.
+    That is the window of the driver or of the manifest, whichever is smaller, less the answer's
+    ``max_tokens``, the system prompt and the tools' schemas.
     """
     manifest = config.manifest
     window, own = driver.context_window, manifest.model.context_window
@@ -79,8 +79,8 @@ def room_tokens(driver: Driver, config: SpawnConfig, registry: ToolRegistry) -> 
 class Home(ABC):
     """The part of a pool that an agent needs.
 
-    One for all agents: functions made for each of them would be six objects more that the
-    garbage collector walks over.
+    All agents share one: separate functions for each agent would be six more objects for the
+    garbage collector.
     """
 
     __slots__ = ()
@@ -124,7 +124,7 @@ class Agent(Live):
     interrupted: bool = False
     """Whether it was asked to end after its turn."""
     tools_run: int = 0
-    """Tool calls that began, whatever came of them."""
+    """Tool calls that began, whatever their results."""
     shares: bool = False
     """Whether its children spend from its limits."""
     journal: RunJournal | None = None
@@ -134,7 +134,7 @@ class Agent(Live):
     on_piece: Callable[[], None] | None = None
     """Told of each piece of an answer. ``None``: the request is not observed."""
     told: int = 0
-    """Messages of its conversation that those who watch were told of."""
+    """How many messages of its conversation observers were told of."""
     stream: StreamedText | None = None
     """Separates text and thoughts in the arriving answer. ``None``: the answer is not watched."""
     _context: AgentContext | None = None
@@ -150,9 +150,9 @@ class Agent(Live):
         return self._context
 
     def close(self) -> None:
-        """Drop the references that form circles, so that the run is freed at once.
+        """Drop the references that form circles, so that the run is freed immediately.
 
-        And call what is to be called at its end.
+        Also calls the functions in ``at_end``.
         """
         self._context = self.on_piece = None
         for call in self.at_end or ():
@@ -185,9 +185,9 @@ class Agent(Live):
     def share_limits(self) -> Budget | None:
         """Return the budget that the agent shares with its children; the first call makes it.
 
-        The run's own limits are the guard's, which knows of a child when it has ended. So
-        that several side by side cannot each use all that is left, what is left becomes a
-        budget that they have together, of requests and tool calls as well.
+        The guard holds the run to its limits, but learns what a child used only when that has
+        ended. So that several children at a time cannot each use all that is left, the rest becomes
+        a budget that they share. Requests and tool calls are limited by it as well.
 
         Raises:
             CapabilityDeniedError: If nothing is left for a child.

@@ -2,10 +2,10 @@
 
 Rules:
 
-1. A call that must be asked for and gets no answer does not run: no approver, one
-   that fails, one that says nothing in time.
+1. A call that needs approval and gets no answer does not run: there is no approver, or it fails, or
+   it does not answer in time.
 2. The agent waits without a slot. The time of the tool itself begins afterwards.
-3. A failing approver is an error of that call, for the model and for who watches.
+3. If an approver fails, that is an error of the call: the model and observers are told.
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ async def ask_first(
 
     Args:
         agent: The agent that calls.
-        tool: What it is of.
+        tool: The tool that is called.
         call: The call, as the model wrote it.
         part: Its place among the calls of its answer.
         may_have_run: Whether it had begun when an earlier process ended.
 
     Raises:
-        JournalError: If the question cannot be kept.
+        JournalError: If the question cannot be stored.
 
     Cancellation:
         The question is withdrawn; nothing ran.

@@ -2,12 +2,12 @@
 
 Rules:
 
-1. A run is changed if its spawn was, or if it now asks for something else than it did.
-2. What is settled is what the run had in its conversation: answers and results of calls, by
-   its old terms. A call that had begun and not ended is told as such, and is not run.
-3. A tool that says ``stop`` or ``ask`` of such calls leaves the word to a person: then there
-   is no other run until that call has been settled.
-4. Requests that had left and have no answer are charged as reserved, to the old run.
+1. A run is changed if its spawn was changed, or if it now asks for something other than before.
+2. The new run keeps what the old one had in its conversation: answers and results of calls, by its
+   old terms. A call that had begun and not ended is reported as such, and is not run.
+3. If the tool says ``stop`` or ``ask`` for such calls, a person decides: there is no new run until
+   that call has been settled.
+4. Requests that were sent and have no answer are charged to the old run, as they were reserved.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ NOT_THEN: Final = "not run: it could not be called then"
 """The result in the history of a call that was refused and is allowed now."""
 
 NewRun: TypeAlias = Callable[[Agent, SpawnConfig, ToolRegistry], Run]
-"""Makes the run of an agent by some config."""
+"""Makes the run of an agent from a config."""
 
 
 def branch_if_changed(agent: Agent, registry: ToolRegistry, new_run: NewRun) -> None:
@@ -75,7 +75,7 @@ def _changed_config(agent: Agent, registry: ToolRegistry, new_run: NewRun) -> Sp
 def _settled(
     agent: Agent, old: SpawnConfig, registry: ToolRegistry, new_run: NewRun
 ) -> tuple[tuple[ChatMessage, ...], list[JournalRecord]]:
-    """Return the history of a run with what was said, and its unanswered requests' records."""
+    """Return the full history of a run, and the records of its unanswered requests."""
     scratch, run, effect = _replay(agent, old, registry, new_run, "accept")
     lost = list[JournalRecord]()
     if isinstance(effect, RunTools):
@@ -110,9 +110,9 @@ def _replay(
 def _as_before(
     refuse: Callable[[str], str | None], records: tuple[JournalRecord, ...]
 ) -> Callable[[str], str | None]:
-    """Return a *refuse* that allows the tools called before, and none of the refused ones.
+    """Return a *refuse* that allows the tools called before, and refuses those refused before.
 
-    What is allowed now, and of which tools, does not matter for them.
+    Which tools exist and are allowed now does not matter for these calls.
     """
     last_place = max((one.place for one in records), default=-1)
     known = {(one.place, one.part, one.digest) for one in records}
@@ -139,11 +139,11 @@ def _tell_begun(scratch: RunJournal, effect: RunTools, registry: ToolRegistry) -
         if tool is not None and tool.on_unknown in {"ask", "stop"}:
             raise ResumeMismatchError(
                 f"agent {scratch.agent_id} cannot be branched: call {call.name!r} had begun when "
-                "the program ended, and a person must say what came of it; undo the change and "
+                "the program ended, and a person must say whether it was done; undo the change and "
                 "resume, so that it is settled",
                 agent_id=scratch.agent_id,
                 place=scratch.place,
-                differs=f"call {call.name!r} has no known end",
+                differs=f"call {call.name!r} has no known result",
             )
 
 

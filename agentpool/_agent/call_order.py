@@ -33,7 +33,7 @@ class CallOrder(Live):
     _last: int | None = None
     """The last one that was given a task."""
     _lots: dict[int, Lot] = msgspec.field(default_factory=dict[int, Lot])
-    """Where calls wait that reached their tools too early."""
+    """Where a call waits if it reaches its tool before its turn."""
 
     def start_next(self, after: int | None = None) -> None:
         """Start the call after *after*, unless it already runs. ``None``: start the first one."""

@@ -20,7 +20,7 @@ def sound_answer(agent: Agent, driver: Driver, completion: Completion) -> Comple
     if cost_usd is not None:
         cost_usd = sound_cost(cost_usd)
     if usage is not None and means_nothing(usage):
-        text = f"the provider reported for an answer the usage {usage!r}; counted as unknown"
+        text = f"the provider reported the impossible usage {usage!r}; it is counted as unknown"
         agent.hub.warned(agent.agent_id, agent.name, text)
         usage = None
     if cost_usd is None and usage is not None:

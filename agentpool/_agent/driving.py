@@ -71,8 +71,8 @@ def set_out(agent: Agent, registry: ToolRegistry) -> None:
 def is_plain(agent: Agent) -> bool:
     """Return whether no step of the run has a limit or is recorded in a journal.
 
-    Whoever runs *agent* then performs its effects, one after the other: a coroutine that does it
-    would be 250 bytes of each agent that waits. All other runs are for ``drive``.
+    If so, the caller performs the effects of *agent* itself, one after the other: a coroutine for
+    that would cost 250 bytes in each agent that waits. All other runs need ``drive``.
     """
     return agent.journal is None and not _has_limits(agent)
 
@@ -91,13 +91,13 @@ def drive(agent: Agent) -> Awaitable[None]:
     """Run *agent* to its end. ``agent.outcome`` then says how it ended.
 
     Returns:
-        What is to be awaited at once.
+        An awaitable. Await it immediately.
 
     Raises:
-        Exception: Whatever the driver failed with.
+        Exception: The error that the driver failed with.
 
     Cancellation:
-        The run keeps what it had; nothing of it goes on.
+        The run keeps what it had, and nothing of it goes on.
     """
     return _drive_limited(agent) if _has_limits(agent) else _drive_kept(agent)
 
@@ -147,8 +147,8 @@ def perform(agent: Agent, effect: Effect) -> Awaitable[object] | None:
     """Perform *effect* and store the result in it.
 
     Returns:
-        What is to be awaited at once. ``None``: it is done. (A coroutine around those of a
-        request and of a tool would be a tenth of a turn.)
+        An awaitable, to be awaited immediately. ``None``: the effect is done. (One more coroutine
+        around it would cost a tenth of a turn.)
     """
     # An instance check of another struct takes ten times as long as a look at its type.
     if type(effect) is Receive:
@@ -170,7 +170,7 @@ def _perform_kept(agent: Agent, effect: Effect) -> Awaitable[object] | None:
     """Take the result of *effect* from the journal; or perform it and record the result.
 
     Returns:
-        What is to be awaited at once. ``None``: it is done.
+        An awaitable, to be awaited immediately. ``None``: the effect is done.
     """
     journal, run = agent.journal, agent.run
     assert journal is not None and run is not None  # noqa: S101, PT018  # or nothing would be kept
@@ -248,7 +248,7 @@ async def _end_late(agent: Agent, effect: Effect | None, error: Exception | None
     """Record that *effect* ran out of time.
 
     Raises:
-        NetworkError: If it was a request: without an answer there is nothing to go on with.
+        NetworkError: If it was a request: the run cannot go on without an answer.
     """
     if isinstance(effect, RunTools):
         if None in effect.results:  # or it broke as it was ended, and that is its result

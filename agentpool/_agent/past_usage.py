@@ -2,12 +2,12 @@
 
 Rules:
 
-1. Whatever a run had used counts for the run and for what it draws on, as if one process
-   had done all of it: answers, calls, and requests that broke off.
-2. A request that had left when its process ended may have been charged. It is made again,
-   counted as repeated, and paid for as it would have been reserved, in the budget alone.
-3. A call that had begun is spent once, even if it is run again: a budget that allowed it does
-   not refuse it then, for it was not "not run".
+1. All that a run had used counts for the run and for the budgets it draws on, as if one process had
+   done everything: answers, calls, and requests that broke off.
+2. A request that was sent before its process ended may have been charged. It is made again and
+   counted as repeated. Only the budget pays for the first time, with what would have been reserved.
+3. A call that had begun is charged once, even if it is run again: a budget that allowed it the
+   first time does not refuse it the second time.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def take_back(agent: Agent, effect: Effect) -> None:
 def begin(agent: Agent, request: CompletionRequest) -> bool:
     """Record that *request* is about to be sent, and pay for its earlier attempts.
 
-    Return whether it is to be waited for.
+    Returns whether the caller must wait until that is stored.
     """
     journal = agent.journal
     assert journal is not None  # noqa: S101  # or nothing is recorded
@@ -83,7 +83,7 @@ def broken_off(
 
     Args:
         driver: The driver that was asked.
-        request: What.
+        request: The request.
         arrived: The pieces of its answer that had come.
     """
     written = estimate_tokens("".join(arrived)) if arrived else 0

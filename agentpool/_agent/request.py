@@ -2,18 +2,18 @@
 
 Rules:
 
-1. A request is asked again only if its error says so and nothing of the answer has arrived:
-   a text is never said twice.
-2. While an agent waits to ask again it has no slot. Where the wait is longer than what is
-   left of the request's time, the provider's own error is the answer, at once.
-3. An answer leaves here with its price, if anybody knows it: the one that it came with, or
-   else the driver's.
-4. What a request needs of a budget is set aside before it is made, for each attempt anew.
-   A provider that refuses takes nothing but the request, in a fallback as well; an answer
-   that became an error at its end takes what the provider measured; of one that broke off,
-   or that was cancelled, what it took is unknown, so all of it is charged, and the run
-   counts it as unmeasured, with the text that had come. A request that never left is none.
-5. A usage or a cost below zero is a fault of the provider: it is not known, and is said.
+1. A request is made again only if its error allows it and no part of the answer has arrived: no
+   text is shown twice.
+2. While an agent waits before it tries again, it has no slot. If the wait would be longer than the
+   time that the request has left, the provider's error is raised without waiting.
+3. An answer gets its price here, if it is known: the price that the answer came with, or else the
+   one that the driver computes.
+4. What a request needs of a budget is reserved before each attempt. A refusal by the provider costs
+   only the request itself, in a fallback as well. An answer that became an error at its end costs
+   what the provider measured. If an attempt broke off or was cancelled, its usage is unknown: all
+   that was reserved is charged, and the run counts it as unmeasured, with the text that had
+   arrived. A request that was never sent does not count.
+5. A usage or a cost below zero is a mistake of the provider: it counts as unknown, with a warning.
 """
 
 from __future__ import annotations
@@ -55,10 +55,11 @@ from agentpool.abc import Driver, OnDelta
 def complete(agent: Agent, effect: Complete) -> Awaitable[object]:
     """Ask the driver for *effect*, within the manifest's time limit for one request.
 
-    If a budget does not allow it there is no completion, and ``run.exhausted`` says which.
+    If a budget does not allow it, there is no completion, and ``run.exhausted`` says which budget.
 
     Returns:
-        What is to be awaited at once: a coroutine around it would be 300 bytes of each agent.
+        An awaitable, to be awaited immediately: a coroutine around it would cost 300 bytes in each
+        agent.
     """
     request, run = effect.request, agent.run
     assert run is not None  # noqa: S101  # only a run has turns
@@ -90,10 +91,10 @@ def late_answer(agent: Agent) -> NetworkError:
 async def complete_aside(
     agent: Agent, driver: Driver, request: CompletionRequest, on_delta: OnDelta | None
 ) -> Completion:
-    """Ask a model for a tool of *agent*, at the agent's expense.
+    """Ask a model on behalf of a tool of *agent*. The agent pays for it.
 
     Raises:
-        DriverError: What the last attempt failed with.
+        DriverError: The error of the last attempt.
         LimitExceededError: If a budget does not allow it. The driver was not asked.
 
     Cancellation:
@@ -142,11 +143,12 @@ class ModelRequest(Live):
     estimator: Estimator | None = None
     """Says what it needs of a budget. ``None``: the one of the agent's conversation."""
     has_left: bool = False
-    """Whether part of the attempt that is under way has left, and no answer has come."""
+    """Whether part of the current attempt was sent, and no answer has come."""
     reservation: RequestReservation | None = None
     """The reservation for the current attempt."""
     loss_is_kept: bool = False
-    """Whether the journal has what the last attempt took, so that another one is to begin."""
+    """Whether the journal has the usage of the last attempt, so that a new attempt must begin
+    there."""
     effect: Complete | None = None
     """Receives the answer in the agent's turn. ``None``: a tool asks."""
     clock: RequestClock | None = None
@@ -154,7 +156,7 @@ class ModelRequest(Live):
     failed: tuple[DriverError, ...] = ()
     """The errors of replaced drivers that are not counted yet."""
     failed_before: int = 0
-    """How many of them there were when the last one that was asked left."""
+    """How many of them there were when the request to the last driver was sent."""
 
     async def make(self) -> Completion | LimitExceededError:
         """Make the request. Retry it if that may help and nothing has arrived yet.
@@ -162,7 +164,7 @@ class ModelRequest(Live):
         If a budget does not allow it, the error is returned.
 
         Raises:
-            DriverError: What the last attempt failed with.
+            DriverError: The error of the last attempt.
 
         Cancellation:
             The request ends at the provider as well.
@@ -318,7 +320,7 @@ class ModelRequest(Live):
     def _count_failed(self, *, but_last: bool = False) -> DriverError | None:
         """Count what failed drivers used before another one was asked.
 
-        Return the error of the last of them if it is not to be counted here, and there is one.
+        Returns the error of the last of them, if there is one and it must not be counted here.
         """
         count = len(self.failed) - but_last
         failed, last = self.failed[:count], self.failed[count:]
@@ -343,7 +345,7 @@ class ModelRequest(Live):
             self.loss_is_kept = True
 
     def _loss_of(self, error: BaseException, arrived: Sequence[str]) -> Loss:
-        """Return what an attempt used that ended with *error*."""
+        """Return the usage of an attempt that ended with *error*."""
         if not isinstance(error, Exception):
             return self._loss(arrived, was_cut=True)
         if not arrived and is_refusal(error):
@@ -355,7 +357,7 @@ class ModelRequest(Live):
         return self._loss(arrived, was_cut=False)
 
     def _loss(self, arrived: Sequence[str], *, was_cut: bool) -> Loss:
-        """Return what an attempt used that broke off."""
+        """Return the usage of an attempt that broke off."""
         written, price = broken_off(self.driver, self.request, arrived)
         if self.reservation is not None:
             charged = self.reservation.tokens, self.reservation.cost_usd

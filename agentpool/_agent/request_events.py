@@ -1,7 +1,7 @@
 """Reports the events of one request: it begins, its first piece arrives, it ends.
 
-Made only for a request that is watched. One that has begun is told to its end, also
-if it is not watched any more: that costs little, and happens once.
+A teller is made only for a request that is observed. Once a request has begun, it is reported to
+its end, even if it is no longer observed: that costs little, and happens once.
 """
 
 from __future__ import annotations

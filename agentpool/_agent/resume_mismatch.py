@@ -1,7 +1,7 @@
 """Compares what a resumed run does with what its journal recorded.
 
-Rule: the result of another thing is nothing that a caller could accept. It would be read as
-what it is not, and all that follows would stand at another place.
+Rule: a caller can never accept the result of a different kind of effect. It would be read as
+something that it is not, and all that follows would be at other places.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from agentpool._loop.run import Complete, Effect, Recall, Remember, Summarize
 from agentpool._messages import AgentId, ToolCall
 from agentpool._recorded_results import Called
 
-_HAD: Final = "it has a memory now and had none, or the reverse,"
-_GONE: Final = "which it has no more or may not call,"
+_HAD: Final = "it has a memory now and had none before, or the reverse,"
+_GONE: Final = "which it no longer has or may not call,"
 
 
 def calls_of(records: Iterable[JournalRecord]) -> dict[int, JournalRecord]:
@@ -37,11 +37,11 @@ def other_thing(
     """Return how *effect* differs from the recorded one. ``None``: it does not differ.
 
     Args:
-        effect: What is to be done: no tool calls.
-        called: The record of a tool call there.
+        effect: The effect that comes next. It is not one of tool calls.
+        called: The record of a tool call at its place.
         begun: The record that something began there.
         ended: The record of its result.
-        is_last: Whether nothing is known of later places.
+        is_last: Whether no later place has a record.
     """
     if called is not None:
         has_ended = called.kind is RecordKind.RESULT
@@ -79,26 +79,26 @@ def other_call(
         begun: The record that something began there.
         ended: The record of its result.
         is_refused: Whether it may not be made now.
-        is_last: Whether nothing is known of later places.
+        is_last: Whether no later place has a record.
     """
     if is_refused:
         was_made = begun is not None if ended is None else bool(ended.digest)
         end = " and may have run" if ended is None else ""
         return f"tool {call.name!r} was called{end}, {_GONE}" if was_made else None
     is_other = not is_last if ended is None else not ended.digest
-    return f"tool {call.name!r} is called now, which was not run then," if is_other else None
+    return f"tool {call.name!r} is called now and was not run then," if is_other else None
 
 
 def early_end(place: int, last_place: int, called: Iterable[int]) -> str | None:
     """Return how a run that ends at *place* falls short of its records. ``None``: it does not.
 
-    A limit that is lower now ends it there: what came after was done, and would be told as "not
-    run", or not at all.
+    A lower limit may end it earlier now. What came after *place* was done, but would be reported as
+    "not run", or not at all.
 
     Args:
-        place: The last thing that it asked for.
-        last_place: The last one of which anything is known.
-        called: Where tools were called.
+        place: The place of the last thing that it asked for.
+        last_place: The last place with a record.
+        called: The places at which tools were called.
     """
     if place >= last_place:
         return None
@@ -112,9 +112,9 @@ def mismatch(agent_id: AgentId, place: int, differs: str, more: str = "") -> Res
 
     Args:
         agent_id: The agent of the run.
-        place: Where in it.
-        differs: What is another than it was.
-        more: What helps besides.
+        place: The place in that run.
+        differs: What differs, in words.
+        more: What else helps, in words.
     """
     return ResumeMismatchError(
         f"agent {agent_id} cannot be resumed: {differs} at place {place} of its run; undo the "

@@ -4,9 +4,9 @@ Rules:
 
 1. Delays double from attempt to attempt and are capped; chance moves each one within
    its upper half, so that agents that failed together do not come back together.
-2. What the provider asked to wait is never cut short: it is a floor, also above the cap.
-3. There are at most ``max_attempts`` attempts, and no wait that would take all waiting
-   together over ``max_total_seconds``. Then the error is the answer.
+2. A delay that the provider asked for is never shortened, even if it is longer than the cap.
+3. There are at most ``max_attempts`` attempts, and no delay that would bring the sum of all delays
+   above ``max_total_seconds``. After that the error is raised.
 
 Whether an error may be retried at all is not decided here: the error says so itself.
 """
@@ -82,5 +82,5 @@ class RetryPolicy(Value):
 
 
 def makes_sense(error: DriverError, attempt: int) -> bool:
-    """Return whether the policy allows another attempt after so many."""
+    """Return whether *error* allows another attempt after *attempt* of them."""
     return error.retryable and not (isinstance(error, FailedAttemptError) and attempt > 1)

@@ -2,15 +2,15 @@
 
 Rules:
 
-1. A run that is resumed goes the same way, because the loop decides by the results of its
-   effects alone, and these are given back until none is left.
+1. A resumed run takes the same path, because the loop decides only by the results of its effects,
+   and the recorded results are given back until none is left.
 2. What was asked for is compared by its digest. Whatever differs is an error, unless the
    caller accepts it: another prompt or tool would make the old results answers to
    something that was never asked. Another *thing* is never accepted: see ``comparing``.
 3. A request or a call that had begun and has no result may or may not have been done. A
    request is made again, and counted. A call is told apart: see `Unknown`.
-4. Nothing is done before the record that it begins is kept, nor goes on in the world (the
-   next request, the next call, the outcome) before its result is.
+4. Nothing is done before the record of its beginning is stored, and nothing follows it (the next
+   request, the next call, the outcome) before its result is stored.
 """
 
 from __future__ import annotations
@@ -64,8 +64,8 @@ AGAIN: Final = "~"
 OnBranch: TypeAlias = Callable[
     [SpawnConfig, tuple[ChatMessage, ...], Sequence[JournalRecord]], SpawnConfig
 ]
-"""Records the last records of a run of which these are the messages, that it is over, and that one
-of this config begins, which knows them; returns the config of that one."""
+"""Takes the config of a new run, and the messages and last records of the old run. Records that the
+old run is over and that the new one begins with these messages; returns its config."""
 
 
 @final
@@ -90,13 +90,13 @@ class RunJournal(Live):
     place: int = -1
     """Which effect of the run it is at."""
     repeated_requests: int = 0
-    """Requests that had left before a crash and were made again."""
+    """Requests that were sent before a crash and were made again."""
     charges: list[Charge] = []  # noqa: RUF012  # each has its own
     """The charges of calls with recorded results, until they are counted again."""
     losses: list[Loss] = []  # noqa: RUF012  # each has its own
     """The usage of the effect's broken requests, until it is counted again."""
     left_before: int = 0
-    """Requests of the effect that had left when their process ended."""
+    """Requests of the effect that were sent before their process ended."""
     attempts: dict[int, Attempts] = {}  # noqa: RUF012  # each has its own
     """The earlier attempts of requests, by place."""
     records: tuple[JournalRecord, ...] = ()
@@ -104,17 +104,17 @@ class RunJournal(Live):
     history: tuple[ChatMessage, ...] | None = None
     """The history of a branched run. ``None``: the one in its config."""
     changed_from: SpawnConfig | None = None
-    """The digest of the run's config before it changed. ``None``: it is the same."""
+    """The run's config before it changed. ``None``: it has not changed."""
     ended_with: tuple[ChatMessage, ...] | None = None
-    """The text with which such a run had ended. ``None``: it had not ended."""
+    """The messages of such a run, if it had ended. ``None``: it had not ended."""
     on_branch: OnBranch | None = None
     """Records that another run begins. ``None``: a changed run is not branched."""
     on_settled: Callable[[str], object] = str
     """Told the key of a call that had begun before, and has its result now."""
     owed: Callable[[], Together | None] = lambda: None
-    """Returns what budgets in the same file are to be told with the next result."""
+    """Returns what to tell budgets in the same file together with the next result."""
     _due: JournalRecord | None = None
-    """That a request begins, until a budget in the same file has what it takes."""
+    """The record that a request begins, until a budget in the same file can be charged with it."""
     _marks: dict[int, ServedCall] = {}  # noqa: RUF012  # each has its own
     """The calls that run, by their part."""
     _static: tuple[object, str] = (None, "")
@@ -156,10 +156,10 @@ class RunJournal(Live):
     def give_back(self, effect: Effect, run: Run) -> bool:
         """Move on to *effect*, the next one, and fill in its result if it is recorded.
 
-        Returns whether nothing is left to be done.
+        Returns whether nothing is left to do.
 
         Raises:
-            ResumeMismatchError: If something else was asked for at this place.
+            ResumeMismatchError: If the recorded run asked for something else at this place.
         """
         # An instance check of another struct takes ten times as long as a look at its type.
         if type(effect) is Warn or type(effect) is LeftOut:
@@ -244,9 +244,9 @@ class RunJournal(Live):
         """Record that a request is about to be sent. Return whether to wait for ``flush``.
 
         Args:
-            request: Which.
-            is_joint: Whether a budget in the same file is asked first. Whoever asks it takes
-                the record with ``take_due``, and writes both at once.
+            request: The request.
+            is_joint: Whether a budget in the same file is asked first. Then the caller takes the
+                record with ``take_due``, and writes both in one step.
         """
         begun = self._record(RecordKind.STARTED, digest=self._digest(request))
         if is_joint:
@@ -261,7 +261,7 @@ class RunJournal(Live):
         return due
 
     def begin_call(self, part: int, call: ToolCall) -> JournalRecord:
-        """Record that a tool is about to run, once it is flushed. Return the record.
+        """Record that a tool is about to run, as soon as this is flushed. Return the record.
 
         The call's key is its body.
         """
@@ -288,7 +288,7 @@ class RunJournal(Live):
         Args:
             part: Its place among the calls of its answer.
             call: The call.
-            again: Whether it had begun, which is another question.
+            again: Whether the call had begun before. That makes it another question.
         """
         digest = digest_of(call.name, call.arguments, again)
         known = self.answers.get((self.place, part))
@@ -352,10 +352,10 @@ class RunJournal(Live):
         Args:
             part: Its place among the calls of its answer.
             asked: The call.
-            result: What came of it.
-            changed: What ran in its place. ``None``: it did.
+            result: The result.
+            changed: The call that ran in its place. ``None``: it ran itself.
             exhausted: Why the run ends with it. ``None``: it does not.
-            wakes: Whether others are waited for before the run goes on and flushes.
+            wakes: Whether the run waits for other calls before it goes on and flushes.
         """
         mark = self._marks.pop(part, None)
         digest = digest_of(asked.name, asked.arguments) if mark is None else mark.digest

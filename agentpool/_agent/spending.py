@@ -1,7 +1,7 @@
 """How one agent spends from a budget: it reserves before each request.
 
-An agent that has to wait for what others have set aside gives its slot back meanwhile, as
-for every other wait. It is never one of a circle: see the rules of ``ledger``.
+While an agent waits for what others have reserved, it gives its slot back, as in every other wait.
+It is never part of a circle of waiting agents: see the rules of ``claims``.
 """
 
 from __future__ import annotations
@@ -112,8 +112,8 @@ class Purse(Live):
     ) -> RequestReservation | LimitExceededError:
         """Reserve what *request* needs, waiting while others may give some back.
 
-        If there is too little, nothing is set aside, and the error is returned. What is due in
-        the *journal* is written together with what stores in the same file take.
+        If there is too little, nothing is reserved, and the error is returned. A record that is
+        due in *journal* is written together with the reservations in stores in the same file.
 
         Cancellation:
             Nothing was set aside.
@@ -145,7 +145,8 @@ class Purse(Live):
         """Tell the stores what was really used.
 
         Args:
-            but: Those that are told with the next result, which comes at once.
+            but: Budgets to leave out: they are told with the next result, which follows
+                immediately.
 
         Cancellation:
             They were told.
@@ -223,8 +224,9 @@ class Purse(Live):
         """Spend one tool call. Return why the budget does not allow it. ``None``: it does.
 
         Args:
-            journal: Of its run.
-            started: That it begins, which is written with what stores in the same file take.
+            journal: The journal of the agent's run.
+            started: The record that the call begins. It is written together with the spending in
+                stores in the same file.
         """
         if self.is_stored:
             await _look(self.ledger.stored_short_of(_ONE_CALL))

@@ -1,7 +1,7 @@
 """Runs the tool calls of one answer side by side, and puts each result in its place.
 
-Each call is a strand of the agent's slot. One alone uses the scope of the agent's steps; side
-by side, each has its own.
+Each call uses a strand of the agent's slot. A single call uses the cancel scope of the agent's
+steps; several calls at a time have one each.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ async def _run_call(  # noqa: ASYNC910  # a tool without a checkpoint is its own
 ) -> None:
     """Run one call and store its result.
 
-    *order* is ``None`` for a call that has no others beside it.
+    *order* is ``None`` for the only call of an answer.
     """
     asked = effect.calls[index]
     tool = _tool_of(agent, asked)
@@ -208,9 +208,9 @@ async def _allowed(  # noqa: ASYNC910  # what is asked for is waited for
 async def _spend(  # noqa: ASYNC910  # waits for stores alone
     agent: Agent, asked: ToolCall, index: int, scope: trio.CancelScope | None
 ) -> tuple[JournalRecord | None, LimitExceededError | None]:
-    """Pay for the call *asked*. Return its start record, if it is kept, or why it may not run.
+    """Pay for the call *asked*. Return its start record, if that is stored, or why it may not run.
 
-    It is kept if a store of a budget writes in one step with the journal.
+    The record is stored here if the store of a budget writes in one step with the journal.
     """
     journal, purse, started = agent.journal, agent.purse, None
     if purse is None:
@@ -253,7 +253,7 @@ def _is_over(agent: Agent, effect: RunTools, index: int, tool: Tool) -> bool:
             return False
         case "stop":
             assert agent.run is not None  # noqa: S101  # only a run has calls
-            text = f"call {call.name!r} had begun when the program ended; look whether it was done"
+            text = f"call {call.name!r} had begun when the program ended; check whether it was done"
             agent.run.exhausted = Stop(StopReason.UNKNOWN_OUTCOME, text, 1, 1, "journal")
         case "report":
             pass
@@ -292,9 +292,9 @@ def _finish(
         agent: The agent that called.
         effect: The calls of the answer.
         index: Which of them.
-        result: What it came to.
+        result: The result of the call.
         tool: The tool that gave it. ``None``: the tool did not run.
-        error: What it raised. ``None``: nothing.
+        error: The error that the tool raised. ``None``: none.
     """
     asked = effect.calls[index]
     call = effect.changed.get(index, asked)
@@ -306,7 +306,7 @@ def _finish(
     if result.attachments:
         taken, told = _taken(agent, result, told)
     if result.traceback:
-        text = "tool %r of agent %d (%s) broke; the model was told its error alone\n%s"
+        text = "tool %r of agent %d (%s) broke; the model was told only the error\n%s"
         # A model names agents, and what it wrote may be in an error.
         told_where = visible_lines(result.traceback)
         _log.warning(text, call.name, agent.agent_id, one_line(agent.name), told_where)

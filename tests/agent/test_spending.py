@@ -287,7 +287,7 @@ async def test_a_usage_that_means_nothing_is_unknown_and_charged(usage: Usage) -
     assert (outcome.text, outcome.usage, outcome.unmeasured_requests) == ("hi", Usage(), 1)
     assert spent(budget).tokens.committed == 1046
     (warned,) = of_type(recorder.events, AgentWarned)
-    assert warned.text.startswith("the provider reported for an answer the usage Usage(")
+    assert warned.text.startswith("the provider reported the impossible usage Usage(")
     assert warned.text.endswith("; counted as unknown")
 
 

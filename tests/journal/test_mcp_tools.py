@@ -91,7 +91,7 @@ async def test_what_a_server_has_at_the_resume_is_looked_at(tmp_path: Path) -> N
         return [one.differs for one in errors if isinstance(one, ResumeMismatchError)]
 
     other = "the request has another prompt, other tools or other settings"
-    gone = "tool 'mcp_stub_deed' was called, which it has no more or may not call,"
+    gone = "tool 'mcp_stub_deed' was called, which it no longer has or may not call,"
     assert await differs({"name": "other", "inputSchema": {"type": "object"}}) == [other, gone]
     schema = {"type": "object", "properties": {"who": {"type": "string"}}}
     offer(tmp_path, {"name": "deed", "inputSchema": schema})

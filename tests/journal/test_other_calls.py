@@ -101,7 +101,7 @@ def test_a_call_that_was_refused_is_not_made_when_it_is_granted_later(
         error = (await office.run(["look", "pay"], resume)).error
         assert isinstance(error, ResumeMismatchError)
         if resume == "accept":
-            assert error.differs == "tool 'pay' is called now, which was not run then,"
+            assert error.differs == "tool 'pay' is called now and was not run then,"
         assert (office.done, office.asked) == (before, asked)
         again = await office.run(["look"], REFUSE)
         assert (again.status, office.asked) == (AgentStatus.COMPLETED, asked + 1)
@@ -158,7 +158,7 @@ def test_a_message_was_read_where_a_call_is_made_now() -> None:
             records.pop()
         error = (await run(["look", "pay"], "accept")).error
         assert isinstance(error, ResumeMismatchError)
-        assert error.differs == "tool 'pay' is called now, which was not run then,"
+        assert error.differs == "tool 'pay' is called now and was not run then,"
         assert office.done == []
 
     simulate(scenario)
@@ -186,7 +186,7 @@ def test_a_call_that_had_begun_of_a_tool_that_is_gone_is_told_as_such(
             error = (await office.run(names, mode)).error
             assert isinstance(error, ResumeMismatchError)
             if mode == "accept":
-                assert error.differs == f"{said} which it has no more or may not call,"
+                assert error.differs == f"{said} which it no longer has or may not call,"
         assert (office.done.count("pay"), office.asked) == (1, asked)
         branched = await office.run(names, "branch")
         results = [one for one in branched.messages if isinstance(one, ToolMessage)]
@@ -208,7 +208,7 @@ def test_one_of_two_that_ended_and_is_gone_is_missed_wherever_it_stood(
         asked = office.asked
         error = (await office.run(["other"], "accept")).error
         assert isinstance(error, ResumeMismatchError)
-        assert error.differs == "tool 'pay' was called, which it has no more or may not call,"
+        assert error.differs == "tool 'pay' was called, which it no longer has or may not call,"
         assert (office.done, office.asked) == (["pay"], asked)
 
     simulate(scenario)

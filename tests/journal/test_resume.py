@@ -734,7 +734,7 @@ def test_a_called_tool_that_is_gone_is_never_accepted() -> None:
         kept = await journal.read("kept")
         outcome = await run_one(journal, config, buyer, tools=ToolRegistry(), resume="accept")
         assert isinstance(outcome.error, ResumeMismatchError)
-        differs = "tool 'pay' was called, which it has no more or may not call,"
+        differs = "tool 'pay' was called, which it no longer has or may not call,"
         assert outcome.error.differs == differs
         assert "undo the change, or resume with resume='branch'" in str(outcome.error)
         assert await journal.read("kept") == kept

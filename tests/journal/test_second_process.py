@@ -226,7 +226,7 @@ def test_a_memory_that_comes_or_goes_is_refused_and_costs_nothing(*, had_memory:
         for mode in modes:
             error = (await run(journal, has_memory=not had_memory, resume=mode)).error
             assert isinstance(error, ResumeMismatchError)
-            assert "it has a memory now and had none, or the reverse" in str(error)
+            assert "it has a memory now and had none before, or the reverse" in str(error)
         assert (await run(journal, has_memory=had_memory)).text == "the end"
 
     simulate(main)
