@@ -1,7 +1,7 @@
 """The bookkeeping of one budget: its limits, what was used and what is reserved.
 
-Money is counted in whole trillionths of a dollar: sums of floats would not come back to
-nothing when everything was given back, and a tree would not add up.
+Money is counted in whole trillionths of a dollar: a sum of floats would not return to zero when
+everything is given back, and the sums of a tree would not add up.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _ADVICE: Final[dict[int, str]] = dict.fromkeys(
     ": the input of a request and the most that it may answer, of which a lower "
     "model.max_tokens makes less",
 )
-"""How to want less, for those kinds that a request sets aside before its size is known."""
+"""How to need less of the kinds that a request reserves before its size is known."""
 
 Amounts: TypeAlias = tuple[int, int, int, int]
 """Tokens, trillionths of a dollar, requests, tool calls."""
@@ -76,7 +76,7 @@ class Account(Live):
     limits: tuple[int | None, int | None, int | None, int | None]
     allow_unpriced: bool
     by_estimate: bool
-    """Whether an estimate of tokens and cost must fit. If not, a request may go as long as the
+    """Whether an estimate of tokens and cost must fit. If not, a request may be sent as long as the
     limit is not exceeded yet."""
     news: list[BudgetNotice]
     """The notices not yet reported; one list for a whole tree."""
@@ -92,7 +92,7 @@ class Account(Live):
     _told: set[tuple[int, bool]] = msgspec.field(default_factory=set[tuple[int, bool]])
 
     def lacks(self, amounts: Amounts, *, priced: bool) -> int | None:
-        """Return the first kind of which *amounts* asks too much. ``None``: there is enough."""
+        """Return the first kind with too little left for *amounts*. ``None``: there is enough."""
         for kind, limit in enumerate(self.limits):
             # What an unpriced request takes is unknown, so there must be something left.
             amount = amounts[kind] or (1 if kind == COST and not priced and amounts[2] else 0)
@@ -151,7 +151,7 @@ class Account(Live):
 
         Args:
             used: What is used and reserved, by all processes.
-            pending: What of this one's is not in it.
+            pending: The part of this process's own use that is not included yet.
             period: The current period.
         """
         if period != self.period:
@@ -256,7 +256,7 @@ class Account(Live):
         return ", ".join(limits) or "no limit"
 
     def _tell(self, kind: int, used: int, *, reached: bool) -> None:
-        """Add a notice when a limit is near, and one when it is reached; each once."""
+        """Add a notice when a limit is near, and another when it is reached; each only once."""
         if (kind, reached) in self._told or (kind, True) in self._told:
             return
         self._told.add((kind, reached))
@@ -350,7 +350,7 @@ class Spent(msgspec.Struct, frozen=True, gc=False):
     tokens: int = 0
     """Tokens in plus out."""
     cost_usd: float | None = 0.0
-    """US dollars. ``None``: it has no price."""
+    """US dollars. ``None``: it has no known price."""
     requests: int = 0
     """Requests to a model."""
     tool_calls: int = 0

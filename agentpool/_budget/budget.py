@@ -1,6 +1,6 @@
 """Limits that many agents share: reserve first, then commit what was used.
 
-How it is held is told in ``ledger``.
+The rules are in ``claims``.
 """
 
 from __future__ import annotations
@@ -69,13 +69,13 @@ class Budget:
             requests: Requests to a model, retries included.
             tool_calls: Tool calls that run.
             parent: The budget that this one is a part of.
-            name: What it is called in errors and events.
-            allow_unpriced: Whether a limit on cost allows more after an answer without
-                a known price. It is then held against what is known.
-            per: ``hour``, ``day`` or ``month``: the limits hold in each, beginning in UTC, for
-                all processes that have a budget of this name with the same store. ``ever``: they
-                hold as long as the store lasts.
-            store: Where it is kept what was used: a journal.
+            name: Its name in errors and events.
+            allow_unpriced: Whether a limit on cost allows more requests after an answer without a
+                known price. Only known costs count then.
+            per: ``hour``, ``day`` or ``month``: the limits hold in each such period, which begins
+                in UTC, for all processes that have a budget of this name with the same store.
+                ``ever``: they hold as long as the store lasts.
+            store: What keeps the used amounts: a journal.
 
         Raises:
             UsageError: If a limit is 0, negative, infinite or no number.
@@ -136,12 +136,12 @@ class Budget:
     ) -> None:
         """Raise, lower or remove a limit from now on.
 
-        What was used or set aside stays so, and agents that were stopped stay stopped. Those
-        that wait for a share are looked at again.
+        Used and reserved amounts stay as they are, and agents that were stopped stay stopped. For
+        agents that wait for a share, the budget decides again.
 
         Args:
-            kind: Which limit.
-            limit: How much is allowed in all. ``None``: there is no limit any more.
+            kind: The limit to change.
+            limit: How much is allowed in total. ``None``: there is no limit any more.
 
         Raises:
             UsageError: If it is 0, negative, infinite or no number.
@@ -159,7 +159,7 @@ class Budget:
     ) -> Reservation:
         """Reserve amounts in this budget and all above it, or raise.
 
-        It does not wait, and no other waits for what it has set aside.
+        This does not wait, and no agent waits for amounts that are reserved in this way.
 
         Args:
             tokens: Tokens in plus out, as estimated.
@@ -168,8 +168,8 @@ class Budget:
             tool_calls: Tool calls.
 
         Raises:
-            LimitExceededError: If there is too little. Nothing was set aside.
-            UsageError: If a number has no meaning. Nothing was set aside.
+            LimitExceededError: If there is too little. Nothing was reserved.
+            UsageError: If a number has no meaning. Nothing was reserved.
         """
         amounts = amounts_of(
             tokens=tokens, cost_usd=cost_usd, requests=requests, tool_calls=tool_calls
@@ -193,9 +193,9 @@ def family_budget(
 ) -> Budget:
     """Make the budget that one run shares with its children, from the run's own limits.
 
-    Held as a guard holds them: who is not above a limit may make one more request,
-    whatever the estimate says, and a cost without a price is passed over. Requests and
-    tool calls are exact, and there may be none of the latter left.
+    It treats limits as a guard does: an agent that is not above a limit may make one more request,
+    whatever the estimate says, and unknown costs are ignored. Limits of requests and tool calls are
+    exact, and the one of tool calls may be 0.
     """
     budget = Budget(
         tokens=tokens, cost_usd=cost_usd, requests=requests, parent=parent, name=name,

@@ -2,21 +2,22 @@
 
 Rules:
 
-1. Between the check and the reservation nothing waits, so no two can take the same rest.
+1. Nothing waits between the check and the reservation, so no two can take the same amount.
 2. A reservation is taken in its budget and in every budget above, or in none. So a budget
    inside another can only narrow it.
-3. A reservation is settled exactly once: by what was used, as a whole when it is not known
-   what was used, or given back when nothing was.
-4. Limits of requests and tool calls are exact. Tokens and money are estimates until they are
-   known: they pass a limit by no more than the estimates of what was under way were too low.
+3. A reservation is settled exactly once: with the used amount, or in full if that is unknown, or by
+   giving it back if nothing was used.
+4. Limits of requests and tool calls are exact. Tokens and money are estimates until they are known:
+   they exceed a limit by no more than the error in the estimates of the requests under way.
 5. Nothing that was used is given back, and nothing is given back twice: a budget never has
    more left than it had before.
-6. Who finds too little may wait for what others have set aside for requests. It waits only
-   while what is used alone would leave enough, and while some of what lacks is held by a
-   request whose agent does not wait for anybody. So there is no circle of waiting, and who
-   cannot be served is told.
-7. Who fits goes before one that waits for more, but not more than ``MAX_PASSED`` times past
-   the same one: then all wait behind it. So a large request does not starve among small ones.
+6. A claim that finds too little left may wait for what others have reserved for requests. It waits
+   only while the used amount alone would leave enough, and while a part of the missing amount is
+   held by a request whose agent does not wait for another. So no agents wait in a circle, and a
+   claim that cannot be met is refused.
+7. A claim that fits may overtake one that waits for more, but the same one is overtaken at most
+   ``MAX_PASSED`` times: then all others wait behind it. So small requests do not starve a large
+   one.
 8. An unknown cost is not zero: it is counted as unpriced, and a limit on cost allows nothing
    more after such an answer, unless the budget says so.
 
@@ -45,15 +46,15 @@ from agentpool._budget.store import Kept
 from agentpool._errors import LimitExceededError, UsageError
 
 MAX_PASSED: Final = 8
-"""How many may go before one that waits for more. As many as run side by side in a pool that
-says nothing else: so it waits for about one round of them."""
+"""How many claims may overtake one that waits for more. It is the default number of slots of a
+pool, so a claim waits for about one round of its agents."""
 
 
 class Reservation(Live):
     """Amounts that a budget has reserved for one purpose. Settle it exactly once.
 
-    As a context manager it settles itself at the end of its block, unless that was
-    done: what was used is unknown then, so all of it is charged.
+    As a context manager it settles itself at the end of its block, unless that was done before: the
+    used amount is unknown then, so all of it is charged.
     """
 
     _ledger: Ledger
@@ -93,8 +94,8 @@ class Reservation(Live):
         Requests and tool calls are charged as they were reserved.
 
         Args:
-            tokens: Tokens in plus out. ``None``: it is not said, so what was reserved counts.
-            cost_usd: US dollars. ``None``: it is not said, so what was reserved counts. If
+            tokens: Tokens in plus out. ``None``: unknown, so the reserved amount counts.
+            cost_usd: US dollars. ``None``: unknown, so the reserved amount counts. If
                 there was no estimate either, the cost is unknown.
 
         Raises:
@@ -152,11 +153,11 @@ class Reservation(Live):
 class RequestReservation(Reservation):
     """Amounts that a budget has reserved for one request to a model.
 
-    One for a request that did not start is given back at the end of its block.
+    If the request did not start, the reservation is given back at the end of its block.
     """
 
     _is_stalled: Callable[[], bool] = bool
-    """Whether who makes the request waits for others."""
+    """Whether the agent that makes the request waits for others."""
     _started: bool = False
 
     @property
@@ -198,9 +199,9 @@ class Claim(Live):
     wake: Callable[[], object] = lambda: None
     """Called when a claim that waited has its result. Set it if it waits."""
     short: Ledger | None = None
-    """The ledger that had too little for the claim at the last look. ``None``: none had."""
+    """The ledger that had too little for the claim at the last look. ``None``: all had enough."""
     passed: int = 0
-    """How many who came later were served before it."""
+    """How many later claims have overtaken it."""
 
     def hold(self, held: set[Ledger]) -> None:
         """Add the ledger that the claim waits for to *held*, if no later claim may overtake it."""
@@ -229,7 +230,7 @@ class Ledger(Live):
     waiting: dict[Claim, None] = {}  # noqa: RUF012  # each has its own
     """The waiting claims, in order. Used at the root only."""
     kept: Kept | None = None
-    """The store of its use. ``None``: the budget ends with the program."""
+    """The store of its used amounts. ``None``: the budget ends with the program."""
 
     @classmethod
     def below(cls, account: Account, parent: Ledger | None, kept: Kept | None = None) -> Ledger:
@@ -250,7 +251,7 @@ class Ledger(Live):
         return self.account.name
 
     def stored_short_of(self, amounts: Amounts, *, priced: bool = True) -> tuple[Ledger, ...]:
-        """Return the ledgers whose stores are known to have too little for this."""
+        """Return the ledgers whose stores are known to have too little for these amounts."""
         return tuple(
             one
             for one in self.path
@@ -287,8 +288,8 @@ class Ledger(Live):
         Args:
             tokens: Tokens in plus out, as estimated.
             cost_usd: US dollars, as estimated. ``None``: unknown.
-            is_stalled: Whether who makes the request waits for others, so that its
-                end must not be counted on.
+            is_stalled: Whether the agent that makes the request waits for others, so that others
+                must not rely on its end.
 
         Raises:
             UsageError: If a number has no meaning. Nothing was set aside.
@@ -306,7 +307,7 @@ class Ledger(Live):
     def reconsider(self) -> None:
         """Decide about all waiting claims again, in order. Only the root does this.
 
-        After each settlement, and when a task that makes a request begins to wait.
+        This is called after each settlement, and when a task that makes a request begins to wait.
         """
         held: set[Ledger] = set()
         for claim in tuple(self.waiting):

@@ -17,7 +17,7 @@ _FORMS: Final = {
 }
 
 _MORE_THAN: Final = {"hour": timedelta(hours=1), "day": timedelta(1), "month": timedelta(31)}
-"""What leads from the beginning of a period into the next."""
+"""The time that leads from the beginning of a period into the next one."""
 
 
 def period_at(per: Period, now: float, latest: str) -> str:
@@ -30,7 +30,7 @@ def period_at(per: Period, now: float, latest: str) -> str:
 
 
 def next_period(period: str) -> str:
-    """Return when the one after *period* begins. Empty: there is none.
+    """Return when the period after *period* begins. Empty: there is none.
 
     >>> next_period("hour 2026-11-27T23"), next_period("day 2024-02-28")
     ('2026-11-28 00:00 UTC', '2024-02-29 00:00 UTC')

@@ -14,7 +14,7 @@ class BudgetMeter(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     limit: float | None
     """How much is allowed. ``None``: no limit."""
     committed: float
-    """The used amount, as far as it is known; otherwise the reserved amount."""
+    """The used amount. Where that is unknown, the reserved amount counts."""
     reserved: float
     """The amount reserved for requests in progress."""
 
@@ -45,7 +45,7 @@ class BudgetStatistics(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     unpriced: int
     """Requests without any known price: they add nothing to ``cost``."""
     refused: int
-    """How often something was not allowed, by this budget or by one above it."""
+    """How often this budget, or one above it, did not allow something."""
 
     @property
     def cost_usd(self) -> float | None:
@@ -60,15 +60,16 @@ class PoolStatistics(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     running: int
     """Agents that hold a slot."""
     parked: int
-    """Agents that gave theirs back while they wait."""
+    """Agents that gave their slots back while they wait."""
     at_gate: int
-    """The part of ``parked`` that waits for a provider: newcomers do not get these slots."""
+    """The part of ``parked`` that waits for a provider. New agents do not get the slots of
+    these."""
     queued: int
     """Agents that wait for their first slot."""
     spawned: int
     """Agents that were accepted so far."""
     max_concurrent: float
-    """Slots."""
+    """The number of slots."""
     messages: int
     """Messages that were accepted so far."""
     dead_letters: int
@@ -78,7 +79,7 @@ class PoolStatistics(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     observer_failures: int
     """How often an observer raised."""
     observer_failure: str = ""
-    """Which observer raised first, and what: a recording says here that the disk is full. Empty:
-    none raised."""
+    """Which observer raised first, and its error. A full disk under a recording shows up here.
+    Empty: none raised."""
     budget: BudgetStatistics | None = None
     """The budget that the pool was opened with. ``None``: none."""

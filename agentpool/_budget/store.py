@@ -2,13 +2,14 @@
 
 Rules:
 
-1. What a request may take is added to what is used before it leaves, in one transaction with
-   the look at the limit: several processes cannot spend the same rest. What it took less, or
-   more, is corrected afterwards. A process that dies in between has spent what it reserved.
-   Where the store is the pool's journal as well, both are one transaction with the record
-   that it begins, and the correction is one with the record of what came of it.
-2. A new period begins with nothing used. The clock decides when, but never takes a period
-   back: one that goes backwards gives nothing back.
+1. Before a request is sent, the most that it may use is added to the used amount, in one
+   transaction with the check of the limit: several processes cannot spend the same amount. The
+   difference to what it really used is corrected afterwards. A process that dies in between has
+   spent what it reserved. If the store is the pool's journal too, the same transaction stores the
+   record that the request begins, and the correction is stored together with the record of its
+   result.
+2. A new period begins with nothing used. The clock decides when, but never goes back to an earlier
+   period: setting the clock back frees nothing.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ class StoredUse(msgspec.Struct, frozen=True):
     """A store's answer about one budget."""
 
     period: str
-    """Which period it is."""
+    """The current period."""
     used: Amounts
     """The amounts used and reserved in the period, by all processes."""
     lacking: int | None
@@ -71,8 +72,8 @@ class BudgetStore(ABC):
     def backing_store(self) -> BudgetStore:
         """The store that keeps the amounts: this one, or the one that it passes every call to.
 
-        Where that is the journal of a pool, the amounts of a request are written in one
-        transaction with the record of the request.
+        If that is the journal of a pool, the amounts of a request are written in one transaction
+        with the record of the request.
         """
         return self
 
@@ -91,8 +92,8 @@ class BudgetStore(ABC):
             name: The budget's name.
             per: How long its limits last.
             limits: How much is allowed.
-            wanted: How much to take. Nothing: look only.
-            corrections: By how much earlier requests took more or less than was set aside.
+            wanted: How much to take. Zeros: only return what is used.
+            corrections: By how much earlier requests used more or less than was reserved.
         """
 
 
@@ -105,15 +106,15 @@ class Kept(Live):
     owed: list[Correction] = []  # noqa: RUF012  # each has its own
     """The corrections to send to the store with the next request."""
     on_the_way: list[Correction] = []  # noqa: RUF012  # the same
-    """What it is being told right now."""
+    """The corrections that the store is receiving right now."""
 
     def owe(self, period: str, reserved: Amounts, used: Amounts | None) -> None:
         """Note how a settled reservation differs from what the store has counted.
 
         Args:
             period: The period of the reservation in the store. Empty: there is none.
-            reserved: What the store thinks that it took.
-            used: What it took. ``None``: nothing.
+            reserved: What the store has counted for it.
+            used: What it really used. ``None``: nothing.
         """
         known = reserved if period else NOTHING
         change = minus(used or NOTHING, known)
@@ -145,12 +146,12 @@ class UseTable(ABC):
 
 
 def spend_all(table: UseTable, now: float, spendings: Sequence[Spending]) -> tuple[StoredUse, ...]:
-    """Apply all corrections, then take what all budgets want; nothing, if one has too little.
+    """Apply all corrections, then take what all budgets want, or nothing if one has too little.
 
     Args:
-        table: What is used. Nothing else may change it meanwhile.
+        table: The used amounts. Nothing else may change them meanwhile.
         now: Seconds since 1970.
-        spendings: Of different budgets.
+        spendings: The requests of different budgets.
     """
     found: list[StoredUse] = []
     for one in spendings:

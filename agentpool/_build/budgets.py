@@ -17,9 +17,9 @@ def build_budget(
     """Build the budget that all agents of a pool share. ``None``: there is no limit.
 
     Args:
-        manifests: The manifests of the agents. A budget of one holds for all.
-        whole: What is limited besides. All of it is spent from this as well.
-        store: Where it is kept what was spent.
+        manifests: The manifests of the agents. A budget in one of them limits all agents.
+        whole: Another budget. All that is spent counts in it as well.
+        store: What keeps the spent amounts.
 
     Raises:
         UsageError: If a manifest asks for a budget and there is no store, or if two ask for
@@ -33,7 +33,7 @@ def build_budget(
         known, whose = wanted.setdefault(config.name, (config, manifest.name))
         if known != config:
             raise UsageError(
-                f"manifests {whose!r} and {manifest.name!r} have budgets of the same name, "
+                f"manifests {whose!r} and {manifest.name!r} have budgets with the same name, "
                 f"{config.name!r}, and other limits; write the same, or give them other names"
             )
     for name, (config, whose) in wanted.items():

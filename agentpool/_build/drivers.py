@@ -4,7 +4,7 @@ Rules:
 
 1. Each agent gets the driver of its own manifest, never of another one's. Manifests that
    name the same model share one driver.
-2. What would be refused at a spawn is refused before anything has run.
+2. Anything that a spawn would refuse is refused before any agent has run.
 """
 
 from __future__ import annotations
@@ -59,11 +59,11 @@ async def open_drivers(
         open_one: Opens one of them. ``None``: ``agentpool.drivers.open_driver``.
         stand_in: A driver that answers in place of every model, or a function that chooses one.
             No model is opened then.
-        gates: Where requests to providers wait, if ``open_driver`` opens their drivers.
-            ``None``: no request waits.
+        gates: The gates at which requests to providers wait, if ``open_driver`` opens their
+            drivers. ``None``: no request waits.
 
     Yields:
-        What chooses the driver of an agent, for ``open_pool``.
+        A function that chooses the driver of an agent, for ``open_pool``.
 
     Raises:
         DriverError: If a model cannot be opened; says what is missing.
@@ -96,7 +96,7 @@ async def open_drivers(
 
 
 def _identity(model: ModelConfig) -> tuple[object, ...]:
-    """Return the settings that make two models different, apart from how they are asked."""
+    """Return the settings that make two models different, without the settings of requests."""
     return (
         model.model_path,
         model.model_repo,
@@ -152,10 +152,10 @@ def check_prices(manifests: Iterable[AgentManifest], choose: DriverFactory) -> N
 def find_model_file(model: ModelConfig, *, environ: Mapping[str, str]) -> Path | None:
     """Return the file of a local model, after checking its first bytes.
 
-    ``None``: the model is behind an API and has no file here.
+    ``None``: the model is hosted behind an API, so it has no file here.
 
     Raises:
-        UnknownModelError: If it is not there, or is not a model. Says what to do.
+        UnknownModelError: If the file does not exist, or is not a model. Says what to do.
     """
     if model.remote_model is not None:
         return None

@@ -1,4 +1,4 @@
-"""Open a pool from manifests: with the models they name and the tools they grant."""
+"""Open a pool from manifests, with the models that they name and the tools that they grant."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ class PoolPlan:
     max_queued: int = 10_000
     """Agents that may wait for their first slot. 0: refuse instead."""
     keep_outcomes: int | None = None
-    """Outcomes that were given out and that the pool still knows: a number for a pool that lives
-    as long as a server. ``None``: all."""
+    """How many of the retrieved outcomes the pool still keeps. Set a number if the pool lives as
+    long as a server. ``None``: all."""
     driver: Driver | DriverFactory | None = None
     """A driver that answers in place of every model, or a function that chooses one, such as
     ``Cluster.driver_of``; no model is opened then. ``None``: the models answer."""
@@ -79,13 +79,13 @@ class PoolPlan:
     approve: Approver | None = None
     """Asked before calls that need approval. ``None``: they are refused."""
     observers: Sequence[Observer] = ()
-    """Called with every event, at once; they must not block."""
+    """Called with every event, as it happens; they must not block."""
     name: str = "pool"
     """The pool's name in events, memory scopes and its journal."""
     journal: Journal | None = None
     """The journal of runs, for resuming in another process. ``None``: runs are not recorded."""
     resume: bool = False
-    """Whether to go on with what the journal has under the pool's name."""
+    """Whether to continue the runs that the journal has under the pool's name."""
 
     def __attrs_post_init__(self) -> None:
         """Refuse a plan without manifests or with fields of the wrong type."""
@@ -107,7 +107,7 @@ class PoolPlan:
     def secrets(self) -> tuple[str, ...]:
         """The keys in the environment for its models and servers, longest first.
 
-        Whoever shows texts of agents and errors takes them out first.
+        Remove them before you show texts of agents or errors.
         """
         return find_secrets(self.manifests, os.environ)
 
@@ -148,7 +148,7 @@ async def open_manifest_pool(
         ManifestError: If a manifest cannot work with its model.
         PrivacyError: If a manifest's tier forbids its model.
         UsageError: If there is a limit on cost and a model has no price, or a manifest has a
-            ``[budget]`` and nothing keeps what is spent from it.
+            ``[budget]`` and there is no store for it.
         JournalError: If the journal cannot be used, or another process runs the pool.
         PoolError: At the exit, if agents failed and their outcomes were never retrieved.
 

@@ -3,11 +3,11 @@
 Rules:
 
 1. The memory tools work on the memory that the loop uses, in the agent's own scope.
-2. A grant for which there is no tool is said, not passed over.
-3. Relative paths, in grants and from a model, begin in the folder in which the command was
-   called, as every other path on its line does; programs run there.
-4. The programs of a Sovereign agent have no network. Where that cannot be had, such an
-   agent fails before its model is asked anything.
+2. A grant without a tool is reported, not ignored.
+3. Relative paths, in grants and from a model, start at the folder in which the command was called,
+   like every other path on its command line. Programs run in that folder.
+4. The programs of a Sovereign agent have no network. Where that is impossible, such an agent fails
+   before its model is asked anything.
 """
 
 from __future__ import annotations
@@ -47,12 +47,12 @@ from agentpool.tools.mcp._servers import McpServers
 from agentpool.tools.system._program_runners import carriers
 
 _TEAM_KINDS: Final = frozenset({CapabilityKind.MESSAGE, CapabilityKind.SPAWN})
-"""The grants for which the team tools are."""
+"""The grants that need the team tools."""
 
 HAND_KINDS: Final = frozenset(
     {CapabilityKind.FILE_READ, CapabilityKind.FILE_WRITE, CapabilityKind.SHELL}
 )
-"""The grants for which the tools on files and programs are."""
+"""The grants that need the tools for files and programs."""
 
 _WITH_TOOLS: Final = (
     _TEAM_KINDS
@@ -64,7 +64,7 @@ _WITH_TOOLS: Final = (
         CapabilityKind.NETWORK,
     }
 )
-"""The grants for which there are tools here."""
+"""The grants that have tools in this program."""
 
 _ADVICE: Final[Mapping[CapabilityKind, str]] = {
     CapabilityKind.COMPUTE: ": it would be a shell without a list; grant programs with 'shell'"
@@ -91,10 +91,10 @@ def build_tools(
 
     Args:
         memory: The pool's memory.
-        servers: What starts the MCP servers of its manifest.
-        system_tools: What makes its tools on files and programs.
-        choose: The drivers, of which each agent may ask its own.
-        own: Tools of the program, which every agent has besides.
+        servers: Starts the MCP servers of an agent's manifest.
+        system_tools: Builds an agent's tools for files and programs.
+        choose: Chooses the driver of an agent, which its tools may ask.
+        own: The program's own tools, which every agent also has.
     """
     with_team = own.with_tools(*TEAM_TOOLS)
 
@@ -147,7 +147,8 @@ class SystemTools:
         """Return the file and program tools that *manifest* grants.
 
         Raises:
-            PrivacyError: If its programs must have no network, and would have one.
+            PrivacyError: If its programs must not have a network, and this system cannot prevent
+                that.
         """
         await trio.lowlevel.checkpoint()
         grants, privacy = manifest.capabilities, manifest.privacy
@@ -189,7 +190,7 @@ def tool_names(manifest: AgentManifest) -> tuple[str, ...]:
 def missing_tools(manifest: AgentManifest) -> tuple[str, ...]:
     """Return the grants of *manifest* without a tool in this program, in words.
 
-    The grants of a manifest that says nothing about them are left out.
+    Grants that the manifest only has by default are left out.
     """
     missing: list[str] = []
     # Whoever wrote no grants has these, and did not ask for anything.
