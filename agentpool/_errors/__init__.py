@@ -1,6 +1,6 @@
 """Every error that agentpool raises on purpose.
 
-The branches say who must act::
+The tree shows which errors there are, and for some of them who must act::
 
     AgentPoolError
     ├── UsageError                 fix the calling code
@@ -11,7 +11,7 @@ The branches say who must act::
     │   ├── UnknownAgentError      there never was such an agent
     │   ├── AgentGoneError         it was there and has ended
     │   └── InboxFullError         it is there and has no room
-    ├── DeadlockError              every one of a circle of agents waits for the next
+    ├── DeadlockError              agents wait for each other in a circle
     ├── DriverError                the model's side; retryable or not
     │   ├── RateLimitError
     │   ├── OverloadedError
@@ -38,7 +38,7 @@ The branches say who must act::
     ├── PrivacyError               the data may not go there
     ├── AgentCancelledError        the agent was cancelled; says who did it and why
     ├── TraceError                 the file of a trace cannot be read or written
-    ├── RecordedError              what an agent ended with, as a trace has it
+    ├── RecordedError              the error of an agent, as read from a trace
     └── PoolError                  the group raised at the pool's exit
 
 A message has three parts: what went wrong, with which value, and what to do about it.

@@ -35,7 +35,7 @@ class DriverError(AgentPoolError):
         self.cost_usd: float | None = None
         """The cost in US dollars. ``None``: unknown."""
         self.attempts: int = 1
-        """How often the request was made, when it was given up."""
+        """How often the request had been made when it was given up."""
 
 
 class RateLimitError(DriverError):
@@ -75,14 +75,14 @@ class UnknownModelError(DriverError):
 class FailedAttemptError(DriverError):
     """The model's output was unusable, such as a tool call that cannot be parsed.
 
-    Asked once more, it mostly succeeds; a third time it would be paid for the same again.
+    A second attempt mostly succeeds. A third would only cost the same again.
     """
 
     default_retryable = True
 
 
 class AllDriversFailedError(DriverError):
-    """All drivers of a fallback failed. Has the error of each."""
+    """All drivers of a fallback failed. ``errors`` has the error of each."""
 
     def __init__(
         self,
@@ -99,7 +99,7 @@ class AllDriversFailedError(DriverError):
 
 
 class InvalidOutputError(DriverError):
-    """The model gave no answer of the requested form, although told what was wrong."""
+    """The model gave no answer of the requested form, although it was told what was wrong."""
 
     def __init__(self, message: str, *, answers: int) -> None:
         super().__init__(message)

@@ -23,7 +23,7 @@ class AgentPoolError(Exception):
     """The root of all errors that agentpool raises on purpose."""
 
     _recorded: AgentPoolError | None = None
-    """What it was made of again, when it was raised in an earlier process."""
+    """The recorded error that this one was rebuilt from, if it was raised in an earlier process."""
 
     def __reduce__(self) -> tuple[object, ...]:
         """Rebuild from args and fields, so that keyword-only fields survive pickle."""
@@ -57,7 +57,7 @@ class Fault(msgspec.Struct, frozen=True):
 
 
 class ManifestError(AgentPoolError):
-    """A manifest is wrong. Has every fault, not only the first."""
+    """A manifest is wrong. ``faults`` has every fault, not only the first."""
 
     def __init__(self, faults: Sequence[Fault], *, source: str = "manifest") -> None:
         super().__init__(f"{source}: " + "; ".join(str(fault) for fault in faults))
@@ -145,7 +145,7 @@ class PrivacyError(AgentPoolError):
     """The manifest's privacy tier forbids that place. Nothing was sent there."""
 
 
-PARENT_LEFT: Final = "its parent waits no more"
+PARENT_LEFT: Final = "its parent no longer waits for it"
 """Why an agent is cancelled when nothing waits for it any more."""
 
 
@@ -167,8 +167,8 @@ class TraceError(AgentPoolError):
 class RecordedError(AgentPoolError):
     """An agent's error as read from a trace, in place of the exception itself.
 
-    From a journal as well, if the exception is not one of agentpool's own: those have their
-    class again.
+    A journal also gives this, unless the exception is one of agentpool's own: those get their
+    class back.
     """
 
     def __init__(
@@ -188,4 +188,4 @@ class RecordedError(AgentPoolError):
         self.details: Mapping[str, str] = details
         """The error's fields, such as ``cancelled_by``."""
         self.errors: tuple[RecordedError, ...] = tuple(errors)
-        """The parts of one that consists of several, such as the error of each driver."""
+        """The parts of an error that consists of several, such as the error of each driver."""

@@ -20,7 +20,7 @@ class RunBusyError(JournalError):
         Args:
             message: What went wrong, and what to do.
             host: The machine of the owner.
-            pid: Its process there.
+            pid: The process id of the owner on that machine.
             until: When its lease ends, unless it writes again; in seconds since 1970.
         """
         super().__init__(message)
@@ -69,7 +69,7 @@ class LeaseLostError(JournalError):
         """Make the error for a write under an old fence."""
         return cls(
             f"another process took over pool {pool!r} of the journal (this one had fence "
-            f"{fence}); end this one, and look at the other",
+            f"{fence}); end this process, and check the other one",
             pool=pool,
             fence=fence,
         )
@@ -85,7 +85,7 @@ class ResumeMismatchError(JournalError):
             message: What went wrong, and what to do.
             agent_id: The agent of the run.
             place: Which effect of the run; -1 is what the agent was spawned with.
-            differs: What is not as it was.
+            differs: The difference, in words.
         """
         super().__init__(message)
         self.agent_id = agent_id

@@ -17,7 +17,7 @@ def _leaves(error: BaseException) -> Iterator[int]:
 
 
 def _is_part(error: BaseException, whole: BaseException) -> bool:
-    """Return whether *error* is *whole*, or a group of part of its errors."""
+    """Return whether *error* is *whole*, or a group with a part of its errors."""
     if error is whole:
         return True
     is_inside = set(_leaves(error)) <= set(_leaves(whole))
@@ -28,8 +28,8 @@ def _is_part(error: BaseException, whole: BaseException) -> bool:
 class PoolError(AgentPoolError, ExceptionGroup[Exception]):
     """Agents failed, and their outcomes were never retrieved.
 
-    An ``ExceptionGroup``, so ``except*`` takes it apart; it also knows which agent each
-    error came from.
+    It is an ``ExceptionGroup``, so ``except*`` can handle its errors one by one. It also knows
+    which agent each error came from.
     """
 
     by_agent: Mapping[int, Exception]

@@ -1,7 +1,7 @@
 """The events of a pool, as values in one total order.
 
 Every event carries its place in the order, the time and the agent. Lifecycle events
-(spawned, started, finished) are never dropped on the way to a reader; all others may be,
+(spawned, started, finished) are never dropped on the way to a reader; all others may be dropped,
 and the reader is told how many were.
 """
 

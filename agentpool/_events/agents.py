@@ -33,7 +33,7 @@ class AgentSpawned(EventBase, frozen=True, gc=False):
     group: str = ""
     """The group with which it shares slots and gates."""
     deadline_seconds: float | None = None
-    """The longest that it may take. ``None``: no limit."""
+    """The most seconds that it may take. ``None``: no limit."""
     prompt_id: int = 0
     """In the file of a trace: the number of the system prompt, which is stored there once. 0
     everywhere else."""
@@ -48,9 +48,9 @@ class AgentQueued(EventBase, frozen=True, gc=False):
     max_concurrent: float
     """Slots that there are."""
     ahead: int
-    """Agents that wait as well, and came before it."""
+    """Agents that also wait, ahead of it."""
     again: bool
-    """Whether it had a slot before, and waited for something without one."""
+    """Whether it had a slot before, and gave it back to wait for something."""
 
 
 @final
@@ -112,7 +112,7 @@ class PhaseChanged(EventBase, frozen=True, gc=False):
 class WindowCut(EventBase, frozen=True, gc=False):
     """Part of the agent's conversation no longer fits the model's window.
 
-    It stays in the outcome's messages; later requests do not have it, or not whole.
+    That part stays in the outcome's messages. Later requests leave it out, or shorten it.
     """
 
     strategy: str
@@ -122,7 +122,7 @@ class WindowCut(EventBase, frozen=True, gc=False):
     results: int
     """Tool results that are sent as a stub from now on."""
     tokens: int
-    """An estimate of what they took."""
+    """An estimate of the tokens that these took."""
     summary: str = ""
     """The model's summary of them. Empty: there is none."""
     failure: str = ""

@@ -23,7 +23,7 @@ class PoolInfo(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     name: str
     """The pool's name."""
     opened_at: float
-    """When it opened: seconds since 1970-01-01 UTC, by the clock on the wall."""
+    """When it opened: seconds since 1970-01-01 UTC, by the system's clock."""
     max_concurrent: float
     """The number of slots."""
 

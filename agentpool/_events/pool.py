@@ -19,7 +19,7 @@ class BudgetNear(EventBase, frozen=True, gc=False):
     budget: str
     """The budget's name."""
     kind: StopReason
-    """Which of its limits, by what it would stop an agent with."""
+    """Which of its limits, named by the ``StopReason`` that it gives."""
     used: float
     """How much of it was used, in its own unit."""
     limit: float
@@ -71,7 +71,7 @@ class SlotsChanged(EventBase, frozen=True, gc=False):
 
 @final
 class EventsMissed(EventBase, frozen=True, gc=False):
-    """A slow reader missed events. Stands where they would have been."""
+    """A slow reader missed events. It takes the place of the missed ones."""
 
     count: int
     """How many events were left out just before this one."""

@@ -56,16 +56,16 @@ class RequestStarted(EventBase, frozen=True, gc=False):
     model: str
     """The model that is asked. Empty: the driver's own."""
     by_tool: bool
-    """Whether a tool asks, in the agent's name."""
+    """Whether a tool asks, on behalf of the agent."""
     sent: tuple[tuple[int, int], ...]
     """The messages of the conversation that are sent, as places ``(start, stop)``; ``stop`` is not
     sent. Empty if a tool asks."""
     budget: str = ""
     """The budget that pays. Empty: none."""
     reserved_tokens: int | None = None
-    """Tokens set aside of it for this attempt. ``None``: nothing was."""
+    """Tokens reserved in it for this attempt. ``None``: nothing was."""
     reserved_usd: float | None = None
-    """US dollars set aside of it. ``None``: nothing was, or there is no price."""
+    """US dollars reserved in it. ``None``: nothing was, or there is no price."""
 
 
 @final
@@ -75,7 +75,7 @@ class RequestFirstPiece(EventBase, frozen=True, gc=False):
     request_id: int
     """The ``sequence`` of its ``RequestStarted``."""
     seconds: float
-    """Since then."""
+    """Seconds since then."""
 
 
 @final
@@ -117,7 +117,7 @@ class CompletionReceived(EventBase, frozen=True, gc=False):
     first_piece_seconds: float | None = None
     """From the start of this attempt to its first piece. ``None``: it came as a whole."""
     by_tool: bool = False
-    """Whether a tool asked, in the agent's name."""
+    """Whether a tool asked, on behalf of the agent."""
     node: str = ""
     """The node of a cluster that was asked. Empty: no node was asked."""
     charged_tokens: int | None = None

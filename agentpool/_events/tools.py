@@ -33,7 +33,7 @@ class ToolFinished(EventBase, frozen=True, gc=False):
     duration_seconds: float | None = None
     """How long it ran. ``None``: it was not watched from its start."""
     error_type: str = ""
-    """The type of what it raised. Empty: it raised nothing."""
+    """The type of the error that it raised. Empty: it raised none."""
     traceback: str = ""
     """The traceback, for people; the model does not see it. Empty: there is none."""
 
@@ -48,9 +48,9 @@ class ApprovalAsked(EventBase, frozen=True, gc=False):
 
 @final
 class ApprovalGiven(EventBase, frozen=True, gc=False):
-    """A call that needs approval got its answer: approved or refused, in time or not.
+    """A call that needs approval got a decision, or its time ran out.
 
-    A refusal is an answer too, and so is the end of the time in which one could be given.
+    If the time for a decision runs out, the call is refused.
     """
 
     call: ToolCall
@@ -62,4 +62,4 @@ class ApprovalGiven(EventBase, frozen=True, gc=False):
     decided_by: str = ""
     """Who decided, according to the approver. Empty: not stated."""
     waited_seconds: float = 0.0
-    """How long the agent waited for it."""
+    """How long the agent waited for the decision."""

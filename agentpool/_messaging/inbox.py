@@ -32,8 +32,8 @@ def _number_of(message: AgentMessage) -> int:
 class Inbox(Live):
     """The waiting messages of one agent.
 
-    Not a memory channel: that takes a message of a waiting sender in while the sender is
-    elsewhere, and at that moment it cannot be told that it was sent.
+    This is not a memory channel: that would take in a message of a waiting sender before the sender
+    runs again, and if the sender is cancelled then, it cannot learn that its message was sent.
     """
 
     owner_id: AgentId
@@ -42,14 +42,14 @@ class Inbox(Live):
     turns: Lot = msgspec.field(default_factory=Lot)
     """Senders that wait for room."""
     book: WaitBook = msgspec.field(default_factory=WaitBook)
-    """Told of readers that are woken and have not gone on."""
+    """Told of readers that were woken and have not run yet."""
     _messages: deque[AgentMessage] = msgspec.field(default_factory=_no_messages)
     _readers: Lot = msgspec.field(default_factory=Lot)
-    """Who of its owner waits for a message."""
+    """The readers that wait for a message."""
     _promised: int = 0
-    """Places that are kept for senders who waited and have not taken their next step."""
+    """Places that are kept for senders who were woken and have not run yet."""
     _handed: int = 0
-    """Messages that are here for readers who were woken: they take no place."""
+    """Messages for readers that were woken. These take no place."""
     _closed: bool = False
 
     @property
@@ -66,7 +66,7 @@ class Inbox(Live):
             self.book.woken += 1
 
     async def wait_turn(self) -> None:
-        """Wait for a place. Put the message in right afterwards.
+        """Wait for a place. Put the message in immediately afterwards.
 
         Raises:
             AgentGoneError: If the agent has ended.
@@ -79,14 +79,14 @@ class Inbox(Live):
             raise self._gone()
 
     def take_turn(self) -> None:
-        """Use the kept place. Put a message in at once, then ``wake_senders``."""
+        """Use the kept place. Put a message in immediately, then call ``wake_senders``."""
         self._promised -= 1
 
     def wake_senders(self) -> None:
         """Keep the next free place for the sender that has waited longest.
 
-        One at a time, and each wakes the next one when its message is in: several that are
-        woken together would take their next steps in any order.
+        Senders are woken one at a time, and each wakes the next one when its message is in: several
+        woken together would run in any order.
         """
         if self.turns and not self._promised:
             taken = len(self._messages) - self._handed
@@ -125,7 +125,7 @@ class Inbox(Live):
 
         Args:
             pool_owner: The owner of the pool. ``None``: the inbox belongs to no pool.
-            pace: When it yields although there are messages. ``None``: always.
+            pace: Decides when to yield although there are messages. ``None``: yield always.
 
         Raises:
             AgentGoneError: If the inbox was closed: nothing will come.

@@ -1,9 +1,9 @@
-"""Delivers messages between the agents of one pool, and tracks what became of each.
+"""Delivers messages between the agents of one pool, and tracks each of them.
 
 Rules:
 
 1. Only the router writes the sender and the number of a message.
-2. An accepted message is received once, or stands among the dead letters with a reason.
+2. An accepted message is received once, or becomes a dead letter with a reason.
 3. Messages from one sender to one recipient arrive in the order they were sent.
 4. An inbox costs nothing until the first message for it.
 """
@@ -159,7 +159,7 @@ class PostOffice(Live):
 
         Args:
             agent_id: The agent whose inbox to close.
-            reason: What the dead letters say. Empty: that it ended first.
+            reason: The reason in the dead letters. Empty: that the agent ended first.
         """
         inbox = self._inboxes.pop(agent_id, None)
         unread = [] if inbox is None else list(inbox.close())
@@ -175,7 +175,7 @@ class PostOffice(Live):
         self.give_up(agent_id)
 
     def give_up(self, parent_id: AgentId) -> None:
-        """Close the inboxes of agents of earlier processes that *parent_id* spawns no more."""
+        """Close the inboxes of agents of earlier processes that *parent_id* no longer spawns."""
         if self._kept is not None and self._kept.absent:
             for agent_id in self._kept.give_up(parent_id, self._inboxes):
                 self.unregister(agent_id, reason=f"agent {agent_id} was not spawned again")
@@ -187,7 +187,7 @@ class PostOffice(Live):
 
         Raises:
             UnknownAgentError: If there never was such an agent. Nothing was sent.
-            AgentGoneError: If it has ended, or ends while we wait. Nothing was sent.
+            AgentGoneError: If it has ended, or ends during the wait. Nothing was sent.
             UsageError: If sender and recipient are the same. Nothing was sent.
 
         Cancellation:
@@ -283,7 +283,7 @@ class PostOffice(Live):
         if type(content) is not str:
             expect(content, str, "content must be a str", "write the message as text")
         if sender == recipient:
-            raise UsageError(f"agent {sender} cannot send to itself; keep it in a variable")
+            raise UsageError(f"agent {sender} cannot send to itself; keep the text in a variable")
         key = "" if self._kept is None else self._kept.key_of_next(sender)
         kept, what = self._kept, (sender, recipient, reply_to)
         if kept is not None and (known := kept.known(key, *what)) is not None:
@@ -327,11 +327,10 @@ class PostOffice(Live):
     async def broadcast(self, sender: AgentId, content: str) -> tuple[AgentMessage, ...]:
         """Deliver *content* to every live agent but the sender, waiting for room.
 
-        An agent that ends while its turn comes is left out: the returned messages are
-        the ones that were accepted.
+        An agent that ends before its turn is left out. Returns the messages that were accepted.
 
         Cancellation:
-            Those sent before stay sent; the others were not.
+            Messages sent before stay sent; the others were not sent.
         """
         sent: list[AgentMessage] = []
         for recipient in self.live_ids():

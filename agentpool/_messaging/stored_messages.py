@@ -2,19 +2,19 @@
 
 Rules:
 
-1. A message has a key: that of the tool call that sends it, and which of the call's messages
-   it is. A call that is resumed sends under the same keys.
-2. A message with a known key is not sent again: whoever sends it has the old one. The owner has
-   no calls, and may do things in another order: what it sends is the first old message to the
-   same agent, in answer to the same message, that it has not sent again yet.
-3. What was accepted and not received waits for its recipient again, in the old order. The
-   owner begins anew, so everything that was ever sent to the owner waits.
-4. A call without a result has received nothing: what it took waits for it again.
-5. An agent that is not spawned again yet is written to as before. Should it never be, what it
-   was sent is dead when its parent ends, or the owner leaves the pool's block.
-6. What answers a message of a call without a result waits for that call to ask again, and
-   what answers a question of the owner for the owner. If the call only sends again, or has
-   its result without asking, the answer goes to the inbox.
+1. A message has a key: the key of the tool call that sends it, and its number among the messages of
+   that call. A resumed call uses the same keys.
+2. A message with a known key is not sent again: the sender gets the old one. The owner has no
+   calls, and may do things in another order: each message of the owner stands for the first old
+   message to the same agent, in answer to the same message, that the owner has not sent again yet.
+3. A message that was accepted and not received waits for its recipient again, in the old order. The
+   owner begins anew, so every message that was ever sent to the owner waits.
+4. A call without a result has received nothing: the messages that it took wait for it again.
+5. An agent that is not spawned again yet can be sent messages as before. If it is never spawned
+   again, these become dead letters when its parent ends, or when the owner leaves the pool's block.
+6. An answer to a message of a call without a result waits until that call asks again, and an answer
+   to a question of the owner until the owner asks again. If the call only sends the message again,
+   or ends without asking, the answer goes to the inbox.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class KeptPost:
     """The messages of a pool's earlier processes, and the keys of new ones."""
 
     _note: Callable[[AgentMessage, str, bool], None]
-    """Has an accepted message kept under its key, and whether it is a question."""
+    """Stores an accepted message under its key, and whether it is a question."""
     _sent: dict[str, AgentMessage] = attrs.field(factory=dict[str, AgentMessage])
     _pending: dict[AgentId, list[AgentMessage]] = attrs.field(
         factory=dict[AgentId, list[AgentMessage]]
@@ -57,11 +57,11 @@ class KeptPost:
     _replies: dict[AgentId, dict[int, AgentMessage]] = attrs.field(
         factory=dict[AgentId, dict[int, AgentMessage]]
     )
-    """By the asker and the question: what is given to an asker that asks again."""
+    """The answers for askers that ask again, by asker and question."""
     _unanswered: dict[int, AgentMessage] = attrs.field(factory=dict[int, AgentMessage])
     """Questions of the owner, and messages of calls, that may be asked again and are not yet."""
     _of_call: dict[str, list[AgentMessage]] = attrs.field(factory=dict[str, list[AgentMessage]])
-    """Those of each call without a result, by its key."""
+    """The messages of each call without a result, by its key."""
     deliver: Callable[[AgentMessage], None] = attrs.field(init=False)
     """Puts an answer that no question waits for into the inbox."""
     _book: WaitBook = attrs.field(init=False)
@@ -75,11 +75,12 @@ class KeptPost:
     last_id: int = 0
     """The number of the last message."""
     _outside: int = 0
-    """Messages of no call so far, in all processes."""
+    """How many messages were sent outside of any call so far, in all processes."""
     _again: dict[tuple[AgentId, AgentId, int | None], deque[AgentMessage]] = attrs.field(
         factory=dict[tuple[AgentId, AgentId, int | None], deque[AgentMessage]]
     )
-    """Messages of no call that this process has not sent again, by what they are."""
+    """Messages from outside of any call that this process has not sent again, by what makes them
+    equal."""
 
     def recover(
         self,
@@ -150,7 +151,7 @@ class KeptPost:
         return self._pending.pop(recipient, [])
 
     def hold(self, message: AgentMessage) -> bool:
-        """Keep *message* if it answers a question that was asked before and not again yet."""
+        """Keep *message* if it answers an earlier question that has not been asked again yet."""
         return self._hold_back(message, self._unanswered)
 
     def _hold_back(self, message: AgentMessage, questions: Mapping[int, AgentMessage]) -> bool:
@@ -177,11 +178,12 @@ class KeptPost:
         return one is not None
 
     def give_up(self, parent_id: AgentId, live: Container[AgentId]) -> list[AgentId]:
-        """Remove the absent agents that *parent_id* spawns no more, and return them.
+        """Remove the absent agents that *parent_id* no longer spawns, and return them.
 
         Args:
             parent_id: An agent that has ended; or the owner, that leaves the pool's block.
-            live: The agents that have an inbox. The owner's end is that of all others' children.
+            live: The agents that have an inbox. When the owner ends, the children of all other
+                agents count as well.
         """
         is_over = parent_id == OWNER_ID
         lost = [

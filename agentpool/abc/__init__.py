@@ -1,6 +1,6 @@
 """The extension points: abstract classes for you to implement.
 
-Write a subclass, give it to ``open_pool``, and hold it against ``agentpool.testing``.
+Write a subclass, give it to ``open_pool``, and test it with the checks in ``agentpool.testing``.
 """
 
 from agentpool._budget.budget import Budget as Budget

@@ -1,4 +1,4 @@
-"""What a tool can learn about its agent, and do in its name."""
+"""What a tool can learn about its agent, and do on its behalf."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class AgentInfo(msgspec.Struct, frozen=True, gc=False):
 
 
 class AgentContext(ABC):
-    """What a tool can learn about its agent, and do in its name. Pools implement it."""
+    """What a tool can learn about its agent, and do on its behalf. Pools implement it."""
 
     __slots__ = ()
 
@@ -78,22 +78,22 @@ class AgentContext(ABC):
     ) -> Completion:
         """Ask a model at the agent's expense.
 
-        It counts for the agent's own limits and in every budget that it draws on, and a
-        failed request is made again as the agent's own would be. It holds a slot. A tool
-        that spends in another way takes it from ``budget`` itself.
+        The request counts for the agent's own limits and in every budget that the agent draws on. A
+        failed request is retried like one of the agent's own. The agent keeps its slot meanwhile. A
+        tool that spends in another way must take the amount from ``budget`` itself.
 
         Args:
             driver: The driver to ask. It need not be the agent's own.
-            request: What is asked.
-            on_delta: Where pieces of the text go as they arrive.
+            request: The request.
+            on_delta: Called with each piece of the text as it arrives.
 
         Raises:
             LimitExceededError: If a budget does not allow it. The driver was not asked.
             PrivacyError: If the agent's tier forbids the driver. It was not asked.
-            DriverError: What the last attempt failed with.
+            DriverError: The error of the last attempt.
 
         Cancellation:
-            The request ends at the provider as well. What was set aside for it is charged.
+            The request ends at the provider as well. The amount reserved for it is charged.
         """
 
     @abstractmethod
@@ -108,19 +108,19 @@ class AgentContext(ABC):
 
     @abstractmethod
     async def receive_many(self) -> tuple[AgentMessage, ...]:
-        """Take all messages that wait, waiting for one, without a slot."""
+        """Take all messages, waiting without a slot until there is one."""
 
     @abstractmethod
     def without_slot(self, what: str) -> AbstractAsyncContextManager[None]:
-        """Return a block in which the agent waits while others run instead.
+        """Return a block in which the agent has no slot, so that others run while it waits.
 
         ``async with context.agent.without_slot("a webhook"): await arrived.wait()``. For
         tools that wait long for something outside of the pool. When the block ends, the
         agent takes a slot again before it goes on, ahead of agents that have not started.
-        A tool that waits beside others of the same answer keeps the slot until all wait.
+        If one answer calls several tools, the agent keeps its slot until all of them wait.
 
         Args:
-            what: What the tool waits for, for those who watch.
+            what: What the tool waits for, to be shown to observers.
 
         Cancellation:
             A time limit around the block ends it; the agent then waits for its slot again.
@@ -135,8 +135,8 @@ class AgentContext(ABC):
     async def run_child(self, query: str | SpawnConfig, *, name: str | None = None) -> AgentOutcome:
         """Run a child to its end, without a slot, and return its outcome.
 
-        Given a query, the child has this agent's manifest, with fewer rights. Given a config,
-        it is of another kind, within this agent's time, budget and tier.
+        With a query, the child gets this agent's manifest, with fewer rights. With a config, the
+        child has a manifest of its own, within this agent's time, budget and tier.
 
         Raises:
             CapabilityDeniedError: If this agent may have no children of its own kind.

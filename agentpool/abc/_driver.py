@@ -15,12 +15,12 @@ OnDelta = Callable[[str], None]
 """Called with each piece of text as it arrives. It must not block."""
 
 OnSent: TypeAlias = Callable[[], None]
-"""Called as soon as some of a request may have left. It must not block."""
+"""Called as soon as a part of a request may have been sent. It must not block."""
 
 
 @runtime_checkable
 class HearsThoughts(Protocol):
-    """An `OnDelta` that also receives the model's thoughts, apart from its text."""
+    """An `OnDelta` that also receives the model's thoughts, separately from its text."""
 
     def __call__(self, text: str, /) -> None:
         """Receive a piece of text."""
@@ -45,12 +45,12 @@ class Driver(ABC):
 
         Args:
             request: The conversation and its settings. Read it now, do not keep it.
-            on_delta: Where pieces of the text go as they arrive. Together they are the
-                completion's text. A driver that does not stream may ignore it. One with a
-                method ``thought`` is told of thoughts as well.
+            on_delta: Called with each piece of the text as it arrives. Together they are the
+                completion's text. A driver that does not stream may ignore it. If *on_delta* has a
+                method ``thought``, that gets the model's thoughts.
 
         Raises:
-            DriverError: In one of its subclasses, whatever went wrong.
+            DriverError: One of its subclasses, whatever went wrong.
 
         Cancellation:
             The request ends at the provider as well, and holds no connection.
@@ -59,15 +59,15 @@ class Driver(ABC):
     def complete_telling(
         self, request: CompletionRequest, on_delta: OnDelta | None, on_sent: OnSent | None
     ) -> Awaitable[Completion]:
-        """Answer *request*, and report when it is sent. Await it at once.
+        """Answer *request*, and report when it is sent. Await it immediately.
 
-        A pool asks this way. Where a driver does not tell, it is unknown, so whatever
-        it is asked counts as sent. See `SendingDriver`.
+        A pool asks this way. If a driver does not report it, that is unknown, so each request
+        counts as sent. See `SendingDriver`.
 
         Args:
             request: As in ``complete``.
             on_delta: As in ``complete``.
-            on_sent: Called before any of it leaves. ``None``: not needed.
+            on_sent: Called before any part of the request is sent. ``None``: not needed.
         """
         if on_sent is not None:
             on_sent()
@@ -101,7 +101,7 @@ class Driver(ABC):
     def attachment_tokens(self, attachment: Attachment) -> int:
         """Estimate the tokens that *attachment* takes of the window.
 
-        By default the highest that any provider counts.
+        By default, this is the highest count of any provider.
         """
         return attachment.tokens
 
@@ -118,7 +118,7 @@ class Driver(ABC):
 class SendingDriver(Driver):
     """A driver that reports when a request is sent: an unsent request costs nothing.
 
-    A connection that was refused, or a wait at a gate that was cancelled, is no request.
+    If the connection was refused, or a wait at a gate was cancelled, no request was made.
     """
 
     __slots__ = ()
@@ -138,11 +138,11 @@ class SendingDriver(Driver):
         Args:
             request: What to answer.
             on_delta: As in ``Driver``.
-            on_sent: Called before anything leaves, perhaps more than once. If it was not
+            on_sent: Called before anything is sent, perhaps more than once. If it was not
                 called when this ends, however it ends, no request was made.
 
         Raises:
-            DriverError: In one of its subclasses.
+            DriverError: One of its subclasses.
 
         Cancellation:
             As in ``Driver``.

@@ -11,9 +11,9 @@ from agentpool._journal_records import JournalRecord, Lease
 class Journal(ABC):
     """Records what a pool must not do twice.
 
-    A journal has the records of many pools, each under its name. Whoever writes them holds a
-    lease; a later claim raises the fence, and writes under an older fence are refused.
-    `agentpool.testing.check_journal` holds an implementation against these promises.
+    A journal has the records of many pools, each under its name. A process that writes records of a
+    pool holds its lease. A later claim raises the fence, and writes under an older fence are
+    refused. `agentpool.testing.check_journal` checks that an implementation keeps these promises.
     """
 
     __slots__ = ()
@@ -38,26 +38,26 @@ class Journal(ABC):
     async def append(self, lease: Lease, records: Sequence[JournalRecord]) -> None:
         """Store *records*, all or none, and renew the lease. Without records: only renew it.
 
-        A body may be long, tens of megabytes with an image: refuse it, or store all of it.
+        A body may be long: tens of megabytes with an image. Refuse it, or store all of it.
 
-        When this returns, they survive what the journal promises to survive.
+        When this returns, the records survive everything that the journal promises to survive.
 
         Raises:
-            LeaseLostError: If another process has claimed the pool since. Nothing was kept.
-            JournalError: If the journal cannot be written. Nothing was kept.
+            LeaseLostError: If another process has claimed the pool since. Nothing was stored.
+            JournalError: If the journal cannot be written. Nothing was stored.
 
         Cancellation:
-            The records were kept, all or none.
+            All records were stored, or none.
         """
 
     def append_at_once(self, lease: Lease, records: Sequence[JournalRecord]) -> bool:  # noqa: ARG002  # see below
         """Store *records* as ``append`` does if that needs no waiting. Return whether it did.
 
-        A journal that always has to wait leaves it as it is: it never does.
+        The default stores nothing. Keep it for a journal that always has to wait.
 
         Raises:
-            LeaseLostError: If another process has claimed the pool since. Nothing was kept.
-            JournalError: If the journal cannot be written. Nothing was kept.
+            LeaseLostError: If another process has claimed the pool since. Nothing was stored.
+            JournalError: If the journal cannot be written. Nothing was stored.
         """
         return False
 

@@ -33,6 +33,6 @@ class Memory(ABC):
     def now(self) -> float:
         """Return the time for a new fragment, in seconds of trio's clock.
 
-        A memory that outlives the run has another, since that one begins anew.
+        A memory that outlives the run needs another clock, since trio's begins anew in each run.
         """
         return trio.current_time()

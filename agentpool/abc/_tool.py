@@ -25,7 +25,8 @@ class ToolResult(msgspec.Struct, frozen=True, gc=False):
     is_error: bool = False
     """Whether it failed."""
     error_type: str = ""
-    """The type of what it raised by accident. Empty: nothing, or it said no on purpose."""
+    """The type of an unexpected error that it raised. Empty: there was none, or the tool refused on
+    purpose."""
     traceback: str = ""
     """The traceback, for the log and observers, not for the model. Empty: there is none."""
     attachments: tuple[Attachment, ...] = ()
@@ -37,15 +38,16 @@ class ToolContext(msgspec.Struct, frozen=True, eq=False):
     """Facts about the call that a tool serves, and its agent."""
 
     agent: AgentContext
-    """The agent that calls, to act in its name."""
+    """The agent that calls, to act on its behalf."""
     call_id: str
-    """The call's own name, given by the model. Some repeat."""
+    """The call's id, given by the model. Some models use the same id again."""
     idempotency_key: str = ""
-    """Names the call: the same when a run is resumed from a journal, and of no other call. Give
-    it to whatever must not do the same thing twice."""
+    """Names the call: a run that is resumed from a journal gives the same key, and no other call
+    has it. Give it to a service that must not do the same thing twice."""
     fence: int | None = None
-    """Rises whenever another process takes the pool's journal over. A store that refuses a
-    lower one than it has seen is safe from a process that was stalled. ``None``: no journal."""
+    """Rises whenever another process takes over the pool's journal. If a store refuses each fence
+    that is lower than the highest it has seen, a stalled process can do no harm there. ``None``: no
+    journal."""
 
     @property
     def agent_id(self) -> AgentId:
@@ -97,7 +99,7 @@ class Tool(ABC):
 
     @property
     def needs_approval(self) -> bool:
-        """Whether each call needs approval, whatever was granted."""
+        """Whether each call needs approval, even if the tool was granted."""
         return False
 
     @property
@@ -109,9 +111,9 @@ class Tool(ABC):
     def on_unknown(self) -> OnUnknown:
         """How to treat a call that had begun when the program ended.
 
-        ``report``: the model is told that it may have been done; ``rerun``: it runs again,
-        because doing it twice is as good as once; ``ask``: whoever approves calls says whether it
-        runs again; ``stop``: the run ends.
+        ``report``: the model is told that it may have been done; ``rerun``: it runs again, because
+        doing it twice has the same effect as once; ``ask``: the approver says whether it runs
+        again; ``stop``: the run ends.
         """
         return "report"
 
@@ -129,9 +131,9 @@ class Tool(ABC):
             context: Facts about the call: the agent, and the time left.
 
         Raises:
-            ToolError: Told to the model, as is every other ``Exception`` by its type and
-                text. The agent goes on.
+            ToolError: If the tool cannot do it. The model is told the text. For any other
+                ``Exception``, the model is told its type and text. The agent goes on.
 
         Cancellation:
-            Nothing of the call goes on running.
+            No part of the call goes on running.
         """

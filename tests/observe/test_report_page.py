@@ -275,8 +275,8 @@ def test_many_of_a_kind_are_counted() -> None:
 
 def left(at: float, agent_id: int, by: int) -> AgentFinished:
     """Return the end of an agent whose parent waits no more."""
-    told = f"agent {agent_id} was cancelled by agent {by}: its parent waits no more"
-    error = AgentCancelledError(told, cancelled_by=f"agent {by}", reason="its parent waits no more")
+    told = f"agent {agent_id} was cancelled by agent {by}: its parent no longer waits for it"
+    error = AgentCancelledError(told, cancelled_by=f"agent {by}", reason="its parent no longer waits for it")
     return ended(at, agent_id, AgentStatus.CANCELLED, error)
 
 
@@ -302,7 +302,7 @@ def test_a_cancelled_subtree_is_one_thing() -> None:
         1: ("by owner: drop it; with it 2 agents below it: 2 (n2), 3 (n3)", 3),
         4: ("by owner: it is late", 1),
         5: ("odd", 1),
-        7: ("agent 7 was cancelled by agent 6: its parent waits no more", 1),
+        7: ("agent 7 was cancelled by agent 6: its parent no longer waits for it", 1),
         8: ("by owner: drop that; with it 1 agent below it: 9 (n9)", 2),
     }
     assert ">Cancelled (8)<" in render_report(trace_of(*events))
