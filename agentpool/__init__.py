@@ -1,7 +1,7 @@
 """Pools of LLM agents on trio, in which nothing leaks, hangs, overspends or gets lost.
 
 A pool of agents is a nursery: what starts inside its block ends inside its block. Read the
-rooms in this order: ``_loop`` (what an agent does), ``_agent`` (how it is driven), ``_pool``
+packages in this order: ``_loop`` (what an agent does), ``_agent`` (how it is driven), ``_pool``
 (how many at once), ``abc`` (where you plug in).
 """
 

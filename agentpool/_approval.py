@@ -20,15 +20,15 @@ class ApprovalRequest(msgspec.Struct, frozen=True, gc=False):
     agent_name: str
     """That agent's name."""
     call: ToolCall
-    """The call, as the model wrote it. Its arguments may be no valid JSON."""
+    """The call, as the model wrote it. Its arguments may be invalid JSON."""
     capability: Capability | None
     """The capability that the tool needs. ``None``: no capability."""
     parent_id: AgentId = OWNER_ID
-    """The number of the agent that spawned the one that wants it: 0 for the owner. A child's
-    name is its parent's choice, and so may be a model's; the numbers are the pool's."""
+    """The number of the agent that spawned the calling one. 0: the owner spawned it. Trust numbers,
+    which the pool gives, more than names: a model may have chosen a child's name."""
     may_have_run: bool = False
-    """Whether it had begun when an earlier process ended, and may have been done. `Approved`
-    runs it again; `Denied` does not, and its reason is what the model is told."""
+    """Whether the call had begun when an earlier process ended, and so may have been done.
+    `Approved` runs it again. `Denied` does not, and the model is told its reason."""
 
 
 @final

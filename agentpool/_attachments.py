@@ -3,12 +3,13 @@
 Rules:
 
 1. An attachment is of a kind that models read: PNG, JPEG, GIF and WebP images, and PDF
-   documents. It begins as its kind does, whatever it is called.
-2. It is no larger than some provider takes; each provider's own limit is looked at before
-   anything is sent there.
-3. What it takes of a window is a driver's to say, by its provider. Where that is unknown it is
-   estimated as the highest of what providers count: OpenAI's newest for large images, Gemini's
-   for small ones. What says nothing about its size is counted as a large one.
+   documents. Its first bytes must be those of its kind, whatever its file is called.
+2. It is not larger than the most that any provider takes. Each provider's own limit is checked
+   before anything is sent to it.
+3. Drivers say how many tokens of a window it takes, since that depends on the provider. For an
+   unknown provider, the estimate is the highest count of any: that of OpenAI's newest models for
+   large images, Gemini's for small ones. An image that does not state its size counts as a large
+   one.
 
 Sources: https://platform.claude.com/docs/en/build-with-claude/vision and pdf-support,
 https://platform.openai.com/docs/guides/images-vision and
@@ -39,7 +40,7 @@ MEDIA_TYPES: Final = ("image/png", "image/jpeg", "image/gif", "image/webp", PDF_
 """The supported media types."""
 
 MAX_ATTACHMENT_BYTES: Final = 32 * 1024 * 1024
-"""The largest request that any of the providers takes has room for no more."""
+"""No provider takes a request with room for more."""
 
 LEAST_IMAGE_TOKENS: Final = 1_120
 """Gemini 3's count for an image of any size."""
@@ -67,7 +68,7 @@ BYTES_PER_PAGE: Final = 50_000
 """An average page, for a document that does not state its number of pages."""
 
 _MAX_SEGMENTS: Final = 500
-"""The limit for a JPEG, before the segment that states its size."""
+"""The most segments of a JPEG that are read to find the one that states its size."""
 
 
 @final
@@ -96,8 +97,8 @@ class Attachment(msgspec.Struct, frozen=True, gc=False):
             )
         if media_type_of(self.data) != self.media_type:
             raise UsageError(
-                f"{name} has the media type {self.media_type}, but does not begin like one; "
-                "check the type, and that the data is complete"
+                f"{name} has the media type {self.media_type}, but its first bytes are of another "
+                "type; check the type, and that the data is complete"
             )
 
     @classmethod
@@ -105,7 +106,7 @@ class Attachment(msgspec.Struct, frozen=True, gc=False):
         """Load the attachment in the file *path*. Its first bytes tell its type.
 
         Raises:
-            UsageError: If it cannot be read, is too large, or is nothing that models read.
+            UsageError: If it cannot be read, is too large, or is not of a supported type.
         """
         expect(
             path,
@@ -150,7 +151,7 @@ class Attachment(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def tokens(self) -> int:
-        """The estimated tokens of the attachment in any provider's window; rather too high."""
+        """An estimate, on the high side, of the tokens that the attachment takes of any window."""
         if self.kind == "pdf":
             return pages_of(self) * PDF_PAGE_TOKENS
         size = pixels_of(self)
@@ -162,7 +163,7 @@ class Attachment(msgspec.Struct, frozen=True, gc=False):
 
 
 CountAttachment: TypeAlias = Callable[[Attachment], int]
-"""An estimate of the tokens that an attachment takes of a window."""
+"""Estimates how many tokens of a window an attachment takes."""
 
 
 def highest_tokens(one: Attachment) -> int:

@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import Final
 
 FACES: Final = ("abc", "drivers", "tools", "memory", "observe", "journal", "live", "testing")
-"""The public modules below ``agentpool`` that need nothing besides it."""
+"""The public modules below ``agentpool`` that need no extra."""
 
 _ALSO: Final[Mapping[str, str]] = {
     "cost": "cost_usd",
@@ -26,10 +26,10 @@ _ALSO: Final[Mapping[str, str]] = {
     "retries": "max_attempts",
     "prompt": "system_prompt",
 }
-"""Names that one may try for an argument of another name."""
+"""Wrong names that users may try for an argument, each with a right one."""
 
 _FIRST: Final[Mapping[str, str]] = {"ModelConfig": "remote_model"}
-"""The argument that is shown, where it is not the first."""
+"""The argument in the example, for classes where it is not the first one."""
 
 
 def call_advice(
@@ -40,13 +40,13 @@ def call_advice(
 ) -> str | None:
     """Return what is wrong with the arguments of ``function(*given, **named)``.
 
-    ``None``: nothing is, so that an error came from within.
+    ``None``: nothing is wrong with them, so the error came from inside the function.
 
     Args:
-        name: What the function, or the class whose ``__init__`` it is, is called.
-        function: With ``self`` among its parameters, if it is a method's.
-        given: The arguments without a name, *self* included.
-        named: Those with one.
+        name: The name of the function, or of the class whose ``__init__`` it is.
+        function: The function. A method has ``self`` among its parameters.
+        given: The positional arguments, including *self*.
+        named: The keyword arguments.
     """
     signature = inspect.signature(function)
     try:
@@ -69,7 +69,7 @@ def call_advice(
     count = len(given) - (len(known) < len(signature.parameters))
     if count and all(one.kind is one.KEYWORD_ONLY for one in parameters):
         example = f"{name}({_FIRST.get(name, known[0])}=...)"
-        reason = f"takes its arguments by name, got {count} without one; write {example}"
+        reason = f"takes its arguments by name, got {count} without a name; write {example}"
         return f"{call} {reason}, or another: {_known(known)}"
     return f"{call}: {reason}; {_known(known)}"
 
@@ -79,7 +79,7 @@ def _known(names: Sequence[str]) -> str:
 
 
 def home_of(face: str, name: str) -> str:
-    """Return which module has the *name* that *face* lacks, as advice. Empty: none has it."""
+    """Return advice that says which module has the *name* that *face* lacks. Empty: none has it."""
     if name.startswith("_") or f"{face}.{name}" in sys.modules or name in FACES:
         return ""
     for other in ("agentpool", *(f"agentpool.{one}" for one in FACES)):

@@ -2,22 +2,22 @@ r"""Prepares outside text for models: removes chat markers, and fences data.
 
 Rules:
 
-1. What some model would read as the structure of the conversation (``<|im_start|>``,
-   ``[INST]``, …), and a few phrases that want to be orders, are replaced by `REPLACEMENT`.
+1. Texts that some model would read as the structure of the conversation (``<|im_start|>``,
+   ``[INST]``, …), and a few phrases that try to give orders, are replaced by `REPLACEMENT`.
 2. A marker is found in any case that Unicode knows (a long s is an s, the Kelvin sign is a k),
    and any white space in it stands for any white space in the text.
 3. Everything else stays as it was, to the character. Where one character stands for two
    letters and a marker needs only one of them, as with ``ß``, the character goes whole.
-4. It takes time in proportion to the text, and cleaning what is clean changes nothing.
+4. Cleaning takes time in proportion to the text, and cleaning a clean text changes nothing.
 5. A fence around data is longer than any that stands in the data: no text can close it.
 
-Theory of operation: markers are looked for in the case-folded text. Folding goes character
-by character and never drops one, so a folded text of the same length has the same places,
-and a longer one gets a map. What is found is cut out of the original. No new marker can come
-about where the parts meet, since no marker begins or ends with a part of the replacement;
-`Cleaner` refuses one that does.
+Theory of operation: markers are looked for in the case-folded text. Folding goes character by
+character and never drops one. So places in a folded text of the same length are places in the
+original, and a longer one gets a map. Each marker found is cut out of the original. No new marker
+can form where the parts meet, since no marker begins or ends with a part of the replacement;
+`Cleaner` refuses a marker that does.
 
-This stops what is mechanical. It does not stop an order in other words: no list can.
+This stops known markers. It does not stop an order in other words: no list can.
 """
 
 from __future__ import annotations
@@ -59,8 +59,8 @@ PHRASE_MARKERS: Final = (
     "DISREGARD PREVIOUS",
     "NEW SYSTEM PROMPT:",
 )
-"""Orders that hardly occur in honest text. The original has ``OVERRIDE:`` too, which is a key
-in many YAML files: rewritten, they can no longer be edited, so it is not here."""
+"""Orders that hardly occur in honest text. The original also has ``OVERRIDE:``. That is left out
+here, since it is a key in many YAML files, which agents could no longer edit."""
 
 MARKERS: Final = (*TEMPLATE_MARKERS, *PHRASE_MARKERS)
 """The markers that are removed by default."""

@@ -66,7 +66,7 @@ def expect_function(value: object, what: str, advice: str) -> None:
     """Raise unless *value* is callable.
 
     Raises:
-        UsageError: If it cannot. A coroutine that was passed in its place is closed.
+        UsageError: If it is not. A coroutine that was passed in its place is closed.
     """
     if not callable(value):
         if inspect.iscoroutine(value):
@@ -97,7 +97,7 @@ def expect_output_type(kind: object) -> None:
     elif getattr(get_origin(kind) or kind, "__name__", "") in {"list", "tuple", "set", "Sequence"}:
         advice = "write a class with one field, which is the list"
     elif hasattr(kind, "model_fields"):
-        advice = "write it as a dataclass or a msgspec struct: pydantic's own are not read"
+        advice = "write it as a dataclass or a msgspec struct: pydantic models are not supported"
     raise UsageError(
         "output_type must be an attrs class, a dataclass, a TypedDict or a msgspec struct, "
         f"got {got}; {advice}"
@@ -123,7 +123,7 @@ def is_number(value: object) -> bool:
 def expect_fields(value: object, *, but: Collection[str] = ()) -> None:
     """Raise unless each field of *value* is of its annotated type.
 
-    A list in a field for a tuple is turned into one: that is what it was meant to be.
+    A list in a field for a tuple becomes a tuple.
 
     Args:
         value: An instance of a frozen class, from its ``__attrs_post_init__`` or
@@ -131,7 +131,7 @@ def expect_fields(value: object, *, but: Collection[str] = ()) -> None:
         but: The fields that have checks of their own.
 
     Raises:
-        UsageError: If one is not. Names the field and says what was expected.
+        UsageError: If a field is not. Names the field and says what was expected.
     """
     kind = type(value)
     fields = _fields_of(kind)  # type: ignore[arg-type]  # mypy takes no class for hashable
@@ -155,7 +155,7 @@ def expect_arguments(
     Called first in a function, as ``expect_arguments(open_journal, locals())``.
 
     Raises:
-        UsageError: If one is not. Names the argument and says what was expected.
+        UsageError: If an argument does not. Names the argument and says what was expected.
     """
     for name, expected in _parameters_of(function):
         if name in arguments and name not in but:
@@ -180,7 +180,7 @@ class Expected(msgspec.Struct, frozen=True):
     items: Expected | None = None
     """The values allowed as items of a tuple or a list. ``None``: any."""
     takes_functions: bool = False
-    """Whether whatever can be called is allowed."""
+    """Whether any callable is allowed."""
 
     @property
     def usual(self) -> tuple[type, ...]:
@@ -196,7 +196,7 @@ class Expected(msgspec.Struct, frozen=True):
             value: What the user passed.
             what: Its name, for the error.
             of: The class or function whose help says more.
-            others: What else could have been meant by it, by name.
+            others: Other arguments that the value may have been meant for, by name.
 
         Raises:
             UsageError: If it is not.
@@ -275,7 +275,7 @@ def _read_all(
 
 
 def _read(hint: object) -> Expected:
-    """Return the values that *hint* allows. Without *words*, it cannot be checked."""
+    """Return the values that *hint* allows. A hint that cannot be checked has no ``words``."""
     origin = get_origin(hint)
     if origin in {Union, UnionType}:
         return _join([_read(part) for part in get_args(hint)])
@@ -317,7 +317,7 @@ _WRITTEN: Final[Mapping[str, str]] = {
     "AgentManifest": "AgentManifest.load(path)",
     "Capability": "a Capability, such as Capability(CapabilityKind.RAG) or Capability.shell('git')",
 }
-"""What makes an object of which only the name or the file was given."""
+"""How to make an object if only its name or its file was given."""
 
 
 def _either(words: Sequence[str]) -> str:

@@ -1,8 +1,8 @@
 """One HTTP/1.1 connection: h11 for the protocol, a trio stream for the bytes.
 
-It serves one exchange at a time. After an exchange whose answer was read to its end it can
-serve another; after anything else it is closed, at once and without waiting, which is how
-a cancelled request tells the provider to stop.
+It serves one exchange at a time. If the answer was read to its end, it can serve another one. In
+all other cases it is closed immediately, without waiting: that is how a cancelled request tells the
+provider to stop.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class ConnectionLostError(Exception):
 
 
 class NoAnswerError(ConnectionLostError):
-    """The connection was lost before the first byte of an answer; it may have been stale."""
+    """The connection was lost before the first byte of an answer: it may have been stale."""
 
 
 class BadAnswerError(Exception):
@@ -85,7 +85,7 @@ class Connection:
     _is_closed: bool = attrs.field(init=False, default=False)
     _has_begun: bool = attrs.field(init=False, default=False)
     idle_since: float = attrs.field(init=False, default=0.0)
-    """trio's time when it was last put aside."""
+    """The time by trio's clock when it was last put aside."""
 
     @classmethod
     async def open(
@@ -94,9 +94,10 @@ class Connection:
         """Connect to *target*. *tls* is needed for an encrypted connection.
 
         Args:
-            target: Where to. Its certificate must have that name.
+            target: The server to connect to. Its certificate must be for ``target.host``.
             tls: The certificates to trust.
-            address: Connect to this address, whatever the name leads to. ``None``: look it up.
+            address: Connect to this address, whatever address the name resolves to. ``None``: look
+                it up.
 
         Raises:
             OSError: If nothing listens there.
@@ -141,7 +142,7 @@ class Connection:
         return bool(stream._ssl_object.pending() or stream._incoming.pending)  # pyright: ignore[reportPrivateUsage]
 
     def close(self) -> None:
-        """Close the connection at once, without notice to the server."""
+        """Close the connection immediately, without notice to the server."""
         self._is_closed = True
         self._socket.socket.close()
 
@@ -151,7 +152,7 @@ class Connection:
         Raises:
             NoAnswerError: If the connection ended before anything came back.
             ConnectionLostError: If it ended in the middle of the headers.
-            BadAnswerError: If what came is not HTTP.
+            BadAnswerError: If the answer is not HTTP.
 
         Cancellation:
             The connection is closed.
@@ -165,11 +166,11 @@ class Connection:
     async def receive(self) -> bytes:
         """Return the next piece of the body. Empty: the body has ended.
 
-        What has arrived together comes together, however the server cut it.
+        All that has arrived is returned as one piece, however the server divided it.
 
         Raises:
             ConnectionLostError: If the connection ended before the answer did.
-            BadAnswerError: If what came is not HTTP.
+            BadAnswerError: If the answer is not HTTP.
 
         Cancellation:
             The connection is closed.
@@ -229,7 +230,7 @@ class Connection:
             event = await self._next_event()
             if isinstance(event, h11.Response):
                 return AnswerHead(event.status_code, event.headers)
-        raise BadAnswerError("informational answers without end")
+        raise BadAnswerError(f"more than {_MAX_INFORMATIONAL} informational answers, and no other")
 
     async def _next_event(self) -> h11.Event:
         ended = False

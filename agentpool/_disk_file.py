@@ -3,16 +3,16 @@
 Rules, the same for all of them:
 
 1. A new file can be read by its owner alone: conversations are in it.
-2. One that is there keeps its mode. One that is written anew and belongs to another user is
-   refused, since that user could read it; only root writes into it.
+2. An existing file keeps its mode. If its whole contents are to be replaced and it belongs to
+   another user, that is refused, since that user could read it; only root may do so.
 3. A link is followed, and the file that it names is written. The link stays.
-4. What is there and is not a file (a device, a pipe, a socket, a folder) is refused before it is
-   opened. It is never replaced, and never waited for.
-5. What is written whole is written beside its place and renamed into it: there is the old
-   file or the new one. A file that has more names, or stands where nothing can be renamed, is
-   written in its place, so its other names have the new text as well.
+4. Anything else than a file (a device, a pipe, a socket, a folder) is refused before it is opened.
+   It is never replaced, and never waited for.
+5. To replace the contents of a file, a new file is written next to it and renamed: so there is
+   always the old file or the new one. A file with several names (hard links), or in a place where
+   nothing can be renamed, is overwritten instead, so its other names have the new text as well.
 
-Files that a *model* names are ``tools.system._places``; these are named by a person.
+This is for files that a person names. For those that a *model* names, see ``tools.system._places``.
 """
 
 from __future__ import annotations
@@ -51,11 +51,11 @@ def check_file(path: Path, *, added_to: bool = False) -> None:
     """Raise if *path* exists and is not a regular file of this user.
 
     Args:
-        path: Where.
-        added_to: Whether what is in it stays: it may be another user's, who shares it.
+        path: The path to check.
+        added_to: Whether the old contents stay: then the file may be another user's, who shares it.
 
     Raises:
-        OSError: If it is not. Says what it is.
+        OSError: If it is something else. Says what it is.
     """
     with contextlib.suppress(FileNotFoundError):
         _check(path.stat(), added_to=added_to)
@@ -76,8 +76,8 @@ def open_to_write(path: Path, *, append: bool = False) -> int:
     """Open the file at *path*, creating it if it is missing; return its descriptor.
 
     Args:
-        path: Where.
-        append: Whether what is in it stays, and every write goes to its end.
+        path: The file to open.
+        append: Whether the old contents stay, and every write goes to the end.
 
     Raises:
         OSError: If it cannot be written, or is not a file of this user.
@@ -97,8 +97,8 @@ def open_to_write(path: Path, *, append: bool = False) -> int:
 def mark_open(fd: int) -> bool:
     """Show other processes that the file behind *fd* is being written, until it is closed.
 
-    However the process ends, its mark ends with it. Returns False if another process is just
-    looking whether there is a mark: try again. Where there are no locks, there is no mark.
+    The mark ends with the process, however that ends. Returns False if another process is checking
+    for a mark at this very moment: try again. Where there are no locks, there is no mark.
     """
     try:
         _flock(fd, "LOCK_SH", "LOCK_NB")
@@ -112,7 +112,7 @@ def mark_open(fd: int) -> bool:
 def is_marked_open(fd: int) -> bool:
     """Return whether a process with the file behind *fd* open has marked it.
 
-    True as well where nobody can know.
+    Also returns True if there is no way to know.
     """
     try:
         _flock(fd, "LOCK_EX", "LOCK_NB")
@@ -125,11 +125,11 @@ def is_marked_open(fd: int) -> bool:
 def check_locks(path: Path) -> None:
     """Raise if the file system at *path* has no locks between processes.
 
-    Tried with a file beside it: to close *path* itself would give up its locks. Where it cannot
-    be tried, nothing is said.
+    It is tried with another file in the same folder, since closing *path* itself would give up its
+    locks. If it cannot be tried, no error is raised.
 
     Raises:
-        OSError: If it has none. Says where to keep the file.
+        OSError: If there are no locks. Says where to keep the file.
     """
     try_lock = _find_lock()
     if try_lock is None:
@@ -159,8 +159,8 @@ def write_whole(path: Path, data: bytes) -> None:
     """Replace the contents of the file at *path* with *data*.
 
     Raises:
-        OSError: If it cannot be written, or is not a file of this user. What was there is as
-            before, unless rule 5 says that it is written in its place.
+        OSError: If it cannot be written, or is not a file of this user. The old contents are
+            unchanged, unless the file had to be overwritten (rule 5).
     """
     check_file(path)
     # Where the link leads: itself it stays.
@@ -216,7 +216,7 @@ def _flock(fd: int, *names: str) -> None:
     """Lock or unlock the file behind *fd*, until it is closed.
 
     Raises:
-        OSError: If it cannot be, or nothing can be locked here.
+        OSError: If it cannot be locked, or this platform has no such locks.
     """
     try:
         fcntl = import_module("fcntl")
@@ -231,7 +231,7 @@ def _flock(fd: int, *names: str) -> None:
 def _find_lock() -> Callable[[int], object] | None:
     """Return the call that locks a whole file while its descriptor is open. ``None``: none exists.
 
-    Other locks belong to the process, and would not keep itself out.
+    Other kinds of locks belong to the process, and would not keep the process itself out.
     """
     try:
         fcntl = import_module("fcntl")

@@ -2,9 +2,10 @@
 
 Rules:
 
-1. A child's environment is built from a list of whole names. No prefix and no pattern is in
-   it: whatever it covers, a secret could have that name as well.
-2. What one kind of child needs besides is a list of its own, next to what starts it.
+1. A child's environment is built from a list of whole names. The list has no prefixes or patterns,
+   since the name of a secret could match them.
+2. If one kind of child needs more, these names are in a list of its own, next to the code that
+   starts it.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ LIBRARIES: Final = frozenset({
     "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "DYLD_FALLBACK_LIBRARY_PATH", "PYTHONPATH",
     "PYTHONHOME", "VIRTUAL_ENV",
 })  # fmt: skip
-"""What a child in Python needs besides, to load what its parent can load."""
+"""What a child in Python also needs, to load the modules that its parent can load."""
 
 
 def build_environ(environ: Mapping[str, str], *, also: Collection[str] = ()) -> dict[str, str]:

@@ -25,9 +25,9 @@ class FileKind:
     functions: Mapping[str, Callable[[str], str]] = {}
     """Functions of one text that its SQL may call. They run in the thread."""
     interrupts: bool = True
-    """Whether a call that is cancelled interrupts its transaction, for the price of two tasks."""
+    """Whether cancelling a call interrupts its transaction, which costs two tasks."""
     synchronous: str = "NORMAL"
-    """When the disk is waited for, in SQLite's words: a kill loses nothing, with ``FULL`` a power
-    cut neither."""
+    """When to wait for the disk, in SQLite's words. A kill loses nothing; with ``FULL`` a power cut
+    loses nothing either."""
     owners: str = "SELECT '' WHERE ? < 0"
-    """SQL that finds the names of what process number ``?`` has in the file."""
+    """SQL that finds the names of what the process with the id ``?`` owns in the file."""

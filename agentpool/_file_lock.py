@@ -2,13 +2,14 @@
 
 Rules:
 
-1. Whoever finds the file locked looks again after a moment, and then ten times in a second;
-   once in a second if it is a process that is stopped.
-2. A process that has it for half a minute hangs, or makes a backup: it is named in an error.
-3. A process that is stopped cannot let go, and no other can take the file from it. It is waited
-   for as long as it is stopped, and that time does not count: it goes on, or is ended, by
-   whoever stopped it. That it is waited for is told at once, with its number.
-4. What the system does not tell is not guessed: then half a minute is the bound.
+1. A process that finds the file locked looks again after a moment, and then ten times a second. If
+   the process with the lock is stopped, it looks once a second.
+2. A process that keeps the lock for half a minute hangs, or makes a backup: an error names it.
+3. A stopped process cannot release the lock, and no other process can take it away. The wait lasts
+   as long as it is stopped, and that time does not count: the person who stopped it must continue
+   or end it. A warning with its process id says so immediately.
+4. If the system does not tell which process has the lock, there is no guess: the wait ends after
+   half a minute.
 """
 
 from __future__ import annotations
@@ -24,14 +25,15 @@ import attrs
 import trio
 
 LOCKED_SECONDS: Final = 30.0
-"""How long a file may be locked by others: who holds it longer hangs, or makes a backup."""
+"""How long others may lock a file. A process that keeps it locked longer hangs, or makes a
+backup."""
 
 _FIRST_PAUSE_SECONDS: Final = 0.002
 _LONGEST_PAUSE_SECONDS: Final = 0.1
 _STOPPED_PAUSE_SECONDS: Final = 1.0
 
 _TELL_SECONDS: Final = 2.0
-"""After which it is told who is waited for. A writer has the file for a thousandth of that."""
+"""Seconds until a warning names the process with the lock. A writer needs a thousandth of that."""
 
 _LOCKS: Final = Path("/proc/locks")
 """Every lock on this machine and its process, on Linux."""
@@ -55,7 +57,7 @@ class LockHolder:
     program: str
     """The name of its program."""
     is_stopped: bool
-    """Whether it does nothing until it is told to go on."""
+    """Whether it is stopped until a signal tells it to continue."""
 
     def __str__(self) -> str:
         """Return a description for use within a sentence."""
@@ -84,8 +86,8 @@ def lock_holder(path: Path) -> LockHolder | None:
 def _is_of(pid: int, device: tuple[int, int], file: os.stat_result) -> bool:
     """Return whether a lock of *pid* on a file of that number is a lock on *file*.
 
-    Files on two devices may have the same number. Some file systems say another device of a
-    file than of its locks: then it is of *file* if the process has that open.
+    Files on two devices may have the same number. Some file systems give one device for a file and
+    another one for its locks: then the lock is on *file* if the process has *file* open.
     """
     if device == (os.major(file.st_dev), os.minor(file.st_dev)):
         return True
@@ -120,7 +122,7 @@ class LockWait:
     _kind: str
     """The word for the file in errors."""
     _owned_by: Callable[[int], Sequence[str]]
-    """Returns the names of what a process has in the file."""
+    """Returns the names of what a process owns in the file."""
     holder: LockHolder | None = None
     """The process with the lock, as far as is known."""
     _counted_seconds: float = 0.0
@@ -129,7 +131,7 @@ class LockWait:
     _told: LockHolder | None = None
 
     async def is_worth_it(self) -> bool:
-        """Wait a moment and return ``True``. After the maximum time, return ``False`` at once.
+        """Wait a moment and return ``True``. Return ``False`` once the maximum time is over.
 
         Cancellation:
             Nothing has changed.
@@ -161,7 +163,7 @@ class LockWait:
             if holder.is_stopped
             else "has it locked"
         )
-        _log.warning("%s file %r is waited for: %s %s", self._kind, str(self._path), who, how)
+        _log.warning("waiting for %s file %r: %s %s", self._kind, str(self._path), who, how)
 
     def advice(self) -> str:
         """Return advice that names the process with the lock."""

@@ -1,7 +1,8 @@
 """The command that installs an extra from the source of this installation.
 
 An installation from PyPI leaves no record of its origin. One from a folder, a file or a
-repository leaves ``direct_url.json`` (PEP 610), and there the name alone would find nothing.
+repository leaves ``direct_url.json`` (PEP 610): then pip needs that place, since the name alone may
+find nothing.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The records of a journal: one for each thing that must not be done twice.
 
 A journal holds the *results* of what a run asked for, never its conversation: the loop,
-given the same results, asks for the same things again. So a journal grows with the run and
-not with the square of it.
+given the same results, asks for the same things again. So the size of a journal grows with the
+number of turns, not with its square.
 
 Every record belongs to one agent and one place of its run. Places count what the loop asked
 for: 0 for its first effect, 1 for its second. Records of one agent are read in the order in
@@ -35,27 +35,29 @@ class RecordKind(enum.Enum):
     ACCEPTED = "accepted"
     """The agent was accepted. The body is what it is to do."""
     STARTED = "started"
-    """A request left, or a tool call began. Without a result it may or may not be done."""
+    """A request was sent, or a tool call began. Without a result it may or may not have been
+    done."""
     RESULT = "result"
-    """What came of it. The body is the result."""
+    """A request or call ended. The body is its result."""
     LOST = "lost"
-    """A request that had left has no answer. The body is what it took."""
+    """A request that was sent got no answer. The body is its usage."""
     SENT = "sent"
     """A message was accepted by the router. The body is the message; the part is 1 if its
     sender waits for the answer."""
     TAKEN = "taken"
-    """Messages were taken from an inbox outside of a turn's beginning. The body is their ids."""
+    """Messages were taken from an inbox other than at a turn's beginning. The body is their ids."""
     ASKED = "asked"
     """An approval was asked for. The body is the call."""
     ANSWERED = "answered"
     """An approval was given or denied. The body says which."""
     ENDED = "ended"
-    """The agent has its outcome. The body is the outcome, without the messages that its
-    history has; the part says how many these are."""
+    """The agent has ended. The body is its outcome, without the messages that its history already
+    has; the part is the number of those."""
     HEAD = "head"
-    """A session goes on after this agent, whatever came later. 0: from its beginning."""
+    """A session continues after this agent's turn; later turns no longer count. 0: from its
+    beginning."""
     SPENT = "spent"
-    """What the agent had spent, by records that were pruned. The body is the totals."""
+    """What the agent had spent according to records that were pruned. The body is the totals."""
 
 
 @final
@@ -85,7 +87,7 @@ class Lease(msgspec.Struct, frozen=True):
     fence: int
     """Rises with every owner. A record of an older fence is refused."""
     seconds: float
-    """How long the lease lasts after the last write. A stalled owner loses it then."""
+    """How long the lease lasts after the last write. An owner that stalls for longer loses it."""
 
 
 @final
@@ -97,7 +99,7 @@ class LeaseHolder(msgspec.Struct, frozen=True):
     pid: int
     """The process on that machine."""
     started: str
-    """When that process started, as its system tells it: numbers of processes come again.
+    """When that process started, as its system reports it, since process ids are used again.
     Empty: unknown."""
     opening: int = 0
     """Which opening of the journal in that process. 0: an earlier version did not say."""
@@ -120,7 +122,8 @@ class PoolSummary(msgspec.Struct, frozen=True):
     owner: LeaseHolder | None
     """Who writes it now. ``None``: it is not being written."""
     ahead_seconds: float = 0.0
-    """How far its last write is ahead of this machine's clock, which went back or is another's.
+    """How far its last write is ahead of this machine's clock: that was set back, or another
+    machine wrote.
     0: it is not."""
 
     @property
@@ -143,7 +146,7 @@ def read_body(body: bytes, kind: type[T]) -> T:
         kind: The type of what it holds.
 
     Raises:
-        JournalError: If it tells something else: the file was damaged, or made to harm.
+        JournalError: If the body is not of that type: the file was damaged, or made to harm.
     """
     try:
         return cast("T", _decoder_of(cast("Hashable", kind)).decode(body))

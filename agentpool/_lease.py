@@ -1,21 +1,21 @@
 """Leases with fences: which holder may act, and until when. For journals and clusters.
 
 Two sides know of a lease: the *grantor*, such as a journal's file or the driver of a cluster,
-and the *holder*, such as a worker or a machine. Times are seconds of the clock of whichever
-side asks; nothing here looks at one.
+and the *holder*, such as a worker or a machine. Times are seconds on the clock of the side that
+asks; nothing here reads a clock.
 
 Rules:
 
 1. A thing has at most one holder. With every claim its fence rises, and it never falls.
-2. Who writes is decided by the fence alone: whoever has another than the newest may neither
-   write nor renew. The clock says only how long others wait before they claim.
-3. A lease is over when its length has passed since it was renewed last, and at once when its
-   holder is known to be dead or has given it up.
-4. A clock that stands before the last renewal went back, and says nothing: by it the lease is
-   not over. Whoever has seen no renewal for the whole length of the lease, on a clock of its
-   own that never goes back, may claim.
+2. Only the fence decides who may write: a holder whose fence is not the newest may neither write
+   nor renew. The clock only decides how long others wait before they claim.
+3. A lease is over when its length has passed since the last renewal, or as soon as its holder is
+   known to be dead or has given it up.
+4. A clock that shows a time before the last renewal was set back, so it does not show that the
+   lease is over. A claimant that has seen no renewal for the whole length of the lease, on a clock
+   of its own that never goes back, may claim.
 5. A holder counts from when it *asked* for a renewal, the grantor from when it granted it, which
-   is later. So a holder that counts knows of its end before anybody else may claim.
+   is later. So a holder knows that its lease is over before any other may claim it.
 """
 
 from __future__ import annotations
@@ -72,8 +72,8 @@ class LeaseState(msgspec.Struct, frozen=True):
             by: The claimant. The present holder may claim it again.
             now: The time.
             is_dead: Whether the holder is known to have ended.
-            silent_since: The last renewal that *by* knew of when it began to wait, and it has
-                waited for the whole length of the lease. ``None``: it has not waited.
+            silent_since: The last renewal that *by* knew of when it began to wait, if it has waited
+                for the whole length of the lease. ``None``: it has not waited that long.
         """
         waited = silent_since is not None and silent_since == self.renewed_at
         return by == self.holder or waited or not self.is_held(now=now, is_dead=is_dead)
@@ -95,17 +95,17 @@ class LeaseState(msgspec.Struct, frozen=True):
         return LeaseState(NOBODY, self.fence + 1, self.seconds, self.renewed_at)
 
     def went_back(self, now: float) -> bool:
-        """Return whether the clock went back since the last renewal: see rule 4."""
+        """Return whether the clock was set back since the last renewal: see rule 4."""
         return now < self.renewed_at
 
     def ahead_of(self, now: float) -> float:
-        """Return how far the last renewal is ahead of a clock that went back, in seconds, or 0."""
+        """Return how many seconds the last renewal is ahead of a clock that was set back, or 0."""
         return max(self.renewed_at - now, 0.0)
 
     def latest_end(self, now: float) -> float:
         """Return the latest time at which the lease ends, unless it is renewed.
 
-        A clock that went back makes no lease longer than it was.
+        A clock that was set back does not make the lease longer.
         """
         return min(self.renewed_at, now) + self.seconds
 

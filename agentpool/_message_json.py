@@ -14,8 +14,8 @@ from agentpool._surrogates import messages_without_halves
 def messages_to_json(messages: Iterable[ChatMessage]) -> str:
     """Return a conversation as JSON: an array of objects, each with its ``role``.
 
-    Everything is in it, what belongs to providers as well, so that another process can go on
-    with the conversation. Half of a character, which JSON cannot have, is U+FFFD in it.
+    It has everything, including parts that only providers understand, so that another process can
+    continue the conversation. A lone surrogate, which JSON cannot hold, becomes U+FFFD.
 
     >>> from agentpool.drivers import UserMessage
     >>> messages_to_json([UserMessage("Hi")])

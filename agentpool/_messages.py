@@ -1,6 +1,6 @@
 """The values that all parts share: messages to models and between agents.
 
-All values are frozen. Beside a text there may be images and documents; audio is not carried.
+All values are frozen. A text may come with images and documents; audio is not supported.
 """
 
 from __future__ import annotations
@@ -100,7 +100,8 @@ class ProviderPart(msgspec.Struct, frozen=True, gc=False):
     text_at: int = 0
     """Characters of the answer's text before it."""
     call_at: int = 0
-    """Tool calls before it; for what belongs to a call, the place of that call."""
+    """The number of tool calls before it. For a part that belongs to a call: the place of that
+    call."""
 
 
 @final
@@ -278,7 +279,7 @@ def answer_tokens(max_tokens: int | None, window: int | None = None) -> int:
     (500, 16384, 2048)
 
     Args:
-        max_tokens: The limit of the answer. ``None``: it is not said one.
+        max_tokens: The limit of the answer. ``None``: none is sent.
         window: Tokens of request and answer together. ``None``: unknown.
     """
     if max_tokens is not None:
@@ -290,9 +291,9 @@ def answer_tokens(max_tokens: int | None, window: int | None = None) -> int:
 def estimate_tokens(text: str) -> int:
     """Estimate how many tokens *text* takes: its UTF-8 bytes over 2.5, rounded up.
 
-    On the high side on purpose, for English by half: it decides what is sent, and a
-    provider refuses what is one token too long. On samples of English, JSON, Chinese and
-    code this covered the o200k count (2026-11).
+    The estimate is high on purpose, for English by half, because a provider refuses a request that
+    is one token too long. On samples of English, JSON, Chinese and code it was never below the
+    o200k count (2026-11).
     """
     # A lone surrogate is not text, but a file's name may have one: it is counted, not refused.
     size = len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))

@@ -1,7 +1,7 @@
 r"""Shows outside text to people on one line, without control sequences.
 
-What a person decides by is cut, with every sign that cannot be seen written out and long blanks
-written as a number. Nothing in it can push another line off the screen.
+A text that a person needs for a decision is cut short, invisible characters are written out, and
+long blanks are written as a number. So nothing in it can push another line off the screen.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ _UNSEEN: Final = (
     "\U0001d159\U00016fe4\U000e0100-\U000e01ef]"
 )
 _MAX_MARKS: Final = 6
-"""On one letter: no script stacks more, and a heap of them reaches the lines above and below."""
+"""The most marks on one letter: no script stacks more, and a heap of them would reach other
+lines."""
 
 _LONG_BLANK: Final = r" {4,}"
 
@@ -65,7 +66,7 @@ def one_line(text: str, limit: int | None = None) -> str:
 
     Args:
         text: What a model or a server wrote.
-        limit: The most characters of it. ``None``: all.
+        limit: How many characters to keep at most. ``None``: all.
 
     >>> one_line("a\n\x1b[2J\u3164" + " " * 2000 + "b")
     'a\\n\\x1b[2J\\u3164[2000 blanks]b'

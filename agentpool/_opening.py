@@ -17,10 +17,10 @@ T = TypeVar("T")
 
 @final
 class Opening(AbstractAsyncContextManager[T]):
-    """An ``async with`` block. Any other use of it says how to enter it."""
+    """An ``async with`` block. Any other use of it raises an error that says how to enter it."""
 
     def __init__(self, block: AbstractAsyncContextManager[T], call: str, name: str) -> None:
-        """Make the block that *call* opens. *name*: what its target is called."""
+        """Make the block that *call* opens. *name*: the name of its target."""
         self._block = block
         self._call = call
         self._name = name
@@ -45,7 +45,7 @@ class Opening(AbstractAsyncContextManager[T]):
         return await self._block.__aexit__(kind, error, traceback)  # noqa: ASYNC102  # the block shields its own end
 
     def __getattr__(self, name: str) -> Never:
-        """Say that what was opened has it, and not the block."""
+        """Raise an error: the object that the block opens has the attribute, not the block."""
         raise AttributeError(f"this is {self.advice}, and use {self._name}.{name} in the block")
 
     def _refuse(self, *_: object) -> Never:
@@ -59,7 +59,7 @@ def opening(
 ) -> Callable[
     [Callable[P, AbstractAsyncContextManager[T]]], Callable[P, AbstractAsyncContextManager[T]]
 ]:
-    """Let a function that returns a block return an ``Opening``. *name*: that of its target."""
+    """Let a function that returns a block return an ``Opening``. *name*: the name of its target."""
 
     def wrap(
         function: Callable[P, AbstractAsyncContextManager[T]],

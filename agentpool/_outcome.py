@@ -30,7 +30,7 @@ class AgentStatus(enum.Enum):
     STOPPED = "stopped"
     """A guard, a budget or a deadline ended it; the stop reason says which."""
     FAILED = "failed"
-    """An exception ended it; the outcome has it whole."""
+    """An exception ended it; it is the outcome's ``error``."""
     CANCELLED = "cancelled"
     """It was cancelled; the outcome's error says by whom and why. If its cleanup failed too, the
     error's ``__cause__`` is the error of the cleanup."""
@@ -115,7 +115,7 @@ class AgentOutcome(msgspec.Struct, frozen=True, kw_only=True):
     """Why the run ended. ``END_TURN`` or ``STOP_SEQUENCE`` for a completed one, a limit for a
     stopped one, ``None`` for a failed or cancelled one."""
     over_budget: bool = False
-    """Whether the last answer crossed a budget. The answer is whole all the same."""
+    """Whether the last answer crossed a budget. The answer is complete nevertheless."""
     usage: Usage = NO_USAGE
     """The known tokens of all answers, plus an estimate for the text of requests that broke
     off."""
@@ -137,10 +137,10 @@ class AgentOutcome(msgspec.Struct, frozen=True, kw_only=True):
     """Tool calls that still ran when the agent ended, in threads that cannot be stopped:
     ``name (call id)`` each. Empty unless a tool asked for such threads."""
     messages: tuple[ChatMessage, ...] = ()
-    """The conversation, a result for every tool call."""
+    """The conversation, with a result for every tool call."""
     messages_left_out: int = 0
-    """Messages of these that the window had no room for in the end: the last requests did not
-    have them, or only a stub. 0: nothing was left out."""
+    """How many of these did not fit into the window in the end: the last requests did not have
+    them, or only a stub of them. 0: nothing was left out."""
     started_at: float | None = None
     """Seconds since the pool opened. ``None``: it never had a slot."""
     finished_at: float = 0.0
@@ -153,12 +153,13 @@ class AgentOutcome(msgspec.Struct, frozen=True, kw_only=True):
             refuse_attribute(self, name, _ADVICE)
 
     def unwrap(self) -> str:
-        """Return the text of a completed agent, or raise what ended it.
+        """Return the text of a completed agent, or raise the error that ended it.
 
         Raises:
             LimitExceededError: If a guard or a budget stopped it.
             AgentCancelledError: If it was cancelled.
-            Exception: What it failed with, as itself; see ``error`` for an earlier process.
+            Exception: The error that it failed with. For an error of an earlier process, see
+                ``error``.
         """
         if self.status is AgentStatus.COMPLETED:
             return self.text
@@ -167,10 +168,10 @@ class AgentOutcome(msgspec.Struct, frozen=True, kw_only=True):
         raise self.error
 
     def unwrap_as(self, output_type: type[T]) -> T:
-        """Return the value of a completed agent, or raise what ended it.
+        """Return the value of a completed agent, or raise the error that ended it.
 
         Args:
-            output_type: The one that it was spawned with.
+            output_type: The type that it was spawned with.
 
         Raises:
             UsageError: If its value is of another type, or it was spawned without one.

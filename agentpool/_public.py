@@ -31,7 +31,7 @@ def load(face: str, homes: Mapping[str, str], name: str) -> object:
 def advise_calls(names: Mapping[str, object]) -> None:
     """Make classes in *names* explain which keyword arguments they take.
 
-    What a call costs stays the same but for one frame.
+    A call costs one stack frame more.
     """
     for thing in [one for one in names.values() if isinstance(one, type)]:
         init = thing.__dict__.get("__init__")
@@ -44,11 +44,11 @@ def advise_calls(names: Mapping[str, object]) -> None:
 
 
 def advised(function: Callable[P, T], *, name: str = "") -> Callable[P, T]:
-    """Let calls of *function* with arguments that it does not take say which there are.
+    """Make calls of *function* with wrong arguments say which arguments it takes.
 
     Args:
-        function: Of a public name.
-        name: What errors call it. Empty: as one calls it.
+        function: A public function, or the ``__init__`` of a public class.
+        name: Its name in errors. Empty: as in a call.
     """
     name = name or call_name(function)
 
@@ -68,7 +68,7 @@ def advised(function: Callable[P, T], *, name: str = "") -> Callable[P, T]:
 
 
 def call_name(function: Callable[..., object]) -> str:
-    """Return how one calls *function*: a method by what objects of its class are called.
+    """Return the name of *function* in a call. A method has the usual name of its object in front.
 
     >>> from agentpool import AgentPool, open_pool
     >>> call_name(open_pool), call_name(AgentPool.spawn)
@@ -81,7 +81,7 @@ def call_name(function: Callable[..., object]) -> str:
 def show_fields(names: Mapping[str, object]) -> None:
     """Make ``help`` show the meaning of the fields of the classes in *names*.
 
-    Their docstrings are made when they are looked at: reading the source takes a while.
+    The docstrings are made on first use, since reading the source takes a while.
     """
     for thing in [one for one in names.values() if isinstance(one, type)]:
         words = thing.__dict__.get("__doc__")
@@ -107,8 +107,8 @@ def refuse_attribute(thing: object, name: str, advice: Mapping[str, str]) -> NoR
     """Raise the error for an attribute that *thing* does not have.
 
     Args:
-        thing: What was asked for it.
-        name: What it was asked for.
+        thing: The object without the attribute.
+        name: The name of the attribute.
         advice: What to write instead of names that other libraries have.
 
     Raises:

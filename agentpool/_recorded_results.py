@@ -18,7 +18,7 @@ from agentpool._served_call import Charge, Loss
 from agentpool._surrogates import whole_json
 
 DIGEST_BYTES: Final = 12
-"""Of a hash. Two different requests at one place of one run are told apart by it."""
+"""The length of a hash. It is enough to tell apart two requests at one place of one run."""
 
 
 @final
@@ -57,7 +57,7 @@ class Summed(msgspec.Struct, frozen=True, gc=False, array_like=True):
     text: str
     failure: str
     completion: Completion | None = None
-    """Files of the first days do not say it."""
+    """``None``: a file of the earliest version, which does not have it."""
 
 
 encode: Final = whole_json
@@ -131,9 +131,10 @@ def received_ids(records: Iterable[JournalRecord]) -> Iterator[int]:
 
 
 def answers_left(records: Iterable[JournalRecord]) -> dict[tuple[int, int], JournalRecord]:
-    """Return the answers to questions about calls, by place and part.
+    """Return the unused answers to approval questions, by place and part.
 
-    One that let a call begin again is used up when it has: the call is unknown once more.
+    An answer that let a call begin again is used up when the call has begun: from then on it is
+    unknown again whether the call was done.
     """
     answers: dict[tuple[int, int], JournalRecord] = {}
     begun, again = set[tuple[int, int]](), set[tuple[int, int]]()

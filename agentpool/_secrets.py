@@ -10,7 +10,7 @@ REDACTED: Final = "[secret]"
 """What stands in the place of a secret."""
 
 SHORTEST_SECRET_CHARS: Final = 8
-"""A shorter value is no key but a placeholder, such as ``none``; to redact it would make holes in
+"""A shorter value is not a key but a placeholder, such as ``none``. Redacting it would damage
 ordinary words."""
 
 _SHAPES: Final = re.compile(
@@ -20,15 +20,15 @@ _SHAPES: Final = re.compile(
     r"eyJ[A-Za-z0-9_-]{8,}\.eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]+"
     r")"
 )
-"""What keys of well-known services look like. Of no use is one that is found too often: file
-names and words with a hyphen have no such beginning and length."""
+"""What keys of well-known services look like. None of them may match ordinary texts: file names and
+words with a hyphen do not begin like this, or are shorter."""
 
 
 def long_enough(values: Iterable[str]) -> tuple[str, ...]:
     """Return the distinct *values* that are long enough to be secrets.
 
     Returns:
-        The longest first: ``Bearer KEY`` has ``KEY`` in it.
+        The values, longest first: ``Bearer KEY`` contains ``KEY``.
     """
     found = {value for value in values if len(value) >= SHORTEST_SECRET_CHARS}
     return tuple(sorted(found, key=lambda value: (-len(value), value)))
@@ -56,9 +56,9 @@ def given_secrets() -> tuple[str, ...]:
 
 
 def redacted(text: str, secrets: Iterable[str]) -> str:
-    """Return *text* without the *secrets* in it; those too short are left.
+    """Return *text* without the *secrets* in it. Secrets that are too short are left.
 
-    Whoever quotes one may have written it in small or capital letters.
+    Upper and lower case make no difference, since a quoted secret may be in either.
 
     >>> redacted("the key is sk-12345", ["sk-12345", "key"])
     'the key is [secret]'
@@ -74,7 +74,7 @@ def redacted(text: str, secrets: Iterable[str]) -> str:
 def without_key_shapes(text: str) -> str:
     """Return *text* without what looks like a key of a well-known service.
 
-    For errors, which a person reads: such a key may be in no variable that is known here.
+    For errors, which a person reads: the key may not be one of the known secrets.
 
     >>> without_key_shapes("the key sk-ant-api03-1234567890abcdef is wrong")
     'the key [secret] is wrong'

@@ -39,7 +39,7 @@ class Loss(msgspec.Struct, frozen=True, gc=False):
     price: float | None = None
     """US dollars for the run. ``None``: unknown."""
     was_cut: bool = False
-    """Whether it was cancelled. If its run goes on with the same request, another process does."""
+    """Whether it was cancelled. Its run can only make the same request again in another process."""
     usage: Usage | None = None
     """Tokens, as the provider measured them. ``None``: unknown."""
     is_repeated: bool = False
@@ -68,7 +68,7 @@ class ServedCall(Live):
     """Messages that it sent so far."""
 
     def child_key(self, ahead: int = 0) -> str:
-        """Return the key of the next agent that the call spawns, or of the one *ahead* after it."""
+        """Return the key of the next agent that the call spawns, or of one *ahead* places later."""
         return f"{self.key}/{self.children + ahead + 1}"
 
     def own_key(self, key: str) -> str:

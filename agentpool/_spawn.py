@@ -52,11 +52,11 @@ class SpawnConfig(Value):
     query: str = attrs.field(converter=_whole)
     """The query, not empty."""
     name: str | None = attrs.field(default=None, kw_only=True, converter=_whole_name)
-    """How it is called in this run. ``None``: by its manifest's name."""
+    """Its name in this run. ``None``: the manifest's name."""
     attachments: tuple[Attachment, ...] = attrs.field(default=(), kw_only=True)
     """Images and documents for the query: ``Attachment.load("photo.png")``."""
     history: tuple[ChatMessage, ...] = attrs.field(default=(), kw_only=True)
-    """A conversation that goes on, such as the ``messages`` of an earlier outcome."""
+    """A conversation to continue, such as the ``messages`` of an earlier outcome."""
     deadline_seconds: float | None = attrs.field(default=None, kw_only=True)
     """The longest that the run may take, from its first slot. ``None``: as the manifest says."""
     output_type: type | None = attrs.field(default=None, kw_only=True)
@@ -72,14 +72,17 @@ class SpawnConfig(Value):
     the pool's. ``None``: that budget itself."""
     key: str | None = attrs.field(default=None, kw_only=True)
     """Names the agent in the pool's journal: in a resumed pool, a spawn with the same key is the
-    same agent, finished or not. A child's key names it in the call that spawns it: children
-    side by side need one, since others go by their order. Must not begin with ``#`` or ``=``.
-    ``None``: its number; in a map or a supervision what it is asked, in a race its place."""
+    same agent, finished or not. A child's key names it within the call that spawns it. Children
+    that are spawned at the same time need keys, since the order identifies those without one. Must
+    not begin with ``#`` or ``=``.
+    ``None``: the number serves as the key; in a map or a supervision the query, in a race the
+    place."""
     group: str = attrs.field(default="", kw_only=True)
     """The group with which it shares slots and gates. Waiting groups take turns, whatever their
     sizes."""
     weight: int = attrs.field(default=1, kw_only=True)
-    """The agents of its group that are let in at each turn. What its newest agent says, counts."""
+    """How many agents of its group are let in at each turn of the group. The newest agent's weight
+    counts."""
     priority: int = attrs.field(default=0, kw_only=True)
     """The priority within its group: one level is worth a hundred places in the queue."""
     outlives_parent: bool = attrs.field(default=False, kw_only=True)
@@ -110,7 +113,9 @@ class SpawnConfig(Value):
                 f"key must be text that does not begin with '#' or '=', got {self.key!r}"
             )
         if self.key is not None and without_halves(self.key) != self.key:
-            raise UsageError(f"key must not contain lone surrogates, got {self.key!r}; name it so")
+            raise UsageError(
+                f"key must not contain lone surrogates, got {self.key!r}; leave them out"
+            )
         if self.deadline_seconds is not None and not self.deadline_seconds > 0:
             raise UsageError(
                 f"deadline_seconds must be > 0, got {self.deadline_seconds!r}; "
@@ -156,7 +161,7 @@ def seconds_of(config: SpawnConfig) -> float | None:
 
 
 CHILD_MAX_ITERATIONS = 10
-"""Turns that a child has at most: it was given a part of its parent's work, not all."""
+"""The most turns that a child may have: it does a part of its parent's work, not all of it."""
 
 
 def child_of(
@@ -174,11 +179,11 @@ def child_of(
     Args:
         parent: The config of the agent that wants a child.
         query: What the child is asked.
-        name: How it is called.
+        name: The name of the child.
         used_tokens: What the parent has used of its own token budget.
         seconds_left: What the parent has left of its time; ``inf``: no limit.
         used_usd: What the parent has spent of its own cost limit, as far as is known.
-        budget: What the child draws on. ``None``: what its parent draws on.
+        budget: The budget that the child spends from. ``None``: the one of its parent.
 
     Raises:
         CapabilityDeniedError: If the parent may have no children, or has nothing left.

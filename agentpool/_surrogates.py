@@ -1,8 +1,8 @@
 r"""Replaces lone surrogates (halves of characters) in texts and JSON.
 
-A ``str`` can hold half of a character such as an emoji, where another program cut it in two, and
-UTF-8 cannot. Two halves that belong together become the character, each other one U+FFFD. The
-same goes for the escapes of halves in JSON, such as a model writes: no reader takes one alone.
+A ``str`` can hold half of a character such as an emoji, if another program cut it in two. UTF-8
+cannot. Two halves that belong together become the character; any other half becomes U+FFFD. The
+same is done to escaped halves in JSON, which models write: no JSON reader takes a half alone.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ _ESCAPE: Final = (
     r"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
     r"|(?P<half>u[dD][89a-fA-F][0-9a-fA-F]{2})|.)"
 )
-"""An escape. One at a time from the left, so that an escaped backslash is not taken for the
-beginning of the next one, and a text is looked through once."""
+"""An escape. They are matched one at a time from the left, so that an escaped backslash is not
+taken for the beginning of the next one, and a text is looked through once."""
 
 
 @cache

@@ -448,7 +448,7 @@ class Verdict(BaseModel):
         (list[int], "got list[int]; write a class with one field, which is the list"),
         (dict, "got <class 'dict'>; write a class with a field for each thing"),
         (int, "got <class 'int'>; write a class with a field for each thing"),
-        (Verdict, "write it as a dataclass or a msgspec struct: pydantic's own are not read"),
+        (Verdict, "write it as a dataclass or a msgspec struct: pydantic models are not supported"),
     ],
 )
 def test_an_output_type_that_cannot_be_read_is_refused_at_once(
@@ -470,7 +470,7 @@ def _build(kind: Any, *given: object, **named: object) -> object:  # noqa: ANN40
     [
         (
             lambda: _build(AgentManifest, "reader"),
-            "takes its arguments by name, got 1 without one; write AgentManifest(name=...), or",
+            "takes its arguments by name, got 1 without a name; write AgentManifest(name=...), or",
         ),
         (
             lambda: _build(AgentManifest, nmae="reader"),
@@ -480,7 +480,10 @@ def _build(kind: Any, *given: object, **named: object) -> object:  # noqa: ANN40
             lambda: _build(AgentManifest, name="reader", nmae="reader"),
             "AgentManifest() takes no 'nmae'; did you mean name?",
         ),
-        (lambda: _build(Budget, 1000), "got 1 without one; write Budget(tokens=...), or another"),
+        (
+            lambda: _build(Budget, 1000),
+            "got 1 without a name; write Budget(tokens=...), or another",
+        ),
         (lambda: _build(Budget, dollars=5), "takes no 'dollars'; did you mean cost_usd?"),
         (lambda: _build(ModelConfig, "x"), "write ModelConfig(remote_model=...), or another"),
         (lambda: _build(ModelConfig, name="x"), "takes no 'name'; did you mean remote_model?"),

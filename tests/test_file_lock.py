@@ -86,7 +86,7 @@ def test_a_stopped_process_is_waited_for_by_name(
                     process.wait()
                 (said,) = caplog.messages
                 assert said == (
-                    f"journal file {str(path)!r} is waited for: process {process.pid} "
+                    f"waiting for journal file {str(path)!r}: process {process.pid} "
                     f"({process_name()}), which runs 'night', is stopped and has it locked; let "
                     f"it go on (kill -CONT {process.pid}), or end it (kill -KILL {process.pid})"
                 )

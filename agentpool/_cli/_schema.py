@@ -228,8 +228,7 @@ def _refuse_unknown(schema: _Schema, where: str, known: Sequence[str]) -> None:
     for key in schema:
         if key not in known and key not in _SAYS_NOTHING:
             raise UsageError(
-                f"{where} has {key!r}, which is not understood here; understood are "
-                f"{', '.join(known)}"
+                f"{where} has the unsupported key {key!r}; supported here: {', '.join(known)}"
             )
 
 

@@ -8,9 +8,9 @@ Rules:
 2. A host is compared in lower case, without its last dot, in the ASCII form of IDNA.
 3. A rule is a name, ``.name`` for all below it, ``*``, an address or a network, each perhaps
    with a port. Without one it covers 80 and 443; ``*`` covers every port.
-4. An address that is not a public one is covered by a rule that names it, or its network,
-   and by nothing else: neither ``*`` nor the name that leads to it. ``localhost`` names the
-   loopback addresses for itself.
+4. An address that is not public is covered only by a rule that names the address or its network:
+   neither ``*`` nor a rule for the host name that leads to it is enough. There is one exception:
+   the rule ``localhost`` lets the host ``localhost`` lead to a loopback address.
 """
 
 from __future__ import annotations

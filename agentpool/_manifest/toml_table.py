@@ -208,8 +208,9 @@ class TomlTable(Live):
         """Note a fault for every key that was never asked for and is not in *also*.
 
         Args:
-            homes: Where keys belong, for those that are known elsewhere in the file.
-            also: Keys that are allowed here although they were not asked for.
+            homes: The keys that are known elsewhere in the file, each with the place where it
+                belongs.
+            also: Keys that are allowed here, whether or not they were asked for.
         """
         known = [*self._asked, *also]
         for key in self.values:

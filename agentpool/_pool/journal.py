@@ -240,7 +240,7 @@ class PoolJournal:
         return run
 
     def _let_branch(self, run: RunJournal, past: PastAgent, budget: Budget | None) -> None:
-        """Let a continued run start again if it turns out to be changed."""
+        """Let another run take the place of *run* if its agent has changed."""
         if past.agent_id in self._changed:
             run.changed_from = past.config
             run.ended_with = None if past.outcome is None else past.outcome.messages

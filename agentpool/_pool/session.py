@@ -266,7 +266,8 @@ class Session:
         known = self.turns
         if turns is not None and not 0 <= turns <= len(known):
             raise UsageError(
-                f"session {self.name!r} has {counted(len(known), 'turn')}, got {turns!r} to copy"
+                f"turns must be 0 to {len(known)}, the number of turns that session {self.name!r} "
+                f"has, got {turns!r}"
             )
         wanted = [turn.agent_id for turn in known[:turns]]
         await self._kept.writer.flush()

@@ -75,7 +75,8 @@ class FarDriver(SendingDriver):
     def privacy(self) -> PrivacyTier:
         """The tier of the nodes, or of their driver if that is less strict.
 
-        What no node has said yet counts as the manifest's: each node looks at its own driver.
+        Until a node has told the tier of its driver, only the tier of the nodes counts. Each node
+        checks its own driver.
         """
         nodes = self._nodes.privacy
         driver = nodes if self._facts is None else self._facts.privacy

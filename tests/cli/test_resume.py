@@ -110,7 +110,7 @@ def test_what_cannot_be_resumed_is_told(desk: Desk) -> None:
 
     assert desk.scripted(*MAP).code == 0
     for change, told in (
-        (b"[1", "j.db' is damaged: command is b'[1'; restore it"),
+        (b"[1", "j.db' is damaged: command is b'[1', not text; restore it"),
         ("[1", "has a command that cannot be read"),
         ('{"words": ["runs", "list", "j.db"], "folder": "."}', "does not resume"),
         ('{"words": ["run", "x"], "folder": "gone"}', "the folder of the command, 'gone', c"),

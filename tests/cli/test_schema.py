@@ -121,7 +121,10 @@ def deep(levels: int) -> dict[str, object]:
         ({"type": "object"}, "properties must say what is in the object"),
         (prop(), r"x\.type must be one of string, .*, got null"),
         (prop(type="date"), r"x\.type must be one of .*, got \"date\""),
-        (prop(type="string", pattern="a+"), "has 'pattern', which is not understood here"),
+        (
+            prop(type="string", pattern="a+"),
+            "has the unsupported key 'pattern'; supported here: type, ",
+        ),
         (prop(type="string", minLength="1"), r"x: .*min_length"),
         (prop(type="array"), r"x\.items must be a JSON object, got null"),
         (prop(enum=[]), r"x\.enum must be a list of values"),

@@ -94,11 +94,11 @@ def retry_after_seconds(headers: Mapping[str, str], text: str = "") -> float | N
 
 
 def seconds_of(text: str, begin: int = 0) -> float | None:
-    """Return the seconds of a span such as ``1m30.5s``. ``None``: *text* is not a span.
+    """Return the seconds of a span such as ``1m30.5s``. ``None``: no span starts at *begin*.
 
     Args:
-        text: What may begin with a span.
-        begin: Where it may begin.
+        text: The text to look in.
+        begin: The index in *text* at which the span must start.
 
     >>> seconds_of("6m0s"), seconds_of("37s"), seconds_of("500ms"), seconds_of("soon")
     (360.0, 37.0, 0.5, None)

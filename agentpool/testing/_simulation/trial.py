@@ -46,7 +46,7 @@ def name_of(async_fn: Callable[..., object]) -> str:
     """Return the name of *async_fn*.
 
     Raises:
-        UsageError: If it is not a function, such as the coroutine that calling it returned.
+        UsageError: If it is not a function: for example ``main()`` instead of ``main``.
     """
     expect_function(
         async_fn, "the scenario must be an async function", "pass main, not what main() returns"

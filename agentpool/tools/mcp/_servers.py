@@ -186,7 +186,7 @@ class _Server:
             self._failures = 0 if session.answered else self._failures
             # The same error with other words: a second one would have the first for its
             # cause, and a traceback would show the key that was redacted.
-            error.args = (self._secrets.redact(f"the MCP server {self.config.name!r} {error}"),)
+            error.args = (self._secrets.redact(str(error)),)
             raise error from None
         self._failures = 0
         return msgspec.structs.replace(result, content=self._secrets.redact(result.content))

@@ -93,6 +93,7 @@ class Session:
     faults: Faults
     """What is wrong with tools that the server describes, and that it does not have for us."""
     life: Life
+    _server: str
     _client: Client
     answered: bool = False
     """Whether a call was answered, with whatever it was."""
@@ -125,20 +126,23 @@ class Session:
             refused = exc
         except ValidationError as exc:
             self.answered = True
-            raise ToolError("answered with something that is not a result") from exc
+            raise ToolError(self._say("sent an answer that is not a tool result")) from exc
         else:
             self.answered = True
             return read_result(result.model_dump(mode="json", by_alias=True, exclude_none=True))
         if not _means_lost(refused):
             self.answered = True
-            raise ToolError(f"refused: {_say(refused)}") from refused
+            raise ToolError(self._say(f"refused: {_say(refused)}")) from refused
         self.life.end("")
         if not self.life.why:
             with trio.move_on_after(DYING_SECONDS):
                 await self.life.over.wait()
         why = self.life.why or _say(refused)
         text = f"ended before it answered, so it may or may not be done: {why}"
-        raise ToolError(text) from refused
+        raise ToolError(self._say(text)) from refused
+
+    def _say(self, text: str) -> str:
+        return f"the MCP server {self._server!r} {text}"
 
 
 @contextlib.asynccontextmanager
@@ -171,7 +175,7 @@ async def open_session(
             assert_never(config.transport)
     faults: Faults = {}
     async with Client(_mended(opening, faults, life), cache=None) as client:
-        yield Session(await _list_tools(client, config.name), faults, life, client)
+        yield Session(await _list_tools(client, config.name), faults, life, config.name, client)
 
 
 @contextlib.asynccontextmanager

@@ -91,7 +91,7 @@ def open_place(
         roots: What may be touched.
         path: As the model wrote it.
         make_folders: Whether folders on the way that are not there are made.
-        by_step: Whether to walk. Otherwise links are resolved at once, as on Windows.
+        by_step: Whether to walk. Otherwise a single call resolves all links, as on Windows.
 
     Yields:
         The place. Its name was not a link when it was looked at, and is opened as none.
@@ -111,7 +111,7 @@ def open_place(
 
 
 def _resolve(roots: Roots, path: str, *, make_folders: bool) -> Place:
-    """Resolve *path* by following all links at once."""
+    """Resolve *path* with a single call, which follows every link in it."""
     real = _parts_of(os.path.realpath(native_path(roots.locate(path))))
     if not roots.covers(real):
         raise roots.outside(path)
