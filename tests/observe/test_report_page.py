@@ -276,7 +276,9 @@ def test_many_of_a_kind_are_counted() -> None:
 def left(at: float, agent_id: int, by: int) -> AgentFinished:
     """Return the end of an agent whose parent waits no more."""
     told = f"agent {agent_id} was cancelled by agent {by}: its parent no longer waits for it"
-    error = AgentCancelledError(told, cancelled_by=f"agent {by}", reason="its parent no longer waits for it")
+    error = AgentCancelledError(
+        told, cancelled_by=f"agent {by}", reason="its parent no longer waits for it"
+    )
     return ended(at, agent_id, AgentStatus.CANCELLED, error)
 
 
