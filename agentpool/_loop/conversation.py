@@ -4,19 +4,18 @@ Rules:
 
 1. The conversation only grows. What was said is never changed, moved or shortened;
    ``cut`` and ``fit`` decide what of it is sent, and what stands for the rest.
-2. It has three parts: the history, the pinned messages (recalled data and the current
-   query) and what follows them. The pinned messages are always sent.
-3. History and what follows are cut into groups, which are sent whole or not at all.
-   What follows: a group begins at each answer of the model, and holds the results of its
-   calls and the messages that came in after it. What came in before the first answer is a
-   group of its own.
-   History: a group begins at what was told after a finished answer, and ends with the
-   answer that finishes it. So a call is never parted from its result, and what is sent
-   never begins with an answer.
-4. The oldest groups go first and none is skipped, first of the history, then of what
-   follows. A group that was left out once stays out: the window does not grow.
-5. The newest group is always sent: without it the model would repeat its last turn. If it
-   does not fit beside the pinned messages, that is an error and not a shorter request.
+2. It has three parts: the history, the pinned messages (recalled data and the current query) and
+   the messages after them. The pinned messages are always sent.
+3. The first and the third part are divided into groups, which are sent whole or not at all.
+   After the pinned messages: a group begins at each answer of the model, and holds the results of
+   its calls and the messages that came in after it. Messages before the first answer are a group.
+   In the history: a group begins with the user's message after an answer without tool calls, and
+   ends with the next such answer. So a call is never parted from its result, and a request never
+   begins with an answer.
+4. The oldest groups are left out first and none is skipped: first those of the history, then those
+   of the third part. A group that was left out once stays out: the window does not grow.
+5. The newest group is always sent: without it the model would repeat its last turn. If it does not
+   fit together with the pinned messages, that is an error and not a shorter request.
 
 Sizes are estimates on the high side, as said at `estimate_tokens`. Each message is measured
 once and each group dropped once, so a turn costs the same however long the conversation is.
@@ -45,11 +44,11 @@ from agentpool._messages import (
 )
 
 MESSAGE_TOKENS: Final = 4
-"""The tokens of a message besides its text: marks of its role and its end."""
+"""The tokens of a message in addition to its text: marks of its role and its end."""
 
 CONTINUATION_MASK: Final = 0b1100_0000
 CONTINUATION_BYTE: Final = 0b1000_0000
-"""Every byte of a UTF-8 character but its first begins with these two bits: RFC 3629."""
+"""All bytes of a UTF-8 character except the first begin with these two bits: RFC 3629."""
 
 
 @final
@@ -69,11 +68,11 @@ class Conversation:
         """Begin a conversation.
 
         Args:
-            history: What was said in earlier runs, a result for every call.
-            pinned: What this run is about: recalled data and the query.
+            history: The messages of earlier runs, with a result for every call.
+            pinned: The messages that this run is about: recalled data and the query.
             room_tokens: The window without the answer's own room, the system prompt and
-                the tools. ``None``: unknown the window, so everything is sent.
-            count: What an image or a document takes of it.
+                the tools. ``None``: the window is unknown, so everything is sent.
+            count: Estimates the tokens of an image or a document.
         """
         self._count_attachment = count
         self._items: list[ChatMessage] = [*history, *pinned]
@@ -141,7 +140,7 @@ class Conversation:
         """Return the free tokens of the window. 0: the window's size is unknown.
 
         Args:
-            pending_tokens: What is sent behind the conversation.
+            pending_tokens: The tokens of what is sent after the conversation.
         """
         window = self._window
         return 0 if window is None else window.room_tokens - window.kept_tokens - pending_tokens
@@ -150,7 +149,7 @@ class Conversation:
         """Return the messages to send: the pinned ones and the newest groups that fit.
 
         Args:
-            pending: What is sent behind the conversation and is not part of it.
+            pending: The messages that are sent after the conversation and are not part of it.
 
         Raises:
             ContextOverflowError: If the pinned messages and the newest group do not fit.
@@ -173,9 +172,9 @@ class Conversation:
         """Make room in the window and return what was left out.
 
         Args:
-            pending: What is sent behind the conversation and is not part of it.
-            clears_results: Whether old results go before whole groups.
-            summary: What stands for all that has left. ``None``: as before.
+            pending: The messages that are sent after the conversation and are not part of it.
+            clears_results: Whether to leave out old results first, before whole groups.
+            summary: The text that replaces everything left out. ``None``: as before.
 
         Raises:
             ContextOverflowError: If the pinned messages and the newest group do not fit.
@@ -199,11 +198,11 @@ class Conversation:
     def leaving(self, pending: Sequence[ChatMessage], extra_tokens: int) -> Sequence[ChatMessage]:
         """Return the messages that the next cut will leave out, for a summary.
 
-        It is the beginning of the request before. Empty if nothing would leave.
+        They are the beginning of the previous request. Empty if nothing would be left out.
 
         Args:
-            pending: What is sent behind the conversation and is not part of it.
-            extra_tokens: What the summary may take.
+            pending: The messages that are sent after the conversation and are not part of it.
+            extra_tokens: The tokens that the summary may take.
         """
         window = self._window
         assert window is not None  # noqa: S101  # or there would always be room
@@ -216,7 +215,7 @@ class Conversation:
         return view[: len(view) - (len(self._items) - len(self._pinned) - self._gone_before(kept))]
 
     def _gone_before(self, kept: int) -> int:
-        """Return how many messages are left out if *kept* is the oldest group kept."""
+        """Return how many messages are left out if *kept* is the oldest group that is sent."""
         window = self._window
         assert window is not None  # noqa: S101  # only then there are groups
         if kept == window.history_groups:
@@ -238,9 +237,9 @@ class Conversation:
     def room_tokens_for_results(self, count: int) -> int | None:
         """Return how many tokens each result of the newest calls may have.
 
-        To be asked when the answer was appended and its results were not. Results of that
-        size fit, and take at most half of what the pinned messages leave: the other half
-        is for the turns before, or the model would forget what it asked for.
+        Call this when the answer was appended and its results were not yet. Results of that size
+        fit, and take at most half of the room that the pinned messages leave. The other half is for
+        earlier turns, or the model would forget why it made the calls.
 
         Args:
             count: Calls of the answer; at least 1.
@@ -260,8 +259,8 @@ def message_tokens(message: ChatMessage, count: CountAttachment = highest_tokens
     """Estimate the tokens that *message* takes of the window.
 
     Args:
-        message: What is sent.
-        count: What an image or a document takes.
+        message: The message.
+        count: Estimates the tokens of an image or a document.
     """
     match message:
         case UserMessage():
@@ -312,7 +311,7 @@ def request_tokens(
 def cut_to_tokens(text: str, tokens: int) -> str:
     r"""Return *text*, cut to *tokens* with a note if it is longer.
 
-    Characters are kept whole. Where not even the note has room, a part of the note is all.
+    Characters are not divided. If there is no room even for the note, a part of it is returned.
 
     >>> cut_to_tokens("word " * 100, 20)
     'word word word \n[cut: 15 of 500 characters shown]'

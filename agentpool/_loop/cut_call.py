@@ -1,6 +1,6 @@
-"""Tool calls that the limit of the answer cut off, in their name or arguments.
+"""Tool calls that were cut off, in their name or arguments, at the limit of the answer.
 
-The tool could only say that they are not JSON, and the model would write as much again.
+The tool could only say that the arguments are not JSON, and the model would write as much again.
 """
 
 from __future__ import annotations
@@ -28,10 +28,11 @@ def refuse_cut(batch: RunTools, tools: Sequence[ToolDefinition]) -> bool:
 
     Args:
         batch: The calls of the answer that was cut.
-        tools: What the model is shown. A name that is none of these may have been cut as well.
+        tools: The tools that the model is shown. A name that is not among them may have been cut
+            too.
 
     Returns:
-        Whether there was one.
+        Whether there was such a call.
     """
     known = {tool.name for tool in tools}
     was_cut = False

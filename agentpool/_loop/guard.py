@@ -5,27 +5,27 @@ Rules:
 1. Each check counts first and judges then. A counter rises by exactly one per check.
 2. From four fifths of the iterations or tokens on there is a warning each time; the
    first iteration never warns, since a run of one turn is at its limit by design.
-3. At the limit is allowed, above it is not: a run of 5 iterations makes 5 requests.
-4. Every requested tool call counts, whether it can run or not. The one that is one too
-   many stops the run and is not counted.
+3. Reaching a limit is allowed, exceeding it is not: a run of 5 iterations makes 5 requests.
+4. Every requested tool call counts, whether it can run or not. The first call above the limit stops
+   the run and is not counted.
 5. Two calls are the same if their names are and their arguments mean the same JSON:
-   spaces and the order of keys do not matter. From ``max_repeated_calls`` on a call is
-   refused, however long ago the others were, as long as all had the same result. A result
-   that differs from the previous one begins the count anew, a new picture beside the same
-   words as well: who polls is in no loop.
-6. Stuck is: the same batch of calls with the same results four times in a row, or two
-   batches in turn four times each; later where ``max_repeated_calls`` allows more. The
-   whole batch is compared, not its first call.
-7. A tool that waits for what others do never repeats: calling it again is its use. A call
-   that failed has waited for nothing: it is never refused, and stuck as rule 6 says.
-8. Five truncated answers in a row stop the run; an answer with tool calls ends the row.
-9. What cannot be measured is counted as unmeasured, not as zero, and a limit that it
-   leaves unchecked warns once. A cost of which a part is unknown is unknown, yet its known
-   part still must not exceed the limit. Of a request that broke off, the tokens of the text
-   that came are counted as estimated, and the rest is unknown.
+   spaces and the order of keys do not matter. From ``max_repeated_calls`` on, such a call is
+   refused, however long ago the others were, as long as all had the same result. A result that
+   differs from the previous one starts the count again, even if only its picture is new: a model
+   that polls is not in a loop.
+6. A run is stuck if the same batch of calls had the same results four times in a row, or if two
+   batches took turns four times each. If ``max_repeated_calls`` allows more, it takes as many more.
+   The whole batch is compared, not its first call.
+7. A tool that waits for what others do never counts as repeated: it is meant to be called again. If
+   such a call failed, it waited for nothing: it is still never refused, but rule 6 applies to it.
+8. Five truncated answers in a row stop the run; an answer with tool calls starts the count again.
+9. Unknown usage is counted as unmeasured, not as zero, and there is one warning for each limit that
+   cannot be checked any more. If a part of the cost is unknown, the cost is unknown, but the known
+   part still must not exceed the limit. If a request broke off, the tokens of the text that arrived
+   are counted by an estimate, and the rest is unknown.
 
-A guard trusts its limits: a `ResourceQuota` cannot be made with wrong ones. It never
-looks back over what has been, so turn 10,000 costs what turn 10 costs.
+A guard trusts its limits: a `ResourceQuota` cannot be made with wrong ones. It never goes through
+earlier turns again, so turn 10,000 costs what turn 10 costs.
 """
 
 from __future__ import annotations
@@ -45,11 +45,11 @@ from agentpool._messages import NO_USAGE, ToolCall, Usage
 from agentpool._outcome import StopReason
 
 MAX_TRUNCATIONS: Final = 5
-"""Truncated answers in a row that stop a run. A model that has not come to its end after
-five answers of full length will hardly do so in the sixth."""
+"""Truncated answers in a row that stop a run. A model that has not finished after five answers of
+full length will hardly finish in the sixth."""
 
 STUCK_REPEATS: Final = 4
-"""From this number of equal batches with equal results on, repeating is no longer polling: by
+"""From this number of equal batches with equal results on, a model no longer polls but is stuck: by
 then each call has been refused once."""
 
 NO_NAMES: Final[frozenset[str]] = frozenset()
@@ -83,7 +83,7 @@ class Stop(msgspec.Struct, frozen=True, gc=False):
     """End the run."""
 
     reason: StopReason
-    """Which limit."""
+    """The limit that ended it."""
     text: str
     """The limit that was reached, with the numbers."""
     used: float
@@ -103,10 +103,10 @@ class Stop(msgspec.Struct, frozen=True, gc=False):
         """Make the error that ``unwrap`` raises for this verdict.
 
         Args:
-            unfit: Why no answer before it was of the type that was asked for. Empty: none was
-                of a wrong one.
-            quota: What the manifest allows. The error names the key that set the limit, unless
-                the run had less. ``None``: the manifest was narrowed for the run.
+            unfit: Why no earlier answer was of the required type. Empty: no answer had a wrong
+                type.
+            quota: The limits of the manifest. The error names the key that set the limit, unless
+                the run had a lower limit. ``None``: the manifest was narrowed for the run.
         """
         key = _KEYS.get(self.reason) if self.source == "guard" and quota is not None else None
         if key is not None and getattr(quota, key) != self.limit:
@@ -134,7 +134,7 @@ Verdict: TypeAlias = Allow | Warn | Block | Stop
 """All that a guard can say."""
 
 ALLOW: Final = Allow()
-"""The one verdict that nearly every check ends in; shared, so that it costs nothing."""
+"""The verdict of nearly every check. It is shared, so that it costs nothing."""
 
 
 @final
@@ -204,8 +204,8 @@ class LoopGuard(Live, gc=False):
     def check_tool_call(self, name: str, arguments: str) -> Allow | Block | Stop:
         """Count a tool call and decide whether it may run.
 
-        To be asked for every call, before it is known whether there is such a tool and
-        whether it is granted: invented calls use up the limit as well.
+        Call this for every call, before looking up the tool and whether it is granted: calls of
+        invented tools use up the limit as well.
 
         Args:
             name: The tool's name, as the model wrote it.
@@ -230,8 +230,8 @@ class LoopGuard(Live, gc=False):
     def check_stuck(self, calls: Sequence[ToolCall]) -> Allow | Stop:
         """Record the calls of one answer and decide whether the model repeats itself.
 
-        To be asked once per answer with tool calls, before `check_tool_call`: what it
-        works out about the calls is kept for it.
+        Call this once for each answer with tool calls, before `check_tool_call`, which uses what is
+        found out about the calls here.
         """
         seen = self._calls or self._seen()
         waiting = self.waiting_tools
@@ -260,8 +260,8 @@ class LoopGuard(Live, gc=False):
         """Record the results of the newest calls.
 
         Args:
-            results: One for each call, in their order. ``None``: it was refused.
-            failed: The places of those that failed.
+            results: One for each call, in their order. ``None``: the call was refused.
+            failed: The places of the calls that failed.
         """
         batch = (self._calls or self._seen()).batches[0]
         calls = batch.calls
@@ -300,7 +300,7 @@ class LoopGuard(Live, gc=False):
         """Add the tokens of an answer and decide whether the run may go on.
 
         Args:
-            usage: What the answer took. ``None``: the provider did not say.
+            usage: The tokens of the answer. ``None``: the provider did not say.
 
         Raises:
             UsageError: If a number is negative. Nothing was added.
@@ -334,7 +334,7 @@ class LoopGuard(Live, gc=False):
 
         Args:
             written_tokens: An estimate of the text that had come.
-            cost_usd: What such a request costs. ``None``: unknown.
+            cost_usd: The cost of such a request in US dollars. ``None``: unknown.
         """
         if written_tokens:
             self._usage += Usage(output_tokens=written_tokens)

@@ -2,12 +2,12 @@
 
 Rules:
 
-1. A model that is asked to go on may do so, may say the end of what it said once more, or
-   may begin its whole answer anew. The joined text has nothing twice.
-2. A piece begins anew if it begins as the answer did, for at least half of the answer so
-   far. The newest wording counts then.
-3. Else the longest end of the answer with which the piece begins is said once. A short or
-   monotonous one is chance: two lines of a table begin alike.
+1. A model that is asked to continue may do so, may repeat the end of what it wrote, or may write
+   its whole answer again. The joined text has nothing twice.
+2. A piece is a new answer if its beginning is the same as that of the answer, for at least half of
+   the answer so far. Then the new wording replaces the old.
+3. Otherwise, if the piece begins with the end of the answer, the longest such text is kept once. A
+   short or monotonous one is chance: two lines of a table begin alike.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ CONTINUE: Final = (
 """The request to continue an answer that was cut at ``max_tokens``."""
 
 MIN_RESTART: Final = 8
-"""Characters of an answer below which its beginning says nothing."""
+"""The characters that an answer must have before its beginning proves anything."""
 
 MIN_OVERLAP: Final = 12
-"""Characters that must be the same before they count as said twice."""
+"""Characters that must be the same before they count as a repetition."""
 
 MIN_VARIETY: Final = 6
 """Different characters among these: a rule of a table has two or three."""
 
 MAX_OVERLAP: Final = 2_000
-"""Characters that are looked at. A model that says more than that again begins anew."""
+"""Characters that are compared. A model that repeats more than that is writing a new answer."""
 
 
 def goes_on(messages: Sequence[ChatMessage]) -> bool:

@@ -7,7 +7,7 @@ performs them without an event loop.
 
 Rules:
 
-1. Every run is bounded: by its guard's iterations, and by nothing that waits in here.
+1. Every run is bounded by its guard's iterations. Nothing in here waits.
 2. An answer that was paid for is kept. One that crosses a budget is flagged, not lost.
 3. Every tool call that a model asked for gets exactly one result, in the order of the
    calls, even when it is refused or when the run ends first.
@@ -16,13 +16,13 @@ Rules:
    that the model itself ended is a success.
 6. A truncated answer is continued only if the manifest says so. Its pieces are one answer,
    and what asks for the next piece is not part of the conversation.
-7. An answer that was truncated in its thoughts, before it said a word, had no room for it: the
-   limit is raised once to what the model can write. One that says nothing at all is asked for
-   once more, and then is an error.
+7. If an answer was truncated in its thoughts, before its first word, it had too little room: the
+   limit is raised once to the most that the model can write. If an answer has neither text nor
+   calls, the request is made once more; a second such answer is an error.
 8. An answer of the wrong form is not an answer; ``output`` says what happens then.
-9. What is read in the history is not recalled beside it: neither a fragment that an earlier run
-   recalled, nor a question with its answer that was remembered. A history that the window has
-   no room for is not read, so then everything is recalled.
+9. What the model reads in the history is not recalled again: neither a fragment that an earlier run
+   recalled, nor a remembered question with its answer. If the window has no room for the history,
+   the model does not read it, so everything is recalled.
 10. Whatever ends a run, its ``Run`` has the conversation, the text and the usage so far.
 """
 

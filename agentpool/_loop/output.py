@@ -2,15 +2,15 @@
 
 Rules:
 
-1. The answer is the first one without tool calls. Tools run as ever before it.
-2. It fits if it has one JSON object of the schema. What stands around that is forgiven: a
-   code fence, a sentence, an end token. Two that differ are not an answer.
-3. One that does not fit is told what is wrong with it, and is asked for again, at most
-   ``MAX_REPAIRS`` times in a run. Each is a turn like any other to the guard.
-4. One that was cut off does not fit: the next piece of a form would begin a new one.
-5. When that was of no use, the run fails. No value ever comes of an answer that does not fit.
+1. The answer is the first one without tool calls. Before it, tools run as in any run.
+2. It fits if it has one JSON object of the schema. Text around the object is ignored: a code fence,
+   a sentence, an end token. Two different objects are not an answer.
+3. If an answer does not fit, the model is told what is wrong and asked again, at most
+   ``MAX_REPAIRS`` times in a run. For the guard, each is a turn like any other.
+4. An answer that was cut off does not fit: as the next piece, models begin a new object.
+5. If no repair succeeds, the run fails. An answer that does not fit never becomes a value.
 
-How a text is read as a type is handed in from above: here nothing knows of types.
+The caller passes the function that reads a text as a type: nothing here knows types.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Misfit(msgspec.Struct, frozen=True, gc=False):
 
 
 Reader: TypeAlias = Callable[[str], object]
-"""Returns the value that a text stands for, or a `Misfit`."""
+"""Returns the value that a text represents, or a `Misfit`."""
 
 
 @final

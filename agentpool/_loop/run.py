@@ -1,7 +1,7 @@
 """The state of one run: its input, the effects it asks for, and its result so far.
 
-The loop writes the rules; here is what they are about. A run asks by effects: a value says
-what is wanted, whoever performs it writes the result into it.
+``loop`` has the rules; this module has the values that they use. A run asks by effects: a value
+says what is wanted, and the code that performs it writes the result into it.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from agentpool._messages import (
 from agentpool._outcome import StopReason
 
 NO_ANSWER = Completion()
-"""The last piece of an answer that was broken off: nothing is known of it."""
+"""The last piece of an answer that broke off: nothing is known of it."""
 
 
 @final
@@ -82,14 +82,14 @@ class RunTools(msgspec.Struct, eq=False):
 
     calls: Sequence[ToolCall]
     results: list[ToolMessage | None]
-    """Result: one for each call, in their order; refused calls have theirs already. Each is
-    written as its call ends, so a run that is cancelled in between keeps what it has."""
+    """Result: one for each call, in their order; refused calls have their results already. Each is
+    written when its call ends, so a run that is cancelled before the last one keeps the others."""
     begun: set[int] = set()  # each has its own
     """The places of calls whose tool was started, so that they may have been done."""
     changed: Mapping[int, ToolCall] = NO_CALLS
     """Calls that were approved, as they are to run, by their places."""
     began: Mapping[int, float] = NO_TIMES
-    """When calls began that are watched, by their places."""
+    """When the observed calls began, by their places."""
 
 
 @final
@@ -111,7 +111,7 @@ BEGUN: Final = f"was begun; {UNSURE}"
 
 @final
 class Summarize(msgspec.Struct, eq=False, gc=False):
-    """Effect: ask the model to summarize what leaves the window."""
+    """Effect: ask the model to summarize the messages that are left out of the window."""
 
     request: CompletionRequest
     most_tokens: int
@@ -119,14 +119,14 @@ class Summarize(msgspec.Struct, eq=False, gc=False):
     text: str = ""
     """Result: the summary. Empty: there is none."""
     failure: str = ""
-    """Result: why there is none. Set from the start: the model is not to be asked."""
+    """Result: why there is none. If it is set from the start, the model is not asked."""
     completion: Completion | None = None
-    """Result: the answer, with what it took. ``None``: there was none."""
+    """Result: the answer, with its usage. ``None``: there was none."""
 
 
 @final
 class LeftOut(msgspec.Struct, frozen=True, gc=False):
-    """Effect: report what has left the window. It has no result."""
+    """Effect: report what was left out of the window. It has no result."""
 
     strategy: ContextStrategy
     cut: Cut
@@ -137,7 +137,7 @@ class LeftOut(msgspec.Struct, frozen=True, gc=False):
 
 
 Effect: TypeAlias = Recall | Receive | Complete | RunTools | Remember | Summarize | LeftOut | Warn
-"""Everything that a run can ask for. ``Warn`` has no result: it is only told."""
+"""Everything that a run can ask for. ``Warn`` has no result: it is only reported."""
 
 
 def refused(call: ToolCall, text: str) -> ToolMessage:
@@ -181,13 +181,14 @@ class Run(Live, gc=False):
     was_empty: bool = False
     """Whether the last answer said nothing at all."""
     partial: str = ""
-    """The answer so far, cut off by ``max_tokens``. The conversation has it when it ends."""
+    """The answer so far, cut off by ``max_tokens``. It is added to the conversation when it is
+    complete."""
     partial_parts: tuple[ProviderPart, ...] = ()
     """The parts that its provider wants back with that answer."""
     arriving: list[str] = []  # noqa: RUF012  # each has its own
     """Pieces of the completion that arrives right now. The performer appends to it."""
     last_text: str = ""
-    """The text of the model beside its last tool calls."""
+    """The text that the model wrote with its last tool calls."""
     acting: RunTools | None = None
     """The calls that run right now."""
     stop_reason: StopReason | None = None
@@ -257,7 +258,7 @@ class Run(Live, gc=False):
         """Add the results of the current calls to the conversation, one for each call.
 
         Args:
-            reason: Why calls that have no result did not end, for the model.
+            reason: Why calls without a result did not end, for the model.
         """
         batch, self.acting = self.acting, None
         assert batch is not None  # noqa: S101  # there are calls
@@ -272,7 +273,7 @@ class Run(Live, gc=False):
         """Return the conversation with a result for every call, and the text that arrived.
 
         Args:
-            reason: Why calls that have no result did not end.
+            reason: Why calls without a result did not end.
         """
         if self.conversation is None:
             return (*self.history, UserMessage(self.query, self.attachments))
@@ -287,8 +288,8 @@ class Run(Live, gc=False):
         """Add an answer to the conversation, unless it is empty.
 
         Args:
-            text: The whole of it, with what was cut off before.
-            completion: Its last piece, with the calls and what its provider wants back.
+            text: The whole text, including pieces that were cut off before.
+            completion: Its last piece, with the calls and the parts that its provider wants back.
         """
         assert self.conversation is not None  # noqa: S101  # there was a turn
         parts: tuple[ProviderPart, ...] = ()

@@ -1,7 +1,7 @@
 """Detects repeated tool calls of a run, and whether their results have changed.
 
-The guard's rules 5 to 7 say when two calls are the same, and when that is a loop. Nothing in
-here looks back further than four answers.
+The guard's rules 5 to 7 say when two calls are the same, and when repeating them is a loop. Nothing
+in here looks back further than four answers.
 """
 
 from __future__ import annotations
@@ -27,9 +27,10 @@ class SeenCall(Live):
     result: str | None = None
     """The last result, in the form of `told_by`. ``None``: there is none yet."""
     waits: bool = False
-    """Whether it waits for others and did not fail last, so that it repeats nothing."""
+    """Whether it waits for others and did not fail last time, so that it does not count as
+    repeated."""
     failed: bool = False
-    """Whether it failed last."""
+    """Whether it failed last time."""
 
 
 @final
@@ -38,13 +39,13 @@ class Batch(msgspec.Struct, eq=False, gc=False):
 
     calls: tuple[SeenCall, ...]
     waits: bool = False
-    """Whether one of them waits for others, so that it repeats nothing."""
+    """Whether one of them waits for others, so that the batch does not count as repeated."""
     results: tuple[str | None, ...] | None = None
     """The results. ``None``: there are none yet."""
 
 
 NO_BATCH: Final = Batch((), waits=True)
-"""Repeats nothing."""
+"""A batch that counts as a repetition of none."""
 
 
 @final
@@ -77,7 +78,7 @@ class SeenCalls(Live):
     def note_batch(self, batch: Batch) -> None:
         """Count how often the newest batch has occurred, in a row or alternating.
 
-        Only with the same results each time: what changed in between begins the count anew.
+        Only batches with the same results count: a result that changes starts the count again.
         """
         last, before, third, fourth = self.batches
         # One that waits for others repeats nothing, and nothing repeats it.

@@ -1,6 +1,6 @@
 """Handles a text answer: it ends the run, is continued, or is asked for again.
 
-The rules are those of ``loop``.
+The rules are in ``loop``.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ def take_text_answer(
 def _find_room(run: Run, completion: Completion, spent: Stop | None) -> None:
     """Raise the limit of an answer that ended before its first word, or end the run.
 
-    Only thoughts need the room. A model that wrote white space, or half a call, would write more
-    of it, and be paid for that against the manifest's word.
+    The limit is raised only for thoughts. A model that wrote white space, or half a call, would
+    only write more of it, at a cost that the manifest does not allow.
     """
     limit = run.output_limit
     can_raise = run.raised_tokens is None and run.max_output_tokens is not None
@@ -89,7 +89,7 @@ def _truncated(run: Run, limit: int | None, rest: str) -> Stop:
 def window_is_full(run: Run) -> Stop:
     """Return the stop of a run whose window has no room for the rest of the answer.
 
-    To ask for the rest would send even more.
+    A request for the rest would be even longer.
     """
     tokens = answer_tokens(run.output_limit or run.max_output_tokens)
     text = (

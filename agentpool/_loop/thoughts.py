@@ -2,14 +2,14 @@
 
 Models that run behind plain servers write their thoughts into the text. Rules:
 
-1. Thoughts begin the text, in marks such as ``<think>…</think>``. Some servers write the
-   first mark themselves: then the last one, at the beginning of a line, ends the thoughts.
+1. Thoughts are at the beginning of the text, in marks such as ``<think>…</think>``. Some servers
+   leave out the first mark: then the last end mark at the beginning of a line ends the thoughts.
 2. A mark within an answer is a part of it: an answer may be about marks.
-3. Thoughts that nothing ended are thoughts, whether they were cut off or the model forgot the
-   mark: such an answer has no text, and is asked for again.
-4. In a stream the same is told apart piece by piece: what may be a mark is held back until it
-   is one or is none. Whether thoughts without a first mark come cannot be seen before they
-   end, so a text is held back whole where the answer before it had such thoughts.
+3. Thoughts without an end mark are thoughts to the end, whether they were cut off or the model
+   forgot the mark: such an answer has no text, and is asked for again.
+4. In a stream, this is done piece by piece: a text that may be a mark is held back until that is
+   certain. Thoughts without a first mark cannot be recognized before they end, so if the previous
+   answer had such thoughts, the whole text is held back.
 
 Source for the third one: vLLM's parsers of reasoning, which take a text without an end mark for
 reasoning alone (docs.vllm.ai/en/latest/features/reasoning_outputs.html, 2026-11).
@@ -76,15 +76,15 @@ class StreamedText(Live):
     """Whether thoughts are expected that have no first mark."""
     _held: str = ""
     _before: list[str] = []  # noqa: RUF012  # each has its own
-    """What is held back before that, and is not looked at again: blanks, or thoughts that have
-    no first mark."""
+    """What is held back before that, and is not searched again: blanks, or thoughts without a first
+    mark."""
     _has_begun: bool = False
     """Whether there are such thoughts among it."""
     _close: str = ""
     """The mark that ends the arriving thoughts. Empty: no thoughts are arriving."""
     _is_text: bool = False
     _has_thoughts: bool = False
-    """Whether there were thoughts. White space after them belongs to nothing."""
+    """Whether there were thoughts. White space after them is dropped."""
 
     def feed(self, piece: str) -> Iterator[tuple[str, bool]]:
         """Add a piece; yield the part that is certain, and whether it is a thought."""
@@ -108,7 +108,7 @@ class StreamedText(Live):
             yield text, is_thought
 
     def _take_all(self, end: int | None = None) -> str:
-        """Return what is held back, up to *end* of its last piece."""
+        """Return the text that is held back, up to *end* in its last piece."""
         text = "".join((*self._before, self._held[:end]))
         self._before, self._held = [], ""
         return text

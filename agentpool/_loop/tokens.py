@@ -4,13 +4,14 @@ Rules:
 
 1. Input is the bytes of everything that is sent over 2.5, as in ``estimate_tokens``: on the
    high side. The schema of the answer is sent as well. Output is ``max_tokens``: a model
-   cannot write more. Where that was not said, a long answer is assumed.
-2. The cost is what the driver asks for exactly that, nothing of it cached. It is unknown what the
-   cost of a request whose driver has no price, and it is not zero.
-3. A conversation only grows, so what was measured is not measured again. Where a part of it
-   was left out or replaced, what is sent is measured anew: it is never more than a window.
+   cannot write more. If that is not set, a long answer is assumed.
+2. The cost is the driver's price for exactly these tokens, as if none were cached. If the driver
+   has no price, the cost is unknown, and not zero.
+3. A conversation only grows, so a message that was measured is not measured again. If a part of it
+   was left out or replaced, everything that is sent is measured again: it is never more than a
+   window.
 
-A provider's own usage is the truth; this is only what is set aside until it comes.
+The usage that a provider reports is what counts; this is only reserved until then.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def sound_cost(cost_usd: float | None) -> float | None:
 
 
 def means_nothing(usage: Usage) -> bool:
-    """Return whether a number of *usage* is below zero, which no real usage is."""
+    """Return whether a number of *usage* is below zero, which is impossible."""
     # Spelled out: a loop over the fields takes longer than the rest of the look at an answer.
     return (
         usage.input_tokens < 0
@@ -76,9 +77,9 @@ class Estimator(Live):
         """Return the estimated tokens of *request* and of its answer.
 
         Args:
-            request: What will be sent.
+            request: The request.
             window: Tokens that request and answer may have together. ``None``: unknown.
-            count: What an image or a document takes.
+            count: Estimates the tokens of an image or a document.
         """
         input_tokens = self._measure_fixed(request) + self._measure(request, count)
         return Usage(input_tokens, answer_tokens(request.max_tokens, window))
@@ -113,7 +114,7 @@ class Estimator(Live):
 
 
 def without_large(result: ToolMessage, tokens: int, count: CountAttachment) -> ToolMessage:
-    """Return *result* without attachments larger than *tokens*, with a note of them."""
+    """Return *result* without attachments larger than *tokens*, with a note about them."""
     kept: list[Attachment] = []  # each has its own
     for one in result.attachments:
         if (taken := count(one)) <= tokens:

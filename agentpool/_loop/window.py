@@ -1,15 +1,15 @@
 """Chooses the part of a conversation that fits the window, and what replaces the rest.
 
-Rules, besides those of ``conversation``:
+Rules, in addition to those of ``conversation``:
 
-1. The window is cut when it is full, and then to three quarters of what the pinned messages
-   leave. So the beginning of the requests stays the same for many turns, and a provider that
-   keeps the beginnings of requests need not read it again.
-2. Where old results may be cleared, these go first, the oldest first: each call stays, and a
-   stub stands for its result. Whole groups go only when that is not enough.
-3. A summary stands behind the pinned messages, and takes room as they do.
+1. The conversation is cut when the window is full, and then to three quarters of the room that the
+   pinned messages leave. So requests begin in the same way for many turns, and a provider that
+   caches the beginnings of requests need not read them again.
+2. If old results may be cleared, these go first, beginning with the oldest: each call stays, and a
+   stub replaces its result. Whole groups go only if that is not enough.
+3. A summary comes right after the pinned messages, and takes room as they do.
 4. The newest group is neither cleared nor left out.
-5. What was cleared or left out once stays so.
+5. A message that was cleared or left out once stays so.
 """
 
 from __future__ import annotations
@@ -56,9 +56,9 @@ class MessageView(Sequence[ChatMessage]):  # noqa: PLW1641  # equal to lists: no
         self._first = first
         self._second = second
         self._between = between
-        """What stands between the two parts and is not part of the conversation."""
+        """The messages between the two parts that are not part of the conversation."""
         self._stubs = stubs
-        """What stands in the place of some messages, by their places."""
+        """The messages that replace some of the others, by place."""
 
     @property
     def places(self) -> tuple[tuple[int, int], ...]:
@@ -125,7 +125,7 @@ class Cut(msgspec.Struct, frozen=True, gc=False):
     results: int
     """Tool results that are sent as a stub from now on."""
     tokens: int
-    """An estimate of what they took."""
+    """An estimate of the tokens that these took."""
 
 
 def stub_of(result: ToolMessage) -> ToolMessage:
@@ -152,7 +152,8 @@ class Window(Live):
     kept: int = 0
     """Groups before this one are left out."""
     results: list[tuple[int, int, int]] = []  # noqa: RUF012  # each has its own
-    """Tool results that are worth a stub: place, group, and the tokens that this saves."""
+    """Tool results that are worth replacing by a stub: place, group, and the tokens that this
+    saves."""
     cleared: int = 0
     """Results before this one are cleared."""
     stubs: Mapping[int, ChatMessage] = NO_STUBS
@@ -184,7 +185,7 @@ class Window(Live):
 
         Args:
             items: The conversation.
-            pending_tokens: What is sent behind it.
+            pending_tokens: The tokens of what is sent after it.
         """
         goal, newest = self._goal(pending_tokens), len(self.costs) - 1
         stubs: dict[int, ChatMessage] = {}
@@ -211,8 +212,8 @@ class Window(Live):
         """Return the oldest group to keep so that the window is at most three quarters full.
 
         Args:
-            pending_tokens: What is sent behind the conversation.
-            extra_tokens: What is about to be pinned.
+            pending_tokens: The tokens of what is sent after the conversation.
+            extra_tokens: The tokens of what is about to be pinned.
         """
         goal = self._goal(pending_tokens)
         kept, tokens = self.kept, self.kept_tokens + extra_tokens

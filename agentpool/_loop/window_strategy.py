@@ -2,13 +2,13 @@
 
 Rules:
 
-1. Whatever leaves the window is told, by an effect: nothing goes in silence.
-2. ``drop`` leaves out the oldest turns. ``clear_results`` puts stubs in the place of old
-   tool results first. ``summary`` has the model sum up what leaves, in a request of its own
-   that the agent pays, and sends the summary in its place.
-3. The request for a summary begins as the request before did, so that a provider's cache
-   can serve it. It is not a turn of the run, and its answer no part of the conversation.
-4. Where no summary can be had, the turns are dropped, and it is told why.
+1. An effect reports everything that is left out of the window: nothing goes in silence.
+2. ``drop`` leaves out the oldest turns. ``clear_results`` first replaces old tool results by stubs.
+   ``summary`` asks the model, in a separate request that the agent pays, to summarize what is left
+   out, and sends the summary instead.
+3. The request for a summary begins like the previous request, so that a provider's cache can serve
+   it. It is not a turn of the run, and its answer is not part of the conversation.
+4. If there is no summary, the turns are dropped, and the reason is reported.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ def make_room(
 ) -> Generator[Effect, None, bool]:
     """Cut the conversation so that it fits the window with *pending* after it.
 
-    Return whether the run goes on: a budget may end it.
+    Returns whether the run goes on: a budget may end it.
 
     Args:
         run: The run with the conversation.
-        conversation: What is too long.
-        pending: What is sent behind it and is not part of it.
+        conversation: The conversation that is too long.
+        pending: The messages that are sent after it and are not part of it.
         request: The request that is to be made, without its messages.
 
     Raises:
@@ -87,7 +87,9 @@ def _summarize(
     messages = (*leaving, ASK_FOR_SUMMARY)
     count = run.attachment_tokens
     if sum(message_tokens(one, count) for one in messages) > run.room_tokens:
-        return Summarize(request, most_tokens, failure="what leaves is too long to be summed up")
+        return Summarize(
+            request, most_tokens, failure="the messages to leave out are too long for a summary"
+        )
     asked = msgspec.structs.replace(request, messages=messages, answer_form=None)
     return Summarize(asked, most_tokens)
 

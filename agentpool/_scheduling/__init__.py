@@ -1,1 +1,1 @@
-"""Who runs, and how an agent waits without a slot."""
+"""Which agents run, and how an agent waits without a slot."""

@@ -2,18 +2,19 @@
 
 Rules:
 
-1. Groups with work take turns in a circle. A turn is worth the group's weight times the
-   dearest item that waits or waited; what a turn leaves over counts for the group's next
-   one. This is deficit round robin.
-2. A group that gets work is last in the circle. One without work keeps nothing.
-3. A group's weight is what its newest item says.
-4. Within a group the first come is the first served. Each level of priority is worth
-   ``PLACES_PER_LEVEL`` places: an item that waits is older with every one that comes after
-   it, until it cannot be overtaken any more. Priority moves no agent past another group.
+1. Groups with work take turns in a circle. A turn is worth the group's weight times the cost of the
+   most expensive item so far; what is left of a turn is added to the group's next one. This is
+   deficit round robin.
+2. A group that gets work again is last in the circle. A group without work keeps nothing of its
+   turn.
+3. A group's weight is that of its newest item.
+4. Within a group, items are served in the order in which they came. Each level of priority moves an
+   item ahead by ``PLACES_PER_LEVEL`` places. So each item that waits can be overtaken only by a
+   limited number of later ones. Priority moves no item past another group.
 
-So where all items cost the same, between two items of a group with work at most ``W - w``
-of the others come, and before its *n*-th one at most ``ceil(n / w) * (W - w)``: ``w`` is
-the group's weight, and ``W`` that of all groups with work together.
+So if all items cost the same, at most ``W - w`` items of other groups come between two items of a
+group with work, and at most ``ceil(n / w) * (W - w)`` before its *n*-th one: ``w`` is the group's
+weight, and ``W`` that of all groups with work together.
 """
 
 from __future__ import annotations
@@ -28,12 +29,12 @@ import msgspec
 T = TypeVar("T")
 
 PLACES_PER_LEVEL: Final = 100
-"""How many who came before it an item passes for each level of its priority. More than most
-queues hold, so that a level means first; and a number, so that nothing waits for ever."""
+"""How many earlier items an item overtakes for each level of its priority. It is more than most
+queues hold, so that a level means first; and it is finite, so that nothing waits for ever."""
 
 SPARE_GHOSTS: Final = 32
-"""Withdrawn items that stay in the line before it is looked through: a scan of a short line
-for each withdrawal would cost more than they take."""
+"""How many withdrawn items stay in a line before it is scanned for them: scanning a short line for
+each withdrawal would cost more than these items do."""
 
 
 @final
@@ -41,15 +42,15 @@ class Share(msgspec.Struct, frozen=True, gc=False):
     """The group, weight and priority of an item in a queue."""
 
     group: str = ""
-    """With whom it shares."""
+    """The group with which it shares."""
     weight: int = 1
-    """The group's part, next to the other groups' weights. >= 1."""
+    """The group's weight, compared with other groups' weights. >= 1."""
     priority: int = 0
     """Its place within the group: higher is earlier. May be negative."""
 
 
 PLAIN: Final = Share()
-"""The share of whoever says nothing."""
+"""The share by default."""
 
 
 @final
@@ -62,12 +63,12 @@ class _Group(Generic[T]):
         self.name = name
         self.weight = 1
         self.credit = 0
-        """What it may still spend, in this turn and what the last ones left over."""
+        """What it may still spend in this turn, including what was left of earlier ones."""
         self.line: deque[T] = deque()
         """What waits, while nothing has a priority."""
         self._arrived = 0
         self._ranked: list[tuple[int, int, T]] = []
-        """Used instead of the line while anything has one: rank, arrival, item."""
+        """Used instead of the line while an item has a priority: rank, arrival, item."""
 
     def __len__(self) -> int:
         return len(self.line) or len(self._ranked)
@@ -116,8 +117,9 @@ class FairQueue(Generic[T]):
         """Make an empty queue.
 
         Args:
-            is_gone: Whether an item was withdrawn. Each one is told by ``note_gone`` as well.
-            cost_of: What an item takes of its group's turn, >= 1. ``None``: 1 each.
+            is_gone: Returns whether an item was withdrawn. Report each withdrawal with
+                ``note_gone``.
+            cost_of: Returns the cost of an item in its group's turn, >= 1. ``None``: 1 each.
         """
         self._is_gone = is_gone
         self._cost_of = cost_of
@@ -129,8 +131,8 @@ class FairQueue(Generic[T]):
         self._size: int = 0
         """Items, withdrawn ones included."""
         self.waiting = 0
-        """Those among them that were not withdrawn, as ``len`` says. (A pool reads it ten times
-        for each agent.)"""
+        """The number of items that were not withdrawn, as ``len`` returns it. (A pool reads it ten
+        times for each agent.)"""
         self._dearest = 1
 
     def __len__(self) -> int:

@@ -15,17 +15,17 @@ from agentpool._errors import DeadlockError, UsageError
 from agentpool._scheduling.waits import Wait, WaitBook
 
 _LOOKS_ON: Final = ContextVar("_LOOKS_ON", default=False)
-"""Whether the task only looks on. A task has it of the one that started it."""
+"""Whether the task only looks on. A task inherits it from the one that started it."""
 
 
 @contextmanager
 def as_bystander() -> Generator[None]:
     """Declare that tasks started in the block, and the current one, send no messages.
 
-    Whoever opened a pool can always write to its agents, and so can every task beside that one.
-    Therefore an agent that waits for a message is not told of a deadlock while such a task
-    sleeps, serves or watches for signals. A bystander does not count. It may look at the pool,
-    and cancel, interrupt and abort. What observers do when they hear of that is not its doing.
+    The task that opened a pool can always write to its agents, and so can every task that runs next
+    to it. Therefore an agent that waits for a message is not told of a deadlock while such a task
+    sleeps, serves or watches for signals. A bystander does not count. It may look at the pool, and
+    cancel, interrupt and abort. What observers then do does not count as an act of the bystander.
 
     >>> import trio
     >>> async def tick() -> None:
@@ -53,7 +53,7 @@ def refuse_bystander() -> None:
     """Raise if the current task is a bystander, because the call could end a wait.
 
     Raises:
-        UsageError: If so.
+        UsageError: If it is.
     """
     if _LOOKS_ON.get():
         raise UsageError(
@@ -63,7 +63,7 @@ def refuse_bystander() -> None:
 
 
 class Way(Protocol):
-    """One way of waiting: a task, and what wakes it."""
+    """One way of waiting: a task, and the event that wakes it."""
 
     wait: Wait
     """The reason for the wait."""
@@ -81,7 +81,7 @@ class WaitKeeper(Protocol):
     """Knows the waits of one pool."""
 
     outer_deadline: float
-    """The deadline of everything around the pool: it is not a wait's own."""
+    """The deadline of everything around the pool. It does not count as a deadline of a wait."""
     book: WaitBook
     """The waits of its agents, and of its owner."""
 
@@ -102,9 +102,9 @@ class OwnersWait(Live):
 class Owner(Live):
     """The owner's side of a pool: the tasks outside of agents that use it, and their waits.
 
-    It has the task that opened the pool, and the tasks below it. When any other task uses
-    the pool, the side grows up to the nearest task above both, with everything below that:
-    such a task may have others beside it that use the pool next.
+    It consists of the task that opened the pool and the tasks below it. When any other task uses
+    the pool, the side grows to the nearest common ancestor of both and everything below that, since
+    other tasks there may use the pool next.
     """
 
     keeper: WaitKeeper
@@ -140,7 +140,7 @@ class Owner(Live):
         self.root = next(one for one in _line_of(self.root) if one in above)
 
     def begin(self, task: trio.lowlevel.Task, way: Way) -> None:
-        """Record that *task* waits, and for what."""
+        """Record that *task* waits, and what it waits for."""
         has_deadline = trio.current_effective_deadline() < self.keeper.outer_deadline
         self.waits[task] = OwnersWait(way, way.wait, has_deadline)
         self._limited += has_deadline

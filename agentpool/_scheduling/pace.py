@@ -1,10 +1,9 @@
 """Decides when a call that need not wait should let other tasks run anyway.
 
-To yield costs as much as most of what a call does: two thirds of a message. So of the calls
-that find everything ready one in ``STEPS`` yields, and all of them look whether they are
-cancelled. Whoever makes such calls in a loop lets others run at least that often. The first
-``STEPS`` calls of a pool all yield: the agents of a small pool start in the order in which
-they were spawned, and tests of it see every step.
+Yielding costs as much as two thirds of sending a message. So only one in ``STEPS`` of the calls
+that find everything ready yields, but all of them check whether they are cancelled. A loop of such
+calls lets others run at least that often. The first ``STEPS`` calls of a pool all yield: the agents
+of a small pool start in the order in which they were spawned, and tests of it see every step.
 """
 
 from __future__ import annotations
@@ -14,16 +13,16 @@ from typing import Final, final
 from agentpool._base import Live
 
 STEPS: Final = 32
-"""The calls of a pool that may be made in a row before one of them yields. As many as an
-inbox holds: a sender seldom gets that far without waiting."""
+"""The calls of a pool that may be made in a row before one of them yields. It is the capacity of an
+inbox: a sender seldom gets that far without waiting."""
 
 
 @final
 class Pace(Live):
     """Counts the calls of one pool that had nothing to wait for.
 
-    One count for all tasks holds for each of them: between two calls that are told to yield
-    there are fewer than ``STEPS`` others, whoever makes them.
+    One count for all tasks is a bound for each of them: between two calls that must yield there are
+    fewer than ``STEPS`` others, whichever task makes them.
     """
 
     _steps: int = 0

@@ -21,8 +21,8 @@ def _nobody() -> OrderedDict[trio.lowlevel.Task, None]:
 class Lot(Live):
     """Tasks that wait until they are woken, first come first served.
 
-    One of them can be failed, and it can be told who still waits: trio's own lot can do
-    neither, and a cancel scope around each wait costs as much as the wait.
+    It can raise an error in one of them, and it can say which tasks still wait. trio's own lot can
+    do neither, and a cancel scope around each wait costs as much as the wait.
     """
 
     _sleepers: OrderedDict[trio.lowlevel.Task, None] = msgspec.field(default_factory=_nobody)
@@ -39,7 +39,7 @@ class Lot(Live):
         """Wait until woken.
 
         Raises:
-            Exception: What ``fail`` was given.
+            Exception: The error that was passed to ``fail``.
 
         Cancellation:
             No other task was woken in the caller's place.

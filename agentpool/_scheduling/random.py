@@ -7,9 +7,9 @@ from random import Random
 import trio
 
 run_seed: trio.lowlevel.RunVar[int | None] = trio.lowlevel.RunVar("agentpool_seed", default=None)
-"""The ``random_seed`` of whoever names none, in this run of trio. ``simulate`` sets it."""
+"""The default ``random_seed`` in this run of trio. ``simulate`` sets it."""
 
 
 def build_random(seed: int | None) -> Random:
-    """Return a random generator. ``None``: seeded by the run, or else by the system."""
+    """Return a random generator with *seed*. ``None``: with the seed of the run or the system."""
     return Random(run_seed.get() if seed is None else seed)  # noqa: S311  # spreads retries; no secret

@@ -2,13 +2,13 @@
 
 Rules:
 
-1. It limits what is done under it, in every task that is started there.
-2. It stands still while any of that waits for its turn: at a gate, for what others have
-   set aside of a budget, or for a slot. That is not a time of the model. Deadlines around it
-   go on.
-3. Clocks lie within each other, and stand still together.
-4. It is the clock of one agent, or of a caller outside of the pool. Others do not stop it, though
-   an agent may be started by a task that has one.
+1. It limits everything in its block, including the tasks that are started there.
+2. It stands still while any of these waits for its turn: at a gate, for an amount that others have
+   reserved in a budget, or for a slot. Such a wait is not time of the model. Deadlines around the
+   clock are not moved.
+3. Nested clocks stand still together.
+4. A clock belongs to one agent, or to a caller outside of the pool. Other agents do not stop it,
+   even if they were started in its block.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ class RequestClock(Live):
     """Moves the deadline of *scope* by the time spent in waits: ``with RequestClock(scope):``."""
 
     scope: trio.CancelScope
-    """What ends the request, when its deadline has come."""
+    """Ends the request at its deadline."""
     _left_seconds: float = math.inf
-    """What was left when it was stopped."""
+    """The time left when it was stopped."""
     _stops: int = 0
-    """How many wait for their turn."""
+    """How many tasks wait for their turn."""
     _outer: Clock | None = None
     _slot: Slot | None = None
     _is_over: bool = False
-    """Whether its scope limits something else by now."""
+    """Whether its scope now limits something else."""
     _token: Token[RequestClock | None] | None = None
 
     @property
@@ -78,7 +78,7 @@ class RequestClock(Live):
             self.scope.deadline = deadline
 
     def __enter__(self) -> Self:
-        """Make this the clock that waits in the block stop."""
+        """Make this the clock that is stopped by waits in the block."""
         self._slot = current_slot.get()
         self._outer = current_clock()
         self._token = _clock.set(self)

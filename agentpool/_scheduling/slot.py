@@ -4,11 +4,11 @@ An agent that waits for others (a child, an answer, room in an inbox, a retry) h
 slot meanwhile, so a pool of one runs any tree of parents and children. It takes a slot
 again before it goes on, ahead of agents that have not started.
 
-An agent may run several tools side by side, each a strand. It waits when all of its
-strands wait, and a strand waits when any of its tasks does: a tool that waits for two
-children, or for one beside a task that reads a connection, keeps no agent from running. Tasks
-that a tool starts inside itself belong to its strand, and so do calls back from its thread.
-Tasks that it leaves in nurseries of others are not the agent's: they wait like the owner.
+An agent may run several tools side by side, each a strand. It waits when all of its strands wait,
+and a strand waits when any of its tasks does: a tool that waits for two children, or that waits for
+one while another task of it reads a connection, keeps no agent from running. Tasks that a tool
+starts inside itself belong to its strand, and so do calls back from its thread. Tasks that it
+leaves in nurseries outside of the agent are not the agent's: they wait like the owner.
 
 Between two steps of trio, the slot of an agent that has started and not ended is in one of
 these states, and in no other. A slot that its agent has is never lent or wanted, and it is
@@ -45,7 +45,7 @@ from agentpool._scheduling.waits import Wait, WaitBook
 
 @final
 class Strand(Live):
-    """One of several things that an agent does side by side."""
+    """One of several things that an agent does at the same time."""
 
     waits: int = 0
     """How many of its tasks wait."""
@@ -53,16 +53,18 @@ class Strand(Live):
 
 
 NO_WAITS: Final[Mapping[trio.lowlevel.Task, parked]] = MappingProxyType({})
-"""What an agent that waits for nothing has."""
+"""The waits of an agent that waits for nothing."""
 
 
 class SlotKeeper(Protocol):
     """Hands out the slots of one pool."""
 
     outer: Slot | None
-    """The slot of the agent in which the keeper's pool was opened. ``None``: in none."""
+    """The slot of the agent in which the keeper's pool was opened. ``None``: it was not opened in
+    an agent."""
     outer_deadline: float
-    """The deadline of everything around the keeper's pool: it is not a wait's own."""
+    """The deadline of everything around the keeper's pool. It does not count as a deadline of a
+    wait."""
     book: WaitBook
     """The waits of its agents, and of its owner."""
 
@@ -87,28 +89,28 @@ class Slot(Live):
     keeper: SlotKeeper
     agent_id: AgentId
     scope: trio.CancelScope
-    """The agent's own scope: cancelled, it needs no slot to end."""
+    """The agent's own scope. If it is cancelled, the agent ends without a slot."""
     share: Share = PLAIN
-    """What part of a gate the agent may have."""
+    """The agent's share of a gate."""
     name: str = ""
     """The agent's name."""
     held: bool = True
     lent: bool = False
-    """Whether it is given back for agents that come back, and for no newcomer."""
+    """Whether it is given back only for agents that come back, not for new ones."""
     task: trio.lowlevel.Task | None = None
     """The agent's own task. ``None``: it has not taken its first step, or has ended."""
     strands: tuple[Strand, ...] = ()
-    """What it does side by side. Empty until it first waits; one while it does one thing."""
+    """What it does at the same time. Empty until it first waits; one while it does one thing."""
     forked: bool = False
     """Whether its own task waits for strands side by side, and does nothing else."""
     on_waiting: Callable[[], None] | None = None
     """Called when a task of the agent begins to wait. ``None``: not needed."""
     guards: tuple[float, ...] = ()
-    """Deadlines of the manifest for its tools, none of them set for a wait. A wait that only
-    they would end counts as one that has none."""
+    """Deadlines that the manifest sets for its tools. They are not meant for waits: a wait that
+    only they would end counts as one without a deadline."""
     asking: Asking | None = None
-    """The request that the agent makes for itself. ``None``: it makes none. (A context variable
-    would be a fiftieth of a turn.)"""
+    """The request that the agent makes in its own turn. ``None``: it makes none. (A context
+    variable would be a fiftieth of a turn.)"""
     _waits: dict[trio.lowlevel.Task, parked] | None = None
     _granted: trio.Event | None = None
 
@@ -118,7 +120,7 @@ class Slot(Live):
         return self._waits or NO_WAITS
 
     def has_deadline(self) -> bool:
-        """Return whether the current task has a deadline besides the pool's and the guards."""
+        """Return whether the current task has a deadline of its own; ``guards`` do not count."""
         deadline = trio.current_effective_deadline()
         if deadline in self.guards:
             # What is set further out ends later than the guard, except for the whole run.
@@ -147,7 +149,7 @@ class Slot(Live):
         return self._granted is not None
 
     def grant(self) -> None:
-        """Give the slot to the agent, which goes on."""
+        """Give the slot to the agent, so that it goes on."""
         self.held = True
         self.abandon()
 
@@ -158,10 +160,7 @@ class Slot(Live):
             self._granted = None
 
     def fork(self, count: int) -> tuple[Strand, ...]:
-        """Return *count* strands, one for each call that runs beside the others.
-
-        A strand is one of several things that an agent does at the same time.
-        """
+        """Return *count* strands, one for each of several calls that run at the same time."""
         self.forked = True
         self.strands = tuple([Strand() for _ in range(count)])
         return self.strands
@@ -200,7 +199,7 @@ class Slot(Live):
     def own_request(self) -> Asking | None:
         """Return the request that the agent makes, if the current task is part of the agent.
 
-        A task that the agent has left behind has no part in it.
+        A task that the agent has left behind is no longer part of it.
         """
         asking = self.asking
         if asking is None or self.strand_of(trio.lowlevel.current_task()) is None:
@@ -261,8 +260,8 @@ class Slot(Live):
         """Wait for a slot and take it.
 
         Cancellation:
-            Not waited for when the agent itself is cancelled. If only a part of it is,
-            the slot is waited for all the same: that part ends and the agent goes on.
+            If the agent itself is cancelled, it does not wait for a slot. If only a part of it is
+            cancelled, it still does: that part ends and the agent goes on.
         """
         if self.held or self.scope.cancel_called or self.keeper.regain(self):
             return  # noqa: ASYNC910  # there is nothing to wait for
@@ -301,22 +300,22 @@ current_strand: ContextVar[Strand | None] = ContextVar("agentpool_strand", defau
 class parked(Live):  # noqa: N801  # used as a statement: async with parked(Wait.message(), lot)
     """``async with parked(wait, lot):`` waits without a slot, and takes one at the end.
 
-    Outside of an agent it gives nothing back; with *owner*, the wait of a task on the owner's
-    side of a pool is known to that pool. A time limit around it ends the wait, and the
-    agent then waits for a slot like everybody: in a busy pool it goes on later than its
-    limit said. Only the agent's own deadline and cancellation end that as well.
+    Outside of an agent there is no slot to give back. With *owner*, the pool learns of the wait of
+    a task on the owner's side. A time limit around it ends the wait, and the agent then waits for a
+    slot like every other: in a busy pool it goes on later than the limit. Only the agent's own
+    deadline and cancellation end that as well.
 
     Raises:
-        DeadlockError: Out of ``lot.park()``, if the wait turns out to be one that never ends.
+        DeadlockError: Raised by ``lot.park()``, if the wait would never end.
     """
 
     wait: Wait
     lot: Lot | None = None
     """Where it waits. ``None``: it waits for something that ends by itself."""
     owner: Owner | None = None
-    """The owner of the pool of which something is waited for. ``None``: it is of no pool."""
+    """The owner of the pool that must end the wait. ``None``: no pool must."""
     has_deadline: bool = False
-    """Whether whoever waits has a deadline that is not the pool's."""
+    """Whether the waiting task has a deadline that is not the pool's."""
     _slot: Slot | None = None
     _strand: Strand | None = None
     _task: trio.lowlevel.Task | None = None

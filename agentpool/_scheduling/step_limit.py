@@ -1,11 +1,11 @@
 """The time limit of one step of a run: a request or a tool call.
 
 A run makes its steps one after the other, so one cancel scope serves all of them: moving its
-deadline costs a quarter of what a scope costs. One that has ended a step is of no more use,
-and the next step gets a new one.
+deadline costs a quarter of what a scope costs. A scope that has cancelled a step cannot be used
+again, and the next step gets a new one.
 
-Rule: whatever may wait says by ``allow`` first how long, even if that is for ever. So no
-step is ended by what was left of the previous step.
+Rule: before each step that may wait, ``allow`` says how long it may take, even if that is for ever.
+So no step is ended by the deadline of the previous one.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ def allow(
     """Give the next step *seconds*. Return when it ends.
 
     Args:
-        scope: What ends it. ``None``: no step of the agent has a limit.
+        scope: Cancels the step. ``None``: no step of the agent has a limit.
         seconds: The longest that it may take. ``None`` and ``inf``: as long as it likes.
-        now: Says what time it is. A clock's own method takes half as long as trio's.
+        now: Returns the time. A clock's own method takes half as long as trio's.
     """
     if scope is None:
         return math.inf

@@ -2,17 +2,16 @@
 
 Rules:
 
-1. An agent that runs, is queued, or has a deadline of its own can go on. So can the owner,
-   while one of the tasks on its side does anything but wait in a call of the pool.
-2. Whoever waits in several strands can go on when one of them can. The tasks on the owner's
+1. An agent that runs, is queued, or has a deadline of its own can go on. So can the owner, while
+   one of the tasks on its side does something other than waiting in a call of the pool.
+2. An agent that waits in several strands can go on when one of them can. The tasks on the owner's
    side are the strands of the owner.
 3. A wait for one of several agents ends if any of them can go on, a wait for all of them if
-   each can. A wait for a message, or for an event, ends if anybody else can go on: an agent,
-   or the owner.
-4. A wait for anything else (a timer, a person) ends by itself. So does the wait for a place
-   in the queue: there is one unless every slot is held, and whoever holds one can go on.
-5. Whoever is left when these rules have been applied as often as they change anything
-   is deadlocked.
+   each can. A wait for a message, or for an event, ends if any other agent or the owner can go on.
+4. A wait for anything else (a timer, a person) ends by itself. So does the wait for a place in the
+   queue: there is one unless every slot is held, and an agent that holds one can go on.
+5. Apply these rules until nothing changes any more: the agents that still cannot go on are
+   deadlocked.
 """
 
 from __future__ import annotations
@@ -62,7 +61,7 @@ class WaitReason(enum.Enum):
     GATE = "gate"
     """A gate that lets no more requests through."""
     BUDGET = "budget"
-    """What others have set aside of a budget."""
+    """An amount that others have reserved in a budget."""
     OTHER = "other"
     """Something else that ends by itself."""
 
@@ -76,18 +75,19 @@ class Wait(msgspec.Struct, frozen=True):
     target: AgentId | None = None
     """The agent that must do it. ``None``: no particular one."""
     text: str = ""
-    """For people: what is waited for."""
+    """What the agent waits for, in words."""
     lends: bool = False
-    """Whether the slot is only lent meanwhile, to agents that come back: a newcomer would
-    have to wait for the same."""
+    """Whether the slot is only lent meanwhile, to agents that come back: a new agent would have to
+    wait for the same thing."""
     reason: WaitReason = WaitReason.OTHER
-    """What kind of thing it is, for those who watch."""
+    """The kind of wait, for observers."""
     group: Collection[AgentId] = ()
-    """The agents, of which any or all must do it. A view: it changes while they end."""
+    """The agents of which any, or all, must do it. It is a view: it changes as they end."""
     is_fed: Callable[[], bool] | None = None
-    """Whether something besides the group may end the wait, now. ``None``: nothing may."""
+    """Returns whether something other than the group may end the wait now. ``None``: nothing
+    may."""
     is_owners: Callable[[], bool] | None = None
-    """Whether the owner's side may end it as well, now. ``None``: it may not."""
+    """Returns whether the owner's side may end it as well now. ``None``: it may not."""
 
     @property
     def agent_ids(self) -> Collection[AgentId]:
@@ -180,22 +180,22 @@ FOR_A_MESSAGE: Final = Wait(WaitKind.MESSAGE, None, "a message", reason=WaitReas
 FOR_AN_EVENT: Final = Wait(WaitKind.EVENT, None, "an event")
 
 LISTENING: Final = frozenset({WaitKind.MESSAGE, WaitKind.EVENT})
-"""Waits that anybody who can go on may end."""
+"""Waits that any agent that can go on, or the owner, may end."""
 
 
 @final
 class WaitBook(Live):
     """Counts the waits of one pool, so that most checks for a deadlock cost nothing.
 
-    A circle closes only at an agent that another one waits for, and a whole pool stands still
-    only if one waits for a message and none for anything that ends by itself.
+    A circle can only close at an agent that another one waits for. A whole pool can only stand
+    still if one agent waits for a message and none waits for anything that ends by itself.
     """
 
     listeners: int = 0
     """Waits for a message, or for an event, that have no deadline."""
     woken: int = 0
-    """Tasks that have a message and have not taken their next step. When they wait again, or
-    end, there is another suspicion: two agents that write to each other are always like that."""
+    """Tasks that have a message and have not run yet. When they wait again, or end, there is a new
+    check: two agents that write to each other are always in this state."""
     _by_themselves: int = 0
     """Waits that end by themselves, or at a deadline."""
     _single: dict[AgentId, int] = msgspec.field(default_factory=dict[AgentId, int])
@@ -203,7 +203,8 @@ class WaitBook(Live):
     _groups: dict[int, Wait] = msgspec.field(default_factory=dict[int, Wait])
     """Waits of agents for several."""
     _owners: dict[int, Wait] = msgspec.field(default_factory=dict[int, Wait])
-    """The owner's waits for several. It often waits for everybody, and is seldom waited for."""
+    """The owner's waits for several. The owner often waits for all agents, and agents seldom wait
+    for the owner."""
 
     def add(self, wait: Wait, *, has_deadline: bool, by_owner: bool = False) -> None:
         """Count a new wait of an agent or the owner."""
@@ -256,9 +257,9 @@ def find_deadlocked(
     """Return the agents that can never go on. Takes time proportional to the waits.
 
     Args:
-        waits: What each strand of each agent, and the owner, waits for, for those that
-            cannot go on by themselves. Everybody else can.
-        others_can_send: Whether anybody who is not in *waits* can send a message.
+        waits: The waits of the agents that cannot go on by themselves, one for each strand, and
+            those of the owner. All other agents can go on.
+        others_can_send: Whether an agent or owner that is not in *waits* can send a message.
     """
     stuck = dict.fromkeys(waits)
     free: deque[AgentId] = deque()

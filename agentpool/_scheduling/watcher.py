@@ -1,6 +1,6 @@
 """Lets gates and fallbacks report to the observers of the asking agent.
 
-A gate and a fallback know no pool; a watched request leaves here whom they can tell.
+Gates and fallbacks know no pool. An observed request stores here which object they can report to.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ class RequestWatcher(Protocol):
         """Report that the next of several drivers is asked.
 
         Args:
-            driver: Which one failed, from 1.
-            error: What it failed with. ``None``: it was not asked.
-            model: Which model it has. Empty: that is not known.
-            next_model: Which model is asked. Empty: that is not known.
+            driver: The number of the driver that failed, from 1.
+            error: The error that it failed with. ``None``: it was not asked.
+            model: The model of that driver. Empty: unknown.
+            next_model: The model that is asked next. Empty: unknown.
         """
 
 
 current_asking: ContextVar[Asking | None] = ContextVar("agentpool_asking", default=None)
-"""The request that a tool makes in its agent's name. ``None``: no tool does."""
+"""The request that a tool makes on behalf of its agent. ``None``: no tool does."""
 
 
 def asking_now() -> Asking | None:
@@ -48,4 +48,4 @@ def asking_now() -> Asking | None:
 
 
 current_watcher: ContextVar[RequestWatcher | None] = ContextVar("agentpool_watcher", default=None)
-"""Who watches the request that the current task makes. ``None``: it is not watched."""
+"""The observer of the request that the current task makes. ``None``: it is not observed."""

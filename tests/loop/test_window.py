@@ -238,7 +238,7 @@ def test_what_is_too_long_to_be_summed_up_is_dropped_and_it_is_said() -> None:
     history = [m for n in range(9) for m in (UserMessage(f"{n} {LONG}"), AssistantMessage(LONG))]
     done = perform(["done"], run_of("summary", room_tokens=1_000, history=history))
     (cut,) = done.cuts
-    assert cut.failure == "what leaves is too long to be summed up"
+    assert cut.failure == "the messages to leave out are too long for a summary"
     assert (done.asked_to_sum_up, done.run.text) == ([], "done")
 
 
