@@ -30,8 +30,8 @@ DEFAULT_NAME: Final = "agents"
 class BudgetConfig(Value):
     """What the agents of a pool may spend together per period, over all processes.
 
-    It holds for every pool, and every command, that has an agent of the manifest and keeps
-    what is spent in the same file.
+    It holds for every pool, and every command, that has an agent of the manifest and stores the
+    spending in the same file.
     """
 
     per: Period
@@ -80,7 +80,7 @@ def read_budget(
 
     Args:
         table: The manifest's ``[budget]``.
-        homes: Where keys belong, for those that are known elsewhere in the file.
+        homes: The keys that are known elsewhere in the file, each with the place where it belongs.
         is_there: Whether the manifest has that table.
     """
     if not is_there:

@@ -8,11 +8,11 @@ Rules:
    not ``/database``. A path that climbs out with ``..`` is covered by nothing but ``*``.
 4. Hosts are compared by name without case; ``.example.org`` covers every host below
    ``example.org`` and not ``example.org`` itself.
-5. ``*`` must be written to be meant: an empty grant allows nothing, and to need ``*`` is
-   to need everything, so only ``*`` covers it.
+5. Only a written ``*`` means everything: an empty grant allows nothing. A requirement of ``*``
+   needs everything, so only ``*`` covers it.
 
-What a name points to on the disk (symlinks) or in the network (addresses) is not decided
-here: the tools do that at the moment of use.
+This module does not look up where a name leads on the disk (symlinks) or in the network
+(addresses): the tools do that at the moment of use.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class PrivacyTier(enum.Enum):
     """Where an agent's data may go, strictest first."""
 
     SOVEREIGN = "Sovereign"
-    """Nowhere: this machine only."""
+    """To this machine only."""
     PRIVATE = "Private"
     """To services with which you have a contract."""
     STANDARD = "Standard"
@@ -98,8 +98,8 @@ OUTSIDE_KINDS = frozenset(
         CapabilityKind.MCP,
     }
 )
-"""The kinds with tools that bring in text from outside. Answers of agents and models do not
-count: they were asked for."""
+"""The kinds with tools that bring in text from outside. Answers of agents and models do not count,
+since they were asked for."""
 
 
 @final
@@ -208,8 +208,8 @@ def grants_allow(grants: Iterable[Capability], required: Capability | None) -> b
 def asks_first(grants: Iterable[Capability], required: Capability | None) -> bool:
     """Return whether one of *grants* wants approval before *required* is used.
 
-    A tool checks by itself which of its grants covers a call, so one grant of its kind that
-    asks is enough. Of MCP tools, which are named, only those that the grant covers ask.
+    The tool itself checks which grant covers a call, so one grant of its kind that asks is enough.
+    A grant for MCP names its tools, so only calls of these ask.
     """
     return required is not None and any(
         grant.ask_first

@@ -27,8 +27,8 @@ class ContextConfig(Value):
     """How a conversation is shortened to fit the model's window."""
 
     strategy: ContextStrategy = "drop"
-    """``"drop"`` leaves out the oldest turns, ``"clear_results"`` first puts stubs in the place
-    of old tool results, ``"summary"`` has the model sum up what leaves, at the agent's cost."""
+    """``"drop"`` leaves out the oldest turns, ``"clear_results"`` first replaces old tool results
+    by stubs, ``"summary"`` lets the model summarize what is left out, at the agent's cost."""
 
     def __attrs_post_init__(self) -> None:
         """Refuse an unknown strategy."""
@@ -40,7 +40,7 @@ def read_context(table: TomlTable, homes: Mapping[str, str]) -> ContextConfig | 
 
     Args:
         table: The manifest's ``[context]``.
-        homes: Where keys belong, for those that are known elsewhere in the file.
+        homes: The keys that are known elsewhere in the file, each with the place where it belongs.
     """
     strategy: ContextStrategy = table.choice("strategy", STRATEGIES, ContextConfig().strategy)
     context = table.build(ContextConfig, strategy=strategy)

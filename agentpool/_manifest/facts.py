@@ -1,7 +1,7 @@
 """Published facts about a model: its window, its inputs, its price.
 
-Facts come from a table that others keep. What the manifest says goes before them, and what
-is unknown stays unknown: ``None`` is neither no nor zero.
+Facts come from a table that others maintain. The manifest's own values take precedence, and what is
+unknown stays unknown: ``None`` means neither no nor zero.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from agentpool._manifest.wires import is_openai, wants_effort
 from agentpool._messages import Usage
 
 LONG_TOKENS: Final = 200_000
-"""The number of sent tokens above which some providers have another price."""
+"""The number of sent tokens above which some providers charge another price."""
 
 
 @final
@@ -58,14 +58,14 @@ class ModelFacts:
     price: PublishedPrice | None = None
     """The price of the model."""
     is_deprecated: bool = False
-    """Whether its provider will take it away."""
+    """Whether its provider is going to remove it."""
 
     def refusals(self, model: ModelConfig, *, has_tools: bool) -> Iterator[str]:
         """Yield, in words, the settings of *model* that its provider will refuse.
 
         Args:
-            model: What the manifest says.
-            has_tools: Whether it will be shown any.
+            model: The manifest's settings of the model.
+            has_tools: Whether the model will be shown tools.
         """
         if self.takes_sampling is False:
             for name in ("temperature", "top_p"):

@@ -2,12 +2,12 @@
 
 Rules:
 
-1. A URL is taken apart once, here, and the request is made from the parts: no other reader can
-   read it in another way. What clients disagree about is refused: a user name, a backslash,
-   white space, ``%`` in a host, numbers that are an address to some and a name to others.
+1. A URL is parsed once, here, and the request is made from the parts: no other parser can read it
+   in another way. URLs on which clients disagree are refused: those with a user name, a backslash,
+   white space, ``%`` in the host, or numbers that some read as an address and others as a name.
 2. A host is compared in lower case, without its last dot, in the ASCII form of IDNA.
-3. A rule is a name, ``.name`` for all below it, ``*``, an address or a network, each perhaps
-   with a port. Without one it covers 80 and 443; ``*`` covers every port.
+3. A rule is a name, ``.name`` for all hosts below it, ``*``, an address or a network, each perhaps
+   with a port. Without a port it covers 80 and 443; ``*`` covers every port.
 4. An address that is not public is covered only by a rule that names the address or its network:
    neither ``*`` nor a rule for the host name that leads to it is enough. There is one exception:
    the rule ``localhost`` lets the host ``localhost`` lead to a loopback address.
@@ -61,9 +61,9 @@ class HttpUrl:
     host: str
     """A name or an address, without brackets."""
     port: int
-    """The port, written or not."""
+    """The port, whether or not the URL has it."""
     target: str
-    """Path and query, as they stand in the request."""
+    """Path and query, as they are in the request."""
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -94,7 +94,7 @@ class HttpUrl:
         """Return the URL that a redirect to *location* leads to.
 
         Raises:
-            ToolError: If it leads nowhere that can be used.
+            ToolError: If it does not lead to a URL that can be used.
         """
         return HttpUrl.parse(urljoin(str(self), location))
 
@@ -113,31 +113,35 @@ def parse_host(netloc: str) -> str:
     """Return the host in *netloc* in its canonical form.
 
     Raises:
-        ToolError: If it is none, or some would take it for another.
+        ToolError: If it is not a host, or some clients would take it for another one.
     """
     if netloc.startswith("["):
         inside, bracket, rest = netloc[1:].partition("]")
         if not bracket or (rest and not rest.startswith(":")):
-            raise ToolError("the host in brackets cannot be read")
+            raise ToolError(
+                "the host in brackets must end with ']', followed by nothing or ':' and a port"
+            )
         try:
             return str(ipaddress.IPv6Address(inside if "%" not in inside else ""))
         except ValueError:
-            raise ToolError("what stands in brackets is not an IPv6 address") from None
+            raise ToolError("the host in brackets must be an IPv6 address, such as [::1]") from None
     host = netloc.partition(":")[0]
     if not host.isascii():
         try:
             host = idna.encode(host, uts46=True).decode()
         except idna.IDNAError:
-            raise ToolError(f"the host {host!r} is not a name") from None
+            raise ToolError(f"the host {host!r} is neither a valid name nor an address") from None
     host = host.lower().removesuffix(".")
     if len(host) > _MOST_HOST_CHARS or not _HOST.fullmatch(host):
-        raise ToolError(f"the host {host!r} is not a name")
+        raise ToolError(f"the host {host!r} is neither a valid name nor an address")
     if _NUMBER.fullmatch(host.rpartition(".")[2]):
         # 2130706433, 0x7f.1 and 0177.0.0.1 are addresses to some programs.
         try:
             return str(ipaddress.IPv4Address(host))
         except ValueError:
-            raise ToolError(f"write {host!r} as four decimal numbers") from None
+            raise ToolError(
+                f"the host {host!r} is an unusual form of an address; write four decimal numbers"
+            ) from None
     return host
 
 
@@ -179,7 +183,7 @@ class HostRules:
     """The hosts and addresses that may be connected to."""
 
     scopes: tuple[str, ...]
-    """The rules as they were written. One that cannot be read covers nothing."""
+    """The rules as they were written. An invalid rule covers nothing."""
     _rules: tuple[_Rule, ...] = attrs.field(init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
@@ -190,7 +194,7 @@ class HostRules:
         """Raise if no rule covers the host of *url*.
 
         Raises:
-            ToolError: If none does. Says which rule would.
+            ToolError: If no rule does. Says which rules there are.
         """
         address = address_of(url.host)
         for rule in self._rules:

@@ -1,13 +1,13 @@
 """The manifest of an agent, written in TOML or in code, and always valid.
 
-Rules, besides those of the parts in ``_manifest_parts``:
+Rules, in addition to those in ``parts``:
 
 1. An invalid manifest does not exist: making one raises `ManifestError` with every
    fault. Reading TOML reports the faults of all parts together, each with its path.
 2. Sovereign data stays on this machine: no model and no MCP server elsewhere.
 3. A grant says what it grants: an empty list of paths, commands or hosts allows
    nothing, so it is refused, as is a scope that could never match.
-4. Where the tier could not be read, nothing is held against it: one slip, one fault.
+4. If the tier could not be read, nothing is checked against it: one mistake gives one fault.
 """
 
 from __future__ import annotations
@@ -53,16 +53,16 @@ __all__ = [
 _MAX_BYTES: Final = 1024 * 1024
 
 DEFAULT_NAME: Final = "unnamed-agent"
-"""The name of an agent for which the manifest gives none."""
+"""The name of an agent whose manifest gives none."""
 
 DEFAULT_VERSION: Final = "0.1.0"
-"""The version of a manifest that does not say."""
+"""The version of a manifest that gives none."""
 
 DEFAULT_CAPABILITIES: Final = (
     Capability(CapabilityKind.RAG),
     Capability(CapabilityKind.MEMORY),
 )
-"""The capabilities of an agent for which the manifest gives none."""
+"""The capabilities of an agent whose manifest gives none."""
 
 
 @final
@@ -120,8 +120,8 @@ class AgentManifest(Value):
 
         Args:
             text: The TOML. Empty: all defaults.
-            source: What an error calls the manifest.
-            providers: Those that ``provider`` may name: ``{**PROVIDERS, "mine": ...}``.
+            source: The name of the manifest in errors.
+            providers: The providers that ``provider`` may name: ``{**PROVIDERS, "mine": ...}``.
 
         Raises:
             ManifestError: If it is too large, or anything in it is wrong. Carries all faults

@@ -2,10 +2,10 @@
 
 Rules:
 
-1. A Sovereign agent has no server off this machine, a Private one none that is not its
-   user's own. What a program does that is started here no rule about names can know: the
-   grant names it.
-2. No secret stands in a manifest: ``env`` and ``api_key_env`` name variables.
+1. A Sovereign agent has only servers on this machine, a Private one also servers of its user's own.
+   What a program does that is started here cannot be checked by such a rule: the grant must name
+   the program.
+2. A manifest contains no secrets: ``env`` and ``api_key_env`` name variables.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def read_server(table: TomlTable, homes: Mapping[str, str]) -> McpServerConfig |
 
     Args:
         table: One ``[[mcp_servers]]`` table; it collects what is wrong.
-        homes: Where other keys belong, for the hint about one that stands here.
+        homes: The keys that are known elsewhere in the file, each with the place where it belongs.
     """
     table.require("name", "write a name of letters, digits, '_' and '-'")
     table.require("transport", "write 'stdio' or 'http'")

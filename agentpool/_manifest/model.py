@@ -1,10 +1,10 @@
 """The model of a manifest: which one answers, its settings, and its price.
 
-Rules, besides those of the other parts:
+Rules, in addition to those of the other parts:
 
-1. A model is on this machine or behind an API; what belongs to the other kind is refused.
-2. A fallback says only which model it is. How it is asked is said once, for both.
-3. A price is for every token or for none: half a price would be a wrong one.
+1. A model is on this machine or behind an API; settings for the other kind are refused.
+2. A fallback only says which model it is. The settings of requests are written once, for both.
+3. A price must cover all tokens or be left out: half a price would be a wrong one.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ MAX_TOKENS_FIELDS: Final[Mapping[str, MaxTokensField]] = {
     "max_tokens": "max_tokens",
     "max_completion_tokens": "max_completion_tokens",
 }
-"""Both names, by themselves."""
+"""Both names, each as its own key."""
 
 TOKENS_OF_A_PRICE: Final = 1_000_000
 """The number of tokens that prices refer to, as on the providers' pages."""
@@ -77,10 +77,11 @@ class TokenPrice(Value):
     output_usd_per_million: float
     """The price of written tokens, including reasoning."""
     cached_usd_per_million: float | None = None
-    """The price of sent tokens that come from the provider's cache. ``None``: as for all
+    """The price of sent tokens that come from the provider's cache. ``None``: the same as for all
     others."""
     cache_write_usd_per_million: float | None = None
-    """The price of sent tokens that are written to the cache. ``None``: as for all others."""
+    """The price of sent tokens that are written to the cache. ``None``: the same as for all
+    others."""
     cache_write_hour_usd_per_million: float | None = None
     """The price of tokens cached for an hour. ``None``: twice ``input_usd_per_million``."""
 
@@ -147,7 +148,7 @@ class ModelConfig(Value):
     """How much to think, in the provider's words: ``none``, ``low``, ``high``, … ``None``:
     as the model does by itself."""
     verbosity: str | None = None
-    """How much to write: ``low``, ``medium``, ``high``. OpenAI's. ``None``: not said."""
+    """How much to write: ``low``, ``medium``, ``high``. OpenAI's. ``None``: not sent."""
     system_prompt: str = "You are a helpful assistant."
     """The system prompt of the model. Empty: no system prompt."""
     on_cut: OnCut = "stop"
@@ -156,11 +157,13 @@ class ModelConfig(Value):
     context_window: int | None = None
     """Tokens of request and answer together. ``None``: as the driver says."""
     fallback: ModelConfig | None = None
-    """Which model answers when this one fails. ``None``: none. How it is asked is the same."""
+    """Which model answers when this one fails. It is asked with the same settings. ``None``:
+    none."""
     price: TokenPrice | None = None
     """The price of the model. ``None``: the one known to the driver. A fallback has its own."""
     patience_seconds: float | None = None
-    """How long this one may be silent before the fallback is asked. ``None``: no limit."""
+    """How many seconds this model may be silent before the fallback is asked. ``None``: no
+    limit."""
     api: Api | None = None
     """Which of OpenAI's interfaces to use. ``None``: Responses at OpenAI itself, Chat
     Completions elsewhere."""
@@ -196,12 +199,12 @@ _DEFAULTS: Final[Mapping[str, object]] = {
 }
 
 _SAID_ONCE: Final = (*Asking.__annotations__, "system_prompt", "on_cut")
-"""How a model and its fallback are asked: both in the same way."""
+"""The settings that are written once, for a model and its fallback."""
 
 
 _NAMES: Final[Mapping[str, str]] = {
     "name": f"{AT_THE_TOP}, if it is the agent's; the model's is remote_model",
-    "model": "in remote_model, beside provider",
+    "model": "in remote_model, next to provider",
 }
 """Keys that people try for the model's name, and where each belongs."""
 
@@ -213,7 +216,7 @@ _REMOTE_ALONE: Final = (
     "api",
     "max_tokens_field",
 )
-"""What is said of a model behind an API, and of no other."""
+"""The settings that only a model behind an API has."""
 
 
 def _model_faults(model: ModelConfig) -> Iterator[Fault]:
@@ -228,7 +231,7 @@ def _model_faults(model: ModelConfig) -> Iterator[Fault]:
     if model.model_path is not None and model.model_repo is not None:
         yield Fault("model_repo", "model_repo and model_path are mutually exclusive")
     if remote is not None and local is not None:
-        text = "cannot stand beside model_path or model_repo; keep one of them"
+        text = "cannot be combined with model_path or model_repo; keep one of them"
         yield Fault("remote_model", text)
     if model.model_quantization is not None and model.model_repo is None:
         yield Fault("model_quantization", "means nothing without model_repo")
@@ -283,7 +286,7 @@ def _fallback_faults(model: ModelConfig) -> Iterator[Fault]:
     for name in _SAID_ONCE:
         value: object = getattr(fallback, name)
         if value not in (getattr(model, name), _DEFAULTS[name]):
-            text = f"is set once, in [model], for the fallback as well, got {shown(value)}; drop it"
+            text = f"is set in [model] and counts for the fallback too, got {shown(value)}; drop it"
             yield Fault(f"fallback.{name}", text)
     for fault in _wire_faults(fallback, model):
         yield Fault(f"fallback.{fault.path}", fault.text)
@@ -324,8 +327,8 @@ def read_model(
 
     Args:
         table: The manifest's ``[model]``.
-        homes: Where keys belong, for those that are known elsewhere in the file.
-        providers: Those that it may name.
+        homes: The keys that are known elsewhere in the file, each with the place where it belongs.
+        providers: The providers that it may name.
     """
     default = ModelConfig()
     system_prompt = table.text("system_prompt", default.system_prompt)

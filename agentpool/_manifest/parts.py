@@ -1,16 +1,15 @@
 """Limits and MCP servers of a manifest. An invalid part cannot be created.
 
-Rules, of the model in ``_manifest_model`` as well, checked when the value is made, so that
-they are not checked again:
+Rules, which also hold for ``model``. They are checked when a value is made, and not again later:
 
-1. Counts are integers above zero; ``True`` is not one. Money and seconds are finite.
-2. No limit is ``None``, except for cost, where it is 0 (as in manifests that exist).
-3. What would be ignored is refused: a quantization without a repository, an address
+1. Counts are integers above zero, and ``True`` does not count as 1. Money and seconds are finite.
+2. ``None`` means no limit, except for cost, where 0 does (as in existing manifests).
+3. A setting that would be ignored is refused: a quantization without a repository, an address
    without a remote model, a URL for a server that is started by a command.
-4. An address is judged by its parsed host, never by how its text begins.
+4. An address is judged by its parsed host, never by the beginning of its text.
 5. A fault never quotes what may be a secret: keys, and URLs with a password.
 
-All faults of a part are raised at once, with paths inside the part.
+All faults of a part are raised together, with paths inside the part.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ def raise_if_any(faults: Iterable[Fault], source: str) -> None:
     """Raise one error with all *faults*, if there are any.
 
     Raises:
-        ManifestError: If there are.
+        ManifestError: If there are any.
     """
     found = tuple(faults)
     if found:
@@ -54,8 +53,8 @@ class ResourceQuota(Value):
     """The limits of one run."""
 
     max_iterations: int = 20
-    """Model requests of it and its children. Its own retries do not count, unless it had
-    children."""
+    """Model requests of the agent and its children. Retries of the agent itself do not count,
+    unless it had children."""
     max_tool_calls: int = 50
     """Tool calls that the model asks for, refused ones included, and those of its children."""
     max_cost_usd: float = 0.0
@@ -105,7 +104,7 @@ class McpServerConfig(Value):
     capabilities: tuple[str, ...] = ()
     """The permitted tools; ``*`` means all of them, empty means none."""
     env: tuple[str, ...] = ()
-    """The environment variables that the program gets, besides the harmless ones."""
+    """The environment variables that the program gets in addition to the harmless ones."""
     api_key_env: str | None = None
     """The variable with the token that an ``http`` server asks for. ``None``: none."""
     private_host: bool = False

@@ -4,11 +4,11 @@ Rules:
 
 1. One table, which nothing changes. A provider that is not in it is a `Provider` of your own,
    or an address in the manifest.
-2. What the manifest says goes first: its address, its variable.
-3. A provider's own rules for its wire format are kept to wherever its models are: behind a
-   gateway as well, if the manifest says its name.
-4. The provider's usual key goes to the provider's own host, by TLS, and nowhere else. To
-   another host goes only a key that the manifest names for it.
+2. The address and the variable of the manifest take precedence.
+3. A provider's own rules for its wire format are followed wherever its models are, even behind a
+   gateway if the manifest names the provider.
+4. The provider's usual key is sent to the provider's own host, by TLS, and nowhere else. Another
+   host gets only a key that the manifest names for it.
 
 Addresses and variables are those of the providers' own pages and of models.dev (2026-11).
 """
@@ -28,8 +28,8 @@ Dialect: TypeAlias = Literal["openai", "anthropic"]
 """The wire formats: Chat Completions and its successor, or Messages."""
 
 Rules: TypeAlias = Literal["deepseek", "gemini", "groq", "mistral", "moonshot"]
-"""A set of rules for Chat Completions that differ from the common ones: in what is refused,
-wanted back, or named."""
+"""A set of rules for Chat Completions that differ from the common ones: which fields are refused,
+which parts must be sent back, what fields are called."""
 
 
 @final
@@ -39,13 +39,15 @@ class Provider(msgspec.Struct, frozen=True, kw_only=True):
     base_url: str
     """The address of its API, with the version."""
     api_key_env: str | None = None
-    """The environment variable in which people have its key. ``None``: it wants none."""
+    """The environment variable that usually has its key. ``None``: it needs no key."""
     dialect: Dialect = "openai"
     """The wire format that it speaks."""
     facts: str | None = None
-    """Its name at models.dev, the source of facts about its models. ``None``: it is not there."""
+    """Its name at models.dev, the source of facts about its models. ``None``: it is not listed
+    there."""
     rules: Rules | None = None
-    """The set of rules besides the wire format. ``None``: that of its host, if any."""
+    """The set of rules in addition to the wire format. ``None``: the set of its host, if there is
+    one."""
 
 
 PROVIDERS: Final[Mapping[str, Provider]] = MappingProxyType(
@@ -151,7 +153,7 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
     dialect: Dialect
     """The wire format that it speaks."""
     rules: Rules | None
-    """The set of rules. ``None``: that of its host, if any."""
+    """The set of rules. ``None``: the set of its host, if there is one."""
     facts: str | None
     """The provider's name at models.dev. ``None``: no facts are known."""
     base_url: str
@@ -182,9 +184,9 @@ def find_place(named: str | Provider, base_url: str | None, api_key_env: str | N
 
     Args:
         named: The provider, or its name in `PROVIDERS`.
-        base_url: What the manifest says. ``None``: at the provider itself.
-        api_key_env: What the manifest says. ``None``: the provider's variable, if its key may
-            go there.
+        base_url: The manifest's setting. ``None``: at the provider itself.
+        api_key_env: The manifest's setting. ``None``: the provider's variable, if its key may be
+            sent there.
     """
     provider = named if isinstance(named, Provider) else PROVIDERS[named]
     url = base_url or provider.base_url

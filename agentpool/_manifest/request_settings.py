@@ -6,7 +6,7 @@ Rules:
    models refuse any sampling parameter, even one that names their own default.
 2. Options are for fields that have no setting here. They go into the body as they are. A
    field that is written by the wire itself is refused, with the setting to use instead.
-3. A number that no provider takes is refused here; one that some take is theirs to judge.
+3. A number that no provider accepts is refused here. If some do, the provider must judge it.
 
 Source: https://platform.openai.com/docs/api-reference/chat/create,
 https://platform.openai.com/docs/api-reference/responses/create and
@@ -24,10 +24,10 @@ from agentpool._manifest.parts import count_faults
 from agentpool._manifest.toml_table import TomlTable, shown
 
 MAX_TEMPERATURE: Final = 2.0
-"""The upper end at OpenAI; Anthropic refuses more than 1.0 by itself."""
+"""OpenAI's upper limit; Anthropic itself refuses more than 1.0."""
 
 MAX_STOPS: Final = 16
-"""More texts to stop at than any provider takes; OpenAI takes four."""
+"""A limit above that of any provider; OpenAI takes four stop texts."""
 
 OWN_FIELDS: Final[Mapping[str, str]] = {
     "model": "write model.remote_model",
@@ -55,7 +55,7 @@ OWN_FIELDS: Final[Mapping[str, str]] = {
     "conversation": "the conversation is sent whole",
     "background": "answers are always streamed",
 }
-"""The fields that the wires write, and what to do instead of naming them in options."""
+"""The fields that agentpool itself writes, and what to do instead of setting them in options."""
 
 OWN_INNER_FIELDS: Final[Mapping[tuple[str, str], str]] = {
     ("reasoning", "effort"): "write model.reasoning_effort",
@@ -80,7 +80,7 @@ class Asking(TypedDict):
 
 
 def asking_faults(asking: Asking, window: int | None) -> Iterator[Fault]:
-    """Yield the faults of *asking*, for a window of that many tokens."""
+    """Yield the faults of *asking*, for a window of *window* tokens."""
     max_tokens = asking["max_tokens"]
     if max_tokens is not None:
         yield from count_faults("max_tokens", max_tokens)

@@ -8,9 +8,9 @@ Rules:
    fault says where: TOML gives a key below ``[[table]]`` to that table, whatever the
    author meant. Otherwise the fault names the nearest key that exists.
 3. ``true`` is not an integer, and an integer is a number.
-4. One path gets one fault: what could not be read is not judged as well.
+4. One path gets one fault: a value that could not be read is not checked any further.
 
-This room knows nothing of manifests: which keys there are is said by who reads.
+This module knows nothing of manifests: its caller says which keys there are.
 """
 
 from __future__ import annotations
@@ -30,14 +30,15 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 SHOWN_CHARACTERS: Final = 60
-"""The most that a fault quotes of a value: one line of a terminal holds it."""
+"""The most characters of a value that a fault quotes, so that they fit on a line."""
 
 MAX_GUESSES: Final = 100
 """The number of faults in one file after which no corrections are suggested: a guess takes a
-thousand times longer than reading a key, and so many faults are not typing errors."""
+thousand times longer than reading a key, and that many faults are no typing errors."""
 
 MAX_KEY_PARTS: Final = 100
-"""The limit for a dotted key. Python's reader needs time in the square of its parts."""
+"""The limit for a dotted key. Python's parser takes time proportional to the square of the number
+of parts."""
 
 # Each run once, and what was taken is not given back: else looking would take as long.
 _PART: Final = r"""(?:[A-Za-z0-9_-]++|"(?:[^"\\\n]|\\.)*+"|'[^'\n]*+')"""
@@ -68,7 +69,7 @@ class TomlTable(Live):
         """Parse a whole file.
 
         Raises:
-            ManifestError: If *text* is not TOML. Says the line.
+            ManifestError: If *text* is not TOML. Names the line.
         """
         import tomllib  # noqa: PLC0415  # a pool of manifests made in code needs none
 
@@ -183,8 +184,8 @@ class TomlTable(Live):
     def tables(self, key: str) -> tuple[TomlTable | None, ...] | None:
         """Return the array of tables at *key*.
 
-        ``None`` stands for an array that is not there, and for an entry that is no
-        table: entries keep their number.
+        Returns ``None`` if there is no array. An entry that is not a table becomes ``None``, so
+        that the others keep their numbers.
         """
         value = self._take(key)
         path = self.path_of(key)
@@ -205,12 +206,12 @@ class TomlTable(Live):
         return tuple(tables)
 
     def close(self, homes: Mapping[str, str], *, also: Sequence[str] = ()) -> None:
-        """Note a fault for every key that was never asked for and is not in *also*.
+        """Note a fault for every key that was never read and is not in *also*.
 
         Args:
             homes: The keys that are known elsewhere in the file, each with the place where it
                 belongs.
-            also: Keys that are allowed here, whether or not they were asked for.
+            also: Keys that are allowed here, although they were not read.
         """
         known = [*self._asked, *also]
         for key in self.values:
@@ -228,8 +229,8 @@ class TomlTable(Live):
     def build(self, make: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:
         """Return what *make* builds, or note the faults that it raises.
 
-        Its faults carry paths inside this table. One that is already noted is left as
-        it is: the value that *make* saw was a default.
+        Faults from *make* have paths inside this table. If a path already has a fault, that one is
+        kept: *make* then only saw a default.
         """
         try:
             return make(*args, **kwargs)
@@ -252,7 +253,7 @@ class TomlTable(Live):
 
 
 def _advice(error: ValueError) -> str:
-    """Return advice about a text without quotes, or a backslash, often of a Windows path."""
+    """Return advice about a text without quotes, or a backslash, as in Windows paths."""
     text = str(error).lower()
     if "hex value" in text or "escape" in text:
         return "; write a path with backslashes in single quotes: 'C:\\Users\\me'"
@@ -288,7 +289,7 @@ def _as_array(value: object) -> list[object] | None:
 
 
 def _nearest(word: str, words: Sequence[str] | Mapping[str, object]) -> str:
-    """Return a hint with the word that is most similar; empty if none is."""
+    """Return a hint with the most similar word; empty if no word is similar."""
     import difflib  # noqa: PLC0415  # for those who slipped
 
     # Without case: 'standard' for 'Standard' is the likeliest slip of all.

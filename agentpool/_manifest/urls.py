@@ -6,7 +6,8 @@ from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
 _ODD: Final = frozenset("%!$&'()*+,;=")
-"""Signs of no name of a host. Decoded, or taken for an end, they make another host of it."""
+"""Characters that no host name has. A client that decodes them, or stops at them, would read
+another host."""
 
 
 def split_url(text: str) -> SplitResult | None:

@@ -16,8 +16,8 @@ from agentpool._manifest.parts import ResourceQuota
 class UsageLimits(Value):
     """Limits of one run, which narrow those of its manifest.
 
-    They are the guard's: counted after each answer, for one run and what its tools and
-    children use. A ``Budget`` is shared by many, and reserved before each request.
+    The guard checks them: usage is counted after each answer, for one run including its tools and
+    children. A ``Budget`` is shared by many agents, and is reserved before each request.
     """
 
     request_limit: int | None = None

@@ -2,11 +2,11 @@
 
 Rules:
 
-1. At OpenAI itself a model is asked by Responses, unless the manifest says otherwise. Where
-   Responses does not know a setting, Chat Completions is used instead, but never beside an
-   effort: newer models take none there as soon as they have tools.
-2. What a wire never takes is refused as soon as it is said, and not with each request.
-3. An option that a wire merges with fields of its own is of the type that the API wants. Of
+1. At OpenAI itself, the Responses API is used, unless the manifest says otherwise. If a setting
+   exists only in Chat Completions, that is used instead, but never together with a reasoning
+   effort: there, newer models do not take one if they have tools.
+2. A setting that an API never takes is refused in the manifest, not only in each request.
+3. An option that is merged with agentpool's own fields must have the type that the API wants. With
    another type it could only be sent as nonsense, or left out in silence.
 
 Source: https://platform.openai.com/docs/api-reference/responses/create,
@@ -23,7 +23,7 @@ from agentpool._manifest.providers import Dialect
 from agentpool._manifest.toml_table import shown
 
 Api: TypeAlias = Literal["chat", "responses"]
-"""The two interfaces of OpenAI. All others who speak its wire format have the first one."""
+"""The two interfaces of OpenAI. Other providers with its wire format have the first one."""
 
 Wire: TypeAlias = Literal["messages", "chat", "responses"]
 """How a model behind an API is asked."""
@@ -44,7 +44,7 @@ def is_openai(host: str) -> bool:
 
 
 def wire_of(dialect: Dialect, host: str, api: Api | None) -> Wire:
-    """Return the wire format for *host*: the default one, or the one *api* names."""
+    """Return the wire format for *host*: the default one, or the one that *api* names."""
     if dialect == "anthropic":
         return "messages"
     return api or ("responses" if is_openai(host) else "chat")
@@ -58,20 +58,20 @@ def wants_effort(effort: str | None) -> bool:
 def setting_faults(
     wire: Wire, api: Api | None, said: Mapping[str, object], effort: str | None
 ) -> Iterator[Fault]:
-    """Yield a fault for each setting that the wire does not have.
+    """Yield a fault for each setting that the API does not have.
 
     Args:
         wire: How the model is asked.
-        api: What the manifest says of that. ``None``: nothing.
+        api: The manifest's ``api``. ``None``: it says nothing.
         said: The values of ``seed``, ``stop`` and ``verbosity``.
-        effort: How much it shall think.
+        effort: The manifest's ``reasoning_effort``.
     """
     if wire == "messages":
         for name in ("seed", "verbosity"):
             if said[name] is not None:
                 yield Fault(name, "is not known to the Messages API; leave it out")
     elif wire == "responses" and (api is not None or wants_effort(effort)):
-        why = "" if api is not None else ", which OpenAI wants for an effort with tools"
+        why = "" if api is not None else ", which OpenAI requires for reasoning_effort with tools"
         for name in ("stop", "seed"):
             if said[name] not in (None, ()):
                 text = f"is not known to the Responses API{why}; leave it out"

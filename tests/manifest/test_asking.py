@@ -136,7 +136,8 @@ def test_thoughts_may_not_take_all_of_an_answer(max_tokens: int, *, is_refused: 
 
 MESSAGES = "is not known to the Messages API; leave it out"
 RESPONSES = (
-    "is not known to the Responses API, which OpenAI wants for an effort with tools; leave it out, "
+    "is not known to the Responses API, which OpenAI requires for reasoning_effort with tools; "
+    "leave it out, "
     'or write api = "chat"'
 )
 CLAUDE = {"remote_model": "c", "provider": "anthropic"}

@@ -109,7 +109,7 @@ def test_what_is_not_public_must_be_named_itself(address: str) -> None:
 @pytest.mark.parametrize("host", ["\u2603.example", "xn--\u00e9.example", "b\u00fccher..example"])
 def test_a_host_that_is_no_name_in_any_script_is_refused(host: str) -> None:
     """The model is told, whatever the library of names says of it."""
-    with pytest.raises(ToolError, match="is not a name"):
+    with pytest.raises(ToolError, match="is neither a valid name nor an address"):
         HttpUrl.parse(f"https://{host}/")
 
 

@@ -283,7 +283,7 @@ def test_grants_without_scope_are_a_word(kind: str) -> None:
         (
             'privacy = "Standard"\n[model]\nremote_model = "a"\nmodel_path = "b"',
             "model.remote_model",
-            "cannot stand beside model_path or model_repo; keep one of them",
+            "cannot be combined with model_path or model_repo; keep one of them",
         ),
         (
             '[model]\nprovider = "openai"',
@@ -301,7 +301,7 @@ def test_grants_without_scope_are_a_word(kind: str) -> None:
         (
             '[model]\nmodel = "gpt-5"',
             "model.model",
-            "unknown key here; it belongs in remote_model, beside provider",
+            "unknown key here; it belongs in remote_model, next to provider",
         ),
         (
             '[model]\nprovider = "anthropic"',

@@ -106,7 +106,7 @@ def test_a_fallback_says_what_is_wrong(text: str, path: str, fault: str) -> None
         ({"fallback": ModelConfig(fallback=SECOND)}, "fallback.fallback: is not allowed"),
         (
             {"fallback": ModelConfig(temperature=1.5)},
-            "fallback.temperature: is set once, in [model], for the fallback as well, got 1.5",
+            "fallback.temperature: is set in [model] and counts for the fallback too, got 1.5",
         ),
         ({"patience_seconds": math.nan, "fallback": SECOND}, "patience_seconds: must be a finite"),
     ],
