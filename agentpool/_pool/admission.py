@@ -2,14 +2,15 @@
 
 Rules:
 
-1. At no instant do more agents hold a slot than there are slots.
-2. Who gave a slot back to wait for others comes before who has not started, and a child
-   of an agent before a newcomer: what has begun is ended first.
-3. Who comes back is served in order. Newcomers, and children, share by their groups.
+1. There are never more agents with a slot than there are slots.
+2. An agent that gave its slot back to wait for others comes before one that has not started, and a
+   child of an agent comes before any other newcomer: work that has begun is finished first.
+3. Agents that come back are served in order. Newcomers, and children, share by their groups.
 4. A newcomer is a plain value until it has a slot: no task, no scope, no inbox.
-5. A slot whose agent waits at gates alone is lent to agents that come back, and to no other
-   else: whoever starts would wait at the gate as well, with its time running. One whose
-   agent waits for anything besides is given away: that may be the end of who has to start.
+5. The slot of an agent that waits only at gates is lent to agents that come back, but never to a
+   new one: that would have to wait at the gate as well, while its time runs. The slot of an agent
+   that also waits for something else is given away, since it may wait for the end of an agent that
+   has not started.
 """
 
 from __future__ import annotations
@@ -61,24 +62,24 @@ class Admission(Live):
     """Newcomers that may wait."""
     _hub: EventHub
     _start: Callable[[AgentRecord, Slot], None]
-    """Told before the slot is handed on."""
+    """Called before the slot is given to the next agent."""
     _on_waiting: Callable[[AgentId], None]
-    """Told afterwards."""
+    """Called afterwards."""
     running: Mapping[AgentId, AgentRecord]
     """The agents of the pool that have started and have not ended."""
     outer: Slot | None = msgspec.field(default_factory=current_slot.get)
     outer_deadline: float = msgspec.field(default_factory=trio.current_effective_deadline)
     """The deadline of everything around the pool."""
     book: WaitBook = msgspec.field(default_factory=WaitBook)
-    """What its agents and its owner wait for."""
+    """The waits of its agents and its owner."""
     pace: Pace = msgspec.field(default_factory=Pace)
-    """When a call of the pool yields that has nothing to wait for."""
+    """Says when a call of the pool that has nothing to wait for must yield."""
     _newcomers: FairQueue[AgentRecord] = msgspec.field(default_factory=_new_queue)
     _children: FairQueue[AgentRecord] = msgspec.field(default_factory=_new_queue)
     """Newcomers whose parents are agents of the pool."""
     running_count: int = 0
-    """Agents that hold a slot. Plain numbers: a limiter that knows its borrowers takes a
-    tenth of an agent's time, and each slot says itself whether it is held."""
+    """Agents that hold a slot. A plain number is enough, since each slot knows whether it is held:
+    trio's limiter, which knows its borrowers, takes a tenth of an agent's time."""
     closed: bool = False
     """Whether the pool takes no more agents."""
     _lent: int = 0
@@ -128,11 +129,12 @@ class Admission(Live):
     async def enter(self, accept: Callable[[], AgentRecord]) -> AgentRecord:
         """Call *accept* as soon as a new agent has room, waiting without a slot.
 
-        An agent that waits here is accepted's parent: it takes its own slot again only
-        after the newcomer was let in, so that a pool of one with no queue has children.
+        An agent that waits here is the parent of the new agent. It takes its own slot again only
+        after the new one was let in, so that agents can have children even in a pool with one slot
+        and no queue.
 
         Raises:
-            Exception: What *accept* raises.
+            Exception: An error from *accept*.
 
         Cancellation:
             If cancelled, nothing was accepted.
@@ -161,10 +163,10 @@ class Admission(Live):
         """Call *accept* for each of *wanted* as soon as the pool has room, without a slot.
 
         Raises:
-            Exception: What *accept* raises.
+            Exception: An error from *accept*.
 
         Cancellation:
-            Those accepted before stay accepted.
+            Agents that were accepted before stay accepted.
         """
         records: list[AgentRecord] = []
         for one, other in wanted:
@@ -195,7 +197,7 @@ class Admission(Live):
         self.pump()
 
     def withdraw(self, record: AgentRecord) -> None:
-        """Remove a cancelled agent from the queue. Its place is free at once."""
+        """Remove a cancelled agent from the queue. Its place is free immediately."""
         queue = self._children if record.depth else self._newcomers
         queue.note_gone()
         self._room.unpark()
@@ -244,9 +246,9 @@ class Admission(Live):
         """Take back the slot of an agent that ended, if it has one.
 
         Args:
-            slot: The agent's.
-            newcomers: Whether newcomers may start. Not when the pool's nursery is
-                cancelled: each would only start to be cancelled.
+            slot: The agent's slot.
+            newcomers: Whether newcomers may start. They may not when the pool's nursery is
+                cancelled, since they would be cancelled right after their start.
         """
         # A task holds its context, which holds the slot: the circle would be left to the
         # garbage collector, with all that was in the task.
@@ -263,7 +265,7 @@ class Admission(Live):
     def _hand_on(self) -> bool:
         """Give the slot of an ended agent to a new one, if a new one is next.
 
-        In a pool with a queue that is what every end does.
+        In a pool with a queue, this happens at the end of every agent.
         """
         if self._returning or self.running_count + self._lent > self.slots:
             return False
@@ -310,13 +312,13 @@ class Admission(Live):
         self.tell_queued(slot.agent_id, slot.name, ahead, again=True)
 
     def tell_queued(self, agent_id: AgentId, name: str, ahead: int, *, again: bool) -> None:
-        """Report that an agent waits for a slot, with that many agents ahead.
+        """Report that an agent waits for a slot, with *ahead* agents before it.
 
         Args:
-            agent_id: Which agent.
+            agent_id: The agent's id.
             name: Its name.
             ahead: Agents that come before it.
-            again: Whether it had one before.
+            again: Whether it had a slot before.
         """
         counts = (self.running_count, self.slots)
         self._hub.tell(AgentQueued, agent_id, name, *counts, ahead, again)

@@ -2,9 +2,9 @@
 
 Rules for children:
 
-1. Whatever a child may do, its parent may: grants, privacy, depth, tokens and time only
-   ever shrink.
-2. A child ends before the call that started it does, however that call ends.
+1. A child may do nothing that its parent may not: grants, privacy, depth, tokens and time only
+   shrink from parent to child.
+2. A child ends before the call that started it, however that call ends.
 3. What a child used counts for its parent as well.
 """
 
@@ -41,7 +41,7 @@ from agentpool.abc import AgentContext, AgentInfo, Driver, OnDelta
 from agentpool.tools._registry import ToolRegistry
 
 Accept: TypeAlias = Callable[[SpawnConfig, Driver, OnEnd | None, AgentRecord], AgentRecord]
-"""Takes in the child of an agent; its end is told to one function alone."""
+"""Accepts the child of an agent. Only one function is told of its end."""
 
 
 ToolBuilder: TypeAlias = Callable[[AgentContext], ToolRegistry | Awaitable[ToolRegistry]]
@@ -133,7 +133,7 @@ class PoolAgentContext(AgentContext):
         return None if purse is None else purse.budget
 
     def when_ended(self, call: Callable[[], object]) -> None:
-        """Call *call* when the agent has ended, however it ends. It must not block."""
+        """Call *call* when the agent has ended, however it ended. *call* must not block."""
         if self._agent.at_end is None:
             self._agent.at_end = []
         self._agent.at_end.append(call)
@@ -152,7 +152,7 @@ class PoolAgentContext(AgentContext):
             LimitExceededError: If a budget does not allow it. The driver was not asked.
             PrivacyError: If the agent's tier forbids the driver. It was not asked.
             UsageError: If the agent has ended. The driver was not asked.
-            DriverError: What the last attempt failed with.
+            DriverError: The error of the last attempt.
 
         Cancellation:
             The request ends at the provider as well.
@@ -189,7 +189,7 @@ class PoolAgentContext(AgentContext):
         return reply
 
     async def receive_many(self) -> tuple[AgentMessage, ...]:
-        """Take all messages that wait, waiting for one, without a slot."""
+        """Take all messages, waiting without a slot until there is one."""
         messages = await self._router.receive_many(self.agent_id)
         note_taken(*messages)
         return messages
@@ -197,16 +197,16 @@ class PoolAgentContext(AgentContext):
     def _check_alive(self) -> None:
         if self._record.has_ended:
             raise UsageError(
-                f"agent {self.agent_id} ({self.name}) has ended: its context sends, asks and "
-                "spends nothing any more; end what a tool starts before the tool returns"
+                f"agent {self.agent_id} ({self.name}) has ended: its context can no longer send, "
+                "ask or spend; end everything that a tool starts before the tool returns"
             )
 
     @asynccontextmanager
     async def without_slot(self, what: str) -> AsyncGenerator[None, None]:
-        """Wait inside the block while other agents run instead of this one.
+        """Let other agents run instead of this one while the block waits.
 
         Cancellation:
-            Ends the block; the agent itself, if it is cancelled, ends without a slot.
+            The block ends. If the agent itself is cancelled, it ends without a slot.
         """
         expect(what, str, "what must be a str", "say what is waited for")
         async with parked(Wait.other(what)):

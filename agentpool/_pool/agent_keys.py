@@ -2,13 +2,14 @@
 
 Rules:
 
-1. An agent has the key that its spawn gives it. Children have theirs for the call that spawns
-   them: the children of another call are others.
-2. Agents of a map or a supervision that have no key are what they are asked: the same work,
-   asked for as often.
-3. A racer belongs to its race, whether or not it was ever started: who spawns the same
-   elsewhere never gets a racer's end.
-4. An agent that has ended may be started again in its group, or in its call: as another one.
+1. An agent has the key that its spawn gives it. The key of a child belongs to the call that spawns
+   it: another call may use the same key for another child.
+2. Agents of a map or a supervision without a key are identified by their work, and by how often the
+   same work was asked for.
+3. A racer belongs to its race, whether or not it was ever started: a spawn of the same work
+   elsewhere never gets the outcome of a racer.
+4. After an agent has ended, the same may be started again in its group, or in its call. That is
+   another agent.
 """
 
 from __future__ import annotations
@@ -36,11 +37,11 @@ class AgentKeys:
     is_plain: bool
     """Whether an earlier version began the pool, which knew racers and children by their order."""
     taken: dict[str, AgentId] = attrs.field(factory=dict[str, AgentId])
-    """Whose they are."""
+    """The agents that have the keys."""
     over: set[AgentId] = attrs.field(factory=set[AgentId])
     """The agents that have ended."""
     raced: set[str] = attrs.field(factory=set[str])
-    """The keys of racers that were never started, of races that are over."""
+    """The keys of racers that were never started, in races that are over."""
     _times: Counter[str] = attrs.field(factory=Counter[str])
     """How often a group of agents was asked for the same work, by its digest."""
 
@@ -50,7 +51,7 @@ class AgentKeys:
         """Return the key of an agent that is spawned.
 
         Args:
-            config: What it is to do.
+            config: The agent's config.
             call: The tool call that spawns it. ``None``: the owner does.
             number: The agent's number, if it is new.
             in_group: Whether it belongs to a map, a race or a supervision.
@@ -65,10 +66,10 @@ class AgentKeys:
     def foreseen(
         self, configs: Sequence[SpawnConfig], call: ServedCall | None
     ) -> Iterator[tuple[SpawnConfig, str]]:
-        """Yield those of *configs* that have a key before they are spawned, with it.
+        """Yield those of *configs* that have a key before they are spawned, with that key.
 
         Raises:
-            UsageError: If two have the same one.
+            UsageError: If two have the same key.
         """
         ahead, known = 0, set[str]()
         for config in configs:
@@ -91,7 +92,7 @@ class AgentKeys:
         """Set aside the keys of the racers of *configs*, in order, whichever are started.
 
         Args:
-            configs: What the racers do.
+            configs: The configs of the racers.
             call: The tool call that lets them race. ``None``: the owner does.
 
         Raises:
@@ -117,14 +118,14 @@ class AgentKeys:
         """Raise if this process has an agent with *key*, or had a racer with it.
 
         Raises:
-            UsageError: If so.
+            UsageError: If it is so.
         """
         said = config.key or key
         if key in self.taken:
             raise UsageError(f"key {said!r} is the key of agent {self.taken[key]} already")
         if key in self.raced:
             raise UsageError(
-                f"key {said!r} is the key of a racer already, which was not needed; give it another"
+                f"key {said!r} belongs to a racer that was not started; give the agent another key"
             )
 
     def _next_of_call(self, config: SpawnConfig, call: ServedCall) -> str:
@@ -139,7 +140,7 @@ class AgentKeys:
         return f"{key}.{self._times[key]}"
 
     def _unused(self, key: str) -> str:
-        """Return *key*, or if its agent has ended, that of the one which is started again."""
+        """Return *key*, or if its agent has ended, the key of the next agent in its place."""
         first, times = key, 0
         while key in self.raced or self.taken.get(key) in self.over:
             times += 1
@@ -152,10 +153,10 @@ def _twice(config: SpawnConfig, count: int) -> UsageError:
 
 
 def refuse_unkept(config: SpawnConfig) -> None:
-    """Raise if an agent without a key cannot be gone on with.
+    """Raise if an agent without a key could not be continued by another process.
 
     Raises:
-        UsageError: If so.
+        UsageError: If it is so.
     """
     if config.output_type is not None or config.budget is not None:
         raise UsageError(

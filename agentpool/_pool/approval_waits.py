@@ -2,10 +2,10 @@
 
 Rules:
 
-1. An agent that waits for an approval cannot go on, whatever deadline it has: who waits here
-   means to answer in another process.
-2. One that waits for others cannot go on if too few of these can. Whatever else is waited for
-   comes by itself.
+1. An agent that waits for an approval cannot go on, whatever deadline it has: the caller here means
+   to give the answer in another process.
+2. An agent that waits for others cannot go on if too few of these can. All other waits end by
+   themselves.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from agentpool._scheduling.waits import Wait, WaitReason, find_deadlocked
 async def wait_until_asking(pool: AgentPool) -> None:
     """Wait until nothing in *pool* can go on without an approval, or the pool has closed.
 
-    With a journal, the pool can then be ended: its questions are kept, and answered later. If
-    all agents may end without a question, wait for these beside it: more may be spawned, so
-    an empty pool does not end this wait.
+    With a journal, the pool can then be ended: its questions are stored, and answered later. If all
+    agents may end without a question, also wait for the agents in another task: more may be
+    spawned, so an empty pool does not end this wait.
 
     Cancellation:
         Nothing has changed.

@@ -37,10 +37,10 @@ def begin_again(
     Args:
         past: The agent to branch.
         agents: All agents of earlier processes.
-        lost: Records of its requests that had left and got no answer.
-        config: What it runs now. Its history has what was settled.
-        own: How many messages at the end of that its earlier runs said.
-        digest: The digest of what it was spawned with.
+        lost: Records of its requests that were sent and got no answer.
+        config: The config of the new run. Its history has all that was settled.
+        own: How many messages at the end of that history come from the agent's earlier runs.
+        digest: The digest of the config that it was spawned with.
     """
     past.records.extend(lost)
     ended = list(end_records(past, agents, REASON))
@@ -54,10 +54,10 @@ def end_records(
     """End *past* and its unfinished children among *agents*; yield the records.
 
     Args:
-        past: The first that ends.
+        past: The first agent that ends.
         agents: All agents of earlier processes that may end with it.
-        reason: Why.
-        by: What cancels it.
+        reason: The reason for its end.
+        by: Who cancels it.
     """
     if past.outcome is None:
         yield from _open_requests(past)
@@ -76,7 +76,7 @@ def end_records(
 
 
 def fail_records(past: PastAgent) -> Iterator[JournalRecord]:
-    """End *past*, of which the journal does not have enough to go on with; yield the records."""
+    """End *past*, because the journal has too little of it to continue it; yield the records."""
     yield from _open_requests(past)
     error = UsageError(
         f"agent {past.agent_id} ({past.config.agent_name}) has an output_type or a budget of its "
@@ -115,14 +115,14 @@ def _begin_record(past: PastAgent, config: SpawnConfig, own: int, digest: str) -
 def next_config(
     past: PastAgent, config: SpawnConfig, messages: Sequence[ChatMessage], *, is_changed: bool
 ) -> tuple[SpawnConfig, int]:
-    """Return what *past* runs next, and how many messages of its history its own runs said.
+    """Return the config of *past*'s next run, and how many messages of its history are its own.
 
     Args:
         past: The agent to branch.
-        config: What it was spawned with now.
-        messages: The history of its last run, and what was said in it.
-        is_changed: Whether it was spawned with something else. Then its history is that of
-            *config*, with what its runs said.
+        config: The config that it was spawned with now.
+        messages: The history and the messages of its last run.
+        is_changed: Whether it was spawned with another config. Then its history is that of
+            *config*, with the messages of its runs.
     """
     known = len(past.config.history)
     base = known - past.own
@@ -138,22 +138,22 @@ def call_of(child: PastAgent) -> str:
 
 
 def spend(records: Sequence[JournalRecord], budget: Budget | None) -> None:
-    """Count in *budget* what the run with these *records* had spent."""
+    """Count in *budget* what the run with these *records* has spent."""
     if budget is not None:
         for one in spending(records):
             ledger_of(budget).record(one)
 
 
 def is_changed(past: PastAgent, config: SpawnConfig) -> bool:
-    """Return whether *config* differs from all that *past* was spawned or restarted with."""
+    """Return whether *past* was never spawned or branched with such a *config*."""
     return asked_digest(config) not in {past.digest, asked_digest(past.config)}
 
 
 def asked_digest(config: SpawnConfig) -> str:
     """Return a short hash of an agent's manifest and query.
 
-    What may be spent in a day changes no answer, so it may be changed between two processes; so
-    may what happens to calls that had begun.
+    A budget per day changes no answer, so it may change between two processes. So may the treatment
+    of calls that had begun.
     """
     manifest: object = config.manifest
     if config.manifest.budget is not None:

@@ -1,7 +1,7 @@
 """Finds out which agent makes a call to its pool: the current task's, or the owner.
 
-An agent cannot write in another's name, since it never says its own: the slot in its task's
-context does.
+An agent cannot write under another's name, since it does not state the sender: that is taken from
+the slot in its task's context.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from agentpool.observe._hub import EventHub
 
 @final
 class PoolVoice(Voice):
-    """Sends messages in the name of the calling agent or the owner."""
+    """Sends messages on behalf of the calling agent or the owner."""
 
     __slots__ = ("_admission", "_hub", "_router", "opener", "owner")
 
@@ -34,15 +34,15 @@ class PoolVoice(Voice):
         self._router = router
         self._admission = admission
         self.owner = owner
-        """The tasks that use the pool and are no agents."""
+        """The tasks that use the pool and belong to no agent."""
         self._hub = hub
         # Looked up now, as long as that agent is there.
         self.opener: AgentManifest | None = admission.opener()
-        """Of the agent in which the pool was opened, if it was in one: no agent of the pool may
-        be of a laxer tier."""
+        """The manifest of the agent in which the pool was opened. No agent of the pool may have a
+        laxer tier. ``None``: it was not opened in an agent."""
 
     def caller(self) -> AgentRecord | None:
-        """Return the agent that the current task belongs to. ``None``: none of this pool."""
+        """Return the agent of this pool that runs the current task. ``None``: none does."""
         slot = current_slot.get()
         if slot is None or slot.keeper is not self._admission:
             return None
@@ -89,7 +89,7 @@ class PoolVoice(Voice):
         """Raise if an agent calls *what*, which waits for all agents.
 
         Raises:
-            UsageError: If an agent of this pool calls, or of a pool that is inside one.
+            UsageError: If an agent of this pool calls, or an agent of a pool inside that agent.
         """
         slot = current_slot.get()
         while slot is not None:
@@ -134,7 +134,7 @@ class PoolVoice(Voice):
         """Take all messages for the owner, waiting until there is one.
 
         Raises:
-            UsageError: If a task calls that an ended agent left behind.
+            UsageError: If the calling task was left behind by an agent that has ended.
         """
         if self.caller() is None:
             self._note_owner()

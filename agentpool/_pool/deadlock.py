@@ -1,15 +1,15 @@
 """Detects agents that wait for each other in a circle, and pools where all wait.
 
-A suspicion is cheap: it follows the waits of one agent, and only of one that is waited for.
-Only a suspicion is looked into, two scheduler steps later, when everybody who was woken
-already has taken a step.
+A first check is cheap: it follows the waits of one agent, and only if another one waits for that
+agent. If it suspects a deadlock, there is a full check two scheduler steps later, when all tasks
+that were woken have run.
 
-An agent without a slot may have tasks that work, beside others that wait. trio tells
-nothing when such a task ends, so the watch follows it until it works no more.
+An agent without a slot may have tasks that work, in addition to tasks that wait. trio does not
+report the end of such a task, so the watch follows it until it no longer works.
 
-The owner is the task that opened the pool, with the tasks below it; when others use the
-pool, the nearest task above both, with all that is below it. While one of these tasks does
-anything but wait in a call of the pool, or for its own nursery, the owner can still send.
+The owner is the task that opened the pool and the tasks below it. If other tasks use the pool, it
+is the nearest common ancestor of both and all tasks below that. While one of these tasks does
+anything other than waiting in a call of the pool, or for its own nursery, the owner can still send.
 A bystander cannot.
 
 | the owner's tasks | agents | what happens |
@@ -45,7 +45,7 @@ from agentpool._scheduling.waits import (
 )
 
 Waiters: TypeAlias = tuple[Slot | Owner, ...]
-"""They know which of their tasks wait."""
+"""An agent or the owner. They know which of their tasks wait."""
 
 
 @final
@@ -59,7 +59,7 @@ class Workers(trio.abc.Instrument):
         self._stopped = stopped
         self._tasks: dict[trio.lowlevel.Task, tuple[AgentId, Waiters]] = {}
         self.owners = 0
-        """How many of them are on the owner's side."""
+        """How many of the watched tasks are on the owner's side."""
 
     def watch(self, task: trio.lowlevel.Task, agent_id: AgentId, waiters: Waiters) -> None:
         """Watch *task* of an agent or the owner, whose waits are in *waiters*."""
@@ -101,7 +101,7 @@ class DeadlockWatch:
         self._admission = admission
         self._running = running
         self.sources: list[Callable[[], bool]] = []
-        """Of each map that is open: whether it may start an agent by itself."""
+        """One for each open map: returns whether it may start an agent by itself."""
         # Those who seemed to close a circle, in the order of the suspicions.
         self._suspects: dict[AgentId, None] = {}
         # Whether anything was suspected since the last round.
@@ -128,8 +128,8 @@ class DeadlockWatch:
         """Check for a deadlock if one seems possible.
 
         Args:
-            first: The agent that has just begun to wait, works no more, or waits for fewer.
-                ``None``: an agent ended.
+            first: The agent that has just begun to wait, has stopped working, or waits for fewer
+                agents. ``None``: an agent ended.
         """
         if self._is_leaving and not self._nursery.child_tasks:
             return
@@ -163,8 +163,8 @@ class DeadlockWatch:
         """Return whether a task of the owner can act without being woken by an agent.
 
         Args:
-            settled: Whether everybody who was woken has taken a step since: only then are
-                tasks looked for that work, and watched until they work no more.
+            settled: Whether all tasks that were woken have run since. Only then does this look for
+                working tasks, and watch them until they no longer work.
         """
         owner = self.owner
         if not owner.waits or owner.has_deadline or owner.is_everybody or self._workers.owners:
@@ -203,7 +203,7 @@ class DeadlockWatch:
 
         Args:
             first: The agent to begin with.
-            settled: Whether everybody who was woken has taken a step since.
+            settled: Whether all tasks that were woken have run since.
         """
         waits: dict[AgentId, Sequence[Wait]] = {}
         ahead = [first]
@@ -247,7 +247,7 @@ class DeadlockWatch:
         return [one.wait for one in waiting]
 
     def _has_workers(self, slot: Slot) -> bool:
-        """Return whether an agent has working tasks beside its waiting ones; watch them."""
+        """Return whether an agent has working tasks in addition to waiting ones; watch those."""
         assert slot.task is not None  # noqa: S101  # looked at before
         # All of them, and not the first: the tasks of a nursery have no order.
         # What another agent has left in a nursery of this one waits like the owner.
@@ -289,7 +289,8 @@ class DeadlockWatch:
     def _parked(self, victim: AgentId, stuck: frozenset[AgentId]) -> Way | None:
         """Return the wait of *victim* to fail: preferably one for another stuck agent.
 
-        ``None``: it waits for events alone. No error ends that: it may be all that it does.
+        ``None``: it only waits for events. That wait is not ended by an error, since waiting may be
+        its purpose.
         """
         if victim == OWNER_ID:
             waits = [(one.way, one.wait) for one in self.owner.waits.values()]

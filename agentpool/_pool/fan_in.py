@@ -1,7 +1,8 @@
 """Collects ended agents, and wakes the calls that wait for them.
 
-``join_all`` answers in spawn order, ``join_next`` in the order of the ends. Each outcome is
-given out once by ``join_next``; ``join_all`` gives all of them and leaves none behind.
+``join_all`` returns outcomes in spawn order, ``join_next`` in the order in which agents end.
+``join_next`` returns each outcome once. ``join_all`` returns all of them, and leaves none for
+``join_next``.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ class _Join(Live):
     """A call that waits for some agents to end."""
 
     missing: dict[AgentId, None]
-    """Those that have not ended."""
+    """The agents that have not ended."""
     lot: Lot = msgspec.field(default_factory=Lot)
 
 
@@ -56,7 +57,7 @@ class Completions(Live):
 
 
 KEPT_OF_OTHERS: Final = 1000
-"""Agents that others than the owner started, of which the pool still knows how they ended."""
+"""How many agents that were not started by the owner the pool still knows after their end."""
 
 
 @final
@@ -64,22 +65,22 @@ class FanIn(Live):
     """All agents of one pool by id, and the order in which they end."""
 
     keep_outcomes: int | None = None
-    """Outcomes that were given out and are kept. ``None``: all, but for those of agents that
-    others started."""
+    """How many retrieved outcomes are kept. ``None``: all, except for those of agents that were not
+    started by the owner."""
     known: dict[AgentId, AgentRecord] = msgspec.field(default_factory=dict[AgentId, AgentRecord])
     """Every agent that was accepted for the pool, in spawn order."""
     owned: dict[AgentId, AgentRecord] = msgspec.field(default_factory=dict[AgentId, AgentRecord])
-    """Those of parents, maps, races and supervisions, who hear of the end alone."""
+    """The agents of parents, maps, races and supervisions. Only these are told of the end."""
     active: dict[AgentId, None] = msgspec.field(default_factory=dict[AgentId, None])
     """Agents that have not ended."""
     active_owned: dict[AgentId, None] = msgspec.field(default_factory=dict[AgentId, None])
-    """Those of parents, maps, races and supervisions that have not."""
+    """The agents of parents, maps, races and supervisions that have not ended."""
     _ended: OrderedDict[AgentId, AgentRecord] = msgspec.field(
         default_factory=OrderedDict[AgentId, AgentRecord]
     )
-    """Those that ``join_next`` has not given out, in the order of the ends."""
+    """The agents that ``join_next`` has not returned, in the order in which they ended."""
     _given_out: deque[AgentRecord] = msgspec.field(default_factory=deque[AgentRecord])
-    """Those whose outcome may be forgotten, the oldest first."""
+    """The agents whose outcome may be forgotten, oldest first."""
     _joins: list[_Join] = msgspec.field(default_factory=list[_Join])
     _next: Lot = msgspec.field(default_factory=Lot)
     _owner: Owner | None = None
@@ -146,7 +147,7 @@ class FanIn(Live):
         self._ended.pop(record.agent_id, None)
 
     async def join_next(self) -> AgentOutcome | None:
-        """Return the next outcome that was not given out yet. ``None``: no agent is left.
+        """Return the next outcome that was not returned yet. ``None``: no agent is left.
 
         Cancellation:
             No outcome is lost: the next caller gets it.
@@ -165,7 +166,7 @@ class FanIn(Live):
         """Wait for every agent accepted so far, and return their outcomes in spawn order.
 
         Args:
-            children: Whether for those of parents, maps, races and supervisions as well.
+            children: Whether to include the agents of parents, maps, races and supervisions.
 
         Cancellation:
             No outcome is lost.

@@ -21,7 +21,7 @@ _ADVICE: Final[Mapping[str, str]] = {
     "join": "write `await handle.wait()`",
     "id": "it is `agent_id`",
 }
-"""What to write instead of names that one may try."""
+"""What to write instead of wrong names that users may try."""
 
 
 @final
@@ -29,7 +29,7 @@ class AgentHandle(msgspec.Struct, frozen=True, weakref=True):
     """The outside view of one agent, from its spawn on. Only a pool makes handles.
 
     Two handles are equal if they are of the same agent. A handle can watch its agent, write
-    to it and end it; what else happens to the agent is the pool's to decide.
+    to it and end it; the pool decides everything else about it.
 
     >>> import trio
     >>> from agentpool import AgentManifest, SpawnConfig, open_pool
@@ -105,7 +105,7 @@ class AgentHandle(msgspec.Struct, frozen=True, weakref=True):
             DeadlockError: If it can never end while the caller waits.
 
         Cancellation:
-            The agent goes on; its outcome stays to be looked at.
+            The agent goes on, and its outcome is not lost.
         """
         return await self._record.wait()
 
@@ -131,7 +131,7 @@ class AgentHandle(msgspec.Struct, frozen=True, weakref=True):
     def forget(self) -> None:
         """Make the pool forget an ended agent: ``pool[id]`` and joins no longer find it.
 
-        A pool that lives long would keep every outcome otherwise. See also ``keep_outcomes``
+        Otherwise a long-lived pool would keep every outcome. See also ``keep_outcomes``
         of ``open_pool``. The handle itself still has the outcome.
 
         Raises:
@@ -149,7 +149,7 @@ class AgentHandle(msgspec.Struct, frozen=True, weakref=True):
         The sender is the agent whose code calls, or else the pool's owner.
 
         Raises:
-            AgentGoneError: If it has ended, or ends while we wait. Nothing was sent.
+            AgentGoneError: If it has ended, or ends during the wait. Nothing was sent.
 
         Cancellation:
             If cancelled, the message was not sent.

@@ -2,13 +2,13 @@
 
 Rules:
 
-1. An agent has a key: the same whenever the same program runs again. A spawn with the key of
-   an agent that is known returns that agent, finished or not: see ``agent_keys``.
-2. An agent that the owner spawned without a key goes on, or has its outcome again, as soon as
-   the pool is open; one with a key when it is spawned again, and a child when the call that
-   spawned it runs again, or, if that has ended, with its parent.
-3. An agent that is ended because its pool ends, or is aborted, has no outcome in the journal:
-   the next process goes on with it. Whatever else ends an agent ends it for good.
+1. An agent has a key, which is the same whenever the same program runs again. A spawn with the key
+   of a known agent returns that agent, finished or not: see ``agent_keys``.
+2. If the owner spawned an agent without a key, it goes on, or gets its outcome back, as soon as the
+   pool is open. An agent with a key does so when it is spawned again, and a child when the call
+   that spawned it runs again or, if that call has ended, together with its parent.
+3. An agent that is ended because its pool ends, or is aborted, has no outcome in the journal: the
+   next process continues it. Any other end of an agent is final.
 """
 
 from __future__ import annotations
@@ -71,23 +71,24 @@ class PoolJournal:
     post: KeptPost = attrs.field(init=False)
     """The messages of the pool."""
     past: dict[str, PastAgent] = attrs.field(factory=dict[str, PastAgent])
-    """By key, in the order in which they were accepted."""
+    """The agents of earlier processes by key, in the order in which they were accepted."""
     free_children: dict[AgentId, list[PastAgent]] = attrs.field(
         factory=dict[AgentId, list[PastAgent]]
     )
-    """By parent, in spawn order: those that may go on without the call that spawned them."""
+    """The children that may go on without the call that spawned them: by parent, in spawn order."""
     head: AgentId = OWNER_ID
-    """After which agent a session goes on. 0: it has no whole turn."""
+    """The agent after which a session continues. 0: it has no complete turn."""
     head_messages: tuple[ChatMessage, ...] = ()
-    """What was said up to there."""
+    """The messages up to there."""
     _histories: dict[AgentId, tuple[ChatMessage, ...]] = attrs.field(
         factory=dict[AgentId, tuple[ChatMessage, ...]]
     )
-    """What this process's agents go on with, until they have ended."""
+    """The histories from which this process's agents continue, until they have ended."""
     _key_of: dict[AgentId, str] = attrs.field(factory=dict[AgentId, str])
-    """Of this process's agents."""
+    """The keys of this process's agents."""
     _changed: dict[AgentId, str] = attrs.field(factory=dict[AgentId, str])
-    """The digests of agents that were spawned with something else than before, to be branched."""
+    """The digests of agents that were spawned with another config than before, and must be
+    branched."""
 
     def __attrs_post_init__(self) -> None:
         """Record messages too."""
@@ -96,7 +97,7 @@ class PoolJournal:
     def start(self, nursery: trio.Nursery, running: Mapping[AgentId, AgentRecord]) -> None:
         """Start the task that writes the records, in *nursery*.
 
-        One in the owner's task would hide that the owner waits.
+        In the owner's task, it would hide that the owner waits.
         """
         self._running = running
         nursery.start_soon(self.writer.run, name="journal")
@@ -140,17 +141,17 @@ class PoolJournal:
         """Record that an agent is accepted, and return its id.
 
         Args:
-            config: What to run.
+            config: The agent's config.
             next_id: Its number, if it is new.
             parent: The agent that spawns it. ``None``: the owner.
             past: The agent in the journal. ``None``: look for it by its key.
-            key: Its key. ``None``: that which its spawn gives it.
+            key: Its key. ``None``: the one that its spawn gives it.
             in_group: Whether it belongs to a map, a race or a supervision.
 
         Raises:
-            ResumeMismatchError: If it was asked something else before.
-            UsageError: If this process has an agent with its key already, or it cannot be
-                gone on with.
+            ResumeMismatchError: If it was spawned with something else before.
+            UsageError: If this process has an agent with its key already, or another process could
+                not continue it.
         """
         if past is not None:
             key = past.key
@@ -178,7 +179,7 @@ class PoolJournal:
         """Raise the errors that ``accept`` would raise for any of *configs*.
 
         Raises:
-            ResumeMismatchError: If one was asked something else before.
+            ResumeMismatchError: If one was spawned with something else before.
             UsageError: If two have the same key, or this process has an agent with it.
         """
         call = None if parent is None else current_call.get()
@@ -222,8 +223,8 @@ class PoolJournal:
         """Return the part of the journal for the run of an accepted agent.
 
         Args:
-            agent_id: Which one. It is about to begin, or to go on.
-            budget: What it draws on, as its children have. ``None``: nothing.
+            agent_id: The agent's id. It is about to begin, or to go on.
+            budget: The budget that it and its children draw on. ``None``: they draw on none.
         """
         key = self._key_of[agent_id]
         run = RunJournal(self.writer, agent_id, f"{self.run_id}{key}", self._on_mismatch)
@@ -274,7 +275,7 @@ class PoolJournal:
         return None if past is None or agent_id in self._changed else past.outcome
 
     def spend_again(self, agent_id: AgentId, budget: Budget | None) -> None:
-        """Count in *budget* what an ended agent and its children had spent."""
+        """Count in *budget* what an ended agent and its children have spent."""
         if budget is None:
             return
         for past in self.past.values():
@@ -306,13 +307,13 @@ class PoolJournal:
                 self.spend_again(child.agent_id, budget)
 
     def _goes_on_alone(self, child: PastAgent) -> bool:
-        """Return whether this process has *child* again, though its call has ended."""
+        """Return whether this process continues *child*, although its call has ended."""
         return child.is_free and child.key in self.keys.taken
 
     def left_children(self, agent_id: AgentId) -> Iterator[PastAgent]:
         """Yield the children that ended calls of an agent had spawned, in spawn order.
 
-        Those that cannot be gone on with are ended first.
+        Children that cannot be continued are ended first.
         """
         left = self.free_children.get(agent_id)
         if left is None:

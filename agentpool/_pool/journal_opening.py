@@ -1,4 +1,4 @@
-"""Opens the journal of one pool: takes the right to write it, and reads what is there."""
+"""Opens the journal of one pool: claims the right to write it, and reads its records."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from agentpool.abc import Journal
 from agentpool.journal._writer import JournalWriter
 
 RELEASE_SECONDS: Final = 5.0
-"""The time for giving the right to write back on a slow disk. After that, others wait for its
-end."""
+"""The time for giving back the right to write, on a slow disk. After that, others must wait until
+the right ends by itself."""
 
 
 @asynccontextmanager
@@ -35,10 +35,10 @@ async def open_pool_journal(
     """Take over the records of *pool*, and write new ones in a task of the pool.
 
     Args:
-        journal: Where they are.
+        journal: The journal with the records.
         pool: The pool's name.
         resume: Whether to go on with the agents of an earlier process.
-        on_mismatch: What happens if something else is asked for than before.
+        on_mismatch: What happens if an agent asks for something else than before.
 
     Raises:
         RunBusyError: If another process writes them.
@@ -65,7 +65,8 @@ async def open_pool_journal(
 
 
 _OPEN: Final = list[tuple[Journal, str]]()
-"""The pools that this process writes. Its own leases would not keep it from a second one."""
+"""The pools that this process writes. Its own leases would not prevent it from opening one
+twice."""
 
 
 def _refuse_if_open(journal: Journal, pool: str) -> None:

@@ -2,9 +2,9 @@
 
 Rules:
 
-1. A journal has no times: what it keeps is in order, and everything happens at second 0.
-2. The conversation of an agent that has ended is that of its outcome. Of one that has not, it
-   is its query, the answers and the results of calls.
+1. A journal has no times: its records are in order, and everything happens at second 0.
+2. If an agent has ended, its conversation is the one in its outcome. Otherwise it consists of the
+   query, the answers and the results of calls.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ from agentpool.journal._questions import decision_in
 from agentpool.observe._trace import Trace, TraceHeader
 
 NOT_KEPT: Final = "kept without its error"
-"""What a request failed with whose error a journal does not have."""
+"""The error of a failed request, since a journal does not store that."""
 
 
 def trace_of_journal(pool: str, records: Sequence[JournalRecord]) -> Trace:
@@ -75,10 +75,10 @@ class _Telling(Live):
     past: Past
     events: list[Event] = []  # noqa: RUF012  # each has its own
     calls: dict[AgentId, tuple[ToolCall, ...]] = {}  # noqa: RUF012  # the same
-    """Of each agent's last answer."""
+    """The calls in each agent's last answer."""
     turns: dict[AgentId, int] = {}  # noqa: RUF012  # the same
     said: dict[AgentId, int] = {}  # noqa: RUF012  # the same
-    """Messages of its conversation so far."""
+    """The number of messages in each agent's conversation so far."""
 
     def tell(self, record: JournalRecord) -> None:
         """Add the events of *record*."""

@@ -4,11 +4,13 @@ Rules:
 
 1. At most ``max_concurrent`` agents of the map are in flight, and at most twice as many
    outcomes wait for the reader. A slow reader slows the map; nothing piles up.
-2. Of what the reader was given, the pool still knows the last thousand, or `keep_outcomes`.
+2. The pool still knows the last thousand outcomes that the reader was given, or as many as
+   `keep_outcomes` says.
 3. Leaving the block ends the agents that are left, and waits for them.
-4. Several sources are taken level: those that have a query ready take turns, and one that
-   is slow, or has ended, keeps no other one waiting.
-5. A source that raises ends all of them; what has begun is still given out.
+4. Several sources are treated equally: those that have a query ready take turns, and a source that
+   is slow, or has ended, does not make the others wait.
+5. A source that raises ends all sources. The reader still gets the outcomes of agents that had
+   begun.
 6. A query whose agent failed may be asked again, by a new agent, after a while. Until then it
    keeps its place: nothing piles up, and an ordered map gives nothing out before it.
 """
@@ -43,9 +45,9 @@ from agentpool._scheduling.waits import Wait
 from agentpool._spawn import SpawnConfig
 
 Queries: TypeAlias = Iterable[str] | AsyncIterable[str]
-"""What ``pool.map`` takes: any texts, also such that arrive one after the other."""
+"""The queries for ``pool.map``: any texts, even if they arrive one after the other."""
 Accept: TypeAlias = Callable[[SpawnConfig, OnEnd], AgentRecord]
-"""Accepts an agent whose end is told to one function alone."""
+"""Accepts an agent. Only one function is told of its end."""
 
 
 def check_map(manifest: object, sources: Sequence[object], retries: int) -> None:
@@ -71,7 +73,7 @@ def check_map(manifest: object, sources: Sequence[object], retries: int) -> None
 
 
 RETRY_SECONDS: Final = 1.0
-"""Before a query is asked again for the first time; then twice as long each time."""
+"""The wait before a query is asked again for the first time. Each further wait is twice as long."""
 
 MAX_RETRY_SECONDS: Final = 60.0
 """The longest wait before a query is asked again."""
@@ -84,13 +86,13 @@ class _Query(Live):
     place: int
     """Its number, from 0."""
     config: SpawnConfig
-    """The agent that it is asked."""
+    """The config of its agent."""
     tries: int = 0
     """How often its agent failed."""
     outcome: AgentOutcome | None = None
-    """How its last agent failed. ``None``: none has."""
+    """The outcome of the last agent that failed. ``None``: none has failed."""
     due: float = 0.0
-    """When it is asked again."""
+    """The time at which it is asked again."""
 
 
 @final
@@ -106,7 +108,7 @@ class QueryMap(Live):
     _on_change: Callable[[], object]
     """Called when a wait for the map may have become one that never ends."""
     _retries: int = 0
-    """How often a query is asked again whose agent failed."""
+    """How often a query is asked again if its agent fails."""
     _scope: trio.CancelScope = msgspec.field(default_factory=trio.CancelScope)
     _in_flight: dict[AgentId, tuple[AgentRecord, _Query]] = msgspec.field(
         default_factory=dict[AgentId, "tuple[AgentRecord, _Query]"]
@@ -117,7 +119,7 @@ class QueryMap(Live):
     _next_ids: dict[AgentId, None] = msgspec.field(default_factory=dict[AgentId, None])
     """In an ordered map: the agent whose outcome comes next, while it is in flight."""
     _ids: dict[int, AgentId] = msgspec.field(default_factory=dict[int, AgentId])
-    """In an ordered map: those in flight, by their places."""
+    """In an ordered map: the agents in flight, by their places."""
     _done: deque[AgentOutcome] = msgspec.field(default_factory=deque[AgentOutcome])
     _out_of_order: dict[int, AgentOutcome] = msgspec.field(default_factory=dict[int, AgentOutcome])
     _spawned: int = 0
@@ -127,7 +129,7 @@ class QueryMap(Live):
     )
     """The tasks of the sources that have not ended."""
     _idle: int = 0
-    """Those of them that wait for their turn."""
+    """How many of these wait for their turn."""
     _fed: bool = False
     """Whether all sources have ended."""
     _has_ended: bool = False
@@ -135,7 +137,7 @@ class QueryMap(Live):
     _errors: list[Exception] = msgspec.field(default_factory=list[Exception])
     """What the sources raised."""
     _letting_in: int = 0
-    """Queries whose turn has come, and that are not agents yet."""
+    """Queries whose turn has come, but which have no agent yet."""
     _turns: trio.lowlevel.ParkingLot = msgspec.field(default_factory=trio.lowlevel.ParkingLot)
     """The sources that have a query ready, in the order of their turns."""
     _changed: Lot = msgspec.field(default_factory=Lot)
@@ -148,8 +150,8 @@ class QueryMap(Live):
         """Return the next outcome, in the order of ends or of queries.
 
         Raises:
-            StopAsyncIteration: If there is none any more.
-            Exception: Whatever the queries raised, after every outcome that there is.
+            StopAsyncIteration: If there are no more outcomes.
+            Exception: An error that the queries raised, after the last outcome.
             DeadlockError: If no agent of the map can go on while the caller waits.
 
         Cancellation:
@@ -201,7 +203,7 @@ class QueryMap(Live):
         return self.may_start() and not (self._ordered and self._next_ids)
 
     def _may_be_fed_by_owner(self) -> bool:
-        """Return the same, assuming that a source which waits for others now goes on."""
+        """Return the same, assuming that a source which now waits for others goes on."""
         return bool(self._waiting_sources()) and not (self._ordered and self._next_ids)
 
     async def feed(self) -> None:  # noqa: ASYNC910  # the feeding has its own
@@ -368,7 +370,7 @@ class OutcomeStream(Live):
         """Return the next outcome, in the order of ends or of queries.
 
         Raises:
-            Exception: Whatever the queries raised, after every outcome that there is.
+            Exception: An error that the queries raised, after the last outcome.
             DeadlockError: If no agent of the map can go on while the caller waits.
 
         Cancellation:

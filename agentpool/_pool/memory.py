@@ -20,8 +20,8 @@ class PoolMemory(Live):
     def memory_for(self, config: SpawnConfig) -> Memory | None:
         """Return the memory of an agent. ``None``: it has no memory.
 
-        Not without the grant, and not if what it keeps could never be recalled: a pool's
-        own memory ends with the pool, and an agent's own scope with the agent.
+        It has none without the grant, and none if its fragments could never be recalled: a pool's
+        own memory ends with the pool, and an agent's own scope ends with the agent.
         """
         if self._given is None and config.memory_scope is None:
             return None

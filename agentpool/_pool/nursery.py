@@ -4,8 +4,8 @@ Rules:
 
 1. Every accepted agent ends in exactly one outcome, whatever its driver, tools, tool
    builder or observers do.
-2. An agent's task never raises into the trio nursery, but for what ends the whole
-   program, and a cancellation from outside.
+2. An agent's task never raises into the trio nursery, except for errors that end the whole program,
+   and for a cancellation from outside.
 3. Between the end of a run and its outcome there is no checkpoint.
 """
 
@@ -72,7 +72,7 @@ class AgentNursery(Home):
     deadlocks: DeadlockWatch
     voice: PoolVoice
     entry: Entry
-    """What every agent has to fit."""
+    """The requirements for every agent."""
 
     def __init__(
         self, name: str, inbox_capacity: int, hub: EventHub, memory: PoolMemory,
@@ -96,7 +96,7 @@ class AgentNursery(Home):
         self.memory_scope = f"{name}-{os.urandom(8).hex()}"
         self.last_id: AgentId = OWNER_ID
         self.journal: PoolJournal | None = None
-        """What is kept of its runs. ``None``: nothing."""
+        """The journal of its runs. ``None``: runs are not recorded."""
 
     def open(self, nursery: trio.Nursery, slots: float, max_queued: int) -> None:
         """Set up the slots, and run the agents in *nursery* from now on."""
@@ -131,7 +131,7 @@ class AgentNursery(Home):
         """Raise if the pool accepts no more agents.
 
         Raises:
-            PoolClosedError: If so.
+            PoolClosedError: If it is so.
         """
         if self.admission.closed:
             raise PoolClosedError("the pool has closed; spawn inside its block")
@@ -140,9 +140,9 @@ class AgentNursery(Home):
         """Return the driver of an agent, or raise if it cannot be accepted now.
 
         Raises:
-            PoolClosedError: If no agents are taken any more.
-            UsageError: If its budget is not a part of what it has to keep to, or its driver
-                is none.
+            PoolClosedError: If the pool accepts no more agents.
+            UsageError: If its budget is not a part of its parent's or pool's, or its driver is not
+                a driver.
             PrivacyError: If the tier forbids the driver, or is laxer than a calling agent's.
             ManifestError: If the driver's window leaves no room for the query.
         """
@@ -163,26 +163,26 @@ class AgentNursery(Home):
     ) -> AgentRecord:
         """Accept *config*. Every agent of the pool comes through here.
 
-        The caller has checked that there is room, with no await since.
+        The caller has checked that there is room, without an await since.
 
         Args:
-            config: What to run.
+            config: The agent's config.
             driver: The driver that answers it.
-            on_end: Told of its end, alone. ``None``: the pool's fan-in is.
+            on_end: Called at its end instead of the pool's fan-in. ``None``: the fan-in is told.
             parent: The agent that spawns it. ``None``: the agent that the current task belongs to.
             past: The agent of an earlier process. ``None``: it is looked for.
-            key: Its key in the journal. ``None``: what its spawn says.
+            key: Its key in the journal. ``None``: the one that its spawn gives it.
 
         Raises:
-            ResumeMismatchError: If it was asked something else by an earlier process.
-            PoolClosedError: If no agents are taken any more.
+            ResumeMismatchError: If an earlier process spawned it with something else.
+            PoolClosedError: If the pool accepts no more agents.
             UsageError: If its parent has ended, or its budget is not part of its parent's.
         """
         self.check_open()
         parent = parent or self.voice.caller()
         if parent is not None and parent.has_ended:
             who = f"agent {parent.agent_id} ({parent.name})"
-            raise UsageError(f"{who} has ended and has no children any more; spawn from the pool")
+            raise UsageError(f"{who} has ended and can have no more children; spawn from the pool")
         budget = self.budget_of(config, parent)
         agent_id = self.last_id + 1
         if self.journal is not None:
@@ -213,7 +213,7 @@ class AgentNursery(Home):
 
         Raises:
             PoolFullError: If there is not room for all.
-            PoolClosedError: If no agents are taken any more.
+            PoolClosedError: If the pool accepts no more agents.
         """
         # No await from here on, and observers are told afterwards: nothing can slip in.
         if not self.admission.room_for(len(wanted)):
@@ -239,7 +239,7 @@ class AgentNursery(Home):
         """Return the budget for an agent spawned by the caller, or by *parent*.
 
         Raises:
-            UsageError: If its own budget is not a part of what it has to keep to.
+            UsageError: If its own budget is not a part of its parent's or pool's.
         """
         if config.budget is None and parent is None:
             return self.budget

@@ -61,24 +61,24 @@ async def open_pool(
     If the block raises, the agents are aborted and awaited first.
 
     Args:
-        driver: Answers the agents' requests, or chooses who does, by manifest.
+        driver: Answers the agents' requests, or chooses a driver by manifest.
         max_concurrent: Agents that run at the same time.
-        max_queued: Agents that may wait for their first slot. 0: refuse instead.
+        max_queued: Agents that may wait for their first slot. 0: refuse agents instead.
         inbox_capacity: Messages that wait for one agent before its senders wait.
-        memory: Where agents keep fragments. ``None``: one in memory, for this pool.
-        tools: The agents' tools, or a builder that makes each agent its own.
-        budget: What all of them may spend together. ``None``: each run has its own limits.
+        memory: Where agents store fragments. ``None``: in a memory that ends with the pool.
+        tools: The agents' tools, or a function that builds them for each agent.
+        budget: What all agents may spend together. ``None``: each run has only its own limits.
         approve: Asked before calls that need approval. ``None``: they are refused.
         request_retries: When a failed request is made again. ``None``: four attempts at most.
-        observers: Called with every event, at once; they must not block.
+        observers: Called with every event, as it happens; they must not block.
         on_failure: ``collect`` goes on after a failure; ``abort`` cancels the others.
-        name: What the pool is called in events and in memory scopes.
-        markers: What is taken out of tool results and recalled memories. Empty: nothing.
-        keep_outcomes: Outcomes that were given out and that the pool still knows. ``None``:
-            all; of agents that parents, maps, races and supervisions started, the last 1,000.
+        name: The pool's name in events and in memory scopes.
+        markers: Texts to remove from tool results and recalled memories. Empty: none.
+        keep_outcomes: How many retrieved outcomes the pool keeps. ``None``: all, but only the
+            last 1,000 of agents that parents, maps, races and supervisions started.
         random_seed: Seed of the jitter in retries. ``None``: from the system.
-        journal: Where runs are kept under the pool's name. ``None``: nowhere.
-        resume: Go on with what is kept; a changed run too (``accept``), or anew (``branch``).
+        journal: Where runs are recorded under the pool's name. ``None``: nowhere.
+        resume: Continue the recorded runs: changed ones too (``accept``), or anew (``branch``).
 
     Raises:
         PoolError: At the exit, if agents failed and their outcomes were never retrieved.
@@ -167,7 +167,9 @@ async def _kept(
         yield None
         return
     if without_halves(name) != name:
-        raise UsageError(f"name must not contain lone surrogates, got {name!r}; a journal has it")
+        raise UsageError(
+            f"name must not contain lone surrogates, got {name!r}; a journal stores it"
+        )
     # What keeps runs is loaded by whoever has them kept.
     from agentpool._pool.journal_opening import open_pool_journal  # noqa: PLC0415
 

@@ -2,10 +2,11 @@
 
 Rules:
 
-1. A conversation is kept once. What goes on after another agent of the same pool names that
-   agent, and an outcome has only what was said since: a session grows with its turns.
-2. The last whole turn is the head of a session: one that its model ended, or a limit. A turn
-   that failed or was cancelled moves nothing. A record of its own moves the head back.
+1. A conversation is stored once. An agent that continues the conversation of another agent of the
+   same pool names that agent, and its outcome has only the messages since then. So a session grows
+   only by its new turns.
+2. The head of a session is its last complete turn: one that its model or a limit ended. A turn that
+   failed or was cancelled does not move the head. A separate kind of record moves it back.
 """
 
 from __future__ import annotations
@@ -34,10 +35,10 @@ from agentpool.observe._own_errors import own_error
 T = TypeVar("T")
 
 WHOLE: Final = frozenset({AgentStatus.COMPLETED, AgentStatus.STOPPED})
-"""How a turn ends that a conversation goes on after."""
+"""The ends of a turn after which a conversation continues."""
 
 _OF_NO_RUN: Final = frozenset({RecordKind.SENT, RecordKind.HEAD})
-"""The kinds of records that say nothing of one run."""
+"""The kinds of records that do not belong to one run."""
 
 
 QUESTION: Final = 1
@@ -50,7 +51,7 @@ class PoolRun(msgspec.Struct, frozen=True):
 
     run_id: str
     is_keyed: bool = False
-    """Whether racers and children have keys of their own. Earlier versions went by their order."""
+    """Whether racers and children have keys of their own. Earlier versions used their order."""
 
 
 @final
@@ -69,11 +70,11 @@ class Spawned(msgspec.Struct, frozen=True, omit_defaults=True):
     weight: int = 1
     priority: int = 0
     after: AgentId = OWNER_ID
-    """Whose messages are the history. 0: it is told here."""
+    """The agent whose messages are the history. 0: the history is in this record."""
     attachments: tuple[Attachment, ...] = ()
     limits: UsageLimits | None = None
     settled: tuple[ChatMessage, ...] = ()
-    """What earlier runs of the agent said after that history; they were branched."""
+    """The messages of the agent's earlier runs after that history. These runs were branched."""
     is_free: bool = False
     """Whether it is a child that goes on when the call that spawned it has ended."""
     outlives_parent: bool = False
@@ -91,14 +92,14 @@ class Spawned(msgspec.Struct, frozen=True, omit_defaults=True):
         *,
         is_free: bool = False,
     ) -> Spawned:
-        """Return what to record of *config*.
+        """Return what to record about *config*.
 
         Args:
-            config: What to run.
-            key: The agent's.
+            config: The agent's config.
+            key: The agent's key.
             parent_id: The id of the agent that spawned it.
-            after: The agent whose messages are its history. 0: none is.
-            own: How many messages at the end of its history its own earlier runs said.
+            after: The agent whose messages are its history. 0: there is none.
+            own: How many messages at the end of its history come from its own earlier runs.
             is_free: Whether it is a child that goes on when its call has ended.
         """
         base = len(config.history) - own
@@ -139,12 +140,12 @@ class PastAgent(Live):
     digest: str
     config: SpawnConfig
     after: AgentId = OWNER_ID
-    """The agent whose messages are its history. 0: none is."""
+    """The agent whose messages are its history. 0: there is none."""
     records: list[JournalRecord] = msgspec.field(default_factory=list[JournalRecord])
     outcome: AgentOutcome | None = None
     """``None``: it has not ended."""
     own: int = 0
-    """How many messages at the end of its history its own earlier runs said."""
+    """How many messages at the end of its history come from its own earlier runs."""
     before: list[list[JournalRecord]] = msgspec.field(default_factory=list[list[JournalRecord]])
     """The records of its earlier runs, which were branched."""
     is_free: bool = False
@@ -180,9 +181,9 @@ class Past(Live):
 
     run_id: str
     is_keyed: bool
-    """As in the first record."""
+    """As in the first record, a ``PoolRun``."""
     agents: dict[AgentId, PastAgent] = msgspec.field(default_factory=dict[AgentId, PastAgent])
-    """In the order in which they were accepted."""
+    """The agents, in the order in which they were accepted."""
     sent: list[Sent] = msgspec.field(default_factory=list[Sent])
     """The messages, in the order of their numbers."""
     head: AgentId = OWNER_ID
@@ -277,7 +278,7 @@ def read_outcome(record: JournalRecord, history: Sequence[ChatMessage]) -> Agent
     """Read an outcome that ``outcome_record`` wrote.
 
     Raises:
-        JournalError: If it is none, or another agent's.
+        JournalError: If it is not an outcome, or it is another agent's.
     """
     try:
         outcome = outcome_from_json(record.body)
@@ -285,8 +286,8 @@ def read_outcome(record: JournalRecord, history: Sequence[ChatMessage]) -> Agent
         raise JournalError(f"the journal has an outcome that cannot be read: {error}") from error
     if outcome.agent_id != record.agent_id:
         raise JournalError(
-            f"the journal has an outcome of agent {outcome.agent_id} as that of agent "
-            f"{record.agent_id}; restore the file from a copy"
+            f"the journal has the outcome of agent {outcome.agent_id} in place of that of "
+            f"agent {record.agent_id}; restore the file from a copy"
         )
     if isinstance(outcome.error, RecordedError):
         outcome = msgspec.structs.replace(outcome, error=own_error(outcome.error))
@@ -314,7 +315,7 @@ def decode(body: bytes, kind: type[T]) -> T:
     """Parse the body of a record.
 
     Raises:
-        JournalError: If it is something else.
+        JournalError: If it is not of that type.
     """
     return read_body(body, kind)
 

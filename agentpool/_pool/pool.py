@@ -101,7 +101,7 @@ class AgentPool(Live, weakref=True):
             PrivacyError: If a tier forbids its driver, or is laxer than a calling agent's.
 
         Cancellation:
-            Agents accepted before stay accepted; ``join_all`` has them.
+            Agents accepted before stay accepted; ``join_all`` returns their outcomes.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
         wanted = self._wanted(configs)
@@ -125,14 +125,14 @@ class AgentPool(Live, weakref=True):
     async def join_all(self, *, children: bool = False) -> dict[AgentId, AgentOutcome]:
         """Wait for every agent spawned so far, and return their outcomes in spawn order.
 
-        None is missing, whatever happened to it, and agents whose outcome was given out
-        before are in it again, unless they were forgotten (``keep_outcomes``). It has the
-        agents of ``spawn`` and ``fan_out``, called by the owner or by a tool.
+        No agent is left out, whatever happened to it, even if its outcome was returned before,
+        unless it was forgotten (``keep_outcomes``). These are the agents of ``spawn`` and
+        ``fan_out``, called by the owner or by a tool.
 
         Args:
-            children: Whether it has those of ``run_child``, ``map``, ``race`` and
-                ``supervise`` as well. Their outcomes go to whoever started them; ``pool[id]``
-                finds them too.
+            children: Whether to include the agents of ``run_child``, ``map``, ``race`` and
+                ``supervise``. Their outcomes otherwise only go to the caller that started them;
+                ``pool[id]`` finds them too.
 
         Raises:
             UsageError: If an agent of this pool calls it: it would wait for itself.
@@ -146,7 +146,8 @@ class AgentPool(Live, weakref=True):
     async def join_next(self) -> AgentOutcome | None:
         """Wait for the next agent to end, and return its outcome. ``None``: no agent is left.
 
-        Of the agents of ``spawn`` and ``fan_out``: others belong to whoever started them.
+        It knows only the agents of ``spawn`` and ``fan_out``. The outcomes of others go to the
+        caller that started them.
 
         Raises:
             UsageError: If an agent of this pool calls it: it would wait for itself.
@@ -160,7 +161,7 @@ class AgentPool(Live, weakref=True):
     def as_completed(self) -> AsyncIterator[AgentOutcome]:
         """Iterate asynchronously over outcomes, in the order in which agents end.
 
-        Of the same agents as ``join_next``.
+        It knows the same agents as ``join_next``.
         """
         return Completions(self.join_next)
 
@@ -181,16 +182,16 @@ class AgentPool(Live, weakref=True):
 
         ``async with pool.map(manifest, queries) as outcomes: async for outcome in
         outcomes``. These agents are the map's own: ``join_all`` and ``join_next`` do not
-        know them. Leaving the block ends those that are left and waits for them.
+        know them. Leaving the block cancels the agents that are left and waits for them.
 
         Args:
-            manifest: What kind of agent.
-            sources: What to ask, one agent each. Sync or async, of any length. Several
-                are taken level, and a slow one keeps no other waiting. An async generator
-                is closed at the end of the block.
+            manifest: The manifest of all its agents.
+            sources: The queries, one agent for each. Sync or async iterables, of any length.
+                Several sources take turns, and a slow one does not make others wait. An async
+                generator is closed at the end of the block.
             ordered: Whether the outcomes come in the order in which the queries were taken.
-            retries: How often a query is asked again whose agent failed, by a new one, after
-                1, 2, 4, … seconds, at most 60. The last outcome counts.
+            retries: How often a query is asked again, by a new agent, if its agent failed. The
+                waits are 1, 2, 4, … seconds, at most 60. The last outcome counts.
             output_type: As in ``SpawnConfig``, for all of them.
             group: The same.
             weight: The same.
@@ -198,7 +199,7 @@ class AgentPool(Live, weakref=True):
 
         Raises:
             PoolClosedError: If the pool is closing.
-            PrivacyError: If an agent calls whose tier is stricter than the manifest's.
+            PrivacyError: If an agent calls this and its tier is stricter than the manifest's.
             UsageError: If there is no source, or an argument has no meaning.
         """
         check_map(manifest, sources, retries)
@@ -230,11 +231,11 @@ class AgentPool(Live, weakref=True):
     async def race(self, configs: Iterable[SpawnConfig]) -> AgentOutcome:
         """Run several agents and return the first that completes; cancel the others.
 
-        The losers are cancelled and have ended before this returns. A racer for which there
-        is no room waits for it; if there is a winner meanwhile, it is not started at all.
+        The losers are cancelled and have ended before this returns. If there is no room for a
+        racer, it waits; if there is a winner meanwhile, it is not started at all.
 
         Raises:
-            PoolError: If none completed; it has what each of them ended with.
+            PoolError: If none completed. It has the error of each of them.
             PrivacyError: As in ``spawn``.
             UsageError: If there are no configs.
 
@@ -253,16 +254,17 @@ class AgentPool(Live, weakref=True):
     ) -> list[AgentOutcome]:
         """Run agents, restart them by *policy*, and return their last outcomes in order.
 
-        Each restart is an agent of its own, with a new number. ``join_all`` and
-        ``join_next`` do not know them; ``pool[id]`` does.
+        Each restart is a new agent, with a new number. ``join_all`` and ``join_next`` do not know
+        supervised agents; ``pool[id]`` does.
 
         Args:
-            configs: What to run.
-            policy: ``None``: start failed ones again, three times a minute at most, all of
-                them together.
+            configs: The agents to run.
+            policy: When to restart which agents. ``None``: restart failed ones, with at most
+                three restarts a minute in total.
 
         Raises:
-            RestartLimitError: If they were restarted too often. All ended; it has the outcomes.
+            RestartLimitError: If they were restarted too often. All have ended; it has the
+                outcomes.
             PrivacyError: As in ``spawn``.
 
         Cancellation:
@@ -288,14 +290,14 @@ class AgentPool(Live, weakref=True):
     async def shutdown(self, *, grace_seconds: float) -> ShutdownStep:
         """End all agents in three steps: ask, wait, cancel. Return the step that was needed.
 
-        Queued agents are cancelled at once. Running ones are asked to stop after their
-        turn; who has not after *grace_seconds* is cancelled. No new agents are taken.
+        Queued agents are cancelled immediately. Running ones are asked to stop after their turn;
+        those that have not ended after *grace_seconds* are cancelled. No new agents are accepted.
 
         Raises:
             UsageError: If an agent of this pool calls it: it would wait for itself.
 
         Cancellation:
-            The agents were asked to stop; they are not cancelled by it.
+            The agents were asked to stop, but are not cancelled.
         """
         expect_arguments(AgentPool.shutdown, locals())
         if not grace_seconds >= 0:
@@ -307,7 +309,8 @@ class AgentPool(Live, weakref=True):
     def abort_all(self, reason: str = "no reason given") -> None:
         """Cancel all agents, including queued ones. Each gets an outcome; journals record none.
 
-        ``join_all`` waits for them. The pool takes new agents; a resumed run continues these.
+        ``join_all`` waits for them. The pool still accepts new agents. If the pool is resumed from
+        a journal, the cancelled ones go on.
         """
         expect_arguments(AgentPool.abort_all, locals())
         self._agents.abort(self._agents.voice.name(), reason)
@@ -316,8 +319,8 @@ class AgentPool(Live, weakref=True):
         """Take all messages for the owner, waiting until there is one.
 
         Raises:
-            DeadlockError: If no agent is left that could send one, nor a task of the owner's
-                that waits for something besides the pool.
+            DeadlockError: If no agent is left that could send one, and no task of the owner that
+                waits for something other than the pool.
             AgentGoneError: If the pool has closed.
 
         Cancellation:
@@ -329,7 +332,7 @@ class AgentPool(Live, weakref=True):
         """Send *content* to every live agent, waiting for room. Return the accepted messages.
 
         Cancellation:
-            Those sent before stay sent; the others were not.
+            Messages sent before stay sent; the others were not sent.
         """
         return await self._agents.voice.broadcast(content)
 
@@ -343,8 +346,8 @@ class AgentPool(Live, weakref=True):
         if record is None:
             if type(agent_id) is int and 0 < agent_id <= self._agents.last_id:
                 raise UsageError(
-                    f"agent {agent_id} has ended and was forgotten; keep its outcome where you "
-                    "are given it, or raise keep_outcomes"
+                    f"agent {agent_id} has ended and was forgotten; store its outcome when you get "
+                    "it, or raise keep_outcomes"
                 )
             raise UsageError(
                 f"there is no agent {agent_id!r} in this pool; the last one is "

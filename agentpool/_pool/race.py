@@ -25,7 +25,7 @@ from agentpool._spawn import SpawnConfig
 from agentpool.abc import Driver
 
 Starter: TypeAlias = Callable[[OnEnd], AgentRecord]
-"""Starts one racer, whose end is told to one function alone. There must be room."""
+"""Starts one racer. Only one function is told of its end. There must be room."""
 
 
 async def race(agents: AgentNursery, wanted: Sequence[tuple[SpawnConfig, Driver]]) -> AgentOutcome:
@@ -59,9 +59,9 @@ class Race(Live):
     _admission: Admission
     _owner: Owner
     _scope: trio.CancelScope = msgspec.field(default_factory=trio.CancelScope)
-    """Ends when there is a winner."""
+    """Cancelled when there is a winner."""
     _left: dict[AgentId, AgentRecord] = msgspec.field(default_factory=dict[AgentId, AgentRecord])
-    """Who has not ended, in the order of the start."""
+    """The racers that have not ended, in the order of their start."""
     _ended: list[AgentOutcome] = msgspec.field(default_factory=list[AgentOutcome])
     _winner: AgentOutcome | None = None
     _changed: Lot = msgspec.field(default_factory=Lot)
@@ -69,7 +69,7 @@ class Race(Live):
     async def run(self, starters: Sequence[Starter]) -> AgentOutcome:
         """Start all agents and return the first outcome that completed, once all have ended.
 
-        Who finds no room before there is a winner is not started.
+        A racer that finds no room before there is a winner is not started.
 
         Raises:
             PoolClosedError: If the pool closes before all have started.

@@ -23,7 +23,7 @@ from agentpool.abc import Driver
 from agentpool.observe._hub import EventHub
 
 OnEnd: TypeAlias = Callable[["AgentRecord"], object]
-"""Told of an agent's end, alone, at the moment of its outcome. Must not block."""
+"""Called at an agent's end, in the same step in which it gets its outcome. Must not block."""
 
 
 class Books(Protocol):
@@ -51,7 +51,7 @@ class Caretaker(Protocol):
 
     @property
     def hub(self) -> EventHub:
-        """Where its events go."""
+        """Receives its events."""
         ...
 
     def cancel_agent(self, record: AgentRecord, cancelled_by: str, reason: str) -> None:
@@ -111,25 +111,25 @@ class AgentRecord:
     name: str
     """Its name."""
     parent_id: AgentId
-    """Who spawned it. 0: the pool's owner."""
+    """The agent that spawned it. 0: the pool's owner."""
     depth: int
     """Generations above it: 0 for an agent that the owner spawned."""
     on_end: OnEnd | None
-    """Told of its end, alone. ``None``: the pool's fan-in is."""
+    """Called at its end instead of the pool's fan-in. ``None``: the fan-in is told."""
     budget: Budget | None
     """The budget that it draws on. ``None``: it shares none."""
     _children: dict[AgentId, AgentRecord] | None
-    """``None``: it had none, as most have."""
+    """Its children. ``None``: it had none, as is usual."""
     interrupted: bool
     """Whether it was asked to end after its turn."""
     started_at: float | None
     """When it got its first slot, in seconds since the pool opened. ``None``: it has none yet."""
     agent: Agent | None
-    """What runs. ``None``: it has not started, or has ended."""
+    """The running agent. ``None``: it has not started, or has ended."""
     is_left_open: bool
-    """Whether it is ended only because its process ends, so that the next one goes on with it."""
+    """Whether it is ended only because its process ends, so that the next process continues it."""
     is_guarded: bool
-    """Whether its deadline is only what a manifest allows the tool that has started it."""
+    """Whether its only deadline is the one that a manifest sets for the tool that started it."""
     _pool: Caretaker
     _config: SpawnConfig | None
     _driver: Driver | None
@@ -211,7 +211,7 @@ class AgentRecord:
             UsageError: If the agent waits for itself.
 
         Cancellation:
-            The agent goes on; its outcome stays to be looked at.
+            The agent goes on, and its outcome is not lost.
         """
         self.refuse_itself()
         await trio.lowlevel.checkpoint_if_cancelled()
@@ -227,7 +227,7 @@ class AgentRecord:
         """Refuse the wait if the agent would wait for itself.
 
         Raises:
-            UsageError: If so.
+            UsageError: If it would.
         """
         slot = current_slot.get()
         while slot is not None:  # an agent, and those in which its pool runs
@@ -287,7 +287,7 @@ class AgentRecord:
 
     @property
     def hub(self) -> EventHub:
-        """Where its events go."""
+        """Receives its events."""
         return self._pool.hub
 
     @property

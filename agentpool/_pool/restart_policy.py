@@ -1,6 +1,6 @@
 """When an ended agent is restarted, and which others are restarted with it.
 
-The words are the field's own, from Erlang's supervisors.
+The terms are those of Erlang's supervisors.
 
 Source: https://www.erlang.org/doc/system/sup_princ.html (2026-11).
 """
@@ -20,10 +20,10 @@ from agentpool._errors import UsageError
 from agentpool._outcome import AgentOutcome, AgentStatus
 
 Restart: TypeAlias = Literal["never", "transient", "permanent"]
-"""``transient``: when it failed. ``permanent``: when it ended, however, unless cancelled."""
+"""``transient``: when it failed. ``permanent``: however it ended, unless it was cancelled."""
 
 Strategy: TypeAlias = Literal["one_for_one", "one_for_all", "rest_for_one"]
-"""Which agents are started again with it: none, all, or all that were started after it."""
+"""Which agents are restarted together with it: none, all, or all that were started after it."""
 
 
 @final
@@ -37,17 +37,17 @@ class RestartPolicy:
     """
 
     restart: Restart = "transient"
-    """After which ends."""
+    """After which ends an agent is restarted."""
     strategy: Strategy = "one_for_one"
-    """Who is started again together."""
+    """Which agents are restarted together."""
     max_restarts: int = 3
-    """How many restarts are allowed within the period, of all agents together and not of each.
-    One more ends them all: three agents that fail twice each are six restarts."""
+    """How many restarts are allowed within the period, counted over all agents together. One more
+    ends them all: three agents that fail twice each are six restarts."""
     period_seconds: float = 60.0
-    """The period."""
+    """The period, in seconds."""
     max_restarts_each: int | None = None
-    """How many restarts each agent may have. One that fails once more keeps that outcome, and the
-    others go on. ``None``: as many as the period allows."""
+    """How many restarts each agent may have. An agent that fails once more keeps that outcome, and
+    the others go on. ``None``: as many as the period allows."""
     delay_seconds: float = 0.0
     """How long the first restart of an agent waits; each further one twice as long as the one
     before, until it has run for a whole period."""
@@ -55,7 +55,7 @@ class RestartPolicy:
     """The longest wait before a restart."""
 
     def __attrs_post_init__(self) -> None:
-        """Refuse words and numbers that make no sense."""
+        """Refuse unknown words and numbers that make no sense."""
         expect_fields(self)
         if self.max_restarts < 0:
             raise UsageError(f"max_restarts must be >= 0, got {self.max_restarts!r}")
@@ -70,7 +70,7 @@ class RestartPolicy:
     def wants(self, outcome: AgentOutcome) -> bool:
         """Return whether an agent with this outcome is restarted.
 
-        Never one that was cancelled: that was meant.
+        A cancelled agent is never restarted, since it was ended on purpose.
         """
         if self.restart == "never" or outcome.status is AgentStatus.CANCELLED:
             return False

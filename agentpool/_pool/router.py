@@ -81,7 +81,7 @@ class MessageRouter(msgspec.Struct, frozen=True, eq=False, weakref=True):
 
         Raises:
             UnknownAgentError: If there never was such an agent. Nothing was sent.
-            AgentGoneError: If it has ended, or ends while we wait. Nothing was sent.
+            AgentGoneError: If it has ended, or ends during the wait. Nothing was sent.
             UsageError: If sender and recipient are the same. Nothing was sent.
 
         Cancellation:

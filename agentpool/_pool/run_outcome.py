@@ -15,18 +15,18 @@ from agentpool._scheduling.slot import Slot
 from agentpool._spawn import seconds_of
 
 OUTSIDE: Final = ("outside", "the scope around the pool was cancelled")
-"""Who and why, when a pool is cancelled as a whole."""
+"""Who cancelled an agent and why, when the scope around a pool is cancelled."""
 
 
 Ending: TypeAlias = tuple[AgentStatus, Exception | None, StopReason | None]
 """The status, the error and the reason of a run that has ended."""
 
 UNKNOWN: Final[Ending] = AgentStatus.CANCELLED, None, None
-"""Until a run has ended."""
+"""The ending of a run that has not ended yet."""
 
 
 def verdict(record: AgentRecord, slot: Slot, agent: Agent) -> Ending:
-    """Return how a run ended that raised no exception."""
+    """Return the ending of a run that raised no exception."""
     if slot.scope.cancelled_caught:
         if record.cancelled is not None:
             return AgentStatus.CANCELLED, cancellation_of(record), None
@@ -51,10 +51,10 @@ def verdict(record: AgentRecord, slot: Slot, agent: Agent) -> Ending:
 
 
 def verdict_on(record: AgentRecord, raised: Exception) -> Ending:
-    """Return how a run ended that raised an exception.
+    """Return the ending of a run that raised an exception.
 
-    An agent that was cancelled is cancelled, even when its cleanup breaks: whoever did it meant
-    it, so nothing is started again. The error says both.
+    An agent that was cancelled counts as cancelled, even if its cleanup fails, so it is not
+    restarted. The error says both.
     """
     if record.cancelled is None:
         return AgentStatus.FAILED, raised, None

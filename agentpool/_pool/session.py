@@ -2,13 +2,13 @@
 
 Rules:
 
-1. A session is a pool of the journal, and each turn is an agent of it, which goes on with the
-   messages of the turn before. Who has the pool's lease has the session.
-2. A turn is part of the conversation when it is whole: its model ended it, or a limit did.
-   One that failed or was cancelled was none. One that its process ended is unfinished: asked
-   the same again, it goes on.
-3. At most one turn at a time. Who comes second waits or is refused, as the session says.
-4. Nothing is forgotten: going back moves the head, and a later turn goes on from there.
+1. A session is a pool of the journal, and each turn is an agent of that pool, which continues from
+   the messages of the previous turn. The process with the pool's lease has the session.
+2. A turn is part of the conversation when it is complete: its model ended it, or a limit did. A
+   turn that failed or was cancelled is no part of it. A turn that was cut off by the end of its
+   process is unfinished: it goes on if the same is asked again.
+3. At most one turn runs at a time. A second one waits or is refused, as ``on_busy`` says.
+4. Nothing is deleted: going back moves the head, and the next turn continues from there.
 """
 
 from __future__ import annotations
@@ -46,10 +46,10 @@ OnBusy: TypeAlias = Literal["refuse", "wait"]
 """What happens to a turn while another one has not ended."""
 
 PREFIX: Final = "session "
-"""What the pool of a session is called in its journal, before the session's name."""
+"""The beginning of the name of a session's pool, before the session's name."""
 
 LOOK_SECONDS: Final = 0.25
-"""How often it is looked whether another process is done with a session."""
+"""The time between two checks whether another process has left a session."""
 
 
 @final
@@ -62,7 +62,7 @@ class SessionTurn:
     query: str
     """The query."""
     outcome: AgentOutcome
-    """What came of it. Its messages are the conversation so far."""
+    """The outcome. Its messages are the conversation so far."""
 
 
 @final
@@ -77,7 +77,7 @@ class Session:
     _kept: PoolJournal
     _on_busy: OnBusy
     _agents: dict[AgentId, PastAgent] = attrs.field(factory=dict[AgentId, PastAgent])
-    """Every turn that was ever begun, whatever came of it."""
+    """Every turn that was ever begun, however it ended."""
     _open: PastAgent | None = None
     _running: AgentHandle | None = None
     _begin: trio.Lock = attrs.field(factory=trio.Lock)
@@ -86,10 +86,10 @@ class Session:
     def of(cls, pool: AgentPool, *, on_busy: OnBusy = "refuse") -> Self:
         """Return the session of *pool*.
 
-        It has the name that ``session_pool_name`` gives, a journal, and ``resume=True``.
+        The pool needs the name that ``session_pool_name`` gives, a journal, and ``resume=True``.
 
         Args:
-            pool: Where its turns run.
+            pool: The pool in which its turns run.
             on_busy: What happens to a turn while another one has not ended.
 
         Raises:
@@ -151,10 +151,10 @@ class Session:
         Raises:
             SessionBusyError: If another turn has not ended, and the session does not wait.
             UsageError: If it has a history or a key.
-            JournalError: If a turn that is whole cannot be kept.
+            JournalError: If a complete turn cannot be stored.
 
         Cancellation:
-            The turn has ended and was none; asked again it goes on, in a later process.
+            The turn has ended and does not count. Ask it again in a later process to continue it.
         """
         handle = await self.begin(config)
         try:
@@ -176,7 +176,7 @@ class Session:
             JournalError: If it cannot be written.
 
         Cancellation:
-            They are kept later.
+            The turns are stored later.
         """
         await self._kept.writer.flush()
 
@@ -226,20 +226,21 @@ class Session:
             return handle
 
     async def go_back(self, turns: int = 1) -> None:
-        """Undo the last *turns*. The next turn continues before them; they stay in the file.
+        """Undo the last *turns*. The next turn continues from the one before; the file keeps them.
 
         Raises:
             SessionBusyError: If a turn has not ended.
-            UsageError: If there are not so many.
+            UsageError: If there are not that many.
 
         Cancellation:
-            They are taken back.
+            The turns are undone.
         """
         self._refuse_busy()
         known = self.turns
         if not 0 < turns <= len(known):
             raise UsageError(
-                f"session {self.name!r} has {counted(len(known), 'turn')}, got {turns!r} to undo"
+                f"session {self.name!r} has {counted(len(known), 'turn')}, so {turns!r} cannot be "
+                "undone"
             )
         left = known[: len(known) - turns]
         self._kept.head = left[-1].agent_id if left else OWNER_ID
@@ -252,22 +253,22 @@ class Session:
         """Begin another session with the conversation so far. Both then continue separately.
 
         Args:
-            name: What the other one is called.
+            name: The name of the new session.
             turns: How many turns it begins with. ``None``: all.
 
         Raises:
-            SessionBusyError: If a turn has not ended, or a process has the other session.
-            UsageError: If there is such a session, or there are not so many turns.
+            SessionBusyError: If a turn has not ended, or a process has a session *name* open.
+            UsageError: If there is a session *name* already, or there are not that many turns.
 
         Cancellation:
-            The other session is there whole, or empty.
+            The new session is complete, or empty.
         """
         self._refuse_busy()
         known = self.turns
         if turns is not None and not 0 <= turns <= len(known):
             raise UsageError(
-                f"turns must be 0 to {len(known)}, the number of turns that session {self.name!r} "
-                f"has, got {turns!r}"
+                f"session {self.name!r} has {counted(len(known), 'turn')}, so {turns!r} cannot be "
+                "copied"
             )
         wanted = [turn.agent_id for turn in known[:turns]]
         await self._kept.writer.flush()
@@ -280,7 +281,7 @@ class Session:
             raise SessionBusyError(str(error), session=name) from error
         try:
             if await journal.read(other):
-                raise UsageError(f"there is a session {name!r} already; name another")
+                raise UsageError(f"there is a session {name!r} already; choose another name")
             await journal.append(lease, copy_turns(records, wanted, new_run_id()))
         finally:
             with trio.CancelScope(shield=True):
@@ -355,15 +356,15 @@ async def open_session(
             outcome = await session.ask(SpawnConfig(manifest, "Who am I?"))
 
     Args:
-        journal: Where it is kept.
-        name: What it is called there.
-        driver: Answers its turns, or chooses who does, by manifest.
+        journal: The journal that stores it.
+        name: Its name there.
+        driver: Answers its turns, or chooses a driver by manifest.
         on_busy: What happens to a turn while another one has not ended, and to this call while
             another process has the session: ``refuse`` raises, ``wait`` waits.
-        terms: What else ``open_pool`` takes, such as ``tools``.
+        terms: Other arguments of ``open_pool``, such as ``tools``.
 
     Yields:
-        The session. Leaving the block waits for its turn.
+        The session. At its end, the block waits for the last turn.
 
     Raises:
         SessionBusyError: If another process has it, and ``on_busy`` is ``refuse``.

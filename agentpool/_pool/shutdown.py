@@ -18,7 +18,7 @@ class ShutdownStep(enum.Enum):
     ASKED = "asked"
     """No agent was running."""
     WAITED = "waited"
-    """Everybody ended in time."""
+    """All agents ended in time."""
     CANCELLED = "cancelled"
     """At least one did not, and was cancelled."""
 
@@ -30,12 +30,12 @@ async def end_in_steps(
 
     Args:
         running: The agents that have not ended.
-        idle: Where one waits until none is left.
-        cancel: Cancels them.
-        grace_seconds: How long they have.
+        idle: Waits until no agent is left.
+        cancel: Cancels the agents.
+        grace_seconds: How long to wait before that.
 
     Cancellation:
-        They are not cancelled by it.
+        The agents are not cancelled.
     """
     if not running:
         await trio.lowlevel.cancel_shielded_checkpoint()

@@ -21,7 +21,7 @@ ADVICE: Final[Mapping[str, str]] = {
     "send": "write `await pool.router.send(agent_id, text)`",
     "stats": "write `pool.statistics()`",
 }
-"""What to write instead of names that one may try."""
+"""What to write instead of wrong names that users may try."""
 
 
 def shown(agents: AgentNursery) -> str:

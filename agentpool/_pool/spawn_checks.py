@@ -24,20 +24,20 @@ class Entry(Live):
     """The requirements for every agent of one pool: driver, tools and budget."""
 
     _source: Driver | DriverFactory
-    """The pool's driver, or what chooses one."""
+    """The pool's driver, or a function that chooses one."""
     _registry: ToolRegistry
     """The tools, as far as they are known before an agent starts."""
     _budget_of: Callable[[SpawnConfig], Budget | None]
-    """What an agent would draw on; it raises if the agent may not."""
+    """Returns the budget that an agent would draw on; raises if the agent may not draw on it."""
     _fitting: tuple[AgentManifest | None, Driver | None] = (None, None)
-    """The manifest that fitted the pool's driver last, and that driver: many agents in a row
-    have the same."""
+    """The last manifest that passed the check, and its driver: many agents in a row have the
+    same."""
 
     def driver_for(self, config: SpawnConfig) -> Driver:
         """Return the driver of an agent, or raise if it cannot be accepted now.
 
         Raises:
-            UsageError: If its budget is not a part of what it has to keep to, or as in
+            UsageError: If its budget is not a part of its parent's or pool's, or as in
                 `checked_driver`.
             PrivacyError: If the manifest's tier forbids the driver.
             ManifestError: If the driver's window leaves no room for the query.
@@ -83,11 +83,11 @@ def checked_driver(
 
     Args:
         config: The agent.
-        source: The pool's driver, or what chooses one.
+        source: The pool's driver, or a function that chooses one.
         registry: The tools, as far as they are known before the agent starts.
 
     Raises:
-        UsageError: If the factory returned something else, the output type has no form, or
+        UsageError: If the factory did not return a driver, the output type has no JSON form, or
             the model does not read an attachment.
         PrivacyError: If the manifest's tier forbids the driver.
         ManifestError: If the driver's window leaves no room for the query.
@@ -117,14 +117,14 @@ def checked_driver(
         fault = Fault(
             "model.max_tokens",
             f"{answer_tokens(manifest.model.max_tokens, window)} leaves no room for the query in "
-            f"a window of {window} tokens (system prompt and tools taken off); write a smaller one",
+            f"a window of {window} tokens (after the system prompt and tools); set a smaller one",
         )
         raise ManifestError([fault], source=manifest.name)
     return driver
 
 
 def check_child_tier(parent: AgentManifest, child: AgentManifest) -> None:
-    """Raise if data of an agent with *parent* must not reach one with *child*.
+    """Raise if the data of an agent with manifest *parent* must not reach one with *child*.
 
     Raises:
         PrivacyError: If the child's tier is laxer.
@@ -141,10 +141,10 @@ def budget_for(config: SpawnConfig, inherited: Budget | None) -> Budget | None:
 
     Args:
         config: The agent.
-        inherited: What its parent draws on, or else its pool.
+        inherited: The budget of its parent or, without a parent, of its pool.
 
     Raises:
-        UsageError: If the agent's own budget is not a part of that one.
+        UsageError: If the agent's own budget is not a part of *inherited*.
     """
     own = config.budget
     if own is None:

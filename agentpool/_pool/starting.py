@@ -1,7 +1,7 @@
 """Creates an agent when it gets its first slot.
 
-Made in a function of its own: what a task's outermost coroutine names or has on its stack is
-kept twice for each agent that waits, by Python and by trio.
+This is a separate function because everything that a task's outermost coroutine has in variables or
+on its stack is kept twice for each agent that waits, by Python and by trio.
 """
 
 from __future__ import annotations

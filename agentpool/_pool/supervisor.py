@@ -24,7 +24,7 @@ from agentpool._scheduling.slot import parked
 from agentpool._scheduling.waits import Wait
 
 Starter: TypeAlias = Callable[[OnEnd], AgentRecord]
-"""Starts an agent, whose end is told to one function alone. There must be room."""
+"""Starts an agent. Only one function is told of its end. There must be room."""
 
 
 async def supervise(
@@ -33,8 +33,8 @@ async def supervise(
     """Run agents, restart them by *policy*, and return their last outcomes in order.
 
     Raises:
-        RestartLimitError: If they were restarted too often. All ended; it has the outcomes.
-        UsageError: If *policy* is something else.
+        RestartLimitError: If they were restarted too often. All have ended; it has the outcomes.
+        UsageError: If *policy* is not a ``RestartPolicy``.
 
     Cancellation:
         All of them are cancelled, and awaited.
@@ -54,21 +54,21 @@ class Supervisor(Live):
     _owner: Owner
     _counter: RestartCounter
     _live: dict[int, AgentRecord] = msgspec.field(default_factory=dict[int, AgentRecord])
-    """Those that run, by their places."""
+    """The running agents, by their places."""
     _live_ids: dict[AgentId, None] = msgspec.field(default_factory=dict[AgentId, None])
     _ended: deque[tuple[int, AgentOutcome]] = msgspec.field(
         default_factory=deque[tuple[int, AgentOutcome]]
     )
     _outcomes: dict[int, AgentOutcome] = msgspec.field(default_factory=dict[int, AgentOutcome])
-    """The last ones, by their places."""
+    """The last outcomes, by the places of the agents."""
     _all: list[AgentOutcome] = msgspec.field(default_factory=list[AgentOutcome])
-    """All of them, in the order of the ends."""
+    """All outcomes, in the order in which the agents ended."""
     _restarts: Counter[int] = msgspec.field(default_factory=Counter[int])
     """How often the agent of each place was started again."""
     _in_a_row: Counter[int] = msgspec.field(default_factory=Counter[int])
-    """The same, since it last ran for a whole period."""
+    """How often it was started again since it last ran for a whole period."""
     _due: list[tuple[float, range]] = msgspec.field(default_factory=list[tuple[float, range]])
-    """When which places are started again."""
+    """The times of the coming restarts, and the places that start again then."""
     _changed: Lot = msgspec.field(default_factory=Lot)
 
     async def run(self) -> list[AgentOutcome]:

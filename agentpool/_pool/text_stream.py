@@ -29,12 +29,12 @@ from agentpool.observe._hub import EventHub
 class TextStream(Live):
     """The text of one agent as it arrives, in all its answers. Made by ``handle.stream()``.
 
-    An async iterator over pieces of text; it ends when the agent has ended. Nothing is left
-    out: what arrives between two looks comes as one piece. It begins with what has arrived
-    of the answer that is being written; of an agent that goes on from a journal, with what it
-    had said before. An answer of a driver that does not stream comes whole, when the agent
-    goes on. Watching changes nothing for the agent, and a failure that
-    is only streamed still counts as not retrieved.
+    An async iterator over pieces of text; it ends when the agent has ended. No text is left out:
+    all that arrives between two pieces becomes one piece. It begins with the part of the current
+    answer that has already arrived. If the agent goes on from a journal, it begins with the text
+    from before. If a driver does not stream, its answer comes as one piece, when the agent goes on.
+    Watching changes nothing for the agent: if the agent fails, the failure still counts as not
+    retrieved.
     """
 
     _record: AgentRecord
@@ -46,10 +46,10 @@ class TextStream(Live):
     _has_heard: bool = False
     """Whether a piece of the newest answer has arrived."""
     _owes: bool = False
-    """Whether the newest answer came whole, and was not handed on yet."""
+    """Whether the newest answer came as a whole, and was not given out yet."""
     _said_from: int | None = None
-    """Where the run's own messages begin, if it was opened before the run: what was said before
-    the program ended comes first then. ``None``: it came, or was never wanted."""
+    """Where the run's own messages begin, if the stream was opened before the run: text from before
+    the program ended comes first then. ``None``: that text was given out, or was never wanted."""
     _lot: Lot = msgspec.field(default_factory=Lot)
     _ear: _Ear | None = None
 
@@ -143,7 +143,7 @@ class TextStream(Live):
                 pass
 
     def _pay(self, messages: Sequence[ChatMessage]) -> None:
-        """Hand on the newest answer, if it has not been, or first all that were given before."""
+        """Give out the newest answer if it is due, or first all answers of earlier processes."""
         own = messages[self._said_from or 0 :]
         texts = [one.text for one in own if isinstance(one, AssistantMessage)]
         if self._said_from is None:

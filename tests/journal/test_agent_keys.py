@@ -103,7 +103,7 @@ async def test_no_spawn_has_the_key_of_a_racer_that_was_not_started() -> None:
     ) as pool:
         racers = [SpawnConfig(READER, one, key=one) for one in ("a", "b")]
         assert (await pool.race(racers)).text == "ok"
-        with pytest.raises(UsageError, match=r"key 'b' is the key of a racer already"):
+        with pytest.raises(UsageError, match=r"key 'b' belongs to a racer that was not started"):
             await pool.spawn(racers[1])
         with pytest.raises(UsageError, match=r"key 'c' is the key of two of 2 agents"):
             await pool.race([SpawnConfig(READER, "c", key="c")] * 2)

@@ -41,7 +41,7 @@ async def _with(change: dict[str, object]) -> None:
     [
         ({"body": b"{}"}, "an outcome that cannot be read"),
         ({"body": b"[" * 9000}, "an outcome that cannot be read"),
-        ({}, "of agent 7 as that of agent 1"),
+        ({}, "of agent 7 in place of that of agent 1"),
         ({"agent_id": 7}, "not that it was accepted"),
     ],
     ids=["no outcome", "nested", "of another", "unknown agent"],
