@@ -112,7 +112,7 @@ def test_help_shows_fields_of_errors_and_of_bases() -> None:
     events = inspect.getdoc(observe.TextDelta) or ""
     assert events.index("    sequence: ") < events.index("    text: ")
     config = pydoc.plain(pydoc.render_doc(agentpool.SpawnConfig))
-    assert "weight: The agents of its group that are let in at each turn." in config
+    assert "weight: How many agents of its group are let in at each turn of the group." in config
     assert "ask_first" not in (inspect.getdoc(agentpool.AgentPool) or "")
 
 

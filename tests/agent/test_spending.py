@@ -288,7 +288,7 @@ async def test_a_usage_that_means_nothing_is_unknown_and_charged(usage: Usage) -
     assert spent(budget).tokens.committed == 1046
     (warned,) = of_type(recorder.events, AgentWarned)
     assert warned.text.startswith("the provider reported the impossible usage Usage(")
-    assert warned.text.endswith("; counted as unknown")
+    assert warned.text.endswith("; it is counted as unknown")
 
 
 async def test_a_usage_of_zero_is_known() -> None:

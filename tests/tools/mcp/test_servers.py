@@ -202,7 +202,7 @@ async def test_errors_of_the_server_are_errors() -> None:
         assert await box.error("error") == (
             "the MCP server 'stub' refused: not today (code -32000)"
         )
-        assert "answered with something that is not a result" in await box.error("odd")
+        assert "sent an answer that is not a tool result" in await box.error("odd")
         assert await box.pid()
 
 
