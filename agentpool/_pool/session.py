@@ -239,8 +239,7 @@ class Session:
         known = self.turns
         if not 0 < turns <= len(known):
             raise UsageError(
-                f"session {self.name!r} has {counted(len(known), 'turn')}, so {turns!r} cannot be "
-                "undone"
+                f"session {self.name!r} has {counted(len(known), 'turn')}; cannot undo {turns!r}"
             )
         left = known[: len(known) - turns]
         self._kept.head = left[-1].agent_id if left else OWNER_ID
@@ -267,8 +266,7 @@ class Session:
         known = self.turns
         if turns is not None and not 0 <= turns <= len(known):
             raise UsageError(
-                f"session {self.name!r} has {counted(len(known), 'turn')}, so {turns!r} cannot be "
-                "copied"
+                f"session {self.name!r} has {counted(len(known), 'turn')}; cannot copy {turns!r}"
             )
         wanted = [turn.agent_id for turn in known[:turns]]
         await self._kept.writer.flush()

@@ -93,7 +93,7 @@ def test_turns_are_taken_back_and_branched(desk: Desk, monkeypatch: pytest.Monke
     assert "(there is no /nope here; see /help)" in done.err
     assert "(there is no /model here; see /help)" in done.err
     assert "(no turn was cut off, so /again has nothing to go on with)" in done.err
-    assert "(session 'one' has 0 turns, so 9 cannot be undone)" in done.err
+    assert "(session 'one' has 0 turns; cannot undo 9)" in done.err
     assert "(turns left: 0)" in done.err
     assert "a session's name must be a line of text, got ''" in done.err
     assert "zoo\none\n" in done.err

@@ -79,9 +79,9 @@ def test_a_conversation_goes_on_in_another_process() -> None:
             assert session.messages == ()
             assert (await session.ask(ask("a"))).text == "a"
             assert repr(session) == "<Session 'anna': 1 turn>"
-            with pytest.raises(UsageError, match="has 1 turn, so 2 cannot be undone"):
+            with pytest.raises(UsageError, match="has 1 turn; cannot undo 2"):
                 await session.go_back(2)
-            with pytest.raises(UsageError, match="has 1 turn, so 2 cannot be copied"):
+            with pytest.raises(UsageError, match="has 1 turn; cannot copy 2"):
                 await session.branch("bea", turns=2)
             assert (await session.ask(ask("b"))).text == "a b"
             assert repr(session) == "<Session 'anna': 2 turns>"
@@ -130,9 +130,9 @@ def test_turns_are_taken_back_and_branched() -> None:
             await session.branch("cleo", turns=1)
             await session.go_back(2)
             for wrong in (0, 1):
-                with pytest.raises(UsageError, match=r"has 0 turns, so \d cannot be undone"):
+                with pytest.raises(UsageError, match=r"has 0 turns; cannot undo \d"):
                     await session.go_back(wrong)
-            with pytest.raises(UsageError, match="has 0 turns, so 1 cannot be copied"):
+            with pytest.raises(UsageError, match="has 0 turns; cannot copy 1"):
                 await session.branch("dora", turns=1)
             with pytest.raises(UsageError, match="a session 'bea' already"):
                 await session.branch("bea")
