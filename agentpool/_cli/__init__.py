@@ -1,7 +1,7 @@
 """The command line: ``agentpool run``, ``map``, ``check``, ``memory`` and so on.
 
-Results go to standard output, everything else to standard error. What a person did wrong
-is one clear line and an exit code, never a traceback.
+Results go to standard output, everything else to standard error. A mistake of the user gives one
+clear line and an exit code, never a traceback.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code.
 
     Args:
-        argv: The words after the program's name. ``None``: those of this process.
+        argv: The words after the program's name. ``None``: the ones of this process.
     """
     if sys.stderr is None:  # pyright: ignore[reportUnnecessaryComparison]  # so it is if it was closed
         # Before any other file is opened, which would get its number.

@@ -29,7 +29,7 @@ class AnswerFolder:
         """Create *folder* if it is missing.
 
         Raises:
-            UsageError: If it cannot be made, or is something else.
+            UsageError: If it cannot be created, or is not a folder.
         """
         path = Path(folder)
         try:
@@ -43,7 +43,7 @@ class AnswerFolder:
     async def write(self, result: Result) -> None:
         """Write the answer of *result*. An incomplete one ends in ``.partial``.
 
-        The file appears under its name when all of it is written.
+        The file appears under its name when it is complete.
 
         Raises:
             UsageError: If it cannot be written.

@@ -73,7 +73,7 @@ async def _answer(
                 f"{', '.join(pools)}"
             )
         known = ", ".join(f"{pool} {one.question_id}" for pool, one in found) or "none"
-        raise UsageError(f"no open question is called {command.question!r}; open are: {known}")
+        raise UsageError(f"there is no open question {command.question!r}; these are open: {known}")
     by = "agentpool approve"
     decision: Decision = Approved(by) if command.answer == "yes" else Denied(command.reason, by)
     question = await answer_question(journal, pools[0], command.question, decision)

@@ -12,8 +12,8 @@ import trio
 from agentpool import AgentPool, wait_until_asking
 from agentpool.tools import printable
 
-REASON = "its question is kept, and is answered later"
-"""Why agents end that wait for an approval."""
+REASON = "its question is stored, and can be answered later"
+"""The reason for ending agents that wait for an approval."""
 
 
 @final
@@ -22,7 +22,7 @@ class Later:
     """Notices when all work waits for approvals."""
 
     is_waiting: bool = False
-    """Whether the command has ended its agents, which go on when there are answers."""
+    """Whether the command has ended its agents. They go on when there are answers."""
     _feeding: trio.Event = attrs.field(factory=trio.Event)
 
     def begin_feeding(self) -> None:
@@ -37,7 +37,7 @@ class Later:
         """Call *stop* once nothing in *pool* can go on without an approval.
 
         Cancellation:
-            Nothing has happened.
+            *stop* was not called.
         """
         await wait_until_asking(pool)
         while not self._feeding.is_set():

@@ -1,6 +1,6 @@
 """The grammar of the command line, and its help.
 
-Words become values here; nothing is opened and nothing runs.
+This module turns words into values. It opens nothing and runs nothing.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ exit codes:
 
 
 _FILE_NAME: Final = re.compile(r"\S+\.[A-Za-z]{1,5}")
-"""A word that names a file, as far as one can see, and asks nothing."""
+"""A word that looks like the name of a file, and not like a question."""
 
 _OVERVIEW = f"""\
 Run pools of LLM agents: bounded, cancellable, one outcome for every agent.
@@ -284,7 +284,7 @@ def _parse_chat(argv: Sequence[str]) -> ChatCommand:
     if found.journal is not None and found.session is None:
         parser.error("--journal has no effect in a chat without --session")
     if found.approve == "later":
-        parser.error("a chat asks at once; use --approve later with run or map")
+        parser.error("a chat cannot leave calls for later; use --approve later with run or map")
     return ChatCommand(
         manifest=found.manifests[0] if found.manifests else None,
         session=found.session,

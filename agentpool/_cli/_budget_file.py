@@ -22,14 +22,14 @@ _Limits: TypeAlias = tuple[int | None, int | None, int | None, int | None]
 class BudgetFile(BudgetStore):
     """Keeps what is spent, in the command's journal or in a separate file.
 
-    Budgets are made of it before it is open.
+    Budgets can be made from it before it is open.
     """
 
     _options: Options
     _store: BudgetStore | None = None
     """``None``: it is not open."""
     _is_shared: bool = attrs.field(default=False, alias="is_shared")
-    """Whether several processes are this command."""
+    """Whether several processes run this command."""
     budget: Budget | None = attrs.field(init=False)
     """What all agents of the command may spend together. ``None``: nothing is limited."""
 
@@ -45,7 +45,8 @@ class BudgetFile(BudgetStore):
 
         Args:
             manifests: The manifests of the agents.
-            journal: Where the command's pool is kept, which is the file if the options name one.
+            journal: The journal of the command's pool, which is the file if the options name a
+                journal.
 
         Raises:
             JournalError: If it cannot be opened.
@@ -63,7 +64,7 @@ class BudgetFile(BudgetStore):
 
     @property
     def backing_store(self) -> BudgetStore:
-        """The open file; this object while it is not open."""
+        """The open file. While it is not open: this object."""
         return self if self._store is None else self._store.backing_store
 
     def spend(

@@ -1,4 +1,4 @@
-"""What was spent and what waited at a gate, in words."""
+"""The spending, and the waits at gates, in words."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _OPTIONS: Final[Mapping[str, str]] = {
     " requests are used": "--max-requests",
     "no known price": "--max-cost",
 }
-"""The option that sets a limit, by words of the error that says that it is reached."""
+"""The option that sets a limit, by words in the error for a reached limit."""
 
 
 def named_by_option(text: str) -> str:
-    """Return the error *text*, with the option that it is about in place of the budget's name.
+    """Return the error *text*, with the name of the option instead of the budget's name.
 
     >>> named_by_option("budget 'command line' has too little left: 3 of 3 requests are used")
     '--max-requests has too little left: 3 of 3 requests are used'

@@ -3,11 +3,12 @@
 Rules:
 
 1. Answers go to standard output as they are written, everything else to standard error.
-2. Ctrl-C ends the turn, which is none then, and the chat goes on. At the prompt the second
-   one ends the chat. SIGTERM ends it at once; a turn that it cuts off goes on when it is
+2. Ctrl-C ends the turn, which then does not count, and the chat goes on. At the prompt, a second
+   Ctrl-C ends the chat. SIGTERM ends the chat immediately; a turn that it cuts off goes on if it is
    asked again.
-3. What begins with a slash is for the chat. A space before it makes it a question.
-4. Another model or another branch is another pool: the model is opened anew.
+3. A line that begins with a slash is a command for the chat. A space before the slash makes it a
+   question.
+4. Another model or another branch needs a new pool, in which the model is opened again.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ SHOWN_CHARS: Final = 60
 """The limit for a turn that was cut off."""
 
 WHOLE: Final = frozenset({AgentStatus.COMPLETED, AgentStatus.STOPPED})
-"""How a turn ends whose text is an answer."""
+"""The ends of a turn that make its text an answer."""
 
 TWICE: Final = "once more ends the chat; so does /quit"
 
@@ -77,7 +78,7 @@ class _Stream(Observer):
     agent_id: AgentId | None = None
     """The id of the agent. ``None``: no agent."""
     written: str = ""
-    """What came since the last line of something else."""
+    """The text that came since the last line of something else."""
     _pieces: deque[str | ToolStarted] = attrs.field(factory=deque[str | ToolStarted])
     _is_over: bool = False
     _news: trio.Event = attrs.field(factory=trio.Event)
@@ -127,14 +128,14 @@ class _Chat:
 
     command: ChatCommand
     override: Override
-    """What goes before the manifest's own words."""
+    """The settings that replace those of the manifest."""
     name: str
-    """The session's."""
+    """The session's name."""
     memory: InMemoryJournal | None
-    """Where the session is, if it is not kept. ``None``: in a file."""
+    """The journal of a session that is not stored. ``None``: it is stored in a file."""
     screen: Screen = attrs.field(factory=lambda: Screen(sys.stdout, sys.stderr))
     code: ExitCode = ExitCode.COMPLETED
-    """What the chat has come to so far."""
+    """The exit code so far."""
     _board: Board = attrs.field(factory=lambda: Board(0))
     _stream: _Stream = attrs.field(factory=_Stream)
     _scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
@@ -142,7 +143,7 @@ class _Chat:
     """The turn that is taken right now."""
     _at_prompt: bool = False
     _was_warned: bool = False
-    """Whether Ctrl-C was pressed at this prompt."""
+    """Whether Ctrl-C was pressed once at this prompt."""
     _goes_on: bool = True
     _good: Override | None = None
     """The override that worked last. ``None``: none has yet."""

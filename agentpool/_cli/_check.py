@@ -91,7 +91,7 @@ def _check_model_file(manifest: AgentManifest, path: str) -> None:
     """Raise if a manifest's local model is missing.
 
     Raises:
-        ManifestError: If it is not; says what to do.
+        ManifestError: If one is missing. Says what to do.
     """
     models = {"model": manifest.model, "model.fallback": manifest.model.fallback}
     for key, model in models.items():
@@ -228,8 +228,8 @@ def _servers(manifest: AgentManifest) -> Iterator[str]:
 def _unbound(manifest: AgentManifest) -> tuple[str, ...]:
     """Warn about programs that no privacy tier restricts."""
     return tuple(
-        f"starts the MCP server {server.name!r}, a program that no privacy tier binds: what it "
-        "sends, and where, is its own"
+        f"starts the MCP server {server.name!r}, a program that no privacy tier restricts: it may "
+        "send anything anywhere"
         for server in manifest.mcp_servers
         if server.url is None and manifest.privacy is not PrivacyTier.STANDARD
     )

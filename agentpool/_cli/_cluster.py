@@ -66,13 +66,13 @@ async def open_cluster_drivers(
 
     Args:
         manifests: Every manifest of which there will be agents.
-        options: Which cluster.
-        gates: What requests to providers go through, here. ``None``: nothing.
+        options: The cluster.
+        gates: The gates for requests to providers, in this process. ``None``: there are none.
 
     Raises:
-        PrivacyError: If the data of a manifest may not go there. Says what to write.
+        PrivacyError: If the data of a manifest may not go to the nodes. Says what to write.
         ClusterError: If there is no Ray, or no cluster answers.
-        NodeCheckError: If a node lacks something, or cannot open a model.
+        NodeCheckError: If something is missing on a node, or it cannot open a model.
     """
     _check_privacy(manifests, options)
     async with clusters.open_cluster(
@@ -103,7 +103,7 @@ def _check_privacy(manifests: Sequence[AgentManifest], options: ClusterOptions) 
     for manifest in manifests:
         if manifest.privacy is PrivacyTier.SOVEREIGN:
             raise PrivacyError(
-                f"manifest {manifest.name!r} is Sovereign, so its data stays on this machine, and "
-                'the nodes of a cluster are others; write privacy = "Private" into the manifest, '
+                f"manifest {manifest.name!r} is Sovereign, so its data stays on this machine, but "
+                'the nodes are other machines; write privacy = "Private" into the manifest, '
                 "or add --cluster-privacy sovereign if every node is as trusted as this machine"
             )

@@ -12,7 +12,7 @@ from agentpool._cli._options import SCRIPT_PREFIX
 from agentpool._cli._parser import Parser, Words
 
 CLUSTER_LEASE_SECONDS: Final = 10.0
-"""How long a node works without a word from the command if it does not say."""
+"""How long a node works without a message from the command, if the command line does not say."""
 
 _EXAMPLES = """\
 ADDRESS is HOST:PORT, or auto: the cluster that this machine is part of. Each node is started as
@@ -36,7 +36,7 @@ def parse_cluster(argv: Sequence[str]) -> ClusterCommand:
     """Parse the arguments of ``agentpool cluster``.
 
     Raises:
-        UsageError: If it says nothing that can be done.
+        UsageError: If they are not valid.
     """
     parser = Parser(
         "cluster",
@@ -54,7 +54,7 @@ def parse_cluster(argv: Sequence[str]) -> ClusterCommand:
 
 
 def add_cluster(parser: Parser) -> None:
-    """Add the options of ``agentpool map`` that are about a cluster."""
+    """Add the options of ``agentpool map`` for a cluster."""
     add = parser.add_argument
     add("--cluster", type=_address, metavar="auto|HOST:PORT|local:N",
         help="have the nodes of a Ray cluster answer: the one of this machine, the one there, or "
@@ -80,13 +80,13 @@ def read_cluster(parser: Parser, found: Words) -> ClusterOptions | None:
         return None
     if found.workers is not None:
         parser.error(
-            "--workers are processes of this machine, and --cluster has others answer; use one of "
-            "them"
+            "--workers are processes of this machine, but --cluster uses other machines; use one "
+            "of them"
         )
     if found.driver is not None and found.driver.startswith(SCRIPT_PREFIX):
         parser.error(
-            f"--driver {found.driver} answers here, and --cluster has nodes answer; leave one out, "
-            "or name what nodes import: --cluster-driver MODULE:NAME"
+            f"--driver {found.driver} answers here, but with --cluster nodes answer; leave one "
+            "out, or name what nodes import: --cluster-driver MODULE:NAME"
         )
     word = found.cluster_privacy
     return ClusterOptions(

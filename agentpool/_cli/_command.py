@@ -14,24 +14,24 @@ from agentpool.live import ApprovalDesk
 from agentpool.observe import Content
 
 NOTHING_HELD_BACK: Final = (
-    "--rpm and --tpm hold requests to providers back, and no model here is behind one"
+    "--rpm and --tpm limit requests to providers, but no model here is at a provider"
 )
-"""What is said where they have nothing to do."""
+"""The warning if these options have no effect."""
 
 BUDGET_NAME: Final = "command line"
-"""What the limits of a whole command are called."""
+"""The name for the limits of a whole command."""
 
 SESSIONS_FILE: Final = "agentpool.db"
-"""Where conversations are kept if no journal is named: in the current folder."""
+"""The file for conversations if no journal is named. It is in the current folder."""
 
 BUDGET_FILE: Final = SESSIONS_FILE
-"""Where it is kept what is spent in a period, if no journal is named."""
+"""The file for the spending in a period, if no journal is named."""
 
 Period: TypeAlias = Literal["hour", "day", "month"]
 """How long the limits of ``--per`` last. They begin in UTC."""
 
 ApproveMode: TypeAlias = Literal["ask", "always", "never", "later"]
-"""Who decides on calls that must be approved: a person, or this alone."""
+"""How calls that need approval are decided: by a person, or always in the same way."""
 
 
 @final
@@ -42,11 +42,12 @@ class ClusterOptions:
     address: str
     """``auto``, ``HOST:PORT`` or ``local:N``."""
     driver: str | None = None
-    """The import path of what answers there. ``None``: the models of the manifests."""
+    """The import path of the driver that answers there. ``None``: the models of the manifests
+    answer."""
     privacy: PrivacyTier | None = None
-    """The strictest tier whose data may go there. ``None``: as it is for such nodes."""
+    """The strictest tier whose data may go there. ``None``: the default for such nodes."""
     lease_seconds: float = 10.0
-    """How long a node works without a word from here."""
+    """How long a node works without a message from here."""
 
 
 @final
@@ -57,15 +58,15 @@ class Options:
     json: bool
     """Whether results are JSON lines."""
     quiet: bool
-    """Whether nothing but results and errors is said."""
+    """Whether only results and errors are printed."""
     max_concurrent: int
     """Agents that run at the same time."""
     override: Override
-    """What goes before the manifests' own words."""
+    """The settings that replace those of the manifests."""
     script: str | None
     """The file that answers in place of a model. ``None``: models answer."""
     deadline_seconds: float | None
-    """The longest that one agent may run. ``None``: as its manifest says."""
+    """The most seconds that one agent may run. ``None``: as its manifest says."""
     max_cost_usd: float | None = None
     """US dollars that all agents may spend together. ``None``: no limit, here as below."""
     max_total_tokens: int | None = None
@@ -76,27 +77,27 @@ class Options:
     """How long these limits last, over all commands with the same file. ``None``: they are for
     this command."""
     approve: ApproveMode = "ask"
-    """What is done with calls that must be approved."""
+    """What to do with calls that need approval."""
     memory: str | None
-    """The file in which agents keep fragments. ``None``: none, they end with the command."""
+    """The file in which agents store fragments. ``None``: fragments end with the command."""
     memory_scope: str | None
     """The scope that all agents share. ``None``: each has its own."""
     requests_per_minute: int | None = None
     """The most requests to one provider in a minute. ``None``: no limit, here as below."""
     tokens_per_minute: int | None = None
-    """The most tokens of these, questions and answers."""
+    """The most tokens of these requests, questions and answers."""
     trace: str | None = None
-    """The file that what happens is written to. ``None``: none."""
+    """The file in which the run is recorded. ``None``: it is not recorded."""
     trace_content: Content = "full"
-    """How much of what is said is in it."""
+    """How much of the texts is in it."""
     report: str | None = None
-    """The page that is made of it at the end. ``None``: none."""
+    """The page that is made from the recording at the end. ``None``: none."""
     live: tuple[str, int] | None = None
-    """Where a page is served while agents run. ``None``: nowhere."""
+    """The address at which a page is served while agents run. ``None``: no page is served."""
     journal: str | None = None
-    """The file from which a killed command goes on. ``None``: it begins again."""
+    """The file from which a killed command can continue. ``None``: it begins again."""
     words: tuple[str, ...] = attrs.field(default=(), eq=False)
-    """The command line itself, which that file keeps. Empty: it is not kept."""
+    """The command line itself, which that file stores. Empty: it is not stored."""
     cluster: ClusterOptions | None = None
     """The cluster whose nodes answer. ``None``: this machine opens the models."""
     schema: str | None = None
@@ -122,8 +123,8 @@ class Options:
         """Make the budget that all agents share. ``None``: no limit is wanted.
 
         Args:
-            store: Where it is kept what was used.
-            is_shared: Whether several processes are this command.
+            store: The store for the used amounts.
+            is_shared: Whether several processes run this command.
         """
         limits = (self.max_total_tokens, self.max_cost_usd, self.max_requests)
         if limits == (None, None, None):
@@ -142,13 +143,13 @@ class RunCommand:
     """``agentpool run``."""
 
     manifests: tuple[str, ...]
-    """Their paths; one agent each. Empty: one agent without tools."""
+    """The paths of the manifests; one agent each. Empty: one agent without tools."""
     query: str
     """The query. ``-``: read it from standard input."""
     attachments: tuple[str, ...] = ()
-    """The paths of images and documents beside it."""
+    """The paths of images and documents that belong to the query."""
     session: str | None = None
-    """The conversation that it is a turn of. ``None``: of none."""
+    """The conversation that it is a turn of. ``None``: it belongs to no conversation."""
     options: Options
 
 
@@ -158,9 +159,9 @@ class ChatCommand:
     """``agentpool chat``."""
 
     manifest: str | None
-    """Its path. ``None``: one agent without tools."""
+    """The path of the manifest. ``None``: one agent without tools."""
     session: str | None
-    """The conversation to go on with. ``None``: a new one, which is not kept."""
+    """The conversation to continue. ``None``: a new one, which is not stored."""
     options: Options
 
 
@@ -170,7 +171,7 @@ class MapCommand:
     """``agentpool map``."""
 
     manifest: str
-    """Its path; one agent for each file."""
+    """The path of the manifest; one agent for each file."""
     sources: tuple[tuple[str, ...], ...]
     """The paths of the inputs, in sources that take turns."""
     prompt: str | None
@@ -180,13 +181,14 @@ class MapCommand:
     reduce_prompt: str | None
     """The text before the answers. ``None``: nothing."""
     ordered: bool
-    """Whether results are printed in the order of the inputs, and not as they come."""
+    """Whether results are printed in the order of the inputs, not in the order in which they
+    come."""
     output_dir: str | None
     """The folder that gets a file for each answer. ``None``: answers are printed."""
     workers: int | None = None
-    """The processes that share the inputs. ``None``: this one has all of them."""
+    """The number of processes that share the inputs. ``None``: this process does them all."""
     lease_seconds: float = 30.0
-    """How long a worker may be silent before another one continues what it had."""
+    """How long a worker may be silent before another one takes over its inputs."""
     options: Options
 
 
@@ -216,11 +218,11 @@ class MemoryCommand:
     ids: tuple[str, ...]
     """The fragments to delete."""
     scope: str | None
-    """Where to look, or what to delete. ``None``: everywhere, or the named fragments."""
+    """The scope to search, or to delete. ``None``: all scopes, or only the named fragments."""
     limit: int
     """The most fragments."""
     json: bool
-    """Whether what is found is JSON lines."""
+    """Whether findings are JSON lines."""
 
 
 @final
@@ -234,7 +236,7 @@ class RunsCommand:
     pool: str | None
     """The pool to show, resume or prune. ``None``: all, or the one that can be resumed."""
     json: bool
-    """Whether what is found is JSON lines."""
+    """Whether findings are JSON lines."""
 
 
 @final
@@ -245,19 +247,19 @@ class ApproveCommand:
     file: str
     """The path of the journal."""
     question: str | None
-    """The question to answer. ``None``: those that stand are listed."""
+    """The question to answer. ``None``: list the open questions."""
     answer: Literal["yes", "no"]
-    """What is said of it."""
+    """The answer."""
     reason: str
-    """Why not, for the model."""
+    """The reason for a refusal, for the model."""
     pool: str | None
-    """The pool whose question it is. ``None``: the only one that has it."""
+    """The pool of the question. ``None``: the only pool that has it."""
     json: bool
     """Whether questions are JSON lines."""
 
 
 Address: TypeAlias = tuple[str, int]
-"""A host's number and a port."""
+"""An IP address and a port."""
 
 
 @final
@@ -266,7 +268,7 @@ class ServeCommand:
     """``agentpool serve``."""
 
     manifests: tuple[str, ...]
-    """Their paths; one tool each."""
+    """The paths of the manifests; one tool each."""
     http: Address | None
     """Where to listen. ``None``: standard input and output."""
     options: Options
@@ -286,13 +288,13 @@ class ShowCommand:
     follow: bool
     """Whether events are printed as they come."""
     json: bool
-    """Whether what is found is JSON."""
+    """Whether findings are JSON."""
     html: str | None
-    """The page to write. ``None``: none is."""
+    """The page to write. ``None``: no page."""
     format: Literal["text", "chrome"]
     """What is printed."""
     other: str | None
-    """The trace that it is compared with. ``None``: it is not."""
+    """The trace to compare with. ``None``: nothing is compared."""
 
 
 @final
@@ -301,15 +303,15 @@ class InitCommand:
     """``agentpool init``."""
 
     folder: str
-    """Where files are written. It is made if it is not there."""
+    """The folder for the files. It is created if it is missing."""
     name: str
     """The agent's name."""
     model: str | None
     """A GGUF file, or a provider and its model. ``None``: the packaged one."""
     parts: tuple[str, ...] | None
-    """What is written beside the manifest. ``None``: whoever is at the terminal is asked."""
+    """What is written in addition to the manifest. ``None``: ask at the terminal."""
     json: bool
-    """Whether what was written is a JSON line."""
+    """Whether the list of written files is a JSON line."""
 
 
 @final
@@ -318,9 +320,9 @@ class DoctorCommand:
     """``agentpool doctor``."""
 
     ask: bool
-    """Whether the packaged model, if it is there, has to say a word."""
+    """Whether to ask the packaged model for a word, if it is installed."""
     json: bool
-    """Whether what is found is a JSON line."""
+    """Whether findings are a JSON line."""
 
 
 @final
@@ -329,7 +331,7 @@ class CompletionCommand:
     """``agentpool completion``."""
 
     shell: str
-    """Whose script is printed."""
+    """The shell whose script is printed."""
 
 
 @final
@@ -339,7 +341,7 @@ class ClusterCommand:
 
     action: Literal["status"]
     address: str
-    """Where the cluster is, as in ``ClusterOptions``."""
+    """The cluster's address, as in ``ClusterOptions``."""
     json: bool
     """Whether nodes are JSON lines."""
 
@@ -359,4 +361,4 @@ Command: TypeAlias = (
     | ServeCommand
     | ShowCommand
 )
-"""What the user wants done."""
+"""Any command."""

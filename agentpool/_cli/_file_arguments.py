@@ -87,7 +87,7 @@ def parse_memory(argv: Sequence[str]) -> MemoryCommand:
     """Parse the arguments of ``agentpool memory``.
 
     Raises:
-        UsageError: If it says nothing that can be done.
+        UsageError: If they are not valid.
     """
     parser = Parser(
         "memory",
@@ -124,7 +124,7 @@ def parse_runs(argv: Sequence[str]) -> RunsCommand:
     """Parse the arguments of ``agentpool runs``.
 
     Raises:
-        UsageError: If it says nothing that can be done.
+        UsageError: If they are not valid.
     """
     parser = Parser(
         "runs",
@@ -155,7 +155,7 @@ def parse_approve(argv: Sequence[str]) -> ApproveCommand:
     """Parse the arguments of ``agentpool approve``.
 
     Raises:
-        UsageError: If it says nothing that can be done.
+        UsageError: If they are not valid.
     """
     parser = Parser(
         "approve",
@@ -195,7 +195,7 @@ def parse_show(argv: Sequence[str]) -> ShowCommand:
     """Parse the arguments of ``agentpool show``.
 
     Raises:
-        UsageError: If it says nothing that can be done.
+        UsageError: If they are not valid.
     """
     parser = Parser(
         "show",

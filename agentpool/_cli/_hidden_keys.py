@@ -1,11 +1,12 @@
-"""Keeps keys out of all that a command says: of errors, warnings and what libraries print.
+"""Keeps keys out of everything that a command prints: errors, warnings and the output of libraries.
 
 Rules:
 
-1. Standard error shows no key, whoever writes there: libraries and the log do as well.
-2. On standard output errors show none; what a model answered is the user's, and stays as it is.
-3. A key is the value of a variable that a manifest of this command names, or whose name looks
-   like a key's, or what looks like a key of a well-known service.
+1. Standard error never shows a key, whether the command, a library or the log writes there.
+2. Errors on standard output show no keys. Answers of models belong to the user, and are not
+   changed.
+3. A key is the value of a variable that a manifest of this command names or whose name looks like
+   that of a key, or a text that looks like a key of a well-known service.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from agentpool._cli._screen import write_out
 from agentpool.observe._redact import known_secrets, without_keys
 
 _named: Final = set[str]()
-"""The keys that this command's manifests name. Threads without its context write as well."""
+"""The keys that this command's manifests name. It is not a context variable, since other threads
+write as well."""
 
 
 def hide_keys_of(manifests: Iterable[AgentManifest]) -> None:
@@ -35,15 +37,15 @@ def hide_keys(text: str) -> str:
 
 
 def write_told(text: str) -> None:
-    """Write to standard output what a command found out, without keys."""
+    """Write findings of a command to standard output, without keys."""
     write_out(sys.stdout, hide_keys(text))
 
 
 @contextmanager
 def keys_hidden() -> Generator[None]:
-    """Let nothing that is written to standard error inside the block show a key.
+    """Remove keys from everything that is written to standard error inside the block.
 
-    What ends the program is written here as well, since Python would write it after the block.
+    This also writes the error that ends the program, since Python would write it after the block.
     """
     stream = sys.stderr
     # It has all that is asked of a text stream, by way of the one below it.
@@ -60,7 +62,7 @@ def keys_hidden() -> Generator[None]:
 
 @final
 class _CleanStream:
-    """A stream of text that writes no key."""
+    """A text stream that leaves out keys."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -75,5 +77,5 @@ class _CleanStream:
         self.write("".join(lines))
 
     def __getattr__(self, name: str) -> object:
-        """Return what the stream below has."""
+        """Return the attribute of the stream below."""
         return cast("object", getattr(self._stream, name))

@@ -3,8 +3,8 @@
 Rules:
 
 1. No file is replaced. If one is there, nothing is written.
-2. What is written runs as it is.
-3. Questions are asked on a terminal alone, and only about what no option says.
+2. The written files run without changes.
+3. Questions are asked only on a terminal, and only about things that no option says.
 """
 
 from __future__ import annotations
@@ -44,11 +44,11 @@ _QUESTIONS: Final[Mapping[str, str]] = {
     "test": "a test of the program that asks no model (test_agent.py)",
     "ci": "a noxfile and a CI job that run the test",
 }
-"""What is asked of each part but the manifest, in their order. Each needs those before it."""
+"""The question for each part except the manifest, in order. Each part needs those before it."""
 
 
 _SMALL: Final = "max_tokens = 200\ntemperature = 0.0"
-"""How a model on this machine is asked: a small one goes on and on."""
+"""The settings for a model on this machine: a small model otherwise does not stop."""
 
 
 def begin(command: InitCommand) -> int:
@@ -56,7 +56,7 @@ def begin(command: InitCommand) -> int:
 
     Raises:
         UsageError: If a file is there already, or cannot be written.
-        ManifestError: If the options make no manifest.
+        ManifestError: If the options make an invalid manifest.
     """
     folder = Path(command.folder)
     if not folder.is_dir() and (folder.exists() or folder.suffix == ".toml"):
@@ -73,8 +73,8 @@ def begin(command: InitCommand) -> int:
     AgentManifest.parse(texts["agent.toml"], source="the manifest of these options")
     if there := [name for name in texts if (folder / name).exists()]:
         raise UsageError(
-            f"{str(folder / there[0])!r} is there already, and nothing was written; move it, or "
-            "name another folder"
+            f"{str(folder / there[0])!r} exists already, so nothing was written; move it, or "
+            "choose another folder"
         )
     for name, text in texts.items():
         _write(folder / name, text)

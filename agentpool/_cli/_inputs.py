@@ -19,11 +19,11 @@ MAX_INPUT_BYTES: Final = 64 * 1024 * 1024
 
 
 FROM_STANDARD_INPUT: Final = "-"
-"""What stands for standard input, as an input or as the query."""
+"""The word for standard input, as an input or as the query."""
 
 
 _NEAR: Final = 0.82
-"""How much of two names of files must be the same: their endings are, more often than not."""
+"""How similar two file names must be. Many have the same ending, which is not enough."""
 
 NOTHING_TO_ASK: Final = "there is nothing to ask"
 
@@ -32,12 +32,12 @@ def read_text(path: str, *, what: str | None = None, if_empty: str = NOTHING_TO_
     """Return the text of the file *path*.
 
     Args:
-        path: Where.
-        what: What errors call it. ``None``: an input.
-        if_empty: What an error says of it if it is empty.
+        path: The path of the file.
+        what: Its name in errors. ``None``: an input.
+        if_empty: The advice in the error for an empty file.
 
     Raises:
-        UsageError: If it cannot be read, is too large, is not UTF-8, or says nothing.
+        UsageError: If it cannot be read, is too large, is not UTF-8, or is empty.
     """
     what = what or f"input {path!r}"
     try:
@@ -50,10 +50,10 @@ def read_text(path: str, *, what: str | None = None, if_empty: str = NOTHING_TO_
 
 
 def file_beside(error: BaseException) -> str:
-    """Return a hint with the name of a file that was meant. Empty: none is near.
+    """Return a hint with the name of the file that was probably meant. Empty: none is similar.
 
     Args:
-        error: What was raised from the failure to open another one.
+        error: The error that was raised because another file could not be opened.
     """
     missing = error.__cause__
     if not isinstance(missing, FileNotFoundError) or not isinstance(missing.filename, str):
@@ -95,7 +95,7 @@ def read_standard_input() -> str:
     """Read standard input to its end.
 
     Raises:
-        UsageError: If there is none, or it is too large, not UTF-8, or says nothing.
+        UsageError: If there is none, or it is too large, not UTF-8, or is empty.
     """
     if sys.stdin is None:  # pyright: ignore[reportUnnecessaryComparison]  # so it is without a console
         raise UsageError("there is no standard input; write a query or a file instead of '-'")
@@ -123,7 +123,9 @@ def _text(data: bytes, what: str, if_empty: str) -> str:
         line = data.count(b"\n", 0, exc.start) + 1
         raise UsageError(f"{what} is not UTF-8: line {line}; save it as UTF-8") from exc
     if "\0" in text:
-        raise UsageError(f"{what} has NUL characters: it is not text, or UTF-16; save it as UTF-8")
+        raise UsageError(
+            f"{what} has NUL characters: it is not text, or is UTF-16; save it as UTF-8"
+        )
     if not text.strip():
         raise UsageError(f"{what} is empty; {if_empty}")
     return text

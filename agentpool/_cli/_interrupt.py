@@ -13,18 +13,18 @@ import trio
 from agentpool import as_bystander
 
 SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
-"""What asks a program to end. Both exist on every platform."""
+"""The signals that ask a program to end. Both exist on every platform."""
 
 
 @final
 @attrs.define(eq=False)
 class Interruption:
-    """Whether the command was interrupted, and how it then stops."""
+    """Whether the command was interrupted, and how it stops then."""
 
     scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
-    """What is cancelled until a way to stop in good order is set."""
+    """Cancelled at an interruption, as long as no way to stop in good order is set."""
     reason: str | None = None
-    """Why. ``None``: no stop is wanted."""
+    """The reason for the stop. ``None``: no stop is wanted."""
     called: trio.Event = attrs.field(factory=trio.Event)
     """Set when a stop is wanted."""
     _stop: Callable[[str], None] | None = None
@@ -50,10 +50,10 @@ async def watch_signals(  # noqa: ASYNC114  # no context manager of ours opens a
     *,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Wait for a signal and call *interruption*. A second signal ends the program at once.
+    """Wait for a signal and call *interruption*. A second signal ends the program immediately.
 
     Cancellation:
-        Signals do again what they did before.
+        The earlier signal handlers are restored.
     """
     with as_bystander(), trio.open_signal_receiver(*SIGNALS) as signals:
         task_status.started()

@@ -23,9 +23,9 @@ class Job:
     """One agent to run."""
 
     manifest: AgentManifest
-    """What it is."""
+    """The manifest of its agent."""
     label: str
-    """What its result is headed with."""
+    """The heading of its result."""
     key: str = attrs.field(converter=_as_key)
     """Its name in a journal. No other job of the command has it."""
     name: str
@@ -35,13 +35,13 @@ class Job:
     source: str | None = None
     """The path of its input. ``None``: it has none."""
     output_type: type | None = None
-    """What its answer must be. ``None``: any text."""
+    """The type of its answer. ``None``: any text."""
     attachments: tuple[Attachment, ...] = ()
-    """Images and documents beside its query."""
+    """Images and documents that belong to its query."""
     turn: int = 0
     """Its place in its source."""
     may_wait: bool = False
-    """Whether reading may take for ever. Then it is read beside the others."""
+    """Whether reading may take for ever. Then the other jobs do not wait for it."""
     begin: Callable[[SpawnConfig], Awaitable[AgentHandle]] | None = None
     """Starts it. ``None``: the pool spawns it, under its key."""
 

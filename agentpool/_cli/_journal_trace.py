@@ -12,7 +12,7 @@ async def read_journal(file: str, pool: str | None) -> Trace:
 
     Args:
         file: The journal.
-        pool: Which pool. ``None``: the only one.
+        pool: The name of the pool. ``None``: the only one.
 
     Raises:
         UsageError: If there is no such pool, or there are several.

@@ -2,10 +2,10 @@
 
 Rules:
 
-1. The terminal gives single keys only while the display is there, and only to the process
-   in the foreground. Ctrl-C stays what it is.
-2. Whoever asks a question has the terminal as it was, and no key is read meanwhile.
-3. No thread reads, so whoever waits no longer leaves nothing behind.
+1. The terminal delivers single keys only while the display is shown, and only to the process in the
+   foreground. Ctrl-C works as always.
+2. While a question is asked, the terminal has its usual settings, and no key is read.
+3. No thread reads, so a wait that is given up leaves nothing behind.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Keyboard:
 
     _input_fd: int
     _restore: Callable[[], None] | None = attrs.field(init=False, default=None)
-    """Gives the terminal back as it was. ``None``: it is so now."""
+    """Restores the terminal's settings. ``None``: they are restored."""
     _is_lent: bool = attrs.field(init=False, default=False)
     _is_closed: bool = attrs.field(init=False, default=False)
     _wait: trio.CancelScope = attrs.field(init=False, factory=trio.CancelScope)
@@ -56,7 +56,7 @@ class Keyboard:
 
     @contextmanager
     def lent(self) -> Generator[None]:
-        """Give the terminal back for a question, inside the block."""
+        """Restore the terminal's settings for a question, inside the block."""
         self._is_lent = True
         self._give_back()
         try:
@@ -69,12 +69,12 @@ class Keyboard:
             self._back = trio.Event()
 
     def close(self) -> None:
-        """Give the terminal back for good."""
+        """Restore the terminal's settings for good."""
         self._is_closed = True
         self._give_back()
 
     def _take_keys(self) -> None:
-        """Make the terminal deliver each key at once, without showing it."""
+        """Make the terminal deliver each key immediately, without showing it."""
         assert sys.platform != "win32"  # noqa: S101  # there are no keys, see keyboard_of()
         import termios  # noqa: PLC0415  # not everywhere
 

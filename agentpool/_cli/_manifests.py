@@ -38,10 +38,10 @@ def load_all(paths: Sequence[str], override: Override) -> list[AgentManifest]:
 
 
 def load_manifest(path: str) -> AgentManifest:
-    """Load the manifest in the file *path*, and hide its keys in what is written from now on.
+    """Load the manifest in the file *path*, and hide its keys in all output from now on.
 
     Raises:
-        ManifestError: If it is wrong. Names a file that may have been meant.
+        ManifestError: If it is wrong. Names a file that was probably meant.
     """
     try:
         manifest = AgentManifest.load(path)
@@ -57,11 +57,11 @@ def load_manifest(path: str) -> AgentManifest:
 def without_manifest(override: Override) -> AgentManifest:
     """Make a manifest for a query that comes without one, changed by *override*.
 
-    It has no tools. A model on this machine keeps its data here; whoever names one elsewhere
-    has said where it may go.
+    It has no tools. With a model on this machine, the data stays here. If the user names a model
+    elsewhere, the data may go there.
 
     Raises:
-        ManifestError: If the override makes it a wrong one.
+        ManifestError: If it is invalid with the override.
         UsageError: If the override has no meaning.
     """
     bare = AgentManifest(privacy=PrivacyTier.STANDARD, capabilities=())

@@ -89,7 +89,7 @@ def _turns_of(sources: Sequence[Sequence[str]]) -> list[tuple[int, str]]:
     """Yield each input of *sources* with its position in its source.
 
     Raises:
-        UsageError: If a pattern was handed on, which no file matches.
+        UsageError: If a path is a pattern that no file matches.
     """
     turns = [
         (turn, path)
@@ -117,7 +117,7 @@ async def _reduce(
 def keys_of(inputs: Sequence[str]) -> list[str]:
     """Return the journal key of each input's agent: its path.
 
-    The same path again is another agent.
+    If a path occurs twice, these are two agents.
 
     >>> keys_of(["a.txt", "#1.txt", "a.txt"])
     ['a.txt', './#1.txt', 'a.txt (2)']

@@ -1,6 +1,6 @@
 """A pool as an MCP server, through the official SDK: over pipes, or over HTTP.
 
-The other side of ``agentpool.tools``'s door. Loaded by ``agentpool serve`` alone.
+This is the server side; ``agentpool.tools`` has the client. Only ``agentpool serve`` loads it.
 """
 
 from __future__ import annotations
@@ -40,15 +40,15 @@ from agentpool._cli._mcp_tools import (
 from agentpool.tools.mcp._wire import Incoming, read_messages, write_messages
 
 PROGRESS_SECONDS: Final = 0.25
-"""Between two notifications of one call: often enough for a person who watches."""
+"""Seconds between two notifications about one call: often enough for a person who watches."""
 
 MAX_SESSIONS: Final = 100
 """The limit for clients over HTTP. Each takes memory, and time at the end."""
 
 IDLE_SESSION_SECONDS: Final = 60.0
-"""Until the session of a client that has gone, or does nothing, is over; it may begin another.
-A session with a request or a stream of events under way is not idle; when there are too many,
-the one that has asked for nothing the longest makes room."""
+"""Seconds until the session of a client that has gone, or does nothing, is ended. The client may
+begin another. A session with a request or an event stream under way is not idle. If there are too
+many, the one whose last request is the oldest is ended."""
 
 _HTTP_PORT: Final = 80
 
@@ -166,8 +166,8 @@ async def _report(session: ServerSession, progress: Progress) -> None:
 def claim_pipes() -> Generator[tuple[int, int]]:
     """Reserve standard input and output for messages until the end of the block.
 
-    Meanwhile whoever reads the one finds nothing, and what is printed to the other goes to
-    standard error: a stray print in foreign code would garble the messages.
+    Meanwhile other code that reads standard input finds nothing, and everything that it prints to
+    standard output goes to standard error: otherwise a stray ``print`` would garble the messages.
 
     Raises:
         OSError: If one of them is closed.
@@ -191,9 +191,9 @@ async def serve_pipes(
     """Serve one client until it closes its end of *read_fd*.
 
     Args:
-        server: What it is served.
-        read_fd: Where its messages come from.
-        write_fd: Where the answers go.
+        server: The server.
+        read_fd: The descriptor with the client's messages.
+        write_fd: The descriptor for the answers.
         note: Called with each line that is not a message.
 
     Raises:
@@ -250,7 +250,7 @@ async def serve_http(
     """Serve all clients that connect to *listener*, until *wait_end* returns.
 
     Args:
-        server: What they are served, at ``/mcp``.
+        server: The server, at ``/mcp``.
         listener: A listening socket on this machine's own address. It is closed at the end.
         wait_end: Returns when it is time to end.
     """

@@ -1,7 +1,7 @@
 """Makes room for new MCP sessions: the one that was idle longest is ended.
 
-A stream of events that is held open keeps a session, and a hundred of them would keep every
-other client out for as long as they stay. A session with a call under way is never ended.
+An open stream of events keeps a session in use, and a hundred of them would keep out all other
+clients while they are open. A session with a call under way is never ended.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ Send: TypeAlias = Callable[[Any], Awaitable[None]]
 @attrs.define(eq=False)
 class _Session:
     calls: int = 0
-    """Requests of it that are under way."""
+    """The number of requests under way."""
     streams: int = 0
-    """Streams of events that are open."""
+    """The number of open event streams."""
 
 
 @final

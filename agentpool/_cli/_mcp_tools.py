@@ -2,11 +2,11 @@
 
 Rules:
 
-1. What is offered is agents, each with the grants of its own manifest, and nothing else: no
-   tool, no memory and no file of this program can be reached but through one of them.
-2. A call has one argument, the query. What it came to is said in words, and as data.
-3. Progress is a notebook: what an agent does now replaces what it did before, so a client
-   that reads slowly misses something and holds up no other.
+1. Clients can only call agents, each with the grants of its own manifest: they reach tools,
+   memories and files of this program only through an agent.
+2. A call has one argument, the query. Its result is given as text, and as data.
+3. Only the latest progress is kept: each report replaces the one before. A client that reads slowly
+   misses some reports, and does not hold up others.
 """
 
 from __future__ import annotations
@@ -54,11 +54,11 @@ class Offer:
     """One agent that clients can call."""
 
     name: str
-    """The tool's name: legal at every provider, and no other one's."""
+    """The tool's name: unique, and valid at every provider."""
     description: str
-    """What the agent is for."""
+    """The purpose of the agent."""
     manifest: AgentManifest
-    """What it is."""
+    """The manifest of the agent."""
 
 
 def build_offers(manifests: Sequence[AgentManifest]) -> dict[str, Offer]:
@@ -83,7 +83,7 @@ def read_query(arguments: Mapping[str, object] | None) -> str:
     """Return the query in a call's arguments.
 
     Raises:
-        ToolError: If it is not that, or something else comes with it.
+        ToolError: If there is no valid query, or there are other arguments.
     """
     given = arguments or {}
     others = ", ".join(repr(name) for name in given if name != "query")
@@ -101,7 +101,7 @@ class Answer:
     """The result of a call."""
 
     text: str
-    """In words."""
+    """The result in words."""
     is_error: bool
     """Whether the agent did not complete."""
     data: Mapping[str, Json]
@@ -143,9 +143,9 @@ class Progress:
     """The current activity of one agent."""
 
     steps: int = 0
-    """How much has happened; it only grows."""
+    """The number of reports so far."""
     text: str = ""
-    """What, in a few words."""
+    """The latest report, in a few words."""
     _news: trio.Event = attrs.field(factory=trio.Event)
 
     def say(self, text: str) -> None:

@@ -20,7 +20,7 @@ from agentpool.abc import MemoryHit
 from agentpool.drivers import Json
 
 SHOWN_CHARS: Final = 100
-"""The limit for each fragment, on one line; ``--json`` has the whole."""
+"""The limit for each fragment, on one line; ``--json`` shows all of it."""
 
 
 def look_after_memory(command: MemoryCommand) -> int:

@@ -22,7 +22,7 @@ from agentpool.drivers import PROVIDERS
 DEFAULT_MAX_CONCURRENT: Final = 3
 
 SCRIPT_PREFIX: Final = "script:"
-"""What ``--driver`` begins with when a file answers in place of a model."""
+"""The beginning of ``--driver`` when a file answers instead of a model."""
 
 _LAST_PORT: Final = 65_535
 
@@ -38,9 +38,9 @@ def add_options(
     """Add the options shared by all commands that run agents.
 
     Args:
-        parser: The command's.
-        results: Whether it prints results, and keeps them.
-        lines: Whether these can be lines of JSON.
+        parser: The command's parser.
+        results: Whether the command prints results, and can record them.
+        lines: Whether the results can be lines of JSON.
     """
     _add_model(parser)
     _add_limits(parser)
@@ -236,10 +236,10 @@ def text(word: str) -> str:
 
 
 def file_name(word: str) -> str:
-    """Return *word* if it is not the sign for standard output, for argparse."""
+    """Return *word* if it is not ``-``, which means standard output, for argparse."""
     if word == "-":
         raise argparse.ArgumentTypeError(
-            "must be a file, got '-', and answers alone go to standard output; name one, or write "
+            "must be a file, got '-': only answers go to standard output; name a file, or write "
             "./- for a file of that name"
         )
     return word

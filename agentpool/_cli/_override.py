@@ -21,12 +21,12 @@ BASE_URL_ENVS: Final[Mapping[str, str]] = {
     "openai": "OPENAI_BASE_URL",
     "anthropic": "ANTHROPIC_BASE_URL",
 }
-"""Where ``--driver`` looks for a server if the manifest names none. The names are the ones
-that other clients of these interfaces use."""
+"""The variables with the server for ``--driver`` if the manifest names none. Other clients of these
+interfaces use the same names."""
 
 
 THE_OPTIONS: Final = "the options"
-"""What errors call a manifest that is made of options alone."""
+"""The name in errors for a manifest that is made only from options."""
 
 
 @final
@@ -37,7 +37,7 @@ class Override:
     model: str | None = None
     """A GGUF file, or a provider's name of a model. ``None``: the manifest's model."""
     driver: str | None = None
-    """``local``, or a provider's name. ``None``: what the manifest's model needs."""
+    """``local``, or a provider's name. ``None``: as the manifest's model needs."""
     max_tokens: int | None = None
     """The most tokens of one answer. ``None``: the manifest's number, here as below."""
     system_prompt: str | None = None
@@ -51,12 +51,12 @@ class Override:
         """Return *manifest* with these settings.
 
         Args:
-            manifest: What the file says.
-            source: What an error calls the manifest.
+            manifest: The manifest from the file.
+            source: Its name in errors.
             environ: The environment, for the address of a server.
 
         Raises:
-            UsageError: If the words make no sense together.
+            UsageError: If the options contradict each other.
             ManifestError: If the manifest does not allow the result.
         """
         try:
@@ -155,7 +155,7 @@ def _remote(
 
 
 def _at_usual_server(model: ModelConfig, provider: str, environ: Mapping[str, str]) -> ModelConfig:
-    """Return *model* with the server that the environment names for *provider*, if any."""
+    """Return *model* with the server that the environment names for *provider*, if there is one."""
     url = environ.get(BASE_URL_ENVS.get(provider, ""), "").rstrip("/")
     if not url:
         return model
@@ -176,7 +176,7 @@ def _at_usual_server(model: ModelConfig, provider: str, environ: Mapping[str, st
 
 
 def named_by_variable(text: str, environ: Mapping[str, str]) -> str:
-    """Return the error *text*, with the variable that names the server."""
+    """Return the error *text*, with the variable that gave the server's address."""
     for variable in BASE_URL_ENVS.values():
         place = urlsplit(environ.get(variable, "")).netloc.rpartition("@")[2]
         if place and place in text:

@@ -3,10 +3,10 @@
 Rules:
 
 1. Two paths are one file if the system says so, whatever their spelling and through links.
-   Of files that are not there yet, the places that they would get are compared.
+   For files that do not exist yet, their places are compared.
 2. Nothing is written here, so a command that is refused has changed nothing.
-3. A journal or a memory is never written over, whether or not the command uses it.
-4. What is no file, such as a pipe, is left to the code that refuses to write to it.
+3. A journal or a memory is never overwritten, whether or not the command uses it.
+4. Things that are not files, such as pipes, are refused by the code that writes.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from agentpool._cli._inputs import FROM_STANDARD_INPUT, files_of
 from agentpool._disk_file import is_database
 
 _Named: TypeAlias = tuple[str, str]
-"""What a file is to the command, and its path."""
+"""A word for the file's role in the command, and its path."""
 
 _Writer: TypeAlias = RunCommand | ChatCommand | MapCommand | ServeCommand | ShowCommand
 """A command that may write a file which its user has named."""

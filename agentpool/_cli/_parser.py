@@ -18,7 +18,7 @@ from agentpool.observe import Content
 _WRONG_CHOICE: Final = re.compile(
     r"(?:argument )?(.*): invalid choice: '(.*)' \(choose from (.*)\)"
 )
-"""How argparse says that a word is none of those that are known."""
+"""The text of argparse for a word that is not one of the known ones."""
 
 _KEYS: Final[Mapping[str, str]] = {
     field.name: table
@@ -29,7 +29,7 @@ _KEYS: Final[Mapping[str, str]] = {
     )
     for field in attrs.fields(kind)
 }
-"""Keys of a manifest, which one may try as options, with the table of each."""
+"""Keys of a manifest that users may try as options, with the table of each."""
 
 
 class Words(argparse.Namespace):
@@ -95,7 +95,7 @@ class Words(argparse.Namespace):
 
 
 ONLY_THE_PARSER: Final[Sequence[str]] = ("",)
-"""What a command is given to parse by someone who wants its parser."""
+"""The arguments with which a command only hands out its parser."""
 
 
 class ParserAsked(Exception):  # noqa: N818  # nothing is wrong
@@ -123,7 +123,7 @@ class Parser(argparse.ArgumentParser):
         )
 
     def read(self, argv: Sequence[str]) -> Words:
-        """Parse *argv*. Options may stand between the other words."""
+        """Parse *argv*. Options may be anywhere among the other words."""
         if argv is ONLY_THE_PARSER:
             raise ParserAsked(self)
         self.refuse_unknown_options(argv)

@@ -48,17 +48,18 @@ async def open_command_pool(
     Args:
         manifests: Every manifest of which there will be agents.
         options: How to run them.
-        budget_file: What all of them may spend together, and where it is kept.
-        gates: What their requests go through. ``None``: nothing.
-        observers: Told of everything.
+        budget_file: The limit for all agents together, and the file with the spending.
+        gates: The gates for their requests. ``None``: there are none.
+        observers: Called with every event.
         warn: Called with each warning.
         approve: Asked before calls that need approval. ``None``: they fail.
         kept_as: The pool's name in the journal.
-        journal: Where it is kept. ``None``: in the file that the options name, if they do.
+        journal: The journal. ``None``: the file that the options name, if they name one.
         desk: Calls that wait for a person at the live page.
-        say: Tells its link.
-        lost: Called if a recording that was asked for is not whole. ``None``: a warning.
-        loading: Told which models are loaded here, and an empty text once they are.
+        say: Called with the link to that page.
+        lost: Called if a requested recording is not complete. ``None``: a warning is given.
+        loading: Called with the models that are being loaded here, and with an empty text
+            afterwards.
 
     Raises:
         AgentPoolError: If a model cannot be opened, or a manifest cannot work.
@@ -184,10 +185,10 @@ def _was_told(_text: str) -> None:
 
 @asynccontextmanager
 async def only_here(journal: SqliteJournal | None, kept_as: str) -> AsyncGenerator[None]:
-    """Refuse to continue a pool alone that workers share.
+    """Refuse to continue, as a single process, a pool that workers share.
 
     Raises:
-        UsageError: If they do.
+        UsageError: If workers share it.
     """
     if journal is not None and await journal.shared_work(kept_as).states():
         raise UsageError(

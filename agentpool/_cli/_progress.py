@@ -26,7 +26,7 @@ def open_screen(options: Options, *, keys: bool) -> tuple[Screen, Prompter | Non
 async def close_screen(
     screen: Screen, prompter: Prompter | None, board: Board, options: Options
 ) -> None:
-    """Write the last lines, and give the terminal back."""
+    """Write the last lines, and restore the terminal."""
     if prompter is not None:
         prompter.close()
     await screen.write_lines(lines_to_write(board, screen, options.quiet))

@@ -24,7 +24,7 @@ from agentpool.observe import (
 )
 
 _DOCTYPE: Final = b"<!doctype html>"
-"""How a page begins, in any case of letters."""
+"""The beginning of a page. Upper and lower case do not matter."""
 
 
 @asynccontextmanager
@@ -36,12 +36,12 @@ async def open_recording(
     """Record the events of a pool, if *options* name a file.
 
     Args:
-        secrets: Keys that must not be in it, besides those of the environment.
-        options: Where, and how much of what is said.
-        lost: Told if the trace is not whole, or the page cannot be made.
+        secrets: Keys that must not be in it, in addition to those of the environment.
+        options: The files, and how much of the texts to record.
+        lost: Called if the trace is not complete, or the page cannot be made.
 
     Yields:
-        The observers that do it.
+        The observers that record.
 
     Raises:
         UsageError: If a file cannot be written.
@@ -72,7 +72,7 @@ async def open_recording(
                 with trio.CancelScope(shield=True):
                     await _make_page(file, options.report, lost)
         if writer.problem is not None:
-            await lost(f"the trace {file!r} is not whole: {writer.problem}")
+            await lost(f"the trace {file!r} is not complete: {writer.problem}")
 
 
 async def _make_page(file: str, page: str, lost: Callable[[str], Awaitable[None]]) -> None:
@@ -86,12 +86,12 @@ def check_page(page: str) -> None:
     """Raise if *page* cannot be written, before anything is spent.
 
     Raises:
-        UsageError: If it cannot.
+        UsageError: If it cannot be written.
     """
     if not Path(page).parent.is_dir():
         raise UsageError(
-            f"the report {page!r} cannot be written: {str(Path(page).parent)!r} is no folder; make "
-            "it, or name another file"
+            f"the report {page!r} cannot be written: {str(Path(page).parent)!r} is not a folder; "
+            "create it, or name another file"
         )
     try:
         check_file(Path(page))
@@ -100,8 +100,8 @@ def check_page(page: str) -> None:
         raise _not_written(page, error) from error
     if is_other:
         raise UsageError(
-            f"the report {page!r} cannot be written: what is there is no page; name another file, "
-            "or delete it"
+            f"the report {page!r} cannot be written: the file there is not a page; name another "
+            "file, or delete it"
         )
 
 

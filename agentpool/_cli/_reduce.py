@@ -13,7 +13,7 @@ from agentpool.tools import printable
 
 
 def editor_job(editor: AgentManifest, results: Sequence[Result], prompt: str | None) -> Job:
-    """Make the editor's job: *prompt*, followed by all answers in *results*."""
+    """Make the job of the editor: *prompt*, followed by all answers in *results*."""
     notes = notes_of(results)
 
     def read() -> str:
@@ -31,8 +31,8 @@ def editor_job(editor: AgentManifest, results: Sequence[Result], prompt: str | N
 def notes_of(results: Sequence[Result]) -> str:
     """Return all answers in order, each under the name of its file.
 
-    What a stopped agent had is in it: half a note is better than none. A failed one has no
-    answer, and a cancelled one ends the whole command.
+    The partial answers of stopped agents are included: half a note is better than none. A failed
+    agent has no answer, and a cancelled one ends the whole command.
     """
     kept = [
         result

@@ -35,7 +35,7 @@ from agentpool.observe import BudgetStatistics, RecordedError
 from agentpool.tools import printable
 
 MESSAGE_CHARACTERS: Final = 1000
-"""Of an error: a provider's answer may be a whole page."""
+"""The limit for an error: a provider's answer may be a whole page."""
 
 
 class ExitCode(enum.IntEnum):
@@ -50,7 +50,7 @@ class ExitCode(enum.IntEnum):
     STOPPED = 3
     """No agent failed, but a guard, a budget or a deadline stopped one."""
     WAITING = 4
-    """All that is left waits for approvals, which the journal keeps."""
+    """All agents that are left wait for approvals, which the journal stores."""
     UNWRITTEN = 5
     """The results, a trace or a report could not be written."""
     INTERRUPTED = 130
@@ -66,18 +66,18 @@ class Report:
     as_json: bool
     quiet: bool
     headings: bool
-    """Whether each result is headed; a single one is not."""
+    """Whether each result has a heading; a single one has none."""
     looked_up: frozenset[str] | None = None
-    """Answers are rows of a table, and the values of these keys are looked up in the text.
-    ``None``: answers are texts."""
+    """The keys whose values are looked up in the input, if answers are rows of a table. ``None``:
+    answers are texts."""
     when_unread: Callable[[str], None] = lambda _: None
     """Called once when standard output is not read any more."""
     waiting: int = attrs.field(init=False, default=0)
-    """Agents that wait for approvals, which are given later."""
+    """Agents that wait for approvals that are given later."""
     deadlocks: int = attrs.field(init=False, default=0)
-    """How often an agent was told of one."""
+    """How often an agent was told of a deadlock."""
     is_lost: bool = attrs.field(init=False, default=False)
-    """Whether a trace or a report that was asked for is not there, or not whole."""
+    """Whether a requested trace or report is missing, or not complete."""
     spent: BudgetStatistics | None = attrs.field(init=False, default=None)
     """What was spent from the budgets that outlive the command. ``None``: there are none."""
     _ended: Counter[AgentStatus] = attrs.field(init=False, factory=Counter[AgentStatus])
@@ -86,7 +86,7 @@ class Report:
     _rows: list[Row] = attrs.field(init=False, factory=list[Row])
     _wrong: bool = attrs.field(init=False, default=False)
     _unread: ExitCode | None = attrs.field(init=False, default=None)
-    """What it means that standard output is not written any more. ``None``: it is."""
+    """The exit code if standard output cannot be written any more. ``None``: it can."""
 
     # --- as it comes
 
@@ -94,7 +94,7 @@ class Report:
         """Count *result* and print it, with its error if there is one.
 
         Args:
-            result: What came out.
+            result: The result.
             printed: Whether its text goes to standard output.
         """
         await trio.lowlevel.checkpoint()
@@ -298,7 +298,7 @@ class Report:
 
 
 def left_out(messages: int) -> str:
-    """Return a note that so many *messages* did not fit the model's window."""
+    """Return a note that *messages* messages did not fit the model's window."""
     return f"{counted(messages, 'message')} of the conversation had no room in the model's window"
 
 

@@ -10,7 +10,7 @@ import msgspec
 from agentpool import AgentOutcome, AgentStatus
 
 WAITING: Final = "waiting"
-"""What an agent is called that waits for an approval, which is given later."""
+"""The status word for an agent that waits for an approval that is given later."""
 
 
 @final
@@ -21,17 +21,17 @@ class Result:
     name: str
     """The manifest's name."""
     label: str
-    """What the result is headed with."""
+    """The heading of the result."""
     source: str | None = None
     """The path of the input. ``None``: it came from no file."""
     outcome: AgentOutcome | None = None
     """The agent's outcome. ``None``: there was none."""
     error: Exception | None = None
-    """Why there was no agent. ``None``: there was one, or an interruption came first."""
+    """The reason why there was no agent. ``None``: there was one, or an interruption came first."""
     is_typed: bool = False
     """Whether the answer had to be an object of a schema."""
     is_waiting: bool = False
-    """Whether it goes on when an approval that it waits for was given."""
+    """Whether it waits for an approval that is given later, and goes on then."""
 
     @property
     def status(self) -> AgentStatus:

@@ -26,7 +26,7 @@ def resume(command: RunsCommand) -> int:
     """Run the command of a pool again, which continues the pool. Return its exit code.
 
     Raises:
-        UsageError: If there is no such pool, it is of no command, or a process runs it.
+        UsageError: If there is no such pool, no command made it, or a process runs it.
         JournalError: If the file cannot be used.
     """
     file = Path(command.file).absolute()
@@ -36,7 +36,7 @@ def resume(command: RunsCommand) -> int:
     again = parse(kept.words)
     if not isinstance(again, RunCommand | MapCommand):
         raise UsageError(
-            f"journal {command.file!r} has a command that does not resume: "
+            f"journal {command.file!r} has a command that cannot resume a pool: "
             f"{printable(shlex.join(kept.words))}; restore the file from a copy"
         )
     # The file may have been moved since.

@@ -29,7 +29,7 @@ def run(command: RunCommand) -> int:
     """Run *command* and return the exit code.
 
     Raises:
-        UsageError: If the query cannot be read, or is none.
+        UsageError: If the query cannot be read, or is missing.
         ManifestError: If a manifest is wrong.
     """
     _refuse_parts_of_query(command)
@@ -73,10 +73,10 @@ def run(command: RunCommand) -> int:
 
 
 def _query_of(command: RunCommand) -> str:
-    """Return what the agents are asked.
+    """Return the query for the agents.
 
     Raises:
-        UsageError: If it cannot be read, or is none.
+        UsageError: If it cannot be read, or is missing.
     """
     query = command.query
     if query == FROM_STANDARD_INPUT:
@@ -92,8 +92,8 @@ def _query_of(command: RunCommand) -> str:
         file = printable(shlex.quote(query))
         sys.stderr.write(
             f"agentpool: warning: the query {printable(repr(query))} is the name of a file, and "
-            f"the model gets the name alone; for its text write - in its place and < {file} "
-            f"behind it, or for several: agentpool map MANIFEST --each {file}\n"
+            f"the model gets only the name; to send its text, write - instead and append < {file}; "
+            f"for several files: agentpool map MANIFEST --each {file}\n"
         )
     return query
 

@@ -24,7 +24,7 @@ from agentpool.observe import outcome_from_json
 from agentpool.tools import printable
 
 SHOWN_CHARS: Final = 60
-"""The limit for each query, on one line; ``--json`` has its first line whole."""
+"""The limit for each query, on one line; ``--json`` shows all of its first line."""
 
 
 @final

@@ -2,9 +2,10 @@
 
 Rules:
 
-1. The type is made of the schema, so that the pool reads answers by it as by one of a program.
-2. What a schema says and a type cannot is refused before anybody is asked. Nothing is left
-   out in silence.
+1. The type is made from the schema, so that the pool reads answers as it does for a type in a
+   program.
+2. If a schema says something that a type cannot express, it is refused before any agent is asked.
+   Nothing is left out in silence.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from agentpool import UsageError
 from agentpool._cli._inputs import read_text
 
 _MAX_DEPTH: Final = 32
-"""Deeper is not a form for an answer, and would end in Python's own limit."""
+"""The most levels of a schema. Deeper ones are no form for an answer, and would reach Python's own
+limit."""
 
 _Schema: TypeAlias = dict[str, object]
 
@@ -59,8 +61,8 @@ def load_schema(path: str) -> type:
     """Load the JSON Schema in the file *path* as a type.
 
     Raises:
-        UsageError: If the file cannot be read, is no JSON Schema of an object, or has something
-            that is not understood. Says what, and where in the schema.
+        UsageError: If the file cannot be read, is not the JSON Schema of an object, or has an
+            unsupported key. Says what is wrong, and where in the schema.
     """
     where = f"schema {path!r}"
     text = read_text(
@@ -88,12 +90,13 @@ class _Reader:
 
     _root: _Schema
     _named_before: dict[str, object] = attrs.field(init=False, factory=dict[str, object])
-    """What each reference came to: thirty that name the next one twice are a thousand million."""
+    """The type of each reference that was read: if each of thirty names the next one twice, there
+    would be a thousand million to read."""
 
     def read(  # noqa: PLR0911  # one for each kind of schema
         self, schema: object, where: str, name: str, depth: int = 0
     ) -> object:
-        """Convert one part. *name* is the name for a class made of it."""
+        """Convert one part. *name* is the name for a class made from it."""
         if depth > _MAX_DEPTH:
             raise UsageError(f"{where} is more than {_MAX_DEPTH} levels deep; write it flatter")
         if not isinstance(schema, dict):

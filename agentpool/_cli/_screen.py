@@ -1,8 +1,8 @@
 """Standard output and standard error: results, lines and the display, in turn.
 
-Everything is written in a worker thread: a pager that is not scrolled, or a terminal that
-is held with Ctrl-S, stops no agent. Where results and the display share a terminal, one
-thing is written at a time, above the display. Otherwise neither waits for the other.
+Everything is written in a worker thread: a pager that waits, or a terminal that was stopped with
+Ctrl-S, does not stop any agent. If results and the display share a terminal, one thing is written
+at a time, above the display. Otherwise neither waits for the other.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Screen:
     _out: TextIO
     _err: TextIO
     display: LiveDisplay | None = None
-    """What is drawn on the terminal. ``None``: nothing."""
+    """The display on the terminal. ``None``: there is none."""
     _for_err: trio.CapacityLimiter = attrs.field(factory=lambda: trio.CapacityLimiter(1))
     _for_out: trio.CapacityLimiter = attrs.field(factory=lambda: trio.CapacityLimiter(1))
     # Of whoever holds _for_err. Not trio's own: all its threads may wait for inputs.
@@ -57,7 +57,7 @@ class Screen:
         """Write *lines* to standard error, above the display.
 
         Cancellation:
-            They were written.
+            The lines were written.
         """
 
         def write() -> None:
@@ -75,7 +75,7 @@ class Screen:
         """Write a prompt to standard error.
 
         Cancellation:
-            It was written.
+            The prompt was written.
         """
 
         def write() -> None:
@@ -89,7 +89,7 @@ class Screen:
         """Draw *view*, if there is a display.
 
         Cancellation:
-            It was drawn.
+            The view was drawn.
         """
 
         def draw() -> None:
@@ -104,7 +104,7 @@ class Screen:
         """Remove the display for good.
 
         Cancellation:
-            It is off.
+            The display is removed.
         """
 
         def close() -> None:
@@ -122,10 +122,10 @@ class Screen:
         """Remove the display, and hold back all other output, inside the block.
 
         Yields:
-            What writes to standard error meanwhile. It raises OSError if it cannot.
+            A function that writes to standard error meanwhile. It raises OSError if it cannot.
 
         Cancellation:
-            The display is back.
+            The display is shown again.
         """
 
         async def write(text: str) -> None:
@@ -185,8 +185,8 @@ def visible(text: str, also: str = "") -> str:
     r"""Return *text* with unprintable characters written as escapes.
 
     Args:
-        text: Anything.
-        also: What may stay as it is all the same.
+        text: Any text.
+        also: More characters to leave as they are.
 
     >>> visible("a\x1b[2Jb\n")
     'a\\x1b[2Jb\\n'
@@ -197,7 +197,7 @@ def visible(text: str, also: str = "") -> str:
 def drop_output() -> None:
     """Discard standard output from now on, because its reader has gone.
 
-    Otherwise the interpreter would try once more at its end, and complain.
+    Otherwise the interpreter would try once more to write when it ends, and complain.
     """
     with contextlib.suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)

@@ -1,8 +1,8 @@
 """Answers from a file instead of a model: ``--driver script:FILE``.
 
-For trying out manifests, inputs and what follows after, without a model. The file is TOML
+This is for trying out manifests, inputs and later steps without a model. The file is TOML
 with one ``[[answers]]`` table for each answer, or JSON of the same shape. A request gets
-the first answer that fits it, so the result does not depend on who asks first.
+the first answer that fits it, so the result does not depend on which agent asks first.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _ERRORS: Final[Mapping[str, type[DriverError]]] = {
         UnknownModelError,
     )
 }
-"""What a request may fail with: the first four are tried again, the others are not."""
+"""The errors that a script can raise: the first four are tried again, the others are not."""
 
 _SHOWN_CHARACTERS: Final = 60
 """The limit for a request that no answer fits, in the error."""
@@ -63,9 +63,9 @@ class ScriptedAnswer:
     when: str = ""
     """The answer fits a request whose system prompt or last message contains this."""
     text: str = ""
-    """What is answered."""
+    """The text of the answer."""
     error: DriverError | None = None
-    """What the request fails with. ``None``: it does not fail."""
+    """The error of the request. ``None``: it does not fail."""
     tool: str | None = None
     """The tool to call. ``None``: none."""
     arguments: str = "{}"
@@ -159,7 +159,7 @@ class ScriptFileDriver(Driver):
 
     @property
     def context_window(self) -> int | None:
-        """``None``: unknown, so the manifest's number counts."""
+        """``None``: it is unknown, so the manifest's number counts."""
         return None
 
     @property

@@ -3,10 +3,10 @@
 Rules:
 
 1. Standard output belongs to the messages; everything else goes to standard error.
-2. It ends when its client does: when standard input ends. Or when it is told to, by a
-   signal, and then the agents that run are ended.
-3. Over HTTP it listens on this machine's own address and no other: whoever can reach it can
-   make its agents work, and it asks for no password.
+2. It ends when its client does, which closes standard input. It also ends at a signal, and then
+   ends the running agents.
+3. Over HTTP, it listens only on a loopback address of this machine: it asks for no password, so
+   everyone who can reach it can use its agents.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ LAST_WORDS_SECONDS: Final = 10
 """The time for the last lines of the log. A machine under load needs more than a second."""
 
 _MAX_LINES: Final = 1000
-"""That wait to be written. Clients often do not read what a server says on the side."""
+"""The most lines that wait to be written. Clients often do not read standard error."""
 
 _SHOWN_BYTES: Final = 60
 """The limit for a line that is not a message."""
@@ -102,7 +102,7 @@ class ServeLog(Observer):
         """Write lines as they come, until the log is ended and all are written.
 
         Cancellation:
-            A reader that blocks is given up; lines may be lost.
+            If the reader blocks, the rest of the lines may be lost.
         """
         while self._lines or not self._ended:
             await self._news.wait()
@@ -128,7 +128,7 @@ def serve(command: ServeCommand) -> int:
     """Run *command* and return the exit code.
 
     Raises:
-        UsageError: If what it needs is not installed, or the address cannot be used.
+        UsageError: If a package that it needs is not installed, or the address cannot be used.
         ManifestError: If a manifest is wrong.
     """
     manifests = load_all(command.manifests, command.options.override)
@@ -148,7 +148,7 @@ def _listen(address: Address) -> socket.socket:
     if not ipaddress.ip_address(host).is_loopback:
         raise UsageError(
             f"--http must be a loopback address such as 127.0.0.1:{port}, got "
-            f"{host!r}; put a proxy with a password before it"
+            f"{host!r}; to reach it from elsewhere, put a proxy with a password in front of it"
         )
     return listen(host, port)
 

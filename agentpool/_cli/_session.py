@@ -2,12 +2,12 @@
 
 Rules:
 
-1. Results come in the order of the jobs, each as soon as all before it are there. They
-   begin in the order of their turns, so that several sources are taken level.
+1. Results are printed in the order of the jobs, each as soon as all before it are printed. Jobs
+   begin in the order of their turns, so that several sources take turns.
 2. An input is read when its agent is about to be spawned, so a thousand files are not in
-   memory at once. One that cannot be read costs no other, and none waits for one that
-   may never come.
-3. An interruption ends the agents; what they had is still printed, marked as cancelled.
+   memory at once. An input that cannot be read does not stop the others, and none waits for an
+   input that may never come.
+3. An interruption ends the agents; their partial answers are still printed, marked as cancelled.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ _WAITING_THREADS: Final = 40
 
 
 Spawned: TypeAlias = AgentHandle | UsageError
-"""The agent of a job, or why its input could not be read."""
+"""The agent of a job, or the error for an input that could not be read."""
 
 
 @final
@@ -60,7 +60,7 @@ class Session:
     """A pool, with everything else that a command needs."""
 
     pool: AgentPool
-    """Where its agents run."""
+    """The pool in which its agents run."""
     _options: Options
     _report: Report
     _board: Board
@@ -71,7 +71,7 @@ class Session:
     _answers: AnswerFolder | None = None
     _is_stopped: bool = attrs.field(init=False, default=False)
     _is_refused: bool = attrs.field(init=False, default=False)
-    """Whether the journal is of something else."""
+    """Whether the journal belongs to something else."""
     # Not trio's own: inputs that never come must leave threads for those that do.
     _for_waiting: trio.CapacityLimiter = attrs.field(
         factory=lambda: trio.CapacityLimiter(_WAITING_THREADS)
@@ -89,9 +89,9 @@ class Session:
         """Run one agent per job. Return the results in the order of the jobs.
 
         Args:
-            jobs: What to run.
-            ordered: Whether results are printed in that order, and not as they come.
-            answers: Where answers are written. ``None``: they are printed.
+            jobs: The jobs.
+            ordered: Whether results are printed in that order, not in the order in which they come.
+            answers: The folder for answers. ``None``: they are printed.
         """
         self._feeding = trio.CancelScope()
         self._answers = answers
@@ -200,8 +200,8 @@ class Session:
             self._is_refused = True
             await self._report.refuse(
                 UsageError(
-                    f"{job.label}: journal {self._options.journal!r} has it with another manifest "
-                    "or another text; undo the change, or name another --journal file"
+                    f"{job.label}: journal {self._options.journal!r} has this input with "
+                    "another manifest or another text; undo the change, or name another --journal file"
                 )
             )
             self.stop("the journal is of something else")
@@ -236,10 +236,10 @@ async def conduct(
         manifests: Every manifest of which there will be agents.
         options: How to run them.
         job_count: How many jobs there will be.
-        headings: Whether each result is headed with its label.
+        headings: Whether each result has its label as a heading.
         kept_as: The pool's name in a journal.
         looked_up: Keys of answers that are looked up in the text. ``None``: they are texts.
-        keys: Whether keys at the terminal may end agents: standard input is nothing else.
+        keys: Whether keys at the terminal may end agents: standard input is not used otherwise.
         work: What to do in the pool.
     """
     opened_at = trio.current_time()

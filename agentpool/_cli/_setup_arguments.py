@@ -10,7 +10,7 @@ from agentpool._cli._options import text
 from agentpool._cli._parser import Parser
 
 PARTS: Final = ("program", "test", "ci")
-"""What can be written beside a manifest. Each needs those before it."""
+"""What can be written in addition to a manifest. Each part needs those before it."""
 
 _INIT_EXAMPLES = """\
 Without --with, a terminal is asked what to write, and anything else gets all of it. No file is
@@ -62,7 +62,7 @@ def parse_init(argv: Sequence[str]) -> InitCommand:
     """Parse the arguments of ``agentpool init``.
 
     Raises:
-        UsageError: If it says nothing that can be done.
+        UsageError: If they are not valid.
     """
     parser = Parser(
         "init",
@@ -98,7 +98,7 @@ def parse_doctor(argv: Sequence[str]) -> DoctorCommand:
     """Parse the arguments of ``agentpool doctor``.
 
     Raises:
-        UsageError: If it says nothing that can be done.
+        UsageError: If they are not valid.
     """
     parser = Parser(
         "doctor",

@@ -2,12 +2,12 @@
 
 Rules:
 
-1. This process asks no model. It adds the inputs to the journal, keeps the workers at work, and
-   prints what the journal has: results in order, each once, whoever made them. So a second
-   command with the same inputs, in another terminal, shares the work, and prints all of it too.
-2. Limits of the whole command are held in the journal, by all workers together. The numbers of
+1. This process asks no model. It adds the inputs to the journal, keeps the workers running, and
+   prints the results in the journal: in order, each once, whichever worker made them. So a second
+   command with the same inputs, in another terminal, shares the work, and also prints all results.
+2. Limits of the whole command are counted in the journal, for all workers together. The numbers of
    agents and of requests in a minute are divided among them.
-3. An input of an earlier run whose text is another one now is refused, as by one process.
+3. If the text of an input has changed since an earlier run, it is refused, as in a single process.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ from agentpool.live import Board
 from agentpool.observe import BudgetMeter, BudgetStatistics, outcome_from_json
 
 WORK: Final = "map"
-"""What the work is called in the journal, and the pool of a map without workers."""
+"""The name of the work in the journal, and of the pool of a map without workers."""
 
 POLL_SECONDS: Final = 0.25
-"""Between two looks at the journal: others may have written."""
+"""Seconds between two reads of the journal, in which others may have written."""
 
 _NOTHING: Final = (0, 0, 0, 0)
 _PICO: Final = 10**12
@@ -102,7 +102,7 @@ class _SharedMap:
     _ended: dict[str, AgentOutcome | UsageError] = attrs.field(
         init=False, factory=dict[str, AgentOutcome | UsageError]
     )
-    """What came of items, until it is printed."""
+    """The results of items, until they are printed."""
 
     async def run(
         self, manifests: Sequence[AgentManifest], jobs: Sequence[Job]
@@ -288,7 +288,7 @@ async def _checked(job: Job, ended: EndedItem, file: str | None) -> AgentOutcome
     """Return the outcome of an earlier run, if its question is the same as now.
 
     Raises:
-        UsageError: If it was not.
+        UsageError: If it is not.
     """
     try:
         query = await trio.to_thread.run_sync(job.read, abandon_on_cancel=True)
@@ -296,8 +296,8 @@ async def _checked(job: Job, ended: EndedItem, file: str | None) -> AgentOutcome
         return error  # noqa: ASYNC910  # it was waited for
     if hashlib.sha256(query.encode()).hexdigest() != ended.asked:
         raise UsageError(
-            f"{job.label}: journal {file!r} has it with another manifest or another text; undo the "
-            "change, or name another --journal file"
+            f"{job.label}: journal {file!r} has this input with another manifest or another text; "
+            "undo the change, or name another --journal file"
         )
     return outcome_from_json(ended.outcome)
 
@@ -306,7 +306,7 @@ def _text(task: Task) -> str:
     """Return *task* as the text of an item.
 
     Raises:
-        UsageError: If the name of its file is no text.
+        UsageError: If the name of its file is not valid text.
     """
     try:
         return msgspec.json.encode(task).decode()

@@ -12,6 +12,7 @@ import msgspec
 import trio
 
 from agentpool import UsageError
+from agentpool._amounts import counted
 from agentpool._cli._command import ShowCommand
 from agentpool._cli._hidden_keys import write_told
 from agentpool._cli._journal_trace import read_journal
@@ -43,13 +44,13 @@ from agentpool.observe import (
 from agentpool.tools import printable
 
 MAX_LINE: Final = 256 * 1024 * 1024
-"""Bytes of a line that is followed: as many as are read of one otherwise."""
+"""The most bytes of a line with ``--follow``. The limit is the same as without it."""
 
 SHOWN_CHARACTERS: Final = 120
 """The limit for a value in which two traces differ."""
 
 LOOK_SECONDS: Final = 0.1
-"""How often a file is looked at that is being written."""
+"""The time between two reads of a file that is still being written."""
 
 
 def show(command: ShowCommand) -> int:
@@ -81,7 +82,7 @@ def show(command: ShowCommand) -> int:
         if agent is None:
             raise UsageError(
                 f"there is no agent {command.agent} in {command.file!r}; it has "
-                f"{len(record.agents)}"
+                f"{counted(len(record.agents), 'agent')}"
             )
         # Also into a pipe: a pager hands what steers the terminal on to it.
         text = visible(transcript(agent, has_times=trace.has_times), "\n\t")

@@ -21,16 +21,16 @@ class KeptCommand(msgspec.Struct, frozen=True):
     """A command line, and the folder where it was typed."""
 
     words: tuple[str, ...]
-    """What followed the program's name."""
+    """The words after the program's name."""
     folder: str
-    """Where its relative paths begin."""
+    """The folder in which its relative paths begin."""
 
     @classmethod
     def of(cls, kept: str) -> KeptCommand:
         """Parse what ``CommandKeeper`` wrote.
 
         Raises:
-            JournalError: If it is something else.
+            JournalError: If it is not valid.
         """
         try:
             return msgspec.convert(json.loads(kept), cls)
@@ -41,10 +41,10 @@ class KeptCommand(msgspec.Struct, frozen=True):
 @final
 @attrs.define(eq=False)
 class CommandKeeper:
-    """Writes the command line to the journal: at once if there is none, otherwise once it works.
+    """Writes the command line to the journal: immediately if there is none, else once it works.
 
-    One that is refused, as it asks for something else, is not to take the place of the one
-    that the journal is of.
+    If a command is refused because it asks for something else, it must not replace the command that
+    the journal belongs to.
     """
 
     _journal: SqliteJournal | None

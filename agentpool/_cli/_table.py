@@ -1,7 +1,8 @@
 """JSON answers as a table, with each value looked up in the text that it came from.
 
-A model that takes data out of a text may write what is not there. That is not always wrong: a
-date may be written in another way. It is marked, so that a person knows where to look.
+A model that extracts data from a text may write values that are not in the text. That is not always
+wrong: a date may be written in another way. Such values are marked, so that a person knows where to
+look.
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ from agentpool.drivers import Json
 from agentpool.tools import printable
 
 MARK: Final = " (?)"
-"""Stands behind a value that is not in the text."""
+"""The mark after a value that is not in the text."""
 
 FOOTNOTE: Final = "(?) is not in the text, word for word"
 
 MAX_CELL_CHARS: Final = 40
-"""Longer values are cut; ``--json`` has them whole."""
+"""Longer values are cut; ``--json`` shows all of them."""
 
 Answer: TypeAlias = Mapping[str, Json]
 
@@ -32,11 +33,11 @@ class Row:
     """One line of the table."""
 
     label: str
-    """What it is about."""
+    """The name of the input."""
     answer: Answer | None
     """The answer. ``None``: there is none."""
     note: str = ""
-    """What is said where there is none."""
+    """The text to show if there is no answer."""
     missing: frozenset[str] = frozenset()
     """The keys whose values are not in the text."""
 
@@ -44,7 +45,7 @@ class Row:
 def missing_in(text: str, answer: Answer) -> frozenset[str]:
     """Return the keys of *answer* with a text or a number that does not occur in *text*.
 
-    Letters and digits count alone, and their case does not.
+    Only letters and digits count, and their case does not matter.
 
     >>> sorted(missing_in("By H. G. Wells, 1895.", {"by": "H.G. Wells", "year": 1896}))
     ['year']

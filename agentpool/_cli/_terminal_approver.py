@@ -2,15 +2,16 @@
 
 Rules:
 
-1. Without a terminal there is no person to ask, and then nothing runs that needs approval.
-2. One question stands at a time, and nothing else is written to the terminal meanwhile.
-3. What was typed before a question was there is no answer to it.
-4. Who asks comes first, with the numbers that the pool gave. What a model wrote is one line
-   each, cut, with what cannot be seen written out: it can neither pass for another line nor
-   push one off the screen. After all has been shown, who asks is said again.
-5. The terminal has its own settings while a question stands and no thread reads, so that
-   whoever waits no longer, for a Ctrl-C or a deadline, leaves nothing behind.
-6. A question can be put off where a key asks it again. Its agent waits without a slot.
+1. Without a terminal there is no person to ask, and then no call runs that needs approval.
+2. Only one question is shown at a time, and nothing else is written to the terminal meanwhile.
+3. Text that was typed before a question was shown does not count as an answer.
+4. The question begins with the agent that asks, with the numbers that the pool gave. Each text that
+   a model wrote is cut to one line, with invisible characters written out: it can neither look like
+   another line nor push one off the screen. If all of a long text was shown, the agent is named
+   again.
+5. While a question is shown, the terminal has its usual settings and no thread reads, so a wait
+   that ends by a Ctrl-C or a deadline leaves nothing behind.
+6. A question can be put off if there is a key that asks it again. Its agent waits without a slot.
 """
 
 from __future__ import annotations
@@ -45,18 +46,18 @@ Write: TypeAlias = Callable[[str], Awaitable[None]]
 """Writes to the terminal."""
 
 _SHOWN_CHARACTERS: Final = 1000
-"""The limit for the arguments at first. Longer ones would push all else off the screen."""
+"""The limit for the arguments at first. Longer ones would push everything else off the screen."""
 
 MAX_NAME_CHARS: Final = 60
 """The limit for a name that a model may have chosen."""
 
 MAX_CHOICES: Final = 20
-"""Agents that are listed when one is to be chosen."""
+"""The most agents that are listed for a choice."""
 
 _WHICH: Final = 'end which agent? its number, "all", or nothing for none: '
 
 _READ_BYTES: Final = 4096
-"""A terminal gives a line at a time, and none that is longer."""
+"""A terminal delivers one line at a time, which is never longer than this."""
 
 _NEVER: Final = "whoever runs this refuses every call that needs approval; go on without it"
 
@@ -75,11 +76,11 @@ def choose_approver(
     """Return the approver for calls that need approval.
 
     Args:
-        mode: What the command line says.
-        screen: Where questions are put.
-        board: Where it is said that a call was refused unasked.
-        desk: Where calls wait for a person at the live page. ``None``: there is none.
-        prompter: What asks at the terminal. ``None``: it is made here, if there is a terminal.
+        mode: The command line's ``--approve``.
+        screen: The screen for the questions.
+        board: Shows that a call was refused without a question.
+        desk: The desk at which calls wait for a person at the live page. ``None``: there is none.
+        prompter: Asks at the terminal. ``None``: it is made here, if there is a terminal.
     """
     if mode == "later":
         # Whoever is at the page may answer while others work; the journal has the question.
@@ -132,7 +133,7 @@ class Prompter:
     _screen: Screen
     _input_fd: int
     keyboard: Keyboard | None = None
-    """What else reads there. ``None``: nothing."""
+    """Reads single keys from the same terminal. ``None``: nothing does."""
     put_off: int = attrs.field(init=False, default=0)
     """Questions that wait for ``answer``."""
     _again: trio.Event = attrs.field(init=False, factory=trio.Event)
@@ -148,7 +149,7 @@ class Prompter:
             OSError: If the terminal is gone.
 
         Cancellation:
-            The question is over, the display is back; a line that was begun is lost.
+            The question has ended, and the display is shown again. A line that was begun is lost.
         """
         # With what the tool may do: the same name may stand for more in another manifest.
         tool = (request.call.name, request.capability)
@@ -170,7 +171,7 @@ class Prompter:
 
     @property
     def keys(self) -> str:
-        """What the keys do now, in words. Empty: nothing."""
+        """The current meaning of the keys, in words. Empty: they do nothing."""
         if self.keyboard is None:
             return ""
         return "c ends an agent" + (
@@ -178,7 +179,7 @@ class Prompter:
         )
 
     def close(self) -> None:
-        """Give the terminal back for good."""
+        """Restore the terminal's settings for good."""
         if self.keyboard is not None:
             self.keyboard.close()
 
@@ -194,7 +195,7 @@ class Prompter:
             OSError: If the terminal is gone.
 
         Cancellation:
-            The question is over, the display is back.
+            The question has ended, and the display is shown again.
         """
         async with self._turn, self._asking() as write:
             agents = {str(agent.agent_id): agent for agent in board.look().agents}
@@ -213,7 +214,7 @@ class Prompter:
 
     @asynccontextmanager
     async def _asking(self) -> AsyncGenerator[Write]:
-        """Take the terminal for a question inside the block."""
+        """Reserve the terminal for a question inside the block."""
         async with self._screen.suspended() as write:
             with nullcontext() if self.keyboard is None else self.keyboard.lent():
                 _forget_typed(self._input_fd)
@@ -289,7 +290,7 @@ class Prompter:
 
 
 def _who(request: ApprovalRequest) -> str:
-    """Return who is asking. The numbers are the pool's; only the name may come from a model."""
+    """Return who is asking. The pool gives the numbers; only the name may come from a model."""
     child = f", child of agent {request.parent_id}" if request.parent_id else ""
     return f"agent {request.agent_id}{child}, {one_line(request.agent_name, MAX_NAME_CHARS)},"
 

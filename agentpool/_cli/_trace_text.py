@@ -35,19 +35,19 @@ from agentpool.observe import (
 from agentpool.tools import printable
 
 TREE_ROWS: Final = 200
-"""Agents that are shown; more than fit into a head are better looked for in a report."""
+"""The most agents that are shown; for more, a report is better."""
 
 SLOWEST: Final = 5
-"""Calls that are shown."""
+"""The most calls that are shown."""
 
 WARNINGS: Final = 10
-"""Warnings, early ends and errors of tools that are shown."""
+"""The most warnings, early ends and errors of tools that are shown."""
 
 ERROR_CHARACTERS: Final = 200
-"""Of what a tool said when it failed."""
+"""The limit for the error of a tool."""
 
 REFUSAL_CHARACTERS: Final = 400
-"""Of why a call was refused: the tools that there are are named in it."""
+"""The limit for the reason of a refusal. It names the tools that exist."""
 
 _NAME_COLUMNS: Final = 40
 
@@ -154,7 +154,7 @@ def _refused(record: PoolRecord) -> list[str]:
 
 
 def failed_words(record: PoolRecord, call: ToolFinished) -> str:
-    """Return in one line which call failed, and with what."""
+    """Return in one line which call failed, and its error."""
     who = _who(record.agents[call.agent_id])
     content = printable(call.content[:ERROR_CHARACTERS])
     return f"tool failed: {printable(call.call.name)} of {who}, turn {call.turn}: {content}"

@@ -2,12 +2,13 @@
 
 Rules:
 
-1. It ends when the command does, however that happens: its input is a pipe whose other end only
-   the command holds. A worker that is stopped then is woken up and ended by the system, since its
-   process group has no process left that could wake it.
-2. It claims no more inputs than it has room for, and continues first what its share had.
-3. It writes outcomes into the journal alone, under its share's fence. Once its share was taken
-   over, it keeps nothing more, says so and ends.
+1. It ends when the command does, however that ends: its input is a pipe whose other end only the
+   command holds. If a worker is stopped at that time, the system continues and ends it, since no
+   process is left that could continue its process group.
+2. It claims no more inputs than it has room for, and first continues the unfinished inputs of its
+   share.
+3. It writes outcomes only into the journal, under its share's fence. If another worker has taken
+   over its share, it stores nothing more, reports that and ends.
 """
 
 from __future__ import annotations
@@ -73,13 +74,14 @@ from agentpool.live import Board
 from agentpool.observe import outcome_to_json
 
 VIEWS_PER_SECOND: Final = 4
-"""How often a worker says what it does."""
+"""How often per second a worker reports what it does."""
 
 IDLE_SECONDS: Final = 0.25
-"""Between two looks for more to do: another worker may have ended meanwhile."""
+"""Seconds between two searches for more work: another worker may have ended meanwhile."""
 
 END_SECONDS: Final = 5.0
-"""For ending in good order once the command is gone. The journal has what matters."""
+"""Seconds for ending in good order once the command is gone. The journal has everything that
+matters."""
 
 
 @final
@@ -120,21 +122,21 @@ class Worker:
     """A share of the work, and the pool that does it."""
 
     order: Order
-    """What the command wants."""
+    """The command's order."""
     mouth: Mouth
-    """Tells the command."""
+    """Sends messages to the command."""
     board: Board = attrs.field(factory=lambda: Board(0))
-    """Sees what happens."""
+    """Receives the events."""
     interruption: Interruption = attrs.field(factory=Interruption)
-    """Whether the command wants an end."""
+    """Whether the command wants the worker to end."""
     budget: Budget | None = None
     """What all workers may spend together. ``None``: nothing is limited."""
     is_ending: bool = False
     """Whether nothing is left to claim."""
     changed: trio.Event = attrs.field(factory=trio.Event)
-    """Set when there may be something to do."""
+    """Set when there may be new work."""
     running: int = 0
-    """Items that are being done."""
+    """The number of items in progress."""
 
     async def listen(self, lines: LineReader) -> None:
         """Follow the command's messages, and end when it ends."""
@@ -321,8 +323,8 @@ class _Share:
             )
         except ResumeMismatchError:
             raise UsageError(
-                f"{item.key}: journal {self.order_journal!r} has it with another manifest or "
-                "another text; undo the change, or name another --journal file"
+                f"{item.key}: journal {self.order_journal!r} has this input with another manifest "
+                "or another text; undo the change, or name another --journal file"
             ) from None
         except UsageError as error:
             await self._work.refuse(self._lease, item.key, str(error))

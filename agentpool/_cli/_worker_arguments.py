@@ -1,4 +1,4 @@
-"""The options of ``agentpool map`` that are about several processes."""
+"""The options of ``agentpool map`` for several processes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from agentpool._cli._options import count, seconds
 from agentpool._cli._parser import Parser, Words
 
 LEASE_SECONDS: Final = 30.0
-"""How long a worker may be silent if the command does not say."""
+"""How long a worker may be silent, if the command line does not say."""
 
 
 def add_workers(parser: Parser) -> None:
@@ -35,7 +35,7 @@ def add_workers(parser: Parser) -> None:
 def read_workers(parser: Parser, found: Words, argv: Sequence[str]) -> int | None:
     """Return how many processes share the inputs. ``None``: only this one.
 
-    Each has one agent at least, if *argv* does not say how many there are in all.
+    Each has at least one agent, if *argv* does not say how many there are in total.
 
     Raises:
         UsageError: If other options exclude it.
@@ -48,9 +48,9 @@ def read_workers(parser: Parser, found: Words, argv: Sequence[str]) -> int | Non
         parser.error("--workers shares the inputs through a journal; add --journal FILE")
     for word in ("trace", "report", "live"):
         if getattr(found, word) is not None:
-            parser.error(f"--{word} sees one process; leave it out, or --workers")
+            parser.error(f"--{word} works with one process only; leave it out, or --workers")
     if found.approve == "later":
-        parser.error("--approve later ends one process; leave it out, or --workers")
+        parser.error("--approve later works with one process only; leave it out, or --workers")
     for path in (path for source in found.each for path in source):
         if may_wait(path):
             name = "standard input" if path == FROM_STANDARD_INPUT else f"{path!r}"

@@ -1,6 +1,6 @@
 """Messages between a command with ``--workers`` and its workers: one line of JSON each.
 
-What came of an input is not among it, but in the journal; here is only that it is there.
+Outcomes are not in the messages, but in the journal; a message only says that an outcome is there.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ SAY_SECONDS: Final = 5.0
 """The time for one line, into a pipe that the command reads all the time."""
 
 RECEIVE_BYTES: Final = 65536
-"""Of a pipe at once: as much as Linux keeps in one."""
+"""The most bytes to read from a pipe in one call: as many as Linux stores in one."""
 
 
 @final
@@ -30,9 +30,9 @@ class Task(msgspec.Struct, frozen=True, omit_defaults=True):
     path: str = ""
     """The file that is its input. Empty: there is none."""
     folder: str = ""
-    """Where the path begins."""
+    """The folder in which the path begins."""
     query: str = ""
-    """What the editor is asked, which gets all answers."""
+    """The query for the editor, which gets all answers."""
 
     @property
     def file(self) -> str:
@@ -49,13 +49,13 @@ class Order(msgspec.Struct, frozen=True):
     journal: str
     """The file."""
     work: str
-    """What is shared."""
+    """The name of the shared work."""
     share: str
-    """Its part of that."""
+    """The name of its share."""
     max_concurrent: int
     """Agents that it runs at the same time."""
     lease_seconds: float
-    """How long it may be silent."""
+    """How many seconds it may be silent."""
     requests_per_minute: int | None
     """Its part of this limit. ``None``: there is none."""
     tokens_per_minute: int | None
@@ -93,9 +93,9 @@ class Seen(msgspec.Struct, frozen=True, tag=True):
     unpriced: int = 0
     """Requests without a price."""
     refused: int = 0
-    """What the budget did not allow."""
+    """How many requests the budget did not allow."""
     deadlocks: int = 0
-    """How often an agent waited for what could never come."""
+    """How often an agent was told of a deadlock."""
 
 
 @final
@@ -123,8 +123,8 @@ class Broke(msgspec.Struct, frozen=True, tag=True):
     """From a worker: it cannot go on."""
 
     why: str
-    """``lost``: its share was taken over. ``busy``: another one had it first. ``wrong``: nor
-    could any other."""
+    """``lost``: another worker took over its share. ``busy``: another worker had it first.
+    ``wrong``: no other worker could go on either."""
     text: str
 
 
@@ -158,7 +158,7 @@ class LineReader:
         """Return the next complete line. ``None``: the other end is closed.
 
         Cancellation:
-            Nothing that came is lost.
+            No received line is lost.
         """
         await trio.lowlevel.checkpoint()
         while b"\n" not in self._rest:

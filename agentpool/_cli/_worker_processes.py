@@ -2,14 +2,14 @@
 
 Rules:
 
-1. At most so many workers are at work as were asked for. One that is silent for longer than its
-   lease is not at work: another one continues its share, and should it wake up, it is refused.
-2. A share that is not over and has no living process is continued before a new one is begun,
-   whoever had it: a worker that was killed, or one of a command that was.
-3. A worker that is stopped while it writes has the file, and all others wait for it: after its
-   lease it is ended, and what it was about to keep is not kept.
-4. Each worker has a process group of its own, so Ctrl-C reaches the command alone, which tells
-   them. When the command is gone they end, as their input does.
+1. At most as many workers as requested are at work. A worker that is silent for longer than its
+   lease does not count: another one continues its share, and if the first wakes up, it is refused.
+2. An unfinished share without a living process is continued before a new one is begun, even if its
+   worker was killed together with its command.
+3. A worker that is stopped while it writes has locked the file, and all others wait for it. After
+   its lease it is ended, and the unfinished write has no effect.
+4. Each worker has a process group of its own, so Ctrl-C reaches only the command, which tells the
+   workers. When the command is gone they end, since their input ends.
 """
 
 from __future__ import annotations
@@ -50,13 +50,13 @@ from agentpool.live import Board
 from agentpool.observe import outcome_from_json
 
 END_SECONDS: Final = 15.0
-"""For a worker to end in good order, with its model and its tools. Then it is killed."""
+"""Seconds for a worker to end in good order, with its model and its tools. Then it is killed."""
 
 LOOK_SECONDS: Final = 1.0
-"""Between two looks at who has the file."""
+"""Seconds between two checks which process has locked the file."""
 
 MAX_CRASHES: Final = 5
-"""Workers that may end in a row without an answer in between."""
+"""How many workers may end in a row without an answer in between."""
 
 _PROGRAM: Final = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
@@ -76,23 +76,23 @@ class Member:
     number: int
     """Its place in the crew, from 0."""
     order: Order
-    """What it does."""
+    """Its order."""
     process: trio.Process | None = None
     """The process. ``None``: it was not started yet."""
     is_ready: bool = False
-    """Whether its share is its own."""
+    """Whether it owns its share."""
     is_idle: bool = False
     """Whether it has nothing to do."""
     is_silent: bool = False
     """Whether it said nothing for longer than its lease."""
     broke: Broke | None = None
-    """Why it cannot go on. ``None``: it can, or did not say."""
+    """Its reason for not going on. ``None``: it goes on, or gave no reason."""
     seen: Seen | None = None
-    """What it said of itself last."""
+    """Its latest report."""
     last_words: deque[str] = attrs.field(factory=lambda: deque[str](maxlen=_LAST_WORDS))
-    """What it wrote to standard error."""
+    """The last lines that it wrote to standard error."""
     said: trio.Lock = attrs.field(factory=trio.Lock)
-    """Held while something is said to it."""
+    """Held while a message is sent to it."""
 
     async def say(self, message: Order | ToWorker) -> None:
         """Send *message* to the worker, unless it has ended. A stopped worker gets one second."""
@@ -110,7 +110,7 @@ class Member:
         return self.process is not None and self.process.pid == pid
 
     def kill(self) -> None:
-        """Kill the worker and its process group at once."""
+        """Kill the worker and its process group immediately."""
         if self.process is not None and self.process.returncode is None:
             _SIGNAL_GROUP(self.process.pid, _KILL)
 
@@ -130,11 +130,11 @@ class Crew:
     _stop: Callable[[str], None]
     """Ends the command."""
     members: list[Member] = attrs.field(init=False, factory=list[Member])
-    """Those whose processes have not ended."""
+    """The workers whose processes have not ended."""
     gone: list[Seen] = attrs.field(init=False, factory=list[Seen])
-    """What those said last whose processes have."""
+    """The last reports of workers whose processes have ended."""
     cut: dict[str, AgentOutcome] = attrs.field(init=False, factory=dict[str, AgentOutcome])
-    """What was interrupted, by key."""
+    """The partial results of interrupted items, by key."""
     changed: trio.Event = attrs.field(init=False, factory=trio.Event)
     """Set when there may be something new in the journal."""
     is_ending: bool = attrs.field(init=False, default=False)
@@ -148,7 +148,7 @@ class Crew:
     def is_over(self, share: WorkShare) -> bool:
         """Return whether the owner of *share* is gone or was silent for its whole lease.
 
-        By the clock; and by one that never goes back, should that one have gone back.
+        This uses the clock or, if that was set back, a clock that never goes back.
         """
         now = trio.current_time()
         heard, since = self._silences.get(share.pool, (-1.0, now))
@@ -168,7 +168,7 @@ class Crew:
             for member in self.members:
                 if member.is_process(seen) and now - since >= member.order.lease_seconds:
                     self._board.say(
-                        f"worker {member.number + 1} is stopped and keeps the journal from all "
+                        f"worker {member.number + 1} is stopped and blocks the journal for all "
                         "others; it is ended",
                         notable=True,
                     )
@@ -183,7 +183,7 @@ class Crew:
             if is_silent and not member.is_silent:
                 self._board.say(
                     f"worker {member.number + 1} has been silent for {member.order.lease_seconds:g}"
-                    " seconds; another one continues what it had",
+                    " seconds; another one takes over its inputs",
                     notable=True,
                 )
             member.is_silent = is_silent
@@ -278,7 +278,7 @@ class Crew:
         await trio.lowlevel.checkpoint()
         if broke.why == "lost":
             self._board.say(
-                f"worker {member.number + 1} woke up after its lease; what it brought was refused",
+                f"worker {member.number + 1} woke up after its lease; its results were refused",
                 notable=True,
             )
         elif broke.why == "wrong" and not self.is_ending:

@@ -108,7 +108,7 @@ def test_a_chat_without_its_trace_is_no_success(
     with small_files():
         done = say(desk, monkeypatch, f"cats? {'x' * SMALL_BYTES}", words="--trace a.trace")
     assert (done.code, done.out) == (5, "about cats\n")
-    assert "is not whole: File too large" in done.err
+    assert "is not complete: File too large" in done.err
 
 
 def test_what_fails_is_no_turn(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -239,7 +239,7 @@ def test_nothing_is_replaced(desk: Desk) -> None:
     (desk.folder / "main.py").write_text("mine")
     done = desk.call("init", "--with", "ci")
     assert done.code == ExitCode.WRONG
-    assert "'main.py' is there already, and nothing was written" in done.err
+    assert "'main.py' exists already, so nothing was written" in done.err
     assert sorted(path.name for path in desk.folder.iterdir()) == [
         "editor.toml", "main.py", "reader.toml", "script.toml",
     ]  # fmt: skip

@@ -110,7 +110,10 @@ def test_a_no_is_told_to_the_model(desk: Desk) -> None:
     ("words", "why"),
     [
         (("run", "q"), "--approve later keeps questions in a journal; add --journal FILE"),
-        (("chat", "--session", "s"), "a chat asks at once; use --approve later with run or map"),
+        (
+            ("chat", "--session", "s"),
+            "a chat cannot leave calls for later; use --approve later with run or map",
+        ),
     ],
 )
 def test_what_has_no_meaning_is_refused(desk: Desk, words: tuple[str, ...], why: str) -> None:

@@ -84,7 +84,10 @@ def test_a_changed_manifest_is_refused(desk: Desk) -> None:
     manifest = (desk.folder / "reader.toml").read_text(encoding="utf-8")
     desk.write(reader_toml=manifest.replace("You read", "You look"))
     done = desk.call("runs", "resume", "j.db")
-    assert (done.code, "has it with another manifest or another text" in done.err) == (2, True)
+    assert (done.code, "has this input with another manifest or another text" in done.err) == (
+        2,
+        True,
+    )
 
 
 def test_what_cannot_be_resumed_is_told(desk: Desk) -> None:

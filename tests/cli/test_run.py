@@ -238,7 +238,7 @@ def test_a_gate_that_has_nothing_to_hold_back_is_said(desk: Desk) -> None:
     """Whoever limits something wants it limited."""
     done = desk.scripted("run", "reader.toml", "Why?", "--rpm", "60")
     assert done.code == 0
-    assert "agentpool: warning: --rpm and --tpm hold requests to providers back" in done.err
+    assert "agentpool: warning: --rpm and --tpm limit requests to providers" in done.err
 
 
 def test_a_failure_outranks_a_guard(desk: Desk) -> None:

@@ -95,7 +95,7 @@ def test_a_trace_that_ends_early_is_told(desk: Desk) -> None:
     with small_files():
         done = desk.scripted("run", "reader.toml", query, "--trace", "a.trace")
     assert (done.code, done.out) == (5, "A note.\n")
-    assert "the trace 'a.trace' is not whole: File too large" in done.err
+    assert "the trace 'a.trace' is not complete: File too large" in done.err
 
 
 def test_keys_of_the_manifests_are_kept_out(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:

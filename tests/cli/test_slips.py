@@ -90,7 +90,8 @@ GONE = "cannot be read: No such file or directory"
         (
             ("run", "reader.toml", "Why?", "--report", "notes.txt"),
             (
-                "the report 'notes.txt' cannot be written: what is there is no page; name another "
+                "the report 'notes.txt' cannot be written: the file there is not a page; name "
+                "another "
                 "file, or delete it"
             ),
         ),
@@ -138,7 +139,7 @@ def test_a_page_is_no_text_file(desk: Desk) -> None:
     words = ("run", "reader.toml", "Why?", "--trace", "a.trace", "--report", "a.html")
     assert [desk.scripted(*words).code for _ in range(2)] == [0, 0]
     done = desk.call("show", "a.trace", "--html", "notes.txt")
-    assert (done.code, "what is there is no page" in done.err) == (2, True)
+    assert (done.code, "the file there is not a page" in done.err) == (2, True)
     assert (desk.folder / "notes.txt").read_text() == "my notes\n"
 
 

@@ -95,7 +95,9 @@ async def test_a_text_that_changed_after_it_was_shared_is_told() -> None:
         cast("Any", None),
     )
     text = msgspec.json.encode(Task(query="Edit.")).decode()
-    with pytest.raises(Exception, match=r"editor: journal 'j\.db' has it with another") as raised:
+    with pytest.raises(
+        Exception, match=r"editor: journal 'j\.db' has this input with another"
+    ) as raised:
         await share._ask(WorkItem("editor", text), None)
     assert isinstance(_broke(raised.value), Broke)
 

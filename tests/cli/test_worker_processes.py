@@ -133,7 +133,7 @@ async def test_what_every_worker_warns_of_is_told_once(workers_are: Any) -> None
         await gone(crew)
     assert told.warnings == ["odd"]
     assert sorted(told.lines) == [
-        f"worker {n} woke up after its lease; what it brought was refused" for n in (1, 2)
+        f"worker {n} woke up after its lease; its results were refused" for n in (1, 2)
     ]
     assert not told.stops
 

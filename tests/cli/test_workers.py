@@ -39,7 +39,10 @@ def error(text: str) -> str:
         ("--each a.txt --workers 2", "shares the inputs through a journal; add --journal FILE"),
         ("--each a.txt --journal j.db --lease 5", "--lease means nothing without --workers"),
         ("--each - --journal j.db --workers 2", "workers cannot share standard input; write it"),
-        ("--each a.txt --journal j.db --workers 2 --trace t", "--trace sees one process; leave"),
+        (
+            "--each a.txt --journal j.db --workers 2 --trace t",
+            "--trace works with one process only; leave",
+        ),
         ("--each a.txt --journal j.db --workers 2 --approve later", "--approve later ends one"),
         (
             "--each a.txt --journal j.db --workers 4 --max-concurrent 3",
@@ -83,7 +86,9 @@ def test_the_results_are_those_of_one_process(desk: Desk) -> None:
     desk.write(a_txt="three")
     changed = desk.call(*again)
     assert changed.code == 2
-    assert "a.txt: journal 'j.db' has it with another manifest or another" in error(changed.err)
+    assert "a.txt: journal 'j.db' has this input with another manifest or another" in error(
+        changed.err
+    )
 
 
 def test_without_an_answer_there_is_nothing_to_edit(desk: Desk) -> None:
@@ -180,7 +185,7 @@ def test_killed_and_frozen_workers_are_replaced(tmp_path: Path) -> None:
             send(pids[0], signal.SIGCONT)
             _, err = command.communicate(timeout=2 * PATIENCE)
             assert command.returncode == 0, err
-            assert "has been silent for 20 seconds; another one continues what it had" in err
+            assert "has been silent for 20 seconds; another one takes over its inputs" in err
             assert "ended (SIGKILL); another one continues" in err
             assert shared.faults_after(6) == []
         finally:
@@ -200,7 +205,7 @@ def test_a_worker_that_is_frozen_while_it_writes_is_ended(tmp_path: Path) -> Non
             model.more = ""
             _, err = command.communicate(timeout=2 * PATIENCE)
             assert command.returncode == 0, err
-            assert "is stopped and keeps the journal from all others; it is ended" in err
+            assert "is stopped and blocks the journal for all others; it is ended" in err
             assert "ended (SIGKILL); another one continues" in err
             assert set(shared.outcomes().values()) == {1}
         finally:

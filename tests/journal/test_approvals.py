@@ -241,7 +241,7 @@ def test_questions_are_listed_and_answered(desk: Desk) -> None:
     assert listed.out == 'kept 1.2.0: agent 1 asks to call pay with {"amount": 5}\n'
     assert desk.call("approve", "j.db", "--json").lines[0]["question"] == "1.2.0"
     for words, why in (
-        (("7.7.7", "yes"), "no open question is called '7.7.7'; open are: kept 1.2.0"),
+        (("7.7.7", "yes"), "there is no open question '7.7.7'; these are open: kept 1.2.0"),
         (("--pool", "nope"), "the journal has no pool 'nope'; it has 'kept'"),
         (("1.2.0", "yes", "--pool", "nope"), "the journal has no pool 'nope'; it has 'kept'"),
         (("1.2.0", "maybe"), "say yes or no after the question, got 'maybe'"),
