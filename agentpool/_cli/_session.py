@@ -201,7 +201,8 @@ class Session:
             await self._report.refuse(
                 UsageError(
                     f"{job.label}: journal {self._options.journal!r} has this input with "
-                    "another manifest or another text; undo the change, or name another --journal file"
+                    "another manifest or another text; undo the change, or name another --journal "
+                    "file"
                 )
             )
             self.stop("the journal is of something else")
