@@ -58,8 +58,7 @@ async def open_command_pool(
         desk: Calls that wait for a person at the live page.
         say: Called with the link to that page.
         lost: Called if a requested recording is not complete. ``None``: a warning is given.
-        loading: Called with the models that are being loaded here, and with an empty text
-            afterwards.
+        loading: Called with the models that are being loaded here, then with an empty text.
 
     Raises:
         AgentPoolError: If a model cannot be opened, or a manifest cannot work.

@@ -113,8 +113,8 @@ def test_ctrl_c_ends_what_nodes_do(desk: Desk, monkeypatch: pytest.MonkeyPatch) 
         ("--cluster-driver a:b", "--cluster-driver means nothing without --cluster"),
         ("--cluster-privacy private", "--cluster-privacy means nothing without --cluster"),
         ("--cluster auto --cluster-driver a", "must be an import path such as my_package.models"),
-        ("--cluster auto --workers 2 --journal j", "--workers are processes of this machine, and"),
-        ("--cluster auto --driver script:s", "--driver script:s answers here, and --cluster has"),
+        ("--cluster auto --workers 2 --journal j", "--workers are processes of this machine, but"),
+        ("--cluster auto --driver script:s", "--driver script:s answers here, but with --cluster"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(desk: Desk, words: str, wrong: str) -> None:

@@ -91,8 +91,7 @@ GONE = "cannot be read: No such file or directory"
             ("run", "reader.toml", "Why?", "--report", "notes.txt"),
             (
                 "the report 'notes.txt' cannot be written: the file there is not a page; name "
-                "another "
-                "file, or delete it"
+                "another file, or delete it"
             ),
         ),
     ],
@@ -129,7 +128,7 @@ def test_no_file_is_written_to_standard_output(desk: Desk, option: str) -> None:
     """Nor is there one with that name afterwards."""
     done = desk.scripted("run", "reader.toml", "Why?", option, "-")
     assert done.code == 2
-    assert f"argument {option}: must be a file, got '-', and answers alone go to" in done.err
+    assert f"argument {option}: must be a file, got '-': only answers go to" in done.err
     assert not (desk.folder / "-").exists()
 
 
@@ -147,7 +146,7 @@ def test_the_name_of_a_file_as_the_query_is_warned_of_if_not_quiet(desk: Desk) -
     """The warning says what several files want."""
     desk.write(a_txt="hello")
     loud = desk.scripted("run", "reader.toml", "a.txt")
-    assert "or for several: agentpool map MANIFEST --each a.txt\n" in loud.err
+    assert "for several files: agentpool map MANIFEST --each a.txt\n" in loud.err
     quiet = desk.scripted("run", "reader.toml", "a.txt", "--quiet")
     assert (quiet.code, quiet.err) == (0, "")
 

@@ -124,7 +124,7 @@ async def test_an_agent_that_has_ended_has_no_children(*, closed: bool) -> None:
     async with open_pool(FunctionDriver(one_call), tools=ToolRegistry([call_keep])) as pool:
         context = await kept_context(pool, kept)
         if not closed:
-            with pytest.raises(UsageError, match=r"agent 1 .*has ended.* no children"):
+            with pytest.raises(UsageError, match=r"agent 1 .*has ended.* no more children"):
                 await context.run_child("too late")
     if closed:
         with pytest.raises(PoolClosedError):
