@@ -312,7 +312,7 @@ def test_it_says_what_is_started_and_handed_on(desk: Desk) -> None:
         "  asks     http://127.0.0.1:8/mcp without a key, as soon as an agent runs\n",
     ):
         assert line in done.out
-    assert "the MCP server 'time', a program that no privacy tier binds" in done.err
+    assert "the MCP server 'time', a program that no privacy tier restricts" in done.err
     assert not (desk.folder / "PWNED").exists()
     desk.write(a_toml='privacy = "Standard"\n' + SERVERS)
     assert "no privacy tier" not in desk.call("check", "a.toml").err
