@@ -43,7 +43,10 @@ def error(text: str) -> str:
             "--each a.txt --journal j.db --workers 2 --trace t",
             "--trace works with one process only; leave",
         ),
-        ("--each a.txt --journal j.db --workers 2 --approve later", "--approve later works with one"),
+        (
+            "--each a.txt --journal j.db --workers 2 --approve later",
+            "--approve later works with one",
+        ),
         (
             "--each a.txt --journal j.db --workers 4 --max-concurrent 3",
             "4 workers divide --max-concurrent among them, and it is 3; give it a larger number",
