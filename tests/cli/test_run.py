@@ -597,6 +597,6 @@ def test_a_query_that_is_a_file_is_warned_of(desk: Desk) -> None:
     done = desk.scripted("run", "reader.toml", "a.txt")
     assert (done.code, done.out) == (0, "A note.\n")
     assert (
-        "agentpool: warning: the query 'a.txt' is the name of a file, and the model gets the name "
-        "alone; for its text write - in its place and < a.txt behind it" in done.err
+        "agentpool: warning: the query 'a.txt' is the name of a file, and the model gets only "
+        "the name; to send its text, write - instead and append < a.txt; for several" in done.err
     )
