@@ -3,8 +3,7 @@
 Rules:
 
 1. A Sovereign agent has only servers on this machine, a Private one also servers of its user's own.
-   What a program does that is started here cannot be checked by such a rule: the grant must name
-   the program.
+   No such rule can check what a program that is started here does: the grant must name the program.
 2. A manifest contains no secrets: ``env`` and ``api_key_env`` name variables.
 """
 
