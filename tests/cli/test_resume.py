@@ -115,7 +115,7 @@ def test_what_cannot_be_resumed_is_told(desk: Desk) -> None:
     for change, told in (
         (b"[1", "j.db' is damaged: command is b'[1', not text; restore it"),
         ("[1", "has a command that cannot be read"),
-        ('{"words": ["runs", "list", "j.db"], "folder": "."}', "does not resume"),
+        ('{"words": ["runs", "list", "j.db"], "folder": "."}', "cannot resume a pool"),
         ('{"words": ["run", "x"], "folder": "gone"}', "the folder of the command, 'gone', c"),
     ):
         change_command(desk, change)
