@@ -15,7 +15,7 @@ import attrs
 import pytest
 import trio
 
-from agentpool import AgentPool, AgentStatus, SpawnConfig, open_pool
+from agentpool import AgentPool, AgentStatus, Budget, SpawnConfig, open_pool
 from agentpool.abc import OnDelta
 from agentpool.drivers import Completion, CompletionRequest
 from agentpool.live import ApprovalDesk, serve_live
@@ -171,6 +171,7 @@ async def scene(folder: Path) -> AsyncGenerator[tuple[AgentPool, Tab, Tab]]:
                 LiveDriver(answer),
                 max_concurrent=2,
                 approve=desk.ask,
+                budget=Budget(requests=100),
                 tools=ToolRegistry([erase]),
                 name=HOSTILE,
             ) as pool,
@@ -254,3 +255,14 @@ async def test_agents_are_cancelled_and_slots_changed(tmp_path: Path) -> None:
         await second.click("#abort", times=2)
         for handle in handles[1:]:
             assert (await handle.wait()).status is AgentStatus.CANCELLED
+
+
+async def test_without_a_limit_no_bar_is_full(tmp_path: Path) -> None:
+    """Nobody is near the end of what has none."""
+    async with scene(tmp_path) as (pool, first, _):
+        await (await pool.spawn(SpawnConfig(manifest(), "say"))).wait()
+        await first.until("document.querySelector('[data-kind=requests] meter')?.value === 1")
+        told = await first.run("document.querySelector('[data-kind=tokens]').textContent")
+        assert "of no limit" in told
+        assert not told.startswith("tokens0 of")
+        assert await first.run("document.querySelector('[data-kind=tokens] meter').value") == 0

@@ -152,7 +152,7 @@ function drawBudget() {
       $("limits").append(node); limits.set(key, node);
     }
     const bar = node.querySelector("meter"), show = key === "cost" ? (n) => n.toFixed(4) : number;
-    bar.max = meter.limit ?? Math.max(meter.committed, 1); bar.high = bar.max * 0.8; bar.value = meter.committed;
+    bar.max = meter.limit ?? 1; bar.high = bar.max * 0.8; bar.value = meter.limit === null ? 0 : meter.committed;
     setText(node.querySelector(".row span"), show(meter.committed) + " of " + (meter.limit === null ? "no limit" : show(meter.limit)) + (meter.reserved ? ", " + show(meter.reserved) + " set aside" : ""));
   }
 }
