@@ -25,6 +25,9 @@ from agentpool.observe._trace import Trace
 
 _PAGE: Final = Path(__file__).parent / "_report_page"
 
+LONG_NOTE: Final = 80
+"""Characters below a number, of which more need the room of two."""
+
 STATIC_ROWS: Final = 200
 """Agents that are listed for those who run no scripts."""
 
@@ -141,7 +144,8 @@ def _top(trace: Trace, record: PoolRecord, verdict: str) -> str:
         ("tool calls", f"{calls:,}", unmade),
     ]
     tiles = "".join(
-        f'<div class="card"><dt>{name}</dt><dd>{value}</dd><dd class="more">{more}</dd></div>'
+        f'<div class="card{" long" * (len(more) > LONG_NOTE)}"><dt>{name}</dt>'
+        f'<dd>{value}</dd><dd class="more">{more}</dd></div>'
         for name, value, more in cards
     )
     return f"""<header class="top {verdict}">

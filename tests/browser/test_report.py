@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -29,8 +30,13 @@ from agentpool.observe import (
     render_report,
 )
 from tests.support.busy_pool import busy_pool
+from tests.support.chromium import chromium
+from tests.support.troubled_pool import troubled_pool
 
 pytestmark = pytest.mark.browser
+
+PATIENCE = 120
+WHITE = "rgb(255, 255, 255)"
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome") or "chromium"
 
@@ -65,6 +71,20 @@ def busy(tmp_path: Path) -> Path:
     return page
 
 
+@pytest.fixture
+def troubled(tmp_path: Path) -> Path:
+    """Return the report of a pool in which everything goes wrong."""
+
+    async def main() -> None:
+        async with TraceWriter(tmp_path / "t.trace", secrets=()) as trace:
+            await troubled_pool([trace])
+
+    trio.run(main, clock=MockClock(autojump_threshold=0))
+    page = tmp_path / "t.html"
+    page.write_text(render_report(read_trace(tmp_path / "t.trace")))
+    return page
+
+
 def test_hostile_texts_are_inert(busy: Path, tmp_path: Path) -> None:
     """No dialog, no element of theirs, no complaint of the console, no request."""
     dom, console = opened(busy, tmp_path, fragment="#agent=2&turn=2")
@@ -92,6 +112,25 @@ def test_one_is_not_several(busy: Path, tmp_path: Path) -> None:
     drawer = dom[dom.index('id="drawer"') :]
     assert "1 turn · 1 request ·" in drawer
     assert "0 tool calls" in drawer
+
+
+async def test_a_page_can_be_printed(troubled: Path, tmp_path: Path) -> None:
+    """Dark on white, also where screens are dark, and nothing beyond the edge of the paper."""
+    with trio.fail_after(PATIENCE):
+        async with chromium(tmp_path) as browser:
+            tab = await browser.open(troubled.as_uri())
+            dark = [{"name": "prefers-color-scheme", "value": "dark"}]
+            call = partial(browser.call, session=tab.session)
+            await call("Emulation.setEmulatedMedia", features=dark)
+            ink = "getComputedStyle(document.body).color"
+            assert await tab.run(ink) == "rgb(229, 234, 242)"
+            paper = {"width": 718, "height": 1000, "deviceScaleFactor": 1, "mobile": False}
+            await call("Emulation.setDeviceMetricsOverride", **paper)
+            await call("Emulation.setEmulatedMedia", media="print", features=dark)
+            assert await tab.run(ink) == "rgb(27, 35, 48)"
+            assert await tab.run("getComputedStyle(document.body).backgroundColor") == WHITE
+            assert await tab.run("document.documentElement.scrollWidth") <= 718
+            assert browser.complaints == []
 
 
 def large(agents: int, turns: int) -> Trace:

@@ -168,7 +168,7 @@ function drawNews() {
   if (!last.news.length) list.append(make("li", "", "Nothing so far."));
 }
 function card(name, value, more) {
-  const node = make("div", "card");
+  const node = make("div", (more || "").length > 80 ? "card long" : "card");
   node.append(make("dt", "", name), make("dd", "", value), make("dd", "more", more || ""));
   return node;
 }

@@ -712,6 +712,6 @@
   layout();
   follow();
   new ResizeObserver(layout).observe(chart);
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { readColours(); drawLegend(); draw(); });
+  matchMedia("screen and (prefers-color-scheme: dark)").addEventListener("change", () => { readColours(); drawLegend(); draw(); });
   document.documentElement.dataset.ready = String(Math.round(performance.now()));
 })();
