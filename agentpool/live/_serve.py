@@ -30,7 +30,7 @@ import trio
 from agentpool._opening import opening
 from agentpool._pool.pool import AgentPool
 from agentpool._scheduling.owner import as_bystander
-from agentpool.live._access import Door
+from agentpool.live._access import Door, Request
 from agentpool.live._actions import Hands
 from agentpool.live._approvals import ApprovalDesk
 from agentpool.live._http import BadRequestError, Visit
@@ -78,6 +78,10 @@ class LivePage:
     _view: View = attrs.field(init=False, factory=View)
     _news: trio.Event = attrs.field(init=False, factory=trio.Event)
     _visits: int = attrs.field(init=False, default=0)
+    _silent: dict[trio.CancelScope, None] = attrs.field(
+        init=False, factory=dict[trio.CancelScope, None]
+    )
+    """Those that have not asked for anything yet, the oldest first."""
     _looks: int = attrs.field(init=False, default=0)
     """Browsers that are looking."""
     _ended: bool = attrs.field(init=False, default=False)
@@ -116,7 +120,7 @@ class LivePage:
         visit = Visit(stream)
         try:
             async with stream:
-                if self._visits >= MAX_VISITS:
+                if self._visits >= MAX_VISITS and not self._send_off_a_silent_one():
                     return
                 self._visits += 1
                 try:
@@ -129,9 +133,29 @@ class LivePage:
             _log.error("the live page could not answer", exc_info=True)
             await trio.lowlevel.checkpoint()
 
+    def _send_off_a_silent_one(self) -> bool:
+        """Make room: end the oldest connection that has not asked for anything yet, if any.
+
+        Strangers may open as many as they like, and must not keep the owner from the page.
+        """
+        for scope in self._silent:
+            if not scope.cancel_called:
+                scope.cancel()
+                return True
+        return False
+
+    async def _request_of(self, visit: Visit) -> Request:
+        with trio.CancelScope() as scope:
+            self._silent[scope] = None
+            try:
+                return await visit.read()
+            finally:
+                del self._silent[scope]
+        raise BadRequestError
+
     async def _answer(self, visit: Visit) -> None:
         try:
-            request = await visit.read()
+            request = await self._request_of(visit)
         except BadRequestError:
             await visit.answer(400, "text/plain", b"this is not a request")
             return

@@ -492,18 +492,21 @@ async def test_a_browser_that_goes_away_is_forgotten(
     assert caplog.text == ""
 
 
+async def asleep_at(on: Scene) -> trio.SocketStream:
+    """Return the connection of a browser that looks and does not read."""
+    stream = await raw(on)
+    stream.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1024)
+    await stream.send_all(
+        f"GET /events HTTP/1.1\r\nHost: {on.browser.base[7:-1]}\r\n"
+        f"X-Agentpool-Token: {on.browser.token}\r\n\r\n".encode()
+    )
+    return stream
+
+
 async def test_sleeping_browsers_hold_up_nothing() -> None:
     """Ten that never read: agents go on, the others see, and the block is left."""
     async with scene() as on:
-        asleep = []
-        for _ in range(10):
-            stream = await raw(on)
-            stream.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1024)
-            await stream.send_all(
-                f"GET /events HTTP/1.1\r\nHost: {on.browser.base[7:-1]}\r\n"
-                f"X-Agentpool-Token: {on.browser.token}\r\n\r\n".encode()
-            )
-            asleep.append(stream)
+        asleep = [await asleep_at(on) for _ in range(10)]
         for _ in range(50):
             await (await on.spawn("plain")).wait()
         shown = await on.browser.look()
@@ -520,17 +523,30 @@ async def test_an_error_of_the_block_comes_out_as_itself() -> None:
 
 
 async def test_there_is_an_end_to_how_many_may_look() -> None:
-    """Who comes on top is hung up on; when one goes, another may come."""
+    """Who comes on top of those that look is hung up on."""
     async with scene() as on:
-        streams = [await raw(on) for _ in range(MAX_VISITS)]
-        await trio.testing.wait_all_tasks_blocked(0.01)
+        streams = [await asleep_at(on) for _ in range(MAX_VISITS)]
+        for stream in streams:
+            assert await stream.receive_some(1) == b"H"
         async with await raw(on) as one_more:
             with contextlib.suppress(trio.BrokenResourceError):
                 assert await one_more.receive_some() == b""
         for stream in streams:
             await stream.aclose()
+
+
+@pytest.mark.parametrize("more", [0, 1, MAX_VISITS])
+async def test_who_asks_for_nothing_keeps_nobody_out(more: int) -> None:
+    """Strangers who know no token may connect as often as they like."""
+    async with scene() as on:
+        streams = [await raw(on) for _ in range(MAX_VISITS + more)]
         await trio.testing.wait_all_tasks_blocked(0.01)
+        handle = await on.spawn("plain")
         assert (await on.browser.client.get(on.browser.base)).status_code == 200
+        assert (await on.browser.look())["counts"]["completed"] <= 1
+        await handle.wait()
+        for stream in streams:
+            await stream.aclose()
 
 
 async def test_a_page_that_breaks_does_not_end_the_pool(
