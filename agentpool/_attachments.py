@@ -30,6 +30,7 @@ import msgspec
 
 from agentpool._checks import expect, expect_fields
 from agentpool._errors import UsageError
+from agentpool._media_size import pages_in, size_in
 
 AttachmentKind: TypeAlias = Literal["image", "pdf"]
 """The name that models use for inputs of this kind."""
@@ -63,12 +64,6 @@ PDF_PAGE_TOKENS: Final = 4_000
 
 MOST_PAGES: Final = 1_000
 """More than any provider reads."""
-
-BYTES_PER_PAGE: Final = 50_000
-"""An average page, for a document that does not state its number of pages."""
-
-_MAX_SEGMENTS: Final = 500
-"""The most segments of a JPEG that are read to find the one that states its size."""
 
 
 @final
@@ -173,12 +168,12 @@ def highest_tokens(one: Attachment) -> int:
 
 def pixels_of(image: Attachment) -> tuple[int, int] | None:
     """Return the width and height of an image. ``None``: unknown."""
-    return _size_of(image.data, image.media_type)
+    return size_in(image.data, image.media_type)
 
 
 def pages_of(document: Attachment) -> int:
     """Return the number of pages of a PDF document, estimated if it is not stated."""
-    return _pages(document.data)
+    return min(pages_in(document.data), MOST_PAGES)
 
 
 def size_trouble(
@@ -214,48 +209,3 @@ def media_type_of(data: bytes) -> str | None:
     if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
         return "image/webp"
     return PDF_TYPE if data.startswith(b"%PDF-") else None
-
-
-def _size_of(data: bytes, media_type: str) -> tuple[int, int] | None:
-    """Return the width and height of an image. ``None``: unknown."""
-    match media_type:
-        case "image/png":
-            return _numbers(data[16:20], data[20:24])
-        case "image/gif":
-            return _numbers(data[7:5:-1], data[9:7:-1])
-        case "image/jpeg":
-            return _jpeg_size(data)
-        case _:
-            # The two other forms of WebP are as common, and harder to read.
-            is_extended = data[12:16] == b"VP8X"
-            size = _numbers(data[26:23:-1], data[29:26:-1]) if is_extended else None
-            return None if size is None else (size[0] + 1, size[1] + 1)
-
-
-def _numbers(width: bytes, height: bytes) -> tuple[int, int] | None:
-    if not width or not height:
-        return None
-    return int.from_bytes(width, "big"), int.from_bytes(height, "big")
-
-
-def _jpeg_size(data: bytes) -> tuple[int, int] | None:
-    at = 2
-    for _ in range(_MAX_SEGMENTS):
-        marker, rest = data[at : at + 2], data[at + 2 : at + 9]
-        if len(rest) < 7 or marker[0] != 0xFF:  # noqa: PLR2004  # the size of what is read
-            return None
-        # The frames SOF0 to SOF15, without the three that are tables.
-        if 0xC0 <= marker[1] <= 0xCF and marker[1] not in {0xC4, 0xC8, 0xCC}:  # noqa: PLR2004
-            return _numbers(rest[5:7], rest[3:5])
-        at += 2 + int.from_bytes(rest[:2], "big")
-    return None
-
-
-def _pages(data: bytes) -> int:
-    """Return the number of pages of a document, estimated if it is not stated."""
-    counted = data.count(b"/Type /Page") + data.count(b"/Type/Page")
-    counted -= data.count(b"/Type /Pages") + data.count(b"/Type/Pages")
-    if counted < 1:
-        # They are packed; a page with a picture is about so large.
-        counted = -(-len(data) // BYTES_PER_PAGE)
-    return min(counted, MOST_PAGES)

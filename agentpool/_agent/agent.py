@@ -61,7 +61,8 @@ def room_tokens(driver: Driver, config: SpawnConfig, registry: ToolRegistry) -> 
     """Return how many tokens the conversation may take. ``None``: the window's size is unknown.
 
     That is the window of the driver or of the manifest, whichever is smaller, less the answer's
-    ``max_tokens``, the system prompt and the tools' schemas.
+    ``max_tokens``, the system prompt and the tools' schemas. No more than what the
+    model reads, where that is less.
     """
     manifest = config.manifest
     window, own = driver.context_window, manifest.model.context_window
@@ -73,7 +74,9 @@ def room_tokens(driver: Driver, config: SpawnConfig, registry: ToolRegistry) -> 
     output = output_of(config)
     form = None if output is None else output.form
     fixed = fixed_tokens(manifest.model.system_prompt, tools, form)
-    return window - answer_tokens(manifest.model.max_tokens, window) - fixed
+    room = window - answer_tokens(manifest.model.max_tokens, window)
+    most = driver.most_input_tokens
+    return (room if most is None else min(room, most)) - fixed
 
 
 class Home(ABC):

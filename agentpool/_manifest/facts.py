@@ -45,6 +45,8 @@ class ModelFacts:
 
     context_window: int | None = None
     """Tokens of request and answer together. ``None``: unknown, here as below."""
+    max_input_tokens: int | None = None
+    """The most tokens that it reads. ``None``: what the window has room for, or unknown."""
     max_output_tokens: int | None = None
     """The most tokens that it writes in one answer."""
     takes_sampling: bool | None = None
@@ -107,7 +109,9 @@ class ModelFacts:
 
     def _sizes(self) -> Iterator[str]:
         if self.context_window is not None:
-            yield f"window {self.context_window:,} tokens"
+            most = self.max_input_tokens
+            read = f", of which it reads at most {most:,}" if most is not None else ""
+            yield f"window {self.context_window:,} tokens{read}"
         if self.max_output_tokens is not None:
             yield f"at most {self.max_output_tokens:,} for one answer"
 

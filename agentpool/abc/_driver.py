@@ -94,6 +94,11 @@ class Driver(ABC):
         return None
 
     @property
+    def most_input_tokens(self) -> int | None:
+        """The most tokens of a request alone. ``None``: as many as the window has room for."""
+        return None
+
+    @property
     def most_image_pixels(self) -> int | None:
         """The longest side of an accepted image. ``None``: no known limit."""
         return None

@@ -57,6 +57,11 @@ class FarDriver(SendingDriver):
         return None if self._facts is None else self._facts.inputs
 
     @property
+    def most_input_tokens(self) -> int | None:
+        """The most tokens of a request. ``None``: unknown, or no node was asked yet."""
+        return None if self._facts is None else self._facts.most_input_tokens
+
+    @property
     def most_image_bytes(self) -> int | None:
         """The largest accepted image. ``None``: unknown, or no node was asked yet."""
         return None if self._facts is None else self._facts.most_image_bytes

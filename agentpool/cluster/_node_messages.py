@@ -96,6 +96,8 @@ class DriverFacts(msgspec.Struct, frozen=True, gc=False):
     """The largest image that it takes. ``None``: no limit is known."""
     most_image_pixels: int | None = None
     """The longest side of an image that it takes. ``None``: no limit is known."""
+    most_input_tokens: int | None = None
+    """The most tokens of a request alone. ``None``: no limit is known."""
     count: CountAttachment = highest_tokens
     """The tokens that it counts for an attachment."""
 

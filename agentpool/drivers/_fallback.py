@@ -161,6 +161,12 @@ class FallbackDriver(SendingDriver):
         return known[0].intersection(*known[1:]) if known else None
 
     @property
+    def most_input_tokens(self) -> int | None:
+        """The smallest known limit, since any of them may be asked."""
+        limits = [choice.driver.most_input_tokens for choice in self._choices]
+        return min((limit for limit in limits if limit is not None), default=None)
+
+    @property
     def most_image_bytes(self) -> int | None:
         """The smallest known limit, since any of them may be asked."""
         limits = [choice.driver.most_image_bytes for choice in self._choices]

@@ -57,6 +57,11 @@ class GatedDriver(SendingDriver):
         return self._driver.inputs
 
     @property
+    def most_input_tokens(self) -> int | None:
+        """The limit of the inner driver."""
+        return self._driver.most_input_tokens
+
+    @property
     def most_image_bytes(self) -> int | None:
         """The limit of the inner driver."""
         return self._driver.most_image_bytes

@@ -156,6 +156,8 @@ def _open_there(
             return open_openai(
                 name,
                 **terms,
+                # A window of the user's own is all that there is to know.
+                max_input_tokens=None if model.context_window else facts.max_input_tokens,
                 max_tokens_field=model.max_tokens_field,
                 api=model.api,
                 rules=place.rules,

@@ -127,8 +127,14 @@ class OpenAIDriver(HostedDriver):
     _api: Api | None
     """``None``: Responses, unless a request has what only the other one knows and no effort,
     which that one takes only from a model without tools."""
+    _most_input_tokens: int | None = None
     _stale: frozenset[str] = attrs.field(init=False, default=frozenset())
     """Encrypted reasoning that the provider can no longer read."""
+
+    @property
+    def most_input_tokens(self) -> int | None:
+        """The limit that the driver was opened with."""
+        return self._most_input_tokens
 
     async def complete(
         self,
@@ -200,6 +206,10 @@ class OpenAIDriver(HostedDriver):
         return {"authorization": f"Bearer {key}"}
 
 
+def _used(api: Api | None, wire: ChatOptions) -> Api | None:
+    return api or (None if wire.is_openai else "chat")
+
+
 def _data_of(request: CompletionRequest) -> frozenset[str]:
     return frozenset(
         part.data
@@ -223,6 +233,7 @@ async def open_openai(
     options: Mapping[str, Json] | None = None,
     max_tokens_field: MaxTokensField | None = None,
     max_output_tokens: int | None = None,
+    max_input_tokens: int | None = None,
     api: Api | None = None,
     rules: Rules | None = None,
     inputs: frozenset[str] | None = None,
@@ -243,9 +254,9 @@ async def open_openai(
         options: Other fields of each request's body, such as ``service_tier``.
         max_tokens_field: What the server calls the limit of an answer. ``None``: as usual.
         max_output_tokens: The most that the model can write. ``None``: unknown.
+        max_input_tokens: The most that it reads. ``None``: what the window has room for.
         api: ``chat`` or ``responses``. ``None``: the second at OpenAI itself, else the first.
-        rules: The server's set of rules: ``deepseek``, ``gemini``, ``groq``, ``mistral`` or
-            ``moonshot``, for one that passes requests on to it. ``None``: as its host says.
+        rules: Of the provider behind it: ``deepseek``, ``mistral``, … ``None``: of its host.
         inputs: What it reads besides text, of ``image`` and ``pdf``. ``None``: unknown.
         headers: Sent with every request, such as an organisation.
         verify: Whether to check certificates, or the TLS context to use.
@@ -270,4 +281,4 @@ async def open_openai(
             counting=counting_of(client.host, model, rules),
         )  # fmt: skip
         wire = _chat_options(settings, client, max_tokens_field, rules)
-        yield OpenAIDriver(client, settings, wire, api or (None if wire.is_openai else "chat"))
+        yield OpenAIDriver(client, settings, wire, _used(api, wire), max_input_tokens)

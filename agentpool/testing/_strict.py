@@ -19,6 +19,7 @@ import trio
 from agentpool._checks import expect_arguments
 from agentpool._errors import UsageError
 from agentpool._opening import opening
+from agentpool.testing import _strict_form_rules as form
 from agentpool.testing import _strict_more_rules as more
 from agentpool.testing import _strict_rules as rules
 from agentpool.testing._loopback import (
@@ -114,7 +115,7 @@ _KINDS: Final[Mapping[str, _Kind]] = {
             *(rules.known_fields(*_RESPONSES_FIELDS), rules.no_sampling, more.stateless),
             *(rules.unique_ids, rules.id_form(r".{1,64}", "1 to 64 characters")),
             *(more.reasoning_with_calls, more.encrypted_back, more.outputs_match),
-            *(rules.strict_schemas, rules.no_forced_tools),
+            *(rules.strict_schemas, rules.no_forced_tools, form.legal_names),
         ),
     ),
     "openai-chat": _Kind(
@@ -122,7 +123,7 @@ _KINDS: Final[Mapping[str, _Kind]] = {
         rules=(
             *(rules.known_fields(*_OPENAI_FIELDS), rules.no_sampling, rules.newer_limit),
             *(rules.no_effort_with_tools, rules.strict_schemas, *_EVERY_CHAT),
-            rules.id_form(r".{1,40}", "1 to 40 characters"),
+            *(rules.id_form(r".{1,40}", "1 to 40 characters"), form.legal_names),
         ),
     ),
     "anthropic": _Kind(
@@ -136,7 +137,7 @@ _KINDS: Final[Mapping[str, _Kind]] = {
             *(rules.unique_ids, rules.id_form(r"[a-zA-Z0-9_-]+", "letters, digits, _ and -")),
             *(more.results_next, more.thoughts_signed, more.thoughts_first, more.few_marks),
             *(more.adaptive_alone, rules.no_forced_tools, rules.legal_keys),
-            *(rules.known_fields(*_MESSAGES_FIELDS), more.user_last),
+            *(rules.known_fields(*_MESSAGES_FIELDS), more.user_last, form.legal_names),
         ),
     ),
     "gemini": _Kind(
@@ -150,14 +151,14 @@ _KINDS: Final[Mapping[str, _Kind]] = {
         ways=Ways(thoughts="reasoning_content"),
         rules=(
             *(*_EVERY_CHAT, rules.reasoning_back, rules.no_schemas, rules.no_images),
-            rules.no_forced_tools,
+            *(rules.no_forced_tools, form.legal_names),
         ),
     ),
     "groq": _Kind(
         path="/chat/completions",
         ways=Ways(thoughts="reasoning"),
         rules=(
-            *(*_EVERY_CHAT, rules.no_form_with_tools),
+            *(*_EVERY_CHAT, rules.no_form_with_tools, form.legal_names),
             rules.known_message_fields(*_MESSAGE_FIELDS, "reasoning"),
         ),
     ),
@@ -167,7 +168,7 @@ _KINDS: Final[Mapping[str, _Kind]] = {
         refusal=_plain_error,
         rules=(
             *(rules.known_fields(*_MISTRAL_FIELDS), rules.known_message_fields(*_MESSAGE_FIELDS)),
-            *(rules.no_user_after_tool, rules.no_empty_answer, *_EVERY_CHAT),
+            *(rules.no_user_after_tool, rules.no_empty_answer, *_EVERY_CHAT, form.legal_names),
             rules.id_form(r"[a-zA-Z0-9]{9}", "a-z, A-Z, 0-9, with a length of 9"),
         ),
     ),
@@ -176,7 +177,7 @@ _KINDS: Final[Mapping[str, _Kind]] = {
         ways=Ways(thoughts="reasoning_content"),
         rules=(
             *(*_EVERY_CHAT, rules.no_sampling, rules.reasoning_beside_calls),
-            *(rules.no_empty_answer, rules.no_forced_tools),
+            *(rules.no_empty_answer, rules.no_forced_tools, form.legal_names),
         ),
     ),
     "vllm": _Kind(path="/chat/completions", refusal=_plain_error, rules=_LOCAL),

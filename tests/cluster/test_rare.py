@@ -94,11 +94,17 @@ async def test_a_driver_counts_attachments_as_its_nodes_do(monkeypatch: pytest.M
         'privacy = "Standard"\n[model]\nprovider = "anthropic"\nremote_model = "claude-opus-5"'
     )
     photo = image(256, 256)
+    gpt = AgentManifest.parse(
+        'privacy = "Standard"\n[model]\nprovider = "openai"\nremote_model = "gpt-5"'
+    )
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-0")
     async with open_cluster(address="local:1") as nodes:
         driver = nodes.driver_of(manifest)
         assert driver.attachment_tokens(photo) == photo.tokens
         assert (driver.most_image_bytes, driver.most_image_pixels) == (None, None)
-    async with open_cluster(address="local:1", manifests=[manifest]) as nodes:
+        assert nodes.driver_of(gpt).most_input_tokens is None
+    async with open_cluster(address="local:1", manifests=[manifest, gpt]) as nodes:
+        assert nodes.driver_of(gpt).most_input_tokens == 272_000
         driver = nodes.driver_of(manifest)
         assert driver.attachment_tokens(photo) == 180 < photo.tokens
         assert driver.most_image_pixels == 8_000

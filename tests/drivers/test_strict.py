@@ -378,10 +378,10 @@ def result(name: str = "a") -> dict[str, object]:
     return {"type": "tool_result", "tool_use_id": name, "content": "3"}
 
 
-def called(*ids: str, **more: object) -> dict[str, object]:
+def called(*ids: str, name: str = "add", **more: object) -> dict[str, object]:
     """Return calls in Chat Completions."""
     calls = [
-        {"id": one, "type": "function", "function": {"name": "add", "arguments": "{}"}}
+        {"id": one, "type": "function", "function": {"name": name, "arguments": "{}"}}
         for one in ids
     ]
     return {"role": "assistant", "content": None, "tool_calls": calls, **more}
@@ -440,6 +440,10 @@ REFUSED: Final[list[tuple[StrictName, dict[str, object], str]]] = [
     ),
     ("openai", {"text": {"format": {"strict": True, "schema": OPEN_LIST}}}, "additionalProperties"),
     ("openai", {"tool_choice": "required"}, "forces tool use"),
+    ("openai", {"input": [HI, {**CALL, "name": "a.b"}, OUTPUT]}, "Invalid name of a tool: 'a.b'"),
+    ("openai-chat", {"tools": [{"function": {"name": "x" * 65}}]}, "Invalid name of a tool"),
+    ("mistral", {"messages": [HI, called("a" * 9, name="a b"), returned("a" * 9)]}, "'a b'"),
+    ("anthropic", {"tools": [{"name": "", "input_schema": {}}]}, "Invalid name of a tool: ''"),
     ("openai-chat", {"max_tokens": 9}, "Use 'max_completion_tokens'"),
     ("openai-chat", {"tools": TOOLS, "reasoning_effort": "low"}, "use /v1/responses"),
     ("openai-chat", {"top_p": 1}, "'top_p' is not supported"),

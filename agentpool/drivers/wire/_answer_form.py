@@ -6,7 +6,8 @@ Rules:
    all of its keys. Another one is only shown to the model.
 2. Anthropic keeps a form of closed objects, lists and unions. What it does not know about a
    value (how large, how long) is left out: whoever asked checks the answer.
-3. A form that cannot be kept at all, such as an object with any keys, is told in words.
+3. A form that cannot be kept at all, such as an object with any keys, is told in words. To
+   Anthropic that is also one that has itself in it.
 4. So is one beside tools at Groq and at Gemini before 3, which take the one or the other, and
    one that any other server has refused in their words. The tools are what it works with.
 
@@ -61,7 +62,7 @@ def is_strict_schema(schema: Json) -> bool:
 def anthropic_format(form: AnswerForm) -> Mapping[str, Json] | None:
     """Return the ``output_config`` that asks for *form*. ``None``: it cannot be enforced."""
     schema = cast("Mapping[str, Json]", form.schema)
-    if not all(map(_is_closed, _objects(schema))):
+    if not all(map(_is_closed, _objects(schema))) or _has_itself(schema):
         return None
     return {"format": {"type": "json_schema", "schema": _known(schema)}}
 
@@ -100,6 +101,29 @@ def _objects(schema: Json) -> Iterator[Mapping[str, Json]]:
     elif isinstance(schema, Sequence) and not isinstance(schema, str):
         for one in schema:
             yield from _objects(one)
+
+
+def _has_itself(schema: Mapping[str, Json]) -> bool:
+    """Return whether *schema* refers to itself, by way of its definitions or at once."""
+    definitions = cast("Mapping[str, Json]", schema.get("$defs", {}))
+    left = {f"#/$defs/{name}": set(_references(one)) for name, one in definitions.items()}
+    left["#"] = set(_references({key: one for key, one in schema.items() if key != "$defs"}))
+    # Those that refer to none of the others are taken away, until there are no more such.
+    while ended := [name for name, names in left.items() if left.keys().isdisjoint(names)]:
+        for name in ended:
+            del left[name]
+    return bool(left)
+
+
+def _references(schema: Json) -> Iterator[str]:
+    if isinstance(schema, Mapping):
+        for key, inner in schema.items():
+            if key == "$ref" and isinstance(inner, str):
+                yield inner
+            yield from _references(inner)
+    elif isinstance(schema, Sequence) and not isinstance(schema, str):
+        for one in schema:
+            yield from _references(one)
 
 
 def _is_closed(schema: Mapping[str, Json]) -> bool:

@@ -39,6 +39,7 @@ from agentpool.drivers.wire._call_ids import CHAT_IDS, CallIds, IdForm
 from agentpool.drivers.wire._property_keys import with_legal_keys
 from agentpool.drivers.wire._provider_parts import Origin, valid_arguments
 from agentpool.drivers.wire._text_only import checked_text
+from agentpool.drivers.wire._tool_names import legal_name
 
 
 class _Function(msgspec.Struct, frozen=True):
@@ -262,7 +263,7 @@ def _to_wire(message: ChatMessage, origin: Origin, ids: CallIds, *, has_files: b
 def _answer_to_wire(message: AssistantMessage, origin: Origin, ids: CallIds) -> _Message:
     text = message.text
     calls = [
-        _Call(ids.of_call(call.call_id), _Function(call.name, valid_arguments(call)))
+        _Call(ids.of_call(call.call_id), _Function(legal_name(call.name), valid_arguments(call)))
         for call in message.tool_calls
     ]
     # Some servers insist on a text where there are no calls, and others on the key where

@@ -240,6 +240,11 @@ _BY_WORD: Final[Mapping[str, _Verdict]] = {
     "not_found_error": (UnknownModelError, False),
     "not_supported_error": (BadRequestError, False),
     "invalid_request_error": (BadRequestError, False),
+    # OpenAI's for a response that failed, of what is wrong with the request.
+    "empty_image_file": (BadRequestError, False),
+    "failed_to_download_image": (BadRequestError, False),
+    "image_file_not_found": (BadRequestError, False),
+    "data_residency_mismatch": (BadRequestError, False),
     # Groq's, with the status of a bad request: the model wrote a call, or JSON, that is none.
     "tool_use_failed": (FailedAttemptError, True),
     "json_validate_failed": (FailedAttemptError, True),
@@ -266,7 +271,10 @@ _BY_WORD: Final[Mapping[str, _Verdict]] = {
     "contextwindowexceedederror": (ContextOverflowError, False),
 }
 
-_BAD_SIGNS: Final = ("bad", "invalid", "unsupported", "unprocessable", "validation", "missing")
+_BAD_SIGNS: Final = (
+    *("bad", "invalid", "unsupported", "unprocessable", "validation", "missing"),
+    *("policy", "violation", "too_large", "too_small", "parse_error"),
+)
 """What is in the name of a fault of the request's own, whatever else it is called."""
 
 _LOW_BALANCE: Final = "credit balance is too low"

@@ -7,7 +7,8 @@ Rules:
 3. What the user's side says in a row is one message, with the results of calls first, as
    the API wants it. An answer in several pieces is one message as well.
 4. Arguments that a model wrote are sent back as they came. Those that are not a JSON object
-   cannot be; they are sent as the text that they are, under one key.
+   cannot be; they are sent as the text that they are, under one key. A name that the API refuses is
+   sent as the most similar one that it takes.
 5. Thoughts with their signatures go back to where they came from, in their place. One whose
    signature is missing is left out.
 6. Marks for the provider's cache stand behind the tools, the system prompt and the last two
@@ -57,6 +58,7 @@ from agentpool.drivers.wire._provider_parts import (
     valid_arguments,
 )
 from agentpool.drivers.wire._text_only import checked_text
+from agentpool.drivers.wire._tool_names import legal_name
 
 MAX_TEMPERATURE: Final = 1.0
 """The upper end here; ours is 2.0, and what is above this end is sent as this end."""
@@ -290,7 +292,7 @@ def _block_of(piece: Piece, ids: CallIds) -> _Block | None:
             return _Text(piece) if piece.strip() else None
         case ToolCall():
             arguments = msgspec.Raw(valid_arguments(piece).encode())
-            return _ToolUse(ids.of_call(piece.call_id), piece.name, arguments)
+            return _ToolUse(ids.of_call(piece.call_id), legal_name(piece.name), arguments)
         case ProviderPart():
             return msgspec.Raw(piece.data.encode())
         case _:

@@ -11,7 +11,8 @@ Rules, besides those of every wire:
    servers stream no pieces.
 4. A reasoning item is kept as it came, without the id that the server gave it, if there is
    anything in it that can be read again.
-5. A failed response is the error that it has; an incomplete one ends for its reason.
+5. A failed response is the error that it has; an incomplete one ends for its reason. Its own
+   status says which it is, before the name of the event that it came with.
 6. Messages that are comments on the way are told apart from the answer: see ``_phases``.
 
 Source: https://platform.openai.com/docs/api-reference/responses-streaming (2026-11);
@@ -71,6 +72,7 @@ class _Growing:
     """Characters of text before its own. ``None``: it has none."""
     has_thoughts: bool = False
     is_labelled: bool = False
+    has_refusal: bool = False
     is_done: bool = False
     is_counted: bool = False
     """Whether it is counted as a call."""
@@ -157,8 +159,9 @@ class ResponseAccumulator(GrowingCompletion):
             case "output_text.done" | "content_part.done" | "refusal.done":
                 return self._end_part(self._place_of(told), told)
             case "refusal.delta":
-                self._begin_text(self._place_of(told))
-                self._refuse(string_in(told.delta))
+                item = self._place_of(told)
+                self._begin_text(item)
+                self._refuse_in(item, string_in(told.delta))
             case "reasoning_summary_text.delta" | "reasoning_text.delta":
                 self._place_of(told).has_thoughts = True
                 self._think(string_in(told.delta))
@@ -177,11 +180,15 @@ class ResponseAccumulator(GrowingCompletion):
         part = told.part or ItemText()
         text = string_in(told.text) or (part.text if part.type == "output_text" else "") or ""
         refusal = string_in(told.refusal) or part.refusal or ""
+        if refusal and not item.has_refusal:
+            self._refuse_in(item, refusal)
         if item.text_at is not None or not (text or refusal):
             return []
-        if refusal:
-            self._refuse(refusal)
         return self._say(item, text)
+
+    def _refuse_in(self, item: _Growing, text: str) -> None:
+        item.has_refusal = True
+        self._refuse(text)
 
     def _begin_text(self, item: _Growing) -> None:
         if item.text_at is None:
@@ -248,7 +255,9 @@ class ResponseAccumulator(GrowingCompletion):
         if kind not in _ENDS:
             return []
         why = response.incomplete_details
-        self._end((why.reason if isinstance(why, Why) else why) or kind)
+        # Of an event that says no more than that it was the last one.
+        status = (response.status if kind == "completed" else None) or kind
+        self._end((why.reason if isinstance(why, Why) else why) or status)
         self._done = True
         texts = self._take_output(response.output or ())
         for item in self._items:
@@ -316,11 +325,12 @@ class ResponseAccumulator(GrowingCompletion):
 
     def _end_message(self, item: _Growing, ended: Item) -> list[str]:
         texts: list[str] = []
+        parts, is_refused = parts_of(ended.content), item.has_refusal
+        for refusal in (one.refusal for one in parts if one.refusal and not is_refused):
+            self._refuse_in(item, refusal)
         if item.text_at is None:
             item.phase = item.phase or ended.phase or ""
-            for part in parts_of(ended.content):
-                if part.refusal:
-                    self._refuse(part.refusal)
+            for part in parts:
                 texts += self._say(item, part.text or "")
         if item.phase != COMMENTARY:
             item.phase = ended.phase or item.phase

@@ -44,6 +44,7 @@ from agentpool.drivers.wire._call_ids import RESPONSES_IDS, CallIds
 from agentpool.drivers.wire._commentary import label_in
 from agentpool.drivers.wire._provider_parts import Origin, in_order, valid_arguments
 from agentpool.drivers.wire._text_only import checked_text
+from agentpool.drivers.wire._tool_names import legal_name
 
 ENCRYPTED: Final = "reasoning.encrypted_content"
 """What must be asked for, to be able to send reasoning back."""
@@ -227,7 +228,8 @@ def _item_of(piece: str | ToolCall | ProviderPart, ids: CallIds, phase: str) -> 
         case str():
             return _Said("assistant", piece, phase or msgspec.UNSET)
         case ToolCall():
-            return _Call(ids.of_call(piece.call_id), piece.name, valid_arguments(piece))
+            name = legal_name(piece.name)
+            return _Call(ids.of_call(piece.call_id), name, valid_arguments(piece))
         case ProviderPart():
             return msgspec.Raw(piece.data.encode())
         case _:

@@ -31,10 +31,11 @@ import msgspec
 
 from agentpool._errors import ProtocolError
 
-# A chunk of a chat completion is under 1 KiB; a tool call that arrives whole can be as
-# long as the model's answer. 1 MiB is more than any model writes at once.
-MAX_LINE_BYTES: Final = 1 << 20
-MAX_EVENT_BYTES: Final = 4 << 20
+# A chunk of a chat completion is under 1 KiB. The last event of a response has all of the answer
+# in it once more, and the instructions, with six bytes for a character: 128,000 tokens written
+# and a million sent are 12 MiB at most.
+MAX_LINE_BYTES: Final = 16 << 20
+MAX_EVENT_BYTES: Final = 16 << 20
 
 # An error is a few hundred bytes.
 _MAX_STRAY_BYTES: Final = 64 * 1024

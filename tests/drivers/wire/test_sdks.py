@@ -73,6 +73,8 @@ READ_OTHERWISE: Final[Mapping[str, frozenset[str]]] = {
     "no-finish-text", "no-stop-reason", "pause-turn",
     "refusal-of-the-model", "refusal-of-the-provider", "refusal-with-its-category",
     "refusal-without-words",
+    "response-completed-that-is-cancelled", "response-completed-that-is-running",
+    "response-completed-that-is-unknown",
     "response-image", "response-refusal-done-alone", "response-refused",
     "response-refused-at-the-end", "silent-end-in-a-call", "stop-reason-compaction",
     "tool-calls-without",
