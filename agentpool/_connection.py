@@ -96,7 +96,7 @@ class Connection:
         Args:
             target: The server to connect to. Its certificate must be for ``target.host``.
             tls: The certificates to trust.
-            address: Connect to this address, whatever address the name resolves to. ``None``: look
+            address: The address to connect to, even if the name resolves to another. ``None``: look
                 it up.
 
         Raises:

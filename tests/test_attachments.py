@@ -238,7 +238,7 @@ async def test_a_model_that_reads_none_refuses_the_agent() -> None:
     shared = manifest()
     async with open_pool(driver) as pool:
         await (await pool.spawn(SpawnConfig(shared, "Hello?"))).wait()
-        with pytest.raises(UsageError, match=r"reads no image, got Attachment\('image/png'"):
+        with pytest.raises(UsageError, match=r"kind 'image', got Attachment\('image/png'"):
             pool.spawn_nowait(SpawnConfig(shared, "What is it?", attachments=(PAPER, PHOTO)))
         handle = pool.spawn_nowait(SpawnConfig(shared, "What is it?", attachments=(PAPER,)))
         assert handle.agent_id == 2

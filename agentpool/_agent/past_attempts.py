@@ -31,7 +31,7 @@ class Attempts(Live):
         self.losses.append(loss)
 
     def leave_to_us(self) -> None:
-        """Count an attempt that a crash cut off as one that this process makes again."""
+        """Count the attempt that was cut off by a crash as one that this process repeats."""
         if self.losses and self.losses[-1].was_cut:
             self.losses[-1] = _as_repeated(self.losses[-1])
 

@@ -116,7 +116,7 @@ class Purse(Live):
         due in *journal* is written together with the reservations in stores in the same file.
 
         Cancellation:
-            Nothing was set aside.
+            Nothing was reserved.
         """
         tokens, cost_usd = estimate(driver, request, estimator)
         if self.is_stored:
@@ -289,7 +289,7 @@ async def _begin_with(
 ) -> tuple[Ledger, int] | None:
     """Take *reservation* in the stores of *ledgers*, in one transaction with *started*.
 
-    Returns which has too little, and of what. Then neither is kept.
+    Returns the ledger with too little left, and the kind that is missing. Then nothing is stored.
     """
     lacks: list[tuple[Ledger, int]] = []
 

@@ -39,8 +39,8 @@ _UNITS: Final = ("tokens", "US dollars", "requests", "tool calls")
 
 _ADVICE: Final[dict[int, str]] = dict.fromkeys(
     (TOKENS, COST),
-    ": the input of a request and the most that it may answer, of which a lower "
-    "model.max_tokens makes less",
+    " for the input of a request and its longest possible answer, which a lower "
+    "model.max_tokens shortens",
 )
 """How to need less of the kinds that a request reserves before its size is known."""
 
@@ -111,7 +111,7 @@ class Account(Live):
         """Change the limit that *name* sets in ``Budget()``.
 
         Raises:
-            UsageError: If the limit has no meaning.
+            UsageError: If the limit is invalid.
         """
         kind = _NAMES.index(name)
         checked = cost_limit(name, limit) if kind == COST else count_limit(name, limit)
@@ -186,10 +186,10 @@ class Account(Live):
         self._tell(kind, taken, reached=True)
         if kind == COST and self.blind:
             text = (
-                f"budget {self.name!r}: an answer has no known price, so its limit of "
+                f"budget {self.name!r}: an answer has no known price, so the limit of "
                 f"{_shown(kind, limit)} cannot be enforced; give the driver prices (in a manifest "
-                "[model.price] or [model.fallback.price]), limit tokens instead, or let "
-                "Budget(allow_unpriced=True) pass it"
+                "[model.price] or [model.fallback.price]), limit tokens instead, or allow "
+                "it with Budget(allow_unpriced=True)"
             )
         else:
             text = (
@@ -214,7 +214,7 @@ class Account(Live):
         if begins := next_period(self.period):
             return (
                 f"the limit is for the {self.period} (UTC): raise it, or go on at {begins}, when "
-                "all of it is there again"
+                "the whole limit is available again"
             )
         return "the limit is for as long as the store lasts: raise it to go on"
 
@@ -325,7 +325,7 @@ def amounts_of(*, tokens: int, cost_usd: float | None, requests: int, tool_calls
     """Return the wanted amounts as a tuple, after checking them.
 
     Raises:
-        UsageError: If a number has no meaning.
+        UsageError: If a number is negative or not finite.
     """
     return (
         count("tokens", tokens),

@@ -169,7 +169,7 @@ class Budget:
 
         Raises:
             LimitExceededError: If there is too little. Nothing was reserved.
-            UsageError: If a number has no meaning. Nothing was reserved.
+            UsageError: If a number is invalid. Nothing was reserved.
         """
         amounts = amounts_of(
             tokens=tokens, cost_usd=cost_usd, requests=requests, tool_calls=tool_calls

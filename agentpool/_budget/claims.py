@@ -99,8 +99,7 @@ class Reservation(Live):
                 there was no estimate either, the cost is unknown.
 
         Raises:
-            UsageError: If it was settled before, or a number has no meaning. Nothing has
-                changed.
+            UsageError: If it was settled before, or a number is invalid. Nothing has changed.
         """
         used = self._amounts[TOKENS] if tokens is None else count("tokens", tokens)
         cost = self._amounts[COST] if cost_usd is None else pico(cost_usd)
@@ -262,7 +261,7 @@ class Ledger(Live):
         """Reserve *amounts* in this budget and all above it, or raise.
 
         Raises:
-            LimitExceededError: If there is too little. Nothing was set aside.
+            LimitExceededError: If there is too little. Nothing was reserved.
         """
         lack = self._find_lack(amounts, priced=priced)
         if lack is not None:
@@ -292,7 +291,7 @@ class Ledger(Live):
                 must not rely on its end.
 
         Raises:
-            UsageError: If a number has no meaning. Nothing was set aside.
+            UsageError: If a number is invalid. Nothing was reserved.
         """
         amounts = amounts_of(tokens=tokens, cost_usd=cost_usd, requests=1, tool_calls=0)
         claim = Claim(self, amounts, cost_usd is not None, is_stalled)

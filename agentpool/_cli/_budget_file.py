@@ -45,8 +45,8 @@ class BudgetFile(BudgetStore):
 
         Args:
             manifests: The manifests of the agents.
-            journal: The journal of the command's pool, which is the file if the options name a
-                journal.
+            journal: The journal of the command's pool. If the options name a journal, this is the
+                file for the spending as well.
 
         Raises:
             JournalError: If it cannot be opened.

@@ -55,7 +55,7 @@ def begin(command: InitCommand) -> int:
     """Run *command* and return the exit code.
 
     Raises:
-        UsageError: If a file is there already, or cannot be written.
+        UsageError: If a file exists already, or cannot be written.
         ManifestError: If the options make an invalid manifest.
     """
     folder = Path(command.folder)

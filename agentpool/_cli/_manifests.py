@@ -19,7 +19,7 @@ def load_all(paths: Sequence[str], override: Override) -> list[AgentManifest]:
 
     Raises:
         ManifestError: If any of them is wrong. Carries the faults of all.
-        UsageError: If the override has no meaning for one of them.
+        UsageError: If the override does not fit one of them.
     """
     manifests: list[AgentManifest] = []
     wrong: list[ManifestError] = []
@@ -62,7 +62,7 @@ def without_manifest(override: Override) -> AgentManifest:
 
     Raises:
         ManifestError: If it is invalid with the override.
-        UsageError: If the override has no meaning.
+        UsageError: If the override does not fit such a manifest.
     """
     bare = AgentManifest(privacy=PrivacyTier.STANDARD, capabilities=())
     manifest = override.apply(bare, source=THE_OPTIONS, environ=os.environ)

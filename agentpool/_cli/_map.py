@@ -33,7 +33,7 @@ def map_files(command: MapCommand) -> int:
     """Run *command* and return the exit code.
 
     Raises:
-        UsageError: If the options have no meaning for a manifest.
+        UsageError: If the options do not fit a manifest.
         ManifestError: If a manifest is wrong.
     """
     paths = [command.manifest] + ([command.reduce] if command.reduce is not None else [])

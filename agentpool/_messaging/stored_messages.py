@@ -92,7 +92,7 @@ class KeptPost:
 
         Args:
             sent: Every accepted message, in the order of their numbers.
-            received: The numbers of those that agents have received.
+            received: The numbers of the messages that agents have received.
             settled: The keys of the calls that have a result.
         """
         open_ones: dict[int, AgentMessage] = {}

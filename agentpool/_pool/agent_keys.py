@@ -118,7 +118,7 @@ class AgentKeys:
         """Raise if this process has an agent with *key*, or had a racer with it.
 
         Raises:
-            UsageError: If it is so.
+            UsageError: If there is or was one.
         """
         said = config.key or key
         if key in self.taken:
@@ -156,7 +156,7 @@ def refuse_unkept(config: SpawnConfig) -> None:
     """Raise if an agent without a key could not be continued by another process.
 
     Raises:
-        UsageError: If it is so.
+        UsageError: If it could not.
     """
     if config.output_type is not None or config.budget is not None:
         raise UsageError(

@@ -55,7 +55,7 @@ def check_map(manifest: object, sources: Sequence[object], retries: int) -> None
 
     Raises:
         UsageError: If one of them is of the wrong kind, there is no source, or the number of
-            retries has no meaning.
+            retries is invalid.
     """
     at_least(0, "retries", retries)
     if not sources:

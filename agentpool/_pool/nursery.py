@@ -131,7 +131,7 @@ class AgentNursery(Home):
         """Raise if the pool accepts no more agents.
 
         Raises:
-            PoolClosedError: If it is so.
+            PoolClosedError: If it accepts no more.
         """
         if self.admission.closed:
             raise PoolClosedError("the pool has closed; spawn inside its block")

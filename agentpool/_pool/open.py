@@ -82,7 +82,7 @@ async def open_pool(
 
     Raises:
         PoolError: At the exit, if agents failed and their outcomes were never retrieved.
-        UsageError: If an argument has no meaning.
+        UsageError: If an argument is invalid.
         JournalError: If the journal cannot be used, or another process runs that pool.
     """
     _check_parts(locals())

@@ -200,7 +200,7 @@ class AgentPool(Live, weakref=True):
         Raises:
             PoolClosedError: If the pool is closing.
             PrivacyError: If an agent calls this and its tier is stricter than the manifest's.
-            UsageError: If there is no source, or an argument has no meaning.
+            UsageError: If there is no source, or an argument is invalid.
         """
         check_map(manifest, sources, retries)
         config_of = partial(

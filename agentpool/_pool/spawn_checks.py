@@ -106,8 +106,8 @@ def checked_driver(
     for one in config.attachments:
         if driver.inputs is not None and one.kind not in driver.inputs:
             raise UsageError(
-                f"the model of manifest {manifest.name!r} reads no {one.kind}, got {one!r}; "
-                "leave it out, or choose a model that reads it"
+                f"the model of manifest {manifest.name!r} cannot read attachments of "
+                f"kind {one.kind!r}, got {one!r}; leave it out, or choose a model that reads it"
             )
         if trouble := size_trouble(one, driver.most_image_bytes, driver.most_image_pixels):
             raise UsageError(f"{one.name or 'an image'} {trouble}; make it smaller")

@@ -624,8 +624,8 @@ def test_a_refusal_says_what_is_used_set_aside_and_wanted() -> None:
         budget.reserve(tokens=60)
     assert str(caught.value) == (
         "budget 'night' has too little left: 250 of 1,000 tokens are used and 700 set aside, and "
-        "60 are wanted: the input of a request and the most that it may answer, of which a lower "
-        "model.max_tokens makes less; raise the limit to go on"
+        "60 are wanted for the input of a request and its longest possible answer, which a lower "
+        "model.max_tokens shortens; raise the limit to go on"
     )
     with pytest.raises(LimitExceededError, match="2 are wanted; raise the limit to go on"):
         Budget(requests=1).reserve(tokens=0, requests=2)

@@ -331,7 +331,7 @@ def test_a_file_that_the_model_does_not_read_is_refused(
     (desk.folder / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"\0" * 20)
     done = desk.call("run", "What?", "--attach", "a.png", "--model", "openai/gpt-4")
     assert (done.code, done.out) == (1, "")
-    assert "reads no image, got Attachment('image/png', 28 bytes, 'a.png')" in done.err
+    assert "kind 'image', got Attachment('image/png', 28 bytes, 'a.png')" in done.err
 
 
 # --- what a person did wrong
