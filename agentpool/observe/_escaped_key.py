@@ -1,4 +1,4 @@
-r"""Finds a key in text that was escaped, encoded or broken into lines by somebody else.
+r"""Finds a key in text that was escaped, encoded or broken into lines by other code.
 
 Rules:
 
