@@ -297,6 +297,7 @@ NAMES: dict[str, list[str]] = {
         "RequestStarted",
         "RunIds",
         "SlotsChanged",
+        "SlowCall",
         "TextDelta",
         "ThoughtDelta",
         "ToolFinished",
@@ -322,6 +323,7 @@ NAMES: dict[str, list[str]] = {
         "record_of",
         "render_report",
         "secrets_of_environment",
+        "slowest_calls",
     ],
     "agentpool.testing": [
         "Answer",

@@ -224,7 +224,7 @@ def _tell(agent: Agent, effect: Warn | LeftOut) -> None:
     else:
         cut = effect.cut
         what = (effect.strategy, cut.messages, cut.results, cut.tokens)
-        told = (*what, effect.summary, effect.failure)
+        told = (*what, effect.summary, effect.failure, cut.stubs)
         agent.hub.tell(WindowCut, agent.agent_id, agent.name, *told)
 
 

@@ -14,18 +14,15 @@ import trio
 from agentpool import UsageError
 from agentpool._amounts import counted
 from agentpool._cli._command import ShowCommand
+from agentpool._cli._event_text import event_line
 from agentpool._cli._hidden_keys import write_told
 from agentpool._cli._journal_trace import read_journal
+from agentpool._cli._problem_text import problems
 from agentpool._cli._recording import check_page, write_page
 from agentpool._cli._report import ExitCode
 from agentpool._cli._screen import visible
-from agentpool._cli._trace_text import (
-    event_line,
-    failed_words,
-    overview,
-    refused_words,
-    transcript,
-)
+from agentpool._cli._trace_text import overview
+from agentpool._cli._transcript_text import transcript
 from agentpool._disk_file import is_database, is_marked_open
 from agentpool.observe import (
     AgentRecord,
@@ -162,8 +159,7 @@ def _trace_json(trace: Trace) -> str:
         "first_failure": None if first is None else first.agent_id,
         "problems": [
             *trace.problems,
-            *(failed_words(record, call) for call in record.calls if call.is_error),
-            *(refused_words(record, call) for call in record.refused),
+            *(one.line for one in problems(record, has_times=trace.has_times)),
         ],
         "agents": [
             _agent_numbers(agent, has_times=trace.has_times) for agent in record.agents.values()
@@ -220,6 +216,20 @@ def _agent_json(agent: AgentRecord, *, has_times: bool) -> str:
         "query": agent.spawned.query,
         "system_prompt": agent.spawned.system_prompt,
         "messages": agent.messages,
+        "not_sent_since_turn": agent.window.gone,
+        "stub_since_turn": agent.window.stubs,
+        "begun_text": agent.begun.text,
+        "begun_thoughts": agent.begun.thoughts,
+        "window_cuts": [
+            {
+                "before_turn": mark.turn,
+                "messages": mark.cut.messages,
+                "results": mark.cut.results,
+                "summary": mark.cut.summary,
+                "failure": mark.cut.failure,
+            }
+            for mark in agent.window.cuts
+        ],
     }
     return msgspec.json.encode(found).decode() + "\n"
 

@@ -2,35 +2,20 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Final, assert_never
+from typing import Final
 
-import agentpool
-from agentpool import drivers
 from agentpool._amounts import counted, dollars
-from agentpool._cli._report import left_out
-from agentpool._cli._screen import visible
-from agentpool.drivers import AssistantMessage, ChatMessage, ToolMessage, UserMessage
+from agentpool._cli._problem_text import ERROR_CHARACTERS, problem_lines
+from agentpool._cli._who import who, who_is
 from agentpool.observe import (
-    AgentFinished,
-    AgentParked,
     AgentRecord,
-    AgentSpawned,
-    AgentWarned,
-    CompletionReceived,
-    Event,
     FellBack,
     PoolRecord,
-    Reason,
-    RefusedCall,
-    RequestFailed,
     RequestRetried,
-    ToolFinished,
-    ToolStarted,
     Trace,
+    slowest_calls,
 )
 from agentpool.tools import printable
 
@@ -41,13 +26,7 @@ SLOWEST: Final = 5
 """The most calls that are shown."""
 
 WARNINGS: Final = 10
-"""The most warnings, early ends and errors of tools that are shown."""
-
-ERROR_CHARACTERS: Final = 200
-"""The limit for the error of a tool."""
-
-REFUSAL_CHARACTERS: Final = 400
-"""The limit for the reason of a refusal. It names the tools that exist."""
+"""The most retries, and the most full windows, that are shown."""
 
 _NAME_COLUMNS: Final = 40
 
@@ -56,10 +35,7 @@ def overview(trace: Trace, record: PoolRecord) -> str:
     """Return a summary of the pool, as lines."""
     parts = [
         _heading(trace, record),
-        _failure(trace, record),
-        _early_ends(record),
-        _tool_errors(record),
-        _refused(record),
+        problem_lines(record, has_times=trace.has_times),
         _tree(trace, record),
         _going_on(trace, record),
         _slowest(trace, record),
@@ -84,9 +60,10 @@ def _heading(trace: Trace, record: PoolRecord) -> list[str]:
         took = f" in {record.seconds:.1f} s"
         ended = "" if trace.statistics is not None else "; the pool had not closed"
     failed = f", {bill.failed:,} without an answer" if bill.failed else ""
+    sent, came = bill.sides_words()
     usage_line = (
         f"{counted(bill.requests, 'request')}{failed}: "
-        f"{usage.input_tokens:,} tokens in{cached}, {usage.output_tokens:,} out, "
+        f"{sent} tokens in{cached}, {came} out, "
         f"{_money(bill.cost_usd)}"
     )
     name = printable(trace.header.pool)
@@ -98,78 +75,11 @@ def _heading(trace: Trace, record: PoolRecord) -> list[str]:
     ]
 
 
-_FRAME: Final = re.compile(r'^ +File "(.*)", line', re.MULTILINE)
-"""The files of a traceback."""
-
-_OURS: Final = frozenset((*agentpool.__all__, *drivers.__all__))
-"""The names of errors that are raised on purpose, among others."""
-
-
-def _is_ours(file: str) -> bool:
-    return Path(file).is_relative_to(Path(agentpool.__file__).parent)
-
-
-def _failure(trace: Trace, record: PoolRecord) -> list[str]:
-    agent = record.first_failure
-    if agent is None or agent.error is None:
-        return []
-    kind, text, traceback = agent.error
-    # Where agentpool says on purpose what is wrong is of no use to whoever reads it.
-    is_ours = kind in _OURS and all(map(_is_ours, _FRAME.findall(traceback)))
-    when = f", after {agent.finished_at or 0.0:.1f} s" if trace.has_times else ""
-    return [f"failed first: {_who(agent)}{when}: {kind}: {printable(text)}"] + [
-        f"  {visible(line)}" for line in traceback.rstrip().splitlines() if not is_ours
-    ]
-
-
-def _early_ends(record: PoolRecord) -> list[str]:
-    """Return why agents were stopped or cancelled."""
-    lines = [
-        f"{agent.status}: {_who(agent)}: {printable((agent.error or ('', '', ''))[1])}"
-        for agent in record.agents.values()
-        if agent.status in {"stopped", "cancelled"}
-    ]
-    left = len(lines) - WARNINGS
-    return lines[:WARNINGS] + ([f"… and {left:,} more that ended early"] if left > 0 else [])
-
-
-def _tool_errors(record: PoolRecord) -> list[str]:
-    """Return the errors of tool calls, and where each was raised, without repeats."""
-    failed = [call for call in record.calls if call.is_error]
-    lines, shown = list[str](), set[str]()
-    for call in failed[:WARNINGS]:
-        lines.append(failed_words(record, call))
-        if call.traceback not in shown:
-            shown.add(call.traceback)
-            lines += [f"  {visible(line)}" for line in call.traceback.rstrip().splitlines()]
-    left = len(failed) - WARNINGS
-    return lines + ([f"… and {left:,} more failed calls"] if left > 0 else [])
-
-
-def _refused(record: PoolRecord) -> list[str]:
-    """Return the calls that were never made, and why."""
-    left = len(record.refused) - WARNINGS
-    lines = [refused_words(record, call) for call in record.refused[:WARNINGS]]
-    return lines + ([f"… and {left:,} more refused calls"] if left > 0 else [])
-
-
-def failed_words(record: PoolRecord, call: ToolFinished) -> str:
-    """Return in one line which call failed, and its error."""
-    who = _who(record.agents[call.agent_id])
-    content = printable(call.content[:ERROR_CHARACTERS])
-    return f"tool failed: {printable(call.call.name)} of {who}, turn {call.turn}: {content}"
-
-
-def refused_words(record: PoolRecord, call: RefusedCall) -> str:
-    """Return in one line which call was refused, and why."""
-    who = _who(record.agents[call.agent_id])
-    content = printable(call.content[:REFUSAL_CHARACTERS])
-    return f"refused: {printable(call.name)} of {who}, turn {call.turn}: {content}"
-
-
 def _tree(trace: Trace, record: PoolRecord) -> list[str]:
     title = "agent".ljust(_NAME_COLUMNS)
-    lines = [f"{title}  {'status':<10}{'seconds':>9}{'turns':>7}{'tokens':>11}{'cost':>11}"]
+    lines = [
+        f"{title}  {'status':<10}{'queued':>9}{'ran':>9}{'turns':>7}{'tokens':>11}{'cost':>11}"
+    ]
     for count, (agent, branch) in enumerate(_rows(record)):
         if count == TREE_ROWS:
             more = len(record.agents) - TREE_ROWS
@@ -195,17 +105,19 @@ def _row(agent: AgentRecord, branch: str, *, has_times: bool) -> str:
     name = f"{branch}{agent.agent_id} {printable(agent.name)}"
     if len(name) > _NAME_COLUMNS:
         name = name[: _NAME_COLUMNS - 1] + "…"
-    seconds = sum(i.end_seconds - i.begin_seconds for i in agent.intervals)
-    took = f"{seconds:.1f}" if has_times else "?"
+    times = "".join(
+        f"{seconds if has_times else '?':>9}"
+        for seconds in map("{:.1f}".format, agent.queued_and_ran)
+    )
     cost, tokens = _money(agent.bill.cost_usd), agent.bill.tokens_words()
-    columns = f"{agent.status:<10}{took:>9}{agent.turns:>7,}{tokens:>11}{cost:>11}"
+    columns = f"{agent.status:<10}{times}{agent.turns:>7,}{tokens:>11}{cost:>11}"
     return f"{name:<{_NAME_COLUMNS}}  {columns}"
 
 
 def _going_on(trace: Trace, record: PoolRecord) -> list[str]:
     """Return what the unfinished agents wait for."""
     lines = [
-        f"  {_who(agent)}: {printable(agent.going_on)}"
+        f"  {who(agent)}: {printable(agent.going_on)}"
         for agent in record.agents.values()
         if trace.has_times and agent.now is not None
     ]
@@ -221,56 +133,27 @@ def _asked_again(record: PoolRecord) -> list[str]:
     for event in record.notices:
         if isinstance(event, FellBack):
             text = event.words()[:ERROR_CHARACTERS]
-            lines.append(f"fell back: {_who_is(event)} {printable(text)}")
+            lines.append(f"fell back: {who_is(event)} {printable(text)}")
         elif isinstance(event, RequestRetried):
             retried.setdefault(event.agent_id, []).append(event)
     for events in retried.values():
         times = "once" if len(events) == 1 else f"{len(events):,} times"
         seconds = sum(event.delay_seconds for event in events)
         text = printable(events[-1].error[:ERROR_CHARACTERS])
-        lines.append(f"retried: {_who_is(events[0])} {times}, after {seconds:.1f} s: {text}")
+        lines.append(f"retried: {who_is(events[0])} {times}, after {seconds:.1f} s: {text}")
     left = len(lines) - WARNINGS
     return lines[:WARNINGS] + ([f"… and {left:,} more of these"] if left > 0 else [])
-
-
-def _model(name: str | None) -> str:
-    return f"model {name}" if name else "the model"
-
-
-def _seconds_of(answer: CompletionReceived) -> float:
-    """Return the time of the model. Traces of earlier versions include the waits before retries."""
-    seconds = answer.attempt_seconds
-    return answer.duration_seconds if seconds is None else seconds
 
 
 def _slowest(trace: Trace, record: PoolRecord) -> list[str]:
     if not trace.has_times:
         return []
-    found = [
-        (_seconds_of(answer), _model(answer.model), answer.agent_id, answer.turn, "")
-        for answer in record.answers
+    lines = [
+        f"  {call.seconds:8.2f} s  {printable(call.subject)}, {who(record.agents[call.agent_id])}, "
+        f"turn {call.turn}{f', {call.ending}' if call.ending else ''}"
+        for call in slowest_calls(record, SLOWEST)
     ]
-    for agent in record.agents.values():
-        cut = ", still open" if agent.outcome is None else ", cut off"
-        end, agent_id = record.end_of(agent), agent.agent_id
-        for asked in agent.open_requests.values():
-            model = _model(asked.model or agent.spawned.model)
-            found.append((end - asked.at_seconds, model, agent_id, asked.turn, cut))
-        for begun in agent.open_calls.values():
-            tool = f"tool {printable(begun.call.name)}"
-            found.append((end - begun.at_seconds, tool, agent_id, begun.turn, cut))
-    found += [
-        (call.duration_seconds, f"tool {printable(call.call.name)}", call.agent_id, call.turn, "")
-        for call in record.calls
-        if call.duration_seconds is not None
-    ]
-    if not found:
-        return []
-    found.sort(key=lambda call: -call[0])
-    return ["slowest calls"] + [
-        f"  {seconds:8.2f} s  {what}, {_who(record.agents[agent_id])}, turn {turn}{cut}"
-        for seconds, what, agent_id, turn, cut in found[:SLOWEST]
-    ]
+    return ["slowest calls", *lines] if lines else []
 
 
 def _tools(record: PoolRecord) -> list[str]:
@@ -288,93 +171,28 @@ def _tools(record: PoolRecord) -> list[str]:
 
 
 def _rest(trace: Trace, record: PoolRecord) -> list[str]:
-    lines = [f"warning: {_who_is(event)}: {printable(event.text)}" for event in record.warnings]
-    left = len(lines) - WARNINGS
-    lines = lines[:WARNINGS] + ([f"… and {left:,} more warnings"] if left > 0 else [])
-    lines += [
-        f"window: {_who(agent)}: {left_out(agent.outcome.messages_left_out)}"
-        for agent in record.agents.values()
-        if agent.outcome is not None and agent.outcome.messages_left_out
-    ][:WARNINGS]
-    lines += [
-        f"dead letter: message {letter.message.message_id} of {letter.message.sender} to "
-        f"{letter.message.recipient}: {printable(letter.reason)}"
-        for letter in record.dead_letters[:WARNINGS]
-    ]
+    cut = [agent for agent in record.agents.values() if agent.window.cuts or _left_out(agent)]
+    lines = [f"window: {who(agent)}: {_window(agent)}" for agent in cut[:WARNINGS]]
+    left = len(cut) - WARNINGS
+    lines += [f"… and {left:,} more agents with a full window"] if left > 0 else []
     return lines + [f"this trace: {problem}" for problem in trace.problems]
 
 
-def transcript(agent: AgentRecord, *, has_times: bool) -> str:
-    """Return the conversation of *agent*, and where its time went."""
-    lines = [f"{_who(agent)}: {agent.status}"]
-    if agent.error is not None:
-        lines.append(f"{agent.error[0]}: {agent.error[1]}")
-    times = [f"{agent.seconds_of(r):.2f} s {r.value}" for r in Reason if agent.seconds_of(r)]
-    lines += [", ".join(times) or ("it never ran" if has_times else "times unknown"), ""]
-    if agent.spawned.system_prompt:
-        lines += ["--- system", agent.spawned.system_prompt, ""]
-    for message in agent.messages:
-        lines += [*_said(message), ""]
-    return "\n".join(lines)
+def _left_out(agent: AgentRecord) -> int:
+    return 0 if agent.outcome is None else agent.outcome.messages_left_out
 
 
-def _said(message: ChatMessage) -> list[str]:
-    match message:
-        case UserMessage():
-            return ["--- user", message.text, *_attached(message)]
-        case AssistantMessage():
-            calls = [f"calls {c.name} ({c.call_id}): {c.arguments}" for c in message.tool_calls]
-            return ["--- model", *([message.text] if message.text else []), *calls]
-        case ToolMessage():
-            failed = ", failed" if message.is_error else ""
-            heading = f"--- {message.name} ({message.call_id}){failed}"
-            return [heading, message.content, *_attached(message)]
-        case _:
-            assert_never(message)
-
-
-def _attached(message: UserMessage | ToolMessage) -> list[str]:
-    return [
-        f"[{one.name or 'attached'}: {one.media_type}, {len(one.data):,} bytes]"
-        for one in message.attachments
-    ]
-
-
-def event_line(event: Event) -> str:
-    """Return *event* in one line."""
-    return f"{event.at_seconds:9.3f} s  {_who_is(event)}: {printable(_words(event))}"
-
-
-def _words(event: Event) -> str:  # noqa: PLR0911  # one for each kind
-    match event:
-        case AgentSpawned():
-            return f"spawned by {event.parent_id or 'the owner'}: {event.query[:60]}"
-        case AgentFinished():
-            error = event.outcome.error
-            return event.outcome.status.value + ("" if error is None else f": {error}")
-        case AgentParked():
-            return f"waits for {event.waits_for}"
-        case CompletionReceived():
-            tokens = "?" if event.usage is None else f"{event.usage.total_tokens:,}"
-            return f"answered after {event.duration_seconds:.2f} s, {tokens} tokens"
-        case ToolStarted():
-            return f"calls {event.call.name} {event.call.arguments[:60]}"
-        case ToolFinished():
-            return f"{event.call.name} {'failed' if event.is_error else 'returned'}"
-        case AgentWarned():
-            return event.text
-        case RequestFailed():
-            return f"request failed: {event.error_type}: {event.error}"
-        case _:
-            return type(event).__name__
-
-
-def _who_is(event: Event) -> str:
-    return f"{event.agent_id} {printable(event.agent_name)}" if event.agent_id else "the pool"
-
-
-def _who(agent: AgentRecord) -> str:
-    return f"agent {agent.agent_id} ({printable(agent.name)})"
+def _window(agent: AgentRecord) -> str:
+    """Return what is not sent any more of the conversation of *agent*, and what stands for it."""
+    marks = agent.window
+    gone = len(marks.gone)
+    # Traces of earlier versions do not say which results are stubs, but all ends say how many.
+    stubs = marks.stubbed or max(0, _left_out(agent) - gone)
+    parts = [f"{counted(gone, 'message')} of the conversation left it"] if gone else []
+    parts += [f"{counted(stubs, 'tool result')} sent as stubs"] if stubs else []
+    summaries = sum(bool(mark.cut.summary) for mark in marks.cuts)
+    parts += [f"summed up {counted(summaries, 'time')}"] if summaries else []
+    return f"{', '.join(parts) or 'it was full'}; --agent {agent.agent_id} has the marks"
 
 
 def _money(cost_usd: float | None) -> str:

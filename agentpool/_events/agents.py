@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 from typing import final
 
+from agentpool._amounts import counted
 from agentpool._events.base import EventBase
 from agentpool._messages import AgentId
 from agentpool._outcome import AgentOutcome
@@ -127,6 +128,23 @@ class WindowCut(EventBase, frozen=True, gc=False):
     """The model's summary of them. Empty: there is none."""
     failure: str = ""
     """The reason why a wanted summary is missing. Empty: it is there, or none was wanted."""
+    stubs: tuple[int, ...] = ()
+    """The places of the ``results`` in the conversation. Empty in traces of earlier versions."""
+
+    def words(self) -> str:
+        """Return what left the window and what stands for it, for people."""
+        parts: list[str] = []
+        if self.messages:
+            are = "is" if self.messages == 1 else "are"
+            parts.append(f"{counted(self.messages, 'message')} {are} not sent any more")
+        if self.results:
+            sent = "is sent as a stub" if self.results == 1 else "are sent as stubs"
+            parts.append(f"{counted(self.results, 'tool result')} {sent}")
+        if self.summary:
+            parts.append("a summary stands for what has left")
+        if self.failure:
+            parts.append(f"there is no summary: {self.failure}")
+        return f"the window was full: {', '.join(parts) or 'nothing left it'}"
 
 
 @final

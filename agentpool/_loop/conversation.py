@@ -183,7 +183,7 @@ class Conversation:
         assert window is not None  # noqa: S101  # or there would always be room
         pending_tokens = self._tokens(pending)
         before, gone = window.kept_tokens, self._gone_before(window.kept)
-        cleared = window.clear(self._items, pending_tokens) if clears_results else 0
+        cleared = window.clear(self._items, pending_tokens) if clears_results else ()
         extra_tokens = 0
         if summary is not None:
             window.drop(window.history_groups)
@@ -193,7 +193,8 @@ class Conversation:
         window.drop(window.first_to_keep(pending_tokens))
         window.check(pending_tokens)
         left_tokens = before + extra_tokens - window.kept_tokens
-        return Cut(self._gone_before(window.kept) - gone, cleared, left_tokens)
+        messages = self._gone_before(window.kept) - gone
+        return Cut(messages, len(cleared), left_tokens, cleared)
 
     def leaving(self, pending: Sequence[ChatMessage], extra_tokens: int) -> Sequence[ChatMessage]:
         """Return the messages that the next cut will leave out, for a summary.

@@ -126,6 +126,8 @@ class Cut(msgspec.Struct, frozen=True, gc=False):
     """Tool results that are sent as a stub from now on."""
     tokens: int
     """An estimate of the tokens that these took."""
+    stubs: tuple[int, ...] = ()
+    """The places of these results in the conversation."""
 
 
 def stub_of(result: ToolMessage) -> ToolMessage:
@@ -180,8 +182,8 @@ class Window(Live):
         self.pinned_tokens += tokens
         self.kept_tokens += tokens
 
-    def clear(self, items: Sequence[ChatMessage], pending_tokens: int) -> int:
-        """Replace the oldest results with stubs. Return how many.
+    def clear(self, items: Sequence[ChatMessage], pending_tokens: int) -> tuple[int, ...]:
+        """Replace the oldest results with stubs. Return their places.
 
         Args:
             items: The conversation.
@@ -206,7 +208,7 @@ class Window(Live):
             start = self.starts[self.kept]
             shown = {place: one for place, one in self.stubs.items() if place >= start}
             self.stubs = {**shown, **stubs}
-        return len(stubs)
+        return tuple(stubs)
 
     def first_to_keep(self, pending_tokens: int, extra_tokens: int = 0) -> int:
         """Return the oldest group to keep so that the window is at most three quarters full.

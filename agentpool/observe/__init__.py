@@ -79,6 +79,8 @@ if TYPE_CHECKING:
     from agentpool.observe._redact import secrets_of_environment as secrets_of_environment
     from agentpool.observe._refused_calls import RefusedCall as RefusedCall
     from agentpool.observe._report import render_report as render_report
+    from agentpool.observe._slow_calls import SlowCall as SlowCall
+    from agentpool.observe._slow_calls import slowest_calls as slowest_calls
     from agentpool.observe._trace import Trace as Trace
     from agentpool.observe._trace import TraceHeader as TraceHeader
     from agentpool.observe._trace import read_trace as read_trace
@@ -134,6 +136,7 @@ __all__ = [
     "RequestStarted",
     "RunIds",
     "SlotsChanged",
+    "SlowCall",
     "TextDelta",
     "ThoughtDelta",
     "ToolFinished",
@@ -159,6 +162,7 @@ __all__ = [
     "record_of",
     "render_report",
     "secrets_of_environment",
+    "slowest_calls",
 ]
 
 _show_fields(globals())
@@ -177,6 +181,7 @@ _HOMES = {
     "Reason": "agentpool.observe._intervals",
     "RefusedCall": "agentpool.observe._refused_calls",
     "RunIds": "agentpool.observe._opentelemetry",
+    "SlowCall": "agentpool.observe._slow_calls",
     "ToolRecord": "agentpool.observe._record",
     "Trace": "agentpool.observe._trace",
     "TraceHeader": "agentpool.observe._trace",
@@ -195,6 +200,7 @@ _HOMES = {
     "record_of": "agentpool.observe._record",
     "render_report": "agentpool.observe._report",
     "secrets_of_environment": "agentpool.observe._redact",
+    "slowest_calls": "agentpool.observe._slow_calls",
 }
 
 

@@ -56,13 +56,23 @@ class Bill(Live):
 
     def tokens_words(self) -> str:
         """Return the tokens in short: ``?`` if unknown, ``15+?`` if partly unknown."""
-        known = self.usage.total_tokens
+        return self._partly(self.usage.total_tokens)
+
+    def sides_words(self) -> tuple[str, str]:
+        """Return the tokens of requests and of answers, each in short."""
+        return self._partly(self.usage.input_tokens), self._partly(self.usage.output_tokens)
+
+    def _partly(self, known: int) -> str:
         if not self.unmeasured:
             return f"{known:,}"
         return f"{known:,}+?" if known else "?"
 
     def unknown_words(self) -> list[str]:
         """Return the unknown and estimated parts, and what budgets were charged for them."""
+        return [*self.tokens_notes(), *self.cost_notes()]
+
+    def tokens_notes(self) -> list[str]:
+        """Return which part of the tokens is unknown or an estimate."""
         found: list[str] = []
         if self.unmeasured:
             found.append(f"the tokens of {counted(self.unmeasured, 'request')} are unknown")
@@ -70,6 +80,11 @@ class Bill(Live):
             found.append(
                 f"{self.estimated_tokens:,} of the tokens are an estimate of text that came"
             )
+        return found
+
+    def cost_notes(self) -> list[str]:
+        """Return which part of the cost is unknown, and what budgets were charged for it."""
+        found: list[str] = []
         if self.unpriced:
             rest = dollars(self.known_usd)
             found.append(
@@ -108,6 +123,11 @@ class Bill(Live):
         if more > 0:
             self.unmeasured += more
             self.unpriced += more if outcome.cost_usd is None else 0
+
+    def leave_open(self, requests: int) -> None:
+        """Count *requests* as unknown: their ends are not in the trace."""
+        self.unmeasured += requests
+        self.unpriced += requests
 
     def add(self, other: Self) -> None:
         """Add *other* to this bill."""

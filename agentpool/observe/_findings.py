@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter, deque
 from collections.abc import Iterator
@@ -53,6 +54,8 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     """A short title."""
     text: str
     """More of it."""
+    at_seconds: float | None = None
+    """When it happened, since the pool opened. ``None``: at no time in particular."""
     agent_id: AgentId | None = None
     """The id of the agent. ``None``: no agent in particular."""
     detail: str = ""
@@ -64,18 +67,24 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def findings_of(trace: Trace, record: PoolRecord) -> list[Finding]:
-    """Return what went wrong, worst first."""
+    """Return what went wrong in the order in which it did, and then what explains how it went."""
     found = [
-        *_failures(record),
+        *_failures(trace, record),
         *_early_ends(trace, record),
         *_tool_failures(record),
         *_refusals(record),
+        *_lost_summaries(record),
         *(_notice(event) for event in record.notices),
         *_letters(record),
         *_warnings(trace, record),
     ]
-    found.sort(key=lambda finding: (BAD, ODD, NOTE).index(finding.level))
+    found.sort(key=_place)
     return list(_shortened(found))
+
+
+def _place(finding: Finding) -> tuple[bool, float]:
+    at_seconds = finding.at_seconds
+    return finding.level == NOTE, math.inf if at_seconds is None else at_seconds
 
 
 def _shortened(found: list[Finding]) -> Iterator[Finding]:
@@ -88,19 +97,32 @@ def _shortened(found: list[Finding]) -> Iterator[Finding]:
         elif counts[finding.title] == MAX_OF_A_KIND + 1:
             more = totals[finding.title] - MAX_OF_A_KIND
             text = f"… and {more:,} more of these"
-            yield Finding(level=finding.level, title=finding.title, text=text, count=more)
+            yield Finding(
+                level=finding.level,
+                title=finding.title,
+                text=text,
+                count=more,
+                at_seconds=finding.at_seconds,
+            )
 
 
-def _failures(record: PoolRecord) -> Iterator[Finding]:
+def _failures(trace: Trace, record: PoolRecord) -> Iterator[Finding]:
+    broken = [call.at_seconds for call in record.calls if call.is_error and trace.has_times]
     failed = [agent for agent in record.agents.values() if agent.status == "failed"]
     failed.sort(key=record.end_of)
     for place, agent in enumerate(failed):
         kind, text, traceback = agent.error or ("", "", "")
+        at_seconds = record.end_of(agent)
+        title = "Failed"
+        if place == 0:
+            is_first = not any(at < at_seconds for at in broken)
+            title = "Failed first" if is_first else "First agent to fail"
         yield Finding(
             level=BAD,
-            title="Failed first" if place == 0 else "Failed",
-            text=f"after {record.end_of(agent):.2f} s: {kind}: {text}",
+            title=title,
+            text=f"{kind}: {text}",
             agent_id=agent.agent_id,
+            at_seconds=at_seconds,
             detail=traceback,
             circle=circle_of(record, text) if kind == "DeadlockError" else (),
         )
@@ -109,13 +131,13 @@ def _failures(record: PoolRecord) -> Iterator[Finding]:
 def _early_ends(trace: Trace, record: PoolRecord) -> Iterator[Finding]:
     for agent in record.agents.values():
         if agent.status in {"stopped", "cancelled"} and not _went_along(record, agent):
-            _, text, _ = agent.error or ("", "", "")
             below = list(_taken_along(record, agent))
             yield Finding(
                 level=ODD,
                 title=agent.status.capitalize(),
-                text=text + _below_words(below),
+                text=agent.error_words + _below_words(below),
                 agent_id=agent.agent_id,
+                at_seconds=record.end_of(agent),
                 count=1 + len(below),
             )
         elif agent.status == OPEN:
@@ -175,6 +197,7 @@ def _tool_failures(record: PoolRecord) -> Iterator[Finding]:
                 title="Deadlock" if stuck else "A tool failed",
                 text=f"{call.call.name}: {call.content[:SHOWN_CHARACTERS]}",
                 agent_id=call.agent_id,
+                at_seconds=call.at_seconds,
                 detail=call.traceback,
                 circle=circle_of(record, call.content) if stuck else (),
             )
@@ -189,10 +212,27 @@ def _refusals(record: PoolRecord) -> Iterator[Finding]:
                 title="Call refused",
                 text=f"{call.name}, turn {call.turn}: {call.content[:SHOWN_CHARACTERS]}",
                 agent_id=call.agent_id,
+                at_seconds=call.at_seconds,
             )
 
 
-def _notice(event: Notice) -> Finding:  # noqa: PLR0911  # one for each kind
+def _lost_summaries(record: PoolRecord) -> Iterator[Finding]:
+    for lost in record.lost_summaries():
+        yield Finding(
+            level=ODD,
+            title="No summary",
+            text=lost.words(),
+            agent_id=lost.agent_id,
+            count=lost.count,
+            at_seconds=lost.at_seconds,
+        )
+
+
+def _notice(event: Notice) -> Finding:
+    return msgspec.structs.replace(_notice_of(event), at_seconds=event.at_seconds)
+
+
+def _notice_of(event: Notice) -> Finding:  # noqa: PLR0911  # one for each kind
     agent_id = event.agent_id or None
     match event:
         case ApprovalGiven():
@@ -216,7 +256,7 @@ def _notice(event: Notice) -> Finding:  # noqa: PLR0911  # one for each kind
             text = f"{event.gate}: {until}; {event.waiting} wait"
             return Finding(level=NOTE, title="Gate closed", text=text, agent_id=agent_id)
         case SlotsChanged():
-            text = f"{event.max_concurrent:g} from {event.at_seconds:.2f} s on"
+            text = f"{event.max_concurrent:g} from then on"
             return Finding(level=NOTE, title="Slots changed", text=text)
         case EventsMissed():
             return Finding(level=ODD, title="Events are missing", text=f"{event.count:,} of them")
@@ -242,13 +282,25 @@ def _letters(record: PoolRecord) -> Iterator[Finding]:
             f"{message.recipient or 'the owner'}: {letter.reason}"
         )
         agent_id = message.sender or None
-        yield Finding(level=ODD, title="Dead letter", text=text, agent_id=agent_id)
+        yield Finding(
+            level=ODD,
+            title="Dead letter",
+            text=text,
+            agent_id=agent_id,
+            at_seconds=letter.at_seconds,
+        )
 
 
 def _warnings(trace: Trace, record: PoolRecord) -> Iterator[Finding]:
     for warning in record.warnings:
         agent_id = warning.agent_id or None
-        yield Finding(level=ODD, title="Warning", text=warning.text, agent_id=agent_id)
+        yield Finding(
+            level=ODD,
+            title="Warning",
+            text=warning.text,
+            agent_id=agent_id,
+            at_seconds=warning.at_seconds,
+        )
     for problem in trace.problems:
         yield Finding(level=ODD, title="This trace", text=problem)
     if trace.statistics is None and trace.has_times:

@@ -36,11 +36,13 @@ from agentpool._events import (
     ToolFinished,
     ToolStarted,
 )
-from agentpool._messages import OWNER_ID, AgentId, ChatMessage, Usage
+from agentpool._messages import OWNER_ID, AgentId, AssistantMessage, ChatMessage, Usage
 from agentpool._outcome import AgentOutcome, AgentStatus
+from agentpool.observe._begun_answer import BegunAnswer
 from agentpool.observe._bill import Bill
 from agentpool.observe._intervals import Interval, Life, Reason
 from agentpool.observe._refused_calls import Refusals, RefusedCall
+from agentpool.observe._window_marks import LostSummary, WindowMarks, lost_summaries
 
 Notice: TypeAlias = (
     ApprovalGiven
@@ -94,6 +96,8 @@ class AgentRecord(Live):
     """Tool calls that were asked for and not made: not granted, unknown or not approved."""
     sent: tuple[tuple[int, int], ...] = ()
     """The places of its conversation that its last request sent."""
+    earlier_answers: int = 0
+    """Answers in its conversation that were there before its first turn."""
     children: list[AgentId] = []  # noqa: RUF012  # each has its own
     """The agents that it spawned."""
     messages: list[ChatMessage] = []  # noqa: RUF012  # each has its own
@@ -110,6 +114,10 @@ class AgentRecord(Live):
     """What the intervals are made of."""
     refusals: Refusals = msgspec.field(default_factory=Refusals)
     """What the refused calls are known by."""
+    window: WindowMarks = msgspec.field(default_factory=WindowMarks)
+    """What is not sent any more of its conversation, or only as a stub."""
+    begun: BegunAnswer = msgspec.field(default_factory=BegunAnswer)
+    """What had come of an answer whose end is not in the trace."""
 
     @property
     def name(self) -> str:
@@ -130,6 +138,12 @@ class AgentRecord(Live):
         if isinstance(error, RecordedError):
             return error.kind, str(error), error.traceback
         return type(error).__name__, str(error), traceback_text(error)
+
+    @property
+    def error_words(self) -> str:
+        """The text of its error, without what names the agent once more. Empty: it had none."""
+        text = "" if self.error is None else self.error[1]
+        return text.removeprefix(f"agent {self.agent_id} ({self.name}) was {self.status} ")
 
     @property
     def requests(self) -> int:
@@ -172,6 +186,15 @@ class AgentRecord(Live):
             words = f"waits for {now.detail}" + (f", in {calls}" if calls else "")
         seconds = now.end_seconds - now.begin_seconds
         return f"{words}; since {now.begin_seconds:.2f} s, for {seconds:.2f} s"
+
+    @property
+    def queued_and_ran(self) -> tuple[float, float]:
+        """Seconds before its first slot, and from then to its end, with all later waits."""
+        if not self.intervals:
+            return 0.0, 0.0
+        begin, end = self.intervals[0].begin_seconds, self.intervals[-1].end_seconds
+        started = end if self.started_at is None else self.started_at
+        return started - begin, end - started
 
     def seconds_of(self, reason: Reason) -> float:
         """Return the seconds spent on *reason*."""
@@ -269,6 +292,10 @@ class PoolRecord(Live):
         outcomes = (self.agents[child].outcome for child in children)
         return sum(one.unmeasured_requests for one in outcomes if one is not None)
 
+    def lost_summaries(self) -> list[LostSummary]:
+        """Return why agents got no summary of what had left their windows, each reason once."""
+        return [one for agent in self.agents.values() for one in lost_summaries(agent.window)]
+
     def take(self, event: Event) -> None:
         """Handle *event*."""
         self.seconds = max(self.seconds, event.at_seconds)
@@ -291,6 +318,8 @@ class PoolRecord(Live):
             refused = agent.refusals.take(event, agent.turns, len(agent.messages))
             agent.refused_calls += len(refused)
             self.refused += refused
+            agent.window.take(event, len(agent.messages))
+            agent.begun.take(event)
             self._agent(agent, event)
         elif isinstance(event, MessageSent) and event.agent_id == OWNER_ID:
             self.messages.append(event)
@@ -306,6 +335,9 @@ class PoolRecord(Live):
             case RequestStarted():
                 agent.bill.take(event)
                 agent.turns = max(agent.turns, event.turn)
+                if event.sent and not agent.sent:
+                    answers = sum(isinstance(one, AssistantMessage) for one in agent.messages)
+                    agent.earlier_answers = answers - event.turn + 1
                 agent.sent = event.sent or agent.sent
                 agent.open_requests[event.sequence] = event
             case RequestFailed():
@@ -360,5 +392,6 @@ def record_of(events: Iterable[Event]) -> PoolRecord:
     for agent in record.agents.values():
         if agent.outcome is None:
             agent.now = agent.life.going_on(record.seconds)
+            agent.bill.leave_open(len(agent.open_requests))
         agent.intervals = agent.life.done(record.seconds)
     return record

@@ -41,6 +41,8 @@ class RefusedCall(msgspec.Struct, frozen=True):
     """Why, as the model was told."""
     was_asked: bool
     """Whether approval was asked for, and not given."""
+    at_seconds: float = 0.0
+    """When the agent went on without it, since the pool opened."""
 
 
 @final
@@ -70,9 +72,9 @@ class Refusals(Live, gc=False):
             case MessagesAdded() if not self.has_query:
                 self.has_query = True
             case MessagesAdded():
-                return list(self._refused(event.agent_id, event.messages, turns))
+                return list(self._refused(event, event.messages, turns))
             case AgentFinished(outcome=outcome) if self.has_query:
-                found = self._refused(event.agent_id, outcome.messages[known:], turns)
+                found = self._refused(event, outcome.messages[known:], turns)
                 has_completed = outcome.status is AgentStatus.COMPLETED
                 return [
                     one
@@ -84,7 +86,7 @@ class Refusals(Live, gc=False):
         return []
 
     def _refused(
-        self, agent_id: AgentId, messages: Sequence[ChatMessage], turns: int
+        self, event: Event, messages: Sequence[ChatMessage], turns: int
     ) -> Iterator[RefusedCall]:
         """Yield the calls with results in *messages* whose tools never began."""
         turn = turns - sum(isinstance(one, AssistantMessage) for one in messages)
@@ -92,6 +94,8 @@ class Refusals(Live, gc=False):
             turn += isinstance(one, AssistantMessage)
             if isinstance(one, ToolMessage) and one.is_error and one.call_id not in self.begun:
                 was_asked = one.call_id in self.denied
-                yield RefusedCall(agent_id, one.name, turn, one.content, was_asked)
+                yield RefusedCall(
+                    event.agent_id, one.name, turn, one.content, was_asked, event.at_seconds
+                )
         self.begun.clear()
         self.denied.clear()

@@ -60,7 +60,7 @@ def render_report(trace: Trace) -> str:
 <body>
 {_top(trace, record, _verdict(found))}
 <main>
-{_findings(record, found)}
+{_findings(record, found, has_times=trace.has_times)}
 {_SECTIONS}
 {_static_table(record, has_times=trace.has_times)}
 </main>
@@ -130,12 +130,13 @@ def _top(trace: Trace, record: PoolRecord, verdict: str) -> str:
     unmade = ", ".join(f"{count:,} {what}" for count, what in numbers if count)
     ended = ", ".join(f"{count:,} {status}" for status, count in counts.items())
     cached = f", {usage.cached_tokens:,} of them cached" if usage.cached_tokens else ""
-    both = f"{usage.input_tokens:,} in{cached}; {usage.output_tokens:,} out"
+    sent, came = bill.sides_words()
+    both = "; ".join((f"{sent} in{cached}", f"{came} out", *bill.tokens_notes()))
     cards = [
         ("agents", f"{len(record.agents):,}", ended),
         took,
         ("tokens", bill.tokens_words(), both),
-        ("cost", money(bill.cost_usd), "; ".join(bill.unknown_words())),
+        ("cost", money(bill.cost_usd), "; ".join(bill.cost_notes())),
         (
             "requests",
             f"{bill.requests:,}",
@@ -162,10 +163,10 @@ def _verdict(found: list[Finding]) -> str:
     return next((level for level in (BAD, ODD) if level in levels), "good")
 
 
-def _findings(record: PoolRecord, found: list[Finding]) -> str:
+def _findings(record: PoolRecord, found: list[Finding], *, has_times: bool) -> str:
     if not found:
         return '<section id="findings"><h2>What went wrong</h2><p>Nothing.</p></section>'
-    items = "".join(_finding(record, finding) for finding in found)
+    items = "".join(_finding(record, finding, has_times=has_times) for finding in found)
     return (
         f'<section id="findings"><h2>What went wrong</h2>{_kinds(found)}'
         f'<ol class="findings">{items}</ol></section>'
@@ -175,7 +176,7 @@ def _findings(record: PoolRecord, found: list[Finding]) -> str:
 def _kinds(found: list[Finding]) -> str:
     """Return on one line which kinds of findings there are, and how many of each."""
     counts = Counter[tuple[str, str]]()
-    for finding in found:
+    for finding in sorted(found, key=lambda one: (BAD, ODD, NOTE).index(one.level)):
         counts[finding.level, finding.title] += finding.count
     items = "".join(
         f'<li class="{level}">{escape(title)}{f" ({count:,})" if count > 1 else ""}</li>'
@@ -184,12 +185,14 @@ def _kinds(found: list[Finding]) -> str:
     return f'<ul class="kinds">{items}</ul>'
 
 
-def _finding(record: PoolRecord, finding: Finding) -> str:
+def _finding(record: PoolRecord, finding: Finding, *, has_times: bool) -> str:
     agent = record.agents.get(finding.agent_id or 0)
     who = ""
     if agent is not None:
         who = f'<a href="#agent={agent.agent_id}">{agent.agent_id} {shown(agent.name)}</a> '
-    more = ""
+    when, more = "", ""
+    if finding.at_seconds is not None and has_times:
+        when = f'<span class="when">after {finding.at_seconds:.2f} s</span> '
     if finding.circle:
         waits = ", which waits for ".join(
             f"{agent_id} {shown(record.agents[agent_id].name)}" for agent_id in finding.circle
@@ -199,7 +202,7 @@ def _finding(record: PoolRecord, finding: Finding) -> str:
     if finding.detail:
         more += f"<details><summary>traceback</summary><pre>{shown(finding.detail)}</pre></details>"
     return (
-        f'<li class="{finding.level}"><strong>{escape(finding.title)}</strong> {who}'
+        f'<li class="{finding.level}"><strong>{escape(finding.title)}</strong> {when}{who}'
         f"<span>{shown(finding.text)}</span>{more}</li>"
     )
 
@@ -211,7 +214,7 @@ def _static_table(record: PoolRecord, *, has_times: bool) -> str:
     more = f"<p>… and {left:,} more agents.</p>" if left > 0 else ""
     head = "".join(
         f"<th>{name}</th>"
-        for name in ("agent", "parent", "status", "time", "turns", "tokens", "cost")
+        for name in ("agent", "parent", "status", "queued", "ran", "turns", "tokens", "cost")
     )
     return (
         f'<noscript><div class="scroll"><table><thead><tr>{head}</tr></thead>'
@@ -220,12 +223,13 @@ def _static_table(record: PoolRecord, *, has_times: bool) -> str:
 
 
 def _static_row(agent: AgentRecord, *, has_times: bool) -> str:
-    seconds = sum(i.end_seconds - i.begin_seconds for i in agent.intervals)
+    queued, ran = agent.queued_and_ran
     cells = (
         f"{agent.agent_id} {shown(agent.name)}",
         str(agent.parent_id or ""),
         agent.status,
-        _seconds(seconds) if has_times else "?",
+        _seconds(queued) if has_times else "?",
+        _seconds(ran) if has_times else "?",
         f"{agent.turns:,}",
         agent.bill.tokens_words(),
         money(agent.bill.cost_usd),

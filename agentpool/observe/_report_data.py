@@ -5,13 +5,13 @@ Long names would be most of it, so agents are short lists; ``report.js`` names t
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Final, assert_never
+from typing import Final, assert_never, final
 
 import msgspec
 
 from agentpool._amounts import counted
 from agentpool._messages import (
+    AgentId,
     AssistantMessage,
     ChatMessage,
     Json,
@@ -23,6 +23,7 @@ from agentpool.observe._codec import unicode_text
 from agentpool.observe._critical_path import critical_path
 from agentpool.observe._intervals import Reason
 from agentpool.observe._record import AgentRecord, PoolRecord
+from agentpool.observe._slow_calls import slowest_calls
 from agentpool.observe._trace import Trace
 
 MAX_TEXT: Final = 20_000
@@ -33,6 +34,9 @@ MAX_TEXTS: Final = 30_000_000
 
 MAX_INTERVALS: Final = 1_500_000
 """The limit for all agents: with more a page would take too long to open."""
+
+SLOWEST: Final = 100
+"""Calls that are listed by how long they took."""
 
 _REASONS: Final = list(Reason)
 
@@ -58,6 +62,17 @@ def report_data(trace: Trace, record: PoolRecord) -> tuple[str, list[str]]:
             for tool in record.tools.values()
         ],
         "models": _models(record),
+        "slow": [
+            [
+                building.text(call.subject),
+                call.agent_id,
+                call.turn,
+                call.begun_at,
+                call.seconds,
+                call.ending,
+            ]
+            for call in slowest_calls(record, SLOWEST)
+        ],
         "messages": _messages(record),
         "path": [[s.agent_id, s.begin_seconds, s.end_seconds] for s in critical_path(record)],
         "marks": [
@@ -72,10 +87,11 @@ def report_data(trace: Trace, record: PoolRecord) -> tuple[str, list[str]]:
 class _Building:
     """Limits the size of a page, and counts omissions."""
 
-    __slots__ = ("_intervals", "_left_out", "_sums", "_texts", "words")
+    __slots__ = ("_durations", "_intervals", "_left_out", "_sums", "_texts", "words")
 
     def __init__(self, record: PoolRecord) -> None:
         self._sums = record.with_children()
+        self._durations = _Durations(record)
         self._intervals = self._texts = self._left_out = 0
         self.words: dict[str, int] = {}
         """Texts that many agents share, by their places."""
@@ -110,6 +126,12 @@ class _Building:
             "" if reason is None else reason.value,
             self._intervals_of(agent),
             self._conversation(agent),
+            [
+                [mark.place, mark.turn, self.text(mark.cut.words()), self.text(mark.cut.summary)]
+                for mark in agent.window.cuts
+            ],
+            [self.text(agent.begun.thoughts), self.text(agent.begun.text)],
+            self._durations.failed.get(agent.agent_id, []),
         ]
 
     def _intervals_of(self, agent: AgentRecord) -> list[float]:
@@ -129,27 +151,38 @@ class _Building:
         if self._texts > MAX_TEXTS:
             self._left_out += bool(agent.messages)
             return []
-        gone = _gone(len(agent.messages), agent.sent)
-        return [
-            [*self._message(message), is_gone]
-            for message, is_gone in zip(agent.messages, gone, strict=True)
-        ]
+        turn, marks, found = -agent.earlier_answers, agent.window, list[object]()
+        for place, message in enumerate(agent.messages):
+            turn += isinstance(message, AssistantMessage)
+            # Answers of earlier runs have no turn, and no time.
+            found.append(
+                [
+                    *self._message(message, agent.agent_id, max(turn, 0)),
+                    marks.stubs.get(place, 0),
+                    marks.gone.get(place, 0),
+                ]
+            )
+        return found
 
-    def _message(self, message: ChatMessage) -> list[Json]:
+    def _message(self, message: ChatMessage, agent_id: AgentId, turn: int) -> list[Json]:
+        """Return kind, text, calls or the id of the call, turn and seconds."""
         match message:
             case UserMessage():
-                return ["user", self.text(message.text + _attached(message)), ""]
+                return ["user", self.text(message.text + _attached(message)), "", turn, None]
             case AssistantMessage():
-                calls = [self._call(call) for call in message.tool_calls]
-                return ["model", self.text(message.text), calls]
+                took = self._durations.answers.get((agent_id, turn))
+                calls = [self._call(call, agent_id, turn) for call in message.tool_calls]
+                return ["model", self.text(message.text), calls, turn, took]
             case ToolMessage():
                 kind = "failed" if message.is_error else "tool"
-                return [kind, self.text(message.content + _attached(message)), message.call_id]
+                text = self.text(message.content + _attached(message))
+                return [kind, text, message.call_id, turn, None]
             case _:
                 assert_never(message)
 
-    def _call(self, call: ToolCall) -> list[Json]:
-        return [call.call_id, self.text(call.name), self.text(call.arguments)]
+    def _call(self, call: ToolCall, agent_id: AgentId, turn: int) -> list[Json]:
+        took = self._durations.calls.get((agent_id, turn, call.call_id))
+        return [call.call_id, self.text(call.name), self.text(call.arguments), took]
 
     def text(self, text: str) -> str:
         """Return *text*, shortened."""
@@ -189,17 +222,28 @@ def _attached(message: UserMessage | ToolMessage) -> str:
     )
 
 
-def _gone(count: int, sent: Iterable[tuple[int, int]]) -> list[int]:
-    """Return of each of *count* messages whether the last request left it out, as 0 or 1.
+@final
+class _Durations:
+    """How long answers and calls took, and when calls ran that failed."""
 
-    What came after it is not left out.
-    """
-    gone = list[int]()
-    for begin, end in sorted(sent):
-        last = min(end, count)
-        gone += [1] * (min(begin, last) - len(gone))
-        gone += [0] * (last - len(gone))
-    return gone + [0] * (count - len(gone))
+    __slots__ = ("answers", "calls", "failed")
+
+    def __init__(self, record: PoolRecord) -> None:
+        self.answers: dict[tuple[AgentId, int], float] = {}
+        self.calls: dict[tuple[AgentId, int, str], float] = {}
+        self.failed: dict[AgentId, list[list[float]]] = {}
+        for answer in record.answers:
+            took = answer.attempt_seconds
+            if not answer.by_tool:
+                took = answer.duration_seconds if took is None else took
+                self.answers[answer.agent_id, answer.turn] = round(took, 6)
+        for call in record.calls:
+            took = call.duration_seconds
+            if took is not None:
+                self.calls[call.agent_id, call.turn, call.call.call_id] = round(took, 6)
+            if call.is_error:
+                at = call.at_seconds
+                self.failed.setdefault(call.agent_id, []).append([at - (took or 0.0), at])
 
 
 def _models(record: PoolRecord) -> list[list[object]]:

@@ -14,7 +14,9 @@ from trio.testing import MockClock
 
 from agentpool import AgentOutcome, AgentStatus, LimitExceededError, SpawnConfig, open_pool
 from agentpool._cli import _show
-from agentpool._cli._trace_text import TREE_ROWS, event_line, overview, transcript
+from agentpool._cli._event_text import event_line
+from agentpool._cli._trace_text import TREE_ROWS, overview
+from agentpool._cli._transcript_text import transcript
 from agentpool._disk_file import mark_open
 from agentpool.drivers import ScriptedDriver, ToolCall, call, calls
 from agentpool.observe import (
@@ -173,8 +175,9 @@ def test_the_overview_tells_what_went_wrong(desk: Desk, busy: Path) -> None:
 def test_the_overview_says_why_agents_ended_early(desk: Desk, busy: Path) -> None:
     """Who stopped or cancelled them, and what tools failed with; of many, how many more."""
     shown = desk.call("show", "busy.trace").out
-    assert re.search(r"^cancelled: agent \d+ \(.*\): \S", shown, re.MULTILINE)
-    assert re.search(r"^tool failed: search of agent 2 \(.*\), turn \d+: \S", shown, re.MULTILINE)
+    assert re.search(r"^cancelled: agent \d+ \(.*\), after [\d.]+ s: \S", shown, re.MULTILINE)
+    failed = r"^tool failed: search of agent 2 \(.*\), turn \d+, after [\d.]+ s: \S"
+    assert re.search(failed, shown, re.MULTILINE)
     stopped = AgentOutcome(
         agent_id=1, name="a", status=AgentStatus.STOPPED,
         error=LimitExceededError("too many turns", kind="turns", used=3, limit=2),
@@ -223,7 +226,7 @@ def test_the_overview_has_the_traceback_of_a_tool(desk: Desk) -> None:
     trio.run(work)
     lines = desk.call("show", "t.jsonl").out.splitlines()
     (first, second) = [n for n, one in enumerate(lines) if one.startswith("tool failed: divide")]
-    assert lines[first].startswith("tool failed: divide of agent 1 (a), turn 1: ")
+    assert lines[first].startswith("tool failed: divide of agent 1 (a), turn 1, after ")
     assert lines[first + 1] == "  Traceback (most recent call last):"
     assert lines[second - 1] == "  ZeroDivisionError: division by zero"
     assert second < next(n for n, one in enumerate(lines) if one.startswith("agent "))
@@ -365,7 +368,7 @@ def test_a_trace_whose_writer_was_killed_is_followed_to_its_end(desk: Desk) -> N
     writer.communicate(timeout=60)
     out = reader.stdout.read()  # its buffer has what came with the first line
     _, err = reader.communicate(timeout=60)
-    assert (reader.returncode, b"RequestStarted" in out) == (1, True)
+    assert (reader.returncode, b"asks its model" in out) == (1, True)
     assert err.decode() == (
         "agentpool: error: the trace 'killed.trace' ends here, and its pool had not closed: the "
         "program that wrote it has ended\n"

@@ -9,7 +9,8 @@ from typing import TypeAlias
 import pytest
 
 from agentpool import AgentOutcome, AgentStatus, ToolCall, UserMessage
-from agentpool._cli._trace_text import overview, transcript
+from agentpool._cli._trace_text import overview
+from agentpool._cli._transcript_text import transcript
 from agentpool._events import (
     AgentFinished,
     AgentSpawned,

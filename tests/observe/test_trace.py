@@ -35,7 +35,7 @@ from agentpool import (
     open_pool,
     open_session,
 )
-from agentpool._cli._trace_text import transcript
+from agentpool._cli._transcript_text import transcript
 from agentpool._errors import AgentCancelledError
 from agentpool._secrets import REDACTED, SHORTEST_SECRET_CHARS
 from agentpool.abc import CompletionRequest, Observer, ToolContext

@@ -17,7 +17,7 @@
     turns: a[5], requests: a[6][0], failedRequests: a[6][1], in: a[7][0], out: a[7][1], cached: a[7][2], unmeasured: a[7][3], unknown: a[7][4],
     tokens: a[7][0] + a[7][1], cost: a[8], allTokens: a[9][0], allCost: a[9][1], allUnmeasured: a[9][2], calls: a[10][0],
     failedCalls: a[10][1], query: a[11], system: data.words[a[12]], error: a[13], stop: a[14], life: a[15],
-    said: a[16], children: [], depth: 0, seconds: 0,
+    said: a[16], cuts: a[17], begun: a[18], failedAt: a[19], children: [], depth: 0, seconds: 0,
   }));
   const byId = new Map(agents.map((a) => [a.id, a]));
   for (const a of agents) {
@@ -25,6 +25,8 @@
     if (parent) parent.children.push(a);
     a.end = a.finished === null ? TOTAL : a.finished;
     a.seconds = a.end - a.spawned;
+    a.queued = (a.started === null ? a.end : a.started) - a.spawned;
+    a.ran = a.started === null ? 0 : a.end - a.started;
   }
   const rows = [];
   {
@@ -307,6 +309,13 @@
       lastPixel = pixel;
       lastReason = reason;
     });
+    // A call that failed: a red edge below what its agent did meanwhile.
+    for (const [from, to] of a.failedAt) {
+      const left = Math.max(gutter, x(from)), right = Math.min(width - 8, Math.max(x(to), x(from) + 3));
+      if (right < gutter || left > width - 8) continue;
+      g.fillStyle = colours.bad;
+      g.fillRect(left, top + ROW - 8, Math.max(right - left, 3), 5);
+    }
     if (a.status === "failed" || a.status === "cancelled" || a.status === "stopped") {
       const px = x(a.end);
       if (px >= gutter && px <= width - 4) {
@@ -438,6 +447,7 @@
         const detail = data.words[word] ? ` (${data.words[word].slice(0, 200)})` : "";
         text += `\n${LABELS[REASONS[reason]]}${detail}\n${seconds(to - from)}, from ${seconds(from)}`;
       });
+      if (agent.failedAt.some(([from, to]) => time >= from && time <= to)) text += "\na tool failed here";
     } else text += `\n${seconds(agent.seconds)}, ${tokens(agent.tokens, agent.unmeasured)} tokens, ${money(agent.cost)}`;
     tip.textContent = clean(text);
     tip.hidden = false;
@@ -497,7 +507,7 @@
 
   // --- search
 
-  const texts = (a) => [a.name, a.query, a.error ? a.error[1] : "", ...a.said.map((m) => m[1])];
+  const texts = (a) => [a.name, a.query, a.error ? a.error[1] : "", ...a.said.map((m) => m[1]), ...a.cuts.map((c) => c[3]), ...a.begun];
   let wanted = "";
   const search = () => {
     wanted = $("search").value.trim().toLowerCase();
@@ -528,30 +538,40 @@
   const conversation = (a, turn) => {
     const results = new Map();
     a.said.forEach((m, i) => { if (m[0] === "tool" || m[0] === "failed") (results.get(m[2]) || results.set(m[2], []).get(m[2])).push(i); });
-    const shown = new Set(), nodes = [];
-    let turns = 0;
+    const shown = new Set(), nodes = [], cuts = a.cuts.slice();
+    const cut = ([, before, words, summary]) => {
+      nodes.push(make("div", { class: "said cut" }, make("b", { text: `before turn ${before}, ${words}` }), summary ? marked(summary) : null));
+    };
+    const fate = (stub, gone) => (gone ? `, not sent since turn ${gone}` : stub ? `, sent as a stub since turn ${stub}` : "");
+    const took = (s) => (s === null || !TIMED ? "" : `, ${seconds(s)}`);
     a.said.forEach((m, i) => {
+      while (cuts.length && cuts[0][0] <= i) cut(cuts.shift());
       if (shown.has(i)) return;
-      const [kind, text, more, gone] = m;
-      if (kind === "model") turns += 1;
-      const here = kind === "model" && turns === turn;
-      const heading = kind === "model" ? `turn ${turns}` : kind === "user" ? "told" : kind === "failed" ? "tool, failed" : "tool";
+      const [kind, text, more, number_, s, stub, gone] = m;
+      const here = kind === "model" && number_ > 0 && number_ === turn;
+      const heading = kind === "model" ? (number_ ? `turn ${number_}` : "an earlier answer") : kind === "user" ? "told" : kind === "failed" ? "tool, failed" : "tool";
       const node = make("div", { class: `said ${kind}${gone ? " gone" : ""}${here ? " here" : ""}` },
-        make("b", { text: heading + (gone ? ", left out of the window since" : "") }));
+        make("b", { text: heading + took(s) + fate(stub, gone) }));
       if (here) node.id = "here";
       if (text) node.append(marked(text));
       if (kind === "model") {
-        for (const [id, name, args] of more) {
+        for (const [id, name, args, ran] of more) {
           const queue = results.get(id) || [], place = queue.shift();
           const result = place === undefined ? null : a.said[place];
           if (place !== undefined) shown.add(place);
           node.append(make("div", { class: "call" },
             make("div", {}, make("b", { text: `calls ${name}` }), marked(args)),
-            make("div", {}, make("b", { text: result ? (result[0] === "failed" ? "failed" : "returned") : "no result" }), result ? marked(result[1]) : null)));
+            make("div", { class: result && result[5] && !gone ? "stub" : result && result[0] === "failed" ? "broke" : "" },
+              make("b", { text: (result ? (result[0] === "failed" ? "failed" : "returned") + took(ran) + (gone ? "" : fate(result[5], result[6])) : "no result") }),
+              result ? marked(result[1]) : null)));
         }
       }
       nodes.push(node);
     });
+    cuts.forEach(cut);
+    const [thoughts, text] = a.begun;
+    if (thoughts) nodes.push(make("div", { class: "said model" }, make("b", { text: "thinks, as far as it had come" }), marked(thoughts)));
+    if (text) nodes.push(make("div", { class: "said model" }, make("b", { text: "an answer, as far as it had come" }), marked(text)));
     return nodes;
   };
   const open = (a, turn) => {
@@ -566,7 +586,7 @@
       split.append(part);
     });
     const parent = byId.get(a.parent);
-    const facts = [...(TIMED ? [`${seconds(a.seconds)}, from ${seconds(a.spawned)}`] : []), count(a.turns, "turn"), count(a.requests, "request"),
+    const facts = [...(TIMED ? [`queued ${seconds(a.queued)}`, `ran ${seconds(a.ran)}`, `from ${seconds(a.spawned)}`] : []), count(a.turns, "turn"), count(a.requests, "request"),
       `${tokens(a.tokens, a.unmeasured)} tokens (${number(a.cached)} cached)`, money(a.cost), ...a.unknown, count(a.calls, "tool call")];
     drawer.replaceChildren(
       make("button", { class: "close", text: "Close", onclick: () => { location.hash = ""; } }),
@@ -581,7 +601,7 @@
       ...(a.system ? [make("div", { class: "said user" }, make("b", { text: "system" }), marked(a.system))] : []),
       ...conversation(a, turn),
     );
-    if (!a.said.length) drawer.append(make("p", { class: "facts", text: "Its conversation is not in this page." }));
+    if (!a.said.length && !a.begun[1]) drawer.append(make("p", { class: "facts", text: "Its conversation is not in this page." }));
     drawer.hidden = false;
     drawer.scrollTop = 0;
     const here = $("here");
@@ -616,10 +636,15 @@
   const NUMERIC = new Set([number, known, seconds, money, ownTokens, allTokens]);
   const TABLES = {
     Agents: {
-      columns: ["agent", "status", "turns", "requests", "tool calls", "time", "tokens", "with children", "cost", "with children", "asked"],
-      rows: () => agents.map((a) => [`${a.id} ${a.name}`, a.status, a.turns, a.requests, a.calls, a.seconds, a.tokens, a.allTokens, a.cost, a.allCost, a.query]),
-      show: [null, null, number, number, number, seconds, ownTokens, allTokens, money, money, (q) => q.slice(0, 140)],
-      open: (i) => go(agents[i].id), key: [(i) => agents[i].id],
+      columns: ["agent", "status", "turns", "requests", "tool calls", "queued", "ran", "tokens", "with children", "cost", "with children", "asked"],
+      rows: () => agents.map((a) => [`${a.id} ${a.name}`, a.status, a.turns, a.requests, a.calls, a.queued, a.ran, a.tokens, a.allTokens, a.cost, a.allCost, a.query]),
+      show: [null, null, number, number, number, seconds, seconds, ownTokens, allTokens, money, money, (q) => q.slice(0, 140)],
+      open: (i) => go(agents[i].id), link: (i) => `#agent=${agents[i].id}`, linked: 0, key: [(i) => agents[i].id],
+    },
+    "Slowest calls": {
+      columns: ["took", "call", "agent", "turn", "began", "ended"], rows: () => data.slow.map(([what, id, turn, from, took, ending]) => [took, what, id, turn, from, ending]),
+      show: [seconds, null, (id) => { const a = byId.get(id); return a ? `${id} ${a.name}` : String(id); }, number, seconds, null],
+      open: (i) => { location.hash = `#agent=${data.slow[i][1]}&turn=${data.slow[i][2]}`; }, link: (i) => `#agent=${data.slow[i][1]}&turn=${data.slow[i][2]}`, linked: 2,
     },
     Tools: { columns: ["tool", "calls", "failed", "p50", "p95"], rows: () => data.tools, show: [null, number, number, seconds, seconds] },
     Models: {
@@ -652,7 +677,7 @@
       ...cells.map((c, j) => {
         const text = clean(about.show[j] ? about.show[j](c, i) : c ?? "");
         const cell = make("td", { class: (numeric[j] ? "number" : text.length > 60 ? "wide" : "") });
-        if (j === 0 && about.open) cell.append(make("a", { href: `#agent=${agents[i].id}`, text }));
+        if (about.open && j === about.linked) cell.append(make("a", { href: about.link(i), text }));
         else if (about.columns[j] === "status") cell.append(make("span", { class: `status ${c}`, text }));
         else cell.textContent = text;
         return cell;

@@ -1,0 +1,39 @@
+"""An answer of a model whose end is not in a trace."""
+
+from __future__ import annotations
+
+from typing import final
+
+from agentpool._base import Live
+from agentpool._events import CompletionReceived, Event, RequestStarted, TextDelta, ThoughtDelta
+
+
+@final
+class BegunAnswer(Live):
+    """What had come of an agent's last answer. Empty: nothing had, or all of it is there."""
+
+    _texts: list[str] = []  # noqa: RUF012  # each has its own
+    _thoughts: list[str] = []  # noqa: RUF012  # each has its own
+
+    @property
+    def text(self) -> str:
+        """The text that had come."""
+        return "".join(self._texts)
+
+    @property
+    def thoughts(self) -> str:
+        """The thoughts that had come."""
+        return "".join(self._thoughts)
+
+    def take(self, event: Event) -> None:
+        """Handle *event*."""
+        match event:
+            case TextDelta():
+                self._texts.append(event.text)
+            case ThoughtDelta():
+                self._thoughts.append(event.text)
+            case RequestStarted(by_tool=False) | CompletionReceived(by_tool=False):
+                self._texts.clear()
+                self._thoughts.clear()
+            case _:
+                pass
