@@ -47,6 +47,9 @@ _log = logging.getLogger("agentpool")
 READER_BACKLOG = 4096
 """Events that wait for one reader: some seconds of a busy pool, half a megabyte."""
 
+_TELLING = 1_000_000
+"""Decisions under way while observers are called: what they cause is told when all have heard."""
+
 
 def _provider_of(model: ModelConfig) -> str:
     if model.remote_model is not None:
@@ -171,10 +174,9 @@ class EventHub(Live):
     _untold: deque[Event] = msgspec.field(default_factory=deque[Event])
     """What has happened and was not told yet, in order."""
     _deciding: int = 0
-    """Decisions of the pool that are under way, one inside the other, and tellings."""
-    is_telling: bool = False
-    """Whether observers are being called: what uses the pool meanwhile is one of them."""
-    _failures: int = 0
+    """Decisions of the pool that are under way, one inside the other; so many more in a telling."""
+    observer_failures: int = 0
+    """How often an observer raised an exception."""
     observer_failure: str = ""
     """The first observer that raised, and what. Empty: none did."""
     _closed: bool = False
@@ -202,9 +204,9 @@ class EventHub(Live):
         return cls(tuple(observers), now(), now)
 
     @property
-    def observer_failures(self) -> int:
-        """How often an observer raised an exception."""
-        return self._failures
+    def is_telling(self) -> bool:
+        """Whether observers are being called: what uses the pool meanwhile is one of them."""
+        return self._deciding >= _TELLING
 
     def seconds(self) -> float:
         """Seconds since the pool opened."""
@@ -251,7 +253,7 @@ class EventHub(Live):
             self._untold.append(event)
             return
         # Most events come one by one: these take no way through the queue, and no call.
-        self._deciding, self.is_telling = 1, True
+        self._deciding = _TELLING
         try:
             for observer in self._observers:
                 try:
@@ -263,16 +265,15 @@ class EventHub(Live):
             while self._untold:
                 self._hand_on(self._untold.popleft())
         finally:
-            self._deciding, self.is_telling = 0, False
+            self._deciding = 0
 
     def _tell(self) -> None:
-        # What observers cause in their callback is told when all have heard of this.
-        self._deciding, self.is_telling = 1, True
+        self._deciding = _TELLING
         try:
             while self._untold:
                 self._hand_on(self._untold.popleft())
         finally:
-            self._deciding, self.is_telling = 0, False
+            self._deciding = 0
 
     def _hand_on(self, event: Event) -> None:
         for observer in self._observers:
@@ -287,8 +288,8 @@ class EventHub(Live):
             reader._put(event)  # pyright: ignore[reportPrivateUsage]  # only the hub puts
 
     def _failed(self, observer: Observer, error: Exception) -> None:
-        self._failures += 1
-        if self._failures == 1:
+        self.observer_failures += 1
+        if self.observer_failures == 1:
             # An exporter may quote its own key. To look for keys is slow, and so is this import.
             from agentpool.observe._redact import Redactor, known_secrets  # noqa: PLC0415
 
