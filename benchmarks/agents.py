@@ -467,12 +467,12 @@ EVENTS = 100_000
 
 async def w8_unheard(n: int, meter: Meter) -> None:  # noqa: ARG001  # there are no observers
     """Measure an event that nobody listens to."""
-    await _events(EVENTS, meter, EventHub((), trio.current_time()))
+    await _events(EVENTS, meter, EventHub.open(()))
 
 
 async def w8_heard(n: int, meter: Meter) -> None:  # noqa: ARG001  # there is one observer
     """Measure an event that is made, and handed to one listener."""
-    await _events(EVENTS, meter, EventHub((Listener(),), trio.current_time()))
+    await _events(EVENTS, meter, EventHub.open([Listener()]))
 
 
 @final
@@ -489,7 +489,7 @@ class Counter(Observer):
 
 async def w8_observers(n: int, meter: Meter) -> None:
     """Measure an event for each of *n* observers."""
-    hub = EventHub(tuple(Counter() for _ in range(n)), trio.current_time())
+    hub = EventHub.open([Counter() for _ in range(n)])
     await _events(max(100, EVENTS // n), meter, hub)
     meter.operations = max(100, EVENTS // n) * n
 
