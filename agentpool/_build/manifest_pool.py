@@ -169,7 +169,15 @@ async def open_manifest_pool(
             max_queued=plan.max_queued,
             keep_outcomes=plan.keep_outcomes,
             memory=memory,
-            tools=build_tools(memory, servers, SystemTools(os.environ, plan.folder), choose, plan.tools),
+            tools=build_tools(
+                memory,
+                servers,
+                SystemTools(os.environ, plan.folder),
+                choose,
+                plan.tools,
+                # With a file it was asked for, and a driver of one's own is no packaged model.
+                spares_packaged=plan.memory_file is None and not isinstance(plan.driver, Driver),
+            ),
             budget=budget,
             approve=plan.approve,
             request_retries=plan.request_retries,

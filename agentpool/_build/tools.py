@@ -8,6 +8,8 @@ Rules:
    like every other path on its command line. Programs run in that folder.
 4. The programs of a Sovereign agent have no network. Where that is impossible, such an agent fails
    before its model is asked anything.
+5. The packaged model gets no memory tools that nobody asked for: it answers about them instead of
+   the query.
 """
 
 from __future__ import annotations
@@ -23,9 +25,15 @@ import attrs
 import trio
 
 from agentpool._install import as_installed
-from agentpool._manifest.capability import ANYTHING, Capability, CapabilityKind, PrivacyTier
+from agentpool._manifest.capability import (
+    ANYTHING,
+    Capability,
+    CapabilityKind,
+    PrivacyTier,
+    UnsaidCapabilities,
+)
 from agentpool._errors import PrivacyError
-from agentpool._manifest.manifest import DEFAULT_CAPABILITIES, AgentManifest
+from agentpool._manifest.manifest import AgentManifest
 from agentpool._pool.agent_context import ToolBuilder
 from agentpool.abc import AgentContext, DriverFactory, Memory, Tool
 from agentpool.memory import InMemoryMemory
@@ -86,6 +94,8 @@ def build_tools(
     system_tools: SystemTools,
     choose: DriverFactory,
     own: ToolRegistry = EMPTY_REGISTRY,
+    *,
+    spares_packaged: bool = False,
 ) -> ToolBuilder:
     """Return a tool builder that gives each agent the tools granted by its manifest.
 
@@ -95,6 +105,7 @@ def build_tools(
         system_tools: Builds an agent's tools for files and programs.
         choose: Chooses the driver of an agent, which its tools may ask.
         own: The program's own tools, which every agent also has.
+        spares_packaged: Whether the packaged model gets no memory tools that nobody asked for.
     """
     with_team = own.with_tools(*TEAM_TOOLS)
 
@@ -114,7 +125,8 @@ def build_tools(
         grants = context.manifest.capabilities
         kinds = _kinds(context.manifest)
         registry = with_team if kinds & _TEAM_KINDS else own
-        if CapabilityKind.MEMORY in kinds:
+        is_spared = spares_packaged and lacks_memory_tools(context.manifest)
+        if CapabilityKind.MEMORY in kinds and not is_spared:
             registry = registry.with_tools(*memory_tools(memory, context.memory_scope))
         if CapabilityKind.INFERENCE in kinds:
             registry = registry.with_tools(*inference_tools(choose(context.manifest)))
@@ -175,9 +187,22 @@ class SystemTools:
         return self._isolation  # noqa: ASYNC910  # tools_for() has had its checkpoint
 
 
+def lacks_memory_tools(manifest: AgentManifest) -> bool:
+    """Return whether *manifest* gets no memory tools, although it grants memory.
+
+    It says nothing about grants, and its model is the packaged one, which is too small for tools
+    that it does not need.
+    """
+    model = manifest.model
+    is_packaged = not (model.remote_model or model.model_path or model.model_repo)
+    return is_packaged and isinstance(manifest.capabilities, UnsaidCapabilities)
+
+
 def tool_names(manifest: AgentManifest) -> tuple[str, ...]:
     """Return the names of the tools of *manifest*, without those of MCP servers."""
     kinds = _kinds(manifest)
+    if lacks_memory_tools(manifest):
+        kinds -= {CapabilityKind.MEMORY}
     tools = [
         *(tool for tool in TEAM_TOOLS if tool.capability and tool.capability.kind in kinds),
         *(memory_tools(InMemoryMemory(), "") if CapabilityKind.MEMORY in kinds else ()),
@@ -194,7 +219,7 @@ def missing_tools(manifest: AgentManifest) -> tuple[str, ...]:
     """
     missing: list[str] = []
     # Whoever wrote no grants has these, and did not ask for anything.
-    if manifest.capabilities != DEFAULT_CAPABILITIES:
+    if not isinstance(manifest.capabilities, UnsaidCapabilities):
         missing.extend(
             f"grants {str(grant)!r}, for which this version has no tool"
             + _ADVICE.get(grant.kind, "")

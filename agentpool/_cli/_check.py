@@ -20,7 +20,13 @@ from agentpool import (
     PrivacyTier,
 )
 from agentpool._build.drivers import find_model_file
-from agentpool._build.tools import HAND_KINDS, NO_ISOLATION, missing_tools, tool_names
+from agentpool._build.tools import (
+    HAND_KINDS,
+    NO_ISOLATION,
+    lacks_memory_tools,
+    missing_tools,
+    tool_names,
+)
 from agentpool._cli._command import CheckCommand
 from agentpool._cli._hidden_keys import write_told
 from agentpool._cli._manifests import load_manifest
@@ -141,10 +147,19 @@ def _summary(path: str, manifest: AgentManifest) -> Iterator[str]:
     yield f"  limits   {_limits(manifest)}"
     kinds = {grant.kind for grant in manifest.capabilities}
     yield f"  grants   {', '.join(map(str, manifest.capabilities)) or 'none'}"
-    yield f"  tools    {', '.join(tool_names(manifest)) or 'none'}"
+    yield f"  tools    {', '.join(tool_names(manifest)) or 'none'}{_why_no_memory(manifest)}"
     if kinds & HAND_KINDS:
         yield f"  folder   {Path.cwd()}: relative paths begin there, and programs run there"
     yield f"  privacy  {_PRIVACY[manifest.privacy]}"
+
+
+def _why_no_memory(manifest: AgentManifest) -> str:
+    if not lacks_memory_tools(manifest):
+        return ""
+    return (
+        ": the packaged model is too small for memory tools that nobody asked for; --memory, or a "
+        '[[capabilities]] table with type = "memory", adds them'
+    )
 
 
 def _model(model: ModelConfig) -> str:

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterable
-from typing import Self, final
+from typing import Final, Self, final
 
 import attrs
 
@@ -159,6 +159,19 @@ class Capability(Value):
         else:
             text = self.kind.value
         return f"{text}, asks first" if self.ask_first else text
+
+
+@final
+class UnsaidCapabilities(tuple[Capability, ...]):
+    """The grants of a manifest that says nothing about grants. Equal to them when they are said."""
+
+    __slots__ = ()
+
+
+DEFAULT_CAPABILITIES: Final = UnsaidCapabilities(
+    (Capability(CapabilityKind.RAG), Capability(CapabilityKind.MEMORY))
+)
+"""The capabilities of an agent whose manifest gives none."""
 
 
 def grant_in_toml(required: Capability) -> str:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePath
-from typing import Final, Self, final
+from typing import Final, Self, cast, final
 
 import attrs
 
@@ -22,7 +22,13 @@ from agentpool._base import Value
 from agentpool._checks import expect, expect_arguments, expect_fields
 from agentpool._errors import Fault, ManifestError
 from agentpool._manifest.budget import BudgetConfig, read_budget
-from agentpool._manifest.capability import SCOPE_KEYS, Capability, CapabilityKind, PrivacyTier
+from agentpool._manifest.capability import (
+    DEFAULT_CAPABILITIES,
+    SCOPE_KEYS,
+    Capability,
+    CapabilityKind,
+    PrivacyTier,
+)
 from agentpool._manifest.context import ContextConfig, read_context
 from agentpool._manifest.mcp import read_server, server_faults
 from agentpool._manifest.model import ModelConfig, TokenPrice, read_model
@@ -57,12 +63,6 @@ DEFAULT_NAME: Final = "unnamed-agent"
 
 DEFAULT_VERSION: Final = "0.1.0"
 """The version of a manifest that gives none."""
-
-DEFAULT_CAPABILITIES: Final = (
-    Capability(CapabilityKind.RAG),
-    Capability(CapabilityKind.MEMORY),
-)
-"""The capabilities of an agent whose manifest gives none."""
 
 
 @final
@@ -162,7 +162,7 @@ class AgentManifest(Value):
             resources=resources,
             context=context,
             budget=budget,
-            capabilities=tuple(grant for grant in grants if grant),
+            capabilities=cast("tuple[Capability, ...]", grants),  # no None: it would be a fault
             mcp_servers=tuple(server for server in servers if server),
         )
 

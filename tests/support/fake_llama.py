@@ -49,6 +49,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self.close_connection = True
             return
         sys.stderr.write("x" * plan.get("chatter", 0)); sys.stderr.flush()
+        if "kept_in" in plan:
+            with open(plan["kept_in"], "w") as file:
+                json.dump(body, file)
         texts = plan.get("answers", ["Hello"])
         text = json.dumps(body) if plan.get("echo") else texts.pop(0)
         text = " ".join(sorted(os.environ)) if plan.get("tell_environ") else text
