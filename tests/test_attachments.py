@@ -11,7 +11,7 @@ from typing import final
 
 import pytest
 
-from agentpool import PrivacyTier, SpawnConfig, StopReason, UsageError, open_pool
+from agentpool import AgentManifest, PrivacyTier, SpawnConfig, StopReason, UsageError, open_pool
 from agentpool._attachments import (
     LEAST_IMAGE_TOKENS,
     MAX_ATTACHMENT_BYTES,
@@ -403,3 +403,31 @@ async def test_the_same_picture_each_time_is_a_loop() -> None:
     async with open_pool(ScriptedDriver([*turns, "Done."]), tools=ToolRegistry([look])) as pool:
         outcome = await (await pool.spawn(SpawnConfig(manifest(), "Watch."))).wait()
     assert outcome.stop_reason is StopReason.STUCK
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "the model cannot read attachments of kind 'image', got"),
+        (
+            'name = "reader"',
+            "the model of manifest 'reader' cannot read attachments of kind 'image', got",
+        ),
+        (
+            'privacy = "Standard"\n[model]\nremote_model = "gpt-5"',
+            (
+                "the model gpt-5 cannot read attachments of kind 'image', got Attachment('image/png', 29 bytes, 'photo.png'); "
+                "leave it out, choose a model that reads it, or, if this one does, write inputs = "
+                '["image"] in [model]'
+            ),
+        ),
+    ],
+)
+async def test_a_refusal_names_the_model_and_what_to_write(text: str, says: str) -> None:
+    """And no manifest where none was given."""
+    driver = TextOnly(ScriptedDriver(["Hi"], context_window=50_000), "pdf")
+    config = SpawnConfig(AgentManifest.parse(text), "What is it?", attachments=(PHOTO,))
+    async with open_pool(driver) as pool:
+        with pytest.raises(UsageError) as caught:
+            pool.spawn_nowait(config)
+    assert says in str(caught.value)

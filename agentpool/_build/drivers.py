@@ -110,6 +110,7 @@ def _identity(model: ModelConfig) -> tuple[object, ...]:
         model.fallback and _identity(model.fallback),
         model.patience_seconds,
         model.price,
+        model.inputs,
     )
 
 

@@ -82,7 +82,7 @@ class Override:
         if self.driver is None and self.model is None:
             return model
         # Whoever names a model wants that one, and not the fallback or the price of another.
-        model = attrs.evolve(model, price=None, fallback=None, patience_seconds=None)
+        model = attrs.evolve(model, price=None, fallback=None, patience_seconds=None, inputs=None)
         if self.driver is not None and self.driver in PROVIDERS:
             there = _remote(model, self.driver, self.model, environ)
             if self.model is not None and there.base_url is None:

@@ -39,6 +39,8 @@ def run(command: RunCommand) -> int:
     schema = command.options.schema
     output_type = None if schema is None else load_schema(schema)
     attachments = tuple(map(Attachment.load, command.attachments))
+    if command.options.script is None:
+        _refuse_unread(command.attachments, manifests)
     jobs = [
         Job(
             manifest=manifest,
@@ -107,6 +109,18 @@ def _refuse_parts_of_query(command: RunCommand) -> None:
             begun = shlex.join(("agentpool", "run", *words[:place]))
             raise UsageError(
                 f"{word!r} is not a manifest; put the query into quotes: {begun} {query}"
+            )
+
+
+def _refuse_unread(attachments: Sequence[str], manifests: Sequence[AgentManifest]) -> None:
+    """Raise if a model on this machine would be loaded, only to refuse *attachments*."""
+    models = [manifest.model for manifest in manifests]
+    models += [model.fallback for model in models if model.fallback is not None]
+    for model in models:
+        if attachments and model.remote_model is None:
+            raise UsageError(
+                f"{model.words} reads text alone, got --attach {attachments[0]}; name a model "
+                "that reads images and documents, such as --model gemini/gemini-2.5-flash"
             )
 
 

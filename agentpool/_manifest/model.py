@@ -21,6 +21,7 @@ from agentpool._checks import expect_fields, is_number
 from agentpool._errors import Fault
 from agentpool._manifest.parts import (
     control_trouble,
+    inputs_faults,
     raise_if_any,
     seconds_faults,
     url_faults,
@@ -105,7 +106,7 @@ class TokenPrice(Value):
 # What a file may have wrong as well is a fault of the manifest, with its path.
 _CHECKED: Final = frozenset(
     {"provider", "max_tokens", "temperature", "top_p", "stop", "seed", "context_window",
-     "patience_seconds", "api", "max_tokens_field", "on_cut"}
+     "patience_seconds", "api", "max_tokens_field", "on_cut", "inputs"}
 )  # fmt: skip
 
 
@@ -156,6 +157,8 @@ class ModelConfig(Value):
     text so far, ``"continue"`` asks for the rest."""
     context_window: int | None = None
     """Tokens of request and answer together. ``None``: as the driver says."""
+    inputs: tuple[str, ...] | None = None
+    """What the model reads besides text: ``image``, ``pdf``. ``None``: as is published of it."""
     fallback: ModelConfig | None = None
     """Which model answers when this one fails. It is asked with the same settings. ``None``:
     none."""
@@ -215,6 +218,7 @@ _REMOTE_ALONE: Final = (
     "price",
     "api",
     "max_tokens_field",
+    "inputs",
 )
 """The settings that only a model behind an API has."""
 
@@ -251,6 +255,7 @@ def _model_faults(model: ModelConfig) -> Iterator[Fault]:
     )
     yield from asking_faults(asking, model.context_window)
     yield from options_faults(model.options)
+    yield from inputs_faults(model.inputs)
     yield from _wire_faults(model, model)
     budget = thinking_budget(model.options)
     # Of a wrong type it has its own fault.
@@ -371,6 +376,7 @@ def _read_which_model(
         private_host=table.flag("private_host", default=default.private_host),
         api_key_env=table.text("api_key_env", None),
         context_window=table.integer("context_window", None),
+        inputs=table.texts("inputs") if "inputs" in table.values else None,
         price=price,
         api=table.choice("api", APIS, default.api),
         max_tokens_field=table.choice("max_tokens_field", MAX_TOKENS_FIELDS, None),

@@ -18,7 +18,7 @@ import enum
 import ipaddress
 import math
 from collections.abc import Iterable, Iterator
-from typing import Final, Literal, TypeAlias, assert_never, final
+from typing import Final, Literal, TypeAlias, assert_never, cast, final
 from urllib.parse import SplitResult
 
 import attrs
@@ -136,6 +136,23 @@ def is_loopback_url(url: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+_INPUTS: Final = ("text", "image", "pdf")
+"""What a model may be said to read. All read text."""
+
+
+def inputs_faults(inputs: object) -> Iterator[Fault]:
+    """Yield the faults of what a model reads besides text. ``None`` has none."""
+    if inputs is None:
+        return
+    words = ", ".join(map(repr, _INPUTS))
+    if not isinstance(inputs, tuple):
+        yield Fault("inputs", f"must be a tuple of {words}, got {shown(inputs)}")
+        return
+    for one in cast("tuple[object, ...]", inputs):
+        if one not in _INPUTS:
+            yield Fault("inputs", f"must be of {words}, got {shown(one)}")
 
 
 def count_faults(path: str, value: object, *, above: int = 0) -> Iterator[Fault]:

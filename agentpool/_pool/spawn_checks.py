@@ -6,12 +6,12 @@ from collections.abc import Callable
 from typing import final
 
 from agentpool._agent.agent import output_of, room_tokens
-from agentpool._attachments import size_trouble
+from agentpool._attachments import Attachment, size_trouble
 from agentpool._base import Live
 from agentpool._budget.budget import Budget
 from agentpool._checks import expect
 from agentpool._errors import Fault, ManifestError, PrivacyError, UsageError
-from agentpool._manifest.manifest import AgentManifest
+from agentpool._manifest.manifest import DEFAULT_NAME, AgentManifest
 from agentpool._messages import answer_tokens
 from agentpool._opening import Opening
 from agentpool._spawn import SpawnConfig
@@ -105,10 +105,7 @@ def checked_driver(
         )
     for one in config.attachments:
         if driver.inputs is not None and one.kind not in driver.inputs:
-            raise UsageError(
-                f"the model of manifest {manifest.name!r} cannot read attachments of "
-                f"kind {one.kind!r}, got {one!r}; leave it out, or choose a model that reads it"
-            )
+            raise UsageError(_unread(manifest, one))
         if trouble := size_trouble(one, driver.most_image_bytes, driver.most_image_pixels):
             raise UsageError(f"{one.name or 'an image'} {trouble}; make it smaller")
     room = room_tokens(driver, config, registry)
@@ -121,6 +118,22 @@ def checked_driver(
         )
         raise ManifestError([fault], source=manifest.name)
     return driver
+
+
+def _unread(manifest: AgentManifest, one: Attachment) -> str:
+    """Return the text of the error that the model of *manifest* does not read *one*."""
+    model = manifest.model
+    is_named = model.remote_model or model.model_path or model.model_repo
+    which = f" {model.words}" if is_named else ""
+    whose = "" if manifest.name == DEFAULT_NAME else f" of manifest {manifest.name!r}"
+    ways = "leave it out, or choose a model that reads it"
+    if model.remote_model is not None:
+        ways = (
+            "leave it out, choose a model that reads it, or, if this one does, write inputs = "
+            f'["{one.kind}"] in [model]'
+        )
+    kind = f"attachments of kind {one.kind!r}"
+    return f"the model{which}{whose} cannot read {kind}, got {one!r}; {ways}"
 
 
 def check_child_tier(parent: AgentManifest, child: AgentManifest) -> None:

@@ -145,7 +145,7 @@ def _open_there(
         "api_key": api_key,
         "context_window": model.context_window or facts.context_window,
         "max_output_tokens": facts.max_output_tokens,
-        "inputs": facts.inputs,
+        "inputs": facts.inputs if model.inputs is None else frozenset(model.inputs),
         "privacy": privacy,
         "price": model.price,
         "options": cast("Mapping[str, Json]", model.options),

@@ -57,8 +57,10 @@ def test_the_packaged_model_has_memory_tools_if_somebody_asks_for_them(
     [
         (
             "empty.toml",
-            "  tools    none: the packaged model is too small for memory tools that nobody asked "
-            "for; --memory, or a [[capabilities]] table with type = \"memory\", adds them\n",
+            (
+                "  tools    none: the packaged model is too small for memory tools that nobody asked "
+                'for; --memory, or a [[capabilities]] table with type = "memory", adds them\n'
+            ),
         ),
         ("noter.toml", "  tools    remember, recall\n"),
         ("own.toml", "  tools    remember, recall\n"),
@@ -76,3 +78,24 @@ async def test_a_driver_of_ones_own_is_not_the_packaged_model() -> None:
     async with open_manifest_pool(PoolPlan(manifests=(manifest,), driver=driver)) as pool:
         await (await pool.spawn(SpawnConfig(manifest, "?"))).wait()
     assert [tool.name for tool in driver.requests[0].tools] == ["remember", "recall"]
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        ((), "the packaged model"),
+        (("own.toml",), "model.gguf"),
+    ],
+)
+def test_an_image_is_refused_before_a_local_model_is_loaded(
+    desk: Desk, words: tuple[str, ...], name: str
+) -> None:
+    """Loading took six seconds, and the refusal named no model."""
+    (desk.folder / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"\0" * 20)
+    done = desk.call("run", *words, "What is on it?", "--attach", "a.png")
+    assert done.code == 2
+    assert done.err == (
+        f"agentpool: error: {name} reads text alone, got --attach a.png; name a model that reads "
+        "images and documents, such as --model gemini/gemini-2.5-flash\n"
+    )
+    assert not (desk.folder / "sent.json").exists()

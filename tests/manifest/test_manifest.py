@@ -200,7 +200,7 @@ def test_every_key_of_a_part_can_be_said_in_toml() -> None:
     )
     asked = (
         f'{at_home}top_p=1\nstop=["x"]\nseed=1\nreasoning_effort="low"\nverbosity="low"\n'
-        'api="chat"\nmax_tokens_field="max_tokens"\ncache=true\noptions={user="x"}\n'
+        'api="chat"\nmax_tokens_field="max_tokens"\ncache=true\ninputs=["image"]\noptions={user="x"}\n'
     )
     texts = (FULL, local, at_home, path, second, asked)
     said = "\n".join(texts)
