@@ -416,9 +416,9 @@ async def test_the_same_picture_each_time_is_a_loop() -> None:
         (
             'privacy = "Standard"\n[model]\nremote_model = "gpt-5"',
             (
-                "the model gpt-5 cannot read attachments of kind 'image', got Attachment('image/png', 29 bytes, 'photo.png'); "
-                "leave it out, choose a model that reads it, or, if this one does, write inputs = "
-                '["image"] in [model]'
+                "the model gpt-5 cannot read attachments of kind 'image', got "
+                "Attachment('image/png', 29 bytes, 'photo.png'); leave it out, choose a model "
+                'that reads it, or, if this one does, write inputs = ["image"] in [model]'
             ),
         ),
     ],

@@ -23,6 +23,7 @@ from agentpool._build.drivers import check_prices, check_spawns, find_secrets, o
 from agentpool._build.tools import SystemTools, build_tools, missing_tools
 from agentpool._errors import UsageError
 from agentpool._manifest.manifest import AgentManifest
+from agentpool._pool.agent_context import ToolBuilder
 from agentpool._pool.open import open_pool
 from agentpool._pool.pool import AgentPool
 from agentpool._needs_trio import check_trio
@@ -30,7 +31,7 @@ from agentpool.abc import Driver, DriverFactory, Journal, Memory, Observer
 from agentpool.drivers._gated import ProviderGates
 from agentpool.memory import InMemoryMemory
 from agentpool.tools import EMPTY_REGISTRY, ToolRegistry
-from agentpool.tools.mcp._servers import open_mcp_servers
+from agentpool.tools.mcp._servers import McpServers, open_mcp_servers
 
 
 @final
@@ -169,15 +170,7 @@ async def open_manifest_pool(
             max_queued=plan.max_queued,
             keep_outcomes=plan.keep_outcomes,
             memory=memory,
-            tools=build_tools(
-                memory,
-                servers,
-                SystemTools(os.environ, plan.folder),
-                choose,
-                plan.tools,
-                # With a file it was asked for, and a driver of one's own is no packaged model.
-                spares_packaged=plan.memory_file is None and not isinstance(plan.driver, Driver),
-            ),
+            tools=_tools_of(plan, memory, servers, choose),
             budget=budget,
             approve=plan.approve,
             request_retries=plan.request_retries,
@@ -191,6 +184,20 @@ async def open_manifest_pool(
         if _limits_cost(plan):
             check_prices(plan.manifests, choose)
         yield pool
+
+
+def _tools_of(
+    plan: PoolPlan, memory: Memory, servers: McpServers, choose: DriverFactory
+) -> ToolBuilder:
+    return build_tools(
+        memory,
+        servers,
+        SystemTools(os.environ, plan.folder),
+        choose,
+        plan.tools,
+        # With a file it was asked for, and a driver of one's own is no packaged model.
+        spares_packaged=plan.memory_file is None and not isinstance(plan.driver, Driver),
+    )
 
 
 def _warn(plan: PoolPlan, warn: Callable[[str], object] | None) -> None:

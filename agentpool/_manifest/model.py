@@ -212,13 +212,7 @@ _NAMES: Final[Mapping[str, str]] = {
 """Keys that people try for the model's name, and where each belongs."""
 
 _REMOTE_ALONE: Final = (
-    "provider",
-    "base_url",
-    "api_key_env",
-    "price",
-    "api",
-    "max_tokens_field",
-    "inputs",
+    *("provider", "base_url", "api_key_env", "price", "api", "max_tokens_field", "inputs"),
 )
 """The settings that only a model behind an API has."""
 
