@@ -1,9 +1,9 @@
 """Decides which browser requests are allowed, without the network.
 
-1. The page itself holds nothing, so whoever names this machine's address gets it.
-2. What happens in the pool is told to those who have the token of the link, which no browser
-   sends by itself.
-3. What changes something comes from the page: a browser says so in ``Origin``.
+1. The page itself shows nothing secret, so every request to this machine's address gets it.
+2. What happens in the pool is shown only for the token in the link, which no browser sends on its
+   own.
+3. A request that changes something must come from this page, as the browser's ``Origin`` says.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Request:
     method: str
     target: str
     headers: Mapping[str, str]
-    """By their names in lower case."""
+    """The headers, under their names in lower case."""
     body: bytes = b""
 
 
@@ -33,9 +33,9 @@ class Door:
     """Checks the token and the names of this page."""
 
     token: str
-    """The secret of the link."""
+    """The secret in the link."""
     places: frozenset[str]
-    """``host:port``, in each spelling that leads here and to no other machine."""
+    """``host:port``, in each spelling that can only mean this page."""
 
     def refusal(self, request: Request) -> tuple[int, str] | None:  # noqa: PLR0911  # a rule each
         """Return the status and reason for refusing *request*. ``None``: it is allowed."""

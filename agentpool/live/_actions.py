@@ -15,10 +15,10 @@ from agentpool._pool.pool import AgentPool
 from agentpool.live._approvals import ApprovalDesk
 
 BY: Final = "the live page"
-"""Who decided, and who cancelled, as agents and traces are told."""
+"""The name that agents and traces get for whoever decided or cancelled here."""
 
 MAX_SLOTS: Final = 100_000
-"""More is a slip of the finger."""
+"""The most slots that a person may set: a higher number is a typing error."""
 
 
 class _Action(
@@ -63,14 +63,14 @@ class Limit(_Action, frozen=True):
 
 @final
 class Approve(_Action, frozen=True):
-    """Run a call."""
+    """Let a call run."""
 
     call: int
 
 
 @final
 class Deny(_Action, frozen=True):
-    """Do not run a call."""
+    """Refuse a call."""
 
     call: int
     reason: str = ""
@@ -78,7 +78,7 @@ class Deny(_Action, frozen=True):
 
 @final
 class Change(_Action, frozen=True):
-    """Run a call with other arguments."""
+    """Let a call run with other arguments."""
 
     call: int
     arguments: str
@@ -103,7 +103,7 @@ class Hands:
         try:
             return self._do(_DECODER.decode(body))
         except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
-            return 400, f"this is nothing that can be done: {error}"
+            return 400, f"the request names no known action: {error}"
         except UsageError as error:
             return 409, str(error)
 
@@ -126,7 +126,7 @@ class Hands:
             case Change(call=number, arguments=arguments):
                 value: object = msgspec.json.decode(arguments)
                 if not isinstance(value, dict):
-                    return 400, 'arguments are a JSON object, such as {"name": "a.txt"}'
+                    return 400, 'arguments must be a JSON object, such as {"name": "a.txt"}'
                 return self._decide(number, Changed(arguments, by=BY))
             case _:
                 assert_never(action)
@@ -151,5 +151,5 @@ class Hands:
 
     def _decide(self, number: int, decision: Decision) -> tuple[int, str]:
         if self._desk is None or not self._desk.decide(number, decision):
-            return 409, "that was decided already, or is not asked any more"
+            return 409, "this call was decided already, or no longer waits"
         return 200, "decided"

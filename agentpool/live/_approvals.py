@@ -20,9 +20,9 @@ class PendingCall:
     """A call that waits for a decision."""
 
     number: int
-    """What to decide it by: 1, 2, 3, …"""
+    """The number for ``decide``: 1, 2, 3, …"""
     request: ApprovalRequest
-    """The call, and who wants it."""
+    """The call, and the agent that wants it."""
 
 
 @final
@@ -30,7 +30,7 @@ class PendingCall:
 class ApprovalDesk:
     """Keeps calls until a person decides: pass ``desk.ask`` as ``open_pool(approve=…)``.
 
-    Several may look at it and decide; each call gets the first decision and no other.
+    Several people may look and decide; for each call the first decision counts.
     """
 
     _waiting: dict[int, tuple[ApprovalRequest, trio.lowlevel.Task]] = attrs.field(
@@ -44,7 +44,7 @@ class ApprovalDesk:
         """Call *changed* whenever a call begins or stops waiting, inside the block.
 
         Args:
-            changed: What is called. It must not block.
+            changed: The function to call. It must not block.
         """
         self._told.append(changed)
         try:
@@ -56,7 +56,7 @@ class ApprovalDesk:
         """Wait for a decision about *request*, and return the decision.
 
         Cancellation:
-            It can no longer be decided.
+            The call can no longer be decided.
         """
         self._last = number = self._last + 1
         self._waiting[number] = (request, trio.lowlevel.current_task())
@@ -92,7 +92,7 @@ class ApprovalDesk:
 
 
 def first_decision(*approvers: Approver) -> Approver:
-    """Return an approver that asks all *approvers* at once and takes the first decision."""
+    """Return an approver that asks all *approvers* in parallel and takes the first decision."""
 
     async def ask(request: ApprovalRequest) -> Decision:
         decisions: list[Decision] = []

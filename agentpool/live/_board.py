@@ -1,7 +1,6 @@
 """The current activity of each agent: an observer for the progress display.
 
-It only takes notes. Whoever draws looks at it when there is time, so no agent ever waits
-for a terminal.
+It only takes notes. The display reads them when it has time, so no agent ever waits for a terminal.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ TAIL_CHARACTERS: Final = 200
 RATE_SECONDS: Final = 5.0
 
 CHARACTERS_PER_TOKEN: Final = 4
-"""For English, about. Only until the provider says how many tokens it were."""
+"""Roughly right for English. Used only until the provider reports the tokens."""
 
 _PHASES: Final = {
     Phase.PERCEIVE: "looks",
@@ -79,11 +78,11 @@ class AgentView:
     name: str
     """Its name."""
     phase: str
-    """What it does, in a word or a few."""
+    """What it does, in a few words."""
     seconds: float
-    """Since it got its first slot."""
+    """Seconds since it got its first slot."""
     tokens: int
-    """What it wrote, in tokens; an estimate while it writes."""
+    """How many tokens it wrote; an estimate while it writes."""
     last_words: str
     """The end of what it wrote, on one line."""
 
@@ -94,7 +93,7 @@ class BoardView:
     """Everything that the display shows, at one moment."""
 
     agents: tuple[AgentView, ...]
-    """Who runs, in the order of their starts."""
+    """The running agents, in the order of their starts."""
     done: int
     """Agents that completed."""
     failed: int
@@ -104,15 +103,15 @@ class BoardView:
     queued: int
     """Agents that have not started."""
     tokens: int
-    """What was written so far, in tokens."""
+    """The tokens written so far."""
     tokens_per_second: float
-    """Of the last few seconds."""
+    """The rate over the last few seconds."""
     loading: str = ""
-    """What is loaded at the moment, such as a model. Empty: nothing."""
+    """What is being loaded, such as a model. Empty: nothing."""
     loading_seconds: float = 0.0
-    """For how long that has been going on."""
+    """How long the loading has taken so far."""
     keys: str = ""
-    """What keys do, in words. Empty: nothing listens to keys."""
+    """Which keys do what, in words. Empty: no keys are read."""
 
 
 @final
@@ -123,7 +122,7 @@ class Line:
     text: str
     """The text."""
     notable: bool
-    """Whether it is told to those who have a display, too."""
+    """Whether the line is also shown beside a display."""
 
 
 @final
@@ -131,7 +130,7 @@ class Line:
 class Board(Observer):
     """Stores what a display shows of a pool. Pass it to ``open_pool(observers=…)``.
 
-    It takes notes alone, so no agent waits for whoever looks.
+    It only takes notes, so no agent waits for the display.
 
     >>> import trio
     >>> from agentpool import AgentManifest, SpawnConfig, open_pool
@@ -147,18 +146,18 @@ class Board(Observer):
     """
 
     total: int | None = None
-    """Agents that there will be, and inputs that cannot become one. ``None``: as many as are
+    """How many agents there will be, with inputs that cannot become one. ``None``: as many as are
     spawned."""
     keys: str = ""
-    """What keys do, in words, for the last line. Empty: nothing listens to keys."""
+    """Which keys do what, in words, for the last line. Empty: no keys are read."""
     _spawned: int = attrs.field(init=False, default=0)
-    """Agents that come on top of the total."""
+    """Agents to add to the total."""
     _loading: str = attrs.field(init=False, default="")
     _loading_since: float = attrs.field(init=False, default=0.0)
     deadlocks: int = attrs.field(init=False, default=0)
-    """How often an agent was told that what it waited for could never come."""
+    """How often an agent was told that it waited for something that could never come."""
     elsewhere: dict[int, BoardView] = attrs.field(init=False, factory=dict[int, BoardView])
-    """What is seen of agents in other processes, each under a number."""
+    """Agents in other processes, as far as they are seen, each under a number."""
     _rows: dict[AgentId, _Row] = attrs.field(init=False, factory=dict[AgentId, _Row])
     _ended: Counter[AgentStatus] = attrs.field(init=False, factory=Counter[AgentStatus])
     _tokens: int = attrs.field(init=False, default=0)
@@ -208,12 +207,12 @@ class Board(Observer):
             self.say(f"{row.name} {status} after {seconds:.1f} s, {written} tokens")
 
     def unreadable(self, line: str) -> None:
-        """Count an input for which no agent can be made."""
+        """Count an input that no agent can be made for."""
         self.count(AgentStatus.FAILED)
         self.say(line)
 
     def count(self, status: AgentStatus, tokens: int = 0) -> None:
-        """Count an agent's end that was seen elsewhere, and its tokens."""
+        """Count an agent that ended in another process, and its tokens."""
         self._ended[status] += 1
         self._tokens += tokens
 
@@ -224,7 +223,7 @@ class Board(Observer):
         self._news.set()
 
     def load(self, what: str) -> None:
-        """Show that *what* is being loaded; an empty text ends that."""
+        """Show that *what* is being loaded; pass an empty text when it is loaded."""
         self._loading, self._loading_since = printable(what), trio.current_time()
         if what:
             self.say(f"loads {what}")
@@ -239,11 +238,11 @@ class Board(Observer):
         self.say(text, notable=True)
 
     async def wait_lines(self) -> None:
-        """Wait until there are lines to write."""
+        """Wait until there are new lines to write."""
         await self._news.wait()
 
     def take_lines(self) -> list[Line]:
-        """Return the lines that were not written yet."""
+        """Return the lines that are not written yet."""
         lines, self._lines, self._news = self._lines, [], trio.Event()
         return lines
 

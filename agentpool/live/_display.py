@@ -1,4 +1,4 @@
-"""The live display on a terminal: the only door to rich.
+"""The live display on a terminal. Only this module uses rich.
 
 Without rich there is no display, and plain lines are written instead.
 """
@@ -18,22 +18,22 @@ if TYPE_CHECKING:
     from rich.live import Live
 
 FRAMES_PER_SECOND: Final = 8
-"""The display is redrawn at most so often: enough to look alive, too little to cost."""
+"""How often the display is redrawn at most: enough to look alive, cheap enough not to matter."""
 
 _NAME_COLUMNS: Final = 24
 _PHASE_COLUMNS: Final = 14
 _NUMBER_COLUMNS: Final = 8
 
 _FIXED_COLUMNS: Final = _NAME_COLUMNS + _PHASE_COLUMNS + 2 * _NUMBER_COLUMNS + 4
-"""What is left of the terminal's width is for the last words; 4 are gaps. On a narrower one
-there are no tokens, and names are shorter."""
+"""All columns but the last words', which get the rest of the width; 4 are gaps. On a narrower
+terminal the tokens are left out and names are shorter."""
 
 _NARROWEST_NAME: Final = 6
-"""Columns of a name on any terminal."""
+"""The fewest columns of a name, on any terminal."""
 
 _OTHER_LINES: Final = 2
-"""Of the display: how many agents find no room, and the cursor's. The counts, what is loaded
-and what keys do come on top."""
+"""Lines besides the agents: one says how many agents are not shown, one is the cursor's. Lines for
+counts, loading and keys are added to these."""
 
 
 @final
@@ -76,7 +76,7 @@ class LiveDisplay:
             self._live = None
 
     def show(self) -> None:
-        """Draw again what was hidden."""
+        """Draw the hidden display again."""
         if self._last is not None:
             self.draw(self._last)
 

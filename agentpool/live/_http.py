@@ -12,10 +12,10 @@ import trio
 from agentpool.live._access import Request
 
 MAX_BODY: Final = 64 * 1024
-"""Bytes of a request: arguments that a person typed."""
+"""The most bytes of a request, which has arguments that a person typed."""
 
 READ_SECONDS: Final = 10.0
-"""The time for a whole request. The page sends it at once."""
+"""The time for a whole request. The page sends it in one go."""
 
 _SAFE: Final = (
     ("Connection", "close"),
@@ -26,7 +26,7 @@ _SAFE: Final = (
     ("Cross-Origin-Resource-Policy", "same-origin"),
     ("Cross-Origin-Opener-Policy", "same-origin"),
 )
-"""What every answer says to the browser."""
+"""The headers of every answer."""
 
 
 class BadRequestError(Exception):
@@ -45,7 +45,7 @@ class Visit:
         """Return the request.
 
         Raises:
-            BadRequestError: If none comes, or it is not understood, or too large.
+            BadRequestError: If no request comes, or it is invalid or too large.
             trio.BrokenResourceError: If the client has gone.
         """
         with trio.move_on_after(READ_SECONDS):
@@ -73,7 +73,7 @@ class Visit:
     async def answer(
         self, status: int, kind: str, body: bytes, more: Sequence[tuple[str, str]] = ()
     ) -> None:
-        """Send a complete answer, unless the client left without asking.
+        """Send a complete answer, unless the client left before it sent a request.
 
         Raises:
             trio.BrokenResourceError: If the client has gone.

@@ -13,14 +13,14 @@ _LAST_PORT: Final = 65_535
 
 
 def listen(host: str = "127.0.0.1", port: int = 0) -> socket.socket:
-    """Return a listening socket on *host*, an address of this machine alone.
+    """Return a listening socket on *host*, a loopback address of this machine.
 
     Args:
         host: An IP address such as ``127.0.0.1`` or ``::1``.
-        port: 0: one that is free.
+        port: The port. 0: any free one.
 
     Raises:
-        UsageError: If others could reach it, or the port is taken.
+        UsageError: If another machine could reach it, or the port is taken.
     """
     try:
         loopback = ipaddress.ip_address(host).is_loopback
@@ -32,7 +32,7 @@ def listen(host: str = "127.0.0.1", port: int = 0) -> socket.socket:
             "anyone who can reach the page could cancel agents"
         )
     if not 0 <= port <= _LAST_PORT:
-        raise UsageError(f"port must be from 0 to {_LAST_PORT}, got {port!r}; 0 takes a free one")
+        raise UsageError(f"port must be from 0 to {_LAST_PORT}, got {port!r}; 0 picks a free one")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family)

@@ -2,11 +2,11 @@
 
 Rules:
 
-1. Nothing here makes the pool wait. The page takes events as any reader does; a browser that
-   does not read holds up the task that writes to it, and nothing else.
-2. What is shown is put together when a browser is ready for it, at most ``EACH_SECONDS``, and
-   once for all browsers. Without a browser nothing is put together.
-3. It ends with its block, whatever browsers do.
+1. The pool never waits for the page. The page takes events as any reader does; a browser that does
+   not read holds up only the task that writes to it.
+2. The view is built when a browser is ready for it, at most once in ``EACH_SECONDS``, and once for
+   all browsers. Without a browser it is not built.
+3. Serving ends with its block, whatever browsers do.
 """
 
 from __future__ import annotations
@@ -45,22 +45,22 @@ _FILES: Final = Path(__file__).parent / "_live_page"
 _STYLE: Final = Path(__file__).parent.parent / "observe" / "_report_page" / "report.css"
 
 EACH_SECONDS: Final = 0.25
-"""Between two looks of one browser: as fast as eyes follow."""
+"""The time between two updates of one browser: as fast as eyes follow."""
 
 TOGETHER_SECONDS: Final = 0.02
 """The time during which events are collected, even without a browser."""
 
 STILL_SECONDS: Final = 15.0
-"""After so long without news something is sent all the same, to see whether it is there."""
+"""After this long without news something is sent anyway, to see whether the browser is there."""
 
 MAX_VISITS: Final = 64
-"""Connections at once: a browser needs two for each tab."""
+"""The most open connections: a browser needs two for each tab."""
 
 SEND_BYTES: Final = 64 * 1024
-"""On their way to one browser at most."""
+"""The most bytes on their way to one browser."""
 
 LAST_SECONDS: Final = 1.0
-"""The time for the last look, when the block is left."""
+"""The time for the last update, when the block is left."""
 
 
 @final
@@ -69,7 +69,7 @@ class LivePage:
     """The page of one pool."""
 
     url: str
-    """The link, with the token: give it to those who may end agents."""
+    """The link, with the token. Whoever has it can end agents."""
     _pool: AgentPool
     _door: Door
     _hands: Hands
@@ -83,17 +83,17 @@ class LivePage:
     )
     """Those that have not asked for anything yet, the oldest first."""
     _looks: int = attrs.field(init=False, default=0)
-    """Browsers that are looking."""
+    """How many browsers are watching."""
     _ended: bool = attrs.field(init=False, default=False)
     _made: tuple[tuple[object, ...], bytes] = attrs.field(init=False, default=((), b""))
-    """What was last put together, and out of which state."""
+    """The state that the last view was built from, and the view."""
     _made_at: float = attrs.field(init=False, default=-math.inf)
-    """When. It is shown to all browsers for as long as one of them sleeps between two looks."""
+    """When the last view was built. All browsers get it until ``EACH_SECONDS`` have passed."""
     _events: EventReader = attrs.field(init=False)
-    """Known before the first browser is answered."""
+    """The pool's events. Set before the first browser is answered."""
 
     async def watch(self) -> None:
-        """Update what is shown."""
+        """Update the view with new events."""
         # None is taken alone: a browser that looks meanwhile would see those behind it first.
         while await self._events._has_more():  # pyright: ignore[reportPrivateUsage]  # as the hub
             self._catch_up()
@@ -176,7 +176,7 @@ class LivePage:
             await self._look(visit)
 
     async def _look(self, visit: Visit) -> None:
-        """Send what is shown, as it changes."""
+        """Send the view to one browser whenever it changes."""
         await visit.begin(200, "text/event-stream")
         self._looks += 1
         self._made_at = -math.inf  # who comes new sees what is there now
@@ -198,7 +198,7 @@ class LivePage:
         return self._view.changes, self._ended, tuple(call.number for call in pending)
 
     def _data(self) -> bytes:
-        """Return what is shown now, as an event of the stream."""
+        """Return the current view as an event of the stream."""
         self._catch_up()
         state, (made_of, _) = self._state(), self._made
         is_old = made_of[1:] != state[1:] or self._seconds() - self._made_at >= EACH_SECONDS
@@ -221,7 +221,7 @@ class LivePage:
         """Send the end to all browsers.
 
         Cancellation:
-            Browsers that have not read it do not see it.
+            Browsers that have not read the end yet do not see it.
         """
         self._ended = True
         while self._looks:
@@ -250,8 +250,8 @@ async def serve_live(
 ) -> AsyncGenerator[LivePage]:
     """Serve a page on which a person can watch and control *pool*.
 
-    Enter it right after the pool, since it shows what happens from then on. It ends with its
-    block, which should last as long as the agents::
+    Enter this block right after the pool's: it shows what happens from then on. The page ends with
+    the block, which should last as long as the agents::
 
         async with open_pool(driver, approve=desk.ask) as pool:
             async with serve_live(pool, approvals=desk) as page:
@@ -261,12 +261,12 @@ async def serve_live(
 
     Args:
         pool: What is shown.
-        listener: Where to serve: ``listen(port=8000)``. It is closed at the end. ``None``: a
-            port of this machine that is free.
-        approvals: The calls that can be decided about. ``None``: none.
+        listener: Where to serve: ``listen(port=8000)``. It is closed at the end. ``None``: any free
+            port of this machine.
+        approvals: The desk whose calls can be decided on the page. ``None``: none can.
 
     Raises:
-        UsageError: If there is no port.
+        UsageError: If no port can be opened.
     """
     bound = trio.socket.from_stdlib_socket(listen() if listener is None else listener)
     host, port, *_ = bound.getsockname()
@@ -304,7 +304,7 @@ async def serve_live(
 
 @cache
 def _page() -> tuple[bytes, str]:
-    """Return the page, with a policy that lets it load nothing else."""
+    """Return the page with a policy that forbids it to load anything else."""
     style = _STYLE.read_text(encoding="utf-8") + (_FILES / "live.css").read_text(encoding="utf-8")
     script = (_FILES / "live.js").read_text(encoding="utf-8")
     html = (_FILES / "live.html").read_text(encoding="utf-8")

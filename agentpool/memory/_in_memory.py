@@ -2,12 +2,12 @@
 
 Rules:
 
-1. A recall sees the fragments of its scope and of no other, also in its scores.
-2. To remember costs a dict entry. Words are counted when a scope is first searched: a
-   pool writes one fragment per run, and most of them are never looked at.
-3. What was forgotten, or put out for want of room, leaves nothing behind, no word either.
-4. Newest first where nothing else decides; of two with the same time, the one that was
-   remembered last. So every recall has one right answer.
+1. A recall sees only the fragments of its scope; other scopes do not change its scores either.
+2. Remembering costs one dict entry. Words are counted when a scope is first searched: a pool writes
+   one fragment per run, and most fragments are never read.
+3. A fragment that was forgotten, or removed to make room, leaves nothing behind, not even a word.
+4. Of equal hits the newest comes first; of two with the same time, the one remembered last. So
+   every recall has exactly one right answer.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from agentpool.memory._rank import WordIndex, rarest, scaled, words
 from agentpool.memory._split_words import AT_ONCE_CHARS, words_of
 
 INDEXED_AT_ONCE: Final = 100
-"""Fragments whose words are counted before other tasks get their turn: 1 to 2 ms."""
+"""How many fragments are indexed before other tasks get a turn: 1 to 2 ms."""
 
 _ID: Final = re.compile(r"mem-([1-9][0-9]{0,18})", re.ASCII)
-"""As ``remember`` writes them. The bound keeps ``int`` from refusing what is longer."""
+"""The ids that ``remember`` returns. ``int`` would refuse much longer ones."""
 
 
 @final
@@ -43,9 +43,9 @@ class InMemoryStatistics:
     fragments: int
     """Fragments that can be recalled."""
     scopes: int
-    """Scopes that have any."""
+    """Scopes that have fragments."""
     evicted: int
-    """Fragments that were put out so far, because their scope was full."""
+    """Fragments removed so far because their scope was full."""
 
 
 @final
@@ -61,7 +61,7 @@ class _Words:
         """Return a score for each fragment that fits *text*.
 
         Cancellation:
-            Words that were counted stay counted.
+            The words counted so far stay counted.
         """
         wanted = rarest(await words_of(text))
         while self.waiting:
@@ -77,7 +77,7 @@ class _Words:
         return self.index.search(wanted)
 
     def _count_short_ones(self) -> int | None:
-        """Index some of the next short fragments. Return the number of a long one that follows."""
+        """Index the next short fragments. Return the number of the long one that stopped this."""
         for number in tuple(islice(self.waiting, INDEXED_AT_ONCE)):
             content = self.waiting[number].content
             if len(content) > AT_ONCE_CHARS:
@@ -116,8 +116,8 @@ class InMemoryMemory(Memory):
         """Make an empty memory.
 
         Args:
-            max_fragments_per_scope: The most fragments that a scope may have; the oldest
-                goes when another comes, and is counted. ``None``: no limit.
+            max_fragments_per_scope: The most fragments that a scope may have. When it is full, a
+                new fragment replaces the oldest, which is counted as evicted. ``None``: no limit.
 
         Raises:
             UsageError: If the limit is below 1.
@@ -137,7 +137,7 @@ class InMemoryMemory(Memory):
         """Store *fragment* and return its id.
 
         Cancellation:
-            It is not kept.
+            The fragment is not kept.
         """
         expect(
             fragment,
@@ -190,7 +190,7 @@ class InMemoryMemory(Memory):
         """Delete a fragment for good. Return whether it existed.
 
         Cancellation:
-            It is still there.
+            The fragment is still there.
         """
         expect(fragment_id, str, "fragment_id must be a str", "pass what remember() returned")
         await trio.lowlevel.checkpoint()

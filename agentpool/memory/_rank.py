@@ -2,20 +2,20 @@
 
 Rules:
 
-1. A word is a run of letters, digits and the marks on them, without regard to case, to
-   compatibility forms and to what stands above and below a letter (``é`` is ``e``, ``ø`` is
-   ``o``, and an ``i`` is one with its dot or without). What joins words in code (``_``,
-   ``-``, ``.``) parts them here. Some scripts do not part words, or join others to them: of
-   Chinese and Japanese every character is a word, of Korean, where particles are joined to a
-   noun, every syllable and every two, of Thai, Lao, Khmer and Burmese every two signs.
-2. A text fits if it has one word of the query. How well is told by BM25: rare words count
-   more, repeated ones less each time, long texts less.
-3. Scores are scaled so that the best hit of a recall has 1.0: BM25's own numbers have no
-   upper end and mean nothing between two recalls.
-4. The index holds what it was given and did not take out again, and nothing else.
-5. Texts are foreign, and of any length. Taking them apart takes time in proportion
-   to them, in short steps, between which other threads have their turn; what is longer than
-   ``MAX_CHARS`` is found by its beginning.
+1. A word is a run of letters, digits and the marks on them. Case, compatibility forms and accents
+   do not matter (``é`` is ``e``, ``ø`` is ``o``, and ``i`` is the same without its dot). The signs that
+   join words in code (``_``, ``-``, ``.``) separate them here. Some scripts put no space between
+   words. There, a word is every character of Chinese and Japanese; every syllable of Korean, which
+   joins particles to nouns, and every two neighbouring ones; and every two neighbouring signs of
+   Thai, Lao, Khmer and Burmese.
+2. A text fits if it has one word of the query. BM25 decides how well: rare words count more, each
+   repetition counts less, and long texts count less.
+3. Scores are scaled so that the best hit of a recall has 1.0: BM25's own numbers have no upper
+   limit and cannot be compared between recalls.
+4. The index holds the texts that were added and not removed, and nothing else.
+5. Texts come from outside and may have any length. Splitting one takes time in proportion to its
+   length, in short steps, and other threads run between the steps; a text longer than ``MAX_CHARS``
+   is found only by its beginning.
 """
 
 from __future__ import annotations
@@ -32,22 +32,23 @@ from typing import Final, final
 import attrs
 
 SATURATION: Final = 1.2
-"""BM25's k1: how soon more of the same word stops to count. Robertson's and Lucene's value,
-for short texts as for long ones: the third mention is worth little."""
+"""BM25's k1: how soon repetitions of a word stop counting. Robertson's and Lucene's value, for
+texts of any length: the third mention is worth little."""
 
 LENGTH_WEIGHT: Final = 0.75
-"""BM25's b: how much long texts are marked down, 0 not at all, 1 in proportion. Robertson's
-and Lucene's value. Lower, and a pasted page wins over a note by its sheer number of words."""
+"""BM25's b: how much long texts are marked down: 0 not at all, 1 in proportion to their length.
+Robertson's and Lucene's value. With a lower one, a pasted page would beat a note by its sheer
+number of words."""
 
 MAX_CHARS: Final = 1_000_000
-"""The length of text that is indexed: a long book. The rest is kept, but not searched."""
+"""How much of a text is indexed: a long book. The rest is kept, but not searched."""
 
 MAX_QUERY_WORDS: Final = 64
-"""The number of words searched for in a longer query: the longest, which are the rarest. A query
-may be a whole document: with all of its words, every fragment would fit and be ranked."""
+"""The most words of a query that are searched for. Of a longer query, the longest words are taken,
+which are the rarest: with all words of a whole document, every fragment would fit."""
 
 STEP_CHARS: Final = 16_384
-"""Taken apart at once, which is one call into C that no other thread gets in between."""
+"""How many characters are split in one call into C, during which no other thread can run."""
 
 _ASCII_WORD = re.compile(r"[a-z0-9]+")
 _NO_SPACES = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
@@ -91,7 +92,7 @@ def words(text: str) -> list[str]:
 
 
 def rarest(found: Iterable[str]) -> list[str]:
-    """Return the words to search for among those *found* in a query."""
+    """Choose the words to search for from those *found* in a query."""
     distinct = list(dict.fromkeys(found))
     if len(distinct) > MAX_QUERY_WORDS:
         distinct.sort(key=len, reverse=True)
@@ -131,7 +132,7 @@ def _between() -> re.Pattern[str]:
 
 
 def _part(between: re.Match[str]) -> str:
-    """Keep combining marks that belong to a letter, as Hindi and Thai vowels do."""
+    """Keep a combining mark that belongs to its letter, such as Hindi and Thai vowel signs."""
     found = between[0]
     return found if found and unicodedata.category(found).startswith("M") else " "
 

@@ -18,11 +18,11 @@ class ScopeSummary:
     """One scope of a memory's file, in numbers."""
 
     scope: str
-    """Its name."""
+    """The scope's name."""
     fragments: int
     """How many fragments it has."""
     newest_at: float
-    """When the newest of them was made, on the clock of the fragments."""
+    """When the newest fragment was made, on the clock of the fragments."""
 
 
 def hits_of(rows: list[Row]) -> tuple[MemoryHit, ...]:
@@ -50,7 +50,7 @@ def _checked(row: Row) -> tuple[int, str, str, str, float, float]:
     """Return *row* if its types fit a fragment.
 
     Raises:
-        MemoryStoreError: If it is not.
+        MemoryStoreError: If the row is damaged.
     """
     match row:
         case (
@@ -69,7 +69,7 @@ def summary_of(row: Row) -> ScopeSummary:
     """Convert a row of name, count and newest time into a scope's summary.
 
     Raises:
-        MemoryStoreError: If it is not.
+        MemoryStoreError: If the row is damaged.
     """
     match row:
         case str(name), int(count), (float() | int()) as newest_at:

@@ -2,11 +2,11 @@
 
 Rules:
 
-1. What is found by words is found as without vectors. What means something alike is found
+1. Everything that a search by words finds is found here too. Fragments of similar meaning are found
    as well, down to ``MIN_LIKENESS``.
-2. The two rankings are joined by places, since their scores have nothing in common.
-3. A vector is a cache. It is made when its scope is first searched after the fragment came,
-   so that to remember costs no more than before, and a kill loses none for good.
+2. The two rankings are merged by place, since their scores cannot be compared.
+3. A vector is a cache. It is made when its scope is first searched after the fragment was added, so
+   remembering costs no more than before, and a kill loses no vector for good.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ from agentpool.memory._rows import hits_of
 from agentpool.memory._sqlite import MEMORY_FILE, SqliteMemory
 
 MIN_LIKENESS: Final = 0.35
-"""Below it, this model's likeness says nothing: unrelated sentences reach 0.33."""
+"""The least likeness that means something with this model: unrelated sentences reach 0.33."""
 
 CANDIDATES: Final = 50
-"""Of each ranking: what stands lower in both cannot come into a handful of hits."""
+"""How many of each ranking are merged: lower places cannot become one of a handful of hits."""
 
 PLACE_OFFSET: Final = 60
-"""How much the first places count before the later ones. The value of the paper.
+"""Softens how much more the first places count than the later ones. The value from the paper.
 
 Source: Cormack, Clarke and Buettcher, Reciprocal Rank Fusion, 2009.
 """
 
 _AT_ONCE: Final = 16
-"""Vectors that are made in one go: about a tenth of a second, and then others have a turn."""
+"""Vectors made before other tasks get a turn: about a tenth of a second."""
 
 _WITHOUT_VECTOR: Final = """
 SELECT fragments.id, content FROM fragments
@@ -83,7 +83,7 @@ class SemanticMemory(Memory):
             MemoryStoreError: If the file cannot be written. Nothing was kept.
 
         Cancellation:
-            It is either kept whole or not at all.
+            The fragment is kept whole or not at all.
         """
         return await self._by_words.remember(fragment)
 
@@ -94,7 +94,7 @@ class SemanticMemory(Memory):
             MemoryStoreError: If the file cannot be read.
 
         Cancellation:
-            No fragment has changed. Vectors that were made are kept.
+            No fragment has changed. The vectors made so far are kept.
         """
         expect(
             query,
@@ -113,10 +113,10 @@ class SemanticMemory(Memory):
         """Delete a fragment and its vector for good. Return whether it existed.
 
         Raises:
-            MemoryStoreError: If the file cannot be written. It is still there.
+            MemoryStoreError: If the file cannot be written. The fragment is still there.
 
         Cancellation:
-            It is there or not; nothing of it is left over.
+            The fragment is there whole, or nothing of it is left.
         """
         return await self._by_words.forget(fragment_id)
 
@@ -193,12 +193,12 @@ def _joined(
 async def open_semantic_memory(path: str | os.PathLike[str]) -> AsyncGenerator[SemanticMemory]:
     """Open the memory in the file at *path* for search by meaning as well as by words.
 
-    The file is the same as that of ``open_sqlite_memory``, and either can open it. Loads a
-    model of 90 MB that was trained on English.
+    ``open_sqlite_memory`` can open the same file. Loads a model of 90 MB that was trained on
+    English.
 
     Raises:
-        ImportError: If numpy and its company are missing. Says what to install.
-        UsageError: If the weights are missing. Says what to install.
+        ImportError: If numpy, tokenizers or safetensors is missing. The error says what to install.
+        UsageError: If the weights are missing. The error says what to install.
         MemoryStoreError: If the file cannot be opened, or is another kind of file.
 
     Cancellation:

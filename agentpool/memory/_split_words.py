@@ -9,14 +9,14 @@ import trio
 from agentpool.memory._rank import words
 
 AT_ONCE_CHARS: Final = 20_000
-"""Of a text that is taken apart in the loop: about 1 ms. A longer one goes to a thread."""
+"""The longest text that is split in the event loop: about 1 ms. A longer one goes to a thread."""
 
 
 async def words_of(text: str) -> list[str]:
     """Return the words of *text*; a long one is split in a thread.
 
     Cancellation:
-        Nothing has happened. The thread ends with the text that it has.
+        Nothing has happened. The thread ends when it has split its text.
     """
     if len(text) <= AT_ONCE_CHARS:
         await trio.lowlevel.checkpoint()

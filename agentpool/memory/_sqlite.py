@@ -2,14 +2,13 @@
 
 Rules:
 
-1. A recall returns fragments of its scope and of no other. Scores are FTS5's BM25, which
-   counts how rare a word is over the whole file: what others keep may change an order, and
-   never what is found.
-2. Words are those of `agentpool.memory._rank`, so both memories find the same. They are
-   stored beside the content: an index can only take out what was put in, and what a word
-   is may differ from one Python to the next.
-3. Ids are never given out again.
-4. What was remembered is on its way to the disk when the call returns: a kill loses nothing.
+1. A recall returns only fragments of its scope. Scores are FTS5's BM25, which counts how rare a
+   word is in the whole file: other scopes may change the order of hits, never which are found.
+2. Words are those of `agentpool.memory._rank`, so both memories find the same. They are stored
+   beside the content: to remove a text, the index needs the words with which it was added, and
+   another Python may split the text into other words.
+3. Ids are never used again.
+4. When ``remember`` returns, the fragment has been handed to the system: a kill loses nothing.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ from agentpool.memory._rows import ScopeSummary, hits_of, summary_of
 from agentpool.memory._split_words import words_of
 
 _ID: Final = re.compile(r"mem-([1-9][0-9]{0,17})", re.ASCII)
-"""As ``remember`` writes them. The bound is that of SQLite's integers."""
+"""The ids that ``remember`` returns. The bound is that of SQLite's integers."""
 
 MIGRATIONS: Final = (
     """\
@@ -87,13 +86,12 @@ INSERT INTO word_index (word_index) VALUES ('rebuild');
 
 """,
 )
-"""Format 1, 2, 3, … of the file. One that was released never changes: another is added.
+"""Format 1, 2, 3, … of the file. A released one never changes: a change adds another.
 
-The index is over the words as our own rules part them, joined by spaces; its ``ascii``
-tokenizer parts at nothing else that is in them. The scope is in it as a word of its own
-column, so that a search of one scope does not walk over the others. Vectors are there once
-a search by meaning was made, and go with their fragment. Format 3 has other words: those
-without accents, and of more scripts.
+The index holds the words as our own rules split them, joined by spaces, at which its ``ascii``
+tokenizer splits them again. The scope is a word in a column of its own, so that searching one scope
+does not read the others. Vectors exist from the first search by meaning on, and are deleted with
+their fragment. Format 3 splits words anew: without accents, and in more scripts.
 """
 
 
@@ -150,7 +148,7 @@ class SqliteMemory(Memory):
             MemoryStoreError: If the file cannot be written. Nothing was kept.
 
         Cancellation:
-            It is either kept whole or not at all.
+            The fragment is kept whole or not at all.
         """
         expect(
             fragment,
@@ -197,11 +195,11 @@ class SqliteMemory(Memory):
     async def search(
         self, text: str, *, scope: str | None = None, limit: int = 20
     ) -> tuple[MemoryHit, ...]:
-        """Search all scopes for *text*, best first, for the owner of the file.
+        """Search the whole file for *text*, best first. Meant for the file's owner, not for agents.
 
         Args:
             text: Words to look for. Empty: the newest fragments.
-            scope: Where to look. ``None``: in every scope.
+            scope: The scope to search. ``None``: every scope.
             limit: The most fragments to return.
 
         Raises:
@@ -245,10 +243,10 @@ class SqliteMemory(Memory):
         """Delete a fragment for good. Return whether it existed.
 
         Raises:
-            MemoryStoreError: If the file cannot be written. It is still there.
+            MemoryStoreError: If the file cannot be written. The fragment is still there.
 
         Cancellation:
-            It is there or not; nothing of it is left over.
+            The fragment is there whole, or nothing of it is left.
         """
         expect(fragment_id, str, "fragment_id must be a str", "pass what remember() returned")
         parts = _ID.fullmatch(fragment_id)
@@ -262,10 +260,10 @@ class SqliteMemory(Memory):
         """Delete every fragment of *scope* for good. Return how many there were.
 
         Raises:
-            MemoryStoreError: If the file cannot be written. They are still there.
+            MemoryStoreError: If the file cannot be written. The fragments are still there.
 
         Cancellation:
-            Either all are there or none is.
+            Either all fragments are there or none.
         """
         sql = "DELETE FROM fragments WHERE scope = (SELECT id FROM scopes WHERE name = ?)"
         return await self._delete(sql, scope)
@@ -305,7 +303,7 @@ class SqliteMemory(Memory):
     async def compact(self) -> None:
         """Remove deleted fragments and their index entries from the file.
 
-        Takes as long as to write the whole file anew.
+        It takes as long as writing the whole file anew.
 
         Raises:
             MemoryStoreError: If the file cannot be written.
@@ -325,16 +323,16 @@ async def open_sqlite_memory(
 ) -> AsyncGenerator[SqliteMemory]:
     """Open the memory in the file at *path*; create it if it is missing.
 
-    Several processes may have it open at once. Give it to ``open_pool(memory=...)``, and
-    agents a ``memory_scope`` that they are to find again. A new file can be read by its owner
-    alone.
+    Several processes may have it open at the same time. Pass it to ``open_pool(memory=...)``, and
+    give agents a ``memory_scope`` whose fragments they are to find in later runs. Only its owner
+    can read a new file.
 
     Args:
         path: The file.
-        read_only: Whether to look only: nothing is made, and nothing changes in the file.
+        read_only: Whether to read only: no file is created or changed.
 
     Raises:
-        MemoryStoreError: If it cannot be opened, or is another kind of file.
+        MemoryStoreError: If the file cannot be opened, or is another kind of file.
 
     Cancellation:
         The file is closed.
