@@ -1,6 +1,6 @@
-"""The tools of an agent on one node, where they may keep state.
+"""Keeps the tools of an agent on one node, where they may keep state.
 
-When that node is lost, they are made anew on another.
+When that node is lost, the tools are made again on another.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from agentpool.cluster._nodes import Nodes
 from agentpool.cluster._tool_questions import answer_for, facts_of
 
 Labels: TypeAlias = Callable[[AgentManifest], Mapping[str, str]]
-"""Says which labels a node must have for the work of a manifest."""
+"""Returns the labels that a node must have to work for a manifest."""
 
 MOST_NODES: Final = 3
-"""Nodes that may be lost, one after the other, while they make an agent its tools."""
+"""How many nodes in a row may be lost while they make an agent's tools."""
 
 
 @final
@@ -40,17 +40,17 @@ class Kit:
         self._link: Link | None = None
         self._number = SHARED
         self.facts: tuple[ToolFacts, ...] = ()
-        """What they are, once they have been opened."""
+        """The facts about the tools, once they have been made."""
 
     async def open(self, agent: AgentContext) -> tuple[Link, int]:
-        """Return the node and the number of the tools there; make them if needed.
+        """Return the node and the number of the tools there; make the tools if needed.
 
         Raises:
-            NodeLostError: If no node works, or too many were lost meanwhile.
-            Exception: Whatever the builder on the node failed with.
+            NodeLostError: If no node works, or too many were lost during the attempt.
+            Exception: What the tool builder on the node raised.
 
         Cancellation:
-            Nothing is left of them there.
+            No tools are left on the node.
         """
         async with self._opening:
             lost = 0
@@ -99,7 +99,7 @@ def _call_at_end(agent: AgentContext, call: Callable[[], object]) -> None:
 
 @final
 class Kits:
-    """The kits of agents that share an offer on one node."""
+    """The kits of agents with equal tools on one node."""
 
     def __init__(self, nodes: Nodes, labels: Labels | None, link: Link) -> None:
         self.link = link
@@ -113,14 +113,14 @@ class Kits:
         self._of[agent] = kit
 
     async def open(self, agent: AgentContext) -> tuple[Link, int]:  # noqa: ASYNC910  # they are there
-        """Return the node and the number of the tools of *agent* there.
+        """Return the node of *agent*'s tools and their number there.
 
         Raises:
-            NodeLostError: If no node works, or too many were lost meanwhile.
-            Exception: Whatever the builder on the node failed with.
+            NodeLostError: If no node works, or too many were lost during the attempt.
+            Exception: What the tool builder on the node raised.
 
         Cancellation:
-            Nothing is left of them there.
+            No tools are left on the node.
         """
         kit = self._of.get(agent)
         if kit is None:

@@ -1,4 +1,4 @@
-"""A driver that repeats its input, to try out a cluster."""
+"""A driver that repeats its input, for trying out a cluster."""
 
 from __future__ import annotations
 
@@ -15,6 +15,6 @@ def _repeat(request: CompletionRequest) -> str:
 def open_echo(manifest: AgentManifest) -> FunctionDriver:  # noqa: ARG001  # how a node calls it
     """Return a driver that repeats the last message.
 
-    ``driver="agentpool.cluster:open_echo"`` tries a cluster without a model.
+    Pass ``driver="agentpool.cluster:open_echo"`` to try a cluster without a model.
     """
     return FunctionDriver(_repeat)

@@ -1,4 +1,4 @@
-"""Errors between the program and the nodes that work for it."""
+"""The errors of clusters and their nodes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ class ClusterError(AgentPoolError):
 
 
 class NodeCheckError(ClusterError):
-    """A node cannot do this work: something is missing or different there. Names the node."""
+    """A node cannot do this work, because something is missing or different there."""
 
     def __init__(self, message: str, *, node: str) -> None:
         super().__init__(message)
@@ -19,11 +19,11 @@ class NodeCheckError(ClusterError):
 
 
 class NodeLostError(DriverError):
-    """A node was lost while it worked, so the work may or may not have been done.
+    """A node was lost while it worked, so it is unknown whether the work was done.
 
-    ``retry_after_seconds`` is the lease: until then the lost node may still be at it.
-    Work that had not been sent to it was not done, and goes to other nodes by itself.
-    If no node is left, and none is to come, it is not ``retryable``.
+    ``retry_after_seconds`` is the length of the lease: until then the lost node may still be
+    working. Work that had not been sent to the node was not done, and is given to another node
+    automatically. The error is not ``retryable`` if no node is left and none can join.
     """
 
     default_retryable = True
@@ -39,17 +39,17 @@ class NodeLostError(DriverError):
     ) -> None:
         super().__init__(message, retryable=retryable, retry_after_seconds=retry_after_seconds)
         self.node: str = node
-        """The node's name. Empty: there was none to ask."""
+        """The node's name. Empty: there was no node to ask."""
         self.was_sent: bool = was_sent
-        """Whether the node may have been told of it. If not, it was not done."""
+        """Whether the work may have reached the node. If not, it was not done."""
 
 
 class RemoteError(AgentPoolError):
-    """An error of a type that cannot be sent here, as type name, text and traceback."""
+    """Stands for an error that cannot be sent here: its type name, text and traceback."""
 
     def __init__(self, message: str, *, type_name: str, traceback: str) -> None:
         super().__init__(message)
         self.type_name: str = type_name
-        """The name of its type."""
+        """The name of the error's type."""
         self.traceback: str = traceback
-        """Where it was raised, as Python prints it."""
+        """The traceback, as Python prints it."""

@@ -1,4 +1,4 @@
-"""What a tool on a node can do for its agent, which lives in the program."""
+"""Lets a tool on a node use its agent, which runs in the program."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ class Caller(Live):
     """One piece of work on a node."""
 
     call: int
-    """Its number."""
+    """The number of the call."""
     put: Callable[[News], None]
-    """Tells the program something."""
+    """Sends news to the program."""
     scope: trio.CancelScope = msgspec.field(default_factory=trio.CancelScope)
     task: trio.lowlevel.Task | None = None
-    """What does it. ``None``: it has not begun."""
+    """The task that does the work. ``None``: it has not begun."""
 
     def waits_alone(self) -> bool:
-        """Return whether the work belongs only to the current task, without a time limit."""
+        """Return whether the current task does all of the work, and has set no time limit."""
         task = trio.lowlevel.current_task()
         return (
             task is self.task
@@ -68,21 +68,21 @@ class Questions:
     _numbers: count[int] = attrs.field(factory=lambda: count(1))
 
     async def ask(self, caller: Caller, method: str, *arguments: object) -> object:
-        """Ask the agent of *caller* for something, and wait for it.
+        """Ask the agent of *caller* for something, and wait for the answer.
 
         Raises:
             UsageError: If the arguments cannot be pickled.
-            Exception: What it raised there.
+            Exception: What the agent's method raised in the program.
 
         Cancellation:
-            It is cancelled there as well.
+            The agent's method is cancelled in the program as well.
         """
         # Now, while the tool can be told: in a batch it could only be left out.
         try:
             pickle.dumps(arguments)
         except Exception as error:
             raise UsageError(
-                f"what a tool on a node gives to {method} must be possible to pickle: "
+                f"what a tool on a node passes to {method} must be picklable: "
                 f"{type(error).__name__}: {error}; define its classes at the top of a module"
             ) from error
         number = next(self._numbers)
@@ -101,7 +101,7 @@ class Questions:
         return waiting.value
 
     def answered(self, number: int, value: object, error: Exception | None) -> None:
-        """Give an answer to the call that waits for it; without such a call, drop it."""
+        """Pass an answer to the call that waits for it, or drop it if no call does."""
         waiting = self._open.get(number)
         if waiting is not None:
             waiting.value, waiting.error = value, error
@@ -117,7 +117,7 @@ class FarContext(AgentContext):
     _caller: Caller
     _questions: Questions
     _lend: Callable[[Driver], AbstractContextManager[int]]
-    """Gives a driver of a tool a number while a block lasts, by which the program asks it."""
+    """Gives a tool's driver a number for the length of a block, so that the program can ask it."""
     _began_at: float = attrs.field(factory=trio.current_time)
 
     @property
@@ -166,11 +166,11 @@ class FarContext(AgentContext):
     async def complete(
         self, driver: Driver, request: CompletionRequest, *, on_delta: OnDelta | None = None
     ) -> Completion:
-        """Ask a model of this node at the agent's expense. All pieces arrive together at the end.
+        """Ask a model of this node, paid by the agent. All pieces arrive together at the end.
 
         Raises:
             LimitExceededError: If a budget does not allow it. The driver was not asked.
-            PrivacyError: If the agent's tier forbids the driver. It was not asked.
+            PrivacyError: If the agent's tier forbids the driver. The driver was not asked.
             DriverError: What the last attempt failed with.
 
         Cancellation:
@@ -193,7 +193,7 @@ class FarContext(AgentContext):
         return cast("AgentMessage", await self._ask("ask", recipient, content))
 
     async def receive_many(self) -> tuple[AgentMessage, ...]:
-        """Take all messages that wait, waiting for one, without a slot."""
+        """Take all waiting messages, without a slot; if there is none, wait for one."""
         return cast("tuple[AgentMessage, ...]", await self._ask("receive_many"))
 
     @asynccontextmanager
@@ -201,7 +201,7 @@ class FarContext(AgentContext):
         """Wait inside the block while other agents run instead of this one.
 
         Cancellation:
-            Ends the block; the agent itself, if it is cancelled, ends without a slot.
+            The block ends. If the agent itself is cancelled, it ends without a slot.
         """
         number = await self._ask("leave_slot", what)
         try:
@@ -213,17 +213,17 @@ class FarContext(AgentContext):
         """Return every other agent that ran when the call began.
 
         Raises:
-            UsageError: If they were too many to be listed.
+            UsageError: If there were too many to list.
         """
         if self._facts.others is None:
             raise UsageError("too many agents are running to list them for a tool on a node")
         return self._facts.others
 
     async def run_child(self, query: str | SpawnConfig, *, name: str | None = None) -> AgentOutcome:
-        """Run a child to its end, without a slot, and return its outcome.
+        """Run a child to its end, without holding a slot, and return its outcome.
 
         Raises:
-            CapabilityDeniedError: If this agent may have no children of its own kind.
+            CapabilityDeniedError: If this agent may not spawn children of its own kind.
             PrivacyError: If the child's tier is laxer than this agent's.
 
         Cancellation:

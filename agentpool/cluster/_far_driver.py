@@ -36,13 +36,13 @@ class FarDriver(SendingDriver):
     _manifest: AgentManifest
     _labels: Mapping[str, str]
     number: int
-    """What the nodes call it by."""
+    """The driver's number on all nodes."""
     _facts: DriverFacts | None = None
-    """What the first node said about it. ``None``: none was asked."""
+    """What the first node reported about the driver. ``None``: no node was asked yet."""
 
     @property
     def context_window(self) -> int | None:
-        """The window as reported by a node; before that, the manifest's."""
+        """The window that a node reported; until then, the manifest's."""
         own = self._manifest.model.context_window
         return own if self._facts is None else self._facts.context_window
 
@@ -68,20 +68,20 @@ class FarDriver(SendingDriver):
 
     @property
     def most_image_pixels(self) -> int | None:
-        """The longest side of an image. ``None``: unknown, or no node was asked yet."""
+        """The longest accepted side of an image. ``None``: unknown, or no node was asked yet."""
         return None if self._facts is None else self._facts.most_image_pixels
 
     def attachment_tokens(self, attachment: Attachment) -> int:
-        """Return the estimate of the node's driver; before a node was asked, the highest one."""
+        """Return the estimate of the node's driver; until a node was asked, the highest."""
         count = highest_tokens if self._facts is None else self._facts.count
         return count(attachment)
 
     @property
     def privacy(self) -> PrivacyTier:
-        """The tier of the nodes, or of their driver if that is less strict.
+        """The privacy tier of the nodes, or that of their driver if it is less strict.
 
-        Until a node has told the tier of its driver, only the tier of the nodes counts. Each node
-        checks its own driver.
+        Until a node has reported its driver's tier, the tier of the nodes is used. Each node also
+        checks its own driver against the manifest.
         """
         nodes = self._nodes.privacy
         driver = nodes if self._facts is None else self._facts.privacy
@@ -105,9 +105,10 @@ class FarDriver(SendingDriver):
         """Have a node answer *request*.
 
         Raises:
-            NodeLostError: If the node is lost before it has answered, or none works or is to come.
-            NodeCheckError: If it cannot open the driver.
-            DriverError: What the driver failed with.
+            NodeLostError: If the node is lost before it answers, or no node works and none can
+                join.
+            NodeCheckError: If the node cannot open the driver.
+            DriverError: What the driver raised.
 
         Cancellation:
             The request ends on the node and at the provider as well.
@@ -140,7 +141,7 @@ class FarDriver(SendingDriver):
         """Raise if no node has the labels that its work must have.
 
         Raises:
-            UsageError: If none has. Names the manifest.
+            UsageError: If no node has them. The error names the manifest.
         """
         try:
             self._nodes.right_ones(self._labels)
@@ -151,8 +152,8 @@ class FarDriver(SendingDriver):
         """Open the driver on a node.
 
         Raises:
-            NodeCheckError: If that fails there.
-            NodeLostError: If the node is lost meanwhile.
+            NodeCheckError: If the node cannot open it.
+            NodeLostError: If the node is lost during the attempt.
         """
         async with link.opening.setdefault(self.number, trio.Lock()):
             if self.number in link.models:
@@ -188,7 +189,7 @@ class FarDriver(SendingDriver):
         """Open the driver on a node before it gets any work.
 
         Raises:
-            NodeCheckError: If that fails there, or the node is lost meanwhile.
+            NodeCheckError: If the node cannot open it, or is lost during the attempt.
         """
         try:
             await self.open_on(link)
@@ -201,11 +202,11 @@ class FarDriver(SendingDriver):
 
 
 async def _lose_if_stuck(link: Link, ended: trio.Event, what: str, seconds: float) -> None:
-    """Give a node up that neither opens a model in time nor stops: a thread may hold it."""
+    """Give up a node that neither opens a model in time nor stops trying: a thread may hang."""
     with trio.move_on_after(seconds + LATE_SECONDS):
         await ended.wait()
         return
-    link.lose(f"it did not open {what} within {seconds:g} seconds, and does not stop")
+    link.lose(f"it did not open {what} within {seconds:g} seconds, and does not stop trying")
 
 
 @final
@@ -237,17 +238,18 @@ class FarDrivers:
     async def open_everywhere(
         self, manifests: Iterable[AgentManifest], *, every_node: bool
     ) -> None:
-        """Open the drivers of *manifests* on every node that may get their work, side by side.
+        """Open the drivers of *manifests* on every node that may get their work, all in parallel.
 
         Args:
-            manifests: Agents that are to come.
-            every_node: Whether a node that cannot open one is an error. ``False``: it gets no work.
+            manifests: The manifests of agents that will be spawned.
+            every_node: Whether it is an error if a node cannot open one. ``False``: that node gets
+                no work.
 
-        Nodes that join later open them as well before they get work.
+        Nodes that join later also open them before they get work.
 
         Raises:
-            NodeCheckError: If one cannot be opened somewhere.
-            UsageError: If no node has the labels of one.
+            NodeCheckError: If a node cannot open one.
+            UsageError: If no node has the labels that a manifest requires.
         """
         drivers = [self(manifest) for manifest in manifests]
         for driver in drivers:

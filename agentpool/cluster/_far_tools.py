@@ -24,7 +24,7 @@ from agentpool.cluster._tool_questions import answer_for, facts_of
 from agentpool.tools._registry import ToolRegistry
 
 MOST_OFFERS: Final = 8
-"""Different sets of tools that are kept of one node. A pool has a handful of manifests."""
+"""How many different sets of tools are kept for one node. A pool has a handful of manifests."""
 
 
 @final
@@ -42,7 +42,7 @@ class FarTool(Tool):
 
     @property
     def capability(self) -> Capability | None:
-        """The grant that the agent needs. ``None``: no grant."""
+        """The grant that the agent needs. ``None``: it needs none."""
         return self._facts.capability
 
     @property
@@ -62,17 +62,17 @@ class FarTool(Tool):
 
     @property
     def on_unknown(self) -> OnUnknown:
-        """What to do with a call that may or may not have been done."""
+        """What to do if it is unknown whether a call was done."""
         return self._facts.on_unknown
 
     async def run(self, arguments: str, context: ToolContext) -> ToolResult:
-        """Run one call on the node; a tool that may run twice, again if the node is lost.
+        """Run one call on the node. If the node is lost, repeat it only if the tool may run twice.
 
         Raises:
-            ToolError: What the tool says, or that its node was lost in the middle of it.
+            ToolError: What the tool raised, or that its node was lost during the call.
 
         Cancellation:
-            Nothing of the call goes on, as far as anybody can know.
+            The call has ended completely, as far as this program can know.
         """
         lost: NodeLostError | None = None
         while True:
@@ -101,10 +101,10 @@ class FarTool(Tool):
 
 
 async def _pay_again(agent: AgentContext, lost: NodeLostError) -> None:  # noqa: ASYNC910  # without a budget there is nothing to wait for
-    """Charge a call that runs again, since the first run may have happened.
+    """Charge a repeated call once more, since its first run may have happened.
 
     Raises:
-        ToolError: If a budget does not allow it.
+        ToolError: If a budget does not allow the charge.
     """
     assert isinstance(agent, PoolAgentContext)  # noqa: S101  # its tools were made in a pool
     if (refusal := await agent.pay_for_another_run()) is not None:
@@ -129,14 +129,14 @@ class FarTools:
     _nodes: Nodes
     _labels: Labels | None
     _offers: dict[str, list[_Offer]] = attrs.field(factory=dict[str, list[_Offer]])
-    """By node, the last ones first."""
+    """The offers of each node, the newest first."""
 
     async def __call__(self, context: AgentContext) -> ToolRegistry:  # noqa: ASYNC910  # the run that follows has checkpoints
         """Make the tools of one agent.
 
         Raises:
-            NodeLostError: If no node works, or too many were lost meanwhile.
-            Exception: Whatever the builder on the node failed with.
+            NodeLostError: If no node works, or too many were lost during the attempt.
+            Exception: What the tool builder on the node raised.
         """
         asked = self._labels
         labels: Mapping[str, str] = {} if asked is None else asked(context.manifest)
@@ -151,10 +151,10 @@ class FarTools:
         return offer.registry
 
     def _offer(self, link: Link, facts: tuple[ToolFacts, ...]) -> _Offer:
-        """Return one offer shared by all agents with equal tools there.
+        """Return the offer that all agents with equal tools on that node share.
 
-        What each may run is found out once, and what their requests have in common crosses once
-        for many.
+        So their grants are checked once, and what their requests have in common is sent once for
+        many.
         """
         old = [one for one in self._offers.get(link.key, ()) if one.kits.link is link]
         for offer in old:

@@ -1,19 +1,19 @@
-"""How long a node may work without a message from its program.
+"""Decides how long a node may work without a message from its program.
 
 Rules:
 
-0. The lease begins when the node says for the first time that it is ready: what it imports may
-   take longer than the lease, and it has no work before.
-1. A node numbers what it says, and its program names the last number that it heard. That renews
-   the lease from the moment at which the node said it: a word that was long on its way proves
-   nothing of the time since.
-2. When three quarters of it are gone, the node cancels all of its work, so that there is time
-   to clean up.
-3. When all of it is gone, the node's process ends: before any task takes another step, and also
-   if something blocks it.
+0. The lease begins when the node first reports that it is ready: its imports may take longer than
+   the lease, and before that it has no work.
+1. A node numbers its messages, and its program names the last number that it received. That renews
+   the lease from the moment at which the node sent that message: a message that was long on its way
+   proves nothing about the time since.
+2. When three quarters of the lease have passed, the node cancels all of its work, so that there is
+   time to clean up.
+3. When the whole lease has passed, the node's process ends, before any task takes another step,
+   even if something blocks its loop.
 
-The program waits as long, from the moment at which it gave the node up, before it has the same
-done elsewhere. Only durations count, so clocks need not agree.
+The program waits just as long, from the moment at which it gave up the node, before it gives the
+same work to another. Only durations count, so clocks need not agree.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ CANCEL_AT: Final = 0.75
 """The part of the lease after which the work is cancelled."""
 
 POLL_PART: Final = 0.2
-"""The part of the lease that a node's answer is waited for: so it is renewed in time."""
+"""The part of the lease for which the program waits for a node's answer, to renew in time."""
 
 
 class Phase(enum.Enum):
@@ -45,9 +45,10 @@ class Lease:
     """One node's lease."""
 
     seconds: float
-    """How long it is."""
+    """The length of the lease."""
     renewed_at: float = math.inf
-    """When the program was there last, by the caller's clock. Infinite: it has not begun."""
+    """When the program was last known to be there, by the caller's clock. Infinite: the lease has
+    not begun."""
 
     def begin(self, now: float) -> None:
         """Begin the lease, unless it has begun."""
@@ -55,7 +56,7 @@ class Lease:
             self.renewed_at = now
 
     def renew(self, heard_at: float, now: float) -> None:
-        """Note that the program was there at *heard_at*. A late message renews nothing."""
+        """Record that the program was there at *heard_at*. Too late a message renews nothing."""
         if self.phase(now) is Phase.WORK:
             self.renewed_at = max(self.renewed_at, heard_at)
 

@@ -1,4 +1,4 @@
-"""Nodes in threads of this program: to try out a cluster program without a cluster."""
+"""Nodes in threads of this program, for trying out a cluster program without a cluster."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ class LocalWire(Wire):
         self._limiter = trio.CapacityLimiter(2)
 
     async def hello(self) -> Greeting:
-        """Return what the node says of itself."""
+        """Return what the node reports about itself."""
         return await trio.to_thread.run_sync(self._host.hello, limiter=self._limiter)
 
     async def push(self, batch: bytes) -> bool:
-        """Bring orders."""
+        """Pass orders to the node."""
         await trio.lowlevel.checkpoint()
         return self._host.push(batch)
 
     async def poll(self, heard: int, seconds: float) -> bytes | None:
-        """Return news, waiting for some."""
+        """Return the node's news; if there is none, wait for some."""
         take = partial(self._host.poll, heard, seconds)
         return await trio.to_thread.run_sync(take, limiter=self._limiter, abandon_on_cancel=True)
 

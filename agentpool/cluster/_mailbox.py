@@ -9,12 +9,12 @@ from agentpool.cluster._node_messages import Done, News
 from agentpool.cluster._portable import pack, portable
 
 MOST: Final = 2_000
-"""Items of one batch: a larger one would keep the program from anything else."""
+"""The most items in one batch: a larger one would block the program for too long."""
 
 
 @final
 class Mailbox:
-    """News in the order in which they happened; taken many at a time."""
+    """News in the order in which they happened, taken in batches."""
 
     __slots__ = ("_closed", "_filled", "_news", "_node")
 
@@ -25,13 +25,13 @@ class Mailbox:
         self._closed = False
 
     def put(self, news: News) -> None:
-        """Add *news*, and wake the thread that waits for some."""
+        """Add *news*, and wake the thread that waits for news."""
         with self._filled:
             self._news.append(news)
             self._filled.notify()
 
     def take(self, seconds: float) -> bytes | None:
-        """Return what has happened, waiting at most *seconds* for it. ``None``: it is closed."""
+        """Return the news, waiting at most *seconds* for some. ``None``: the mailbox is closed."""
         with self._filled:
             if not (self._news or self._closed):
                 self._filled.wait(seconds)
@@ -41,11 +41,11 @@ class Mailbox:
         return pack(taken, self._instead)
 
     def close(self) -> None:
-        """Wake the waiting thread, and give out nothing any more."""
+        """Wake the waiting thread, and give out no more news."""
         with self._filled:
             self._closed = True
             self._filled.notify_all()
 
     def _instead(self, news: News, error: Exception) -> News:
-        """Return a replacement for something that cannot be pickled."""
+        """Return a replacement for news that cannot be pickled."""
         return Done(news.call, None, portable(error, self._node))

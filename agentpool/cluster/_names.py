@@ -13,8 +13,8 @@ def path_of(what: str, thing: object) -> str:
     """Return the import path ``module:name`` of *thing*, which works on a node too.
 
     Args:
-        what: The parameter it was given as.
-        thing: A path, or a function or class at the top of a module.
+        what: The name of the parameter, for errors.
+        thing: An import path, or a function or class at the top of a module.
 
     Raises:
         UsageError: If a node could not import it under that name.
@@ -46,7 +46,7 @@ def find(path: str) -> object:
     """Return what *path* names.
 
     Raises:
-        UsageError: If it cannot be imported here. Says why.
+        UsageError: If it cannot be imported here. The error says why.
     """
     module, _, name = path.partition(":")
     try:
@@ -59,10 +59,10 @@ def find(path: str) -> object:
 
 
 def find_as(what: str, path: str) -> object:
-    """Return what *path* names, if it is of some use as *what*: ``driver`` or ``tools``.
+    """Return what *path* names, if it can serve as *what*: ``driver`` or ``tools``.
 
     Raises:
-        UsageError: If it cannot be imported here, or is something else. Says why.
+        UsageError: If it cannot be imported here, or cannot serve. The error says why.
     """
     found = find(path)
     if what == "tools" and isinstance(found, Tool):

@@ -17,21 +17,21 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
     agentpool: str
     """The version of the program's agentpool."""
     python: tuple[int, int]
-    """Its Python."""
+    """The version of the program's Python."""
     ray: str
-    """Its Ray. Empty: there is none between them."""
+    """The version of the program's Ray. Empty: Ray is not used."""
     driver: str | None
-    """The import path of the driver. ``None``: as each manifest says."""
+    """The import path of the driver. ``None``: each manifest names its own."""
     tools: str | None
     """The import path of the tools. ``None``: no tools run on nodes."""
     modules: tuple[str, ...]
-    """Modules that must be there."""
+    """Modules that the node must have."""
     keys: tuple[str, ...]
-    """Variables of the environment that must be set."""
+    """Environment variables that must be set on the node."""
     lease_seconds: float
-    """How long a node works without a word from the program."""
+    """How long a node works without a message from the program."""
     start_seconds: float
-    """How long it may take to start; its lease begins when it has."""
+    """How long a node may take to start; its lease begins after that."""
 
 
 @final
@@ -62,7 +62,7 @@ def faults(terms: Terms, here: Here, environ: Mapping[str, str]) -> Iterator[str
 
 
 def key_names(manifest: AgentManifest) -> set[str]:
-    """Return the variables of the keys that a manifest's models name."""
+    """Return the environment variables that a manifest's models name for their API keys."""
     models = (manifest.model, manifest.model.fallback)
     places = [model.place for model in models if model is not None]
     return {place.api_key_env for place in places if place is not None and place.api_key_env}

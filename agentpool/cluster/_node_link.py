@@ -2,12 +2,13 @@
 
 Rules:
 
-1. One batch of orders is on its way at a time, and one question for news. So orders arrive in
-   the order in which they were given, and what many tasks order at once crosses at once.
-2. Whatever goes wrong on the way, the link is lost for good: what was done is unknown.
-   So it is when nothing is heard for as long as the lease.
-3. A call ends when the node says that nothing of it goes on, or when the link is lost. A call
-   that is cancelled waits for that as well.
+1. Only one batch of orders, and one question for news, is on its way at a time. So orders arrive in
+   the order in which they were given, and orders that many tasks give at the same time travel
+   together.
+2. After any error on the way, the link is lost for good, since it is unknown what was done. It is
+   also lost when nothing is heard for the length of the lease.
+3. A call ends when the node reports that it has ended completely, or when the link is lost. A
+   cancelled call waits for that as well.
 """
 
 from __future__ import annotations
@@ -44,11 +45,11 @@ from agentpool.cluster._node_messages import (
 from agentpool.cluster._portable import pack, unpack
 
 _LATE_SECONDS = 1.0
-"""By which the clocks of program and node may differ about a deadline."""
+"""How much the clocks of program and node may differ about a deadline."""
 
 
 class Wire(ABC):
-    """How a node is reached. Any error means that the node is lost."""
+    """Reaches a node. Any error means that the node is lost."""
 
     __slots__ = ()
 
@@ -58,7 +59,7 @@ class Wire(ABC):
 
     @abstractmethod
     async def push(self, batch: bytes) -> bool:
-        """Send orders. Return whether the node will follow them."""
+        """Send orders. Return whether the node will carry them out."""
 
     @abstractmethod
     async def poll(self, heard: int, seconds: float) -> bytes | None:
@@ -76,11 +77,11 @@ class Questioned(ABC):
 
     @abstractmethod
     def asked(self, question: Question) -> None:
-        """Begin to answer."""
+        """Start answering a question."""
 
     @abstractmethod
     def withdrawn(self, number: int) -> None:
-        """Stop answering."""
+        """Stop answering a question."""
 
     @abstractmethod
     def ended(self) -> None:
@@ -88,12 +89,12 @@ class Questioned(ABC):
 
     @abstractmethod
     async def attend(self, over: trio.Event) -> None:
-        """Until the call ends, answer what its own task must answer."""
+        """Answer the questions that the call's own task must answer, until the call ends."""
 
 
 @final
 class FarCall(Live):
-    """A piece of work that was given to a node."""
+    """A piece of work given to a node."""
 
     number: int
     hear: OnDelta | None
@@ -112,7 +113,7 @@ class FarCall(Live):
             self.hear.thought(piece.text)
 
     def leave(self) -> None:
-        """Count the request as sent from here on, unless it could not be packed."""
+        """Count the request as sent from now on, unless it could not be packed."""
         if self.done is None:
             self.sent = True
             if self.on_sent is not None:
@@ -133,32 +134,32 @@ class Link:
     """One node that works for this program."""
 
     node: str
-    """Its name."""
+    """The node's name."""
     key: str
-    """What tells it from every other node there ever was."""
+    """The node's unique key, which no earlier node had."""
     labels: Mapping[str, str]
     _wire: Wire
     _lease_seconds: float
     models: dict[int, DriverFacts] = attrs.field(factory=dict[int, DriverFacts])
-    """Drivers that are open there."""
+    """Drivers that are open on the node, by their numbers."""
     opening: dict[int, trio.Lock] = attrs.field(factory=dict[int, trio.Lock])
-    """Kept while one of them is being opened."""
+    """One lock for each driver, held while it is being opened."""
     waiting: int = 0
-    """Requests that wait until their driver is open there."""
+    """How many requests wait until their driver is open on the node."""
     tools: tuple[ToolFacts, ...] | None = None
-    """The tools that every agent has there. ``None``: each is made its own."""
+    """The tools that all agents on the node share. ``None``: each agent gets its own."""
     agents: int = 0
-    """Agents that have tools there, until each has ended."""
+    """How many agents with tools on the node have not ended."""
     is_ready: bool = True
-    """Whether all is open there that must be before it gets work."""
+    """Whether everything is open on the node that must be before it gets work."""
     draining: bool = False
-    """Whether it gets no new work."""
+    """Whether the node gets no new work."""
     lost: NodeLostError | None = None
-    """Why it is lost. ``None``: it is there."""
+    """Why the node is lost. ``None``: it is not lost."""
     _why: str = ""
-    """The same in a few words."""
+    """The reason in a few words."""
     idle: trio.Event = attrs.field(factory=trio.Event)
-    """Set when it has nothing to do any more, once that is wanted."""
+    """Set when a draining node has no work left."""
     _calls: dict[int, FarCall] = attrs.field(factory=dict[int, FarCall])
     _numbers: count[int] = attrs.field(factory=lambda: count(1))
     _orders: list[Order] = attrs.field(factory=list[Order])
@@ -176,7 +177,7 @@ class Link:
         return self.lost is None and self.is_ready and not self.draining
 
     def has_model(self, model: int) -> bool:
-        """Return whether a driver is open there."""
+        """Return whether a driver is open on the node."""
         return model in self.models
 
     # --- work
@@ -189,14 +190,15 @@ class Link:
         on_sent: Callable[[], None] | None = None,
         questioned: Questioned | None = None,
     ) -> object:
-        """Have *work* done, and return what answers it.
+        """Have the node do *work*, and return the result.
 
         Raises:
-            NodeLostError: If the node is lost before it has answered. Says whether it was sent.
-            Exception: What it failed with.
+            NodeLostError: If the node is lost before it answers. ``was_sent`` says whether it got
+                the work.
+            Exception: What the work raised.
 
         Cancellation:
-            Nothing of it goes on, as far as anybody can know.
+            The work has ended completely, as far as this program can know.
         """
         if self.lost is not None:
             raise self._lost_error(was_sent=False)
@@ -249,7 +251,7 @@ class Link:
         self.let_go()
 
     def drain(self) -> None:
-        """Accept no new work, and note when the node has none left."""
+        """Accept no new work, and set ``idle`` when the node has none left."""
         self.draining = True
         self.look_idle()
 
@@ -299,7 +301,7 @@ class Link:
                     return "it has ended"
 
     def _is_wanted(self, order: Order) -> bool:
-        """Return whether an order still has to be sent."""
+        """Return whether an order must still be sent."""
         if not isinstance(order, Begin):
             return True
         call = self._calls.get(order.call)
@@ -342,7 +344,7 @@ class Link:
     # --- its end
 
     def lose(self, why: str) -> None:
-        """Give up the node. All work given to it ends now."""
+        """Give up the node. All work given to it ends with an error now."""
         if self.lost is not None:
             return
         self._why = why
@@ -354,7 +356,7 @@ class Link:
         self._wire.kill()
 
     def _lost_error(self, *, was_sent: bool) -> NodeLostError:
-        """Return a new copy of the error, since each raised one gets a traceback."""
+        """Return a new error each time, since every raised one gets its own traceback."""
         done = "may or may not have been done" if was_sent else "was not done"
         what = "what it was doing" if was_sent else "what was not yet sent to it"
         return NodeLostError(

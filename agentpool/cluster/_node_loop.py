@@ -1,12 +1,12 @@
-"""The main loop of a node: it takes orders, runs the work, and ends without its program.
+"""The main loop of a node: it takes orders, does the work, and ends when its program is gone.
 
 Rules:
 
-1. trio runs in a thread of its own. Whoever calls from outside brings bytes, or waits for bytes.
-2. Orders are taken in the order in which they were given: what was cancelled before it began
-   never begins, and nothing begins after its cancellation.
-3. Every piece of work that was begun ends in exactly one `Done`, when nothing of it goes on.
-4. A lease is kept as in ``_lease``.
+1. trio runs in its own thread. Calls from other threads only bring bytes, or wait for bytes.
+2. Orders are carried out in the order in which they were given, so work that was cancelled before
+   it began never begins.
+3. Every piece of work that began ends in exactly one `Done`, sent when it has ended completely.
+4. The lease follows the rules in ``_lease``.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from agentpool.cluster._portable import portable, unpack
 from agentpool.observe._redact import secrets_of_environment, without_keys
 
 _now: Final = time.monotonic
-"""The lease's clock. Threads look at it that have no trio."""
+"""The lease's clock, which threads without trio can read as well."""
 
 
 @final
@@ -45,7 +45,7 @@ class _Fence(trio.abc.Instrument):
         self._end = end
 
     def before_task_step(self, task: trio.lowlevel.Task) -> None:  # noqa: ARG002  # as in trio
-        """Look at the clock."""
+        """Stop the task if the lease has ended."""
         if self._lease.phase(_now()) is Phase.END:
             self._end()
 
@@ -67,11 +67,11 @@ class NodeHost:
 
         Args:
             node: The node's name.
-            terms: What the program needs.
-            ray: The version of Ray here. Empty: none is between.
-            environ: Where keys are.
-            end_process: Ends everything at once, when the lease has ended. ``None``: the node
-                is a thread, and its loop ends.
+            terms: What the program requires.
+            ray: The version of Ray on this node. Empty: Ray is not used.
+            environ: The environment with the API keys.
+            end_process: Ends the whole process immediately when the lease has ended. ``None``: the
+                node is a thread, and only its loop ends.
         """
         self.node = node
         self._terms = terms
@@ -96,7 +96,7 @@ class NodeHost:
     # --- called from outside, by threads
 
     def hello(self) -> Greeting:
-        """Return what is missing here, and the available tools, once the loop runs."""
+        """Return what is missing on this node, and its tools, once the loop runs."""
         self._ready.wait()
         self._lease.begin(_now())
         self._said_at = self._lease.renewed_at
@@ -104,7 +104,7 @@ class NodeHost:
         return self._greeting
 
     def push(self, batch: bytes) -> bool:
-        """Take orders. Return whether they will be followed."""
+        """Take orders. Return whether they will be carried out."""
         if self._token is None or self._over.is_set():
             return False
         try:
@@ -117,7 +117,7 @@ class NodeHost:
         """Return the news, waiting at most *seconds*. ``None``: the node has ended.
 
         Args:
-            heard: How many answers of this the program has had.
+            heard: How many answers to ``poll`` the program has received.
             seconds: How long to wait.
         """
         said_at = self._said_at if heard == self._said else self._lease.renewed_at
@@ -134,7 +134,7 @@ class NodeHost:
                 self._token.run_sync_soon(self._scope.cancel)
 
     def _close(self) -> None:
-        """Wake whatever waits for the loop."""
+        """Wake all threads that wait for the loop."""
         self._over.set()
         self._greeted.set()
         self._mailbox.close()
@@ -142,7 +142,7 @@ class NodeHost:
     # --- the lease
 
     def _keep_lease(self) -> None:
-        """Cancel all work when the lease nears its end; end the process when it is over."""
+        """Cancel all work when the lease nears its end; end the process when the lease is over."""
         self._greeted.wait(self._terms.start_seconds)
         self._lease.begin(_now())
         for phase, act in ((Phase.CANCEL, self._cancel_all), (Phase.END, self._end_process)):
@@ -190,7 +190,7 @@ class NodeHost:
                 await trio.sleep_forever()
 
     def _hide(self, text: str) -> str:
-        """Return *text* without the keys of this node."""
+        """Return *text* without this node's API keys."""
         named = (self._environ.get(name, "") for name in self._bench.key_names)
         return without_keys(text, (*named, *secrets_of_environment(self._environ)))
 
@@ -246,5 +246,5 @@ def _is_cancellation(error: BaseException) -> bool:
 
 
 def end_this_process() -> None:
-    """End the process at once, because the lease is over and no task may run on."""
+    """End the process immediately, because the lease is over and no task may go on."""
     os._exit(75)

@@ -20,7 +20,7 @@ class Prepare(msgspec.Struct, frozen=True, gc=False):
     """Open the driver of a manifest; answered by `DriverFacts`."""
 
     number: int
-    """What later requests call it by."""
+    """The number that later requests name."""
     manifest: AgentManifest
 
 
@@ -29,14 +29,14 @@ class Ask(msgspec.Struct, frozen=True, gc=False):
     """Answer a request; answered by a ``Completion``."""
 
     number: int
-    """Of the driver."""
+    """The number of the driver."""
     request: CompletionRequest
     streams: bool
     """Whether the pieces of the answer are wanted."""
 
 
 SHARED: Final = 0
-"""The kit that every agent of a node has, if its tools are not made for each."""
+"""The number of the kit that all agents of a node share."""
 
 
 @final
@@ -44,7 +44,7 @@ class OpenKit(msgspec.Struct, frozen=True, gc=False):
     """Make the tools of one agent; answered by a tuple of `ToolFacts`."""
 
     kit: int
-    """What later calls call them by."""
+    """The number that later calls name."""
     agent: AgentFacts
 
 
@@ -66,7 +66,7 @@ Work: TypeAlias = Prepare | Ask | OpenKit | RunTool
 
 @final
 class AgentFacts(msgspec.Struct, frozen=True, gc=False):
-    """Facts about its agent for a tool."""
+    """What a tool may know about its agent."""
 
     agent_id: AgentId
     name: str
@@ -75,9 +75,9 @@ class AgentFacts(msgspec.Struct, frozen=True, gc=False):
     parent_id: AgentId
     memory_scope: str
     seconds: float
-    """Since the pool opened, when this was sent."""
+    """Seconds from the pool's opening until this was sent."""
     others: tuple[AgentInfo, ...] | None
-    """Other agents that run. ``None``: too many to be listed."""
+    """The other running agents. ``None``: there are too many to list."""
 
 
 @final
@@ -89,17 +89,17 @@ class DriverFacts(msgspec.Struct, frozen=True, gc=False):
     inputs: frozenset[str] | None
     privacy: PrivacyTier
     input_usd: float | None
-    """A million tokens in. ``None``: no price is known."""
+    """US dollars for a million input tokens. ``None``: no price is known."""
     output_usd: float | None
-    """A million tokens out."""
+    """US dollars for a million output tokens."""
     most_image_bytes: int | None = None
-    """The largest image that it takes. ``None``: no limit is known."""
+    """The most bytes of an image. ``None``: no limit is known."""
     most_image_pixels: int | None = None
-    """The longest side of an image that it takes. ``None``: no limit is known."""
+    """The most pixels of an image's longer side. ``None``: no limit is known."""
     most_input_tokens: int | None = None
     """The most tokens of a request alone. ``None``: no limit is known."""
     count: CountAttachment = highest_tokens
-    """The tokens that it counts for an attachment."""
+    """Returns the tokens that the driver counts for an attachment."""
 
 
 @final
@@ -119,9 +119,10 @@ class Greeting(msgspec.Struct, frozen=True, gc=False):
     """The first message of a node."""
 
     faults: tuple[str, ...]
-    """What is missing there. Empty: nothing."""
+    """What is missing on the node. Empty: nothing."""
     tools: tuple[ToolFacts, ...] | None
-    """The tools that every agent has there. ``None``: each is made its own, or there are none."""
+    """The tools that all agents on the node share. ``None``: each gets its own, or there are
+    none."""
 
 
 # --- from the program to a node
@@ -134,19 +135,19 @@ class Begin(msgspec.Struct, frozen=True, gc=False):
     call: int
     work: Work
     seconds_left: float | None
-    """Until its deadline. ``None``: it has none."""
+    """The seconds until the deadline of the work. ``None``: it has no deadline."""
 
 
 @final
 class End(msgspec.Struct, frozen=True, gc=False):
-    """Cancel a piece of work. Its end is reported all the same."""
+    """Cancel a piece of work. Its end is still reported."""
 
     call: int
 
 
 @final
 class Reply(msgspec.Struct, frozen=True, gc=False):
-    """Answer what a tool asked of its agent."""
+    """Answer a question that a tool asked its agent."""
 
     question: int
     value: object
@@ -186,7 +187,7 @@ class Piece(msgspec.Struct, frozen=True, gc=False):
 
 @final
 class Question(msgspec.Struct, frozen=True, gc=False):
-    """A tool asks something of its agent."""
+    """A tool asks its agent something."""
 
     call: int
     """The call of the tool."""
@@ -194,7 +195,8 @@ class Question(msgspec.Struct, frozen=True, gc=False):
     method: str
     arguments: tuple[object, ...]
     is_sole: bool
-    """Whether the tool does nothing else meanwhile, and sets no time limit: so the agent waits."""
+    """Whether the tool does nothing else meanwhile and has set no time limit: then the agent
+    waits."""
 
 
 @final

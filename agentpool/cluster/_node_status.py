@@ -1,4 +1,4 @@
-"""What becomes of the work for a node, as a user reads it."""
+"""The states of nodes, for users."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ class NodeState(Enum):
     """Whether a node gets work, and why not."""
 
     STARTING = "starting"
-    """It gets work as soon as it has been looked at."""
+    """It gets work once it has passed the checks."""
     WORKING = "working"
     """It gets work."""
     DRAINING = "draining"
-    """It ends what it has, and gets nothing new."""
+    """It finishes the work that it has, and gets no new work."""
     LOST = "lost"
-    """It was lost; a new start is tried as long as the cluster has it."""
+    """It was lost. It is started again as long as it is in the cluster."""
     DRAINED = "drained"
-    """It was drained: it has ended what it had, and gets nothing any more."""
+    """It was drained: it has finished its work, and gets no more."""
     REFUSED = "refused"
     """It lacks something, and gets no work."""
 
@@ -33,10 +33,10 @@ class NodeStatus(msgspec.Struct, frozen=True, gc=False):
     name: str
     """Its name."""
     state: NodeState
-    """What becomes of work for it."""
+    """Whether it gets work, and why not."""
     labels: Mapping[str, str]
     """Its labels."""
     load: int
-    """Requests and tool calls that it has."""
+    """How many requests and tool calls it has."""
     reason: str = ""
-    """Why it is lost or refused. Empty: it is neither."""
+    """Why it is lost or refused. Empty: it is not lost or refused."""

@@ -1,4 +1,4 @@
-"""The drivers and tools of one node, and the work that it does with them."""
+"""Does the work of one node with its drivers and tools."""
 
 from __future__ import annotations
 
@@ -66,13 +66,13 @@ class Bench:
     _nursery: trio.Nursery
     _terms: Terms
     questions: Questions = attrs.field(factory=Questions)
-    """What its tools have asked."""
+    """The questions that tools on this node have asked."""
     _drivers: dict[int, tuple[AgentManifest | None, Driver]] = attrs.field(
         factory=dict[int, tuple[AgentManifest | None, Driver]]
     )
-    """By number: below 0 are those that tools lend."""
+    """The drivers by number; those that tools lend have numbers below 0."""
     key_names: set[str] = attrs.field(factory=set[str])
-    """The variables of keys that its manifests name, and the program."""
+    """The environment variables with API keys, as its manifests and the program name them."""
     _kits: dict[int, ToolRegistry] = attrs.field(factory=dict[int, ToolRegistry])
     _lent: count[int] = attrs.field(factory=lambda: count(-1, -1))
 
@@ -104,13 +104,13 @@ class Bench:
         self._kits.pop(kit, None)
 
     async def serve(self, work: Work, caller: Caller) -> object:  # noqa: ASYNC910  # what is open already is not waited for
-        """Do *work*, and return what answers it.
+        """Do *work*, and return its result.
 
         Raises:
-            Exception: Whatever the driver or the tool failed with.
+            Exception: What the driver or the tool raised.
 
         Cancellation:
-            Nothing of it goes on.
+            The work has ended completely.
         """
         match work:
             case Ask():
@@ -163,7 +163,7 @@ class Bench:
 
     @contextmanager
     def lend(self, driver: Driver) -> Generator[int, None, None]:
-        """Give the driver of a tool a number inside the block."""
+        """Give a tool's driver a number for the length of the block."""
         number = next(self._lent)
         self._drivers[number] = None, driver
         try:
@@ -198,9 +198,10 @@ class Bench:
 
 
 def facts_of_shared(named: object) -> tuple[ToolFacts, ...] | None:
-    """Return what crosses of tools that every agent has.
+    """Return the facts about the tools that all agents share.
 
-    ``None``: *named* makes each agent its own, or a schema cannot cross, and each is told so.
+    ``None``: *named* makes tools for each agent, or a schema cannot be pickled, which each agent is
+    then told.
     """
     if not isinstance(named, ToolRegistry):
         return None
@@ -223,7 +224,7 @@ def _facts_of_tools(kit: ToolRegistry) -> tuple[ToolFacts, ...]:
 
 
 def facts_of(driver: Driver) -> DriverFacts:
-    """Return what *driver* says about itself."""
+    """Return the facts about *driver*."""
     return DriverFacts(
         driver.context_window,
         driver.max_output_tokens,

@@ -1,4 +1,4 @@
-"""The nodes of a cluster: found, started, checked, and chosen for work."""
+"""Finds, starts and checks the nodes of a cluster, and chooses one for each piece of work."""
 
 from __future__ import annotations
 
@@ -30,19 +30,20 @@ from agentpool.cluster._source import FoundNode, Source
 _log: Final = logging.getLogger("agentpool")
 
 LOOK_SECONDS: Final = 1.0
-"""Between two looks for nodes that have joined."""
+"""The time between two looks for nodes that have joined."""
 
 MOST_LOOK_SECONDS: Final = 8.0
-"""The time for the cluster to say which nodes it has."""
+"""The time for the cluster to report its nodes."""
 
 FAILED_LOOK_SECONDS: Final = 8.0
-"""Between two looks if it did not."""
+"""The time until the next look after a failed one."""
 
 MOST_FAILED_LOOKS: Final = 3
-"""In a row; then the cluster is lost. Ray itself ends the program soon after, without a word."""
+"""After this many failed looks in a row the cluster is lost. Soon after that, Ray ends the program
+without saying why."""
 
 MOST_OPENINGS: Final = 3
-"""In which a node is lost while it opens models; then it gets no work."""
+"""How often a node may be lost while it opens models before it gets no more work."""
 
 
 @final
@@ -53,44 +54,44 @@ class Nodes:
     _source: Source
     terms: Terms
     privacy: PrivacyTier
-    """The strictest tier of what is sent to them."""
+    """The strictest tier of data that may be sent to the nodes."""
     nursery: trio.Nursery
     tools: tuple[ToolFacts, ...] | None = None
-    """The tools that every agent has, as they are here; each node must have the same.
-    ``None``: each agent is made its own, or there are none."""
+    """The tools that all agents share, as imported here; each node must have the same. ``None``:
+    each agent gets its own, or there are none."""
     model_seconds: float = 600.0
     """How long a node may take to open a model."""
     prepare: Callable[[Link], Awaitable[None]] | None = None
-    """Opens on a node what must be open before it gets work. ``None``: nothing must."""
+    """Opens on a node what must be open before it gets work. ``None``: nothing."""
     is_closed: bool = False
-    """Whether the program has left them all."""
+    """Whether the program has closed its links to all nodes."""
     links: dict[str, Link] = attrs.field(factory=dict[str, Link])
-    """By key, the last one of each node."""
+    """The newest link to each node, by the node's key."""
     _found: dict[str, FoundNode] = attrs.field(factory=dict[str, FoundNode])
     _refused: dict[str, NodeCheckError] = attrs.field(factory=dict[str, NodeCheckError])
     _drained: set[str] = attrs.field(factory=set[str])
     _again_at: dict[str, float] = attrs.field(factory=dict[str, float])
     _present: frozenset[str] = frozenset()
-    """Those that the cluster had when it was last looked."""
+    """The keys of the nodes found at the last look."""
     _lost_openings: Counter[str] = attrs.field(factory=Counter[str])
-    """How often each was lost while it opened models."""
+    """How often each node was lost while it opened models."""
     _joining: set[str] = attrs.field(factory=set[str])
     _changed: trio.Event = attrs.field(factory=trio.Event)
-    """Set when a node works, or does not any more, or never will."""
+    """Set when a node begins or stops working, or is refused."""
     failure: ClusterError | None = None
-    """Why no node can be had any more. ``None``: they can."""
+    """Why no node can be used any more. ``None``: nodes can be used."""
     numbers: count[int] = attrs.field(factory=lambda: count(1))
-    """Of drivers and of agents' tools."""
+    """The next numbers for drivers and for agents' tools."""
 
     async def open(self, *, every_node: bool) -> None:
         """Start the present nodes, and check each.
 
         Args:
-            every_node: Whether one that lacks something is an error.
+            every_node: Whether it is an error if a node lacks something.
 
         Raises:
-            ClusterError: If there is none.
-            NodeCheckError: If one lacks something.
+            ClusterError: If there is no node.
+            NodeCheckError: If a node lacks something.
         """
         found = await self._look()
         if not found:
@@ -106,7 +107,7 @@ class Nodes:
             self.nursery.start_soon(self._look_again)
 
     async def _look_again(self) -> None:
-        """Start nodes that join later, and lost ones that are back."""
+        """Start nodes that join later, and lost ones that have come back."""
         failed = 0
         while True:
             await trio.sleep(FAILED_LOOK_SECONDS if failed else LOOK_SECONDS)
@@ -116,7 +117,7 @@ class Nodes:
             except (ClusterError, trio.TooSlowError) as error:
                 failed += 1
                 why = str(error) or f"no answer within {MOST_LOOK_SECONDS:g} seconds"
-                _log.warning("the cluster does not say which nodes it has: %s", why)
+                _log.warning("the cluster does not report its nodes: %s", why)
                 if failed == MOST_FAILED_LOOKS:
                     self.failure = ClusterError(
                         f"the head of the cluster is lost ({why}); start the cluster again, and "
@@ -133,7 +134,7 @@ class Nodes:
                     self.nursery.start_soon(self._join_later, node)
 
     async def _look(self) -> list[FoundNode]:
-        """Return the nodes that are there now."""
+        """Return the nodes that are in the cluster now."""
         found = await self._source.look()
         self._found.update({node.key: node for node in found})
         self._present = frozenset(node.key for node in found)
@@ -154,11 +155,11 @@ class Nodes:
 
         Args:
             link: The node.
-            is_needed: Whether it is an error if that fails. ``False``: the node gets no work. If
-                it was lost, which may have had another cause, it is started again.
+            is_needed: Whether a failure is an error. ``False``: the node gets no work. A node that
+                was lost, perhaps for another reason, is started again.
 
         Raises:
-            NodeCheckError: If it fails and is needed. Says why.
+            NodeCheckError: If opening fails and is needed. The error says why.
         """
         assert self.prepare is not None  # noqa: S101  # or it would be ready
         try:
@@ -248,7 +249,7 @@ class Nodes:
     def in_order(self) -> Iterator[Link]:
         """Yield the links in the order in which their nodes were found.
 
-        So equals are told apart in the same way each time.
+        So the choice among equal nodes is the same each time.
         """
         for key in self._found:
             if (link := self.links.get(key)) is not None:
@@ -258,8 +259,8 @@ class Nodes:
         """Return the node for a piece of work. ``None``: no suitable node works now.
 
         Args:
-            wanted: The labels that it must have.
-            model: The driver that it asks. ``None``: it asks none.
+            wanted: The labels that the node must have.
+            model: The driver that the work asks. ``None``: it asks no driver.
         """
         return choose((link for link in self.in_order() if link.is_open), wanted, model)
 
@@ -268,12 +269,13 @@ class Nodes:
     ) -> Link:
         """Return the node for a piece of work as soon as a suitable one works.
 
-        Nodes that were lost are started again, and that takes a while. An agent that waits for
-        it has no slot, and the time of its request does not run.
+        Lost nodes are started again, which takes a while. An agent that waits for this has no slot,
+        and the waiting does not count towards the time of its request.
 
         Raises:
-            NodeLostError: If none does in time; at once, and for good, if none is to come.
-            UsageError: If none ever had those labels.
+            NodeLostError: If no suitable node works in time. Raised immediately, and not retryable,
+                if none can join.
+            UsageError: If no node ever had those labels.
         """
         right = self.right_ones(wanted)
         # A newcomer that may go anywhere would have to wait as well.
@@ -297,10 +299,10 @@ class Nodes:
         return link  # noqa: ASYNC910  # the work follows
 
     def right_ones(self, wanted: Mapping[str, str]) -> list[FoundNode]:
-        """Return the nodes, whatever their state, that have some labels.
+        """Return the nodes that have some labels, in whatever state they are.
 
         Raises:
-            UsageError: If none ever had them.
+            UsageError: If no node ever had them.
         """
         known = self._found.values()
         right = [one for one in known if wanted.items() <= one.labels.items()]
@@ -311,20 +313,20 @@ class Nodes:
         return right
 
     def close(self) -> None:
-        """Record that the program leaves them all."""
+        """Record that the program leaves all nodes."""
         self.is_closed = True
         self._stir()
 
     def _why_none(self, right: list[FoundNode]) -> str:
-        """Say why none of these nodes is to come."""
+        """Say why none of these nodes will work again."""
         if self.is_closed:
             return "no node works any more: the block of open_cluster() has ended"
         states = (self._status_of(node) for node in right)
         words = (one.reason or f"node {one.name} is {one.state.value}" for one in states)
-        return f"no node works any more that could do this: {'; '.join(words)}"
+        return f"no node that could do this works any more: {'; '.join(words)}"
 
     def _may_come(self, node: FoundNode) -> bool:
-        """Return whether a node is to be started."""
+        """Return whether a node should be started."""
         key = node.key
         is_refused = key in self._refused and key not in self._again_at
         return key in self._present and key not in self._drained and not is_refused
@@ -353,7 +355,7 @@ class Nodes:
         return NodeStatus(node.name, state, node.labels, link.load)
 
     async def drain(self, name: str) -> None:  # noqa: ASYNC910  # a node without work is drained
-        """Give a node no new work, wait until it has none, and end it.
+        """Give a node no new work, wait until it has finished its work, and end it.
 
         Raises:
             UsageError: If no node of that name works.

@@ -41,7 +41,7 @@ from agentpool.drivers._gated import GatedDriver
 from agentpool.tools._registry import ToolRegistry
 
 Labels: TypeAlias = Callable[[AgentManifest], Mapping[str, str]]
-"""Says which labels a node must have for the work of a manifest."""
+"""Returns the labels that a node must have to work for a manifest."""
 
 
 class PoolTerms(TypedDict, total=False):
@@ -84,22 +84,22 @@ class Cluster:
         return self._nodes.status()
 
     def driver_of(self, manifest: AgentManifest) -> Driver:
-        """Return a driver that lets the nodes answer for agents with *manifest*.
+        """Return a driver whose requests the nodes answer, for agents with *manifest*.
 
-        For pools that ``open_cluster_pool`` does not open: ``PoolPlan(driver=cluster.driver_of)``.
+        Use it in pools not opened by ``open_cluster_pool``: ``PoolPlan(driver=cluster.driver_of)``.
         """
         return self._drivers(manifest)
 
     async def drain(self, name: str) -> None:
-        """Give a node no new work, and wait until it has none.
+        """Give a node no new work, and wait until it has finished its work.
 
-        Tools of an agent are on it as long as the agent runs.
+        A node with an agent's tools has work as long as that agent runs.
 
         Raises:
             UsageError: If no node of that name works.
 
         Cancellation:
-            It gets no new work; what it has goes on.
+            The node gets no new work; the work that it has goes on.
         """
         await self._nodes.drain(name)
 
@@ -122,35 +122,35 @@ async def open_cluster(
     every_node: bool = True,
     runtime_env: Mapping[str, object] | None = None,
 ) -> AsyncGenerator[Cluster, None]:
-    """Start the work process of each node of a cluster, and check that nothing is missing there.
+    """Start a process on each node of a cluster, and check that nothing is missing there.
 
     Args:
-        driver: The import path of a driver, or of a function from a manifest to one or to an
-            async context manager of one; nodes import it. ``None``: each opens what the
-            manifest names.
-        address: Where the head of the Ray cluster is, ``host:port``; ``auto``: as Ray finds it
-            on this machine. ``local:3``: three nodes in threads of this process, without Ray.
+        driver: The import path of a driver, or of a function that takes a manifest and returns a
+            driver or an async context manager of one; nodes import it. ``None``: each node opens
+            the driver that the manifest names.
+        address: The head of the Ray cluster, ``host:port``. ``auto``: the one that Ray finds on
+            this machine. ``local:3``: three nodes in threads of this process, without Ray.
         tools: The import path of a tool builder or registry; nodes import it, and the tools run
-            there. ``None``: none do.
-        labels: Which labels a node must have, by manifest. ``None``: any node will do.
-        manifests: Agents that are to come: their models are opened on each node at once.
+            there. ``None``: no tools run on nodes.
+        labels: Returns the labels that a node must have for a manifest. ``None``: any node will do.
+        manifests: Manifests of agents that will be spawned: each node opens their models now.
         modules: Modules that each node must have.
         keys: Variables that must be set in each node's environment.
-        lease_seconds: How long a node goes on without a word from this program.
+        lease_seconds: How long a node goes on without a message from this program.
         start_seconds: How long a node may take to start.
         model_seconds: How long a node may take to open a model.
         privacy: The strictest tier of agents whose data may go to the nodes. ``None``: Private,
-            as they are other machines; threads of this process are Sovereign.
-        every_node: Whether a node that lacks something, or cannot open a model, is an error.
-            ``False``: it gets no work, and ``nodes()`` says why. One that is lost while it opens
-            a model is started again, two more times.
-        runtime_env: What Ray ships to the nodes, in its own words. ``None``: nothing.
+            since nodes are other machines; Sovereign for threads of this process.
+        every_node: Whether it is an error if a node lacks something or cannot open a model.
+            ``False``: that node gets no work, and ``nodes()`` says why. A node that is lost while
+            it opens a model is started again up to two times.
+        runtime_env: What Ray ships to the nodes, in Ray's format. ``None``: nothing.
 
     Raises:
-        ClusterError: If there is no Ray, no answer or no node; or, later, if the
-            head is lost: then the block is cancelled.
-        NodeCheckError: If a node lacks something, or cannot open a model. Names it.
-        UsageError: If an argument has no meaning, or no node has the labels of a manifest.
+        ClusterError: If there is no Ray, no answer or no node. Also if the head is lost later; the
+            block is then cancelled.
+        NodeCheckError: If a node lacks something, or cannot open a model. The error names the node.
+        UsageError: If an argument is invalid, or no node has the labels for a manifest.
     """
     _check_arguments(locals())
     names = [None if one is None else path_of(what, one) for what, one in _named(driver, tools)]
@@ -183,7 +183,7 @@ def _terms(
     needs: tuple[tuple[str, ...], tuple[str, ...]],
     seconds: tuple[float, float],
 ) -> Terms:
-    """Return the requirements for each node. The names must be importable here as well."""
+    """Return the requirements for each node. What they name must be importable here as well."""
     for what, name in zip(("driver", "tools"), names, strict=True):
         if name is not None:
             find_as(what, name)
@@ -213,7 +213,7 @@ async def _running(
     every_node: bool = True,
     model_seconds: float = 600.0,
 ) -> AsyncGenerator[Nodes, None]:
-    """Keep the nodes working inside the block; the block's own error comes out unwrapped."""
+    """Keep the nodes working inside the block; errors of the block come out unwrapped."""
     raised: Exception | None = None
     async with trio.open_nursery() as nursery:
         tools = None if terms.tools is None else facts_of_shared(find(terms.tools))
@@ -266,8 +266,8 @@ async def open_cluster_pool(
 ) -> AsyncGenerator[AgentPool, None]:
     """Open a pool whose requests, and named tools, run on the nodes of a cluster.
 
-    It is an ``AgentPool`` like any other: agents, messages, budgets, events and the journal are
-    in this program, and what is costly or dangerous runs elsewhere.
+    It is an ``AgentPool`` like any other: agents, messages, budgets, events and the journal stay in
+    this program; only the costly or dangerous work runs on nodes.
 
     >>> import trio
     >>> from agentpool import AgentManifest, SpawnConfig
@@ -281,13 +281,13 @@ async def open_cluster_pool(
     Hello!
 
     Args:
-        driver: A cluster that is open, or what ``open_cluster`` takes.
-        address: As in ``open_cluster``. A cluster that is open has one.
-        tools: The import path of what runs on nodes, or what ``open_pool`` takes, which runs
-            here. ``None``: those of the cluster, if it has any.
-        gate: Where requests wait, whatever node they go to. ``None``: none waits.
+        driver: An open cluster, or a driver as in ``open_cluster``.
+        address: As in ``open_cluster``. Not for an open cluster, which has one.
+        tools: The import path of tools that run on nodes, or tools as in ``open_pool``, which run
+            here. ``None``: the cluster's tools, if it has any.
+        gate: Where requests wait, whichever node they go to. ``None``: they do not wait.
         lease_seconds: As in ``open_cluster``.
-        terms: Everything else that ``open_pool`` takes.
+        terms: All other arguments of ``open_pool``.
 
     Raises:
         ClusterError: As in ``open_cluster``.
@@ -332,7 +332,7 @@ async def _pool_on(
 @final
 @attrs.define(eq=False)
 class _Gated:
-    """Chooses a driver, and puts a gate before it."""
+    """Chooses a driver, and puts a gate in front of it."""
 
     _drivers: FarDrivers
     _gate: RequestGate

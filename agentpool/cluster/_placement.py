@@ -2,10 +2,10 @@
 
 Rules:
 
-1. Work that wants labels goes to a node that has all of them.
-2. Of those, one where the model is open goes first, unless it has twice as much to do, and a
-   little more, as the one that has the least.
-3. Otherwise the one that has the least to do; of equals the first.
+1. Work that requires labels goes to a node that has all of them.
+2. Of these, a node where the model is open is preferred, unless it has more than twice as much to
+   do as the least busy one, plus ``SLACK``.
+3. Otherwise the least busy node is chosen; of equally busy ones the first.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final, Protocol, TypeVar
 
 SLACK: Final = 4
-"""Pieces of work by which a node where the model is open may be behind, beside the double."""
+"""How many pieces of work, beyond twice as many, a node with the open model may have."""
 
 
 class Candidate(Protocol):
@@ -31,7 +31,7 @@ class Candidate(Protocol):
         ...
 
     def has_model(self, model: int) -> bool:
-        """Return whether a driver is open there."""
+        """Return whether a driver is open on the node."""
         ...
 
 
@@ -45,8 +45,8 @@ def choose(
 
     Args:
         candidates: The nodes that take work.
-        wanted: The labels that it must have.
-        model: The driver that it asks. ``None``: it asks none.
+        wanted: The labels that the node must have.
+        model: The driver that the work asks. ``None``: it asks no driver.
     """
     # One pass, and no values made on the way: each request comes by here.
     least, least_load, warm, warm_load = None, 0, None, 0

@@ -2,11 +2,12 @@
 
 Rules:
 
-1. A batch is pickled as a whole, so that what many of its items share crosses once.
-2. An item that cannot be pickled fails alone; the others of its batch cross.
-3. An error crosses as itself only if it comes back as the same: of the same type, with the same
-   text. Any other crosses as a `RemoteError`.
-4. A key that a node knows does not cross in an error: the program may not know it as one.
+1. A batch is pickled as a whole, so that what many of its items share is sent once.
+2. An item that cannot be pickled fails alone; the rest of its batch is sent.
+3. An error is sent as itself only if unpickling gives the same type and text. Any other is sent as
+   a `RemoteError`.
+4. A node's API keys are removed from errors before they are sent: the program may not know these
+   keys.
 """
 
 from __future__ import annotations
@@ -21,16 +22,16 @@ from agentpool.cluster._errors import RemoteError
 T = TypeVar("T")
 
 SURVIVES = "builtins"
-"""The module whose errors may cross as themselves, beside our own."""
+"""The module whose errors may be sent as themselves, besides our own."""
 
 
 def pack(items: Sequence[T], in_place_of: Callable[[T, Exception], T]) -> bytes:
     """Return *items* as bytes.
 
     Args:
-        items: What crosses.
-        in_place_of: Called with an item that cannot be pickled, and why; returns what crosses
-            in its place.
+        items: What to send.
+        in_place_of: Called with an item that cannot be pickled, and the error; returns what is sent
+            instead.
     """
     try:
         return pickle.dumps(list(items), protocol=5)
@@ -49,7 +50,8 @@ def _sound(item: T, in_place_of: Callable[[T, Exception], T]) -> T:
 def unpack(data: bytes) -> list[object]:
     """Return the items of a batch.
 
-    The other side is ours: whoever could put something else there can run code anyway.
+    Unpickling is safe here: the other side is ours, and an attacker who could change it can run
+    code anyway.
     """
     return cast("list[object]", pickle.loads(data))  # noqa: S301  # see above
 
@@ -57,12 +59,12 @@ def unpack(data: bytes) -> list[object]:
 def portable(
     error: BaseException, node: str, hide: Callable[[str], str] = lambda text: text
 ) -> Exception:
-    """Return *error*, or a portable substitute. A note says where it was raised.
+    """Return *error*, or a substitute that can be sent. A note says where it was raised.
 
     Args:
         error: What was raised.
         node: The node's name.
-        hide: Returns a text without the keys of the node.
+        hide: Removes the node's API keys from a text.
     """
     trace = hide(traceback_text(error))
     where = f"raised on node {node}:\n{trace}"

@@ -1,7 +1,7 @@
 """The only module that imports Ray: it finds nodes and connects to them.
 
-Ray places, connects and notices deaths. It repeats nothing (``max_restarts=0``,
-``max_task_retries=0``): what a node was doing when it was lost may have been done.
+Ray places the actors, connects to them and notices when they die. It repeats nothing
+(``max_restarts=0``, ``max_task_retries=0``): work of a lost node may have been done.
 """
 
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
@@ -35,7 +35,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 _ray: Final[Any] = ray
-"""What it returns has types for tasks, and for few of the options of actors."""
+"""Ray without types: its own cover tasks, but few of the options of actors."""
 
 VERSION: Final[str] = ray.__version__
 
@@ -52,7 +52,7 @@ class HostActor:
         )
 
     def hello(self) -> Greeting:
-        """Return what is missing here, and which tools there are."""
+        """Return what is missing on this node, and its tools."""
         return self._host.hello()
 
     def push(self, batch: bytes) -> bool:
@@ -60,7 +60,7 @@ class HostActor:
         return self._host.push(batch)
 
     def poll(self, heard: int, seconds: float) -> bytes | None:
-        """Return the news, waiting for some."""
+        """Return the news; if there is none, wait for some."""
         return self._host.poll(heard, seconds)
 
 
@@ -105,15 +105,15 @@ class RayWire(Wire):
         self._actor = actor
 
     async def hello(self) -> Greeting:
-        """Return what the node says of itself."""
+        """Return what the node reports about itself."""
         return cast("Greeting", await fetch(self._actor.hello.remote()))
 
     async def push(self, batch: bytes) -> bool:
-        """Bring orders."""
+        """Pass orders to the node."""
         return cast("bool", await fetch(self._actor.push.remote(batch)))
 
     async def poll(self, heard: int, seconds: float) -> bytes | None:
-        """Return news, waiting for some."""
+        """Return the node's news; if there is none, wait for some."""
         return cast("bytes | None", await fetch(self._actor.poll.remote(heard, seconds)))
 
     def kill(self) -> None:
@@ -145,7 +145,7 @@ class RaySource(Source):
         try:
             nodes = await trio.to_thread.run_sync(ray.nodes, abandon_on_cancel=True)
         except Exception as error:
-            raise ClusterError(f"Ray does not say which nodes it has: {error}") from error
+            raise ClusterError(f"Ray does not report its nodes: {error}") from error
         return [_found(node) for node in nodes if node["Alive"]]
 
     async def start(self, node: FoundNode, terms: Terms) -> Wire:
@@ -161,7 +161,7 @@ class RaySource(Source):
 
 
 def _grouped() -> type[HostActor]:
-    """Return the actor's class with each method in its group."""
+    """Return the actor's class with each method assigned to its group of threads."""
     ray.method(concurrency_group="orders")(HostActor.push)
     ray.method(concurrency_group="news")(HostActor.poll)
     return HostActor
@@ -179,7 +179,7 @@ async def _knock(address: str) -> None:
     """Raise if nothing listens at *address*: Ray would try for a minute, and end the process.
 
     Raises:
-        ClusterError: If so.
+        ClusterError: If nothing listens.
     """
     host, _, port = address.rpartition(":")
     if not (host and port.isdigit()):
@@ -195,7 +195,7 @@ async def _knock(address: str) -> None:
 
 @contextmanager
 def _quiet() -> Generator[None, None, None]:
-    """Stop Ray from warning that it is not used in the main thread."""
+    """Keep Ray from warning that it is used outside the main thread."""
     logger = logging.getLogger("ray._private.worker")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -216,7 +216,7 @@ async def connected(
     """Connect to a Ray cluster while the block runs.
 
     Raises:
-        ClusterError: If nothing answers there, or with another token, Ray or Python.
+        ClusterError: If nothing answers, or the cluster has another token, Ray or Python.
     """
     await _knock(address)
     ours = not ray.is_initialized()

@@ -1,4 +1,4 @@
-"""Whether a node has the same tools as the program, in words."""
+"""Checks whether a node has the same tools as the program."""
 
 from __future__ import annotations
 
@@ -13,27 +13,30 @@ def tool_faults(
     """Yield what differs between the tools of the program and those of a node, one sentence each.
 
     Args:
-        here: What every agent has by the program's own module. ``None``: each is made its own.
-        there: The same by the node's.
+        here: The shared tools of the program's module. ``None``: each agent gets its own.
+        there: The shared tools of the node's module.
     """
     if here is None:
         return
     if there is None:
-        yield "its tools are made for each agent, the program's are one registry; install the same"
+        yield (
+            "its tools are made for each agent, but the program's are one registry; "
+            "install the same"
+        )
         return
     ours, theirs = ({one.definition.name: one for one in tools} for tools in (here, there))
     for name in ours:
         if name not in theirs:
-            yield f"it has no tool {name!r}, the program does; install the same"
+            yield f"it has no tool {name!r}, but the program does; install the same"
         elif differing := ", ".join(_differences(ours[name], theirs[name])):
             yield f"its tool {name!r} differs from the program's in {differing}; install the same"
     for name in theirs:
         if name not in ours:
-            yield f"it has a tool {name!r}, the program does not; install the same"
+            yield f"it has a tool {name!r}, but the program does not; install the same"
 
 
 def _differences(one: ToolFacts, other: ToolFacts) -> Iterator[str]:
-    """Yield the names of what differs."""
+    """Yield the names of the fields that differ."""
     for name in ("description", "input_schema"):
         if getattr(one.definition, name) != getattr(other.definition, name):
             yield name

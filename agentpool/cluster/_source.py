@@ -1,4 +1,4 @@
-"""Where nodes come from: Ray, threads of this process, or a test."""
+"""Sources of nodes: Ray, threads of this process, or a test."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class FoundNode:
     """A node that the cluster has."""
 
     key: str
-    """What tells it from every other node there ever was."""
+    """The node's unique key, which no earlier node had."""
     name: str
-    """How people call it."""
+    """The node's name for people."""
     labels: Mapping[str, str]
 
 
@@ -42,10 +42,10 @@ class Source(ABC):
 
     @abstractmethod
     async def look(self) -> list[FoundNode]:
-        """Return the nodes that are there now.
+        """Return the nodes that exist now.
 
         Raises:
-            ClusterError: If that cannot be found out.
+            ClusterError: If the source cannot tell.
         """
 
     @abstractmethod

@@ -1,4 +1,4 @@
-"""Answers a tool on a node that asks something of its agent, while the call lasts."""
+"""Answers the questions that a tool on a node asks its agent during a call."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from agentpool.cluster._node_link import Link, Questioned
 from agentpool.cluster._node_messages import AgentFacts, Ask, Question, Reply, Work
 
 MAX_LISTED: Final = 256
-"""Agents that a tool on a node can be told of: each call carries them."""
+"""The most agents that a tool on a node can list: every call carries the list."""
 
 
 def facts_of(agent: AgentContext) -> AgentFacts:
-    """Return the facts about its agent for a tool on a node."""
+    """Return what a tool on a node may know about its agent."""
     # Of a thousand that run, each call would look at all.
     are_many = isinstance(agent, PoolAgentContext) and agent.count_others() > MAX_LISTED
     return AgentFacts(
@@ -42,7 +42,7 @@ def facts_of(agent: AgentContext) -> AgentFacts:
 @final
 @attrs.define(eq=False, repr=False)
 class _Lent(SendingDriver):
-    """A tool's driver that answers where the tool runs."""
+    """A tool's driver, which answers on the tool's node."""
 
     _link: Link
     _number: int
@@ -50,7 +50,7 @@ class _Lent(SendingDriver):
 
     @property
     def context_window(self) -> int | None:
-        """Unknown here."""
+        """Always ``None``: unknown here."""
         return None
 
     @property
@@ -68,7 +68,7 @@ class _Lent(SendingDriver):
         """Have the tool's driver answer.
 
         Raises:
-            DriverError: What it failed with.
+            DriverError: What the driver raised.
 
         Cancellation:
             The request ends at the provider as well.
@@ -79,10 +79,10 @@ class _Lent(SendingDriver):
 
 @final
 class Desk(Questioned):
-    """Answers what a tool asks, in the task of its call or beside it.
+    """Answers a tool's questions, in the task of its call or in another.
 
-    Where the tool waits for nothing else, the call's own task does what is asked. So the agent
-    is seen to wait, and a circle of such waits is seen as well.
+    If the tool waits for nothing else, the call's own task carries out the request. So the pool
+    sees that the agent waits, and can find a circle of such waits.
     """
 
     def __init__(self, link: Link, agent: AgentContext, nursery: trio.Nursery) -> None:
@@ -99,9 +99,9 @@ class Desk(Questioned):
         self._closed = False
 
     def asked(self, question: Question) -> None:
-        """Begin to answer."""
+        """Start answering a question."""
         if self._closed:
-            error = UsageError("this call was cancelled; its agent does nothing for it any more")
+            error = UsageError("this call was cancelled, so its agent answers no more questions")
             self._link.order(Reply(question.question, None, error))
             return
         self._scopes[question.question] = scope = trio.CancelScope()
@@ -113,7 +113,7 @@ class Desk(Questioned):
         self._context.run(self._nursery.start_soon, answer)
 
     def withdrawn(self, number: int) -> None:
-        """Stop answering."""
+        """Stop answering a question."""
         if (scope := self._scopes.get(number)) is not None:
             scope.cancel()
 
@@ -125,7 +125,7 @@ class Desk(Questioned):
             scope.cancel()
 
     async def attend(self, over: trio.Event) -> None:  # noqa: ASYNC910  # a call may be over already
-        """Until the call ends, answer the questions that the tool itself waits for."""
+        """Answer the questions that the tool itself waits for, until the call ends."""
         try:
             while not over.is_set():
                 if self._own is None:
@@ -183,13 +183,13 @@ class Desk(Questioned):
 
 
 async def answer_for(agent: AgentContext, link: Link, work: Work) -> object:
-    """Have *work* done for an agent, and meanwhile answer questions about the agent.
+    """Have a node do *work* for an agent, and meanwhile answer questions about the agent.
 
     Raises:
-        Exception: What it failed with.
+        Exception: What the work raised.
 
     Cancellation:
-        Nothing of it goes on, as far as anybody can know.
+        The work has ended completely, as far as this program can know.
     """
     error: Exception | None = None
     value: object = None

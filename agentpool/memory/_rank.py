@@ -3,7 +3,7 @@
 Rules:
 
 1. A word is a run of letters, digits and the marks on them. Case, compatibility forms and accents
-   do not matter (``é`` is ``e``, ``ø`` is ``o``, and ``i`` is the same without its dot). The signs that
+   do not matter (``é`` is ``e``, ``ø`` is ``o``, and ``i`` with or without its dot). The signs that
    join words in code (``_``, ``-``, ``.``) separate them here. Some scripts put no space between
    words. There, a word is every character of Chinese and Japanese; every syllable of Korean, which
    joins particles to nouns, and every two neighbouring ones; and every two neighbouring signs of

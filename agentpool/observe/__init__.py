@@ -1,4 +1,4 @@
-"""Watch a pool: with observers that it calls, or readers that take events in their own time."""
+"""Watch a pool: with observers that it calls, or readers that take events at their own pace."""
 
 from typing import TYPE_CHECKING
 
@@ -205,7 +205,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> object:
-    """Load a name that keeps events on first use (PEP 562)."""
+    """Load a name that few programs need on first use (PEP 562)."""
     return _load(__name__, _HOMES, name)
 
 

@@ -3,9 +3,9 @@
 Rules:
 
 1. What is unknown is counted as unknown, and never as zero.
-2. An estimate is counted apart, too: of the text that had come of a request that broke off, and
-   of what a budget was charged for it. A budget charges all that was set aside for a request
-   whose use is unknown, so its books may have more than the agents.
+2. Estimates are counted separately, too: those of the text that arrived before a request broke off,
+   and those that a budget was charged for it. A budget charges everything set aside for a request
+   whose usage is unknown, so it may count more than the agents.
 """
 
 from __future__ import annotations
@@ -24,34 +24,34 @@ class Bill(Live):
     """The usage of requests to models."""
 
     requests: int = 0
-    """Requests, with those to each driver of a fallback, and those that are under way."""
+    """Requests, including those to each driver of a fallback, and those still under way."""
     failed: int = 0
-    """Those that got no whole answer: retried, refused or given up."""
+    """Requests that got no complete answer: retried, refused or given up."""
     usage: Usage = NO_USAGE
-    """Tokens that are known, and an estimate of the text of requests that broke off."""
+    """The known tokens, plus an estimate for the text of requests that broke off."""
     estimated_tokens: int = 0
     """The part of ``usage`` that is an estimate."""
     unmeasured: int = 0
-    """Requests whose tokens are unknown. Where there are any, ``usage`` is too low."""
+    """Requests whose tokens are unknown. If there are any, ``usage`` is too low."""
     known_usd: float = 0.0
     """US dollars of all requests whose cost is known."""
     unpriced: int = 0
     """Requests whose cost is unknown."""
     charged_requests: int = 0
-    """Requests that a budget was charged as an estimate, in tokens or in US dollars."""
+    """Requests for which a budget was charged an estimate, in tokens or in US dollars."""
     charged_tokens: int = 0
-    """Tokens that budgets were charged as an estimate."""
+    """Estimated tokens that budgets were charged."""
     charged_usd: float = 0.0
-    """US dollars that budgets were charged as an estimate."""
+    """Estimated US dollars that budgets were charged."""
 
     @property
     def cost_usd(self) -> float | None:
-        """US dollars. ``None``: part of it is unknown."""
+        """The cost in US dollars. ``None``: part of it is unknown."""
         return None if self.unpriced else self.known_usd
 
     @property
     def budget_tokens(self) -> int:
-        """The tokens of all this in the books of a budget that pays for it."""
+        """The tokens that a budget counts for all these requests."""
         return self.usage.total_tokens - self.estimated_tokens + self.charged_tokens
 
     def tokens_words(self) -> str:
@@ -68,7 +68,7 @@ class Bill(Live):
         return f"{known:,}+?" if known else "?"
 
     def unknown_words(self) -> list[str]:
-        """Return the unknown and estimated parts, and what budgets were charged for them."""
+        """Say which parts are unknown or estimated, and what budgets were charged for them."""
         return [*self.tokens_notes(), *self.cost_notes()]
 
     def tokens_notes(self) -> list[str]:

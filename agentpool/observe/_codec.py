@@ -1,7 +1,7 @@
-"""Events as JSON and back, for traces.
+"""Converts events to JSON and back, for traces.
 
-An event comes back equal to itself, but for two things. An exception comes back as a
-``RecordedError``, and the value of an outcome as the JSON that it became.
+An event that is read back equals the one written, with two exceptions: an exception comes back as a
+``RecordedError``, and the value of an outcome as the JSON that was written for it.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from agentpool._messages import Json
 from agentpool.observe._error_data import error_from_data, error_to_data
 
 SHOWN_CHARACTERS: Final = 1000
-"""The limit for a value that has no form in JSON: its ``repr`` stands for it."""
+"""The most characters of the ``repr`` that replaces a value without a JSON form."""
 
 Line: TypeAlias = Event | msgspec.Struct
 """A line of a trace."""
 
 LARGEST_INTEGER: Final = 2**63 - 1
-"""What every reader of JSON can be expected to read exactly, or nearly."""
+"""The largest integer that every JSON reader can be expected to read, at least roughly."""
 
 
 def event_to_json(event: Event) -> bytes:
@@ -43,7 +43,7 @@ def event_to_json(event: Event) -> bytes:
 
 
 def lines_to_json(lines: Sequence[Line]) -> bytes:
-    """Encode *lines* of a trace, each with its newline; faster than one by one."""
+    """Encode *lines* of a trace, each with its newline; faster than line by line."""
     try:
         return _ENCODER.encode_lines(lines)
     except Exception:  # noqa: BLE001  # as in event_to_json()
@@ -61,7 +61,7 @@ def event_from_json(line: bytes | str) -> Event:
     """Decode the event in *line*.
 
     Raises:
-        TraceError: If it holds none.
+        TraceError: If *line* holds no event.
     """
     expect_arguments(event_from_json, locals())
     try:
@@ -81,7 +81,7 @@ def events_from_json(text: str) -> tuple[Event, ...]:
     """Decode the events in the lines of *text*.
 
     Raises:
-        TraceError: If a line holds none.
+        TraceError: If a line holds no event.
     """
     expect_arguments(events_from_json, locals())
     return tuple(event_from_json(line) for line in text.splitlines() if line)
@@ -102,7 +102,7 @@ def _shown(value: object) -> str | None:
 
 
 def _plain(value: object) -> Json:
-    """Return *value*, which consists of builtins, with all read-only parts made writable."""
+    """Return *value*, made of builtins, with read-only parts replaced by writable ones."""
     match value:
         case dict():
             pairs = cast("dict[object, object]", value)

@@ -1,4 +1,4 @@
-"""Reduces the texts in events: shortened, or left out."""
+"""Shortens the texts in events, or leaves them out."""
 
 from __future__ import annotations
 
@@ -30,24 +30,24 @@ from agentpool._events import (
 from agentpool._messages import AssistantMessage, ChatMessage, ToolCall, ToolMessage, UserMessage
 
 Content: TypeAlias = Literal["full", "cut", "none"]
-"""How much of what was said is kept."""
+"""How much of the texts is kept."""
 
 CUT_CHARACTERS: Final = 400
-"""Of each text, where contents are cut."""
+"""The characters kept of each text with ``cut``."""
 
 _OUR_WORDS: Final = (AgentCancelledError, DeadlockError, LimitExceededError)
-"""Errors whose texts quote nothing that was said."""
+"""Errors whose texts never quote a message."""
 
 T = TypeVar("T", bound=msgspec.Struct)
 
 
 def reduced(event: Event, content: Content, clean: Callable[[str], str]) -> Event:
-    """Return *event* with only as much text as *content* allows.
+    """Return *event* with only the text that *content* allows.
 
-    Texts are cleaned before they are cut: half a key is not found.
+    Keys are removed before texts are cut, since half a key would not be found.
 
-    Names, numbers, types of errors and reasons of ends stay. With ``none``, so do the texts
-    of no error: a provider's may quote the question.
+    Names, numbers, types of errors and reasons of ends stay. With ``none``, the texts of errors go
+    too: a provider's error may quote the question.
     """
     if content == "full":
         return event
@@ -55,7 +55,7 @@ def reduced(event: Event, content: Content, clean: Callable[[str], str]) -> Even
 
 
 def reduced_text(text: str, content: Content, clean: Callable[[str], str]) -> str:
-    """Return only as much of *text* as *content* allows."""
+    """Return the part of *text* that *content* allows."""
     if content == "full":
         return text
     return _Cutter(CUT_CHARACTERS if content == "cut" else 0, clean).text(text)

@@ -2,10 +2,11 @@
 
 Rules:
 
-1. The path is walked from the end to the beginning. What an agent did is on it, until it is
-   found to have waited for another agent: then that one's work is.
-2. Who waited for its first slot waited for the agent that ended last before it got one.
-3. Each step goes back in time, or to an agent that was not visited at that time: it ends.
+1. The path is followed backwards from the end. It contains what an agent did, back to the point
+   where it waited for another agent; from there it contains that agent's work.
+2. An agent that waited for its first slot counts as waiting for the agent that ended last before it
+   got one.
+3. Each step goes back in time, or to an agent not yet visited at that time, so the walk ends.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from agentpool.observe._intervals import Interval, Reason
 from agentpool.observe._record import AgentRecord, PoolRecord
 
 MAX_STEPS: Final = 20_000
-"""A path of more is of no use to anybody."""
+"""The most steps of a path: a longer one is of no use."""
 
 
 @final
@@ -30,9 +31,9 @@ class Step(msgspec.Struct, frozen=True):
     agent_id: AgentId
     """The agent of the work."""
     begin_seconds: float
-    """Since the pool opened."""
+    """In seconds since the pool opened."""
     end_seconds: float
-    """Since the pool opened."""
+    """In seconds since the pool opened."""
 
 
 def critical_path(record: PoolRecord) -> tuple[Step, ...]:
@@ -79,7 +80,7 @@ def _waited_for(
     interval: Interval,
     at_seconds: float,
 ) -> tuple[AgentRecord, float] | None:
-    """Return the agent that *interval* waited for, and until when."""
+    """Return the agent that was waited for during *interval*, and when the wait ended."""
     if interval.reason is Reason.PARKED and interval.target_id is not None:
         target = record.agents.get(interval.target_id)
         if target is not None and target.spawned.at_seconds < at_seconds:

@@ -26,7 +26,7 @@ _TIMES: Final = (
 
 
 MAX_FIELDS: Final = 5
-"""Fields of two events that are named as different."""
+"""The most fields that are named as different."""
 
 
 @final
@@ -34,7 +34,7 @@ class FieldDifference(msgspec.Struct, frozen=True):
     """One value in which two events differ."""
 
     path: str
-    """Where it is, such as ``outcome.usage.input_tokens``."""
+    """Where the value is, such as ``outcome.usage.input_tokens``."""
     first: Json
     """The value in the first trace. ``None``: there is none, or it is ``null``."""
     second: Json
@@ -46,19 +46,19 @@ class Difference(msgspec.Struct, frozen=True):
     """The first difference between two traces."""
 
     place: int
-    """Which event, from 1, of those that are not pieces of a text."""
+    """The number of the event, from 1; pieces of texts are not counted."""
     first: Event | None
     """The event of the first trace. ``None``: it has ended."""
     second: Event | None
     """The event of the second trace. ``None``: it has ended."""
     fields: tuple[FieldDifference, ...] = ()
-    """What differs in two events of one kind: the first `MAX_FIELDS` of it."""
+    """The fields that differ if both events are of one kind: the first `MAX_FIELDS`."""
 
 
 def first_difference(first: Sequence[Event], second: Sequence[Event]) -> Difference | None:
-    """Return the first difference of *first* and *second*, ignoring times. ``None``: none.
+    """Return the first difference between two traces, ignoring times. ``None``: no difference.
 
-    Pieces of texts are not looked at: how an answer is cut into pieces differs each time.
+    Pieces of texts are ignored: an answer is cut into different pieces each time.
     """
     expect_arguments(first_difference, locals())
     one = (event for event in first if not isinstance(event, _PIECES))
@@ -90,7 +90,7 @@ def _fields(path: str, first: Json, second: Json) -> Iterator[FieldDifference]:
 
 
 def _parts(value: Json) -> dict[str, Json] | None:
-    """Return what *value* consists of, by name or place. ``None``: it has no parts."""
+    """Return the parts of *value* by name or place. ``None``: it has no parts."""
     match value:
         case dict():
             return value

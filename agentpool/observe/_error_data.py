@@ -18,7 +18,7 @@ class ErrorData(msgspec.Struct, frozen=True):
     details: dict[str, str] = {}
     traceback: str = ""
     errors: tuple[ErrorData, ...] | msgspec.UnsetType = msgspec.UNSET
-    """What it consists of. Unset: it is one."""
+    """The errors of a group. Unset: it is a single error."""
 
 
 def error_to_data(error: BaseException) -> ErrorData:
@@ -42,7 +42,7 @@ def error_from_data(value: object) -> RecordedError:
     """Convert *value*, which consists of builtins, back to an error.
 
     Raises:
-        msgspec.ValidationError: If it stands for none.
+        msgspec.ValidationError: If *value* does not describe an error.
     """
     return _from_data(msgspec.convert(value, ErrorData))
 
@@ -56,7 +56,7 @@ def _from_data(data: ErrorData) -> RecordedError:
 
 
 def text_of(value: object) -> str:
-    """Return *value* as text, whatever its own method does."""
+    """Return *value* as text, even if its own ``__str__`` fails."""
     try:
         return str(value)
     except Exception:  # noqa: BLE001  # an error that cannot be printed is still an error

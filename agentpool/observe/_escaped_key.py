@@ -2,11 +2,11 @@ r"""Finds a key in text that was escaped, encoded or broken into lines by other 
 
 Rules:
 
-1. Each character may be as it is, or escaped for a URL, JSON or HTML, whatever its
-   neighbours are: programs differ in what they escape, and may do it several times over.
-2. Base64 may be broken into lines, as `base64` and MIME do. A line is longer than two pieces
-   that are next to each other, so one of them is whole: only text that has one is searched.
-3. Escaped text is first searched in a copy without escapes, where a key is one fast search.
+1. Each character may be plain, or escaped for a URL, JSON or HTML, independently of its neighbours:
+   programs differ in what they escape, and may escape several times.
+2. Base64 may be broken into lines, as `base64` and MIME do. A line is longer than two neighbouring
+   pieces of a key, so at least one piece is whole: only text with a whole piece is searched.
+3. Escaped text is first searched in a copy without escapes, where one fast search finds a key.
 4. Every repetition is bounded, so that hostile text takes linear time.
 """
 
@@ -26,33 +26,33 @@ _ESCAPE: Final = re.compile(
     rb"|&(?:#([0-9]{1,6})|#[xX]([0-9A-Fa-f]{1,5})|(amp|lt|gt|quot|apos));"
 )
 _ROUNDS: Final = 4
-"""How often text is unescaped: a URL within a URL takes two."""
+"""How often text is unescaped: a URL inside a URL takes two rounds."""
 
 _ALIKE: Final = bytes.maketrans(b"\n\r\t\b\f+", b"nrtbf ")
-"""Makes an escaped character and what it stands for the same, once backslashes are gone."""
+"""Maps a character to the letter of its escape, so that both are alike without backslashes."""
 
 _PIECE: Final = 12
-"""Characters of base64 that are looked for before its lines are joined."""
+"""How many characters of base64 are searched for before lines are joined."""
 
 _SEARCHED_CHARS: Final = 4096
-"""How much of a long key, such as a file of credentials, is looked for in these forms."""
+"""How much of a long key, such as a file of credentials, is searched for in these forms."""
 
 _PATTERN_CHARS: Final = 64
-"""How much of a key one pattern finds. A part of such length is as secret as the whole."""
+"""How much of a key one pattern finds. A part of this length is as secret as the whole."""
 
 _NAMED: Final = {"&": b"amp", "<": b"lt", ">": b"gt", '"': b"quot", "'": b"apos"}
 _VALUES: Final = {name: char.encode() for char, name in _NAMED.items()}
 _LETTERS: Final = {"\n": b"n", "\r": b"r", "\t": b"t", "\b": b"b", "\f": b"f"}
 _SLASH: Final = rb"(?:\\|%(?:25){0,3}5[cC])"
 _BREAK: Final = rb"(?:\\{1,31}+[nrt]|\s){0,64}+"
-"""The end of a line, also within JSON, with the indent of the next."""
+"""Matches the end of a line, also inside JSON, with the indent of the next line."""
 
 
 def base64_of(data: bytes) -> Iterator[str]:
-    """Yield what base64 makes of *data*, wherever it stands in the encoded text.
+    """Yield the base64 forms of *data* for every position in an encoded text.
 
-    Depending on what stands before it, base64 cuts it into sixes in three ways. The characters
-    at its ends hold a part of its neighbours as well, so they are left out.
+    There are three forms, which depend on the number of bytes before *data*. The characters at
+    their ends also encode neighbouring bytes, so they are left out.
     """
     for before in range(3):
         start = (0, 2, 3)[before]
@@ -70,12 +70,12 @@ class WrappedKey(Live):
 
     @classmethod
     def all_of(cls, secret: str) -> list[WrappedKey]:
-        """Return the forms of *secret* that can be broken: short ones fit a line."""
+        """Return the forms of *secret* that may be broken into lines: short ones fit into one."""
         forms = set(base64_of(secret.encode("utf-8", "surrogatepass")[:_SEARCHED_CHARS]))
         return [cls(form.encode()) for form in sorted(forms) if len(form) >= 2 * _PIECE]
 
     def pattern_for(self, data: bytes) -> re.Pattern[bytes] | None:
-        """Return what finds the key in *data*. ``None``: it cannot be there."""
+        """Return a pattern that finds the key in *data*. ``None``: it cannot be there."""
         if self.form[:_PIECE] in data or self.form[_PIECE : 2 * _PIECE] in data:
             return _wrapped(self.form)
         return None
@@ -87,7 +87,7 @@ class EscapedKey(Live):
 
     chars: str
     needle: bytes
-    """What is in text with the key, once that is unescaped. Empty: this cannot be told."""
+    """Text that unescaped text with the key must contain. Empty: there is no such text."""
 
     @classmethod
     def all_of(cls, secret: str) -> list[EscapedKey]:
@@ -99,7 +99,7 @@ class EscapedKey(Live):
         return [cls(part, _needle_of(part)) for part in parts]
 
     def pattern_for(self, unescaped: bytes) -> re.Pattern[bytes] | None:
-        """Return what finds the key in a text that was *unescaped*. ``None``: it is not there."""
+        """Return a pattern that finds the key in a text, by its *unescaped* form. ``None``: it is not there."""
         return _escaped(self.chars) if self.needle in unescaped else None
 
 
@@ -114,7 +114,7 @@ def _alike(data: bytes) -> bytes:
 
 
 def unescaped(data: bytes) -> bytes:
-    """Return *data* without escapes, for `EscapedKey.pattern_for`. Empty: it has none."""
+    """Return *data* without escapes, for `EscapedKey.pattern_for`. Empty: it has no escapes."""
     plain = _ESCAPE.sub(_value_of, data)
     if plain is data or plain == data:
         return b""
@@ -144,7 +144,7 @@ def _escaped(chars: str) -> re.Pattern[bytes]:
 
 
 def _parts_of(chars: str) -> Iterator[bytes]:
-    """Yield a pattern for each of *chars*; one for a run of backslashes, which double."""
+    """Yield a pattern for each of *chars*, but only one for a run of backslashes."""
     for char, run in groupby(chars):
         count = len(list(run))
         if char == "\\":

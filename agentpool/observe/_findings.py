@@ -26,13 +26,13 @@ from agentpool.observe._record import OPEN, AgentRecord, Notice, PoolRecord
 from agentpool.observe._trace import Trace
 
 MAX_OF_A_KIND: Final = 8
-"""Findings of one kind that are listed; of more, the number is told."""
+"""The most findings of one kind that are listed; the others are only counted."""
 
 SHOWN_CHARACTERS: Final = 1000
-"""The limit for the text of a failed tool."""
+"""The most characters of a failed tool's text."""
 
 _NAMED: Final = re.compile(r"(?:^|(?:joins|asks|waits for room in the inbox of) )(\d+) \(")
-"""An agent in the text of a deadlock."""
+"""Finds an agent in the text of a deadlock."""
 
 BAD: Final = "bad"
 """Something failed."""
@@ -41,7 +41,7 @@ ODD: Final = "odd"
 """Something was tolerated, or ended early."""
 
 NOTE: Final = "note"
-"""Something that explains how it went."""
+"""Something that explains the course of the run."""
 
 
 @final
@@ -53,17 +53,17 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     title: str
     """A short title."""
     text: str
-    """More of it."""
+    """The explanation."""
     at_seconds: float | None = None
     """When it happened, since the pool opened. ``None``: at no time in particular."""
     agent_id: AgentId | None = None
     """The id of the agent. ``None``: no agent in particular."""
     detail: str = ""
-    """What is only looked at when it is asked for: a traceback."""
+    """Details that are shown only on request: a traceback."""
     circle: tuple[AgentId, ...] = ()
-    """Of a deadlock: each waits for the next, and the last one for the first."""
+    """The agents of a deadlock: each waits for the next, and the last one for the first."""
     count: int = 1
-    """How many of its kind it stands for."""
+    """How many findings of its kind it stands for."""
 
 
 def findings_of(trace: Trace, record: PoolRecord) -> list[Finding]:
@@ -88,7 +88,7 @@ def _place(finding: Finding) -> tuple[bool, float]:
 
 
 def _shortened(found: list[Finding]) -> Iterator[Finding]:
-    """Yield the first of each kind, and the number of similar ones that follow directly."""
+    """Yield the first findings of each kind, then one finding that counts the rest."""
     counts, totals = Counter[str](), Counter(finding.title for finding in found)
     for finding in found:
         counts[finding.title] += 1
@@ -169,7 +169,7 @@ def _reason_of(agent: AgentRecord) -> str:
 
 
 def _taken_along(record: PoolRecord, agent: AgentRecord) -> Iterator[AgentRecord]:
-    """Yield the descendants of *agent* that its end has cancelled, parents first."""
+    """Yield the descendants of *agent* that were cancelled because it ended, parents first."""
     waiting = deque(agent.children)
     while waiting:
         child = record.agents[waiting.popleft()]
@@ -204,7 +204,7 @@ def _tool_failures(record: PoolRecord) -> Iterator[Finding]:
 
 
 def _refusals(record: PoolRecord) -> Iterator[Finding]:
-    """Yield the calls that were refused without a question to a person."""
+    """Yield the calls that were refused without asking a person."""
     for call in record.refused:
         if not call.was_asked:
             yield Finding(
@@ -310,7 +310,8 @@ def _warnings(trace: Trace, record: PoolRecord) -> Iterator[Finding]:
 def circle_of(record: PoolRecord, text: str) -> tuple[AgentId, ...]:
     """Return the agents in the circle that a deadlock's *text* names; empty if none.
 
-    ``1 (planner) asks 2 (critic), which joins 1 (planner)``: the first stands at the end.
+    ``1 (planner) asks 2 (critic), which joins 1 (planner)``: the first agent is repeated at the
+    end.
     """
     told = text.rpartition("DeadlockError: ")[2]
     ids = [int(number) for number in _NAMED.findall(told)]

@@ -17,7 +17,7 @@ from agentpool.observe._codec import unicode_text
 _Value = TypeVar("_Value")
 
 CONVENTIONS: Final = "v0.1.0"
-"""The version of the conventions that the names are of."""
+"""The version of the conventions that the names come from."""
 
 OPERATION: Final = "gen_ai.operation.name"
 AGENT_NAME: Final = "gen_ai.agent.name"
@@ -46,13 +46,13 @@ _PROVIDERS: Final = {
     "mistral": "mistral_ai",
     "xai": "x_ai",
 }
-"""The values of ``PROVIDER`` that are not our own names. Required, so an unknown one has a
-value too."""
+"""The values of ``PROVIDER`` that differ from our names. The attribute is required, so an unknown
+provider gets a value too."""
 
 # --- metrics
 
 USAGE: Final = "gen_ai.client.inference.usage"
-"""What the counters of tokens begin with."""
+"""How the names of the token counters begin."""
 
 TOKEN_COUNTERS: Final = {
     "input_tokens": "input_tokens",
@@ -60,7 +60,7 @@ TOKEN_COUNTERS: Final = {
     "cached_tokens": "cache_read.input_tokens",
     "reasoning_tokens": "reasoning.output_tokens",
 }
-"""What the counters end with, by the fields of ``Usage``."""
+"""How the names of the token counters end, by the fields of ``Usage``."""
 
 ESTIMATE_COUNTERS: Final = {
     "unmeasured": ("requests.unmeasured", "{request}", "Requests whose tokens are unknown."),
@@ -69,8 +69,8 @@ ESTIMATE_COUNTERS: Final = {
     "charged_tokens": ("budget.tokens.estimated", "{token}", "Tokens that budgets were charged."),
     "charged_usd": ("budget.cost.estimated", "USD", "What budgets were charged as an estimate."),
 }
-"""What counters of what is unknown, or charged as an estimate, are called behind ``agentpool.``,
-with unit and meaning, by the fields of `Bill`."""
+"""The counters of unknown and estimated usage, by the fields of `Bill`: the name after
+``agentpool.``, the unit and the meaning."""
 
 REQUEST_SECONDS: Final = "gen_ai.client.inference.duration"
 FIRST_CHUNK_SECONDS: Final = "gen_ai.client.inference.time_to_first_chunk"
@@ -116,7 +116,7 @@ def bill_of(event: CompletionReceived | RequestFailed) -> dict[str, float]:
 
 
 def writable(attributes: Mapping[str, _Value]) -> dict[str, _Value]:
-    r"""Return *attributes* that every exporter can encode: one lone surrogate would lose a batch.
+    r"""Return *attributes* without lone surrogates: just one can make an exporter lose a batch.
 
     >>> writable({"name": "caf\udce9", "turn": 1})
     {'name': 'caf\\udce9', 'turn': 1}

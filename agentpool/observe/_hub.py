@@ -1,7 +1,7 @@
 """Delivers events to observers and readers without making an agent wait.
 
-Observers are called at once, in order. Readers take events from a bounded backlog of
-their own: when it is full, events that are not lifecycle are left out and counted.
+Observers are called immediately, in order. Each reader takes events from its own bounded backlog:
+when that is full, events that do not start or end an agent are left out and counted.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ Ts = TypeVarTuple("Ts")
 _log = logging.getLogger("agentpool")
 
 READER_BACKLOG = 4096
-"""Events that wait for one reader: some seconds of a busy pool, half a megabyte."""
+"""The most events that wait for one reader: some seconds of a busy pool, half a megabyte."""
 
 _TELLING = 1_000_000
 """Decisions under way while observers are called: what they cause is told when all have heard."""
@@ -75,13 +75,13 @@ class EventReader(Live):
 
     _hub: EventHub
     _after: int
-    """The last event that had happened when it was opened."""
+    """The number of the last event before the reader was opened."""
     _backlog: deque[Event] = msgspec.field(default_factory=deque[Event])
     _left_out: int = 0
     _closed: bool = False
     _lot: Lot = msgspec.field(default_factory=Lot)
     _owner: Owner | None = None
-    """The owner's side of the pool. ``None``: it is read beside no pool."""
+    """The owner's side of the pool. ``None``: the reader belongs to no pool."""
 
     def __repr__(self) -> str:
         """Return the number of waiting events: ``<EventReader 3 events, 2 missed>``."""
@@ -168,24 +168,24 @@ class EventHub(Live):
     _observers: tuple[Observer, ...]
     _opened_at: float
     now: Callable[[], float] = trio.current_time
-    """The time of trio's clock."""
+    """Returns the time of trio's clock."""
     _readers: list[EventReader] = msgspec.field(default_factory=list[EventReader])
     _last_sequence: int = 0
     _untold: deque[Event] = msgspec.field(default_factory=deque[Event])
-    """What has happened and was not told yet, in order."""
+    """Events that observers and readers have not got yet, in order."""
     _deciding: int = 0
     """Decisions of the pool that are under way, one inside the other; so many more in a telling."""
     observer_failures: int = 0
     """How often an observer raised an exception."""
     observer_failure: str = ""
-    """The first observer that raised, and what. Empty: none did."""
+    """The first observer that raised, and its error. Empty: none raised."""
     _closed: bool = False
     warnings: int = 0
-    """Warnings so far, observed or not."""
+    """The number of warnings so far, observed or not."""
     listening: bool = False
     """Whether an observer or a reader is there. Without one, events are not even made."""
     silent_thinkers: set[int] = msgspec.field(default_factory=set[int])
-    """The drivers, by identity, whose last answer began with thoughts and no mark of them."""
+    """The drivers, by identity, whose last answer began with thoughts but without their mark."""
 
     def __post_init__(self) -> None:
         """Listen if there are observers."""
@@ -198,14 +198,14 @@ class EventHub(Live):
 
     @classmethod
     def open(cls, observers: Sequence[Observer]) -> Self:
-        """Make a hub whose time begins now."""
+        """Make a hub whose clock starts now."""
         # A clock's own method costs half of what ``trio.current_time`` does.
         now = trio.lowlevel.current_clock().current_time
         return cls(tuple(observers), now(), now)
 
     @property
     def is_telling(self) -> bool:
-        """Whether observers are being called: what uses the pool meanwhile is one of them."""
+        """Whether observers are being called: any use of the pool meanwhile comes from one of them."""
         return self._deciding >= _TELLING
 
     def seconds(self) -> float:
@@ -213,7 +213,7 @@ class EventHub(Live):
         return self.now() - self._opened_at
 
     def stamp(self, agent_id: AgentId, agent_name: str) -> tuple[int, float, AgentId, str]:
-        """Return the fields that every event begins with, with the next sequence number."""
+        """Return the first fields of an event, with the next sequence number."""
         self._last_sequence = sequence = self._last_sequence + 1
         return sequence, self.now() - self._opened_at, agent_id, agent_name
 
@@ -236,8 +236,8 @@ class EventHub(Live):
     def __enter__(self) -> None:
         """Begin a decision with ``with hub:``. Events are held back until it ends.
 
-        Observers may use the pool in their callback, so they are called when what the pool
-        decides is done, and never in the middle of it. Decisions may be nested.
+        Observers may use the pool in their callbacks, so they are called after the pool has carried
+        out a decision, never in the middle. Decisions may be nested.
         """
         self._deciding += 1
 
@@ -339,7 +339,7 @@ class EventHub(Live):
         Args:
             message: The message.
             reason: Why it is a dead letter. ``None``: it was accepted.
-            agent_name: The name of its sender, or of the recipient of a dead letter.
+            agent_name: The name of the message's sender, or of a dead letter's recipient.
         """
         if reason is None:
             self.publish(MessageSent(*self.stamp(message.sender, agent_name), message))
@@ -374,7 +374,7 @@ class EventHub(Live):
         self.listening = bool(self._observers or self._readers)
 
     def open_reader(self, owner: Owner | None = None) -> EventReader:
-        """Open a reader of all events from now on; *owner* is the owner's side of the pool."""
+        """Open a reader for all events from now on; *owner* is the owner's side of the pool."""
         reader = EventReader(self, self._last_sequence, _owner=owner)
         self._readers.append(reader)
         self.listening = True

@@ -1,11 +1,11 @@
-"""Where an agent's time went: each second of its life has one reason.
+"""Finds out where an agent's time went: each second of its life gets one reason.
 
 Rules:
 
 1. The intervals of an agent begin with its spawn and end with its outcome, or with the last
    event of the trace; each begins where the previous one ended.
-2. Of several things at once, the first of this list is the reason: it is queued; it is
-   parked; a model writes; a model was asked; a tool runs; its own code runs.
+2. When several things happen at the same time, the first in this list is the reason: it is queued;
+   it is parked; a model writes; a model was asked; a tool runs; its own code runs.
 """
 
 from __future__ import annotations
@@ -43,23 +43,23 @@ class Reason(enum.Enum):
     QUEUED = "queued"
     """It waits for a slot."""
     PARKED = "parked"
-    """It waits for agents, for a message, or for something of its own."""
+    """It waits for agents, for a message, or for something in its own code."""
     GATE = "gate"
-    """A gate lets no more requests through."""
+    """It waits for a gate that lets no more requests through."""
     BUDGET = "budget"
-    """Others have set aside what is left of a budget."""
+    """It waits because others have reserved the rest of a budget."""
     RETRY = "retry"
-    """A request failed, and is not made again yet."""
+    """It waits before it makes a failed request again."""
     APPROVAL = "approval"
-    """It is not decided yet whether a tool call may run."""
+    """It waits for the decision whether a tool call may run."""
     MODEL = "model"
-    """A model was asked, and has not said a word."""
+    """A model was asked and has not answered yet."""
     ANSWER = "answer"
     """A model writes."""
     TOOL = "tool"
     """A tool runs."""
     OWN = "own"
-    """Its own code runs: it is set up, or between two steps."""
+    """Its own code runs: during set-up, or between two steps."""
 
 
 _WAITS: Final = {
@@ -71,10 +71,10 @@ _WAITS: Final = {
 
 
 NAMED_CALLS: Final = 20
-"""Tools that are named where several run at once."""
+"""How many tools are named when several run at the same time."""
 
 SHOWN_INTERVALS: Final = 40
-"""The limit for an agent that is watched live."""
+"""The most intervals kept of an agent that is watched live."""
 
 
 @final
@@ -86,11 +86,11 @@ class Interval(msgspec.Struct, frozen=True, gc=False):
     end_seconds: float
     """Since the pool opened."""
     reason: Reason
-    """Why it took time."""
+    """What the agent did or waited for."""
     detail: str = ""
-    """What it waited for, or which tools ran."""
+    """What the agent waited for, or which tools ran."""
     target_id: AgentId | None = None
-    """The agent that it waited for. ``None``: for none in particular."""
+    """The agent that it waited for. ``None``: no particular agent."""
 
 
 def intervals_of(events: Iterable[Event]) -> dict[AgentId, tuple[Interval, ...]]:
@@ -112,17 +112,17 @@ class Life(Live):
     """The intervals of one agent so far."""
 
     since: float
-    """When the interval began that goes on."""
+    """When the current interval began."""
     ended: bool = False
     _intervals: list[Interval] = []  # noqa: RUF012  # each has its own
     _queued: bool = True
     _parked: AgentParked | None = None
     _requests: dict[int, bool] = {}  # noqa: RUF012  # each has its own
-    """Requests that are made, and whether an answer arrives."""
+    """The requests under way, and whether an answer has begun to arrive."""
     _answers: int = 0
-    """The answers that arrive."""
+    """How many answers are arriving."""
     _tools: dict[str, str] = {}  # noqa: RUF012  # each has its own
-    """Calls that run, and their tools."""
+    """The calls that are running, and their tools."""
 
     def take(self, event: Event) -> None:
         """Handle *event*."""
@@ -139,7 +139,7 @@ class Life(Live):
         return tuple(self._intervals)
 
     def going_on(self, at_seconds: float) -> Interval:
-        """Return the current interval, with its end at *at_seconds*."""
+        """Return the current interval as if it ended at *at_seconds*."""
         return Interval(self.since, at_seconds, *self._now())
 
     @property
@@ -149,7 +149,7 @@ class Life(Live):
 
     @property
     def latest(self) -> list[Interval]:
-        """Its last intervals, without the current one."""
+        """The agent's last intervals, without the current one."""
         return self._intervals[-SHOWN_INTERVALS:]
 
     def _ends_with(self, event: Event) -> bool:

@@ -63,16 +63,16 @@ _ENDS: Final = {
     AgentStatus.STOPPED: logging.WARNING,
     AgentStatus.CANCELLED: logging.WARNING,
 }
-"""How much an end matters; one that is missing here is a failure."""
+"""How much each kind of end matters; kinds that are missing here are failures."""
 
 
 @final
 class LoggingObserver(Observer):
     """Writes a log line for each important event.
 
-    Failures are errors, what was tolerated or ended early are warnings, spawns, starts and
-    ends are information, and requests, tool calls and waits are for debugging. What agents
-    were told and said is in no line. Each record has the event as ``agentpool_event``.
+    Failures are logged as errors; early ends and tolerated problems as warnings; spawns, starts and
+    ends as information; requests, tool calls and waits for debugging. No line contains a message or
+    an answer. Each record has the event as ``agentpool_event``.
     """
 
     __slots__ = ("_logger",)
@@ -81,13 +81,13 @@ class LoggingObserver(Observer):
         """Make an observer that writes to *logger*.
 
         Args:
-            logger: ``None``: the one that is called ``agentpool.events``.
+            logger: The logger. ``None``: the one named ``agentpool.events``.
         """
         expect_arguments(LoggingObserver.__init__, locals())
         self._logger = logger or logging.getLogger("agentpool.events")
 
     def on_event(self, event: Event) -> None:
-        """Write a line if the event is important and its level is enabled."""
+        """Write a line if the event's kind is logged and its level is enabled."""
         if isinstance(event, AgentFinished):
             level = _ENDS.get(event.outcome.status, logging.ERROR)
         else:

@@ -1,15 +1,15 @@
-"""A pool's events as OpenTelemetry spans, live or from a trace. Only this module uses it.
+"""Turns a pool's events into OpenTelemetry spans, live or from a trace.
 
 Rules:
 
-1. A pool is a span, and so is each agent, below its parent; each attempt to ask a model and
-   each tool call is one below its agent. Waits and notices are events of the agent's span.
-2. A span is made when what it is about begins, and ended when that ends. What had not ended
-   when the pool closed, or where a trace was cut, ends there, with ``agentpool.open``.
-3. With ``RunIds`` the ids of the spans follow from the run's, so that a run has the same ids
-   live and afterwards. The id of the run is that of its OpenTelemetry trace.
-4. What was told and said is in no span unless it is asked for. Then each request has what is
-   new since the previous request: the whole conversation each time would be quadratic.
+1. The pool has a span. Each agent has one below its parent's; each attempt to ask a model and each
+   tool call has one below its agent's. Waits and notices are events of the agent's span.
+2. A span begins and ends with the thing that it describes. If that had not ended when the pool
+   closed, or where a trace was cut, the span ends there and is marked ``agentpool.open``.
+3. With ``RunIds`` the ids of the spans are derived from the run's id, so that a run has the same
+   ids live and afterwards. The run's id is the id of its OpenTelemetry trace.
+4. Messages and answers are in no span unless *content* asks for them. Then each request has only
+   what is new since the previous one: whole conversations would grow quadratically.
 """
 
 from __future__ import annotations
@@ -91,12 +91,12 @@ _NOTICES: Final = (
     MessageSent,
     RequestRetried,
 )
-"""What becomes an event of the agent's span."""
+"""The events that become events of the agent's span."""
 
 
 @final
 class RunIds(IdGenerator):
-    """Derives the ids of a pool's spans from its run; all other ids are random.
+    """Derives the ids of a pool's spans from its run id; all other ids are random.
 
     ``TracerProvider(id_generator=RunIds())``.
     """
@@ -133,8 +133,8 @@ class OpenTelemetryObserver(Observer):
         """Make an observer for one pool.
 
         Args:
-            tracer_provider: Where the spans go. ``None``: to the global one.
-            content: Whether spans have what was told and said.
+            tracer_provider: Where the spans go. ``None``: the global provider.
+            content: Whether spans contain messages and answers.
         """
         provider = tracer_provider or get_tracer_provider()
         self._tracer = provider.get_tracer("agentpool", f"genai-{names.CONVENTIONS}")
@@ -358,8 +358,8 @@ def export_trace(
 
     Args:
         trace: What ``read_trace`` returned.
-        tracer_provider: Where the spans go. ``None``: to the global one.
-        content: Whether spans have what was told and said.
+        tracer_provider: Where the spans go. ``None``: the global provider.
+        content: Whether spans contain messages and answers.
     """
     expect_arguments(export_trace, locals())
     observer = OpenTelemetryObserver(tracer_provider, content=content)

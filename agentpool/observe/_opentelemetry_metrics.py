@@ -2,11 +2,11 @@
 
 Rules:
 
-1. Each attempt to ask a model is one duration, one that failed as well, with the type of its
-   error. Tokens are counted where the provider said how many; what is unknown or an estimate
-   has counters of its own.
-2. Names of agents, tools and models are attributes; numbers of agents are not, since each
-   would be a series of its own.
+1. Each attempt to ask a model is one duration; a failed attempt also has the type of its error.
+   Tokens are counted if the provider reported them; unknown and estimated ones have their own
+   counters.
+2. Names of agents, tools and models are attributes. Ids of agents are not: each would make a
+   separate series.
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ if TYPE_CHECKING:
     from opentelemetry.util.types import AttributeValue
 
 _BOUNDS: Final = tuple(0.01 * 2**power for power in range(14))
-"""Of durations, in seconds, as the conventions advise."""
+"""Histogram bounds for durations, in seconds, as the conventions advise."""
 
 _CALLS: Final = (1, 2, 4, 8, 16, 32, 64, 128)
-"""Of counts of calls."""
+"""Histogram bounds for numbers of calls."""
 
 
 @final
@@ -72,7 +72,7 @@ class OpenTelemetryMetrics(Observer):
         """Make an observer that records into *meter*.
 
         Args:
-            meter_provider: Where the numbers go. ``None``: to the global one.
+            meter_provider: Where the numbers go. ``None``: the global provider.
         """
         provider = meter_provider or get_meter_provider()
         meter = provider.get_meter("agentpool", f"genai-{names.CONVENTIONS}")
@@ -106,7 +106,7 @@ class OpenTelemetryMetrics(Observer):
         self._requests: dict[int, RequestStarted] = {}
         self._providers: dict[AgentId, str] = {}
         self._spawned: dict[AgentId, list[float]] = {}
-        """When an agent was spawned, and its attempts so far."""
+        """When each agent was spawned, and its attempts so far."""
 
     def on_event(self, event: Event) -> None:
         """Count *event*."""
@@ -150,7 +150,7 @@ class OpenTelemetryMetrics(Observer):
     def _estimate(
         self, agent_id: AgentId, bill: Bill, attributes: dict[str, AttributeValue]
     ) -> None:
-        """Count unknown usage, and what was charged instead."""
+        """Count unknown usage, and the estimate that was charged for it."""
         if agent_id in self._spawned:
             # An attempt was counted when it began: the rest is drivers of a fallback.
             self._spawned[agent_id][1] += bill.requests

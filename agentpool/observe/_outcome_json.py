@@ -1,12 +1,12 @@
-"""Outcomes as JSON, with their errors as data.
+"""Converts outcomes to JSON and back, with their errors as data.
 
 Rules:
 
-1. Everything is written. Of an error its type's name, its text, its public fields as texts,
-   and where it was raised; read again, it is a `RecordedError` that has them.
-2. The value of an outcome is written as the JSON that it stands for, and read as plain data:
-   the type that it had is known to its program alone.
-3. What cannot be written is refused by name. Nothing is left out.
+1. Everything is written. An error is written as its type's name, its text, its public fields as
+   texts, and its traceback; it is read back as a `RecordedError` with these.
+2. The value of an outcome is written as JSON and read back as plain data: only the program that
+   made it knows its type.
+3. A value that cannot be written is refused, and the error names its type. Nothing is left out.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def outcome_from_json(text: str | bytes) -> AgentOutcome:
     Its error is a `RecordedError` and its value is plain data.
 
     Raises:
-        UsageError: If *text* is no such outcome. Says where.
+        UsageError: If *text* is not such an outcome. The error says where.
     """
     expect_arguments(outcome_from_json, locals())
     try:

@@ -1,10 +1,10 @@
-"""The package's own errors, made again from what was recorded of them.
+"""Rebuilds the package's own errors from their records.
 
 Rules:
 
-1. An error of the package is of its class again, with its fields: ``except`` clauses and retries
-   decide by these.
-2. Whatever else was raised stays a `RecordedError`. So does an error whose fields cannot be read.
+1. An error of the package gets its class and its fields back, since ``except`` clauses and retries
+   depend on them.
+2. Every other error stays a `RecordedError`. So does an error whose fields cannot be read.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _UNREADABLE: Final = (
 
 
 def own_error(recorded: RecordedError) -> Exception:
-    """Return the error that *recorded* stands for, or *recorded* if it is not the package's own."""
+    """Return the package's error that *recorded* stands for, or *recorded* for any other error."""
     kind = _kinds().get(recorded.kind)
     if kind is None:
         return recorded
@@ -52,7 +52,7 @@ def own_error(recorded: RecordedError) -> Exception:
 
 @cache
 def _kinds() -> Mapping[str, type[AgentPoolError]]:
-    """Return the errors that are made of a message and fields, by name."""
+    """Return the classes of errors that consist of a message and fields, by name."""
     return {
         name: kind
         for name, kind in vars(_errors).items()
@@ -63,7 +63,7 @@ def _kinds() -> Mapping[str, type[AgentPoolError]]:
 
 
 def _fields_of(kind: type[AgentPoolError]) -> Mapping[str, object]:
-    """Return what an error is made of beside its message, with the types."""
+    """Return the fields of an error besides its message, with their types."""
     hints = get_type_hints(kind.__init__)
     return {name: hint for name, hint in hints.items() if name not in {"message", "return"}}
 

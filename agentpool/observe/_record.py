@@ -1,6 +1,6 @@
-"""A pool and its agents in numbers, computed from events alone.
+"""Sums up a pool and its agents in numbers, computed from events alone.
 
-The terminal, the report and everything else that shows a trace stand on this.
+The terminal, the report and everything else that shows a trace use these numbers.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ Notice: TypeAlias = (
     | RequestRetried
     | SlotsChanged
 )
-"""What explains how a run went."""
+"""An event that explains the course of a run."""
 
 OPEN: Final = "open"
 """The status of an agent whose end is not in the trace."""
@@ -65,7 +65,7 @@ _GOING_ON: Final = {
     Reason.ANSWER: "waits for its model, which writes",
     Reason.OWN: "its own code runs",
 }
-"""What an agent does, of the reasons that say all of it."""
+"""What an agent does, for the reasons that need no further detail."""
 
 
 @final
@@ -75,27 +75,29 @@ class AgentRecord(Live):
     agent_id: AgentId
     """Its number."""
     spawned: AgentSpawned
-    """The query."""
+    """The event of its spawn, with its query."""
     parent_id: AgentId = OWNER_ID
-    """The earlier agent that spawned it. `OWNER_ID`: the owner, or one that is not in the trace."""
+    """The earlier agent that spawned it. `OWNER_ID`: the owner, or an agent that is not in the
+    trace."""
     started_at: float | None = None
-    """When it got its first slot. ``None``: never."""
+    """When it got its first slot. ``None``: it never did."""
     finished_at: float | None = None
-    """When it ended. ``None``: not in the trace."""
+    """When it ended. ``None``: its end is not in the trace."""
     outcome: AgentOutcome | None = None
     """Its outcome. ``None``: it is not in the trace."""
     turns: int = 0
-    """Turns that it took."""
+    """The number of its turns."""
     bill: Bill = msgspec.field(default_factory=Bill)
-    """What its requests took, with those of its tools: what is known, unknown and estimated."""
+    """The known, unknown and estimated usage of its requests and of its tools' requests."""
     tool_calls: int = 0
     """Tool calls that ran."""
     failed_calls: int = 0
-    """Those that failed."""
+    """Tool calls that ran and failed."""
     refused_calls: int = 0
-    """Tool calls that were asked for and not made: not granted, unknown or not approved."""
+    """Tool calls that the model asked for and that never ran: not granted, unknown or not
+    approved."""
     sent: tuple[tuple[int, int], ...] = ()
-    """The places of its conversation that its last request sent."""
+    """Which messages of its conversation its last request sent, by their places."""
     earlier_answers: int = 0
     """Answers in its conversation that were there before its first turn."""
     children: list[AgentId] = []  # noqa: RUF012  # each has its own
@@ -109,11 +111,11 @@ class AgentRecord(Live):
     open_calls: dict[str, ToolStarted] = {}  # noqa: RUF012  # each has its own
     """Tool calls whose end is not in the trace, by their ids."""
     now: Interval | None = None
-    """What goes on when the trace ends, and since when. ``None``: the agent has ended."""
+    """What the agent was doing when the trace ended, and since when. ``None``: it had ended."""
     life: Life = msgspec.field(default_factory=lambda: Life(0.0))
-    """What the intervals are made of."""
+    """Collects the intervals."""
     refusals: Refusals = msgspec.field(default_factory=Refusals)
-    """What the refused calls are known by."""
+    """Finds the refused calls."""
     window: WindowMarks = msgspec.field(default_factory=WindowMarks)
     """What is not sent any more of its conversation, or only as a stub."""
     begun: BegunAnswer = msgspec.field(default_factory=BegunAnswer)
@@ -147,17 +149,17 @@ class AgentRecord(Live):
 
     @property
     def requests(self) -> int:
-        """Requests to a model, with those of its tools and of the drivers of a fallback."""
+        """Requests to models, with those of its tools and those to each driver of a fallback."""
         return self.bill.requests
 
     @property
     def failed_requests(self) -> int:
-        """Those that got no whole answer: retried, refused or given up."""
+        """Requests that got no complete answer: retried, refused or given up."""
         return self.bill.failed
 
     @property
     def usage(self) -> Usage:
-        """Tokens that are known, and an estimate of the text of requests that broke off."""
+        """The known tokens, plus an estimate for the text of requests that broke off."""
         return self.bill.usage
 
     @property
@@ -210,14 +212,14 @@ class ToolRecord(Live):
     calls: int = 0
     """Calls that ended."""
     failed: int = 0
-    """Those that failed."""
+    """Tool calls that ran and failed."""
     open: int = 0
     """Calls that began and whose end is not in the trace."""
     seconds: list[float] = []  # noqa: RUF012  # each has its own
-    """How long each took that was watched from its start."""
+    """The durations of the calls whose start is in the trace."""
 
     def percentile(self, part: float) -> float | None:
-        """Return a duration that *part* of its calls did not exceed. ``None``: no call."""
+        """Return the duration that *part* of its calls did not exceed. ``None``: no calls."""
         ordered = sorted(self.seconds)
         return ordered[min(int(part * len(ordered)), len(ordered) - 1)] if ordered else None
 
@@ -229,11 +231,11 @@ class PoolRecord(Live):
     agents: dict[AgentId, AgentRecord] = {}  # noqa: RUF012  # each has its own
     """All agents, in spawn order."""
     tools: dict[str, ToolRecord] = {}  # noqa: RUF012  # each has its own
-    """All tools that ran, or began to."""
+    """All tools that were called."""
     warnings: list[AgentWarned] = []  # noqa: RUF012  # each has its own
-    """What was near a limit, or was tolerated."""
+    """Warnings: a limit was near, or a problem was tolerated."""
     messages: list[MessageSent] = []  # noqa: RUF012  # each has its own
-    """Messages between agents."""
+    """The messages between agents."""
     dead_letters: list[MessageDropped] = []  # noqa: RUF012  # each has its own
     """Messages that were never received."""
     answers: list[CompletionReceived] = []  # noqa: RUF012  # each has its own
@@ -243,11 +245,12 @@ class PoolRecord(Live):
     refused: list[RefusedCall] = []  # noqa: RUF012  # each has its own
     """Tool calls that were never made, since they were refused."""
     notices: list[Notice] = []  # noqa: RUF012  # each has its own
-    """Retries, fallbacks, approvals, limits, gates, slots and gaps: what explains how it went."""
+    """Events that explain the course: retries, fallbacks, approvals, limits, gates, slots and
+    gaps."""
     seconds: float = 0.0
-    """When the last event happened, since the pool opened."""
+    """When the last event happened, in seconds since the pool opened."""
     first_failure: AgentRecord | None = None
-    """The agent that failed first. ``None``: none did."""
+    """The agent that failed first. ``None``: no agent failed."""
 
     @property
     def bill(self) -> Bill:
@@ -259,7 +262,7 @@ class PoolRecord(Live):
 
     @property
     def usage(self) -> Usage:
-        """Tokens of all requests, as far as they are known."""
+        """The known tokens of all requests."""
         return self.bill.usage
 
     @property
@@ -268,17 +271,17 @@ class PoolRecord(Live):
         return self.bill.cost_usd
 
     def end_of(self, agent: AgentRecord) -> float:
-        """Return when *agent* ended, or else when the trace ends."""
+        """Return when *agent* ended; if it had not, when the trace ends."""
         return self.seconds if agent.finished_at is None else agent.finished_at
 
     def roots(self) -> Iterator[AgentRecord]:
-        """Yield the agents that no earlier agent of the trace spawned."""
+        """Yield the agents whose parent is the owner or not in the trace."""
         for agent in self.agents.values():
             if agent.parent_id == OWNER_ID:
                 yield agent
 
     def with_children(self) -> dict[AgentId, Bill]:
-        """Return the usage of each agent's requests and of all its descendants."""
+        """Return for each agent the usage of its requests and of its descendants' requests."""
         found: dict[AgentId, Bill] = {}
         # Who was spawned comes after who spawned it.
         for agent in reversed(self.agents.values()):

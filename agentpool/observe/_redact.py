@@ -1,12 +1,12 @@
-"""Removes keys from written text, in every encoding they may have.
+"""Removes API keys from written text, in every encoding they may have.
 
 Rules:
 
-1. A key can be in a prompt, in a tool's result, in an error or in the arguments of a call; as
-   it is, as a part of a URL, within JSON within JSON, or in base64 with something before it.
-2. Only texts are changed, and names that are none of the format's: a value such as
-   ``completed`` that looks like a key leaves every line readable.
-3. A batch of lines without any key is looked through once, and not parsed.
+1. A key can be in a prompt, a tool's result, an error or the arguments of a call. It can be there
+   unchanged, as a part of a URL, in JSON inside JSON, or in base64 after other text.
+2. Only texts are changed, and names that the format does not define. So a key that happens to equal
+   a word of the format, such as ``completed``, leaves every line readable.
+3. A batch of lines without any key is searched once, and not parsed.
 """
 
 from __future__ import annotations
@@ -39,33 +39,33 @@ _BEGINNING: Final = 24
 """Characters of base64 that tell the type of a file."""
 
 _RUN: Final = "run_id"
-"""The name of the one text that is ours and none of the format's words."""
+"""The name of the only field whose text is made here but is not a word of the format."""
 
 _NESTED: Final = 5
-"""How deep within texts of JSON a key is found."""
+"""How many levels of JSON inside JSON are searched for keys."""
 
 _NAME_ENDS: Final = (
     "APIKEY", "API_KEY", "CREDENTIALS", "PASSPHRASE", "PASSWD", "PASSWORD", "SECRET", "TOKEN",
     "_PASS", "_PAT", "_PWD",
 )  # fmt: skip
-"""How environment variables end that hold keys."""
+"""How the names of environment variables with keys end."""
 
 _PLAIN_WORDS: Final = re.compile("[a-z_-]{,15}")
-"""What a variable such as ``SORT_KEY`` holds: a short value of small letters is no key there."""
+"""Matches values such as that of ``SORT_KEY``: a short one in lower case is not an API key."""
 
 _PERCENT: Final = re.compile("%[0-9A-F]{2}")
 
 
 def secrets_of_environment(environ: Mapping[str, str] | None = None) -> tuple[str, ...]:
-    """Return the values in *environ* whose names look like names of keys.
+    """Return the values of the variables in *environ* whose names look like those of API keys.
 
-    Names that end in ``APIKEY``, ``API_KEY``, ``CREDENTIALS``, ``PASSPHRASE``, ``PASSWD``,
-    ``PASSWORD``, ``SECRET``, ``TOKEN``, ``_PASS``, ``_PAT`` or ``_PWD`` do, in any case; one that
-    ends in ``KEY`` does unless its value is a word of up to 15 small letters. A value of fewer
-    than 8 characters is none.
+    These are names, in upper or lower case, that end in ``APIKEY``, ``API_KEY``, ``CREDENTIALS``,
+    ``PASSPHRASE``, ``PASSWD``, ``PASSWORD``, ``SECRET``, ``TOKEN``, ``_PASS``, ``_PAT`` or
+    ``_PWD``; also those that end in ``KEY``, unless the value is a word of up to 15 lower-case
+    letters. Values of fewer than 8 characters are left out.
 
     Args:
-        environ: ``None``: that of this process.
+        environ: The environment. ``None``: that of this process.
     """
     variables = os.environ if environ is None else environ
     return tuple(
@@ -109,7 +109,7 @@ class Redactor(Live):
 
     _forms: tuple[bytes, ...]
     _plain: tuple[bytes, ...]
-    """The keys themselves, as they stand in JSON: of those, halves are looked for as well."""
+    """The keys as JSON writes them: halves of these are removed as well."""
     _wrapped: tuple[WrappedKey, ...]
     _escaped: tuple[EscapedKey, ...]
 
@@ -118,15 +118,15 @@ class Redactor(Live):
         """Make a redactor for *secrets*.
 
         Raises:
-            UsageError: If one is too short: it would be found in ordinary text.
+            UsageError: If a secret is too short: it would be found in ordinary text.
         """
         known = tuple(secrets)
         for place, secret in enumerate(known, 1):
             if len(secret) < SHORTEST_SECRET_CHARS:
                 raise UsageError(
-                    f"secret {place} of {len(known)} has {len(secret)} characters, and to "
-                    f"redact fewer than {SHORTEST_SECRET_CHARS} would garble ordinary text; remove "
-                    "it, or write no texts to the file with content='none'"
+                    f"secret {place} of {len(known)} has {len(secret)} characters; "
+                    f"redacting fewer than {SHORTEST_SECRET_CHARS} would garble ordinary text; "
+                    "remove it, or write no texts to the file with content='none'"
                 )
         forms = {form for secret in known for form in forms_of(secret)}
         plain = {one for key in known for one in (key, json.dumps(key)[1:-1])} & forms
@@ -140,8 +140,8 @@ class Redactor(Live):
     def clean(self, data: bytes) -> bytes:
         """Return *data* without any key, and without half of one.
 
-        Tools, errors and pages cut texts before anybody knows of keys: what is left of one
-        may be its beginning or its end.
+        Tools, errors and web pages may cut a text before keys are removed: only the beginning or
+        the end of a key may be left.
         """
         for form in self._forms:
             if form in data:
@@ -168,7 +168,7 @@ class Redactor(Live):
 
         Args:
             data: The lines, each with its newline.
-            words: Names and values of the format, which stay as they are.
+            words: The names and values of the format, which are kept.
         """
         if self.clean(data) is data:
             return data
@@ -210,7 +210,7 @@ class Redactor(Live):
     def open_end(self, text: str) -> int:
         """Return how many characters at the end of *text* could be the beginning of a key.
 
-        They must wait for what follows.
+        Write them only when the following text has come.
         """
         end = text[-self._longest :] if self._forms else ""
         data = end.encode("utf-8", "surrogatepass")
@@ -231,11 +231,12 @@ def _redactor_of(known: tuple[str, ...]) -> Redactor:
 
 
 def without_keys(text: str, secrets: Iterable[str]) -> str:
-    """Return the text of an error without keys: for what a person reads, or another program.
+    """Return the text of an error without keys, for a person or another program to read.
 
     Args:
-        text: It may quote keys in any letters and encoding.
-        secrets: Those that are known. What looks like one of a well-known service goes as well.
+        text: The text. It may quote keys in any case and encoding.
+        secrets: The known keys. Text that looks like a key of a well-known service is removed as
+            well.
     """
     known = long_enough(secrets)
     data = text.encode("utf-8", "surrogatepass")
@@ -260,7 +261,7 @@ def _as_bytes(forms: Iterable[str]) -> tuple[bytes, ...]:
 
 
 def _without_begun(data: bytes, key: bytes, half: int, instead: bytes = REDACTED.encode()) -> bytes:
-    """Return *data* without beginnings of *key* that are at least *half* of it."""
+    """Return *data* without beginnings of *key* that have at least *half* of its length."""
     first, *rest = data.split(key[:half])
     tail = key[half:]
     parts = [first]

@@ -1,7 +1,7 @@
 """Tool calls that a model asked for and that never ran.
 
-A call that is refused begins no tool, so no event of a tool tells of it. Its result stands in
-the conversation like any other, and says why.
+A refused call starts no tool, so there is no tool event for it. Its result is in the conversation
+like any other, and says why it was refused.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from agentpool._messages import AgentId, AssistantMessage, ChatMessage, ToolMess
 from agentpool._outcome import AgentStatus
 
 _NOT_RUN: Final = "not run: "
-"""What results begin with of calls that their agent's end came before."""
+"""How the result begins if the agent ended before the call could run."""
 
 
 @final
@@ -34,13 +34,13 @@ class RefusedCall(msgspec.Struct, frozen=True):
     agent_id: AgentId
     """The agent of the call."""
     name: str
-    """The tool that was asked for; there need not be one of that name."""
+    """The name that the model asked for; there may be no tool of that name."""
     turn: int
-    """The turn that it belongs to."""
+    """The turn of the call."""
     content: str
-    """Why, as the model was told."""
+    """The reason that the model was told."""
     was_asked: bool
-    """Whether approval was asked for, and not given."""
+    """Whether a person was asked and did not approve."""
     at_seconds: float = 0.0
     """When the agent went on without it, since the pool opened."""
 
@@ -50,7 +50,7 @@ class Refusals(Live, gc=False):
     """The open calls of one agent since it last got results."""
 
     has_query: bool = False
-    """Whether its history and its query have come: what stands there was refused before."""
+    """Whether its history and its query have come. Refusals in these happened in earlier runs."""
     begun: set[str] = set()  # noqa: RUF012  # each has its own
     """The ids of calls whose tool began."""
     denied: set[str] = set()  # noqa: RUF012  # each has its own
@@ -60,9 +60,9 @@ class Refusals(Live, gc=False):
         """Return the calls that *event* shows as refused.
 
         Args:
-            event: The next one of the agent.
-            turns: The turns that it has begun.
-            known: How many messages of its conversation have come.
+            event: The agent's next event.
+            turns: How many turns the agent has begun.
+            known: How many messages of the agent's conversation have come.
         """
         match event:
             case ToolStarted() | ToolFinished():

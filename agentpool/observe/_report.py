@@ -1,9 +1,9 @@
 """A trace as one HTML page that needs no server and no network.
 
-What matters stands in the page as text, for those who run no scripts and for those who
-search. The rest is data, which the page's own script draws. Nothing that an agent, a tool
-or a model wrote becomes markup: here it is escaped, there it is set as text. The page may
-load nothing at all; its script and its style are known by their hashes.
+The most important parts are in the page as text, for readers without scripts and for searching. The
+rest is data, which the page's own script draws. Nothing that an agent, a tool or a model wrote
+becomes markup: Python escapes it, and the script sets it as text. The page may load nothing; its
+script and its style are allowed by their hashes.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ LONG_NOTE: Final = 80
 """Characters below a number, of which more need the room of two."""
 
 STATIC_ROWS: Final = 200
-"""Agents that are listed for those who run no scripts."""
+"""The most agents that are listed for readers without scripts."""
 
 
 def render_report(trace: Trace) -> str:
@@ -174,7 +174,7 @@ def _findings(record: PoolRecord, found: list[Finding], *, has_times: bool) -> s
 
 
 def _kinds(found: list[Finding]) -> str:
-    """Return on one line which kinds of findings there are, and how many of each."""
+    """Return one line with the kinds of findings and how many there are of each."""
     counts = Counter[tuple[str, str]]()
     for finding in sorted(found, key=lambda one: (BAD, ODD, NOTE).index(one.level)):
         counts[finding.level, finding.title] += finding.count
@@ -238,7 +238,7 @@ def _static_row(agent: AgentRecord, *, has_times: bool) -> str:
 
 
 def _seconds(seconds: float) -> str:
-    """Return *seconds* as people write them."""
+    """Return *seconds* as people write durations."""
     if seconds < 60:  # noqa: PLR2004  # a minute
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)

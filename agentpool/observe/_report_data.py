@@ -1,6 +1,7 @@
 """The data of a report page, as JSON that is safe inside HTML.
 
-Long names would be most of it, so agents are short lists; ``report.js`` names their places.
+Agents are lists without field names, which would make up most of the page; ``report.js`` knows the
+meaning of each place.
 """
 
 from __future__ import annotations
@@ -27,13 +28,13 @@ from agentpool.observe._slow_calls import slowest_calls
 from agentpool.observe._trace import Trace
 
 MAX_TEXT: Final = 20_000
-"""Characters of one text. More of it is in the trace."""
+"""The most characters of one text. The trace has all of it."""
 
 MAX_TEXTS: Final = 30_000_000
-"""Characters of all texts: with them a page opens in a few seconds and 500 MB."""
+"""The most characters of all texts: a page with that many opens in a few seconds and 500 MB."""
 
 MAX_INTERVALS: Final = 1_500_000
-"""The limit for all agents: with more a page would take too long to open."""
+"""The most intervals of all agents together: with more, a page would open too slowly."""
 
 SLOWEST: Final = 100
 """Calls that are listed by how long they took."""
@@ -42,7 +43,7 @@ _REASONS: Final = list(Reason)
 
 
 def report_data(trace: Trace, record: PoolRecord) -> tuple[str, list[str]]:
-    """Return the data, and notes about omissions."""
+    """Return the data of the page, and notes about what is left out."""
     building = _Building(record)
     agents = [building.agent(agent) for agent in record.agents.values()]
     data = {
@@ -85,7 +86,7 @@ def report_data(trace: Trace, record: PoolRecord) -> tuple[str, list[str]]:
 
 
 class _Building:
-    """Limits the size of a page, and counts omissions."""
+    """Limits the size of a page, and counts what is left out."""
 
     __slots__ = ("_durations", "_intervals", "_left_out", "_sums", "_texts", "words")
 
@@ -94,7 +95,7 @@ class _Building:
         self._durations = _Durations(record)
         self._intervals = self._texts = self._left_out = 0
         self.words: dict[str, int] = {}
-        """Texts that many agents share, by their places."""
+        """Texts that many agents share, with their places in the data."""
 
     def agent(self, agent: AgentRecord) -> list[object]:
         """Return the data of one agent."""
@@ -199,7 +200,7 @@ class _Building:
         return self.words[text]
 
     def problems(self) -> list[str]:
-        """Return notes about omissions."""
+        """Return notes about what is left out."""
         found: list[str] = []
         if self._left_out:
             found.append(
@@ -247,7 +248,7 @@ class _Durations:
 
 
 def _models(record: PoolRecord) -> list[list[object]]:
-    """Return name, answers, tokens, cost and times of each model."""
+    """Return the name, answers, tokens, cost and times of each model."""
     by_name: dict[str, list[object]] = {}
     times: dict[str, tuple[list[float], list[float]]] = {}
     for answer in record.answers:
@@ -273,7 +274,7 @@ def _models(record: PoolRecord) -> list[list[object]]:
 
 
 def _sum(so_far: object, more: float | None) -> float | None:
-    """Return the sum. ``None``: a part of it is unknown."""
+    """Return the sum. ``None``: a part is unknown."""
     return None if more is None or not isinstance(so_far, int | float) else so_far + more
 
 

@@ -1,6 +1,6 @@
-"""Finds which messages of a new conversation are another agent's, so that they are written once.
+"""Finds messages that a conversation shares with another agent's, so that they are written once.
 
-Each turn of a session is an agent of its own that is given all that was said before.
+Each turn of a session is a new agent that gets the whole conversation so far.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from agentpool._events import MessagesAdded
 from agentpool._messages import AgentId, ChatMessage
 
 _KEPT_AT_MOST: Final = 256
-"""Conversations whose messages are known: those of the sessions that were active last."""
+"""How many conversations are remembered: those of the sessions that were active last."""
 
 
 @final
@@ -25,10 +25,11 @@ class SharedHistory(Live):
     _kept: dict[int, tuple[AgentId, tuple[ChatMessage, ...]]] = msgspec.field(
         default_factory=dict[int, tuple[AgentId, tuple[ChatMessage, ...]]]
     )
-    """By the identity of their first message, which lives as long as it is here."""
+    """The conversations by the identity of their first message, which stays alive while it is
+    here."""
 
     def keep(self, agent_id: AgentId, messages: tuple[ChatMessage, ...]) -> None:
-        """Note the whole conversation of an agent that has ended."""
+        """Remember the whole conversation of an agent that has ended."""
         if not messages:
             return
         first = id(messages[0])

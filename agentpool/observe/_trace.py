@@ -1,12 +1,12 @@
-"""The recording of one pool: its file format, and how to read it.
+"""The trace of one pool: its file format, and how to read it.
 
-A trace is lines of JSON: first what it is of, then one event a line, at last the pool's own
-numbers. Lines of a kind that this version does not know are skipped, and counted.
+A trace is lines of JSON: a header, then one event per line, and at the end the pool's statistics.
+Lines of a kind that this version does not know are skipped, and counted.
 
-A message of a conversation is written once, by its place in ``messages_added``; requests
-say which places they send, and the outcome has only what came after the last of them. A
-system prompt that several agents share is written once as well, and so is a conversation that
-other agents go on with, such as the turns of a session.
+Each message of a conversation is written once, in ``messages_added``, which gives it its place.
+Requests name the places that they send, and the outcome has only the messages after the last
+request. A system prompt that several agents share is written once as well. So is a conversation
+that another agent continues, as the turns of a session do.
 """
 
 from __future__ import annotations
@@ -29,32 +29,34 @@ from agentpool.observe._content import Content, reduced
 from agentpool.observe._error_data import ErrorData
 
 FORMAT: Final = "agentpool-trace"
-"""What the first line of a trace calls it."""
+"""The name of the format in the first line of a trace."""
 
 VERSION: Final = 2
-"""Of the format. A reader takes what has its version or a lower one. Since 2 a conversation that
-goes on after another agent's has only what is new in it."""
+"""The version of the format. A reader reads its own version and lower ones. Since version 2, a
+conversation that continues another agent's has only its new messages."""
 
 MAX_LINE: Final = 256 * 1024 * 1024
-"""Bytes of one line: a message with several images is the longest that there is."""
+"""The most bytes of one line. The longest real line is a message with several images."""
 
 MAX_HEADER: Final = 64 * 1024
-"""Bytes of the first line: what is no trace, such as a device, need not have any line."""
+"""The most bytes of the first line: another file, such as a device, may have no line end."""
 
 _PIECE: Final = 1024 * 1024
-"""Bytes of a line that are read at once."""
+"""How many bytes of a line are read in one go."""
 
 _LAST_SECOND: Final = 253_402_214_400
 """The last day that `datetime` has, in seconds since 1970-01-01 UTC."""
 
 _TOO_LONG: Final = b"too long\n"
-"""What stands for a line that is longer: no JSON."""
+"""Replaces a longer line, and is invalid JSON."""
 
 MAX_EVENTS: Final = 2_000_000
-"""What is read of a trace: some gigabytes of memory. More is left out, and said."""
+"""The most events read of a trace: some gigabytes of memory. The rest is left out, and
+`Trace.problems` says so."""
 
 MAX_BYTES: Final = 1024 * 1024 * 1024
-"""Of a trace, after which texts are cut, and said to be."""
+"""The most bytes of a trace whose texts are kept whole; later texts are cut, and `Trace.problems`
+says so."""
 
 _UNKNOWN: Final = "of a kind that this version does not know"
 _MANY: Final = "since there are too many"
@@ -65,23 +67,23 @@ _UNREADABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 @final
 class TraceHeader(msgspec.Struct, frozen=True, kw_only=True):
-    """The first line of a trace: which pool it is of."""
+    """The first line of a trace, which says whose it is."""
 
     format: str = FORMAT
     """Always ``agentpool-trace``."""
     version: int = VERSION
-    """Of the format."""
+    """The version of the format."""
     run_id: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{1,32}$")]
     """32 hexadecimal digits that no other pool has."""
     pool: str
     """The pool's name."""
     opened_at: Annotated[float, msgspec.Meta(ge=0, le=_LAST_SECOND)]
-    """When the pool opened: seconds since 1970-01-01 UTC. 0.0: the trace has no times, since it
-    was read from a journal."""
+    """When the pool opened, in seconds since 1970-01-01 UTC. 0.0: the trace has no times, because
+    it was made from a journal."""
     max_concurrent: float
-    """Its slots then."""
+    """The pool's slots when it opened."""
     content: str = "full"
-    """How much of what was said is in it: ``full``, ``cut`` or ``none``."""
+    """How much of the texts is in the trace: ``full``, ``cut`` or ``none``."""
 
 
 @final
@@ -91,7 +93,7 @@ class TraceEnd(msgspec.Struct, frozen=True, kw_only=True):
     end: bool = True
     """Always true."""
     statistics: PoolStatistics
-    """The pool's numbers when it closed."""
+    """The pool's statistics when it closed."""
 
 
 @final
@@ -109,13 +111,13 @@ class Trace(msgspec.Struct, frozen=True, kw_only=True):
     """A trace that was read."""
 
     header: TraceHeader
-    """What it is of."""
+    """The header, with the pool and when it opened."""
     events: tuple[Event, ...]
     """The events, in order."""
     statistics: PoolStatistics | None = None
-    """The pool's numbers at its end. ``None``: it had not closed, or was killed."""
+    """The pool's statistics at its end. ``None``: it had not closed, or was killed."""
     problems: tuple[str, ...] = ()
-    """What could not be read, for people. Empty: nothing."""
+    """What could not be read, in words. Empty: everything was read."""
 
     @property
     def has_times(self) -> bool:
@@ -125,7 +127,7 @@ class Trace(msgspec.Struct, frozen=True, kw_only=True):
 
 @cache
 def format_words() -> frozenset[str]:
-    """Return the field names and fixed values in lines of a trace."""
+    """Return all field names and fixed values that lines of a trace can have."""
     types = (*get_args(Event), TraceHeader, Prompt, TraceEnd, ErrorData)
     # What has any form is no word of the format.
     _, found = msgspec.json.schema_components(types, schema_hook=lambda _: {"title": "any"})
@@ -147,7 +149,7 @@ def read_trace(path: str | Path) -> Trace:
     """Read the trace in the file at *path*, even if it is cut or still being written.
 
     Raises:
-        TraceError: If the file is not there, is no trace, or is of a newer version.
+        TraceError: If the file is missing, is not a trace, or has a newer version.
     """
     expect_arguments(read_trace, locals())
     try:
@@ -179,13 +181,13 @@ def parse_trace(
     """Parse the *lines* of a trace.
 
     Args:
-        lines: As a binary file has them.
-        name: What errors call it.
-        max_events: So many events are kept; of the rest, what begins and ends agents.
+        lines: The lines, as a binary file has them.
+        name: The name of the trace in errors.
+        max_events: How many events are kept; after that, only those that begin or end agents.
         max_bytes: So much is read with whole texts; of the rest, texts are cut.
 
     Raises:
-        TraceError: If it is none, or of a newer version.
+        TraceError: If it is not a trace, or has a newer version.
     """
     rest = iter(lines)
     reading = _Reading(_header_of(next(rest, b""), name), max_events, max_bytes)
@@ -197,8 +199,8 @@ def parse_trace(
 def lines_of(file: BinaryIO, longest: int = MAX_LINE) -> Iterator[bytes]:
     """Yield the lines of *file*. A line longer than *longest* is replaced by an invalid one.
 
-    A file of some gigabytes that is no trace need not have a line that ends. The first line
-    tells whether it is one, and is short: no more is read of what is none.
+    A file that is not a trace may have gigabytes without a line end. The first line of a trace is
+    short and identifies it: if it does not fit, nothing more is read.
     """
     header = min(MAX_HEADER, longest)
     if (first := file.readline(header)) and (first.endswith(b"\n") or len(first) < header):
@@ -233,7 +235,7 @@ def _header_of(line: bytes, name: str) -> TraceHeader:
     except _UNREADABLE as error:
         # What a decoder has to say helps only where the file would be one of ours.
         is_ours = FORMAT.encode() in line
-        why = f"{error}, so it is damaged" if is_ours else "its first line is not that of one"
+        why = f"{error}, so it is damaged" if is_ours else "its first line is not that of a trace"
         raise TraceError(
             f"{name!r} is not a trace of agentpool: {why}; name a file that --trace or a "
             "TraceWriter wrote"
@@ -245,7 +247,7 @@ def _header_of(line: bytes, name: str) -> TraceHeader:
         )
     if header.version > VERSION:
         raise TraceError(
-            f"{name!r} has version {header.version} of the format and this agentpool reads "
+            f"{name!r} has version {header.version} of the format, but this agentpool reads "
             f"up to {VERSION}; install a newer one"
         )
     return header

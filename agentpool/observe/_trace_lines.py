@@ -37,7 +37,7 @@ _PLAIN: Final = frozenset(get_args(Event)) - {
     TextDelta,
     ThoughtDelta,
 }
-"""Events that are written as they are."""
+"""Events that are written unchanged."""
 
 
 @final
@@ -50,7 +50,7 @@ class TraceLines:
     )  # fmt: skip
 
     def __init__(self, secrets: Iterable[str], content: Content) -> None:
-        """Begin with no line.
+        """Start without lines.
 
         Raises:
             UsageError: If a secret is too short.
@@ -63,10 +63,10 @@ class TraceLines:
         self._prompts: dict[str, int] = {}
         self._shared = SharedHistory()
         self._told: dict[AgentId, int] = {}
-        """Messages of each agent that are in the file."""
+        """How many messages of each agent are in the file."""
         self._texts: dict[AgentId, dict[type[_Piece], _Piece]] = {}
-        """Texts and thoughts of answers that are not. They may take turns in the middle of a key,
-        so both are kept."""
+        """Texts and thoughts of answers that are not in the file yet. They may alternate in the
+        middle of a key, so both are kept."""
         self.begun = False
 
     def begin(self, info: PoolInfo) -> None:
@@ -147,21 +147,21 @@ class TraceLines:
         self._ready.append(TraceEnd(statistics=statistics))
 
     def take(self) -> bytes:
-        """Return the finished lines, without any key."""
+        """Return the finished lines, with API keys removed."""
         self._look_for_given()
         self._take_texts()
         ready, self._ready = self._ready, []
         return self._redactor.clean_lines(lines_to_json(ready), format_words())
 
     def _look_for_given(self) -> None:
-        """Look for the keys as well that drivers and servers were given by now."""
+        """Also look for the API keys that drivers and servers have been given since."""
         given = given_secrets()
         if given != self._given:
             self._given = given
             self._redactor = Redactor.of({*self._secrets, *given})
 
     def _take_texts(self) -> None:
-        """Turn the pieces so far into lines, except a possible beginning of a key."""
+        """Turn the pieces so far into lines, but hold back what may be the beginning of a key."""
         for agent_id, texts in tuple(self._texts.items()):
             for kind in tuple(texts):
                 self._put_safe(texts, kind)
@@ -169,7 +169,7 @@ class TraceLines:
                 del self._texts[agent_id]
 
     def _put_safe(self, texts: dict[type[_Piece], _Piece], kind: type[_Piece]) -> None:
-        """Turn one of *texts* into a line, except a possible beginning of a key."""
+        """Turn one of *texts* into a line, but hold back what may be the beginning of a key."""
         event = texts.pop(kind)
         cut = len(event.text) - self._redactor.open_end(event.text)
         if cut:

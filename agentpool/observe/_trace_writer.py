@@ -2,14 +2,13 @@
 
 Rules:
 
-1. Whoever reports an event only puts it into a list. A thread writes the list to the file,
-   at most ``FLUSH_SECONDS`` later, or at once when many events wait or an agent was spawned.
-   So a program that is killed leaves a trace that is complete up to then, even if its own
-   thread was busy.
-2. What cannot be written ends the recording and not the pool, whatever the reason. It is told
-   once, as the failure of an observer, and the pool's statistics say what it was.
-3. Keys are taken out of the bytes before they are written. Of a text that comes in pieces,
-   what may be the beginning of a key waits for the next piece.
+1. Reporting an event only puts it into a list. A thread writes the list to the file at most
+   ``FLUSH_SECONDS`` later, or immediately when many events wait or an agent was spawned. So a
+   killed program leaves a trace that is complete up to then, even if its own thread was busy.
+2. If writing fails for any reason, the recording ends, but not the pool. The failure is reported
+   once, as that of an observer, and the pool's statistics say what it was.
+3. API keys are removed before anything is written. When a text comes in pieces, an end that may be
+   the beginning of a key is held back until the next piece.
 """
 
 from __future__ import annotations
@@ -46,19 +45,21 @@ from agentpool.observe._trace import format_words, may_be_trace
 from agentpool.observe._trace_lines import TraceLines
 
 FLUSH_SECONDS: Final = 0.02
-"""What is promised is 50 ms: this leaves time to encode and to write on a busy machine."""
+"""How long events wait before they are written. Promised are 50 ms: the rest is for a busy
+machine."""
 
 FLUSH_EVENTS: Final = 256
-"""So many events do not wait for the time."""
+"""When this many events wait, they are written without waiting longer."""
 
 MAX_BACKLOG: Final = 200_000
-"""Events that wait for a slow disk: some hundred megabytes. More are left out, and counted."""
+"""The most events that wait for a slow disk: some hundred megabytes. More are left out, and
+counted."""
 
 _UNKNOWN: Final = PoolInfo(run_id="0" * 32, name="", opened_at=0.0, max_concurrent=0)
-"""The pool of events that came from no pool."""
+"""Stands for the pool if events came without one."""
 
 GRACE_SECONDS: Final = 10.0
-"""A disk that takes longer for some megabytes will not answer at all."""
+"""How long the end waits for the disk. One that takes longer for some megabytes never answers."""
 
 
 @final
@@ -82,21 +83,21 @@ class TraceWriter(Observer):
         secrets: Iterable[str] | None = None,
         grace_seconds: float = GRACE_SECONDS,
     ) -> None:
-        """Make a writer to the file at *path*. An existing trace is replaced.
+        """Make a writer for the file at *path*. An existing trace is replaced.
 
         Args:
-            path: Where. A new file is readable by its owner alone; a file that is there and no
-                trace is refused.
-            content: How much of what was said is kept: ``full``, ``cut`` after 400
-                characters of each text, or ``none``.
-            secrets: What must not be in the file, in whatever form: texts of at least 8
-                characters. ``None``: the values of environment variables whose names look
-                like those of keys; see `secrets_of_environment`. Keys that this process gave
-                to drivers and MCP servers are looked for as well, in any case.
+            path: The file. Only its owner can read a new one; an existing file that is not a trace
+                is refused.
+            content: How much of the texts is kept: ``full``, ``cut`` after 400 characters of each
+                text, or ``none``.
+            secrets: Texts of at least 8 characters that must not be in the file in any encoding.
+                ``None``: the values of environment variables whose names look like those of API
+                keys; see `secrets_of_environment`. Keys that this process gave to drivers and MCP
+                servers are looked for as well, in any case.
             grace_seconds: How long the end waits for a disk that does not answer.
 
         Raises:
-            UsageError: If *content* is none of these, or a secret is too short.
+            UsageError: If *content* is something else, or a secret is too short.
         """
         expect_arguments(TraceWriter.__init__, locals())
         self._path = Path(path)
@@ -106,7 +107,7 @@ class TraceWriter(Observer):
         self._backlog: deque[Event] = deque()
         # A queue in C: to ring and to wait take a fifth of what they do with an Event.
         self._bell: queue.SimpleQueue[bool] = queue.SimpleQueue()
-        """Wakes the thread that writes. True: it is to write at once."""
+        """Wakes the thread that writes. True: it shall write without waiting for more events."""
         self._is_rung = False
         self._is_asleep = True
         self._thread: threading.Thread | None = None
@@ -123,7 +124,7 @@ class TraceWriter(Observer):
 
     @property
     def _missing(self) -> str:
-        """What to do before a pool can open with this observer."""
+        """What is missing before a pool can open with this observer. Empty: nothing."""
         if self._thread is not None:
             return ""
         return (
@@ -133,14 +134,14 @@ class TraceWriter(Observer):
 
     @property
     def problem(self) -> str | None:
-        """Why the recording ended before the pool. ``None``: it is complete."""
+        """Why the recording ended before the pool. ``None``: it did not."""
         return self._problem
 
     async def __aenter__(self) -> Self:
         """Open the file.
 
         Raises:
-            TraceError: If it cannot be written, or is a file that is no trace.
+            TraceError: If the file cannot be written, or exists and is not a trace.
 
         Cancellation:
             Nothing is open.
@@ -157,7 +158,7 @@ class TraceWriter(Observer):
         """Write the remaining events, and close the file.
 
         Cancellation:
-            It was written.
+            Everything was written.
         """
         thread, self._thread = self._thread, None
         assert thread is not None  # noqa: S101  # it was entered
@@ -174,7 +175,7 @@ class TraceWriter(Observer):
         """Note the pool that is recorded.
 
         Raises:
-            UsageError: If it has written about another one.
+            UsageError: If this writer has recorded another pool.
         """
         if self._info is not None:
             raise UsageError("this TraceWriter has a pool already; make one for each pool")
@@ -184,7 +185,7 @@ class TraceWriter(Observer):
         """Queue *event* for writing.
 
         Raises:
-            TraceError: Once, if nothing can be written any more.
+            TraceError: Once, when the file can no longer be written.
         """
         if self._problem is not None:
             self._complain(self._problem)
@@ -243,9 +244,8 @@ class TraceWriter(Observer):
     def _wait(self) -> None:
         """Wait until there is something to write, and briefly for more.
 
-        The pool's thread rings for the first event after all was written, and for what is
-        urgent: nothing else is waited for twice, since each wake-up costs as much as to encode
-        a turn.
+        The pool's thread wakes this one for the first event after everything was written, and for
+        urgent events only: each wake-up costs as much as encoding a turn.
         """
         self._is_asleep = True
         # The pool's thread looks whether this one sleeps after it has put an event into the
@@ -275,7 +275,7 @@ def _open(path: Path) -> int:
     """Open the file for writing, empty, for its owner alone.
 
     Raises:
-        TraceError: If that cannot be.
+        TraceError: If it cannot be opened.
     """
     # Takes as long as an event may wait, and more on a busy machine: not when the first comes.
     format_words()
@@ -283,7 +283,9 @@ def _open(path: Path) -> int:
     try:
         check_file(path)
         if path.exists() and not may_be_trace(path):
-            raise TraceError(f"{what}: what is there is no trace; name another file, or delete it")
+            raise TraceError(
+                f"{what}: the existing file is not a trace; name another file, or delete it"
+            )
         return open_to_write(path)
     except OSError as error:
         if not path.parent.is_dir():

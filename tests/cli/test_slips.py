@@ -83,8 +83,8 @@ GONE = "cannot be read: No such file or directory"
                 "script:script.toml",
             ),
             (
-                "the trace 'notes.txt' cannot be written: what is there is no trace; name another "
-                "file, or delete it"
+                "the trace 'notes.txt' cannot be written: the existing file is not a trace; name "
+                "another file, or delete it"
             ),
         ),
         (

@@ -51,11 +51,11 @@ async def test_what_is_of_no_use_is_refused_before_anything_starts(
 
 
 UNLIKE = [
-    ("less", "it has no tool 'nap', the program does; install the same"),
-    ("more", "it has a tool 'refuse', the program does not; install the same"),
+    ("less", "it has no tool 'nap', but the program does; install the same"),
+    ("more", "it has a tool 'refuse', but the program does not; install the same"),
     ("schema", "its tool 'nap' differs from the program's in description, input_schema"),
     ("asked", "its tool 'process' differs from the program's in timeout_seconds, needs_approval"),
-    ("made", "its tools are made for each agent, the program's are one registry"),
+    ("made", "its tools are made for each agent, but the program's are one registry"),
     ("number", "must be a ToolRegistry, or a function that makes one for each agent, got 42"),
 ]
 

@@ -187,7 +187,7 @@ async def test_a_child_that_cannot_cross_is_refused() -> None:
     """In the tool that wants it."""
     async with open_cluster_pool(MODEL, address="local:1", tools=TOOLS) as pool:
         outcome = await (await pool.spawn(job("call local_child"))).wait()
-    assert "must be possible to pickle" in outcome.text
+    assert "must be picklable" in outcome.text
     assert "define its classes at the top of a module" in outcome.text
 
 

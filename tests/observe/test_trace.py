@@ -280,7 +280,7 @@ async def test_a_file_that_is_no_trace_is_left_alone(tmp_path: Path) -> None:
     """A slip in a name would cost it. One that is empty is taken."""
     path = tmp_path / "notes.txt"
     path.write_text("my notes")
-    with pytest.raises(TraceError, match="what is there is no trace; name another file, or"):
+    with pytest.raises(TraceError, match="the existing file is not a trace; name another file, or"):
         await TraceWriter(path).__aenter__()
     assert path.read_text() == "my notes"
     path.write_text("")
@@ -558,7 +558,9 @@ HEADER = (
     b'{"format":"agentpool-trace","version":1,"run_id":"ab","pool":"p","opened_at":1.0,'
     b'"max_concurrent":2}\n'
 )
-WHAT_TO_DO = "its first line is not that of one; name a file that --trace or a TraceWriter wrote$"
+WHAT_TO_DO = (
+    "its first line is not that of a trace; name a file that --trace or a TraceWriter wrote$"
+)
 STARTED = b'{"event":"agent_started","sequence":1,"at_seconds":0.5,"agent_id":1,"agent_name":"a"}\n'
 
 
@@ -574,7 +576,7 @@ STARTED = b'{"event":"agent_started","sequence":1,"at_seconds":0.5,"agent_id":1,
             HEADER.replace(b"agentpool-trace", b"other"),
             "is not a trace of agentpool, but 'other'; ",
         ),
-        (HEADER.replace(b":1,", b":3,", 1), "version 3 of the format and this agentpool reads up"),
+        (HEADER.replace(b":1,", b":3,", 1), "version 3 of the format, but this agentpool reads up"),
     ],
     ids=["empty", "text", "JSON", "binary", "nested", "another", "newer"],
 )
