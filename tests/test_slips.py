@@ -274,7 +274,7 @@ def _misspelt(q: str) -> str:  # noqa: D417  # see below
         ),
         (
             lambda: tool(_misspelt),
-            "the docstring of _misspelt describes 'qq', which is no parameter; did you mean 'q'?",
+            "the docstring of _misspelt describes 'qq', which is not a parameter; did you mean 'q'?",
         ),
     ],
 )

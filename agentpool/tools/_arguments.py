@@ -2,15 +2,15 @@
 
 Rules:
 
-1. The text is checked in full before anything runs: no coercion, no unknown key, no key
-   written twice (of two values, one reader takes the first and another the last). What JSON
-   Schema takes is taken: ``20.0`` is an integer.
-2. What is wrong is told so that a model can put it right: where, what came, what is
-   expected. With jsonschema installed it is told several faults at once, else the first.
-3. No text is written for no arguments: some models send an empty one, or ``null``.
-4. The escape of half a character stands for the mark of what could not be read, U+FFFD. A model
-   that would be asked again writes the same once more.
-5. Whatever the text, the answer is arguments or a ``ToolError``, in time in proportion to it.
+1. The whole text is checked before anything runs: no coercion, no unknown key, no key written twice
+   (one reader would take the first value, another the last). As in JSON Schema, ``20.0`` is an
+   integer.
+2. Faults are described so that a model can correct them: where the fault is, what came, and what is
+   expected. With jsonschema installed several faults are listed, otherwise only the first.
+3. An empty text, or ``null``, counts as no arguments: some models send these.
+4. The escape of half a character is read as U+FFFD, the replacement character. A model that was
+   asked again would only repeat it.
+5. For any text the result is arguments or a ``ToolError``, in time proportional to its length.
 """
 
 from __future__ import annotations
@@ -30,21 +30,22 @@ from agentpool._surrogates import escapes_without_halves
 from agentpool.tools._schema import Signature
 
 MAX_ARGUMENTS_CHARS = 1_048_576
-"""More than models can write in one answer; short enough that checking it takes some
-milliseconds and not seconds, in which no other agent could move."""
+"""The most characters of arguments: more than models can write in one answer, yet checked in
+milliseconds, during which no other agent can run."""
 
 MAX_FAULTS: Final = 10
-"""A model that made more mistakes than that has misunderstood the whole."""
+"""The most faults listed: a model that made more has misunderstood everything."""
 
 _MAX_FAULT_CHARS = 300
-"""jsonschema quotes the value between the place and what is wrong: both ends are kept."""
+"""The most characters of one fault. Its beginning and its end are kept: jsonschema puts the value,
+which may be long, between the place and the fault."""
 
 _MAX_LISTED_CHARS: Final = 65_536
-"""The limit for the faults of one text; of a longer text, only the first fault is told.
+"""The longest text whose faults are all listed; of a longer one, only the first fault is.
 jsonschema needs a second for a megabyte of faults, and blocks all other agents meanwhile."""
 
 _MAX_EXACT: Final = 2.0**53
-"""Up to here a float stands for one whole number."""
+"""Up to this value a float is exactly one whole number."""
 
 T = TypeVar("T")
 
@@ -84,7 +85,7 @@ class ArgumentsDecoder:
         """Return the arguments in *text* by name, with defaults filled in.
 
         Raises:
-            ToolError: If *text* is not what the tool takes. Its text is for the model.
+            ToolError: If the arguments are invalid. The error's text is for the model.
         """
         if len(text) > MAX_ARGUMENTS_CHARS:
             raise ToolError(
@@ -139,7 +140,7 @@ class ArgumentsDecoder:
 
 
 def is_nothing(text: str) -> bool:
-    """Return whether *text* is one of the ways in which models write no arguments."""
+    """Return whether *text* is one of the ways in which models write "no arguments"."""
     return not text or text.isspace() or text.strip() == "null"
 
 
@@ -147,8 +148,8 @@ def decode(decoder: msgspec.json.Decoder[T], text: str) -> T:
     """Decode *text* with *decoder*; ``20.0`` is accepted for an integer.
 
     Raises:
-        msgspec.DecodeError: If it is not what the decoder takes.
-        UnicodeEncodeError: If it is not text.
+        msgspec.DecodeError: If the decoder does not accept it.
+        UnicodeEncodeError: If it is not valid Unicode.
         RecursionError: If it is nested too deeply.
     """
     try:
@@ -204,7 +205,7 @@ def read_keys(text: str) -> tuple[Json, list[str]]:
 
 
 def listed(faults: Sequence[str]) -> str:
-    """Return *faults*, or the first of them, as a list for the model."""
+    """Return *faults*, or only the first ones, as a list for the model."""
     lines = [f"- {shortened(fault)}" for fault in faults[:MAX_FAULTS]]
     if len(faults) > MAX_FAULTS:
         lines.append("- and more")
@@ -218,7 +219,7 @@ def shortened(fault: str) -> str:
 
 
 def _kind(schema: _Node) -> str:
-    """Return a word or two for the values that *schema* allows."""
+    """Describe the values that *schema* allows in a word or two."""
     if "enum" in schema:
         return " or ".join(json.dumps(one) for one in cast("Sequence[Json]", schema["enum"]))
     if "anyOf" in schema:
@@ -230,7 +231,7 @@ def _kind(schema: _Node) -> str:
 def all_faults(schema: _Node, text: str) -> list[str]:
     """Return the first faults that jsonschema finds; none if it is not installed.
 
-    None also of a long text, and where it and msgspec differ, as on dates.
+    None either for a long text, or where jsonschema and msgspec differ, as on dates.
     """
     if len(text) > _MAX_LISTED_CHARS:
         return []
@@ -259,10 +260,10 @@ def _place(fault: _SchemaFault) -> tuple[str, str]:
 
 
 def unknown_keys(schema: _Node, value: Json, path: str, kept: _Node) -> Iterator[str]:
-    """Report keys of *value* that no field of *schema* has.
+    """Report the keys of *value* that no field of *schema* has.
 
-    msgspec checks that for the arguments themselves, and cannot for attrs classes,
-    dataclasses and TypedDicts within them. *kept* are the schema's definitions.
+    msgspec checks this for the arguments themselves, but not for attrs classes, dataclasses and
+    TypedDicts inside them. *kept* are the schema's definitions.
     """
     schema = _resolved(schema, value, kept)
     if isinstance(value, dict):
@@ -285,8 +286,8 @@ def unknown_keys(schema: _Node, value: Json, path: str, kept: _Node) -> Iterator
 def _resolved(schema: _Node, value: Json, kept: _Node) -> _Node:
     """Follow references, and choose the member of a union that *value* matches.
 
-    There is one: msgspec has accepted the value, and takes no union of which two members
-    are objects, unless a tag tells them apart.
+    Exactly one matches: msgspec has accepted the value, and it accepts a union with two object
+    members only if a tag tells them apart.
     """
     reference = schema.get("$ref")
     if isinstance(reference, str):

@@ -1,19 +1,19 @@
 """Rewrites a JSON Schema so that every provider accepts it.
 
-One schema that a provider does not take ends the whole request, and with it the agent. So
-what a model is shown keeps to what the strictest of them knows, and what a schema says
-beyond that is told in words. Arguments are checked against the whole schema all the same.
+A single schema that a provider refuses ends the whole request, and with it the agent. So models are
+shown only what the strictest provider accepts, and everything else in a schema is put into words.
+Arguments are still checked against the whole schema.
 
 Rules:
 
 1. Every node has one type, or is a choice of such nodes: a list of types, ``oneOf`` and an
-   enumeration of mixed values become a choice. What says nothing may be any value.
-2. An array has ``items``, a tuple those of all its places. An object has ``properties``, and
-   requires none that it does not have.
-3. An enumeration is one of texts, none of them empty. Other values are told in words.
-4. ``allOf`` is merged, and the top of a tool's schema is an object and no choice.
-5. References are written out. What contains itself is written out once, and is told to be the
-   same again within. Where references are kept, they are those of ``written_out``.
+   enumeration of mixed values become a choice. A node without a type allows any value.
+2. An array has ``items``; a tuple's allow the types of all its places. An object has
+   ``properties``, and requires only those.
+3. An enumeration has only texts, none of them empty. Other values are put into words.
+4. ``allOf`` is merged, and the top of a tool's schema is an object, never a choice.
+5. References are written out. A type that contains itself is written out once; inside it, words say
+   that it repeats. Where references are kept, they are those of ``written_out``.
 
 Sources, all 2025-03 to 2026-08: google-gemini/gemini-cli#3178 (formats),
 Draculabo/AntigravityManager#260 and decolua/9router#380 (enumerations), thClaws/thClaws#172
@@ -35,14 +35,14 @@ _Node: TypeAlias = Mapping[str, object]
 _Written: TypeAlias = dict[str, Json]
 
 MAX_PARTS: Final = 50_000
-"""The limit for one schema with its references written out: far more than a model can use, and
-few enough that a schema made to grow is given up at once."""
+"""The most parts of a schema with its references written out: far more than a model can use, yet
+few enough to give up quickly on a schema that was made to explode."""
 
 MAX_TOLD_CHARS: Final = 500
-"""The limit for the values of an enumeration that are told in words."""
+"""The most characters of an enumeration that is put into words."""
 
 MAX_MERGED: Final = 100
-"""Members of ``allOf`` that are merged into one node, those of members included."""
+"""The most members of ``allOf`` that are merged into one node, nested ones included."""
 
 _ANY: Final[Sequence[_Written]] = (
     {"type": "string"},
@@ -52,7 +52,7 @@ _ANY: Final[Sequence[_Written]] = (
     {"type": "array", "items": {"type": "string"}},
     {"type": "object", "properties": {}},
 )
-"""What a value may be of which nothing is said."""
+"""The types of a value without a schema."""
 
 _KEPT: Final[Mapping[str, Sequence[str]]] = {
     "string": ("minLength", "maxLength", "pattern"),
@@ -63,7 +63,7 @@ _KEPT: Final[Mapping[str, Sequence[str]]] = {
     "array": ("minItems", "maxItems"),
     "object": (),
 }
-"""The types, and what is kept of a node of each as it is."""
+"""The types, and the keywords of each that are kept unchanged."""
 
 _TOLD: Final[Mapping[str, str]] = {
     "exclusiveMinimum": "greater than {}",
@@ -72,20 +72,20 @@ _TOLD: Final[Mapping[str, str]] = {
     "format": "format {}",
     "contentEncoding": "in {}",
 }
-"""What is told in words, since not every provider knows it."""
+"""Keywords that are put into words, since not every provider knows them."""
 
 _CHOICES: Final = ("anyOf", "oneOf")
 _OUTER: Final = frozenset({*_CHOICES, "type", "title", "description", "default"})
-"""What is said of a choice as a whole, and not of each of its branches."""
+"""Keywords that describe a choice as a whole, not each of its branches."""
 
 
 def common_schema(schema: Mapping[str, object], *, keep_references: bool = False) -> _Written:
     """Return the object *schema* in a form that every provider accepts.
 
     Args:
-        schema: A JSON Schema. What makes no sense in it is left out.
-        keep_references: Whether what contains itself stays a reference, as the providers
-            take it in the form of an answer, if not in a tool.
+        schema: A JSON Schema. Invalid parts of it are left out.
+        keep_references: Whether a type that contains itself stays a reference. Providers accept
+            that in the form of an answer, but not in a tool.
 
     Raises:
         UsageError: If it is too large with its references written out.
@@ -156,7 +156,7 @@ class _Writer(Live):
         return written | _words(node, told)
 
     def write_object(self, node: _Node, inside: tuple[str, ...]) -> _Written:
-        """Rewrite *node* as an object, whatever else it is."""
+        """Rewrite *node* as an object, even if it is something else."""
         given = node.get("properties")
         fields: _Node = cast("_Node", given) if isinstance(given, Mapping) else {}
         required = node.get("required")
@@ -201,7 +201,7 @@ class _Writer(Live):
         return _one_of(written) | _words(node, ())
 
     def merged(self, node: object) -> _Node:
-        """Return *node* merged with its reference and its ``allOf``."""
+        """Return *node* merged with the target of its reference and with its ``allOf``."""
         whole: dict[str, object] = {}
         waiting = [node]
         for _ in range(MAX_MERGED):
@@ -231,7 +231,7 @@ class _Writer(Live):
             )
 
     def _behind(self, reference: str) -> object:
-        """Return the node that *reference* points to. ``None``: nothing."""
+        """Return the node that *reference* points to. ``None``: it points to nothing."""
         found = cast("object", self.root)
         for step in reference.removeprefix("#").split("/")[1:]:
             name = step.replace("~1", "/").replace("~0", "~")
@@ -262,7 +262,7 @@ def _copy(value: object) -> object:
 
 
 def _joined(branches: Sequence[_Node]) -> tuple[dict[str, object], list[str]]:
-    """Return all fields of *branches*, and those that every branch requires."""
+    """Return the fields of all *branches*, and the names that every branch requires."""
     fields: dict[str, object] = {}
     times: dict[str, int] = {}
     for branch in branches:

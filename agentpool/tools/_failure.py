@@ -1,8 +1,8 @@
 """The text for the model when a tool fails.
 
-It is told the type and the text of the error, and no traceback: file names and lines
-help whoever wrote the tool, not the model, and show it how this machine is laid out. The
-traceback goes with the result, for the log and for observers.
+The model is told the type and the text of the error, but not the traceback: file names and lines
+help the tool's author, not the model, and would show it this machine's layout. The traceback is
+kept in the result, for the log and for observers.
 """
 
 from __future__ import annotations
@@ -13,19 +13,20 @@ from agentpool._errors import DeadlockError, ToolError, traceback_text
 from agentpool.abc import ToolResult
 
 MAX_FAILURE_CHARS = 2_000
-"""About 500 tokens. Some errors quote all of their input; a model needs the start of it."""
+"""The most characters of a failure: about 500 tokens. Some errors quote all of their input, of
+which a model needs only the start."""
 
 
 DEADLOCK: Final = DeadlockError.__name__
-"""The type of error of a call whose wait could never end."""
+"""The name of the error's type for a call whose wait could never end."""
 
 
 def failed_result(name: str, error: Exception) -> ToolResult:
     """Make the result of a call of tool *name* that raised *error*.
 
-    The text of a ``ToolError`` was written for the model and is passed on as it is. Of a
-    group, every error in it is told. A deadlock is told to the model, but is no fault of the
-    tool: where in it the wait began helps nobody.
+    The text of a ``ToolError`` was written for the model and is passed on unchanged. For a group,
+    every error in it is described. A deadlock is described too, but without a traceback: it is not
+    the tool's fault, so the line where the wait began does not help.
     """
     if isinstance(error, ToolError):
         return ToolResult(str(error), is_error=True)

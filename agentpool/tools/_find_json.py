@@ -1,8 +1,8 @@
 """Finds JSON objects in text that has fences, sentences or end tokens around them.
 
-It takes time in proportion to the text: what begins like an object and is none ends the
-search. An object that stands within a broken one is not looked for, since it would be taken
-for the whole.
+The search takes time in proportion to the text: text that begins like an object but is not one ends
+it. An object inside a broken one is not searched for, since it would be mistaken for the whole
+answer.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Final
 
 _SPACES: Final = 256
-"""More than any indentation between a brace and the first key."""
+"""The most blanks between a brace and the first key: more than any indentation."""
 
 _DECODER: Final = json.JSONDecoder()
 

@@ -2,13 +2,13 @@
 
 Rules:
 
-1. Arguments are checked before the function runs; a call that is not valid runs nothing.
-2. Whatever the function raises is told to the model as a failed call, but for what is no
-   ``Exception``: a cancellation goes through, and so does Ctrl-C.
-3. Every call is a checkpoint, before the function runs: what it did is never lost to a
-   cancellation that came in between.
-4. A function without ``async`` is called directly: a thread costs ten times what the
-   rest of the call does. One that can block asks for a thread, or every agent stands.
+1. Arguments are checked before the function runs; an invalid call runs nothing.
+2. Every ``Exception`` that the function raises is reported to the model as a failed call. A
+   cancellation or Ctrl-C is not caught.
+3. Every call is a checkpoint before the function runs, and none after it: a cancellation never
+   loses the result of a function that ran.
+4. A function without ``async`` is called directly: a thread costs ten times as much as the rest of
+   the call. A function that can block must ask for a thread, or it stops every agent.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ P = ParamSpec("P")
 R_co = TypeVar("R_co", covariant=True)
 
 OnCancel: TypeAlias = Literal["wait", "abandon"]
-"""What becomes of a thread whose call is cancelled: waited for, or left to itself."""
+"""What happens to the thread of a cancelled call: it is waited for, or abandoned."""
 
 NOTHING_RETURNED = "ok"
-"""What a model is told of a function that returned ``None``. Not empty: some providers
-refuse a result without text, and small models call again when they see none."""
+"""The result for the model if the function returned ``None``. Not empty: some providers refuse a
+result without text, and small models repeat the call when they see none."""
 
 
 @final
@@ -62,13 +62,13 @@ class FunctionTool(Tool, Generic[P, R_co]):
     _waits: bool
     _on_unknown: OnUnknown
     _call: Callable[..., object] = attrs.field(init=False)
-    """The function, called with what a model wrote: the decoder has seen to it that it fits."""
+    """The function, typed for arguments from a model: the decoder has checked that they fit."""
     _call_async: Callable[..., Awaitable[object]] | None = attrs.field(init=False, default=None)
-    """The same, if it is async."""
+    """The same function if it is async."""
     _threads_left: list[_ThreadCall] = attrs.field(factory=list["_ThreadCall"])
 
     def __attrs_post_init__(self) -> None:
-        """Find out once whether the function is async."""
+        """Determine once whether the function is async."""
         self._call = self.function
         if inspect.iscoroutinefunction(self.function):
             self._call_async = cast("Callable[..., Awaitable[object]]", self.function)
@@ -84,7 +84,7 @@ class FunctionTool(Tool, Generic[P, R_co]):
 
     @property
     def capability(self) -> Capability | None:
-        """The grant that the agent needs. ``None``: no grant."""
+        """The grant that the agent needs. ``None``: it needs none."""
         return self._capability
 
     @property
@@ -99,7 +99,7 @@ class FunctionTool(Tool, Generic[P, R_co]):
 
     @property
     def waits(self) -> bool:
-        """Whether it waits for other agents, so that calling it again is not a loop."""
+        """Whether it waits for other agents, so that repeating a call does not count as a loop."""
         return self._waits
 
     @property
@@ -109,7 +109,7 @@ class FunctionTool(Tool, Generic[P, R_co]):
 
     @property
     def left_behind(self) -> tuple[ToolContext, ...]:
-        """Cancelled calls that still run, in threads that cannot be stopped."""
+        """The number of cancelled calls that still run, in threads that cannot be stopped."""
         self._let_go()
         return tuple(call.context for call in self._threads_left)
 
@@ -121,11 +121,11 @@ class FunctionTool(Tool, Generic[P, R_co]):
             context: Facts about the call, for the parameter annotated with ``ToolContext``.
 
         Returns:
-            What it came to. A call that is not valid, or failed, is a result as well.
+            The result for the model, also if the call was invalid or failed.
 
         Cancellation:
-            An async function is cancelled where it waits. One in a thread cannot be: the
-            call lasts until it returns, or with ``on_cancel="abandon"`` leaves it behind.
+            An async function is cancelled where it waits. A function in a thread cannot be
+            cancelled: the call waits until it returns, or abandons it with ``on_cancel="abandon"``.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
         if self._call_async is None:
@@ -240,29 +240,29 @@ def tool(
     """Turn a function into a tool: ``@tool``, or ``@tool(name=...)``.
 
     The model sees the parameters with their types and the docstring: its first paragraph
-    says what the tool does, its Args section (Google, NumPy or Sphinx style) what each
+    says what the tool does, and its Args section (Google, NumPy or Sphinx style) what each
     parameter means. A parameter annotated ``ToolContext`` is filled in and not shown.
 
-    The function may return text, ``None`` (told as ``ok``), a ``ToolResult``, or anything
-    that msgspec can write as JSON. It says no by raising ``ToolError``.
+    The function may return text, ``None`` (the model reads ``ok``), a ``ToolResult``, or anything
+    that msgspec can write as JSON. It refuses a call by raising ``ToolError``.
 
     Args:
         function: The function, async or not; or a method of an object: ``tool(desk.look)``.
         name: The name that the model sees. ``None``: the function's own.
-        capability: The grant that an agent needs to see and run it. ``None``: none.
+        capability: The grant that an agent needs to see and run it. ``None``: it needs none.
         timeout_seconds: The longest that one call may take. ``None``: as the manifest says.
-        in_thread: Whether to call it in a thread. For functions that can block.
-        on_cancel: What becomes of the thread when the call is cancelled or times out.
-            ``wait``: the call ends when the function returns, so that nothing is left
-            behind. ``abandon``: the call ends at once, and the function goes on alone.
-        needs_approval: Whether approval is needed before each call. The pool says who.
-        waits: Whether it waits for what others do: calling it again is then no loop, whatever
-            it returned the last time.
-        on_unknown: What happens, when a journal is resumed, to a call that had begun: see
+        in_thread: Whether to call it in a thread. Needed for functions that can block.
+        on_cancel: What happens to the thread when the call is cancelled or times out. ``wait``: the
+            call ends when the function returns, so that nothing is left running. ``abandon``: the
+            call ends immediately, and the function goes on in its thread.
+        needs_approval: Whether each call needs approval. ``open_pool(approve=...)`` says whose.
+        waits: Whether it waits for other agents. Repeating a call then never counts as a loop,
+            whatever it returned the last time.
+        on_unknown: What happens to a call that had begun when a journal is resumed: see
             ``Tool.on_unknown``.
 
     Raises:
-        UsageError: If the function cannot be a tool. Says why, and what to do about it.
+        UsageError: If the function cannot be a tool. The error says why, and what to do.
     """
     expect_arguments(tool, locals(), but=("function",))
     _check_terms(timeout_seconds, on_cancel, in_thread=in_thread)
@@ -287,7 +287,7 @@ def _check_terms(timeout_seconds: float | None, on_cancel: OnCancel, *, in_threa
         )
     if on_cancel != "wait" and not in_thread:
         raise UsageError(
-            f"on_cancel={on_cancel!r} is about a thread; say in_thread=True, or leave it out"
+            f"on_cancel={on_cancel!r} only applies to a thread; pass in_thread=True, or leave on_cancel out"
         )
 
 
@@ -308,7 +308,7 @@ def _build_tool(  # noqa: PLR0917  # in the order of the fields
     if in_thread and inspect.iscoroutinefunction(function):
         raise UsageError(
             f"{shown_name} is async and runs in trio's thread; leave out in_thread, "
-            "and use trio.to_thread.run_sync inside it for what blocks"
+            "and use trio.to_thread.run_sync inside it for blocking calls"
         )
     made = FunctionTool(
         function,

@@ -1,4 +1,4 @@
-"""Output types: their schema, and the conversion of answers."""
+"""Builds the schema of an output type, and converts answers to it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from agentpool.tools._find_json import find_objects
 from agentpool.tools._schema import Schema, read_hints, refuse_ignored, written_out
 
 _MAX_OBJECTS: Final = 32
-"""A text with more of them is not an answer of one object."""
+"""The most JSON objects in an answer: a text with more is not an answer of one object."""
 
 _MAX_NAME_CHARS: Final = 64
 
@@ -35,10 +35,10 @@ _MAX_NAME_CHARS: Final = 64
 # It remembers what a pure function gave, for types, of which a program has few.
 @lru_cache(maxsize=256)
 def build_output(output_type: object) -> Output:
-    """Describe the answers that *output_type* allows.
+    """Build the schema and the reader for answers of *output_type*.
 
     Raises:
-        UsageError: If it has no form in JSON. Says why.
+        UsageError: If it has no form in JSON. The error says why.
     """
     expect_output_type(output_type)
     assert isinstance(output_type, type)  # noqa: S101  # so it is
@@ -53,8 +53,8 @@ def build_output(output_type: object) -> Output:
         raise UsageError(f"output_type {name}{where} cannot be read from JSON: {detail}") from exc
     if schema.get("type") != "object":
         raise UsageError(
-            f"output_type {name} is not a JSON object at its top, which providers want; "
-            "make it a field of another class"
+            f"output_type {name} must be a JSON object at its top, as providers require; "
+            "make it a field of a class"
         )
     shown = common_schema(schema, keep_references=True)
     form = AnswerForm(re.sub(r"[^a-zA-Z0-9_-]", "_", name)[:_MAX_NAME_CHARS], shown)

@@ -1,16 +1,16 @@
-"""The tools of an agent, and which of them it may see and run.
+"""Holds the tools of an agent, and decides which of them it may see and run.
 
 Rules:
 
-1. A name means one tool, and every provider takes it as a function name.
-2. Tools are shown in the order in which they were given, so that the same pool sends
-   the same bytes, and a provider's prompt cache can work.
-3. What an agent may not run, it is not shown. What it asks for nevertheless is refused
-   with a text for the model, by the same rule.
-4. The data of a Sovereign agent does not leave this machine: it is not shown, and may not
-   run, a tool that is there to talk to others, whatever was granted.
+1. A name belongs to one tool, and every provider accepts it as a function name.
+2. Tools are shown in the order in which they were passed, so that the same pool sends the same
+   bytes and a provider's prompt cache works.
+3. An agent is shown only the tools that it may run. If it asks for another nevertheless, the same
+   rule refuses it, with a text for the model.
+4. The data of a Sovereign agent does not leave this machine: whatever was granted, it is not shown,
+   and may not run, a tool whose purpose is to talk to other machines.
 
-This room does not load what makes schemas: ``import agentpool`` comes by here.
+This module does not load the code that makes schemas, since ``import agentpool`` loads this module.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ from agentpool._messages import ToolDefinition
 from agentpool.abc import Tool
 
 _NAME = r"[a-zA-Z0-9_-]{1,64}"
-"""OpenAI's and Anthropic's rule for the name of a function; others allow more."""
+"""OpenAI's and Anthropic's rule for function names; others allow more."""
 
 EGRESS_KINDS: Final = frozenset({CapabilityKind.NETWORK, CapabilityKind.BROWSER})
-"""What a Sovereign agent never gets: the kinds that exist to talk to other machines.
+"""The capabilities that a Sovereign agent never gets, since they exist to talk to other machines.
 
-A program started by ``shell`` or ``mcp`` can do so too, and is not here: whoever grants
-it names the program, and no rule about names can know what that program does.
+``shell`` and ``mcp`` are not among them, although the programs that they start can do so too: the
+grant names the program, and no rule about names can know what a program does.
 """
 
 _OURS: Final[Mapping[str, CapabilityKind]] = MappingProxyType(
@@ -64,27 +64,27 @@ _OURS: Final[Mapping[str, CapabilityKind]] = MappingProxyType(
         "spawn_agent": CapabilityKind.SPAWN,
     }
 )
-"""Our own tools, and what each needs: the command line makes those that are granted and no more,
-so that a registry does not have the others."""
+"""Our own tools, and the capability that each needs. The command line makes only the granted ones,
+so the others are missing from its registries."""
 
 _MAX_NAMED = 30
-"""Tools that a model is told of beside one that there is not; it is shown all of them anyway."""
+"""The most tools named to a model that asked for an unknown one; it is shown all tools anyway."""
 
 _MAX_REMEMBERED = 128
-"""Sets of grants whose answer is kept. A pool has a handful of manifests; one that makes
-a manifest per agent must not grow with the number of its agents."""
+"""The most sets of grants whose answer is kept. A pool has a handful of manifests; a pool that
+makes one for each agent must not grow with the number of agents."""
 
 
 def check_name(name: str) -> None:
-    """Raise if some provider would refuse the tool name.
+    """Raise if any provider would refuse the tool name.
 
     Raises:
-        UsageError: If *name* is not a legal name of a tool.
+        UsageError: If *name* is not a valid name for a tool.
     """
     if not re.fullmatch(_NAME, name):
         raise UsageError(
-            f"a tool's name is 1 to 64 letters a-z, digits, '_' or '-', got {name!r}; "
-            "give it another with @tool(name=...)"
+            f"a tool's name must be 1 to 64 letters a-z, digits, '_' or '-', got {name!r}; "
+            "give it another name with @tool(name=...)"
         )
 
 
@@ -93,12 +93,12 @@ class Allowed(msgspec.Struct, frozen=True):
     """The tools that agents with certain grants can see and run."""
 
     definitions: tuple[ToolDefinition, ...]
-    """What they are shown: what they may run, and no more."""
+    """What the agents are shown: only the tools that they may run."""
     waiting: frozenset[str]
-    """The names of those that wait for what others do."""
+    """The names of the tools that wait for other agents."""
     refusal: Callable[[str], str | None]
-    """Explains to the model why they may not run the tool of that name. ``None``: they may. Made
-    once, and no method: each agent would have an object more."""
+    """Explains to the model why the agents may not run the tool of that name. ``None``: they may.
+    Not a method, which would cost each agent one more object."""
 
 
 def _refusal(names: Mapping[str, None], refused: Mapping[str, str], name: str) -> str | None:
@@ -146,7 +146,7 @@ class ToolRegistry:
         """Make a registry of *tools*, in their order.
 
         Raises:
-            UsageError: If something is not a tool, or a name is not legal, or taken.
+            UsageError: If something is not a tool, or a name is invalid or already taken.
         """
         expect_each(tools, Tool, "tools must be an iterable of tools", "write ToolRegistry([tool])")
         by_name: dict[str, Tool] = {}
@@ -159,7 +159,7 @@ class ToolRegistry:
             if name in by_name:
                 raise UsageError(
                     f"there are two tools with the name {name!r}; "
-                    "give one of them another with @tool(name=...)"
+                    "give one of them another name with @tool(name=...)"
                 )
             by_name[name] = tool
         self._tools: Mapping[str, Tool] = MappingProxyType(by_name)
@@ -169,7 +169,7 @@ class ToolRegistry:
         """Return a new registry with *tools* added at the end.
 
         Raises:
-            UsageError: If something is not a tool, or a name is not legal, or taken.
+            UsageError: If something is not a tool, or a name is invalid or already taken.
         """
         return ToolRegistry((*self, *tools))
 
@@ -179,7 +179,7 @@ class ToolRegistry:
         return tuple(self._tools)
 
     def get(self, name: str) -> Tool | None:
-        """Return the tool *name*, whatever was granted. ``None``: there is none."""
+        """Return the tool *name*, even if it is not granted. ``None``: there is none."""
         return self._tools.get(name)
 
     def definitions_for(
@@ -225,7 +225,7 @@ class ToolRegistry:
         return iter(self._tools.values())
 
     def __contains__(self, name: object) -> bool:
-        """Return whether it has a tool called *name*."""
+        """Return whether there is a tool called *name*."""
         return name in self._tools
 
     def __repr__(self) -> str:
@@ -236,7 +236,7 @@ class ToolRegistry:
 def may_run(tool: Tool, grants: Iterable[Capability], privacy: PrivacyTier) -> str | None:
     """Return, for the model, why *grants* do not allow *tool*. ``None``: they do.
 
-    ``None``: it may.
+    An agent needs both the grant and a privacy tier that allows the tool.
     """
     required = tool.capability
     if not grants_allow(grants, required):

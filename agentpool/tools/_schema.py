@@ -2,20 +2,20 @@
 
 Rules:
 
-1. Every parameter is shown, with its type, its default and its line of the docstring;
-   one that is annotated ``ToolContext`` is filled in by the agent and not shown.
-2. What cannot be shown faithfully is refused when the tool is made, never later: no
-   annotation, ``*args``, a type that JSON has no form for, a constraint in ``Annotated``
-   that would be ignored without a word.
-3. Every object is closed (``additionalProperties`` false), the nested ones too, and what
-   a schema says is checked: a misspelt key is told to the model, at any depth.
-4. Definitions are written out where they are used, because several providers and small
-   local models do not follow ``$ref``. Only a type that contains itself stays one, and only
-   in the schema that checks: what is shown is that of ``_common_schema``.
+1. Every parameter is shown, with its type, its default and its line of the docstring. A parameter
+   annotated ``ToolContext`` is not shown; the agent fills it in.
+2. A function that cannot be shown faithfully is refused when the tool is made, never later: a
+   missing annotation, ``*args``, a type without a JSON form, a constraint in ``Annotated`` that
+   would be silently ignored.
+3. Every object, nested ones too, is closed (``additionalProperties`` false), and the schema is
+   enforced: the model is told of a misspelt key at any depth.
+4. Definitions are written out where they are used, because several providers and small local models
+   do not follow ``$ref``. Only a type that contains itself stays a reference, and only in the
+   schema that checks; the shown schema comes from ``_common_schema``.
 
-What is shown is what providers take in their ordinary mode. OpenAI's ``strict`` mode
-asks for more: that every property is required, an optional one as ``null``. It is left to
-the driver that wants it, since a default is better for everybody else.
+The shown schema is for the ordinary mode of providers. OpenAI's ``strict`` mode asks for more:
+every property is required, and an optional one may be ``null``. That is left to the driver that
+wants it, since a default is better for all other providers.
 """
 
 from __future__ import annotations
@@ -47,12 +47,12 @@ AnyFunction: TypeAlias = Callable[..., object]
 """A function that becomes a tool. Only its signature matters here."""
 
 _SIMPLE = (type(None), bool, int, float, str)
-"""Defaults that msgspec keeps as they are; all others are handed out by a factory."""
+"""Types of defaults that msgspec keeps unchanged; all other defaults come from a factory."""
 
 _FLAWS: Final[Mapping[object, str]] = {
     inspect.Parameter.VAR_POSITIONAL: "takes any number of arguments",
     inspect.Parameter.VAR_KEYWORD: "takes any number of arguments",
-    inspect.Parameter.POSITIONAL_ONLY: "has no name to be called by",
+    inspect.Parameter.POSITIONAL_ONLY: "is positional-only",
 }
 
 
@@ -66,29 +66,29 @@ class Signature:
     input_schema: Mapping[str, Json]
     """The JSON Schema of the arguments as every provider takes it; its type is ``object``."""
     checked_schema: Mapping[str, Json]
-    """The same with all that the types say, for the check of a call."""
+    """The JSON Schema with everything that the types say, for checking a call."""
     arguments_type: type[msgspec.Struct]
-    """A struct with a field per parameter that the model fills in."""
+    """A struct with a field for each parameter that the model fills in."""
     context_parameter: str | None
     """The parameter that gets the ``ToolContext``. ``None``: there is none."""
     is_flat: bool
-    """Whether no argument has fields of its own, so that the decoder knows every key."""
+    """Whether no argument has fields of its own, so that the decoder checks every key."""
 
 
 def build_signature(function: AnyFunction) -> Signature:
     """Read the signature of *function*.
 
-    For a method the work is done once per class and not per object, so a tool builder
-    that makes an object for every agent costs little.
+    For a method the work is done once per class, not once per object, so a tool builder that makes
+    an object for every agent costs little.
 
     Raises:
-        UsageError: If *function* cannot be a tool. Says why, and what to do about it.
+        UsageError: If *function* cannot be a tool. The error says why, and what to do.
     """
     if isinstance(function, MethodType):
         return _build_of_method(function.__func__)
     if not inspect.isfunction(function):
         raise UsageError(
-            f"a tool is made of a function or a method of an object, got {function!r}; "
+            f"a tool must be a function or a method of an object, got {function!r}; "
             "write a function that calls it"
         )
     return _build(function, skip=0)
@@ -104,7 +104,9 @@ def _build_of_method(function: FunctionType) -> Signature:
 def _build(function: FunctionType, *, skip: int) -> Signature:
     name = function.__name__
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-        raise UsageError(f"{name} is a generator; a tool returns once: collect what it yields")
+        raise UsageError(
+            f"{name} is a generator; a tool returns only once, so collect what it yields and return that"
+        )
     described = _read_docstring(function)
     hints = read_hints(function, f"the annotations of {name}")
     parameters = list(inspect.signature(function).parameters.values())[skip:]
@@ -116,7 +118,9 @@ def _build(function: FunctionType, *, skip: int) -> Signature:
         where = f"parameter {parameter.name!r} of {name}"
         flaw = _FLAWS.get(parameter.kind)
         if flaw is not None:
-            raise UsageError(f"{where} {flaw}; a model calls by name: give each parameter its own")
+            raise UsageError(
+                f"{where} {flaw}; a model passes arguments by name: name each parameter"
+            )
         if parameter.name not in hints:
             raise UsageError(
                 f"{where} has no annotation; say which type it takes, or, if it is a method's "
@@ -125,7 +129,7 @@ def _build(function: FunctionType, *, skip: int) -> Signature:
         hint = hints[parameter.name]
         if hint is ToolContext:
             if context_parameter is not None:
-                raise UsageError(f"{where} is a second ToolContext; one is enough")
+                raise UsageError(f"{where} is a second ToolContext; remove it")
             context_parameter = parameter.name
             continue
         refuse_ignored(hint, where, seen)
@@ -148,7 +152,7 @@ def _build(function: FunctionType, *, skip: int) -> Signature:
 
 
 def _read_docstring(function: AnyFunction) -> dict[str, str]:
-    """Return the text of each parameter, and the summary under the empty name."""
+    """Return the description of each parameter, and the summary under the empty name."""
     text = inspect.getdoc(function)
     if not text or not text.strip():
         raise UsageError(
@@ -171,12 +175,12 @@ def _read_docstring(function: AnyFunction) -> dict[str, str]:
 
 
 def _refuse_misspelt(name: str, described: Mapping[str, str], parameters: list[str]) -> None:
-    """Raise if the docstring of *name* describes a parameter by nearly its name."""
+    """Raise if the docstring of *name* misspells the name of a parameter."""
     missing = [one for one in parameters if one not in described]
     for text in [one for one in described if one and one not in parameters]:
         for near in difflib.get_close_matches(text, missing, n=1):
             raise UsageError(
-                f"the docstring of {name} describes {text!r}, which is no parameter; "
+                f"the docstring of {name} describes {text!r}, which is not a parameter; "
                 f"did you mean {near!r}?"
             )
 
@@ -185,7 +189,7 @@ def read_hints(thing: AnyFunction | type, what: str) -> dict[str, object]:
     """Return the annotations of *thing* as types.
 
     Raises:
-        UsageError: If one cannot be read. *what* says of which thing.
+        UsageError: If an annotation cannot be read. *what* names the thing in the error.
     """
     try:
         return typing.get_type_hints(thing, include_extras=True)
@@ -199,13 +203,13 @@ def read_hints(thing: AnyFunction | type, what: str) -> dict[str, object]:
 def refuse_ignored(hint: object, where: str, seen: set[object]) -> None:
     """Raise if *hint* contains something that msgspec would ignore silently.
 
-    Classes with fields, and named types, are noted in *seen*.
+    Classes with fields, and named types, are added to *seen*.
     """
     for extra in cast("tuple[object, ...]", getattr(hint, "__metadata__", ())):
         if not isinstance(extra, msgspec.Meta):
             raise UsageError(
                 f"{where} has {extra!r} in Annotated, which would be ignored; "
-                "write constraints as msgspec.Meta(ge=1), texts in the docstring"
+                "write constraints as msgspec.Meta(ge=1), and texts in the docstring"
             )
     kind = typing.get_origin(hint) or hint
     if isinstance(kind, type) and has_fields(kind) and kind not in seen:
@@ -292,10 +296,10 @@ def _inlined(
     inside: tuple[str, ...],
     kept: dict[str, Schema],
 ) -> Schema:
-    """Return *node* with every reference replaced by its target.
+    """Return *node* with references replaced by their targets.
 
-    *inside* are the definitions that are being written out: a reference to one of them
-    stays, and its definition goes to *kept*.
+    *inside* are the definitions that are being written out: a reference to one of these stays, and
+    its definition is added to *kept*.
     """
     reference = node.get("$ref")
     if isinstance(reference, str):

@@ -502,7 +502,7 @@ async def async_generator(x: int) -> AsyncIterator[int]:  # noqa: ASYNC900  # as
     [
         (any_number, "parameter 'xs' of any_number takes any number of arguments"),
         (any_name, "parameter 'xs' of any_name takes any number of arguments"),
-        (nameless, "parameter 'x' of nameless has no name to be called by"),
+        (nameless, "parameter 'x' of nameless is positional-only"),
         (bare, "parameter 'x' of bare has no annotation; say which type it takes"),
         (undocumented, "undocumented has no docstring"),
         (blank, "blank has no docstring"),
@@ -519,8 +519,8 @@ async def async_generator(x: int) -> AsyncIterator[int]:  # noqa: ASYNC900  # as
         (two_contexts, "parameter 'b' of two_contexts is a second ToolContext"),
         (generator, "generator is a generator; a tool returns once"),
         (async_generator, "async_generator is a generator"),
-        (functools.partial(google, "Oslo"), "a tool is made of a function or a method"),
-        (Point, "a tool is made of a function or a method"),
+        (functools.partial(google, "Oslo"), "a tool must be a function or a method"),
+        (Point, "a tool must be a function or a method"),
     ],
 )
 def test_what_cannot_be_a_tool_is_refused_when_it_is_made(

@@ -2,12 +2,11 @@
 
 Rules:
 
-1. What a tool asks for is what it was made with: an agent whose grants do not cover all of
-   that is not shown it.
+1. A tool requires the grants with which it was made: it is not shown to an agent whose grants do
+   not cover all of them.
 2. A file is read in pieces and shown in pages, so it may be of any size.
-3. A write or an edit is there as a whole or not at all. An edit of a file that has been
-   changed since it was read is refused; another program can still come in between in the
-   instant before the renaming.
+3. A write or an edit happens completely or not at all. An edit of a file that has changed since it
+   was read is refused; only in the instant before the renaming can another program still interfere.
 """
 
 from __future__ import annotations
@@ -35,18 +34,20 @@ from agentpool.tools.system._roots import Roots
 from agentpool.tools.system._walk_in_roots import find_roots, open_place
 
 MAX_EDIT_BYTES: Final = 10 * 1024 * 1024
-"""A file is edited in memory. Larger ones are data, and made by programs."""
+"""The most bytes of a file to edit, since it is edited in memory. Larger files are data made by
+programs."""
 
 MAX_SKIPPED_BYTES: Final = 1024 * 1024 * 1024
-"""Read to find the first line that is asked for. A file with a hole is as long as it likes."""
+"""The most bytes read to find the requested line: a sparse file can have any length."""
 
 MAX_COUNTED_BYTES: Final = 64 * 1024 * 1024
-"""How far a page and what follows it is read, to count it: for some hundredths of a second."""
+"""The most bytes of a page and the rest that are read to count lines: some hundredths of a
+second."""
 
 _PIECE_BYTES: Final = 256 * 1024
 
 _SNIFFED_BYTES: Final = 8192
-"""Where a NUL is looked for, which says that a file is not text: as grep and git do it."""
+"""How many bytes are searched for a NUL, the sign of a binary file, as grep and git do."""
 
 
 def file_tools(
@@ -55,15 +56,15 @@ def file_tools(
     """Return the file tools that *grants* allow.
 
     With ``file_read``: ``file_read``, ``glob`` and ``grep``. With ``file_write``:
-    ``file_write`` and ``file_edit``. They reach nothing that is not below a granted path,
-    whatever links there are, and whoever puts them there while a tool runs.
+    ``file_write`` and ``file_edit``. They reach only what is below a granted path, whatever links
+    there are, even links made while a tool runs.
 
     Args:
-        grants: An agent's grants; only those about files are looked at. Links in their
-            paths are followed now, and not again.
-        folder: Where relative paths begin, in grants and from the model.
-        work: How much of it goes on at once. Give the same to all agents of a pool.
-            ``None``: one of their own.
+        grants: An agent's grants; only those about files matter. Links in their paths are followed
+            now, and never again.
+        folder: The folder for relative paths, both in grants and from the model.
+        work: Limits how many file operations run in parallel. Pass the same object for all agents
+            of a pool. ``None``: a new one.
     """
     expect_arguments(file_tools, locals())
     granted = tuple(grants)
@@ -217,12 +218,12 @@ class _Writing:
 
 
 def replace_once(text: str, old: str, new: str) -> tuple[str, int]:
-    """Replace the only *old* in *text* by *new*. Return the text and the line.
+    """Replace the only occurrence of *old* in *text* with *new*. Return the text and the line.
 
-    Where all lines end alike, *old* and *new* may be written with either end, CR LF or LF.
+    If all lines end alike, *old* and *new* may use either line end, CR LF or LF.
 
     Raises:
-        ToolError: If there is not exactly one, or nothing would change.
+        ToolError: If *old* does not occur exactly once, or nothing would change.
     """
     if not old:
         raise ToolError("old_string must not be empty; write the piece that is to be replaced")

@@ -2,16 +2,16 @@
 
 Rules:
 
-1. Every hop is judged anew: its URL, and every address that its host has. If one of them may
-   not be connected to, none is.
-2. The connection is made to an address that was judged, and it is looked at again once it
-   stands. A name server that says something else the second time is not asked a second time.
-3. Nothing is sent that was not asked for: no cookies, no secret, no proxy of the environment;
-   but for the call's own name, if there is a journal, with a request that does something.
-   Headers are not carried to another host.
-4. What comes back is bounded, and characters are whole. What is not text is described. A
-   server chooses among the character sets of the web, and not among Python's codecs, some of
-   which unpack, take time that grows with the square of the text, or are not text at all.
+1. Every hop is checked again: its URL, and every address of its host. If one address is forbidden,
+   no connection is made.
+2. The connection is made to an address that was checked, and the connected address is checked
+   again. The name server is not asked a second time, so it cannot give another answer then.
+3. Only what was asked for is sent: no cookies, no secrets, and no use of the environment's proxy.
+   The one exception is the call's own key, which is sent if there is a journal and the request
+   changes something. Headers are not sent to another host.
+4. Answers are limited in length, and never cut inside a character. An answer that is not text is
+   described. A server may use the character sets of the web, but not all of Python's codecs: some
+   decompress, take quadratic time, or are not for text at all.
 """
 
 from __future__ import annotations
@@ -62,10 +62,10 @@ CHARSETS: Final = frozenset(
         "tis-620", "gb2312", "gbk", "gb18030", "big5",
     )
 )  # fmt: skip
-"""How a server may write text: each of them takes time in proportion to it."""
+"""The character sets that a server may use: each takes time in proportion to the text."""
 
 MAX_SHOWN_TYPE_CHARS: Final = 200
-"""The limit for the name of a content type. Real ones are shorter."""
+"""The most characters shown of a content type. Real ones are shorter."""
 
 # Python remembers every name that it was ever asked for.
 _MAX_CHARSET_CHARS: Final = 20
@@ -75,8 +75,7 @@ MAX_REDIRECTS: Final = 5
 MAX_REQUEST_BYTES: Final = 256 * 1024
 
 MAX_READ_BYTES: Final = 256 * 1024
-"""The limit for a body. A server that sends more, or without end, is not listened to any
-longer."""
+"""The most bytes read of a body. The rest is not read, since a server may send without end."""
 
 MAX_SHOWN_CHARS: Final = 16_000
 """About 4,000 tokens."""
@@ -87,17 +86,18 @@ SAFE_HEADERS: Final = frozenset(
     {"accept", "accept-language", "content-type", "if-match", "if-modified-since",
      "if-none-match", "if-unmodified-since", "range", "user-agent"}
 )  # fmt: skip
-"""What a model may say. ``Host`` would name another server than the one that was judged,
-``Authorization`` and ``Cookie`` would speak for the user, ``Content-Length`` lie about the body."""
+"""Headers that a model may always set. ``Host`` could name another server than the one that was
+checked, ``Authorization`` and ``Cookie`` could act for the user, and ``Content-Length`` could lie
+about the body."""
 
 NEVER_HEADERS: Final = frozenset(
     {"host", "connection", "content-length", "transfer-encoding", "accept-encoding", "upgrade",
      "trailer", "expect", "keep-alive", "proxy-connection"}
 )  # fmt: skip
-"""Headers that can never be allowed: they are the request's own."""
+"""Headers that can never be allowed, since the request sets them."""
 
 _OF_A_DEED: Final = frozenset({"content-type", "idempotency-key"})
-"""Headers that say nothing of a request that only looks."""
+"""Headers that make no sense in a request that only reads."""
 
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _KEEP_METHOD: Final = frozenset({307, 308})
@@ -113,9 +113,9 @@ def http_tools(
     """Return the tool ``http_request``, which may connect to *hosts* only.
 
     Args:
-        hosts: Names, ``.name`` for all below, ``*`` for every public host, addresses and
-            networks; with a port, if it is not 80 or 443. Addresses that are not public
-            must be named themselves.
+        hosts: Names, ``.name`` for all names below it, ``*`` for every public host, addresses and
+            networks; each with a port if it is not 80 or 443. Addresses that are not public must be
+            listed explicitly.
         also_headers: Headers that a model may send besides the harmless ones, such as
             ``authorization``.
         tls: The certificates to trust. ``None``: those of the system.
@@ -246,7 +246,7 @@ class _Web:
         raise ToolError(f"cannot connect to {url.authority}: {'; '.join(failures)}")
 
     async def _resolve(self, url: HttpUrl) -> list[Address]:
-        """Return the addresses of the host, after checking each."""
+        """Return the addresses of the host, all of them checked."""
         literal = address_of(url.host)
         if literal is not None:
             await trio.lowlevel.checkpoint()

@@ -1,4 +1,4 @@
-"""A tool that asks a model one question, at the agent's expense."""
+"""A tool that asks a model one question, paid by the agent."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TOOL_SECONDS: Final = 300.0
 """The time for one call: a local model takes minutes for a long answer."""
 
 MAX_PROMPT_CHARS: Final = 100_000
-"""About 25,000 tokens: the whole window of most small models."""
+"""The most characters of a prompt: about 25,000 tokens, the whole window of most small models."""
 
 
 def inference_tools(driver: Driver, *, max_tokens: int | None = None) -> tuple[Tool, ...]:
@@ -26,8 +26,8 @@ def inference_tools(driver: Driver, *, max_tokens: int | None = None) -> tuple[T
 
     Args:
         driver: The driver to ask: the agent's own, or another of its privacy tier.
-        max_tokens: The most tokens of an answer. The manifest's limit counts as well.
-            ``None``: that one alone.
+        max_tokens: The most tokens of an answer. The manifest's limit applies as well. ``None``:
+            only the manifest's limit applies.
     """
     expect_arguments(inference_tools, locals())
     grant = Capability(CapabilityKind.INFERENCE)

@@ -15,13 +15,14 @@ from agentpool.tools._failure import clip
 from agentpool.tools._function import tool
 
 MAX_CONTENT_CHARS = 10_000
-"""Four pages. What is longer is a document and belongs into a file."""
+"""The most characters of a note: four pages. A longer text is a document and belongs in a file."""
 
 MAX_RECALLED = 20
-"""More than a model makes use of; with the limit below it, some 10,000 tokens at most."""
+"""The most notes returned: more than a model can use; with the next limit, at most 10,000
+tokens."""
 
 MAX_SHOWN_CHARS = 2_000
-"""The limit for each recalled fragment: a model that wants the rest can search for its words."""
+"""The most characters of each recalled note: a model that wants the rest can search for it."""
 
 _GRANT = Capability(CapabilityKind.MEMORY)
 
@@ -30,7 +31,7 @@ def memory_tools(memory: Memory, scope: str) -> tuple[Tool, ...]:
     """Return the tools ``remember`` and ``recall`` on *memory*, for one agent.
 
     Args:
-        memory: Where fragments are kept: the pool's, so that the loop recalls them too.
+        memory: Where fragments are kept. Pass the pool's memory, so that the loop recalls them too.
         scope: The scope of the fragments. The model cannot name another.
     """
     expect_arguments(memory_tools, locals())

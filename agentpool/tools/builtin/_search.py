@@ -1,8 +1,8 @@
 """Tools to find files by path and by content.
 
-A search is done by a process of its own, see ``_search_child``: a pattern can take for
-ever, and nothing but the end of its process ends it. Here it is started, in the folder to
-which the path leads, and ended when its time is over; what it had found by then is shown.
+Each search runs in its own process, see ``_search_child``: a pattern can take forever, and only
+ending its process stops it. This module starts that process in the folder to which the path leads,
+ends it when its time is over, and shows what it had found by then.
 """
 
 from __future__ import annotations
@@ -34,22 +34,23 @@ from agentpool.tools.system._search_child import Request
 from agentpool.tools.system._walk_in_roots import open_place
 
 MAX_FOUND: Final = 200
-"""Files or lines: more than a model makes use of, as in the system that this grew from."""
+"""The most files or lines found: more than a model can use."""
 
 MAX_ENTRIES: Final = 200_000
-"""Files and folders that one search looks at: some seconds' worth."""
+"""The most files and folders that one search visits: some seconds' worth."""
 
 MAX_PATTERN_CHARS: Final = 1000
-"""Patterns that people write are shorter; a pattern that is not is an attack."""
+"""The longest pattern. People write shorter ones; a longer one is an attack."""
 
 SEARCH_SECONDS: Final = 10.0
 """How long one search may take. 200,000 small files take less."""
 
 _LATER_SECONDS: Final = 1.0
-"""How much later a search is ended that does not end itself: it has one line too many."""
+"""The extra time for a search to end by itself before its process is killed: one line may take too
+long to match."""
 
 _MAX_FOUND_BYTES: Final = 16 * 1024 * 1024
-"""The limit for its output: more than 200 of the longest paths and pieces of lines."""
+"""The most bytes of output: enough for 200 of the longest paths and pieces of lines."""
 
 _MAGIC: Final = frozenset("*?[")
 
@@ -63,10 +64,10 @@ def search_tools(
     """Return the tools ``glob`` and ``grep``, which search below *roots*.
 
     Args:
-        roots: What may be looked at.
-        needed: The grant that an agent needs for that.
-        work: How many searches go on at once.
-        seconds: How long one may take.
+        roots: The paths that may be searched.
+        needed: The grant that an agent needs to search them.
+        work: Limits how many searches run in parallel.
+        seconds: How long one search may take.
     """
     search = _Search(roots, work, seconds)
     make = tool(capability=needed, on_unknown="rerun")
@@ -130,7 +131,7 @@ class _Search:
         """Run a search. Return what it found and how it ended.
 
         Raises:
-            ToolError: If *path* is not there or not granted, or the pattern is none.
+            ToolError: If *path* does not exist or is not granted, or the pattern is invalid.
         """
         async with self._work.searchers:
             fd, full_path, shown = await self._work.read(
@@ -157,7 +158,7 @@ class _Search:
 
 
 def _open(roots: Roots, path: str, kind: str) -> tuple[int | None, str, str]:
-    """Open *path*. Return it, its full path, and the prefix of what is found."""
+    """Open *path*. Return the open file or folder, its full path, and the prefix for all finds."""
     with open_place(roots, path) as place:
         found = place.look()
         if found is None:
@@ -205,7 +206,7 @@ async def _search(request: Request) -> tuple[list[_Found], _Found]:
 
 
 def _why(end: _Found) -> tuple[str, ...]:
-    """Return why a search ended early; empty if it was complete."""
+    """Return why a search ended early. Empty: it was complete."""
     match end["end"]:
         case "time":
             why = "out of time; name a smaller folder or write a simpler pattern"
@@ -221,8 +222,8 @@ def _why(end: _Found) -> tuple[str, ...]:
 def split_pattern(pattern: str, path: str) -> tuple[str, str]:
     """Split *pattern* into the folder to search, starting from *path*, and the rest.
 
-    The parts without wildcards go to the folder, which is walked with all checks, links
-    included; a search itself follows none.
+    The leading parts without wildcards belong to the folder, and the walk to it makes all checks,
+    also for links; the search itself follows no links.
     """
     parts = pattern.split("/")
     plain = 0

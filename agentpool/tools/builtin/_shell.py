@@ -2,11 +2,11 @@
 
 Rules:
 
-1. Names are looked up on the path once, when the tool is made. A relative entry of the path
-   is passed over: what it means changes with the folder.
-2. A program runs in one folder, with nothing to read, and with an environment of a few
-   known names: keys and tokens are in none of them.
-3. It ends with the call, with all that it started, however the call ends.
+1. Names are looked up on the path once, when the tool is made. Relative entries of the path are
+   skipped: their meaning changes with the folder.
+2. A program runs in one folder, with empty input, and with an environment of a few known variables,
+   none of which holds keys or tokens.
+3. The program, and everything it started, ends with the call, however the call ends.
 4. A Sovereign agent's programs run without a network, or not at all.
 """
 
@@ -41,18 +41,18 @@ from agentpool.tools.system._links_before_programs import other_repository, outw
 from agentpool.tools.system._process import Group, open_group
 
 MAX_SHOWN_BYTES: Final = 16 * 1024
-"""The limit for each of the two outputs: some 4,000 tokens, half from its beginning, half from
-its end."""
+"""The most bytes shown of each of the two outputs: some 4,000 tokens, half from its beginning, half
+from its end."""
 
 MAX_OUTPUT_BYTES: Final = 64 * 1024 * 1024
-"""After that a program is ended: the rest will not be read, and it may write for ever."""
+"""A program that writes more is ended: the rest will not be read, and it may write forever."""
 
 SHELL_SECONDS: Final = 60.0
-"""How long a program may take, unless the tool is made with another number."""
+"""How long a program may take, unless the tool is made with another limit."""
 
 _OUR_SHARE: Final = 0.9
-"""Of the time that is left to the call: the rest is for ending the program and telling what
-it wrote, which the call's own time limit would not do."""
+"""The program's part of the call's remaining time. The rest is for ending the program and reporting
+its output, which would be lost if the call's own time limit came first."""
 
 _SET: Final[Mapping[str, str]] = {
     "TERM": "dumb",
@@ -69,11 +69,11 @@ _SET: Final[Mapping[str, str]] = {
     "GIT_CONFIG_KEY_1": "protocol.file.allow",
     "GIT_CONFIG_VALUE_1": "never",
 }
-"""So that nothing waits for a key, or draws."""
+"""Variables that keep programs from waiting for a key, or drawing on a terminal."""
 
 _NO_NETWORK: Final = ("--user", "--map-current-user", "--net", "--")
-"""What ``unshare`` is told: a network of its own, with nothing in it, needs a user
-namespace where one is not root, and leaves files as they are."""
+"""The arguments of ``unshare`` for an empty network. Users other than root need a user namespace
+for it. Files stay as they are."""
 
 
 def shell_tools(
@@ -84,17 +84,17 @@ def shell_tools(
     seconds: float = SHELL_SECONDS,
     without_network: tuple[str, ...] = (),
 ) -> tuple[Tool, ...]:
-    """Return the tool ``shell`` for the programs that *grants* allow; nothing without grants.
+    """Return the tool ``shell`` for the programs that *grants* allow, or no tool without grants.
 
     Args:
-        grants: An agent's grants; only those of ``shell`` are looked at. The programs are
-            looked up now, and not again.
-        environ: Where programs are looked for, and what they may know: of it, they get
-            a few names that are not secrets.
-        folder: Where programs run. It does not keep them there.
+        grants: An agent's grants; only those of ``shell`` matter. The programs are looked up now,
+            and never again.
+        environ: The environment. Its ``PATH`` is searched for programs, which get a few of its
+            variables that are not secrets.
+        folder: The folder in which programs start. They can leave it.
         seconds: How long a program may take.
-        without_network: What goes before every program: see ``find_isolation``. ``()``:
-            nothing, and they use the network as they like.
+        without_network: The command to put before every program: see ``find_isolation``. ``()``:
+            none, so programs may use the network.
 
     Raises:
         UsageError: If *seconds* is not above 0.
@@ -149,10 +149,10 @@ def _program_environ(environ: Mapping[str, str], path: str) -> dict[str, str]:
 async def find_isolation(environ: Mapping[str, str]) -> tuple[str, ...] | None:
     """Return a command prefix that cuts a program off the network. ``None``: impossible here.
 
-    It is tried: a kernel can have it and a container forbid it.
+    The command is tried, since a container may forbid what its kernel offers.
 
     Args:
-        environ: Where ``unshare`` is looked for.
+        environ: The environment whose ``PATH`` is searched for ``unshare``.
     """
     await trio.lowlevel.checkpoint()
     path = search_path(environ)
@@ -187,10 +187,10 @@ class _Shell:
         """Run *command* and return the text for the model.
 
         Raises:
-            ToolError: If it is not granted, or cannot be started.
+            ToolError: If the program is not granted, or cannot be started.
 
         Cancellation:
-            Nothing that it started runs any more.
+            The program and everything it started have ended.
         """
         name, *arguments = split_command(command)
         where = self._find(name)
@@ -224,7 +224,7 @@ class _Shell:
         """Raise if the arguments would let the program *name* exceed its grant.
 
         Raises:
-            ToolError: If there are any.
+            ToolError: If they would.
         """
         if self._programs.allows_all:
             return
@@ -259,7 +259,7 @@ class _Shell:
         """Return the full path of the program *name*.
 
         Raises:
-            ToolError: If it is not granted, or not here.
+            ToolError: If it is not granted, or not on this machine.
         """
         programs = self._programs
         where = programs.paths.get(name)

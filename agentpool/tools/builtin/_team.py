@@ -1,7 +1,7 @@
 """Tools for teamwork: send, ask, wait, look around, run children.
 
-They act through the agent's own context, so a model cannot write in another's name, and a
-child can do nothing that its parent could not.
+They act through the agent's own context, so a model cannot write in another agent's name, and a
+child can do nothing that its parent could not do.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _MESSAGE = Capability(CapabilityKind.MESSAGE)
 def _told() -> Generator[None]:
     """Tell the model about its mistake, such as a number that no agent has.
 
-    That is no fault of the program, so nothing is logged with a traceback.
+    The program is not at fault, so no traceback is logged.
     """
     try:
         yield
@@ -108,8 +108,8 @@ TEAM_TOOLS: tuple[Tool, ...] = (
     list_agents,
     spawn_agent,
 )
-"""The first four need the ``message`` capability, the last one ``spawn``. Those that wait
-have no time limit of their own: the pool sees when a wait can never end."""
+"""The first four tools need the ``message`` capability, the last one ``spawn``. Tools that wait
+have no time limit of their own: the pool notices when a wait can never end."""
 
 
 def _shown(message: AgentMessage) -> str:
@@ -119,10 +119,10 @@ def _shown(message: AgentMessage) -> str:
 
 
 def has_heading(text: str) -> bool:
-    """Return whether a line of *text* looks like the heading of a message, or of an answer.
+    """Return whether a line of *text* looks like the heading of a message or an answer.
 
-    A reply, or a child's answer, is read as it is: without one, nothing in it can pass for
-    what another agent wrote.
+    The model reads a reply or a child's answer unchanged: without such a line, no part of it can
+    pass for another agent's message.
     """
     return any(map(_is_heading, text.splitlines()))
 
@@ -138,7 +138,7 @@ def _is_heading(line: str) -> bool:
 
 
 _LOOKED_AT: Final = 60
-"""Letters and digits of a line: a heading has fewer."""
+"""How many letters and digits of a line are checked: a heading has fewer."""
 
 _HEADING: Final = re.compile(
     r"message(?:no|nr|number|id)?\d|message.{0,20}from(?:theowner|agent)|agent\d+answered"

@@ -1,1 +1,1 @@
-"""Tools of MCP servers: processes, sessions, and descriptions for models."""
+"""The tools of MCP servers: processes, sessions, and descriptions for models."""

@@ -1,9 +1,9 @@
 """The process of an MCP server: its pipes, last output, and process group.
 
-The server starts in a process group of its own, and the group is ended with it, so that
-neither a wrapper such as ``npx`` nor what the server started is left behind. On Linux, what
-left the group is found by a mark in its environment; a program that means to escape takes the
-mark off.
+The server starts in its own process group, and the whole group is ended with it, so that neither a
+wrapper such as ``npx`` nor processes that the server started are left behind. On Linux, processes
+that left the group are found by a mark in their environment; a program that wants to escape can
+remove the mark.
 """
 
 from __future__ import annotations
@@ -25,13 +25,14 @@ from agentpool.tools.mcp._secrets import Secrets, SecretsInStream
 from agentpool.tools.system._process import MARK, end_marked
 
 GRACE_SECONDS: Final = 1.0
-"""The time for each step of the end: input closed, SIGTERM. Servers in Python need 0.2 s."""
+"""The time after each step of ending it: closing its input, then SIGTERM. Servers in Python need
+0.2 s."""
 
 DYING_SECONDS: Final = 0.2
 """The time to read the last output of a dead process, and to notice its death."""
 
 TAIL_BYTES: Final = 2_000
-"""The limit for its standard error; older output is dropped."""
+"""The most bytes kept of its standard error; older output is dropped."""
 
 _SWEEP_SECONDS: Final = 5.0
 """The time to find and end processes that left its group. It takes milliseconds."""
@@ -65,12 +66,12 @@ class Child:
         """Write *data* to its input.
 
         Raises:
-            trio.BrokenResourceError: If it reads no more.
+            trio.BrokenResourceError: If the server reads no more.
         """
         await self._stdin.send_all(data)
 
     def note(self, output: bytes) -> None:
-        """Add *output* to its last output."""
+        """Add *output* to the kept last output."""
         self._tail += output[-TAIL_BYTES:]
         del self._tail[:-TAIL_BYTES]
 
@@ -88,7 +89,7 @@ class Child:
         signal_group(self._process, KILL)
 
     async def say_how(self) -> str:
-        """Return how it ended, or that it runs, with its last output."""
+        """Describe how it ended, or that it runs, with its last output."""
         with trio.move_on_after(DYING_SECONDS):
             await self._process.wait()
         code = self._process.returncode
@@ -118,12 +119,12 @@ class Child:
 async def open_child(
     command: Sequence[str], environment: Mapping[str, str], secrets: Secrets
 ) -> AsyncGenerator[Child]:
-    """Start a server, and end it and everything it started at the end of the block.
+    """Start a server; at the end of the block, end it and everything it started.
 
     Args:
         command: The program and its arguments.
-        environment: Its variables.
-        secrets: Taken out of its output.
+        environment: The server's environment variables.
+        secrets: Removed from its output.
 
     Raises:
         ToolError: If there is no such program, or it cannot be started.

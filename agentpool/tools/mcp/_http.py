@@ -15,18 +15,20 @@ from agentpool.tools.mcp._wire import MAX_MESSAGE_BYTES, MAX_NODES, nodes_in
 
 NOT_FOUND: Final = 404
 SESSION_HEADER: Final = "mcp-session-id"
-"""Source: modelcontextprotocol.io, specification 2025-06-18, Transports, "Session Management":
-a client that gets 404 for a request with this header must begin a new session."""
+"""The header with the session id. Source: modelcontextprotocol.io, specification 2025-06-18,
+Transports, "Session Management": a client that gets 404 for a request with this header must begin a
+new session."""
 
 MAX_HTTP_NODES: Final = 2 * MAX_NODES
-"""Objects and lists of one answer or event, with those in its texts, which come in pieces."""
+"""The most objects and lists of one answer or event, including those inside its texts."""
 
 STREAM_GAP_SECONDS: Final = 0.5
-"""From one stream for what a server says by itself to the next, when the first ones are used up.
-A server that ends each stream and says ``retry: 0`` was asked 350 times a second."""
+"""The least time between two streams for a server's own messages, once the first ``STREAM_BURST``
+are used up. A server that ends each stream with ``retry: 0`` would otherwise be asked 350 times a
+second."""
 
 STREAM_BURST: Final = 10
-"""Streams that may be opened without a gap: several calls may wait for theirs."""
+"""How many streams may be opened without a gap, since several calls may wait for one."""
 
 
 @contextlib.asynccontextmanager
@@ -36,8 +38,8 @@ async def open_http_client(
     """Open the HTTP client of one session.
 
     Args:
-        token: What is said to the server to be let in. ``None``: nothing.
-        secrets: Taken out of all that it says.
+        token: The bearer token for the server. ``None``: none is sent.
+        secrets: Removed from everything the server sends.
     """
     # Bytes are counted as they come, and packed ones would say nothing of their size.
     headers = {"accept-encoding": "identity"}

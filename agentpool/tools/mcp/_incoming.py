@@ -1,11 +1,12 @@
 """Limits and repairs a server's messages before the SDK checks them.
 
-The SDK refuses a whole answer for one part of it, and looks at each of 400,000 parts. Rules:
+The SDK refuses a whole answer because of one bad part, and checks each of even 400,000 parts.
+Rules:
 
-1. Of a list of tools, those that are well described are kept, with what is used of them; each
-   of the others is named with its fault.
-2. Of a result, as many blocks are kept as a model could ever be shown.
-3. A server that asks, and takes no answers, is not listened to any more.
+1. From a list of tools, the well-described ones are kept, with the fields that are used; every
+   other one is named with its fault.
+2. A result keeps only as many blocks as a model could ever be shown.
+3. A server that keeps sending requests but does not read the answers is disconnected.
 """
 
 from __future__ import annotations
@@ -25,25 +26,26 @@ from pydantic import ValidationError
 from agentpool.tools.mcp._rules import MAX_HINT_CHARS, MAX_SCHEMA_BYTES, one_line
 
 MAX_TOOLS: Final = 500
-"""The limit for one server. No model can choose among more, and a list without end must end."""
+"""The most tools of one server. No model can choose among more, and an endless list must end."""
 
 MAX_REMOTE_NAME_CHARS: Final = 256
-"""The limit for a tool's name at its server. The specification recommends 128."""
+"""The longest name of a tool on its server. The specification recommends 128."""
 
 MAX_BLOCKS: Final = 1_000
-"""The limit for the blocks of one result. More text than this would not be shown to a model."""
+"""The most blocks of one result. A model would not be shown more."""
 
 MAX_RAW_SCHEMA_BYTES: Final = 10 * MAX_SCHEMA_BYTES
-"""Of the arguments of one tool, with descriptions that are cut."""
+"""The largest schema of one tool's arguments, before its descriptions are cut."""
 
 MAX_UNANSWERED: Final = 256
-"""Requests of a server, such as pings, to which it has not taken the answer."""
+"""The most requests of a server, such as pings, whose answers it has not read."""
 
 _VERSION: Final = "2025-11-25"
-"""Of the protocol by which tools are checked; later ones allow more of what is not used."""
+"""The version of the protocol for checking tools; later ones only allow more fields that are not
+used."""
 
 Faults: TypeAlias = dict[str, str]
-"""What is wrong with tools that are left out, by their names."""
+"""The faults of tools that are left out, by their names."""
 
 
 def mend_tools(result: dict[str, object], faults: Faults) -> None:
@@ -51,7 +53,7 @@ def mend_tools(result: dict[str, object], faults: Faults) -> None:
 
     Args:
         result: The server's answer; it is changed.
-        faults: Where the faults of tools are written down.
+        faults: Gets the faults of tools.
     """
     listed = result.get("tools")
     if not isinstance(listed, list):
@@ -171,7 +173,7 @@ class _Reader:
 
 @final
 class _Writer:
-    """Writes messages, and notes which requests of the server are answered."""
+    """Writes messages, and counts which requests of the server are answered."""
 
     def __init__(self, inner: WriteStream[SessionMessage], reader: _Reader) -> None:
         self._inner = inner
@@ -201,12 +203,12 @@ class _Writer:
 def mend_streams(
     streams: TransportStreams, faults: Faults, end: Callable[[str], object]
 ) -> TransportStreams:
-    """Return *streams* with the server's end limited and repaired.
+    """Return *streams* with the server's messages limited and repaired.
 
     Args:
-        streams: What the server sends, and what it is sent.
-        faults: Where the faults of its tools are written down, by their names.
-        end: Told why it is not listened to any more.
+        streams: The messages from the server, and those to it.
+        faults: Gets the faults of its tools, by their names.
+        end: Called with the reason when the server is disconnected.
     """
     reading, writing = streams
     reader = _Reader(reading, faults, end)

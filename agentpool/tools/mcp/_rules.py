@@ -1,17 +1,17 @@
 """How a model sees an MCP server's tools, and how results are converted.
 
-Everything that a server says is text from outside. Rules:
+Everything that a server sends is untrusted text. Rules:
 
-1. A tool's name at a provider says which server it is from, is legal everywhere, and is
-   no other tool's: ``a_b`` + ``c`` and ``a`` + ``b_c`` differ, and no server can choose a
-   name so that it is taken for another one's.
-2. A tool is offered if the manifest's entry for the server lists it. Whether the agent may
-   run it is asked of its grants, like of every tool.
-3. Descriptions are one line, without invisible characters, and not long. A schema that
-   is too large is not shown; the server checks its arguments by itself. It is never checked
-   here: a pattern in it can be written to take for ever.
-4. A result is text, with images and documents beside it, as far as models read them. What
-   else it has is described, not dumped, and no result is longer than a model can use.
+1. The name of a tool for providers says which server it comes from, is valid everywhere, and is
+   unique: ``a_b`` + ``c`` and ``a`` + ``b_c`` differ, and no server can choose a name that looks
+   like another server's.
+2. A tool is offered if the manifest's entry for the server lists it. The agent's grants decide
+   whether it may run it, as for every tool.
+3. Descriptions are one short line without invisible characters. A schema that is too large is not
+   shown. Only the server checks arguments against its schemas: a pattern in a schema can be made to
+   take forever.
+4. A result is text, plus the images and documents that models can read. Everything else in it is
+   described, not dumped, and no result is longer than a model can use.
 """
 
 from __future__ import annotations
@@ -41,34 +41,35 @@ from agentpool.tools._failure import clip
 _CLEANER: Final = Cleaner()
 
 MAX_NAME_CHARS: Final = 64
-"""OpenAI's and Anthropic's limit."""
+"""The longest name: OpenAI's and Anthropic's limit."""
 
 MAX_DESCRIPTION_CHARS: Final = 1_000
-"""The limit for a tool's description. The longest one of the reference servers has 600."""
+"""The most characters of a tool's description. The longest of the reference servers has 600."""
 
 MAX_HINT_CHARS: Final = 500
-"""The limit for a description within a schema."""
+"""The most characters of a description inside a schema."""
 
 MAX_SCHEMA_BYTES: Final = 20_000
-"""Some 8,000 tokens, sent with every request. The largest of the reference servers' is 2,000."""
+"""The most bytes of a schema: some 8,000 tokens, sent with every request. The largest of the
+reference servers has 2,000."""
 
 MAX_SCHEMA_DEPTH: Final = 32
-"""Deeper than schemas written by people; a limit for the recursion over it."""
+"""The deepest schema: deeper than people write, and a limit for the recursion."""
 
 MAX_RESULT_CHARS: Final = 30_000
-"""About 8,000 tokens: what several results may take of a usual window."""
+"""The most characters of a result: about 8,000 tokens, so that several fit into a usual window."""
 
 MAX_RESULT_ATTACHMENTS: Final = 8
-"""Images and documents of one result; each takes thousands of tokens."""
+"""The most images and documents of one result; each takes thousands of tokens."""
 
 MAX_ATTACHMENT_CHARS: Final = MAX_ATTACHMENT_BYTES * 4 // 3 + 4
-"""The longest base64 of which an attachment may be made."""
+"""The longest base64 text that is made into an attachment."""
 
 EMPTY_RESULT: Final = "ok"
-"""Not empty: some providers refuse a result without text."""
+"""Replaces an empty result, since some providers refuse a result without text."""
 
 ToolKey: TypeAlias = tuple[str, str]
-"""The names of a server and of one of its tools, as they write them."""
+"""The names of a server and of one of its tools, unchanged."""
 
 _HASH_CHARS: Final = 8
 _HASHED = re.compile(rf".*_[0-9a-f]{{{_HASH_CHARS}}}", re.DOTALL)
@@ -76,7 +77,7 @@ _ILLEGAL = re.compile(r"[^a-zA-Z0-9_-]+")
 
 _Node: TypeAlias = Mapping[str, object]
 _SPOKEN: Final = frozenset({"description", "title", "$comment"})
-"""The keys of a schema that are words for the reader."""
+"""The keys of a schema whose values are text for a reader."""
 
 
 # --- names
@@ -85,8 +86,8 @@ _SPOKEN: Final = frozenset({"description", "title", "$comment"})
 def tool_names(keys: Iterable[ToolKey]) -> dict[ToolKey, str]:
     """Return a valid and unique name for each tool.
 
-    A name depends on its own server and tool alone, unless two servers' names differ in
-    nothing but ``-`` and ``_``.
+    A name depends only on its own server and tool, unless the names of two servers differ only in
+    ``-`` and ``_``.
 
     >>> list(tool_names([("a_b", "c"), ("a", "b_c")]).values())
     ['mcp_a-b_c', 'mcp_a_b_c']
@@ -101,7 +102,7 @@ def tool_names(keys: Iterable[ToolKey]) -> dict[ToolKey, str]:
 
 
 def _plain_name(server: str, tool: str) -> str | None:
-    """Return the name without a hash. ``None``: it is invalid, or may not be unique."""
+    """Return the name without a hash. ``None``: it would be invalid, or might not be unique."""
     # Without "_" in the server's part, the first one after "mcp_" ends it.
     name = f"mcp_{server.replace('_', '-')}_{tool}"
     legal = len(name) <= MAX_NAME_CHARS and tool and not _ILLEGAL.search(name)
@@ -136,12 +137,12 @@ def wants_server(server: McpServerConfig, grants: Sequence[Capability]) -> bool:
 def offered_tools(
     server: McpServerConfig, listed: Iterable[str], faults: Mapping[str, str]
 ) -> tuple[str, ...]:
-    """Return those *listed* tools that the manifest's entry for *server* offers.
+    """Return the *listed* tools that the manifest's entry for *server* offers.
 
     Args:
-        server: The entry.
-        listed: What the server has.
-        faults: What is wrong with the tools that it describes badly, by their names.
+        server: The manifest's entry.
+        listed: The tools of the server.
+        faults: The faults of the tools that it describes badly, by their names.
 
     Raises:
         ToolError: If the entry names a tool that the server does not have, or describes badly.
@@ -209,8 +210,8 @@ def _cleaned(node: object, depth: int) -> object:
 def one_line(text: str, limit: int) -> str:
     """Return *text* on one line, shortened, without invisible characters and markers.
 
-    For what a model is shown of a server before it has called anything: a description is
-    text from outside as much as a result is.
+    Used for what a model reads about a server before any call: a description is as untrusted as a
+    result.
     """
     # Cut twice: a text of megabytes is not looked through for what is thrown away.
     rough = clip(text, 4 * limit)
@@ -225,7 +226,7 @@ def read_arguments(text: str) -> dict[str, Json]:
     """Parse the arguments that a model wrote. The server checks their content.
 
     Raises:
-        ToolError: If they are not a JSON object. Its text is for the model.
+        ToolError: If they are not a JSON object. The error's text is for the model.
     """
     if len(text) > MAX_ARGUMENTS_CHARS:
         raise ToolError(
@@ -265,9 +266,9 @@ def read_result(result: _Node) -> ToolResult:
 
 
 def _told(block: _Node, attached: list[Attachment]) -> str:
-    """Return the text of one block of a result, or its kind.
+    """Return the text of one block of a result, or a note of its kind.
 
-    What models read goes to *attached*.
+    Images and documents that models can read are added to *attached*.
     """
     match block:
         case {"type": "text", "text": str(text)}:

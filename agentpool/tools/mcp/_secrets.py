@@ -1,8 +1,7 @@
 """Removes a server's secrets from its output.
 
-Before anybody else reads it: the SDK writes to its log what it cannot make sense of, some of
-it as a warning. What is quoted in another form (in base64, or with other escapes) is not
-found.
+This happens before any other code reads it: the SDK logs text that it cannot parse, some of it as a
+warning. A secret in another form (in base64, or with other escapes) is not found.
 """
 
 from __future__ import annotations
@@ -26,11 +25,11 @@ class Secrets:
     """The values of the variables that a server was given."""
 
     values: tuple[str, ...] = ()
-    """Those that are worth it, the longest first: one may be the beginning of another."""
+    """The values that are long enough, the longest first: one may be the beginning of another."""
 
     @classmethod
     def of(cls, values: Iterable[str]) -> Self:
-        """Make it from the *values* that are long enough to be secrets."""
+        """Collect the *values* that are long enough to be secrets."""
         return cls(long_enough(value.strip() for value in values))
 
     def redact(self, text: str) -> str:
@@ -47,13 +46,13 @@ class Secrets:
 class SecretsInStream:
     """Removes secrets from bytes that arrive in pieces, with the least delay.
 
-    Only what may be the beginning of a secret is held back until more has come.
+    Only bytes that may be the beginning of a secret are held back until more has come.
     """
 
     __slots__ = ("_forms", "_held", "_pattern")
 
     def __init__(self, secrets: Secrets) -> None:
-        """Begin with an empty stream."""
+        """Start with an empty stream."""
         values = [value for value in secrets.values if not _NUMBER.fullmatch(value)]
         plain = (value.encode() for value in values)
         escaped = (json.dumps(value)[1:-1].encode() for value in values)
@@ -75,7 +74,7 @@ class SecretsInStream:
         return self._pattern.sub(REDACTED.encode(), held)
 
     def _last_beginning(self, data: bytes) -> int:
-        """Return where a secret may begin at the end of *data*; its length if nowhere."""
+        """Return where a secret may begin at the end of *data*, or the length of *data*."""
         longest = max(map(len, self._forms), default=0)
         found = [match.span() for match in self._pattern.finditer(data)]
         for at in range(max(0, len(data) - longest + 1), len(data)):

@@ -2,15 +2,14 @@
 
 Rules:
 
-1. A server has one session, owned by the block and not by an agent or a call. It starts
-   when the first agent comes that may call one of its tools; who waits for that holds no
-   slot. Agents whose manifests name the same server share it, if their tiers agree.
-2. A server that cannot start, dies or hangs is an error for whoever wanted something of it,
-   told in words, and no other call is.
-3. It is started again when it is next wanted. One that was started three times in a
-   row and never answered a call is gone for good.
-4. A server gets the variables of the environment that every program needs, and those that
-   its manifest names. Their values are redacted in what it says.
+1. A server has one session, owned by the block, not by an agent or a call. It starts when the first
+   agent that may call one of its tools is set up; that agent holds no slot while it waits. Agents
+   whose manifests name the same server share it, if their tiers agree.
+2. If a server cannot start, dies or hangs, only the calls that use it fail, with an error in words.
+3. It is started again when it is next needed. A server that was started three times in a row
+   without answering a call is given up for good.
+4. A server gets the environment variables that every program needs, and those that its manifest
+   names. The values of the latter are redacted in its output.
 """
 
 from __future__ import annotations
@@ -60,8 +59,8 @@ if TYPE_CHECKING:
 _log: Final = logging.getLogger("agentpool")
 
 MAX_FAILURES: Final = 3
-"""Starts in a row that came to nothing. A server that is overwhelmed for a moment comes
-back within that; one that is broken does not cost every agent a handshake."""
+"""How many starts in a row may fail. A server that is overloaded for a moment recovers within
+these; a broken one does not cost every agent a handshake."""
 
 
 @final
@@ -90,9 +89,9 @@ class McpTool(Tool):
         return self._on_unknown
 
     async def run(self, arguments: str, context: ToolContext) -> ToolResult:
-        """Call the tool, restarting its server if that has ended.
+        """Call the tool; if its server has ended, restart it first.
 
-        The server knows the call by its key, and nothing of the agent.
+        The server gets the call's key, but learns nothing about the agent.
 
         Raises:
             ToolError: If the arguments are not a JSON object, or the server does not answer.
@@ -129,7 +128,7 @@ class _Server:
     _why: str = ""
     _closed: bool = False
     _secrets: Secrets = attrs.field(factory=Secrets)
-    """What it was given, which is taken out of all that it says."""
+    """The secrets that the server was given, which are removed from its output."""
 
     def begin(self) -> None:
         """Start the server if needed and allowed. ``wait_session`` waits for it."""
@@ -145,10 +144,10 @@ class _Server:
             self._nursery.start_soon(self._keep, self._start, name=what)
 
     async def wait_session(self) -> Session:
-        """Return the open session, without a slot while the server starts.
+        """Return the open session; while the server starts, the agent holds no slot.
 
         Raises:
-            ToolError: If there is none, and why.
+            ToolError: If there is no session. The error says why.
         """
         await trio.lowlevel.checkpoint()
         name = self.config.name
@@ -177,7 +176,7 @@ class _Server:
         """Call *tool*.
 
         Raises:
-            ToolError: If there is no answer, and why.
+            ToolError: If there is no answer. The error says why.
         """
         session = await self.wait_session()
         try:
@@ -192,7 +191,7 @@ class _Server:
         return msgspec.structs.replace(result, content=self._secrets.redact(result.content))
 
     def close(self) -> None:
-        """Ask the server to end; it is not started again."""
+        """Ask the server to end, and never start it again."""
         self._closed = True
         if self._session is not None:
             self._session.life.end("the block in which it ran has ended")
@@ -200,7 +199,7 @@ class _Server:
             self._start.scope.cancel()
 
     async def _keep(self, start: _Start) -> None:  # noqa: ASYNC910  # the session has checkpoints
-        """Start the server and hold its session until one of them ends."""
+        """Start the server and hold its session until the server or the block ends."""
         why = ""
         try:
             why = await self._hold(start)
@@ -215,7 +214,7 @@ class _Server:
             start.done.set()
 
     async def _hold(self, start: _Start) -> str:
-        """Hold the session. Return why there is none, or no longer one."""
+        """Hold the session. Return why it could not be opened, or why it ended."""
         try:
             # In a thread, for it takes 0.6 s, in which other agents can go on.
             await trio.to_thread.run_sync(import_module, "agentpool.tools.mcp._session")
@@ -287,23 +286,23 @@ class McpServers:
             context: The agent.
 
         Raises:
-            ToolError: If one of its servers cannot be used. Says which, and why.
+            ToolError: If one of its servers cannot be used. The error says which, and why.
         """
         return ToolRegistry(await self.tools_for(context.manifest))
 
     async def tools_for(self, manifest: AgentManifest) -> tuple[Tool, ...]:
         """Start the servers of *manifest* and return their tools.
 
-        A server of which nothing is granted is not started.
+        A server is not started if none of its tools is granted.
 
         Args:
-            manifest: The agent's.
+            manifest: The agent's manifest.
 
         Raises:
-            ToolError: If one of its servers cannot be used. Says which, and why.
+            ToolError: If one of its servers cannot be used. The error says which, and why.
 
         Cancellation:
-            Servers that have started go on.
+            Servers that have started keep running.
         """
         await trio.lowlevel.checkpoint()
         wanted = [
@@ -355,14 +354,15 @@ async def open_mcp_servers(
     A server starts when the first agent needs it, and is shared from then on.
 
     Args:
-        environ: Where the variables are that servers get. ``None``: the environment.
-        start_seconds: The longest that one may take to start and to say what it has.
+        environ: The environment from which servers get their variables. ``None``: this process's
+            own.
+        start_seconds: The longest that a server may take to start and list its tools.
 
     Yields:
-        The servers: ``open_pool(driver, tools=servers.build)``.
+        The servers, for ``open_pool(driver, tools=servers.build)``.
 
     Raises:
-        UsageError: If *start_seconds* has no meaning.
+        UsageError: If *start_seconds* is not above 0.
     """
     expect_arguments(open_mcp_servers, locals())
     check_trio("open_mcp_servers")

@@ -1,7 +1,7 @@
 """Sessions with MCP servers. No other module uses the SDK's client.
 
-Loaded when the first server is started: it takes 0.6 s. A session lives in the task that
-opened it; calls come from everywhere, and a cancelled one is told to the server.
+Loaded when the first server is started, since loading takes 0.6 s. A session lives in the task that
+opened it; any task can make calls, and the server is told of a cancelled one.
 """
 
 from __future__ import annotations
@@ -47,7 +47,8 @@ from agentpool.tools.mcp._wire import (
 )
 
 _QUEUED_MESSAGES: Final = 256
-"""To a server that does not read: as many calls can be cancelled without a wait."""
+"""The most messages that wait for a server that does not read: this many calls can be cancelled
+without waiting."""
 
 
 @final
@@ -56,9 +57,9 @@ class ListedTool:
     """A tool as its server describes it, cleaned for a model."""
 
     name: str
-    """Its name there: any text at all."""
+    """The tool's name on the server, which may be any text."""
     description: str
-    """What it does, and whose it is."""
+    """What it does, and which server it comes from."""
     input_schema: Mapping[str, object]
     """The JSON Schema of its arguments."""
 
@@ -66,16 +67,16 @@ class ListedTool:
 @final
 @attrs.define(eq=False, repr=False)
 class Life:
-    """Whether a session is alive, and why it ended."""
+    """The state of a session: whether it is alive, and why it ended."""
 
     ended: trio.Event = attrs.field(factory=trio.Event)
-    """Set when it is of no more use."""
+    """Set when the session can no longer be used."""
     over: trio.Event = attrs.field(factory=trio.Event)
     """Set when everything is closed."""
     why: str = ""
-    """Of what it died. Empty: not known yet."""
+    """Why the session ended. Empty: not known yet."""
     last_words: str = ""
-    """What it wrote last, to be put behind a sentence. Empty: it is not known."""
+    """The server's last output, to append to a sentence. Empty: unknown."""
 
     def end(self, why: str) -> None:
         """Mark the session as ended."""
@@ -89,22 +90,22 @@ class Session:
     """An open session."""
 
     tools: tuple[ListedTool, ...]
-    """What the server has, as it said at the start."""
+    """The server's tools, as it listed them at the start."""
     faults: Faults
-    """What is wrong with tools that the server describes, and that it does not have for us."""
+    """The faults of listed tools that cannot be used, by their names."""
     life: Life
     _server: str
     _client: Client
     answered: bool = False
-    """Whether a call was answered, with whatever it was."""
+    """Whether any call was answered, even with an error."""
 
     async def call(self, tool: str, arguments: Mapping[str, Json], *, key: str = "") -> ToolResult:
         """Call *tool* and return its result.
 
         Args:
-            tool: Its name at the server.
-            arguments: What it is called with.
-            key: Names the call, even if it is made again. Empty: no name.
+            tool: The tool's name on the server.
+            arguments: The arguments of the call.
+            key: The key of the call, the same if it is made again. Empty: no key.
 
         Raises:
             ToolError: If the server refuses the call, answers with something else than a
@@ -159,12 +160,12 @@ async def open_session(
     Args:
         config: Which server.
         environment: The variables that its program gets.
-        token: What is said to an HTTP server to be let in. ``None``: nothing.
-        secrets: Taken out of what the server says, before the SDK reads it.
-        life: Told when the session is of no more use.
+        token: The bearer token for an HTTP server. ``None``: none is sent.
+        secrets: Removed from what the server sends, before the SDK reads it.
+        life: Marked when the session can no longer be used.
 
     Raises:
-        ExceptionGroup: With whatever went wrong; ``tell`` says it in words.
+        ExceptionGroup: Everything that went wrong; ``tell`` puts it into words.
     """
     match config.transport:
         case McpTransport.STDIO:
@@ -301,7 +302,7 @@ def _means_lost(error: MCPError) -> bool:
 
 
 def tell(error: Exception) -> str:
-    """Return what went wrong with a session, in words."""
+    """Put into words what went wrong with a session."""
     # What the groups hold besides is the same end, as other tasks saw it.
     while isinstance(error, ExceptionGroup):
         error = cast("ExceptionGroup[Exception]", error).exceptions[0]

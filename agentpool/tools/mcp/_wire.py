@@ -1,7 +1,8 @@
 """MCP messages over a pair of pipes, one per line, for client and server.
 
-Why not the SDK's own: its client keeps a line of any length, and copies it for every piece
-that comes; its server reads standard input in a thread that no cancellation ends.
+The SDK's own code is not used because its client stores lines of any length, and copies them for
+every piece that comes, and because its server reads standard input in a thread that no cancellation
+ends.
 """
 
 from __future__ import annotations
@@ -20,18 +21,18 @@ from mcp_types import jsonrpc_message_adapter
 from agentpool._errors import ToolError
 
 MAX_MESSAGE_BYTES: Final = 16 * 1024 * 1024
-"""A screenshot of a large display is 10 MB in base64; to read this much takes 0.1 s, in
-which no other agent can move."""
+"""The largest message: a screenshot of a large display is 10 MB in base64. Reading this much takes
+0.1 s, during which no other agent can run."""
 
 MAX_NODES: Final = 500_000
-"""Objects and lists of one message: 300 bytes each when they are read, and ten times that where
-they are no message, so that one of 16 MB of them took 12 seconds and some gigabytes."""
+"""The most objects and lists of one message. Each takes 300 bytes when it is read, and ten times as
+much if the line is not a valid message: 16 MB of them took 12 seconds and some gigabytes."""
 
 _TEXT: Final = re.compile(rb'"(?:[^"\\]|\\.)*+"', re.DOTALL)
 
 Incoming: TypeAlias = SessionMessage | Exception
-"""What the SDK's sessions read. The exceptions are its own way of saying that a line was
-none; ours does not say it."""
+"""What the SDK's sessions read. The SDK passes an exception for a line that is not a message; this
+module never does."""
 
 # Passed over at once: a server that writes nothing else takes no time from agents.
 _BLANK_LINES: Final = re.compile(rb"\n[ \t\r\n]*\n")
@@ -64,12 +65,12 @@ class LineSplitter:
 
 
 def nodes_in(data: bytes) -> int:
-    """Return how many objects and lists begin in *data*, those in texts as well."""
+    """Return how many objects and lists begin in *data*, including those inside texts."""
     return data.count(b"{") + data.count(b"[")
 
 
 def has_too_many_nodes(line: bytes) -> bool:
-    """Return whether *line*, a whole message, has more objects and lists than are read."""
+    """Return whether *line*, a whole message, has more objects and lists than the limit."""
     # Those in texts cost nothing, and are looked for only where it matters.
     return nodes_in(line) > MAX_NODES and nodes_in(_TEXT.sub(b"", line)) > MAX_NODES
 
@@ -83,8 +84,8 @@ async def read_messages(
     """Read messages until the input ends or the receiver has closed.
 
     Args:
-        receive: Returns the next bytes; empty ones at the end.
-        to: Where they go.
+        receive: Returns the next bytes; empty at the end.
+        to: Where the messages go.
         note: Called with each line that is not a message.
 
     Raises:
@@ -119,7 +120,7 @@ async def write_messages(
     """Write *messages* until there are no more.
 
     Raises:
-        trio.BrokenResourceError, OSError: As *send* does, if they are not read.
+        trio.BrokenResourceError, OSError: If *send* raises it, because the messages are not read.
     """
     async for one in messages:
         line = one.message.model_dump_json(by_alias=True, exclude_unset=True)

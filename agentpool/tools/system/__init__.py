@@ -1,1 +1,1 @@
-"""How tools reach files by granted paths, and programs by granted names."""
+"""Lets tools reach files through granted paths, and programs through granted names."""

@@ -2,19 +2,19 @@
 
 Rules:
 
-1. There is no shell. Words are split as a shell would, quotes and all; what only a shell
-   can do (a second command, a pipe, a redirection, a substitution) is refused where it is
-   not quoted, so that no command is taken for done that was not.
-2. A program is named as it was granted: by its bare name, or by its full path. ``*`` allows
-   every name on the path and every full path.
-3. Whoever grants a program grants what it can do. Of some that are granted for looking
-   around, the arguments with which they run other programs, delete or write elsewhere are
-   refused, unless the grant is ``*``. Of a program with commands of its own, such as git,
-   only those that are known to do neither are let through, and before them only options
-   that are known: an unknown one could have a value, and hide the command. That closes the
-   doors that are known; it is not a sandbox.
+1. There is no shell. Words are split as a shell would split them, quotes included. Unquoted signs
+   that only a shell understands (for a second command, a pipe, a redirection, a substitution) are
+   refused, so that no part of a command seems to have run when it did not.
+2. A program must be named as it was granted: by its bare name, or by its full path. ``*`` allows
+   every name on the ``PATH`` and every full path.
+3. Granting a program grants everything that it can do. Some programs are usually granted for
+   reading only. Unless the grant is ``*``, these are refused the arguments with which they run
+   other programs, delete, or write elsewhere. A program with its own commands, such as git, may
+   only run commands known to do none of this, with only known options before the command: an
+   unknown option could take a value, and hide the command. This closes the known doors; it is not a
+   sandbox.
 4. A program that exists to run others (``env``, ``sh``, ``xargs``, ``python``) cannot be
-   granted in part: its grant is as good as ``*``, and is called so when it is checked.
+   granted in part: its grant is worth as much as ``*``, and the check of a manifest says so.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from agentpool._manifest.capability import ANYTHING
 from agentpool.tools.system._program_runners import known_as
 
 MAX_COMMAND_CHARS: Final = 32_000
-"""What every system takes, and longer than any that was meant."""
+"""The longest command: every system accepts it, and no real command is longer."""
 
 # A "$" that begins nothing is itself: the end of a line in a pattern, say.
 _TOKEN: Final = re.compile(
@@ -53,32 +53,32 @@ class _Doors:
     """The arguments with which one program can exceed its grant."""
 
     anywhere: tuple[str, ...] = ()
-    """Options. Long ones are also meant when cut short or given a value, short ones also
-    in a cluster; anything else, as ``-exec``, is meant as it is."""
+    """Refused options. A long one also matches when abbreviated or with a value, a short one also
+    in a cluster; anything else, such as ``-exec``, only matches exactly."""
     has_commands: bool = False
-    """Whether the first word that is not an option is a command of the program's own. Then only
-    the options of `leading`, the commands of `commands`, and nothing unknown are let through."""
+    """Whether the first word that is not an option is a command of the program, as with git. Then
+    only the options of `leading` and the commands of `commands` are allowed."""
     leading: frozenset[str] = frozenset()
-    """The only options that may stand before the command, written just so."""
+    """The only options allowed before the command, in exactly this spelling."""
     with_value: frozenset[str] = frozenset()
-    """Those of them whose value is the next word: a folder, which must be below this one."""
+    """The leading options whose value is the next word: a folder, which must be below this one."""
     commands: frozenset[str] = frozenset()
-    """The only commands that may be run."""
+    """The only allowed commands."""
     long: frozenset[str] = frozenset()
-    """Where there are any: the only long options, written out."""
+    """The only allowed long options, written out. Empty: all are allowed."""
     of_command: Mapping[str, tuple[str, ...]] = {}
-    """Options that are closed for one command alone."""
+    """Options that are refused for one command only."""
     bare_cluster: bool = False
-    """Whether the first word is a cluster of short options also without its dash."""
+    """Whether the first word is a cluster of short options even without a dash."""
     writing: tuple[str, ...] = ()
-    """Options with which it writes to the paths that it is given: then no word may lead out
-    of the folder. ``*``: it always does."""
+    """Options that make it write to the paths in its arguments: then no argument may lead out of
+    the folder. ``*``: it always writes."""
     writing_commands: frozenset[str] = frozenset()
-    """Commands that write to the paths that they are given."""
+    """Commands that write to the paths in their arguments."""
     writes_by_name: bool = False
-    """Whether it writes to the names that an archive holds, or follows links to its own."""
+    """Whether it may write to names from inside an archive, or through links to its files."""
     only_lists: re.Pattern[str] | None = None
-    """The first word with which it only lists an archive."""
+    """Matches the first word if it makes the program only list an archive."""
     colon_is_host: bool = False
     """Whether ``host:path`` makes it connect to another machine."""
 
@@ -183,7 +183,7 @@ _DOORS: Final[Mapping[str, _Doors]] = {
 }  # fmt: skip
 
 _WHOLE: Final = frozenset({"--list"})
-"""Options that are the beginning of a closed one, and another one by themselves."""
+"""Options that are allowed although a refused option begins with them."""
 
 _ALSO_CALLED: Final = {
     "fdfind": "fd", "gnutar": "tar", "bsdtar": "tar", "gtar": "tar", "ripgrep": "rg",
@@ -199,7 +199,7 @@ class Programs:
     granted: tuple[str, ...]
     """The grants as they were written."""
     paths: Mapping[str, str]
-    """The full path of each name and path that is granted, without those that are not here."""
+    """The full path of each granted name and path that exists here."""
 
     @property
     def allows_all(self) -> bool:
@@ -208,7 +208,7 @@ class Programs:
 
 
 def refused_argument(name: str, arguments: Sequence[str]) -> str | None:
-    """Return the argument with which the program *name* would exceed its purpose."""
+    """Return the argument that would let the program *name* exceed its grant."""
     doors = _doors_of(name)
     if doors is None:
         return None
@@ -231,7 +231,7 @@ def refused_argument(name: str, arguments: Sequence[str]) -> str | None:
 
 
 def writes_by_name(name: str, arguments: Sequence[str]) -> bool:
-    """Return whether the program *name* may write to files that its arguments do not name."""
+    """Return whether the program *name* may write to files not named in its arguments."""
     doors = _doors_of(name)
     if doors is None or not doors.writes_by_name:
         return False
@@ -258,7 +258,7 @@ def _doors_of(name: str) -> _Doors | None:
 
 
 def _command(arguments: Sequence[str], doors: _Doors) -> tuple[str | None, str | None]:
-    """Return the refused word, if any, before or as the command; and the command."""
+    """Return the refused word, if the command or a word before it is refused, and the command."""
     rest = iter(arguments)
     for argument in rest:
         if not argument.startswith("-"):
@@ -321,7 +321,7 @@ def split_command(text: str) -> tuple[str, ...]:
     """Return the words of *text*, as a shell would split them.
 
     Raises:
-        ToolError: If it holds what only a shell could do, or a quote without its end.
+        ToolError: If it has a sign that only a shell understands, or an open quote.
     """
     if len(text) > MAX_COMMAND_CHARS:
         raise ToolError(
@@ -364,7 +364,7 @@ def _words(text: str) -> Iterator[str]:
 
 
 def _wrong(text: str, at: int) -> ToolError:
-    """Return why no word can follow at *at*."""
+    """Return why no word can begin at the position *at*."""
     sign = text[at]
     if sign == "\\":
         return ToolError("the command ends with a backslash; write it in single quotes")

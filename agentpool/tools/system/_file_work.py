@@ -3,8 +3,8 @@
 Rules:
 
 1. A slow disk stops the agents that wait for it and no others.
-2. A thread cannot be stopped from outside, and none is left behind: a call that is cancelled
-   ends when its thread does. Long reads look between two pieces whether anybody still waits.
+2. A thread cannot be stopped from outside, and none is left behind: a cancelled call ends when its
+   thread does. Long reads check between two pieces whether the call was cancelled.
 3. Writes happen one at a time, so that no edit is lost to another agent's.
 """
 
@@ -24,21 +24,21 @@ T = TypeVar("T")
 @final
 @attrs.frozen(eq=False)
 class FileWork:
-    """Limits how many file operations run at once. One for all agents of a pool."""
+    """Limits how many file operations run in parallel. Make one for all agents of a pool."""
 
     readers: trio.CapacityLimiter = attrs.field(factory=lambda: trio.CapacityLimiter(8))
-    """Reads. More than 8 would only wait for the same disk."""
+    """Limits reads. More than 8 would only wait for the same disk."""
     searchers: trio.CapacityLimiter = attrs.field(factory=lambda: trio.CapacityLimiter(4))
-    """Searches, each a process that keeps a core busy."""
+    """Limits searches, each of which is a process that keeps a core busy."""
     writer: trio.CapacityLimiter = attrs.field(factory=lambda: trio.CapacityLimiter(1))
-    """Writes and edits: one, so that an edit sees what the previous edit has written."""
+    """Limits writes and edits to one, so that an edit sees what the previous one has written."""
 
     async def read(self, path: str, function: Callable[[], T]) -> T:
         """Call *function* in a thread.
 
         Args:
-            path: What an error is about.
-            function: It may call ``trio.from_thread.check_cancelled``.
+            path: The path to name in errors.
+            function: What to call. It may call ``trio.from_thread.check_cancelled``.
 
         Raises:
             ToolError: If the system refuses.
@@ -52,14 +52,14 @@ class FileWork:
         """Call *function* in a thread when no other write is running.
 
         Args:
-            path: What an error is about.
-            function: It does everything or nothing.
+            path: The path to name in errors.
+            function: What to call. It must do everything or nothing.
 
         Raises:
             ToolError: If the system refuses.
 
         Cancellation:
-            Before *function* has begun, nothing was done; after that, everything.
+            If *function* has not begun, nothing was done; otherwise everything was.
         """
         return await _in_thread(path, function, self.writer)
 

@@ -1,6 +1,6 @@
-"""The kernel's own file systems, such as ``/proc``, whose files are not data.
+"""Finds the kernel's own file systems, such as ``/proc``, whose files are not data.
 
-What processes know, keys in their environment too, is read there like files.
+The memory and the environment of processes, with their keys, can be read there like files.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ KERNEL_SYSTEMS: Final = frozenset({
     "proc", "sysfs", "debugfs", "tracefs", "securityfs", "configfs", "cgroup", "cgroup2", "bpf",
     "pstore", "efivarfs", "devpts", "mqueue", "fusectl", "nsfs",
 })  # fmt: skip
-"""File systems in which there are no files."""
+"""The types of file systems without ordinary files."""
 
 MOUNTS: Final = "/proc/self/mountinfo"
 

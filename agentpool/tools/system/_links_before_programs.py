@@ -1,14 +1,14 @@
-"""Checks a folder for links before a program writes there under names that it chooses.
+"""Checks a folder for links before a program writes there under names of its own choice.
 
 Rules:
 
-1. A program that unpacks or makes an archive follows links as the system does. It does not
-   run where a link to a folder leads out, nor is it given a link to a file that does.
-2. Another repository has a configuration of its own, which may run programs. git is not led
+1. A program that unpacks or makes an archive follows links as the system does. It may not run in a
+   folder with a link to a folder outside, and may not get a link to a file outside.
+2. Another repository has its own configuration, which may run programs. git may not be directed
    into one.
 
-Both block, and are done in threads. Neither is a sandbox: what a program makes while it runs
-is not looked at.
+Both checks block, and run in threads. Neither is a sandbox: links that a program makes while it
+runs are not checked.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from typing import Final
 from agentpool._errors import ToolError
 
 MAX_ENTRIES: Final = 200_000
-"""In a folder that is looked through: about a second."""
+"""The most entries of a folder to check: about a second."""
 
 _BARE: Final = ("HEAD", "objects")
-"""What makes a folder a repository without a work tree."""
+"""The names that make a folder a repository without a work tree."""
 
 
 def outward_link(folder: str, arguments: Sequence[str]) -> str | None:
@@ -65,7 +65,7 @@ def _links_below(top: str) -> Iterator[os.DirEntry[str]]:
 
 
 def other_repository(folder: str, steps: Sequence[str]) -> str | None:
-    """Return the first of *steps* that leads into another repository than *folder*'s."""
+    """Return the first of *steps* that leads into a repository other than *folder*'s."""
     top = at = os.path.realpath(folder)
     for step in steps:
         at = os.path.realpath(Path(at, step))

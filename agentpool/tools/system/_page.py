@@ -1,15 +1,15 @@
-"""One page of a text of any size: numbered lines, cut between characters.
+"""Builds one page of a text of any size: numbered lines, cut between characters.
 
-The text comes in pieces, and no more than the page is kept: a line of a gigabyte costs as
-much memory as one that fits.
+The text comes in pieces, and only the page is kept: a line of a gigabyte costs as much memory as
+one that fits.
 
 Rules:
 
-1. A line begins after a line feed; a carriage return before that belongs to its end.
-2. A line is shown from *column* on, at most ``MAX_LINE_CHARS`` of it. What is left out is
-   said, with where to go on.
+1. A line ends with a line feed; a carriage return just before that belongs to the line end.
+2. A line is shown from *column* on, at most ``MAX_LINE_CHARS`` of it. A note says how much is left
+   out, and where to go on.
 3. The page ends after *limit* lines or ``MAX_PAGE_CHARS`` characters, whichever is first.
-4. Lines are counted to the end of the text as far as the reader goes on giving it.
+4. Lines after the page are counted for as long as the reader passes more text.
 """
 
 from __future__ import annotations
@@ -17,13 +17,14 @@ from __future__ import annotations
 from typing import Final, final
 
 MAX_PAGE_LINES: Final = 2000
-"""The most lines of one page: as the system had it that this one grew from."""
+"""The most lines of one page."""
 
 MAX_PAGE_CHARS: Final = 64_000
-"""Some 16,000 tokens: half of what a middling model can see at all."""
+"""The most characters of one page: some 16,000 tokens, half the window of an average model."""
 
 MAX_LINE_CHARS: Final = 2000
-"""Longer than what people write in one line; minified files are read by columns."""
+"""The most characters shown of one line: people write shorter ones; minified files are read by
+columns."""
 
 
 @final
@@ -34,9 +35,9 @@ class Page:
         """Begin a page.
 
         Args:
-            offset: The number of its first line, from 1.
-            limit: The most lines that it has.
-            column: The number of the first character that is shown of each line, from 1.
+            offset: The number of the page's first line, from 1.
+            limit: The most lines of the page.
+            column: The number of the first shown character of each line, from 1.
         """
         self._offset = offset
         self._limit = limit
@@ -65,8 +66,8 @@ class Page:
         """Count *lines* before or after the page.
 
         Args:
-            lines: How many ended.
-            is_open: Whether another one has begun since.
+            lines: How many lines ended.
+            is_open: Whether another line has begun since.
         """
         self._number += lines
         self._line_chars = int(is_open)

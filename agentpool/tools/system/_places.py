@@ -1,15 +1,15 @@
-"""A place on the disk: a name in a folder that is held open.
+"""A place on the disk: a name in an open folder.
 
 Rules:
 
-1. What is opened is opened in the folder, by a single name, and never through a link.
-2. Only ordinary files are opened. A pipe would hang, a device would never end, and what the
-   kernel shows of a process, its environment with its keys too, is no file.
-3. A file is written whole beside its place and then renamed into it. A reader sees the old
-   one or the new one; a link that has taken its place is replaced and not followed.
-4. Nothing is written where git looks for what to run: not below a ``.git``, nor in its place.
+1. A file is opened relative to the open folder, by a single name, and never through a link.
+2. Only ordinary files are opened. A pipe would hang, a device would never end, and the kernel's
+   files about processes would show their environment with its keys.
+3. A file is written completely beside its place and then renamed. A reader sees either the old file
+   or the new one; a link that has appeared in its place is replaced, not followed.
+4. Nothing is written where git finds what to run: neither below a ``.git`` nor in its place.
 
-How one gets there is in ``_walk_in_roots``. All of this blocks, and is done in threads.
+``_walk_in_roots`` finds a place. All of this blocks, and runs in threads.
 """
 
 from __future__ import annotations
@@ -49,16 +49,16 @@ _NEW_FLAGS: Final = (
 @final
 @attrs.define(eq=False)
 class Place:
-    """A name in a folder that is held open, so that no link can redirect it."""
+    """A name in a folder; the folder is held open, so that no link can redirect it."""
 
     path: str
     """The path as the model wrote it, for messages."""
     parts: Parts
-    """Where it is, without links."""
+    """The parts of its full path, without links."""
     name: str
     """The last part; ``.`` for the folder itself."""
     _folder_fd: int | None
-    """``None``: this platform has none, and full paths are used."""
+    """The descriptor of the folder. ``None``: this platform has none, and full paths are used."""
 
     def _at(self, name: str) -> str:
         if self._folder_fd is not None:
@@ -81,10 +81,10 @@ class Place:
         return native_path(self.parts)
 
     def look(self) -> os.stat_result | None:
-        """Return what is there. ``None``: nothing.
+        """Return the status of what is there. ``None``: nothing is there.
 
         Raises:
-            OSError: If that cannot be said.
+            OSError: If the system cannot tell.
         """
         try:
             return os.stat(self._at(self.name), dir_fd=self._folder_fd, follow_symlinks=False)
@@ -95,7 +95,7 @@ class Place:
         """Open the file for reading and return its descriptor.
 
         Raises:
-            ToolError: If it is not an ordinary file. Says what it is.
+            ToolError: If it is not an ordinary file. The error says what it is.
             OSError: If it cannot be opened.
         """
         found = self.look()
@@ -116,7 +116,7 @@ class Place:
         """Open the folder for listing and return its descriptor.
 
         Raises:
-            OSError: If it cannot be opened, or is none.
+            OSError: If it cannot be opened, or is not a folder.
         """
         flags = _FOLDER_FLAGS | getattr(os, "O_NOFOLLOW", 0)
         fd = os.open(self._at(self.name), flags, dir_fd=self._folder_fd)
@@ -128,7 +128,7 @@ class Place:
         return fd
 
     def check_writable(self) -> os.stat_result | None:
-        """Return the file that a write would replace. ``None``: there is none yet.
+        """Return the status of the file that a write would replace. ``None``: there is none yet.
 
         Raises:
             ToolError: If it is not an ordinary file.
@@ -141,17 +141,17 @@ class Place:
     def write(self, data: bytes, *, instead_of: os.stat_result | None) -> None:
         """Write *data* to the place, atomically.
 
-        The data is on the disk before the name is: after a power cut there is the old file
-        or the new one. The name itself is not forced out, so it may be the old one.
+        The data is forced to the disk before the renaming: after a power cut there is either the
+        old file or the new one. The renaming itself is not forced, so it may be the old one.
 
         Args:
-            data: All that the file will hold.
-            instead_of: The file that it replaces, whose permissions it keeps. ``None``: a new
-                file, with those that the process gives to new files.
+            data: Everything that the file will hold.
+            instead_of: The file to replace, whose permissions are kept. ``None``: a new file, with
+                the process's usual permissions.
 
         Raises:
-            ToolError: If git is configured by it. Nothing was written.
-            OSError: If it cannot be written. Then everything is as before.
+            ToolError: If the file would configure git. Nothing was written.
+            OSError: If it cannot be written. Nothing has changed.
         """
         if any(part.casefold() == ".git" for part in self.parts):
             raise ToolError(
@@ -204,5 +204,5 @@ def _kind(mode: int) -> str:
 
 
 def native_path(parts: Parts) -> str:
-    """Return *parts* as this platform writes a path; the first part may be a drive."""
+    """Return *parts* as a path in this platform's form; the first part may be a drive."""
     return join(parts).removeprefix("/" if os.sep != "/" else "")

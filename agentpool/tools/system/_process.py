@@ -2,15 +2,15 @@
 
 Rules:
 
-1. A program gets a session of its own. Leaving the block ends all that is in it: asked
-   first, killed a moment later, whatever the program did with its children.
-2. When the program itself ends, what it left running ends too.
-3. The group is killed before the program is reaped, while its number cannot be anybody
-   else's. (Where the system has no descriptor for a process, only right after.)
-4. What leaves the session is found by a mark in its environment, on Linux. Who takes the
-   mark off as well is not found: that takes a program that means to escape.
-5. Of each output the beginning and the end are kept and the rest is counted, so a program
-   that writes for ever takes no more memory than one that writes a page.
+1. A program gets its own session. Leaving the block ends every process in it, first by asking, then
+   by killing, whatever the program did with its children.
+2. When the program itself ends, processes that it left running are ended too.
+3. The group is killed before the program is reaped, while no other process can have its number.
+   (Where the system has no descriptor for a process, it is killed right after.)
+4. On Linux, processes that leave the session are found by a mark in their environment. Those that
+   also remove the mark are not found; only a program that wants to escape does that.
+5. The beginning and the end of each output are kept, and the rest is only counted, so a program
+   that writes forever takes no more memory than one that writes a page.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ import trio
 from agentpool._child_process import KILL, signal_group
 
 MARK: Final = "AGENTPOOL_CALL"
-"""The environment variable by which what left its session is found."""
+"""The environment variable that marks processes, so that those that left the session are found."""
 
 _GRACE_SECONDS: Final = 1.0
-"""Between asking and killing: git removes its locks in less."""
+"""The time between asking and killing: git removes its locks in less."""
 
 _DYING_SECONDS: Final = 5.0
-"""The time for the kernel to end what was killed. It takes milliseconds, unless a disk hangs."""
+"""The time for the kernel to end killed processes. It takes milliseconds, unless a disk hangs."""
 
 _DRAIN_SECONDS: Final = 1.0
 """The time for the last output, if a process that left the session still holds the pipe."""
 
 _SWEEPS: Final = 5
-"""How often those who left are looked for: they can start others while we look."""
+"""How often processes outside the session are searched for: they can start others meanwhile."""
 
 _PIECE_BYTES: Final = 64 * 1024
 
@@ -59,7 +59,7 @@ class Kept:
         self._head = bytearray()
         self._tail = bytearray()
         self.total = 0
-        """Bytes that were written in all."""
+        """The number of bytes written in total."""
 
     def add(self, data: bytes | bytearray) -> None:
         """Add the next piece."""
@@ -71,7 +71,7 @@ class Kept:
             del self._tail[: -self._half]
 
     def text(self) -> str:
-        """Return what was kept as text, cut between characters."""
+        """Return the kept output as text, cut between characters."""
         if self.total <= 2 * self._half:
             return (self._head + self._tail).decode(errors="replace")
         head = codecs.getincrementaldecoder("utf-8")("replace").decode(bytes(self._head))
@@ -85,18 +85,18 @@ class Kept:
 @final
 @attrs.define(eq=False, repr=False)
 class Group:
-    """A running program, with everything that it started."""
+    """A running program and everything that it started."""
 
     stdout: Kept
-    """What it wrote to its output."""
+    """What it wrote to standard output."""
     stderr: Kept
-    """What it wrote to its error output."""
+    """What it wrote to standard error."""
     _process: trio.Process
     _input: bytes
     _max_bytes: float
     _mark: str | None
     is_flooded: bool = attrs.field(init=False, default=False)
-    """Whether it wrote more than it may, and is being ended for that."""
+    """Whether it is being ended because it wrote more than it may."""
     _is_over: bool = attrs.field(init=False, default=False)
 
     @property
@@ -108,7 +108,7 @@ class Group:
         """Run the program to its end, or until it has written too much.
 
         Cancellation:
-            It runs on until its block is left.
+            The program runs on until its block is left.
         """
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._feed)
@@ -177,7 +177,7 @@ class Group:
             os.close(fd)
 
     async def _sweep(self) -> None:
-        """End processes that have left the session, where they can be found."""
+        """End processes that have left the session, on systems where they can be found."""
         if self._mark is None:
             await trio.lowlevel.checkpoint()
         else:
@@ -185,7 +185,7 @@ class Group:
 
 
 async def end_marked(mark: str) -> None:
-    """End every process that has *mark* as ``MARK`` in its environment, where possible."""
+    """End every process whose environment has *mark* as ``MARK``, where systems show it."""
     if sys.platform != "linux":
         await trio.lowlevel.checkpoint()
         return
@@ -241,23 +241,23 @@ async def open_group(
 
     Args:
         argv: The program's name and its arguments.
-        path: The program's full path. ``None``: its name is that.
-        folder: Where it runs. ``None``: where this process does.
-        environ: All of its environment. ``None``: this process's own.
-        stdin: What it can read. ``None``: nothing.
-        pass_fds: Descriptors that it inherits. No others are.
+        path: The program's full path. ``None``: *argv* begins with it.
+        folder: The folder in which it runs. ``None``: that of this process.
+        environ: Its whole environment. ``None``: that of this process.
+        stdin: Its input. ``None``: empty.
+        pass_fds: The descriptors that it inherits. It inherits no others.
         keep_bytes: How much of each output is kept.
-        max_bytes: After so much of one output it is ended.
-        mark: What it is marked with, in *environ*. No other process may ever have it.
+        max_bytes: It is ended if one of its outputs is longer than this.
+        mark: The value of ``MARK`` in *environ*. No other process may ever have it.
 
     Yields:
-        The program. It has been started, and is taken to its end by ``run``.
+        The program, already started. Call ``run`` to wait for its end.
 
     Raises:
-        OSError: If it cannot be started.
+        OSError: If the program cannot be started.
 
     Cancellation:
-        Nothing of it runs any more.
+        The program and everything it started have ended.
     """
     if environ is not None and mark is not None:
         environ = {**environ, MARK: mark}

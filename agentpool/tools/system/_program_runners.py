@@ -1,8 +1,8 @@
-"""Programs that run other programs, so that granting one means granting all.
+"""Knows the programs that run other programs: granting one of them means granting all.
 
-A list of names is never whole. So a name is looked for in each of its forms: without its folder,
-its version, what tells variants apart, and the letter that a second set of GNU programs begins
-with.
+A list of names is never complete. So several forms of a name are looked up: without its folder,
+without its version, without what distinguishes variants, and without the letter that a second set
+of GNU programs begins with.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ CARRIERS: Final = frozenset({
     "vipw", "visudo", "watch", "wget", "wish", "wsl", "x86_64", "xargs", "xdg-open", "xelatex",
     "xonsh", "xvfb-run", "yarn", "yash", "yum", "zsh",
 })  # fmt: skip
-"""Programs that run what they are told to, by their usual arguments, commands or files."""
+"""Programs that can run any other program through their usual arguments, commands or files."""
 
 # A version at the end of a name: python3.11, perl5.36.0, gcc-12.
 _VERSION: Final = re.compile(r"[-.0-9]+\Z")
@@ -75,7 +75,7 @@ def known_as(name: str) -> tuple[str, ...]:
 
 
 def _forms(name: str) -> set[str]:
-    """Return every name under which a carrier, installed as *name*, may be known."""
+    """Return every name that a carrier installed as *name* may be known by."""
     plain = {_VARIANT.sub("", form) for form in known_as(name)}  # python3-dbg
     forms = {*known_as(name), *plain, *(_VERSION.sub("", form) for form in plain)}
     return forms | {form.removeprefix("g") for form in forms}

@@ -2,16 +2,16 @@
 
 Rules:
 
-1. Every path is absolute in the end. A relative one, in a grant or from a model, begins at
-   one folder, which is the same for all.
-2. What a grant means is decided once, when the tools are made: links in it are followed
-   then, and what it is replaced by later is not what was granted.
-3. A path is covered if it lies at or below a root, part by part. On the way to a root a
-   walk may pass the folders above it, and sees nothing of them but that they are there.
-4. Neither ``*`` nor ``/`` covers ``/proc``: this process's memory and its environment, with
-   its keys, are files there. A grant that names something below it does.
+1. Every path is made absolute. A relative path, in a grant or from a model, begins at one folder,
+   the same for all.
+2. The meaning of a grant is fixed when the tools are made: links in it are followed then, and a
+   link that changes later does not change what was granted.
+3. A path is covered if it is a root or below one, compared part by part. On the way to a root a
+   walk may pass through the folders above it, but learns only that they exist.
+4. Neither ``*`` nor ``/`` covers ``/proc``, where this process's memory and its environment, with
+   its keys, are files. Only a grant that names ``/proc`` or a path below it covers that.
 
-What a name leads to on the disk is found out in ``_places``, step by step.
+``_places`` finds out, step by step, what a name leads to on the disk.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Parts: TypeAlias = tuple[str, ...]
 """A path from the root of the file system, part by part; ``()`` is ``/`` itself."""
 
 MAX_PATH_CHARS: Final = 4096
-"""Linux's own limit, and more than anybody has ever typed."""
+"""The longest path: Linux's own limit, and longer than any that people type."""
 
 _PROCESSES: Final[Parts] = ("proc",)
 
@@ -41,9 +41,9 @@ class Root:
     text: str
     """The grant as it was written, for messages."""
     name: Parts
-    """Where it is, with its links."""
+    """The parts of its path, with links."""
     real: Parts
-    """Where that is without any."""
+    """The parts of its path with all links followed."""
 
 
 @final
@@ -52,18 +52,18 @@ class Roots:
     """The paths that an agent may access."""
 
     folder: Root
-    """Where relative paths begin. It grants nothing."""
+    """The folder for relative paths. This alone grants nothing."""
     granted: tuple[Root, ...]
-    """What is granted; ``*`` has the whole file system as its place."""
+    """The granted paths; the path of ``*`` is the whole file system."""
 
     def locate(self, path: str) -> Parts:
         """Return the parts of *path* from the root of the file system.
 
-        A beginning that a grant writes with links is written without. ``..`` is left in:
-        only a walk knows where it leads.
+        If *path* begins with a granted path that has links, they are replaced by their targets.
+        ``..`` is kept: only a walk knows where it leads.
 
         Raises:
-            ToolError: If *path* can be the name of nothing.
+            ToolError: If *path* is not a possible path.
         """
         if not path or len(path) > MAX_PATH_CHARS or "\0" in path:
             shown = path if len(path) <= MAX_PATH_CHARS else f"{path[:40]}…"
@@ -75,7 +75,7 @@ class Roots:
         return self.without_links(parts if path.startswith("/") else (*self.folder.real, *parts))
 
     def without_links(self, parts: Parts) -> Parts:
-        """Return *parts* with the beginning resolved if a grant writes it with links."""
+        """Return *parts* with their beginning resolved if it is a granted path with links."""
         longest = None
         for root in (self.folder, *self.granted):
             name = root.name
@@ -92,13 +92,13 @@ class Roots:
         )
 
     def may_pass(self, place: Parts) -> bool:
-        """Return whether a walk may continue at *place*: it is covered, or leads to a root."""
+        """Return whether a walk may pass through *place*: it is covered, or leads to a root."""
         return self.covers(place) or any(
             root.real[: len(place)] == place for root in (self.folder, *self.granted)
         )
 
     def outside(self, path: str) -> ToolError:
-        """Return the text for a model about a *path* outside of its roots."""
+        """Return the text that tells a model that *path* is outside its roots."""
         granted = ", ".join(root.text for root in self.granted)
         return ToolError(f"path {path!r} is outside of what is granted: {granted}")
 

@@ -1,16 +1,16 @@
 """The process that searches: it lists folders, reads files and matches patterns.
 
-Run as a script, so that it starts in 20 ms and imports nothing of the package. Why a
-process: Python's ``re`` can take longer than the universe for a short pattern, keeps the
-interpreter's lock meanwhile, and cannot be stopped but by ending its process. (A package
-with a time limit exists; it has another dialect, and a compiled module for this alone.)
+It runs as a script, so that it starts in 20 ms and imports nothing of the package. It is a process
+because Python's ``re`` can take practically forever for a short pattern, holds the interpreter's
+lock meanwhile, and only stops when its process ends. (A package with a time limit exists, but it
+has another dialect, and would add a compiled module just for this.)
 
-It reads one line of JSON from its input and writes lines of JSON to its output: a line for
-each find as it is found, so that they are there even if it is ended, and one at the end.
+It reads one line of JSON from its input and writes lines of JSON to its output: one for each find,
+immediately, so that finds are not lost if it is killed, and one at the end.
 
-It never follows a link: what it is given is where it stays, whoever swaps what meanwhile.
-The kernel ends it when it has computed for too long or takes too much memory, so it does
-not stay even if whoever started it is killed.
+It never follows a link, so it stays inside the file or folder that it was given, even if files are
+swapped meanwhile. The kernel ends it when it uses too much time or memory, so it does not stay
+behind even if its parent is killed.
 """
 
 from __future__ import annotations
@@ -30,23 +30,22 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
 
 MAX_MEMORY_BYTES: Final = 1024**3
-"""The limit for the address space. A pattern that needs more gets an error."""
+"""The largest address space. A pattern that needs more gets an error."""
 
 MAX_LINE_BYTES: Final = 64 * 1024
-"""The part of each line that is searched: its beginning. Longer lines were not written by
-people."""
+"""How much of each line is searched, from its beginning. People do not write longer lines."""
 
 MAX_SHOWN_CHARS: Final = 300
-"""The limit for each line, around the first find in it."""
+"""The most characters shown of each line, around the first find in it."""
 
 MAX_DEPTH: Final = 64
-"""Folders in folders; each holds a descriptor."""
+"""The most nested folders; each holds a descriptor."""
 
 _BEFORE_CHARS: Final = 60
-"""Shown before the find in a long line."""
+"""How many characters are shown before the find in a long line."""
 
 _SNIFFED_BYTES: Final = 8192
-"""Where a NUL is looked for, which says that a file is not text."""
+"""How many bytes are searched for a NUL, the sign of a binary file."""
 
 _NO_FOLLOW: Final = getattr(os, "O_NOFOLLOW", 0)
 _FOLDER_FLAGS: Final = os.O_RDONLY | _NO_FOLLOW | getattr(os, "O_DIRECTORY", 0)
@@ -61,25 +60,25 @@ class Request(NamedTuple):
     kind: str
     """``glob`` or ``grep``."""
     fd: int | None
-    """The open file or folder to look in. ``None``: there is only a path."""
+    """The open file or folder to search. ``None``: only its path is known."""
     path: str
-    """Its full path, where folders have no descriptors."""
+    """Its full path, on systems where folders have no descriptors."""
     shown: str
-    """What finds are called: the folder's name for the model, with its ``/``, or empty."""
+    """The prefix for the paths of finds: the folder's name for the model, with ``/``, or empty."""
     pattern: str
     """For glob: parts with ``*``, ``?``, ``[]`` and ``**``; for grep: a regular expression."""
     include: str
     """For grep: only files whose name fits this."""
     ignore_case: bool
-    """For grep."""
+    """For grep: whether upper and lower case are the same."""
     limit: int
     """The most finds."""
     max_entries: int
-    """The most files and folders that are looked at."""
+    """The most files and folders to visit."""
     seconds: float
-    """After this long it stops by itself, between two files."""
+    """After this time the search stops by itself, between two files."""
     closed: tuple[int, ...] = ()
-    """Devices whose folders it does not go into."""
+    """Devices whose folders are not entered."""
 
 
 class Entry(NamedTuple):
@@ -87,7 +86,7 @@ class Entry(NamedTuple):
 
     shown: str
     folder: int | str
-    """The descriptor or the path of the folder that it is in."""
+    """The descriptor or the path of its folder."""
     name: str
     is_folder: bool
 
@@ -97,7 +96,7 @@ class StoppedError(Exception):
 
 
 class Walk:
-    """Walks through folders, and counts."""
+    """Walks through folders, and counts the entries."""
 
     def __init__(self, request: Request) -> None:
         """Begin with all counts at zero."""
@@ -106,19 +105,19 @@ class Walk:
         self.ends_at = time.monotonic() + request.seconds
 
     def check_time(self) -> None:
-        """Raise if the time is over.
+        """Raise if the time limit has passed.
 
         Raises:
-            StoppedError: If it is.
+            StoppedError: If it has.
         """
         if time.monotonic() > self.ends_at:
             raise StoppedError("time")
 
     def entries(self, folder: int | str, shown: str) -> list[Entry]:
-        """Return the entries of *folder* that are not links, by name; none if it is unreadable.
+        """Return the entries of *folder* except links, by name; none if it is unreadable.
 
         Raises:
-            StoppedError: If there is too much in all, or no time left.
+            StoppedError: If there are too many entries in total, or no time is left.
         """
         self.check_time()
         found: list[Entry] = []
@@ -135,7 +134,7 @@ class Walk:
 
 @contextlib.contextmanager
 def opened_folder(entry: Entry, closed: frozenset[int]) -> Generator[int | str | None, None, None]:
-    """Open the folder *entry*. ``None``: impossible, gone, or on a kernel file system."""
+    """Open the folder *entry*. ``None``: it is gone, cannot be opened, or is the kernel's own."""
     if isinstance(entry.folder, str):
         yield os.path.join(entry.folder, entry.name)  # noqa: PTH118  # no pathlib: it starts slowly
         return
@@ -156,7 +155,7 @@ def opened_folder(entry: Entry, closed: frozenset[int]) -> Generator[int | str |
 class GlobPattern:
     """A path pattern, matched part by part so that no folder is walked twice.
 
-    A state is how many parts are behind; ``**`` stays where it is, or is left at once.
+    A state is the number of parts already matched; ``**`` can match any number of names, also none.
     """
 
     def __init__(self, pattern: str) -> None:
@@ -180,7 +179,7 @@ class GlobPattern:
     def step(self, states: frozenset[int], name: str) -> frozenset[int]:
         """Return the states after *name*; none if it does not match.
 
-        A name with a dot at its beginning is only fitted by a part that has one as well.
+        A name that begins with a dot is only matched by a part that begins with a dot.
         """
         is_hidden = name.startswith(".")
         after: set[int] = set()
@@ -263,7 +262,7 @@ class Grep:
         """Search *file*.
 
         Raises:
-            StoppedError: If that is enough.
+            StoppedError: If a limit is reached.
         """
         for number, line in text_lines(file):
             match = self._pattern.search(line)
@@ -278,7 +277,7 @@ class Grep:
         """Search every file below *folder*, except hidden ones.
 
         Raises:
-            StoppedError: If that is enough.
+            StoppedError: If a limit is reached.
         """
         for entry in self._walk.entries(folder, shown):
             if entry.name.startswith("."):
@@ -322,7 +321,7 @@ def grep(request: Request, say: Callable[[dict[str, object]], None]) -> None:
 
 @contextlib.contextmanager
 def opened_file(entry: Entry) -> Generator[BinaryIO | None, None, None]:
-    """Open the file *entry*. ``None``: impossible, or not an ordinary file any more."""
+    """Open the file *entry*. ``None``: it cannot be opened, or is no longer an ordinary file."""
     try:
         if isinstance(entry.folder, str):
             fd = os.open(os.path.join(entry.folder, entry.name), _FILE_FLAGS)  # noqa: PTH118  # no pathlib: it starts slowly
@@ -349,7 +348,7 @@ def text_lines(file: BinaryIO) -> Iterator[tuple[int, str]]:
 
 
 def excerpt(line: str, start: int, end: int) -> str:
-    """Return *line*, or a piece of it around what was found."""
+    """Return *line*, or the piece of it around the find."""
     if len(line) <= MAX_SHOWN_CHARS:
         return line
     begin = 0 if end <= MAX_SHOWN_CHARS else max(0, start - _BEFORE_CHARS)

@@ -2,17 +2,17 @@
 
 Rules:
 
-1. A path is walked from ``/`` part by part, each part opened in the folder before it and
-   never through a link. A link is read, and what it says is walked like a path from a
-   model. So whoever swaps a folder for a link while we walk changes where we are refused,
-   and not where we get.
-2. ``..`` goes back to the folder from which the walk came.
-3. The name at the end may be of nothing yet. It is never that of a link: a link is walked,
-   even if it leads nowhere.
+1. A path is walked from ``/`` part by part. Each part is opened inside the previous folder, and
+   never through a link. A link is read, and its target is walked like a path from a model. So
+   swapping a folder for a link during the walk can cause a refusal, but never access to another
+   place.
+2. ``..`` goes back to the folder that the walk came from.
+3. The last name need not exist yet. It is never the name of a link: a link is followed, even if it
+   leads nowhere.
 
-Where the platform cannot open relative to a folder (Windows), links are resolved first and
-the result is opened by its full path: the same answers, but a process that swaps a folder
-between the two is not noticed.
+Where the platform cannot open files relative to a folder (Windows), links are resolved first and
+the result is opened by its full path. The answers are the same, but a folder that is swapped
+between the two steps is not noticed.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ CAN_WALK: Final = {
     os.rename,
     os.unlink,
 } <= os.supports_dir_fd and hasattr(os, "O_NOFOLLOW")
-"""Whether this platform opens by a name in a folder."""
+"""Whether this platform can open files relative to a folder."""
 
 MAX_LINKS: Final = 40
-"""Linux's own limit; more is a circle."""
+"""The most links on one path: Linux's own limit; more means a circle."""
 
 _MAX_LOOKS: Final = 10_000
-"""How often one walk looks again because a part has changed, or was made. Longer paths than
-this has parts do not exist."""
+"""How often one walk retries because a part has changed or was created. No path has more parts than
+this."""
 
 # With O_PATH a folder on the way need not be readable, as for anybody who names a path.
 _PASS_FLAGS: Final = (
@@ -62,7 +62,7 @@ def find_roots(grants: Iterable[Capability], kind: CapabilityKind, folder: str) 
     Args:
         grants: An agent's grants.
         kind: ``FILE_READ`` or ``FILE_WRITE``.
-        folder: Where relative paths begin.
+        folder: The folder for relative paths.
     """
     texts = [text for grant in grants if grant.kind is kind for text in grant.scope]
     here = Path(folder).absolute()
@@ -88,17 +88,18 @@ def open_place(
     """Find the place that *path* leads to, and hold its folder open.
 
     Args:
-        roots: What may be touched.
-        path: As the model wrote it.
-        make_folders: Whether folders on the way that are not there are made.
-        by_step: Whether to walk. Otherwise a single call resolves all links, as on Windows.
+        roots: The paths that may be accessed.
+        path: The path as the model wrote it.
+        make_folders: Whether to create missing folders on the way.
+        by_step: Whether to walk step by step. Otherwise all links are resolved first, as on
+            Windows.
 
     Yields:
-        The place. Its name was not a link when it was looked at, and is opened as none.
+        The place. Its name was not a link when it was checked, and will not be followed as one.
 
     Raises:
-        ToolError: If it leads out of *roots*, or nowhere.
-        OSError: If the way is closed.
+        ToolError: If *path* leads out of *roots*, or nowhere.
+        OSError: If a folder on the way cannot be opened.
     """
     if not by_step:
         yield _resolve(roots, path, make_folders=make_folders)
@@ -144,8 +145,8 @@ class _Walk:
         """Walk to the end.
 
         Raises:
-            ToolError: If it leads out of the roots, or nowhere.
-            OSError: If the way is closed.
+            ToolError: If the path leads out of the roots, or nowhere.
+            OSError: If a folder on the way cannot be opened.
         """
         self._fds.append(os.open("/", _PASS_FLAGS))
         name = "."
@@ -174,7 +175,7 @@ class _Walk:
             os.close(self._fds.pop())
 
     def _is_link(self, part: str) -> bool:
-        """Return whether *part* is a link. If so, continue the walk at its target."""
+        """Return whether *part* is a link. If it is, continue the walk at its target."""
         here = self._fds[-1]
         try:
             found = os.stat(part, dir_fd=here, follow_symlinks=False)
