@@ -268,13 +268,16 @@ def _misspelt(q: str) -> str:  # noqa: D417  # see below
         (
             lambda: SIMULATE(lambda: 3),
             (
-                "the scenario must be an async function, and what it returns awaited, got a value "
+                "the scenario must be an async function, or return an awaitable, got a value "
                 "of type int; write async def"
             ),
         ),
         (
             lambda: tool(_misspelt),
-            "the docstring of _misspelt describes 'qq', which is not a parameter; did you mean 'q'?",
+            (
+                "the docstring of _misspelt describes 'qq', which is not a parameter; did you "
+                "mean 'q'?"
+            ),
         ),
     ],
 )

@@ -323,7 +323,7 @@ class Nodes:
             return "no node works any more: the block of open_cluster() has ended"
         states = (self._status_of(node) for node in right)
         words = (one.reason or f"node {one.name} is {one.state.value}" for one in states)
-        return f"no node that could do this works any more: {'; '.join(words)}"
+        return f"no node works any more for this work: {'; '.join(words)}"
 
     def _may_come(self, node: FoundNode) -> bool:
         """Return whether a node should be started."""

@@ -31,11 +31,11 @@ async def check_driver(
 
     Args:
         opener: Opens a driver that answers at least five requests.
-        request: What to ask. ``None``: to say hello.
+        request: What to ask. ``None``: a greeting.
         is_answered: Whether the driver answers. ``False``: it fails, as a ``DriverError``.
 
     Raises:
-        AssertionError: If the driver breaks its contract. Says how.
+        AssertionError: If the driver breaks its contract. The error says how.
     """
     expect_arguments(check_driver, locals())
     asked = request or CompletionRequest((UserMessage("Say hello."),), max_tokens=16)
@@ -49,7 +49,9 @@ async def check_driver(
         with trio.CancelScope() as scope:
             scope.cancel()
             await driver.complete(asked)
-        promise(scope.cancelled_caught, "complete() must have a checkpoint: a cancelled one ended")
+        promise(
+            scope.cancelled_caught, "complete() must have a checkpoint: a cancelled call completed"
+        )
         answers: list[Completion] = []
 
         async def ask() -> None:
@@ -92,13 +94,13 @@ async def _check_answer(driver: Driver, request: CompletionRequest) -> None:
         calls = completion.tool_calls
         promise(
             bool(calls) == (completion.finish_reason is FinishReason.TOOL_USE),
-            f"finish_reason is {completion.finish_reason.value} with {len(calls)} tool calls",
+            f"finish_reason is {completion.finish_reason.value}, but there are {len(calls)} calls",
         )
         ids = [call.call_id for call in calls]
         promise(all(ids) and len(set(ids)) == len(ids), f"call ids must differ, got {ids!r}")
     promise(
         not pieces or "".join(pieces) == streamed.text,
-        f"the pieces must make the text {streamed.text!r}, got {pieces!r}",
+        f"the pieces must join to the text {streamed.text!r}, got {pieces!r}",
     )
     promise("" not in pieces, "on_delta must not be called with an empty piece")
 

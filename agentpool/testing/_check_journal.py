@@ -22,7 +22,7 @@ async def check_journal(opener: Opener[Journal]) -> None:
         opener: Opens an empty journal.
 
     Raises:
-        AssertionError: If the journal breaks its contract. Says how.
+        AssertionError: If the journal breaks its contract. The error says how.
     """
     expect_arguments(check_journal, locals())
     async with AsyncExitStack() as stack:
@@ -38,7 +38,7 @@ async def check_journal(opener: Opener[Journal]) -> None:
 
 
 LONG_BYTES: Final = 2**24
-"""The longest body that is tried: columns for texts have bounds of 64 KiB and of 16 MiB."""
+"""The longest body that is tried: text columns of databases end at 64 KiB or 16 MiB."""
 
 
 def _record(agent_id: int, body: bytes = b"{}", place: int = 0) -> JournalRecord:
@@ -59,7 +59,7 @@ async def _check_what_is_kept(journal: Journal) -> None:
     await journal.append(lease, [])
     found = list(await journal.read("one"))
     wanted = [*first, JournalRecord(1, RecordKind.ENDED)]
-    promise(found == wanted, f"records must come back as they were, in order, got {found!r}")
+    promise(found == wanted, f"records must come back unchanged and in order, got {found!r}")
 
 
 async def _check_long_bodies(journal: Journal) -> None:
@@ -69,8 +69,8 @@ async def _check_long_bodies(journal: Journal) -> None:
         *_, found = (record.body for record in await journal.read("long"))
         promise(
             found == body,
-            f"a body of {len(body):,} bytes must come back whole, got {len(found):,} of them; an "
-            "answer, and an image that an agent is asked about, may be long",
+            f"a body of {len(body):,} bytes must come back whole, got {len(found):,} of them: an "
+            "answer, or an image in a question, can be long",
         )
 
 
@@ -81,7 +81,7 @@ async def _check_at_once(journal: Journal) -> None:
     found = [record.agent_id for record in await journal.read("at once")]
     promise(
         found == [1, 2, 3][:kept],
-        f"append_at_once() must keep what it says, got agents {found!r} after {kept} records",
+        f"append_at_once() said that {kept} records are kept, but those of agents {found!r} are",
     )
     await journal.release(lease)
     try:
@@ -95,7 +95,7 @@ async def _check_pools(journal: Journal) -> None:
     lease = await journal.claim("one:two")
     await journal.append(lease, [_record(7)])
     found = [record.agent_id for record in await journal.read("one:two")]
-    promise(found == [7], f"a pool must find its own records alone, got {found!r}")
+    promise(found == [7], f"a pool must find only its own records, got {found!r}")
     promise(not await journal.read("two"), "a pool without records must be empty")
 
 
@@ -114,7 +114,7 @@ async def _check_leases(journal: Journal) -> None:
     await journal.release(first)
     await journal.append(third, [_record(3)])
     found = [record.agent_id for record in await journal.read("held")]
-    promise(found == [2, 3], f"what an older fence wrote must not be kept, got {found!r}")
+    promise(found == [2, 3], f"records under an older fence must not be kept, got {found!r}")
 
 
 async def _must_be_refused(journal: Journal, lease: Lease, what: str) -> None:  # noqa: ASYNC910  # a journal need not have one
@@ -136,7 +136,7 @@ async def _check_many(journal: Journal) -> None:
         for number in range(1, 11):
             nursery.start_soon(append, number)
     found: Sequence[JournalRecord] = await journal.read("many")
-    promise(len(found) == 50, f"what was kept at once must be there, got {len(found)} of 50")  # noqa: PLR2004  # ten times five
+    promise(len(found) == 50, f"records kept in parallel must all be there, got {len(found)} of 50")  # noqa: PLR2004  # ten times five
     batches = [found[at : at + 5] for at in range(0, 50, 5)]
     promise(
         all(len({record.agent_id for record in batch}) == 1 for batch in batches),
@@ -149,6 +149,6 @@ async def _check_cancellation(journal: Journal) -> None:
     with trio.CancelScope() as scope:
         scope.cancel()
         await journal.append(lease, [_record(1), _record(2)])
-    promise(scope.cancelled_caught, "append() must have a checkpoint: a cancelled one ended")
+    promise(scope.cancelled_caught, "append() must have a checkpoint: a cancelled call completed")
     kept = len(await journal.read("cut"))
-    promise(kept in {0, 2}, f"records of one call are kept all or none, got {kept} of 2")
+    promise(kept in {0, 2}, f"records of one call must be kept all or none, got {kept} of 2")

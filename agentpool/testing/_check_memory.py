@@ -11,7 +11,7 @@ from agentpool.abc import Fragment, Memory, MemoryQuery
 from agentpool.testing._contract import Opener, is_a, open_one, promise
 
 _SCOPES = ("one", "one:two", "two", "")
-"""Names that run into each other where they are joined."""
+"""Names of scopes that a memory could confuse if it joined them with other text."""
 
 
 async def check_memory(opener: Opener[Memory]) -> None:
@@ -21,7 +21,7 @@ async def check_memory(opener: Opener[Memory]) -> None:
         opener: Opens an empty memory.
 
     Raises:
-        AssertionError: If the memory breaks its contract. Says how.
+        AssertionError: If the memory breaks its contract. The error says how.
     """
     expect_arguments(check_memory, locals())
     async with AsyncExitStack() as stack:
@@ -37,8 +37,14 @@ async def check_memory(opener: Opener[Memory]) -> None:
 async def _find(memory: Memory, text: str, scope: str = "one", limit: int = 10) -> list[Fragment]:
     hits = await memory.recall(MemoryQuery(text=text, scope=scope, limit=limit))
     scores = [hit.score for hit in hits]
-    promise(scores == sorted(scores, reverse=True), f"recall() must be best first, got {scores!r}")
-    promise(all(0.0 <= score <= 1.0 for score in scores), f"scores are 0.0 to 1.0, got {scores!r}")
+    promise(
+        scores == sorted(scores, reverse=True),
+        f"recall() must return the best first, got the scores {scores!r}",
+    )
+    promise(
+        all(0.0 <= score <= 1.0 for score in scores),
+        f"scores must be from 0.0 to 1.0, got {scores!r}",
+    )
     promise(len(hits) <= limit, f"recall() must return at most {limit}, got {len(hits)}")
     return [hit.fragment for hit in hits]
 
@@ -47,11 +53,11 @@ async def _check_what_is_found(memory: Memory) -> None:
     promise(not await _find(memory, "whale"), "a fresh memory must be empty")
     kept = Fragment(content="the whale is grey", scope="one", source="tool", created_at=1.5)
     fragment_id = await memory.remember(kept)
-    promise(fragment_id and is_a(fragment_id, str), f"an id is text, got {fragment_id!r}")
+    promise(fragment_id and is_a(fragment_id, str), f"an id must be text, got {fragment_id!r}")
     await memory.remember(Fragment(content="bread and butter", scope="one", created_at=2.5))
     hits = await _find(memory, "whale")
     promise(hits, "recall() must find a word that was remembered")
-    promise(len(hits) == 1, f"recall() must not find what has no such word, got {hits!r}")
+    promise(len(hits) == 1, f"recall() must not find fragments without the word, got {hits!r}")
     (found,) = hits
     promise(
         (found.content, found.scope, found.source, found.created_at)
@@ -65,7 +71,7 @@ async def _check_what_is_found(memory: Memory) -> None:
     newest = [fragment.content for fragment in await _find(memory, "")]
     promise(
         newest == ["bread and butter", "the whale is grey"],
-        f"a recall without words must give the newest first, got {newest!r}",
+        f"a recall without words must return the newest first, got {newest!r}",
     )
     await _find(memory, "whale bread", limit=1)
 
@@ -73,13 +79,16 @@ async def _check_what_is_found(memory: Memory) -> None:
 async def _check_what_is_forgotten(memory: Memory) -> None:
     fragment_id = await memory.remember(Fragment(content="a secret", scope="one"))
     promise(
-        await memory.forget(fragment_id) is True, "forget() must return True for what was there"
+        await memory.forget(fragment_id) is True,
+        "forget() must return True for an existing fragment",
     )
-    promise(not await _find(memory, "secret"), "what was forgotten must not be found")
+    promise(not await _find(memory, "secret"), "a forgotten fragment must not be found")
     promise(await memory.forget(fragment_id) is False, "forget() must return False the second time")
-    promise(await memory.forget("no such id") is False, "forget() must return False for any text")
+    promise(
+        await memory.forget("no such id") is False, "forget() must return False for an unknown id"
+    )
     again = await memory.remember(Fragment(content="a secret", scope="one"))
-    promise(again != fragment_id, "an id must never be given out again")
+    promise(again != fragment_id, "an id must never be used again")
     await memory.forget(again)
 
 
@@ -90,7 +99,7 @@ async def _check_scopes(memory: Memory) -> None:
         found = [fragment.content for fragment in await _find(memory, "shark", scope)]
         promise(
             found == [f"shark of {scope!r}"],
-            f"scope {scope!r} must find its own fragments alone, got {found!r}",
+            f"scope {scope!r} must find only its own fragments, got {found!r}",
         )
     promise(not await _find(memory, "shark", "three"), "a scope without fragments must be empty")
 
@@ -106,12 +115,15 @@ async def _check_many(memory: Memory) -> None:
             nursery.start_soon(remember, number)
     promise(len(set(ids)) == 10, f"ids must differ, got {ids!r}")  # noqa: PLR2004  # ten were kept
     found = await _find(memory, "fish", "many")
-    promise(len(found) == 10, f"what was remembered at once must be there, got {len(found)} of 10")  # noqa: PLR2004  # see above
+    many = len(found)
+    promise(many == 10, f"fragments kept in parallel must all be there, got {many} of 10")  # noqa: PLR2004  # see above
 
 
 async def _check_cancellation(memory: Memory) -> None:
     with trio.CancelScope() as scope:
         scope.cancel()
         await memory.remember(Fragment(content="half a thought", scope="one"))
-    promise(scope.cancelled_caught, "remember() must have a checkpoint: a cancelled one ended")
-    promise(len(await _find(memory, "half")) in {0, 1}, "a fragment is kept whole or not at all")
+    promise(scope.cancelled_caught, "remember() must have a checkpoint: a cancelled call completed")
+    promise(
+        len(await _find(memory, "half")) in {0, 1}, "a fragment must be kept whole or not at all"
+    )

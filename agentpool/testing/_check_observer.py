@@ -57,7 +57,7 @@ from agentpool.abc import Observer
 from agentpool.testing._contract import Opener, is_a, open_one, promise
 
 ROUNDS: Final = 100
-"""How often an observer is shown every kind of event: what waits or grows is noticed."""
+"""How often an observer gets every kind of event, to notice if it waits or grows."""
 
 
 async def check_observer(opener: Opener[Observer]) -> None:
@@ -67,12 +67,12 @@ async def check_observer(opener: Opener[Observer]) -> None:
         opener: Opens the observer.
 
     Raises:
-        AssertionError: If the observer breaks its contract. Says how.
+        AssertionError: If the observer breaks its contract. The error says how.
     """
     expect_arguments(check_observer, locals())
     async with AsyncExitStack() as stack:
         observer = await open_one(opener, stack)
-        promise(is_a(observer, Observer), f"it must be an Observer, got {observer!r}")
+        promise(is_a(observer, Observer), f"an observer must be an Observer, got {observer!r}")
         for number in range(ROUNDS):
             for event in every_event(number * 100):
                 try:
@@ -81,7 +81,7 @@ async def check_observer(opener: Opener[Observer]) -> None:
                     raise AssertionError(f"on_event() raised {error!r} for {event}") from error
                 promise(
                     returned is None,
-                    f"on_event() must not be async and returns nothing, got {returned!r}",
+                    f"on_event() must not be async and must return nothing, got {returned!r}",
                 )
         await trio.lowlevel.checkpoint()
 
@@ -90,7 +90,7 @@ def every_event(first: int = 0) -> Iterator[Event]:
     """Yield one event of each kind, as from the life of one agent.
 
     Args:
-        first: The sequence number before them.
+        first: The sequence number before the first event.
     """
     message, call = AgentMessage(1, 2, "hello", 1), ToolCall("call-1", "add", '{"a": 1}')
     outcome = AgentOutcome(agent_id=1, name="a", status=AgentStatus.COMPLETED, text="done")

@@ -40,7 +40,7 @@ class LoneContext(AgentContext):
 
     @property
     def agent_id(self) -> AgentId:
-        """1: it is the first."""
+        """Always 1: the agent is the first."""
         return 1
 
     @property
@@ -50,31 +50,31 @@ class LoneContext(AgentContext):
 
     @property
     def manifest(self) -> AgentManifest:
-        """A manifest with nothing but defaults."""
+        """A manifest with only defaults."""
         return AgentManifest()
 
     @property
     def depth(self) -> int:
-        """0: the owner spawned it."""
+        """Always 0: the owner spawned the agent."""
         return 0
 
     @property
     def parent_id(self) -> AgentId:
-        """0: the owner spawned it."""
+        """Always 0: the owner spawned the agent."""
         return OWNER_ID
 
     @property
     def memory_scope(self) -> str:
-        """A scope of its own."""
+        """A memory scope that no other agent has."""
         return "checker/1"
 
     def seconds(self) -> float:
-        """0: its pool opened just now."""
+        """Always 0: the pool opened just now."""
         return 0.0
 
     @property
     def budget(self) -> Budget | None:
-        """None: it shares nothing."""
+        """Always ``None``: there is no budget."""
         return None
 
     async def complete(
@@ -96,7 +96,7 @@ class LoneContext(AgentContext):
         return AgentMessage(recipient, self.agent_id, content, 2, 1)
 
     async def receive_many(self) -> tuple[AgentMessage, ...]:
-        """Return one message of the owner."""
+        """Return one message from the owner."""
         await trio.lowlevel.checkpoint()
         return (AgentMessage(0, self.agent_id, "hello", 1),)
 
@@ -111,7 +111,7 @@ class LoneContext(AgentContext):
         return ()
 
     async def run_child(self, query: str | SpawnConfig, *, name: str | None = None) -> AgentOutcome:
-        """Raise: there is no pool.
+        """Raise an error, since there is no pool.
 
         Raises:
             ToolError: Always.
@@ -124,7 +124,7 @@ def lone_context(call_id: str = "call-1") -> ToolContext:
     """Make a context for calling a tool outside of any pool.
 
     Args:
-        call_id: The name of the call.
+        call_id: The id of the call.
     """
     return ToolContext(LoneContext(), call_id)
 
@@ -137,7 +137,7 @@ async def check_tool(opener: Opener[Tool], *, arguments: str = "{}") -> None:
         arguments: JSON of a call that succeeds.
 
     Raises:
-        AssertionError: If the tool breaks its contract. Says how.
+        AssertionError: If the tool breaks its contract. The error says how.
     """
     expect_arguments(check_tool, locals())
     async with AsyncExitStack() as stack:
@@ -163,7 +163,7 @@ async def check_tool(opener: Opener[Tool], *, arguments: str = "{}") -> None:
         with trio.CancelScope() as scope:
             scope.cancel()
             await tool.run(arguments, context)
-        promise(scope.cancelled_caught, "run() must have a checkpoint: a cancelled one ended")
+        promise(scope.cancelled_caught, "run() must have a checkpoint: a cancelled call completed")
 
 
 def _check_facts(tool: Tool) -> None:
@@ -173,7 +173,7 @@ def _check_facts(tool: Tool) -> None:
         f"definition must be a ToolDefinition, got {definition!r}",
     )
     check_name(definition.name)
-    promise(definition == tool.definition, "definition must be the same at every look")
+    promise(definition == tool.definition, "definition must be the same every time")
     schema = definition.input_schema
     promise(
         schema.get("type") == "object", f"input_schema must be of type 'object', got {schema!r}"

@@ -9,14 +9,14 @@ from typing import TypeAlias, TypeVar, cast
 T = TypeVar("T")
 
 Opener: TypeAlias = Callable[[], T | AbstractAsyncContextManager[T]]
-"""Returns a fresh one, or what opens and closes it."""
+"""Returns a fresh object, or an async context manager that opens and closes one."""
 
 
 def promise(kept: object, text: object) -> None:
-    """Raise with a message unless *kept*.
+    """Raise with a message if a promise is not *kept*.
 
     Raises:
-        AssertionError: With *text*, in which the contract stands.
+        AssertionError: With *text*, which states the contract.
     """
     if not kept:
         raise AssertionError(text)
@@ -32,5 +32,5 @@ async def open_one(opener: Opener[T], stack: AsyncExitStack) -> T:  # noqa: ASYN
 
 
 def is_a(value: object, kind: type) -> bool:
-    """Return whether *value* is an instance of *kind*, even if type checkers are sure."""
+    """Return whether *value* is an instance of *kind*, even where type checkers think they know."""
     return isinstance(value, kind)

@@ -1,12 +1,12 @@
-"""Crashes a pool at each write to its journal, and checks that a resumed one gets the same result.
+"""Crashes a pool at each write to its journal, and checks that resuming gives the same result.
 
 Rules:
 
-1. A crash comes right before records are kept, or right after: these are the only two states
-   that another process can find.
-2. After a crash nothing is kept any more, whatever still runs.
-3. The scenario is run again with what was kept, until it ends. It must return what it returns
-   without a crash.
+1. A crash comes right before records are kept, or right after: these are the only states that
+   another process can find.
+2. After a crash nothing more is kept, whatever still runs.
+3. The scenario is run again with what was kept, to its end. It must return the same as without a
+   crash.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ class CrashReport:
     """Counts the runs of ``crash_everywhere``."""
 
     points: int
-    """Crash points: before and after each write of a run that is not ended. What a budget
-    with ``store=journal`` takes and gives back is a write as well, or one with a record."""
+    """The number of crash points: before and after each write of a run without crashes. Each change
+    of a budget with ``store=journal`` is a write of its own, or part of one with records."""
     writes: int
-    """Writes of that run."""
+    """The number of writes in that run."""
 
 
 @final
@@ -52,9 +52,9 @@ class _MortalJournal(JointJournal):
 
     _kept: InMemoryJournal
     _dies_at: int
-    """Which write is its last, from 1. 0: none."""
+    """The number of the last write, from 1. 0: the process never dies."""
     _keeps_last: bool = attrs.field(alias="keeps_last", kw_only=True)
-    """Whether that write is kept all the same."""
+    """Whether that last write is kept."""
     writes: int = 0
     is_dead: bool = False
 
@@ -113,9 +113,9 @@ def crash_everywhere(
 ) -> CrashReport:
     """Crash a scenario at each write to its journal, run it again, and compare the results.
 
-    The scenario opens its pools with ``journal=journal, resume=True``, so that it goes on
-    where an earlier run of it ended. It is called anew for each run: make its drivers and
-    tools inside, and whatever outlives a process (what a tool has done) outside.
+    The scenario opens its pools with ``journal=journal, resume=True``, so that it goes on where its
+    earlier run ended. It is called again for each run: make drivers and tools inside it. Make only
+    the things that outlive a process (what a tool has done) outside.
 
     Example::
 
@@ -128,13 +128,14 @@ def crash_everywhere(
             assert crash_everywhere(scenario).points > 0
 
     Args:
-        scenario: Called with the journal to use. Returns what must be the same after a crash.
+        scenario: Called with the journal to use. It returns the result that must be the same after
+            a crash.
         seed: Chooses the order of tasks, as in ``simulate``.
 
     Raises:
-        CrashPointError: If it does not come to the same, or raises, after a crash. Says at
-            which point; the cause is what it raised.
-        Exception: Whatever the scenario raises without any crash.
+        CrashPointError: If the result differs after a crash, or the scenario raises. The error says
+            at which point; its cause is what the scenario raised.
+        Exception: What the scenario raises without a crash.
     """
     expect_function(
         scenario, "scenario must be an async function", "pass main, not what main() returns"
@@ -157,6 +158,11 @@ def crash_everywhere(
     return CrashReport(points=points, writes=whole.writes)
 
 
+def _words(point: str) -> str:
+    when, _, write = point.partition(" ")
+    return f"{when} write {write}"
+
+
 def _go_on(
     scenario: Callable[[Journal], Awaitable[object]],
     kept: InMemoryJournal,
@@ -168,13 +174,13 @@ def _go_on(
         found = simulate(partial(scenario, _MortalJournal(kept, 0, keeps_last=True)), seed=seed)
     except Exception as error:
         raise CrashPointError(
-            f"the scenario fails after a crash {point} of the journal's writes: "
+            f"the scenario fails after a crash {_words(point)} to the journal: "
             f"{type(error).__name__}: {error}",
             point,
         ) from error
     if found != wanted:
         raise CrashPointError(
-            f"after a crash {point} of the journal's writes the result is {found!r}, and without "
-            f"one it is {wanted!r}",
+            f"after a crash {_words(point)} to the journal the result is {found!r}, but without "
+            f"a crash it is {wanted!r}",
             point,
         )

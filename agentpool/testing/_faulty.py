@@ -1,4 +1,4 @@
-"""A driver that fails as planned: everything that a remote model can do to an agent."""
+"""A driver that fails as planned, in every way in which a remote model can fail an agent."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from agentpool._messages import (
 from agentpool.abc import Driver, OnDelta
 
 OUT_OF_PLAN: Final = "done"
-"""What the driver says when its plan is at its end, so that every run can end."""
+"""The driver's answer after the end of its plan, so that every run can end."""
 
 
 @final
 @attrs.frozen
 class Answer:
-    """The model answers at once."""
+    """The model answers immediately."""
 
     completion: Completion
     """The answer."""
@@ -42,9 +42,9 @@ class Fail:
     """The request fails."""
 
     error: Exception
-    """With this."""
+    """What it fails with."""
     after_pieces: tuple[str, ...] = ()
-    """Text that has arrived by then: such a request is not tried again."""
+    """The text that arrives before the failure. Such a request is not retried."""
 
     def __attrs_post_init__(self) -> None:
         """Refuse fields of the wrong type."""
@@ -87,7 +87,7 @@ class Truncate:
     """The answer is cut off at ``max_tokens``."""
 
     text: str
-    """As much as there is of it."""
+    """The part of the text that arrives."""
 
     def __attrs_post_init__(self) -> None:
         """Refuse fields of the wrong type."""
@@ -114,7 +114,7 @@ class Hang:
 
 
 Fault: TypeAlias = Answer | Fail | Stall | Trickle | Truncate | CallWildly | Hang
-"""What becomes of one request."""
+"""What happens to one request."""
 
 
 @final
@@ -130,25 +130,25 @@ class FaultyDriver(Driver):
         """Make a driver with a *plan*, which may be endless.
 
         Args:
-            plan: What becomes of each request, in the order in which they come.
+            plan: What happens to each request, in the order in which they come.
         """
         expect_arguments(FaultyDriver.__init__, locals())
         self._left: Iterator[Fault] = iter(plan)
         self.taken: int = 0
-        """Faults that were used up so far."""
+        """The number of faults used so far."""
 
     @property
     def context_window(self) -> int | None:
-        """Unknown."""
+        """Always ``None``: unknown."""
         return None
 
     @property
     def privacy(self) -> PrivacyTier:
-        """It sends nothing anywhere."""
+        """Sovereign: the driver sends nothing anywhere."""
         return PrivacyTier.SOVEREIGN
 
     def price(self, usage: Usage, *, model: str | None = None) -> float | None:  # noqa: ARG002  # it costs nothing
-        """Return 0.0: it is free."""
+        """Return 0.0: requests are free."""
         return 0.0
 
     async def complete(
@@ -160,10 +160,10 @@ class FaultyDriver(Driver):
         """Fail or answer as the plan says.
 
         Raises:
-            Exception: What the plan says.
+            Exception: What the plan says to raise.
 
         Cancellation:
-            The fault is used up.
+            The fault counts as used.
         """
         await trio.lowlevel.checkpoint()
         fault = next(self._left, None)

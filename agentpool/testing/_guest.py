@@ -1,7 +1,7 @@
 """Runs trio as a guest of synchronous code, one step at a time.
 
-Between two steps of a state machine time stands still and no task runs, so what the
-machine sees is one moment of the pool.
+Between two steps of a state machine time stands still and no task runs, so the machine sees the
+pool at one moment.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from agentpool.testing._simulation.watch import describe, evict, tasks_below
 T = TypeVar("T")
 
 MAX_EVICTIONS: Final = 20
-"""How often tasks that survive a cancellation are thrown out: as deep as nurseries go."""
+"""How often tasks that survive a cancellation are forced out: once for each level of nurseries."""
 
 REAL_SECONDS: Final = 20.0
-"""The longest that the host waits for trio, whose tasks do not wait in real time: long
-enough for a machine that has other things to do."""
+"""The longest that the host waits for trio in real time. Its tasks never wait in real time, so this
+is only for a busy machine."""
 
 
 @final
@@ -46,7 +46,7 @@ class ChangingOrder(Order):
     """A task order that can be replaced while the run goes on."""
 
     now: Order = attrs.field(factory=lambda: order_of(0, "rounds"))
-    """The one that decides."""
+    """The current order."""
 
     def choose(self, ready: list[int]) -> Sequence[int]:
         """Ask the current order."""
@@ -105,7 +105,7 @@ class GuestRun:
         """Call a function in a new task, run until all tasks wait, and return its result.
 
         Raises:
-            Exception: Whatever the function raised.
+            Exception: What the function raised.
         """
 
         async def job() -> T:
@@ -118,7 +118,7 @@ class GuestRun:
         """Run a short async function, then run until all tasks wait.
 
         Raises:
-            Exception: Whatever the function raised.
+            Exception: What the function raised.
         """
         job = _Job(async_fn)
         while self._send is None:
@@ -128,11 +128,13 @@ class GuestRun:
         while not self._settled:
             self._tick()
         if job.done is None:
-            raise UsageError("the function waits for something; start it in a nursery instead")
+            raise UsageError(
+                "the function waits for something and has not ended; start it in a nursery instead"
+            )
         return cast("T", job.done.unwrap())
 
     def jump(self, seconds: float) -> None:
-        """Advance the clock by *seconds* at once."""
+        """Advance the clock by *seconds* in one jump."""
         self.clock.jump(seconds)
         self.settle()
 
@@ -140,8 +142,8 @@ class GuestRun:
         """Run to the end, and raise what the first task raised.
 
         Raises:
-            HangError: If it did not end by itself. It is cancelled.
-            Exception: Whatever its first task raised.
+            HangError: If the run did not end by itself; it is then cancelled.
+            Exception: What its first task raised.
         """
         while self._send is None:
             self._tick()
@@ -177,7 +179,7 @@ class GuestRun:
             await self._see_out(nursery)
 
     async def _see_out(self, nursery: trio.Nursery) -> None:
-        """Advance the clock until every task has ended or none can go on."""
+        """Advance the clock until all tasks have ended or no task can go on."""
         await wait_all_tasks_blocked()
         while nursery.child_tasks:
             seconds = trio.lowlevel.current_statistics().seconds_to_next_deadline

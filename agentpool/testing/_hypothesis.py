@@ -1,4 +1,4 @@
-"""The only door to Hypothesis, with a helpful error if it is missing."""
+"""The only module that imports Hypothesis, with a helpful error if it is missing."""
 
 from __future__ import annotations
 

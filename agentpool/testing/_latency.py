@@ -23,10 +23,11 @@ T = TypeVar("T")
 def latency(seconds: float) -> float:
     """Return a random delay of about *seconds*, drawn from ``dice("latency")``.
 
-    Most draws are near it, and one in some hundred is ten times as long, as with servers.
+    Most delays are near *seconds*, and one in a few hundred is ten times as long, as with real
+    servers.
 
     Args:
-        seconds: The median.
+        seconds: The median delay.
     """
     expect_arguments(latency, locals())
     return seconds * dice("latency").lognormvariate(0.0, 1.0)
@@ -36,8 +37,8 @@ def slow(async_fn: Callable[P, Awaitable[T]], seconds: float) -> Callable[P, Awa
     """Wrap *async_fn* so that each call begins with a random delay.
 
     Args:
-        async_fn: What takes its time.
-        seconds: How long, in the median; drawn anew for each call.
+        async_fn: The function to slow down.
+        seconds: The median delay. Each call draws its own.
     """
     expect_arguments(slow, locals())
 
@@ -61,7 +62,7 @@ class LatencyDriver(Driver):
     driver: Driver
     """The inner driver."""
     seconds: float = attrs.field(default=1.0, kw_only=True)
-    """How long a request takes, in the median."""
+    """The median duration of a request."""
 
     def __attrs_post_init__(self) -> None:
         """Refuse fields of the wrong type."""
@@ -89,10 +90,10 @@ class LatencyDriver(Driver):
         """Wait, then ask the inner driver.
 
         Raises:
-            Exception: Whatever the other raises.
+            Exception: What the inner driver raises.
 
         Cancellation:
-            While it waits, the other was not asked.
+            If it still waited, the inner driver was not asked.
         """
         await trio.sleep(latency(self.seconds))
         return await self.driver.complete(request, on_delta=on_delta)

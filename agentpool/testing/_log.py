@@ -1,4 +1,4 @@
-"""The event log of a pool, as values and as text."""
+"""Keeps the events of a pool, as values and as text."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ class EventLog(Observer):
     def check(self) -> None:
         """Check the order of the events, after the pool has closed.
 
-        Every number once and rising, time never back, and for each agent: spawned first,
-        started at most once, finished exactly once and last.
+        Sequence numbers must rise without repeats, times must never go back, and each agent must
+        first be spawned, then start at most once, and at last finish exactly once.
 
         Raises:
-            LeakError: If they are not so. Lists what is wrong.
+            LeakError: If the order is wrong. The error lists every fault.
         """
         faults = tuple(self._faults())
         if faults:

@@ -1,7 +1,7 @@
 """A small HTTP server on this machine, for testing clients.
 
-It speaks HTTP/1.1 by h11, one task for each connection, and keeps connections open. What it
-was asked is kept, so that a test can look at it.
+It speaks HTTP/1.1 through h11, with one task for each connection, and keeps connections open. It
+stores its requests, so that a test can check them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import trio
 _MAX_PIECE_BYTES: Final = 65_536
 
 EVENT_STREAM: Final = "text/event-stream"
-"""The type of a stream of events."""
+"""The content type of a stream of events."""
 
 
 @final
@@ -27,13 +27,13 @@ class HttpAsked:
     """A request that a server received."""
 
     method: str
-    """Such as ``POST``."""
+    """The method, such as ``POST``."""
     path: str
-    """With its query."""
+    """The path with its query."""
     headers: Mapping[str, str]
-    """Names in lower case."""
+    """The headers, with names in lower case."""
     body: bytes = attrs.field(repr=False)
-    """As it came."""
+    """The body, unchanged."""
 
 
 @final
@@ -44,7 +44,7 @@ class HttpReply:
     status: int = 200
     """The HTTP status."""
     headers: Mapping[str, str] = attrs.field(factory=dict[str, str])
-    """Its headers; how long the body is comes by itself."""
+    """Its headers; the length of the body is added automatically."""
     pieces: Sequence[bytes] = ()
     """The body, sent piece by piece."""
 

@@ -26,15 +26,15 @@ from agentpool.testing._stage import PoolStage
 from agentpool.testing._strategies import driver_errors
 
 _ANY: Final[Strategy[int]] = st.integers(min_value=0, max_value=20)
-"""Which of those that there are: counted around."""
+"""The index of an existing thing, counted in a circle."""
 
 _LIMIT: Final[Strategy[float]] = st.sampled_from([math.inf, 0.0, 0.5, 2.0])
-"""For how many seconds a caller waits before it gives up."""
+"""How many seconds a caller waits before it gives up."""
 
 Action: TypeAlias = Literal[
     "spawn", "answer", "cancel", "send", "interrupt", "resize", "abort", "close"
 ]
-"""What may happen between two steps, or in the middle of one."""
+"""An operation that may happen between two steps, or in the middle of one."""
 
 ACTIONS: Final[tuple[Action, ...]] = (
     "spawn",
@@ -44,15 +44,15 @@ ACTIONS: Final[tuple[Action, ...]] = (
     "interrupt",
     "resize",
 )
-"""What may happen between two steps."""
+"""The operations that may happen between two steps."""
 
 REACTIONS: Final[tuple[Action, ...]] = (
     *(action for action in ACTIONS if action != "resize"),
     "abort",
     "close",
 )
-"""What an observer may do. Not to resize: it is told of starts that were decided before, and
-by fewer slots than there were then the bound cannot be judged."""
+"""The operations that an observer may do. It may not resize: it is told of starts that were decided
+earlier, with more slots, so the bound could not be checked."""
 
 OCCASIONS: Final[tuple[type[Event], ...]] = (
     AgentSpawned,
@@ -64,19 +64,19 @@ OCCASIONS: Final[tuple[type[Event], ...]] = (
 """The events at which an observer may do something."""
 
 MAX_PLANNED: Final = 3
-"""Things that an observer has still to do."""
+"""The most operations that wait for an event."""
 
 
 class PoolMachine(PoolStage):
-    """Drives a pool by rules, and compares it with a model after each.
+    """Drives a pool by rules, and compares it with a model after each rule.
 
-    ``TestMyPool = PoolMachine.TestCase`` is a test. A subclass may replace what the agents
-    are made of (``make_driver``, ``make_tools``, ``make_config``, ``open_pool``), and add
-    rules and invariants of its own.
+    ``TestMyPool = PoolMachine.TestCase`` is a test. A subclass may override how the agents are made
+    (``make_driver``, ``make_tools``, ``make_config``, ``open_pool``), and may add its own rules and
+    invariants.
     """
 
     agents: Final = stateful.Bundle[AgentHandle]("agents")
-    """The agents that a rule may be about."""
+    """The agents that a rule may choose from."""
 
     def __init__(self) -> None:
         """Open the pool."""
@@ -133,7 +133,7 @@ class PoolMachine(PoolStage):
             self.reactions.append((kind, action, number))
 
     def note_event(self, event: Event) -> None:
-        """Run the first operation planned for such an event."""
+        """Run the first operation planned for this kind of event."""
         for planned in self.reactions:
             kind, action, number = planned
             if isinstance(event, kind):
@@ -195,12 +195,12 @@ class PoolMachine(PoolStage):
     @stateful.precondition(lambda self: self._met < len(self.handles))
     @stateful.rule(target=agents)
     def meet(self) -> stateful.MultipleResults[AgentHandle]:
-        """Add agents to the model that the pool accepted, or an observer started, meanwhile."""
+        """Add to the model the agents that were spawned meanwhile, also those by an observer."""
         return self._new()
 
     @stateful.rule(target=agents, count=st.integers(min_value=1, max_value=4))
     def fan_out_nowait(self, count: int) -> stateful.MultipleResults[AgentHandle]:
-        """Spawn all of several agents, or none."""
+        """Spawn several agents, all or none."""
         before, was_closed = self.pool.statistics(), self.closed
         try:
             found = self.run.call(lambda: self._fan_out_now(count))
@@ -215,7 +215,10 @@ class PoolMachine(PoolStage):
         else:
             promise(not was_closed, "a closed pool took an agent")
             first = before.spawned + 1
-            promise(found == list(range(first, first + count)), f"ids {found} after {before}")
+            promise(
+                found == list(range(first, first + count)),
+                f"new ids must follow on, got {found} after {before}",
+            )
         return self._new()
 
     def _fan_out_now(self, count: int) -> list[AgentId]:
@@ -350,7 +353,7 @@ class PoolMachine(PoolStage):
         name=st.sampled_from(["ask_agent", "send_message", "wait_for_message", "spawn_agent"]),
     )
     def call_tools(self, number: int, to: list[int], name: str) -> None:
-        """Let a model send, ask, wait or run a child, perhaps side by side."""
+        """Let a model send, ask, wait or run a child, perhaps in parallel."""
         calls = tuple(
             ToolCall(f"call-{place}", name, self._arguments(name, agent_id))
             for place, agent_id in enumerate(to)

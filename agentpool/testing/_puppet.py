@@ -43,7 +43,7 @@ class PendingRequest:
         """Wait for the test's decision.
 
         Raises:
-            Exception: If it was to fail.
+            Exception: If the test lets it fail.
         """
         await self._answered.wait()
         if self._completion is None:
@@ -61,12 +61,12 @@ class PuppetDriver(Driver):
 
     @property
     def context_window(self) -> int | None:
-        """``None``: unknown, so nothing is ever cut."""
+        """Always ``None``: unknown, so nothing is ever cut."""
         return None
 
     @property
     def privacy(self) -> PrivacyTier:
-        """It sends nothing anywhere."""
+        """Sovereign: the driver sends nothing anywhere."""
         return PrivacyTier.SOVEREIGN
 
     async def complete(
@@ -75,10 +75,10 @@ class PuppetDriver(Driver):
         """Wait until the test answers.
 
         Raises:
-            Exception: If the request was to fail.
+            Exception: If the test lets the request fail.
 
         Cancellation:
-            The request waits no more.
+            The request no longer waits.
         """
         await trio.lowlevel.checkpoint()
         pending = PendingRequest(request, on_delta)
@@ -92,12 +92,12 @@ class PuppetDriver(Driver):
 @final
 @attrs.define(eq=False)
 class BoundWatch(Observer):
-    """An observer that checks that never more agents run than there are slots."""
+    """An observer that checks that there are never more running agents than slots."""
 
     pool: AgentPool | None = None
     """The pool. ``None``: it is not open yet."""
     faults: list[str] = attrs.field(factory=list[str])
-    """Where the bound was broken."""
+    """One line for each time that there were too many running agents."""
 
     def on_event(self, event: Event) -> None:
         """Check the number of running agents when one gets a slot."""
@@ -111,12 +111,12 @@ class BoundWatch(Observer):
 @final
 @attrs.define(eq=False)
 class ActingObserver(Observer):
-    """Uses the pool from its callback, in the middle of what caused the event."""
+    """Uses the pool from its callback, in the middle of the operation that caused the event."""
 
     act: Callable[[Event], None]
     """Called with each event."""
     failures: list[Exception] = attrs.field(factory=list[Exception])
-    """What it raised: the pool only counts that."""
+    """The errors that ``act`` raised, which the pool only counts."""
 
     def on_event(self, event: Event) -> None:
         """Perform the action."""

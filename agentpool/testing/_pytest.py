@@ -1,6 +1,6 @@
-"""The pytest plugin: the kit as fixtures, with seeds from the command line.
+"""The pytest plugin: the testing kit as fixtures, with seeds from the command line.
 
-Loaded by its entry point. It imports the kit only for a test that asks for a fixture.
+pytest loads it through its entry point. It imports the kit only for a test that uses a fixture.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 KIT: Final = "agentpool.testing"
 
 SCHEDULES: Final = 100
-"""As many as take a second or two: a test that wants more says so."""
+"""The default number of schedules, which take a second or two: a test can ask for more."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the options that repeat a failure or search longer."""
+    """Add the options to repeat a failure or to search longer."""
     group = parser.getgroup("agentpool")
     group.addoption(
         "--agentpool-seed",
@@ -84,7 +84,7 @@ def explore_all(request: pytest.FixtureRequest) -> Callable[..., Proof]:
 
 @pytest.fixture
 def cancel_everywhere(request: pytest.FixtureRequest) -> Callable[..., CancelReport]:
-    """Provide ``agentpool.testing.cancel_everywhere`` with seed and orders as given."""
+    """Provide ``agentpool.testing.cancel_everywhere`` with the command line's seed and orders."""
     return _tool(request, "cancel_everywhere", orders=_text(request, "orders"))
 
 
@@ -102,7 +102,7 @@ def _replay(
     *args: object,
     **settings: object,
 ) -> None:
-    """Return a replay that replaces a search and ignores its settings."""
+    """Return a function that replays a token in place of a search, without its settings."""
     wanted = {key: value for key, value in settings.items() if key in _OF_REPLAY}
     replay(async_fn, token, *args, **wanted)
 

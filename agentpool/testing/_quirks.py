@@ -1,7 +1,7 @@
 """Odd answers that real servers have sent, for testing any client.
 
-Each line of ``quirks.jsonl`` is one: where it was seen, what the server answers, and what a
-good client makes of it. The answers are served over real HTTP on this machine.
+Each line of ``quirks.jsonl`` is one quirk: where it was seen, what the server answers, and how a
+good client reads it. The answers are served over real HTTP on this machine.
 """
 
 from __future__ import annotations
@@ -30,28 +30,28 @@ from agentpool.testing._loopback import (
 
 @final
 class QuirkResult(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The result that a good client makes of a quirk."""
+    """How a good client reads a quirk."""
 
     text: str = ""
     """The text of the answer."""
     thoughts: str = ""
-    """What the model thought, which is not part of the text."""
+    """The model's thoughts, which are not part of the text."""
     tool_calls: tuple[tuple[str | None, str, str], ...] = ()
-    """Id, name and arguments of each call. The id ``None``: the client gives it one."""
+    """Id, name and arguments of each call. If an id is ``None``, the client makes one."""
     finish: str = "END_TURN"
     """Why the model stopped, in the words of ``FinishReason``."""
     usage: tuple[int, ...] | None = None
-    """Tokens in, out, cached, thought, written to the cache. ``None``: unknown."""
+    """Tokens: input, output, cached, thoughts, and written to the cache. ``None``: unknown."""
     cost_usd: float | None = None
-    """US dollars, as the server says. ``None``: it does not."""
+    """The cost in US dollars that the server reports. ``None``: it reports none."""
     error: str | None = None
-    """The error that it is instead, by its class. ``None``: it is an answer."""
+    """The class of the error that a client raises instead. ``None``: it returns an answer."""
     retryable: bool = False
-    """Whether to ask again makes sense."""
+    """Whether asking again makes sense."""
     wait_seconds: float | None = None
-    """How long the server asks to wait. ``None``: it does not say."""
+    """How long the server asks the client to wait. ``None``: it does not say."""
     says: str = ""
-    """What the error's text has in it."""
+    """Words that the error's text contains."""
 
 
 @final
@@ -63,22 +63,22 @@ class Quirk(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     api: str = "chat"
     """The interface: ``chat``, ``messages`` or ``responses``."""
     seen: str
-    """Where it was seen, and when that was looked up: an issue, a pull request or a page. One
-    that is ``like`` another was tried beside it."""
+    """Where it was seen (an issue, a pull request or a page), and when that was looked up. ``like``
+    marks a variant that was tried together with another quirk."""
     status: int = 200
     """The HTTP status of the answer."""
     headers: Mapping[str, str] = {}
-    """Its headers, besides its type."""
+    """The headers of the answer, besides its content type."""
     body: object = None
-    """The body, where it is not a stream. ``None``: it is one."""
+    """The body if it is not a stream. ``None``: it is a stream."""
     events: tuple[object, ...] = ()
-    """The data of each event: JSON, or a text that is sent as it is."""
+    """The data of each event: JSON, or a text that is sent unchanged."""
     raw: str = ""
-    """What is sent after the events, as it is."""
+    """Text that is sent unchanged after the events."""
     back: object = None
-    """What the next request must have in the message of this answer. ``None``: anything."""
+    """What the message of this answer must contain in the next request. ``None``: no rule."""
     result: QuirkResult
-    """What a good client makes of it."""
+    """How a good client reads it."""
 
     def reply(self) -> HttpReply:
         """Return the server's answer."""
@@ -144,9 +144,9 @@ async def open_quirk_server(
     """Serve quirks on this machine until the end of the block.
 
     Args:
-        known: What is served. ``None``: all that come with agentpool.
-        latency_seconds: How long an answer takes to begin, in the median; drawn for each from
-            ``dice("latency")``. Under ``simulate`` that is time of its clock.
+        known: The quirks to serve. ``None``: all that come with agentpool.
+        latency_seconds: The median time until an answer begins; each answer draws its own from
+            ``dice("latency")``. Under ``simulate`` it passes on the simulation's clock.
 
     Cancellation:
         Every connection is closed.

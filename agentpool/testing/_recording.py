@@ -2,16 +2,15 @@
 
 Rules:
 
-1. A request is known by its method, its host without the port, its path without the query,
-   and its body. Headers are not part of it, so neither is a key; a server on another port
-   is the same one.
-2. Of an answer's headers only those are kept that a driver acts on.
-3. A key that a server quotes, or a prompt contains, is written as stars, as many as it had
-   characters: the pieces of the stream keep their lengths.
-4. An exchange is a line that is written at once, at its end. A last line without its end is
-   what a crash left, and is not an exchange.
-5. An answer that was left or broke off before its end is recorded as one that breaks off.
-   It can never pass for a whole one.
+1. A request is identified by its method, its host without the port, its path without the query, and
+   its body. Headers, and so API keys, do not matter; a server on another port counts as the same.
+2. Only those headers of an answer are kept that a driver uses.
+3. An API key that a server quotes, or a prompt contains, is replaced by as many stars: the pieces
+   of the stream keep their lengths.
+4. An exchange is a single line, written in one go when the exchange ends. A last line without a
+   line end is left by a crash, and is ignored.
+5. An answer that the client abandoned, or that broke off, is recorded as one that breaks off. It
+   can never pass for a complete one.
 6. Equal requests get their answers in the order in which they were recorded, each once.
 """
 
@@ -30,7 +29,7 @@ from agentpool.drivers.wire._failure import shown
 KEPT_HEADERS: Final = frozenset(
     {"content-type", "date", "retry-after", "retry-after-ms", "x-should-retry"}
 )
-"""What a driver acts on. A session's cookie and an account's name are not among them."""
+"""The headers that a driver uses. A session's cookie or an account's name is not kept."""
 
 # Of a body that is known by its values: two of them are compared level by level.
 _MAX_LEVELS: Final = 200
@@ -49,11 +48,11 @@ class Asked(msgspec.Struct, frozen=True):
     host: str
     path: str
     body: object
-    """JSON, or a text that is none."""
+    """The body: JSON, or text that is not JSON."""
 
     @property
     def identity(self) -> bytes:
-        """A text that is equal for equal requests, whatever the order of their keys."""
+        """A text that is the same for equal requests, whatever the order of their keys."""
         return msgspec.json.encode(self, order="deterministic")
 
 
@@ -62,11 +61,11 @@ class Piece(msgspec.Struct, frozen=True, omit_defaults=True):
     """Bytes that arrived together."""
 
     after_seconds: float
-    """Since the request."""
+    """When the piece came, in seconds since the request."""
     text: str | None = None
-    """``None``: it was not UTF-8 by itself, such as half a character."""
+    """The piece as text. ``None``: it is not valid UTF-8, such as half a character."""
     data: bytes = b""
-    """What it was then."""
+    """The bytes if there is no text."""
 
     @property
     def content(self) -> bytes:
@@ -82,10 +81,10 @@ class Exchange(msgspec.Struct, frozen=True):
     status: int
     headers: Mapping[str, str]
     after_seconds: float
-    """When the answer began, since the request."""
+    """When the answer began, in seconds since the request."""
     pieces: Sequence[Piece]
     is_whole: bool
-    """Whether it came to its end."""
+    """Whether the answer was complete."""
 
 
 def read_asked(
@@ -102,7 +101,7 @@ def read_asked(
 
 
 def _decoded(content: bytes) -> object:
-    """Decode JSON that can be compared and encoded again.
+    """Decode JSON to values that can be compared and encoded again.
 
     Raises:
         msgspec.DecodeError: If it is not JSON.
@@ -154,7 +153,7 @@ def read_exchanges(recording: bytes, *, name: str) -> list[Exchange]:
     """Decode the exchanges of a recording.
 
     Raises:
-        UsageError: If a line is none. Names *name* and the line.
+        UsageError: If a line is not an exchange. The error names *name* and the line.
     """
     *lines, _ = recording.split(b"\n")  # what follows the last end of a line is torn
     found: list[Exchange] = []
@@ -168,12 +167,12 @@ def read_exchanges(recording: bytes, *, name: str) -> list[Exchange]:
 
 
 def explain_miss(asked: Asked, recorded: Sequence[Exchange], *, name: str) -> str:
-    """Return what was asked and the nearest of *recorded*, in words."""
+    """Explain in words how *asked* differs from the nearest of *recorded*."""
     what = f"{name!r} has no answer to {asked.method} {asked.host}{asked.path}"
     others = [one.asked for one in recorded]
     times = sum(one.identity == asked.identity for one in others)
     if times:
-        return f"{what} any more: it was recorded {times} times, and this is one more"
+        return f"{what} left: all {times} recorded ones are used"
     if not others:
         return f"{what}: nothing is recorded there; use open_recording"
     apart = min((list(_differences("", asked, one)) for one in others), key=len)

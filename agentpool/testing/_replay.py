@@ -1,7 +1,7 @@
 """Transports that record a provider's answers and replay them.
 
-Both are ``httpx`` transports, so the driver under test is the real one, with its wire, its
-errors and its retries; only the network is missing.
+Both are ``httpx`` transports, so the driver under test is the real one, with its wire format, its
+errors and its retries; only the network is replaced.
 """
 
 from __future__ import annotations
@@ -94,13 +94,13 @@ class RecordingTransport(httpx.AsyncBaseTransport):
     _more_secrets: Sequence[str]
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Send *request*. Its answer is recorded when its body is closed.
+        """Send *request*, and record its answer when the answer's body is closed.
 
         Raises:
-            httpx.TransportError: What the transport below raised. It is not recorded.
+            httpx.TransportError: What the inner transport raised. This is not recorded.
 
         Cancellation:
-            What had come of the answer is recorded as one that breaks off.
+            The part of the answer that had come is recorded as one that breaks off.
         """
         secrets = (*secrets_in(request.headers), *self._more_secrets)
         asked = await _asked_of(request, secrets)
@@ -117,7 +117,7 @@ class RecordingTransport(httpx.AsyncBaseTransport):
         return httpx.Response(response.status_code, headers=response.headers, stream=body)
 
     def write(self, exchange: Exchange) -> None:
-        """Write one line, at once: the file is not buffered."""
+        """Write one line immediately: the file is not buffered."""
         self._file.write(write_exchange(exchange))
 
 
@@ -129,7 +129,7 @@ class _ReplayedBody(httpx.AsyncByteStream):
     _pieces: Iterator[Piece]
     _is_whole: bool
     _start: float
-    """When the request came. Minus infinity: nothing is waited for."""
+    """When the request came. Minus infinity: the replay does not wait."""
 
     def __aiter__(self) -> Self:
         return self
@@ -149,7 +149,7 @@ class _ReplayedBody(httpx.AsyncByteStream):
 @final
 @attrs.define(eq=False, repr=False)
 class ReplayTransport(httpx.AsyncBaseTransport):
-    """Answers from a recording. Opened by ``open_replay``."""
+    """Answers requests from a recording. Opened by ``open_replay``."""
 
     _name: str
     _exchanges: Sequence[Exchange]
@@ -169,13 +169,13 @@ class ReplayTransport(httpx.AsyncBaseTransport):
         return sum(map(len, self._left.values()))
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Return the next answer that was recorded for *request*.
+        """Return the next recorded answer to *request*.
 
         Raises:
-            RecordingMissError: If there is none. Says which is nearest.
+            RecordingMissError: If there is none. The error describes the nearest recorded request.
 
         Cancellation:
-            The answer has been given all the same.
+            The answer counts as used.
         """
         start = trio.current_time() if self._paced else float("-inf")
         asked = await _asked_of(request, tuple(secrets_in(request.headers)))
@@ -204,20 +204,20 @@ async def open_recording(  # noqa: ASYNC911  # nothing to wait for
 ) -> AsyncGenerator[RecordingTransport]:
     """Open a transport that appends every exchange to the file at *path*.
 
-    A line is written at the end of each exchange, so a crash loses only those that were
-    under way. Headers are not stored; a key that is in one of them is written as stars
-    wherever it appears.
+    A line is written at the end of each exchange, so a crash loses only exchanges that were under
+    way. Request headers are not stored, and an API key in one of them is replaced by stars wherever
+    it appears.
 
     Args:
-        path: The file. It is made if it is not there, and added to if it is.
-        transport: What sends the requests, and stays open. ``None``: one of our own.
-        secrets: What must not be written either, such as a name in a prompt.
+        path: The file. It is created if it is missing; otherwise exchanges are appended.
+        transport: The transport that sends the requests; it stays open. ``None``: a new one.
+        secrets: Other texts that must not be written, such as a name in a prompt.
 
     Raises:
         OSError: If the file cannot be written.
 
     Cancellation:
-        What had come of an answer is recorded as one that breaks off.
+        The part of an answer that had come is recorded as one that breaks off.
     """
     expect_arguments(open_recording, locals())
     place = Path(path)
@@ -234,7 +234,7 @@ async def open_recording(  # noqa: ASYNC911  # nothing to wait for
 
 
 def _open_for_lines(place: Path) -> BinaryIO:
-    """Open the file without a buffer, so that each line is there when it is written."""
+    """Open the file without a buffer, so that each line is in it as soon as it is written."""
     # Conversations are in it: its owner alone can read a new one.
     file = os.fdopen(open_to_write(place, append=True), "ab", buffering=0)
     recording = place.read_bytes()
@@ -261,8 +261,8 @@ async def open_replay(  # noqa: ASYNC124, ASYNC911  # nothing to wait for
 
     Args:
         path: A file that ``open_recording`` wrote.
-        paced: Whether every piece comes as late as it did then. On a clock that jumps
-            this takes no time either.
+        paced: Whether every piece comes as late as in the recording. On a clock that jumps even
+            this takes no real time.
 
     Raises:
         UsageError: If there is no such file, or it is not a recording.

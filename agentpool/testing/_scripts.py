@@ -61,7 +61,7 @@ def scripts(*names_of_tools: str) -> Strategy[list[Step]]:
     """Draw scripts for ``ScriptedDriver``: tool calls and errors, then an answer.
 
     Args:
-        names_of_tools: Tools that there are. Others are called as well.
+        names_of_tools: The existing tools. Unknown ones are called as well.
     """
     step = completions(*names_of_tools) | driver_errors()
     return st.lists(step, max_size=MAX_SMALL).map(lambda steps: [*steps, "done"])
@@ -71,8 +71,8 @@ def faults(*names_of_tools: str, hangs: bool = True) -> Strategy[Fault]:
     """Draw one fault of a request.
 
     Args:
-        names_of_tools: Tools that there are. Others are called as well.
-        hangs: Whether a model may never answer. Not where it would never be cancelled.
+        names_of_tools: The existing tools. Unknown ones are called as well.
+        hangs: Whether a model may never answer. Use it only where the request will be cancelled.
     """
     seconds = st.floats(min_value=0.0, max_value=100.0)
     pieces = st.lists(st.text(min_size=1, max_size=5), max_size=MAX_SMALL).map(tuple)
@@ -93,8 +93,8 @@ def fault_plans(*names_of_tools: str, hangs: bool = True) -> Strategy[list[Fault
     """Draw plans for ``FaultyDriver``.
 
     Args:
-        names_of_tools: Tools that there are. Others are called as well.
-        hangs: Whether a model may never answer. Not where it would never be cancelled.
+        names_of_tools: The existing tools. Unknown ones are called as well.
+        hangs: Whether a model may never answer. Use it only where the request will be cancelled.
     """
     return st.lists(faults(*names_of_tools, hangs=hangs), max_size=MAX_SMALL)
 

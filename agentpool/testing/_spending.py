@@ -1,4 +1,4 @@
-"""Hypothesis strategies for budgets and limits of runs."""
+"""Hypothesis strategies for budgets, and for the limits of runs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def budgets(parent: Budget | None = None) -> Strategy[Budget]:
     """Draw unspent budgets, small ones as often as large ones.
 
     Args:
-        parent: What they are a part of. Its limits may be smaller than theirs.
+        parent: The budget that they are a part of. Its limits may be smaller than theirs.
     """
     small = st.integers(min_value=1, max_value=10)
     return st.builds(
@@ -32,7 +32,7 @@ def budgets(parent: Budget | None = None) -> Strategy[Budget]:
 
 
 def usage_limits() -> Strategy[UsageLimits]:
-    """Draw limits of a run, some narrower than the manifest's."""
+    """Draw limits for a run, some of them narrower than the manifest's."""
     counts = _or_none(st.integers(min_value=1, max_value=100))
     return st.builds(
         UsageLimits,

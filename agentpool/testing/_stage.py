@@ -1,8 +1,7 @@
-"""A pool in a guest run, with a model of it, for state machines.
+"""Puts a pool into a guest run, beside a model of the pool, for state machines.
 
-Between two rules no task runs, so the invariants look at one moment of the pool. What the
-model knows, it knows from what it did and from the pool's events; the pool is asked for the
-same, and the two must agree.
+Between two rules no task runs, so the invariants see the pool at one moment. The model knows only
+what it did and the pool's events; the pool's own statistics must agree with that.
 """
 
 from __future__ import annotations
@@ -43,12 +42,12 @@ from agentpool.tools._registry import ToolRegistry
 from agentpool.tools.builtin._team import TEAM_TOOLS
 
 _CONTENT: Final = re.compile("<[0-9]+>")
-"""The texts of messages of a machine: no two are the same."""
+"""Makes the texts of a machine's messages, no two of which are the same."""
 
 MACHINE_MANIFEST: Final = AgentManifest(
     name="puppet", capabilities=(Capability(CapabilityKind.MESSAGE), Capability.spawn(2))
 )
-"""An agent that may write, wait and have children, and remembers nothing."""
+"""The manifest of an agent that may send, wait and have children, and has no memory."""
 
 
 @tool
@@ -66,11 +65,11 @@ class PoolStage(stateful.RuleBasedStateMachine):
     """A pool, a model of it, and the invariants that hold between any two rules."""
 
     max_concurrent: ClassVar[int] = 2
-    """Slots that the pool begins with."""
+    """The number of slots at the start."""
     max_queued: ClassVar[int] = 4
-    """Agents that may wait."""
+    """How many agents may wait for a slot."""
     inbox_capacity: ClassVar[int] = 2
-    """Messages that may wait for one agent."""
+    """How many messages may wait for one agent."""
 
     def make_driver(self) -> Driver:
         """Return the driver. The rules that decide answers need a ``PuppetDriver``."""
@@ -152,12 +151,12 @@ class PoolStage(stateful.RuleBasedStateMachine):
         return [AssertionError(f"{error.by_agent} raised at the exit, {own} failed")]
 
     def note_event(self, event: Event) -> None:
-        """Called for each event, in the middle of its cause. Does nothing; a subclass may act."""
+        """Called for each event, in the middle of its cause. Does nothing; subclasses may act."""
 
     # --- what the rules are made of
 
     def start(self, what: str, async_fn: Callable[[], Awaitable[object]]) -> None:
-        """Run a call that may wait beside all others; one of each kind at a time."""
+        """Start a call that may wait, in parallel with others; one of each kind at a time."""
         if what in self._busy:
             return
 
@@ -187,14 +186,14 @@ class PoolStage(stateful.RuleBasedStateMachine):
         return f"<{self.contents}>"
 
     def configs(self, count: int) -> list[SpawnConfig]:
-        """Return the next *count* agents to spawn."""
+        """Return the configs of the next *count* agents to spawn."""
         return [self.make_config(len(self.handles) + number) for number in range(count)]
 
     # --- what must hold
 
     @stateful.invariant()
     def all_holds(self) -> None:
-        """Check all invariants together, so that a finding names all that broke."""
+        """Check all invariants together, so that a finding names all that are broken."""
         self.nothing_failed()
         self.statistics_agree()
         self.who_works_has_a_slot()
@@ -212,7 +211,7 @@ class PoolStage(stateful.RuleBasedStateMachine):
         found = self.pool.statistics()
         kinds = Counter(type(event) for event in self.log.events)
         spawned = [e.agent_id for e in self.log.events if isinstance(e, AgentSpawned)]
-        promise(spawned == list(range(1, found.spawned + 1)), f"ids {spawned}")
+        promise(spawned == list(range(1, found.spawned + 1)), f"ids must rise by 1, got {spawned}")
         at_work = found.running + found.parked + found.queued
         ended = kinds[AgentFinished]
         promise(at_work == found.spawned - ended, f"{ended} have ended: {found}")
@@ -233,12 +232,14 @@ class PoolStage(stateful.RuleBasedStateMachine):
         promise(asking <= running, f"{asking} agents ask their model, {running} have a slot")
 
     def ends_are_given_in_order(self) -> None:
-        """Check that ``join_next`` gives each outcome once, in the order of ends."""
+        """Check that ``join_next`` returns each outcome once, in the order of the ends."""
         own = {handle.agent_id for handle in self.handles}
         ended = [e.agent_id for e in self.log.events if isinstance(e, AgentFinished)]
         expected = [agent_id for agent_id in ended if agent_id in own]
         nexts = [agent_id for agent_id in expected if agent_id in set(self.given_next)]
-        promise(nexts == self.given_next, f"given {self.given_next}, ended {expected}")
+        promise(
+            nexts == self.given_next, f"join_next() gave {self.given_next}, but {expected} ended"
+        )
 
     def senders_keep_their_order(self) -> None:
         """Check that the owner gets the messages of each sender in order."""
@@ -246,7 +247,10 @@ class PoolStage(stateful.RuleBasedStateMachine):
         for message in self.received:
             by_sender.setdefault(message.sender, []).append(message.message_id)
         for sender, numbers in by_sender.items():
-            promise(numbers == sorted(set(numbers)), f"of agent {sender}: {numbers}")
+            promise(
+                numbers == sorted(set(numbers)),
+                f"messages of agent {sender} came in the order {numbers}",
+            )
 
     # --- the end
 

@@ -1,7 +1,7 @@
-"""Hypothesis strategies for every public value that an agent is made of or makes.
+"""Hypothesis strategies for every public value that goes into an agent or comes out of it.
 
-Text is any text: also empty, with quotes, in other scripts. Numbers are at their edges as
-often as in between. What a value refuses is not drawn.
+Text is any text: also empty, with quotes, in other scripts. Numbers are at their limits as often as
+between them. Invalid values are not drawn.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ from agentpool.testing._hypothesis import Strategy, st
 from agentpool.testing._spending import usage_limits
 
 MAX_SMALL: Final = 5
-"""The longest tuple that is drawn: faults of sequences show in two or three."""
+"""The longest tuple that is drawn: faults of sequences show with two or three items."""
 
 DRIVER_ERRORS: Final[tuple[type[DriverError], ...]] = (
     AuthenticationError,
@@ -88,7 +88,7 @@ def queries() -> Strategy[str]:
 
 
 def usages() -> Strategy[Usage]:
-    """Draw usages whose parts never exceed their whole."""
+    """Draw usages whose parts never exceed the whole."""
     tokens = st.integers(min_value=0, max_value=1_000_000)
 
     def build(heard: int, said: int, cached: int, thought: int) -> Usage:
@@ -193,7 +193,7 @@ def capabilities() -> Strategy[Capability]:
 
 
 def resources() -> Strategy[ResourceQuota]:
-    """Draw limits, tight ones as often as wide ones."""
+    """Draw limits of resources, tight ones as often as wide ones."""
     seconds = st.none() | st.floats(min_value=0.001, max_value=3600.0)
     return st.builds(
         ResourceQuota,
@@ -240,7 +240,7 @@ def manifests() -> Strategy[AgentManifest]:
 
 
 def spawn_configs(manifest: Strategy[AgentManifest] | None = None) -> Strategy[SpawnConfig]:
-    """Draw agents to spawn, from *manifest* or any."""
+    """Draw configs of agents to spawn, with *manifest* or with any manifest."""
     return st.builds(
         SpawnConfig,
         manifests() if manifest is None else manifest,
@@ -254,7 +254,7 @@ def spawn_configs(manifest: Strategy[AgentManifest] | None = None) -> Strategy[S
 
 
 def fragments() -> Strategy[Fragment]:
-    """Draw fragments of a memory, in few scopes, so that they meet."""
+    """Draw fragments of a memory, in so few scopes that several share one."""
     return st.builds(
         Fragment,
         content=st.text(min_size=1),

@@ -1,8 +1,8 @@
 """Fake servers that are as strict as the real ones.
 
-A client that gets through a loop of tools with one of them gets through it with the real
-server. Each is an ``httpx`` transport, so that a driver believes that it speaks with the
-provider itself, and can be served over HTTP on this machine for any other client.
+A client that completes a loop of tool calls with one of them completes it with the real server,
+too. Each is an ``httpx`` transport, so that a driver believes that it talks to the provider; it can
+also be served over HTTP on this machine for any other client.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ _RESPONSES_FIELDS: Final = (
 _MESSAGE_FIELDS: Final = ("role", "content", "name", "tool_calls", "tool_call_id")
 
 MESSAGES_BYTES: Final = 32_000_000
-"""Of a request to Anthropic: https://platform.claude.com/docs/en/api/overview (2026-11)."""
+"""The largest request to Anthropic: https://platform.claude.com/docs/en/api/overview (2026-11)."""
 
 _EVERY_CHAT: Final = (rules.results_follow_calls, rules.unique_ids, rules.system_first)
 _LOCAL: Final = (*_EVERY_CHAT, rules.content_key, rules.arguments_are_objects)
@@ -98,14 +98,14 @@ class _Kind:
     ways: Ways = Ways()  # noqa: RUF009  # frozen
     refusal: _Refusal = _openai_error
     most_bytes: int | None = None
-    """Of a request's body."""
+    """The most bytes of a request's body."""
 
 
 StrictName: TypeAlias = Literal[
     "openai", "openai-chat", "anthropic", "gemini", "deepseek", "groq", "mistral", "moonshot",
     "vllm", "ollama", "llamacpp",
 ]  # fmt: skip
-"""The servers that there is a strict fake of."""
+"""The servers for which there is a strict fake."""
 
 _KINDS: Final[Mapping[str, _Kind]] = {
     "openai": _Kind(
@@ -204,7 +204,7 @@ class StrictFake(httpx.AsyncBaseTransport):
 
     @property
     def refusals(self) -> Sequence[str]:
-        """The texts with which it refused requests."""
+        """The texts of its refusals."""
         return tuple(self._refusals)
 
     def forget(self) -> None:
@@ -281,11 +281,11 @@ def strict_fake(name: StrictName, turns: Sequence[FakeTurn]) -> StrictFake:
         name: ``openai`` (Responses), ``openai-chat``, ``anthropic``, ``gemini``,
             ``deepseek``, ``groq``, ``mistral``, ``moonshot``, ``vllm``, ``ollama`` or
             ``llamacpp``.
-        turns: What its model answers: the first one to a conversation without answers, and
-            so on; the last one to every longer conversation.
+        turns: The answers of its model: the first answers a conversation without answers, and so
+            on; the last answers every longer conversation.
 
     Raises:
-        UsageError: If there is no such fake, or it has nothing to answer.
+        UsageError: If there is no such fake, or *turns* is empty.
     """
     expect_arguments(strict_fake, locals())
     if not turns:

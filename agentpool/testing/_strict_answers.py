@@ -1,4 +1,4 @@
-"""The streams that fake servers send, with the peculiarities of each server."""
+"""Writes the streams that fake servers send, with the peculiarities of each server."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import msgspec
 from agentpool._checks import expect_fields
 
 SIGNATURES: Final = "S+/="
-"""What every signature ends with: characters that must come back as they went."""
+"""The end of every signature: characters that a client must send back unchanged."""
 
 
 @final
@@ -20,11 +20,11 @@ class FakeTurn:
     """One answer of a fake server."""
 
     text: str = ""
-    """What it says."""
+    """The text of the answer."""
     calls: Sequence[tuple[str, Mapping[str, object]]] = ()
     """The tools that it calls, with their arguments."""
     thoughts: str = "hm"
-    """What it thinks before."""
+    """The model's thoughts before the answer."""
 
     def __attrs_post_init__(self) -> None:
         """Refuse fields of the wrong type."""
@@ -37,10 +37,10 @@ class Ways:
     """The peculiarities of one server in Chat Completions."""
 
     id_form: str = "call_{}"
-    """The ids of its calls, with their number."""
+    """The format of its call ids, with a place for the number."""
     thoughts: str = ""
-    """Where it says what it thinks: ``reasoning``, ``reasoning_content``, ``content``,
-    ``signature``, or nowhere."""
+    """Where it puts the thoughts: ``reasoning``, ``reasoning_content``, ``content``, ``signature``,
+    or nowhere."""
     shares_index: bool = False
     """Whether all calls of an answer have the index 0."""
 
@@ -53,13 +53,13 @@ class Writing:
     turn: FakeTurn
     ways: Ways
     number: int
-    """How many answers the fake gave before: what makes its ids unlike all others."""
+    """How many answers the fake gave before, which makes its ids unique."""
     has_usage: bool = True
-    """Whether usage was asked for."""
+    """Whether the request asks for usage."""
     is_encrypted: bool = True
-    """Whether encrypted reasoning was asked for."""
+    """Whether the request asks for encrypted reasoning."""
     issued: list[str] = attrs.field(init=False, factory=list[str])
-    """Signatures that the client has to send back, and the ids of calls."""
+    """The signatures that the client must send back, and the ids of calls."""
 
     def call_id(self, index: int) -> str:
         """Return a new id for a call."""

@@ -1,4 +1,4 @@
-"""A request to a fake server: JSON that is parsed without trust."""
+"""Reads a request to a fake server: untrusted JSON."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ class StrictAsked:
     """A client's request, and the ids and signatures that the fake has given out."""
 
     body: Fields
-    """The JSON of its body."""
+    """The body, as JSON."""
     headers: Mapping[str, str]
-    """Names in lower case."""
+    """The headers, with names in lower case."""
     issued: frozenset[str]
-    """Signatures, encrypted thoughts and ids of calls that this fake made."""
+    """The signatures, encrypted thoughts and call ids that this fake made."""
 
     @property
     def messages(self) -> list[Fields]:

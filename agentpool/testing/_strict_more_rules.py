@@ -8,7 +8,7 @@ from typing import Final
 from agentpool.testing._strict_asked import Fields, StrictAsked, fields, items, text
 
 MOST_MARKS: Final = 4
-"""Cache marks that Anthropic takes in one request."""
+"""The most cache marks that Anthropic accepts in one request."""
 
 THOUGHTS: Final = frozenset({"thinking", "redacted_thinking"})
 
@@ -70,7 +70,7 @@ def results_next(asked: StrictAsked) -> str | None:
 
 
 def thoughts_signed(asked: StrictAsked) -> str | None:
-    """Anthropic: a signature is one that it made (hebo-gateway#132, pydantic-ai#7601)."""
+    """Anthropic: a signature must be one that it made (hebo-gateway#132, pydantic-ai#7601)."""
     for block in asked.blocks("assistant"):
         if block.get("type") == "thinking" and text(block.get("signature")) not in asked.issued:
             return "Invalid `signature` in `thinking` block"
@@ -78,7 +78,7 @@ def thoughts_signed(asked: StrictAsked) -> str | None:
 
 
 def thoughts_first(asked: StrictAsked) -> str | None:
-    """Anthropic: an answer whose calls are being worked on begins with its thought."""
+    """Anthropic: an answer whose calls are not all answered yet begins with its thought."""
     for message in reversed(asked.messages):
         blocks = items(message.get("content"))
         if message.get("role") == "assistant":
@@ -106,7 +106,7 @@ _BEFORE_ADAPTIVE: Final = re.compile(r"claude-(?:opus|sonnet|haiku)-4(?:-[0-5])?
 def adaptive_alone(asked: StrictAsked) -> str | None:
     """From Claude Opus 4.7 on, thinking takes no budget; in Opus 5.5 it is always on.
 
-    Before 4.6 it is the other way round, and of these Opus 4.5 alone takes an effort
+    Before 4.6 it is the other way round, and of those models only Opus 4.5 accepts an effort
     (bugbug#5719, pensarai/apex#890, seen 2026-11).
     """
     kind, model = fields(asked.body.get("thinking")).get("type"), text(asked.body.get("model"))
@@ -147,9 +147,9 @@ def encrypted_back(asked: StrictAsked) -> str | None:
 
 
 def reasoning_with_calls(asked: StrictAsked) -> str | None:
-    """OpenAI: a call stands behind the reasoning that led to it, and that before something.
+    """OpenAI: a call must follow its reasoning, and reasoning must be followed by an item.
 
-    A call that another model made has none.
+    A call made by another model has no reasoning.
     """
     before: Fields = {}
     for item in asked.messages:

@@ -1,7 +1,7 @@
 """The rules of real servers, each with the words of its refusal.
 
-A rule is a function that returns why a request is refused, or ``None``. Each was seen at the
-server that has it; where, is said in its docstring.
+A rule is a function that returns why a request is refused, or ``None``. Each was seen on the real
+server; its docstring says where.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ import msgspec
 from agentpool.testing._strict_asked import Fields, StrictAsked, fields, items, text
 
 Rule: TypeAlias = Callable[[StrictAsked], str | None]
-"""Returns why a request is refused. ``None``: it is not."""
+"""Returns why a request is refused. ``None``: it is not refused."""
 
 SAMPLING: Final = ("temperature", "top_p", "top_k", "presence_penalty", "frequency_penalty")
-"""What newer models refuse, whatever its value."""
+"""The parameters that newer models refuse, whatever their value."""
 
 
 FOREIGN_CALL: Final = "skip_thought_signature_validator"
@@ -164,7 +164,7 @@ def no_empty_answer(asked: StrictAsked) -> str | None:
 
 
 def content_key(asked: StrictAsked) -> str | None:
-    """Refuse a message without ``content``; null will do: llama-cpp-python, SGLang, gateways."""
+    """Refuse a message without ``content`` (null is fine): llama-cpp-python, SGLang, gateways."""
     for index, message in enumerate(asked.messages):
         if "content" not in message:
             return f"messages[{index}]: missing field 'content'"
@@ -188,7 +188,7 @@ def arguments_are_objects(asked: StrictAsked) -> str | None:
 def reasoning_back(asked: StrictAsked) -> str | None:
     """Refuse an answer without its thoughts: DeepSeek V4 and Kimi (pi#3636, crewAI#5878).
 
-    It is so for every answer (opencode#24802, Zoo-Code#201). An answer of another model has
+    The rule holds for every answer (opencode#24802, Zoo-Code#201). An answer of another model needs
     empty thoughts (continue#11285, hermes-agent#15741).
     """
     for message in asked.messages:
@@ -203,7 +203,7 @@ def reasoning_back(asked: StrictAsked) -> str | None:
 def reasoning_beside_calls(asked: StrictAsked) -> str | None:
     """Refuse calls without thoughts, or with empty ones: Kimi K2.5 and later (pi#4178).
 
-    A call that another model made has a space (llmgateway#2093, continue#11600).
+    A call made by another model needs a space as its thoughts (llmgateway#2093, continue#11600).
     """
     for index, message in enumerate(asked.messages):
         said = message.get("reasoning_content")
@@ -220,7 +220,7 @@ def reasoning_beside_calls(asked: StrictAsked) -> str | None:
 def signatures_back(asked: StrictAsked) -> str | None:
     """Refuse an answer whose first call has no signature: Gemini 3 (securo#884).
 
-    Seen in dify-official-plugins#2088 as well. A call of another model has a signature for that
+    Also seen in dify-official-plugins#2088. A call made by another model needs a special signature
     (vercel/ai#15550).
     """
     for message in asked.messages:
@@ -286,7 +286,7 @@ def strict_schemas(asked: StrictAsked) -> str | None:
 def legal_keys(asked: StrictAsked) -> str | None:
     """Refuse illegal names of arguments: Anthropic (decocms/studio#6874, ComposioHQ#3574).
 
-    It looks at the top level alone.
+    Only the top level is checked.
     """
     for index, tool in enumerate(items(asked.body.get("tools"))):
         for key in fields(fields(tool.get("input_schema")).get("properties")):

@@ -287,7 +287,8 @@ def _check_terms(timeout_seconds: float | None, on_cancel: OnCancel, *, in_threa
         )
     if on_cancel != "wait" and not in_thread:
         raise UsageError(
-            f"on_cancel={on_cancel!r} only applies to a thread; pass in_thread=True, or leave on_cancel out"
+            f"on_cancel={on_cancel!r} only applies to a thread; pass in_thread=True, or leave "
+            "on_cancel out"
         )
 
 

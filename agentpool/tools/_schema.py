@@ -105,7 +105,7 @@ def _build(function: FunctionType, *, skip: int) -> Signature:
     name = function.__name__
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         raise UsageError(
-            f"{name} is a generator; a tool returns only once, so collect what it yields and return that"
+            f"{name} is a generator; a tool returns once, so collect what it yields and return that"
         )
     described = _read_docstring(function)
     hints = read_hints(function, f"the annotations of {name}")

@@ -190,7 +190,7 @@ async def test_a_tool_call_that_finds_no_node_is_told_as_not_done(
         driver = FunctionDriver(answer, privacy=PrivacyTier.SOVEREIGN)
         async with open_pool(driver, tools=cluster._tools) as pool:
             outcome = await (await pool.spawn(job("x"))).wait()
-    assert "no node that could do this works any more: node local-1 was lost" in outcome.text
+    assert "no node works any more for this work: node local-1 was lost" in outcome.text
     assert not node_work.marks(file)
 
 
@@ -266,7 +266,7 @@ async def test_where_no_node_is_left_agents_fail_at_once() -> None:
         outside = cluster.driver_of(job("x").manifest)
     error = outcome.error
     assert isinstance(error, NodeLostError)
-    assert str(error) == "no node that could do this works any more: node local-1 is drained"
+    assert str(error) == "no node works any more for this work: node local-1 is drained"
     assert (error.attempts, error.retryable, error.was_sent) == (1, False, False)
     with pytest.raises(UsageError, match="this cluster is closed"):
         async with open_cluster_pool(cluster):

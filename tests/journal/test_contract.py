@@ -182,12 +182,12 @@ class NoFenceAtOnce(Faulty):
 
 
 FAULTS: dict[type[Faulty], str] = {
-    SaysSo: "must keep what it says",
+    SaysSo: "append_at_once\\(\\) said that",
     NoFenceAtOnce: "under a lease that was released must not keep",
     Cutting: "76,800 bytes must come back whole, got 65,535",
     CuttingLater: "16,777,217 bytes must come back whole, got 16,777,216",
     Backwards: "in order",
-    OnePool: "its own records alone",
+    OnePool: "only its own records",
     FlatFence: "higher fence",
     NoFence: "must raise LeaseLostError",
     OneByOne: "stay together",

@@ -1106,7 +1106,9 @@ def test_a_crash_that_changes_the_end_is_found() -> None:
         await run_one(journal, SpawnConfig(READER, "x", key="a"), echo)
         return runs
 
-    with pytest.raises(CrashPointError, match=r"after a crash before 1 of the") as caught:
+    with pytest.raises(
+        CrashPointError, match=r"after a crash before write 1 to the journal"
+    ) as caught:
         crash_everywhere(forgetful)
     assert caught.value.point == "before 1"
 

@@ -98,7 +98,7 @@ CALLS = Completion(tool_calls=(CALL, CALL), finish_reason=FinishReason.TOOL_USE)
         (BadDriver(completion="hello"), "must return a Completion, got 'hello'"),
         (BadDriver(completion=Completion(tool_calls=(CALL,))), "end_turn with 1 tool calls"),
         (BadDriver(completion=CALLS), "call ids must differ"),
-        (BadDriver(pieces=("hel",)), "the pieces must make the text 'hello'"),
+        (BadDriver(pieces=("hel",)), "the pieces must join to the text 'hello'"),
         (BadDriver(pieces=("hello", "")), "must not be called with an empty piece"),
         (BadDriver(waits=False), "complete\\(\\) must have a checkpoint"),
     ],
@@ -199,7 +199,7 @@ class BadTool(Tool):
 @pytest.mark.parametrize(
     ("tool", "text"),
     [
-        (BadTool(restless=True), "must be the same at every look"),
+        (BadTool(restless=True), "must be the same every time"),
         (BadTool(schema={"type": "array"}), "must be of type 'object'"),
         (BadTool(grant="shell"), "must be a Capability or None, got 'shell'"),
         (BadTool(seconds=0.0), "timeout_seconds must be > 0 or None"),
@@ -308,9 +308,9 @@ class BadMemory(Memory):
     [
         ("finds nothing", "must find a word that was remembered"),
         ("no source", "must come back as it was given"),
-        ("same id", "forgotten must not be found|newest first|never be given out"),
+        ("same id", "forgotten must not be found|newest first|never be used again"),
         ("wrong id", "must carry the id"),
-        ("other id", "must not find what has no such word"),
+        ("other id", "must not find fragments without the word"),
     ],
 )
 async def test_a_breach_of_a_memory_is_named(breach: str, text: str) -> None:

@@ -744,7 +744,7 @@ def test_a_process_that_dies_is_noticed() -> None:
         if multiprocessing.parent_process() is not None:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    with pytest.raises(UsageError, match="2 of 2 processes ended before their work did"):
+    with pytest.raises(UsageError, match="2 of 2 processes ended before their work was done"):
         explore(scenario, schedules=4, jobs=2)
 
 

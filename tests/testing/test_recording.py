@@ -101,7 +101,7 @@ def test_a_miss_where_nothing_can_be_near() -> None:
     """Nothing was recorded, or all of it has been given."""
     assert "nothing is recorded there" in explain_miss(asked({}), [], name="r")
     text = explain_miss(asked({}), [recorded({})] * 2, name="r")
-    assert "any more: it was recorded 2 times" in text
+    assert "left: all 2 recorded ones are used" in text
 
 
 def deeper(frames: int, call: Callable[[], str]) -> str:

@@ -250,7 +250,7 @@ def test_a_sweep_of_agents_needs_one(target: Target) -> None:
 
 def test_a_sweep_of_no_points_is_refused() -> None:
     """An empty list, such as of a filter that let nothing through, proves nothing."""
-    with pytest.raises(UsageError, match="points has no number, so nothing would be cancelled"):
+    with pytest.raises(UsageError, match="points is empty, so nothing would be cancelled"):
         cancel_everywhere(team, points=[])
 
 

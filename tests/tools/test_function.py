@@ -206,7 +206,7 @@ async def async_look(at: str) -> str:
         (lambda: tool(name="")(add.function), "got ''"),
         (lambda: tool(timeout_seconds=0), "timeout_seconds must be > 0, got 0"),
         (lambda: tool(timeout_seconds=math.nan), "timeout_seconds must be > 0, got nan"),
-        (lambda: tool(on_cancel="abandon"), "say in_thread=True"),
+        (lambda: tool(on_cancel="abandon"), "pass in_thread=True"),
         (
             lambda: tool(on_unknown="retry"),  # type: ignore[call-overload]  # that is what is tested
             "on_unknown must be 'report', 'rerun', 'ask' or 'stop', got 'retry'",

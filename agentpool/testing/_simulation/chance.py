@@ -15,18 +15,18 @@ _dice: Final[trio.lowlevel.RunVar[dict[str, Random]]] = trio.lowlevel.RunVar("ag
 def dice(name: str = "") -> Random:
     """Return a random generator derived from the seed of this run.
 
-    A scenario that draws from them is the same at every run of a seed, and another one with
-    the next seed. Two parts that draw by turns get other numbers when their tasks run in
-    another order; give each its own *name* if that should not be.
+    A scenario that draws from it is the same in every run with the same seed, and differs with the
+    next seed. If two parts draw from one generator, their numbers depend on the order of their
+    tasks; give each part its own *name* to avoid that.
 
     Args:
-        name: Which dice. The same name is the same dice, for the whole run.
+        name: The name of the generator. During a run, the same name returns the same generator.
 
     Returns:
-        A generator. Outside of the kit, under a plain ``trio.run``, chance seeds it.
+        A generator. Under a plain ``trio.run``, outside the testing kit, its seed is random.
 
     Raises:
-        RuntimeError: Outside of trio.
+        RuntimeError: If it is called outside a trio run.
     """
     try:
         found = _dice.get()

@@ -2,17 +2,17 @@
 
 Rules:
 
-1. Time moves only when no task can run and no task waits for that moment with
-   ``wait_all_tasks_blocked``. It moves to the next deadline: exactly, or past it by as much
-   as the order of the run says, so that timers near each other go off together.
-2. While a task waits for a thread the clock stands still; while one waits for a child
-   process it goes no faster than a real one; while one waits for a socket, bytes that are
-   under way come first. A wait that nothing came of for long has had its time: it does not
-   get the same again before the next jump.
-3. When no deadline is left either, that is a hang. ``Stage`` ends it; it is never real.
+1. Time moves only when no task can run and no task waits for exactly that in
+   ``wait_all_tasks_blocked``. It moves to the next deadline, or past it by as much as the order of
+   the run says, so that timers near each other go off together.
+2. While a task waits for a thread the clock stands still. While a task waits for a child process it
+   goes no faster than a real clock. While a task waits for a socket, bytes that are under way come
+   first. A wait during which nothing happened for long gets no more such time before the next jump.
+3. If no deadline is left either, that is a hang. ``Stage`` ends the run; the test never really
+   hangs.
 
-``trio.testing.MockClock`` with autojump does the first. It jumps while threads work, so
-that a tool in a thread always times out, and it does not tell a hang from an endless wait.
+``trio.testing.MockClock`` with autojump follows only the first rule. It jumps while threads work,
+so that a tool in a thread always times out, and it cannot tell a hang from an endless wait.
 """
 
 from __future__ import annotations
@@ -32,24 +32,24 @@ from agentpool.testing._simulation.findings import HangError
 from agentpool.testing._simulation.outside import Outside, Vigil, own_threads
 
 Wait: TypeAlias = tuple[int, int]
-"""One wait of a task: the number of the task, and of its last step before."""
+"""One wait of a task: the numbers of the task and of its last step before the wait."""
 
 IDLE_SECONDS: Final = 3600.0
-"""trio is ready to sleep so long only if no task waits for anything but our clock."""
+"""If trio wants to sleep this long, no task waits for anything but our clock."""
 
 THREAD_PATIENCE_SECONDS: Final = 30.0
-"""Real time for a thread or a child process, in which this process does nothing at all: no
-call that comes back takes as long, on a machine however busy."""
+"""How long a thread or a child process may take in real time while this process does nothing: no
+call that returns takes this long, even on a busy machine."""
 
 SOCKET_PATIENCE_SECONDS: Final = 0.05
-"""Real time for bytes that are under way on this machine, before the clock jumps."""
+"""How long the clock waits in real time for bytes under way on this machine before it jumps."""
 
 LAST_PATIENCE_SECONDS: Final = 5.0
-"""Real time for them if there is no deadline to jump to, and only a hang is left; and for
-threads that trio did not start, which may be there for something else altogether."""
+"""How long the clock waits in real time for bytes if there is no deadline to jump to, before it
+reports a hang; and for threads that trio did not start, which may have another purpose."""
 
 BEAT_SECONDS: Final = 0.5
-"""How often it is looked at whether this process does something."""
+"""How often the clock checks whether this process does something."""
 
 
 class Stage(ABC):
@@ -85,7 +85,7 @@ class JumpingClock(trio.abc.Clock, trio.abc.Instrument):
     """A virtual clock. Pass it to ``trio.run`` both as the clock and as an instrument."""
 
     def __init__(self, stage: Stage) -> None:
-        """Make a clock that begins at 0.0."""
+        """Make a clock that starts at 0.0."""
         self._stage = stage
         self._now = 0.0
         self._next_deadline = math.inf
@@ -111,12 +111,12 @@ class JumpingClock(trio.abc.Clock, trio.abc.Instrument):
         return self._now
 
     def deadline_to_sleep_time(self, deadline: float) -> float:
-        """Return how long trio should sleep until *deadline*: 0 or for ever."""
+        """Return how long trio should sleep until *deadline*: 0 or forever."""
         self._next_deadline = deadline
         return 0.0 if deadline <= self._now else math.inf
 
     def jump(self, seconds: float) -> None:
-        """Advance by *seconds*. Sleeps that end in between wake up then."""
+        """Advance by *seconds*. Sleepers whose time has come wake up."""
         self._now += max(0.0, seconds)
 
     @property
@@ -125,13 +125,13 @@ class JumpingClock(trio.abc.Clock, trio.abc.Instrument):
         return self._hopeless
 
     def give_up(self) -> None:
-        """Abort the run, whatever its tasks do."""
+        """Abort the run, even if its tasks resist."""
         self._hopeless = True
 
     # --- the instrument
 
     def before_io_wait(self, timeout: float) -> None:
-        """Jump to the next deadline if trio would sleep for ever."""
+        """Jump to the next deadline if trio would sleep forever."""
         if timeout < IDLE_SECONDS or self._stage.is_over:
             return
         token = trio.lowlevel.current_trio_token()
@@ -195,13 +195,13 @@ def _whole_patience(kind: Outside) -> float:
 
 
 def _call_soon(token: trio.lowlevel.TrioToken, tired: Callable[[], object]) -> None:
-    """Call *tired* in the run, if there still is one."""
+    """Call *tired* in the run, unless the run has ended."""
     with suppress(trio.RunFinishedError):
         token.run_sync_soon(tired)
 
 
 def _wake() -> None:
-    """Do nothing. Calling it makes trio look at the clock."""
+    """Do nothing. The call alone makes trio look at the clock."""
 
 
 def _in_task() -> bool:

@@ -13,14 +13,14 @@ from agentpool.testing._simulation.run import Cut
 from agentpool.testing._simulation.watch import Step
 
 END_STEPS: Final = 14
-"""Steps at the end of a run that are always drawn."""
+"""How many steps at the end of a run are always drawn."""
 
 AROUND: Final = 2
-"""Steps before and after a preemption that are drawn."""
+"""How many steps before and after a preemption are drawn."""
 
 
 MARKS: Final = 10
-"""Preemptions that are drawn: the last ones, if there are more."""
+"""The most preemptions that are drawn; if there are more, the last ones are."""
 
 
 def draw(
@@ -30,9 +30,9 @@ def draw(
 
     Args:
         steps: All steps of the run.
-        names: What its tasks are called.
-        plan: Its order, after it.
-        cut: What was cancelled, and when. ``None``: nothing was.
+        names: The names of its tasks.
+        plan: The order of the run, after the run.
+        cut: What was cancelled, and when. ``None``: nothing was cancelled.
     """
     shown = _shown(len(steps), plan, cut)
     tasks = sorted(
@@ -85,6 +85,6 @@ def _told(place: Place) -> str:
 
 
 def _waits_at(steps: Sequence[Step], index: int, task: int) -> Place:
-    """Return where *task* waits at the step *index*; it later goes on from there."""
+    """Return where *task* waits at the step *index*, and so where it will go on."""
     later: Iterator[Place] = (place for number, place in steps[index:] if number == task)
     return next(later, ("", 0, ""))

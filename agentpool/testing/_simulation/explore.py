@@ -29,7 +29,7 @@ T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
 HUNDRED = 100
-"""Schedules over which new meetings are counted."""
+"""New meetings are counted for each group of this many schedules."""
 
 
 def simulate(
@@ -44,27 +44,27 @@ def simulate(
 
     The clock starts at 0.0, stands still while any task can run, and then jumps to the next
     deadline: an hour of waiting takes no time. The seed chooses the order in which tasks
-    run. The same seed and the same scenario give the same run, event by event, as long as
-    the scenario makes its drivers, tools and pools itself. Threads and sockets work; real
-    time passes for them, and their order is not the seed's.
+    run. The same seed and the same scenario give the same run, event by event, as long as the
+    scenario makes its own drivers, tools and pools. Threads and sockets work; they take real time,
+    and the seed does not decide their order.
 
-    When it has ended, nothing may be left: no task, and of its pools no agent without
-    its outcome, no slot, no registration, no tool call without its result.
+    When the scenario has ended, nothing may be left: no task, and in its pools no agent without an
+    outcome, no slot in use, no registration, no tool call without a result.
 
     Args:
         async_fn: The scenario.
         args: Its arguments.
-        seed: Chooses the order. Each number is another one; 0 is one in which every task
-            that can run takes one step by turns, on a clock that is never late.
-        orders: The ways of ordering to choose from, as ``explore`` has them.
-        late_clock: Whether the clock of some seeds may be late, as ``explore`` has it.
-        max_steps: Task steps after which a scenario counts as one that hangs.
+        seed: Chooses the order. Each number gives another order. With 0, all tasks that can run
+            take one step in turn, on a clock that is never late.
+        orders: The ways of ordering to choose from, as in ``explore``.
+        late_clock: Whether the clock of some seeds may be late, as in ``explore``.
+        max_steps: The task steps after which a scenario counts as hanging.
 
     Raises:
-        HangError: If nothing can happen any more. Says who waits, and where.
-        LeakError: If something is left.
-        UsageError: If it is called inside of a trio run.
-        Exception: Whatever the scenario raised.
+        HangError: If nothing can happen any more. The error says which tasks wait, and where.
+        LeakError: If something is left at the end.
+        UsageError: If it is called inside a trio run.
+        Exception: What the scenario raised.
     """
     expect_arguments(simulate, locals(), but=("async_fn", "orders"))
     refuse_inside_trio()
@@ -80,25 +80,25 @@ def simulate(
 class Exploration:
     """The runs of ``explore``, and whether more runs would find more.
 
-    A meeting is a pair of lines: while one task waited at the first, another went on from
-    the second. A search that has seen no new meeting for a long time has seen what it can,
-    and one that still does has not.
+    A meeting is a pair of lines: while one task waited at the first, another went on from the
+    second. If a search has found no new meeting for a long time, more runs will hardly find more;
+    while it still finds new ones, they will.
     """
 
     schedules: int
-    """Runs, each with a seed of its own."""
+    """The number of runs, each with its own seed."""
     steps: int
-    """Task steps of all runs together."""
+    """The number of task steps in all runs together."""
     pools: int
-    """Pools that were opened and checked, in all runs together."""
+    """The number of pools opened and checked in all runs together."""
     meetings: int
-    """Different meetings in all runs together. 0: no task ever ran beside another."""
+    """The number of different meetings in all runs together. 0: no two tasks ever ran in turn."""
     new_meetings: tuple[int, ...]
-    """How many of them were new, for each 100 schedules."""
+    """How many meetings were new, for each 100 schedules."""
     last_new: int
-    """The number of the schedule that showed the last new one. 0: there was none."""
+    """The number of the schedule with the last new meeting. 0: there was no meeting."""
     likely_hangs: tuple[str, ...] = ()
-    """Tools that timed out while nothing else happened: who, and where."""
+    """Tools that timed out while nothing else happened: which agent's, and where."""
 
     def __str__(self) -> str:
         """Return the report on one line."""
@@ -119,29 +119,29 @@ def explore(
     jobs: int = 1,
     max_steps: int = MAX_STEPS,
 ) -> Exploration:
-    """Run a scenario in many task orders. Raise for the first that fails.
+    """Run a scenario in many task orders, and raise for the first that fails.
 
     Each run is one ``simulate``, with the seeds ``seed``, ``seed + 1``, and so on. A failure
-    is shrunk to the fewest places at which a task must be preempted, and drawn.
+    is shrunk to the fewest preemptions of tasks that it needs, and drawn.
 
     Args:
         async_fn: The scenario.
         args: Its arguments.
-        schedules: How many to run.
+        schedules: How many orders to run.
         seed: The first seed.
-        orders: ``mix``: the seed picks one of four ways, in all but one of which tasks may be
-            late. ``rounds``: every task that can run takes one step by turns, as in trio by
-            itself, and the seed shuffles each round.
-        late_clock: Whether the clock of every other four seeds may be late, so that timers
-            near each other go off together. ``False`` for a scenario that asserts times.
-        jobs: How many processes share the work. They are forks, so what they change is not
-            seen here.
-        max_steps: Task steps after which a run counts as one that hangs.
+        orders: ``mix``: the seed picks one of four ways; in three of them tasks may be late.
+            ``rounds``: all tasks that can run take one step in turn, as in plain trio, and the seed
+            shuffles each round.
+        late_clock: Whether the clock may be late in every second group of four seeds, so that
+            timers near each other go off together. Pass ``False`` if the scenario asserts times.
+        jobs: How many processes share the work. They are forks, so this process does not see their
+            changes.
+        max_steps: The task steps after which a run counts as hanging.
 
     Raises:
-        ScheduleError: If a run fails. Its text has the seed, a drawing and the token of the
-            shrunk run, its cause the failure.
-        UsageError: If there is nothing to run, or inside of a trio run.
+        ScheduleError: If a run fails. Its text has the seed, a drawing and the token of the shrunk
+            run; its cause is the failure.
+        UsageError: If there is nothing to run, or it is called inside a trio run.
     """
     expect_arguments(explore, locals(), but=("async_fn", "orders"))
     if schedules < 1:
@@ -168,17 +168,17 @@ def explore(
 @final
 @attrs.define(eq=False)
 class Part:
-    """The result of some of the runs."""
+    """The results of some of the runs."""
 
     steps: int = 0
     pools: int = 0
     meetings: dict[Meeting, int] = attrs.field(factory=dict[Meeting, int])
-    """Each meeting, with the first seed that showed it."""
+    """Each meeting, with the first seed that had it."""
     likely_hangs: dict[str, None] = attrs.field(factory=dict[str, None])
     failed: int | None = None
     """The first seed that failed."""
     error: Exception | None = None
-    """What it failed with."""
+    """The error of that seed."""
 
     def report(self, seed: int, schedules: int) -> Exploration:
         """Return the report, for seeds from *seed* on."""
@@ -214,7 +214,7 @@ def _joined(parts: Sequence[Part]) -> Part:
 @final
 @attrs.define(eq=False)
 class _Search:
-    """Runs a scenario with one seed after the other."""
+    """Runs a scenario with one seed after another."""
 
     scenario: Scenario
     orders: Orders
@@ -246,7 +246,7 @@ class _Search:
         return part
 
     def share(self, seeds: Iterable[int]) -> Part:
-        """Run as ``run`` does, in a process that then sends the result to another one."""
+        """Run as ``run`` does, in a process that then sends the result to its parent."""
         part = self.run(seeds)
         if part.error is not None:
             part.error = portable(part.error)

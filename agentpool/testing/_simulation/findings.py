@@ -1,7 +1,7 @@
-"""The errors of the testing kit: what it found, and how to repeat it.
+"""The errors of the testing kit, which say what it found and how to repeat it.
 
-They are ``AssertionError``s and no ``AgentPoolError``s: nothing that an application could
-handle went wrong, the code under test did not keep a promise.
+They are ``AssertionError``s, not ``AgentPoolError``s: the code under test broke a promise, and an
+application cannot handle that.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ class HangError(AssertionError):
     ) -> None:
         super().__init__(message, tuple(waiting), tuple(last_steps))
         self.waiting: tuple[str, ...] = tuple(waiting)
-        """Who waits, and where: one line for each task."""
+        """Which tasks wait, and where: one line for each task."""
         self.last_steps: tuple[str, ...] = tuple(last_steps)
-        """The last steps before it, oldest first: one line each."""
+        """The last steps before the hang, oldest first: one line each."""
 
     def __str__(self) -> str:
         """Return the message, with where each task waits and the last steps."""
@@ -42,7 +42,7 @@ class LeakError(AssertionError):
         """What is left or missing: one line for each thing."""
 
     def __str__(self) -> str:
-        """Return the message and everything that is left."""
+        """Return the message and the list of leaks."""
         return "\n".join((str(self.args[0]), *(f"  {line}" for line in self.leaks)))
 
 
@@ -54,13 +54,13 @@ class ScheduleError(AssertionError):
     ) -> None:
         super().__init__(message, seed, token, preemptions)
         self.seed: int = seed
-        """The seed that fails: ``simulate(scenario, seed=...)`` shows it again."""
+        """The seed that fails: repeat it with ``simulate(scenario, seed=...)``."""
         self.token: str = token
-        """The order that fails, in itself: ``replay(scenario, token)`` shows it again, also
-        when a later version of the kit draws other orders. Empty: the scenario is not the
-        same at every run."""
+        """The order that fails: repeat it with ``replay(scenario, token)``, even if a later version
+        of the kit draws other orders from the same seed. Empty: the scenario differs from run to
+        run."""
         self.preemptions: int | None = preemptions
-        """The fewest places found at which a task must be preempted. ``None``: as ``token``."""
+        """The fewest preemptions found that make it fail. ``None``: there is no token."""
 
     def __str__(self) -> str:
         """Return the message."""
@@ -73,7 +73,8 @@ class CrashPointError(AssertionError):
     def __init__(self, message: str, point: str) -> None:
         super().__init__(message, point)
         self.point: str = point
-        """Where: ``before 3`` is before the third write to the journal, ``after 3`` after it."""
+        """The point: ``before 3`` is before the third write to the journal, ``after 3`` after
+        it."""
 
     def __str__(self) -> str:
         """Return the message."""
@@ -95,11 +96,11 @@ class CancelPointError(AssertionError):
         self.seed: int = seed
         """The seed of the schedule."""
         self.point: int = point
-        """Which point it was, from 1."""
+        """The number of the point, from 1."""
         self.token: str = token
-        """Order and point, in itself: ``replay(scenario, token)`` shows it again."""
+        """The order and the point: repeat them with ``replay(scenario, token)``."""
         self.cancelled: tuple[str, ...] = tuple(cancelled)
-        """Each task that was cancelled, with the await at which it was."""
+        """Each cancelled task, with the await at which it was cancelled."""
 
     def __str__(self) -> str:
         """Return the message."""
@@ -138,7 +139,7 @@ def summary(error: BaseException) -> frozenset[str]:
 def alike(error: BaseException, other: BaseException) -> bool:
     """Return whether both failures have the same type, and the same text or line.
 
-    A text may say what differs from run to run, such as an address or a count.
+    A text alone would not do: it may contain an address or a count that differs from run to run.
     """
     return summary(error) == summary(other) or _lines(error) == _lines(other)
 

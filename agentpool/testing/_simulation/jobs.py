@@ -23,7 +23,7 @@ T = TypeVar("T")
 FORK: Final = "fork"
 
 NEVER: Final = 2**62
-"""Where no task need stop."""
+"""The limit before any seed has failed."""
 
 
 @attrs.define(eq=False)
@@ -53,17 +53,17 @@ class Count(Protocol):
 @final
 @attrs.frozen(eq=False)
 class Turns:
-    """Seeds that free processes take one by one.
+    """Seeds that processes take one by one when they are free.
 
-    Shares that are fixed before would end at different times: seeds do not cost the same, and
-    processors have other things to do.
+    Fixed shares would end at different times: seeds do not cost the same, and processors may be
+    busy otherwise.
     """
 
     _seeds: Sequence[int]
     _taken: Count
 
     def __iter__(self) -> Iterator[int]:
-        """Take the next seed, as long as there is one."""
+        """Take seeds, one after another, until there are no more."""
         while True:
             with self._taken.get_lock():
                 nth = self._taken.value
@@ -82,7 +82,7 @@ def in_processes(shares: Sequence[Callable[[], T]]) -> list[T]:
     """Call each of *shares* in its own process, and return their results.
 
     Raises:
-        UsageError: If this system cannot fork, or a process ended without a word.
+        UsageError: If this system cannot fork, or a process ended without a result.
     """
     if FORK not in multiprocessing.get_all_start_methods():
         raise UsageError("jobs > 1 needs a system that can fork processes; use jobs=1")
@@ -109,8 +109,8 @@ def in_processes(shares: Sequence[Callable[[], T]]) -> list[T]:
         process.join()
     if lost:
         raise UsageError(
-            f"{lost} of {len(shares)} processes ended before their work did; run it with jobs=1 "
-            "to see why"
+            f"{lost} of {len(shares)} processes ended before their work was done; run it with "
+            "jobs=1 to see why"
         )
     return found
 
@@ -118,8 +118,8 @@ def in_processes(shares: Sequence[Callable[[], T]]) -> list[T]:
 def portable(error: Exception) -> Exception:
     """Return *error* in a form for another process, with its traceback as a note.
 
-    Of one that cannot be sent, such as one of a class made in a function, an
-    ``AssertionError`` is left that says its type and its text.
+    An error that cannot be sent, such as one of a class made in a function, becomes an
+    ``AssertionError`` with its type and its text.
     """
     told = "".join(traceback.format_exception(error))
     try:

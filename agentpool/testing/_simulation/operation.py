@@ -1,4 +1,4 @@
-"""Marks one operation of a scenario that its caller may cancel and then go on."""
+"""Marks one operation of a scenario whose caller may cancel it and then go on."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ class Operation:
     """An operation in progress."""
 
     scope: trio.CancelScope
-    """Around it."""
+    """The cancel scope around the operation."""
     task: trio.lowlevel.Task
-    """Who does it."""
+    """The task that does it."""
     outer: frozenset[trio.Nursery]
-    """Nurseries that its task had opened before: what is in there is no part of it."""
+    """Nurseries that its task had opened before: their tasks are not part of the operation."""
 
 
 open_operations: Final[trio.lowlevel.RunVar[list[Operation] | None]] = trio.lowlevel.RunVar(
     "agentpool_operations", default=None
 )
-"""Those of this run. ``None``: it is none of the kit's."""
+"""The open operations of this run. ``None``: the kit did not start this run."""
 
 
 @contextmanager
@@ -34,7 +34,7 @@ def operation() -> Generator[trio.CancelScope]:
     """Mark the block as one operation, which its caller may cancel.
 
     ``cancel_everywhere(scenario, target="scope")`` cancels it at each of its points, and
-    lets the scenario go on. Everywhere else it is a cancel scope like any other.
+    lets the scenario go on. Otherwise it is an ordinary cancel scope.
 
     >>> async def scenario():
     ...     send, receive = trio.open_memory_channel(1)

@@ -2,15 +2,14 @@
 
 Rules:
 
-1. trio asks with the numbers of all tasks that can run, and lets those that it is answered
-   take one step each, in that order. The others are asked about again, with whoever can
-   run by then.
-2. A seed chooses one of four ways, which find different faults: ``rounds`` (each one takes a
-   step, in any order), ``walk`` (one at a time, by chance), ``steps`` (each step has a
-   priority), ``stall`` (a task may miss a round). Every other group of four seeds has a
-   clock that may be late.
-3. Whatever was chosen can be said as a ``Plan``: by itself a task runs until it waits, then
-   the one that has waited for longest; a preemption is a place at which another one went on.
+1. trio asks with the numbers of all tasks that can run, and lets the tasks in the answer take one
+   step each, in that order. Then it asks again, with all tasks that can run by then.
+2. A seed chooses one of four ways, which find different faults: ``rounds`` (each task takes a step,
+   in any order), ``walk`` (one random task at a time), ``steps`` (each step has a priority),
+   ``stall`` (a task may miss a round). In every second group of four seeds the clock may be late.
+3. Every sequence of choices can be written as a ``Plan``: normally a task runs until it waits, and
+   then the task that has waited longest runs; a preemption is a place at which another task went
+   on.
 """
 
 from __future__ import annotations
@@ -31,22 +30,22 @@ each round, and the seed shuffles the round, as trio by itself does."""
 KINDS: Final = ("mix", "rounds")
 
 MISSES: Final = (0.1, 0.25, 0.5, 0.75)
-"""How likely a task misses a round; one of them for a run."""
+"""The chances that a task misses a round; a run uses one of them."""
 
 DELAYS_SECONDS: Final = (0.03, 0.3, 3.0)
-"""By how much the clock is late at most; one of them for a run. A loop that was busy is late
-by as much, up to one that was stopped for a while."""
+"""The most that the clock is late; a run uses one of these. They range from a busy event loop to
+one that was stopped for a while."""
 
 LATE_OFTEN: Final = 0.5
-"""How likely a clock that may be late is late."""
+"""The chance that a clock is late at a jump, if it may be late."""
 
 FAIR_STEPS: Final = 30
-"""Steps that a task of a ``Plan`` takes in a row at most, while another one can run: or one
-that looks again and again whether something has happened would look for ever."""
+"""The most steps in a row that a ``Plan`` gives one task while another can run. Without it, a task
+that polls for something would run forever."""
 
 
 class Order(ABC):
-    """Decides the order of one run."""
+    """Decides the order of the tasks in one run."""
 
     __slots__ = ()
 
@@ -67,7 +66,7 @@ class _Rounds(Order):
     dice: Random
 
     def choose(self, ready: list[int]) -> Sequence[int]:
-        """Shuffle."""
+        """Shuffle the tasks."""
         self.dice.shuffle(ready)
         return ready
 
@@ -122,7 +121,7 @@ class _Stall(Order):
 @final
 @attrs.define(eq=False)
 class _Late(Order):
-    """Wraps an order: same choices, but its clock may wake sleepers late."""
+    """Wraps an order: the choices are the same, but the clock may wake sleepers late."""
 
     order: Order
     dice: Random
@@ -147,12 +146,12 @@ def order_of(seed: int, orders: Orders = "mix", *, late_clock: bool = True) -> O
     """Return the order for *seed*.
 
     Args:
-        seed: Chooses.
+        seed: Chooses the order.
         orders: The ways to choose from.
         late_clock: Whether the clock of some seeds may be late. Not with ``rounds``.
 
     Raises:
-        UsageError: If there are no such orders.
+        UsageError: If *orders* is unknown.
     """
     if orders not in KINDS:
         raise UsageError(f"orders must be one of {', '.join(KINDS)}, got {orders!r}")
@@ -170,13 +169,13 @@ def order_of(seed: int, orders: Orders = "mix", *, late_clock: bool = True) -> O
 @final
 @attrs.define(eq=False)
 class Recorder(Order):
-    """Another order, with every decision recorded."""
+    """Wraps an order, and records every decision."""
 
     _order: Order
     picks: list[int] = attrs.field(factory=list[int])
-    """Who took the 1st, 2nd, 3rd step."""
+    """Which task took the 1st, 2nd, 3rd step."""
     delays: dict[int, float] = attrs.field(factory=dict[int, float])
-    """By how much the clock was late at its 0th, 1st, 2nd jump, if it was."""
+    """How late the clock was at its 0th, 1st, 2nd jump, if it was late."""
     _jumps: int = 0
 
     def choose(self, ready: list[int]) -> Sequence[int]:
@@ -200,31 +199,31 @@ class Mark:
     """A preemption that happened."""
 
     step: int
-    """How many steps had been taken."""
+    """How many steps had been taken before."""
     preempted: int
     """The task that could have gone on."""
 
 
 @attrs.define(eq=False)
 class Plan(Order):
-    """One task at a time, each until it waits, except at planned preemptions.
+    """Runs one task at a time, each until it waits, except at planned preemptions.
 
-    A place is a moment at which two tasks or more can run. There, those who can run stand in
-    line: in front whoever ran last, if it can go on, then the one that has waited longest.
+    A place is a moment at which two or more tasks can run. These stand in line: first the task that
+    ran last, if it can go on, then the others, longest waiting first.
     """
 
     preemptions: Mapping[int, int]
-    """By the number of the place, from 0: how many of the line are sent to its end."""
+    """How many tasks are sent to the end of the line, by the number of the place, from 0."""
     delays: Mapping[int, float] = attrs.field(factory=dict[int, float])
-    """By the number of the jump, from 0: by how much the clock is late."""
+    """How late the clock is, by the number of the jump, from 0."""
     late: float = attrs.field(default=0.0, kw_only=True)
-    """By how much it is late at all other jumps."""
+    """How late the clock is at all other jumps."""
     places: int = attrs.field(init=False, default=0)
-    """Places so far."""
+    """The number of places so far."""
     marks: list[Mark] = attrs.field(init=False, factory=list[Mark])
-    """Where a task was preempted so far."""
+    """The preemptions so far."""
     line: list[int] = attrs.field(init=False, factory=list[int])
-    """Who can run, in the order in which they would."""
+    """The tasks that can run, in the order in which they would run."""
     _steps: int = attrs.field(init=False, default=0)
     _jumps: int = attrs.field(init=False, default=0)
     _last: int = attrs.field(init=False, default=-1)
@@ -250,7 +249,7 @@ class Plan(Order):
         return [chosen]
 
     def back(self, line: Sequence[int]) -> int:  # noqa: ARG002  # for who decides by the line
-        """Return how many tasks of *line* move to its end here."""
+        """Return how many tasks of *line* are sent to its end here."""
         return self.preemptions.get(self.places, 0)
 
     def late_seconds(self) -> float:
@@ -262,11 +261,11 @@ class Plan(Order):
 @final
 @attrs.define(eq=False)
 class Follower(Plan):
-    """Repeats recorded decisions, and finds the preemptions needed for that."""
+    """Repeats recorded decisions, and finds the preemptions that they need."""
 
     picks: Sequence[int] = attrs.field(kw_only=True)
     found: dict[int, int] = attrs.field(init=False, factory=dict[int, int])
-    """The preemptions, as ``Plan`` takes them."""
+    """The preemptions, in the form of ``Plan``."""
 
     def back(self, line: Sequence[int]) -> int:
         """Move the tasks before the recorded one to the end."""

@@ -1,12 +1,12 @@
-"""Waits that no task order can end: for threads, child processes and pipes.
+"""Finds waits that no task order can end: for threads, child processes and pipes.
 
 Rules:
 
-1. A task waits for a thread if it waits in ``trio.to_thread.run_sync`` itself. One whose
-   thread has called back, and which does for the thread what it asked for, does not.
-2. A thread that trio did not start is known by being there, and not when the run began.
-3. A vigil ends when this process has done nothing for so long, on a clock that stands still
-   whenever the process works. A busy machine gives it less to do in a second, and so more time.
+1. A task waits for a thread if it waits directly in ``trio.to_thread.run_sync``. It does not while
+   it carries out what its thread has asked for by calling back.
+2. A thread that trio did not start counts if it exists now, but did not when the run began.
+3. A vigil ends when this process has been idle for the given time; the time in which it works does
+   not count. On a busy machine this takes longer.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from typing import Final, Literal, TypeAlias, final
 import trio
 
 Outside: TypeAlias = Literal["thread", "child process", "own thread"]
-"""What a task waits for: a thread of trio's, a child process and its pipes, or perhaps a thread
-that was started by hand."""
+"""What a task waits for: one of trio's threads, a child process and its pipes, or perhaps a thread
+that the scenario started itself."""
 
 IDLE_SHARE: Final = 0.01
-"""The part of a moment for which this process may work and still counts as doing nothing."""
+"""The share of a beat for which this process may work and still count as idle."""
 
 LONGEST: Final = 10
-"""A vigil over a process that never stops working takes so many times as long as one over a
-process that does nothing: or a thread that computes for ever would never be found."""
+"""How many times as long a vigil takes at most if the process never stops working. Without this
+limit a thread that computes forever would never be found."""
 
 _TRIO: Final = Path(trio.__file__).parent
 _CORE: Final = str(_TRIO / "_core")
@@ -41,11 +41,11 @@ _FILES: Final[tuple[tuple[str, Outside], ...]] = (
     (str(_TRIO / "_windows_pipes.py"), "child process"),
 )
 _IDLE_WORKER: Final = "Trio thread"
-"""What trio calls a thread of its own that has nothing to do."""
+"""The name of an idle thread of trio's."""
 
 
 def outside_wait(task: trio.lowlevel.Task) -> Outside | None:
-    """Return what *task* waits for outside of the run. ``None``: nothing."""
+    """Return what *task* waits for outside the run. ``None``: nothing."""
     innermost: CodeType | None = None
     for frame, _ in task.iter_await_frames():
         if not _is_core(frame.f_code.co_filename):
@@ -64,7 +64,7 @@ def _kind(filename: str) -> Outside | None:
 
 
 def own_threads() -> set[threading.Thread]:
-    """Return the threads of this process that work, or were not started by trio."""
+    """Return the threads of this process except trio's idle ones."""
     return {one for one in threading.enumerate() if not one.name.startswith(_IDLE_WORKER)}
 
 

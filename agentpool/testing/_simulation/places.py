@@ -1,4 +1,4 @@
-"""Where a task waits: a line in the user's own code."""
+"""Finds where a task waits: a line in the user's own code."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _OURS, _LIBRARY, _WRAPPER = range(3)
 
 @cache
 def _kind(filename: str) -> int:
-    """Return whether a file is the user's, trio's or ours."""
+    """Return whose file it is: the user's, trio's or ours."""
     if filename.startswith(_WRAPPERS):
         return _WRAPPER
     return _LIBRARY if filename.startswith((_PACKAGE, *_OTHERS)) else _OURS
@@ -48,8 +48,8 @@ def _kind(filename: str) -> int:
 def place_of(task: trio.lowlevel.Task) -> Place:
     """Return where *task* waits.
 
-    The innermost line of the user's own; if there is none, the innermost of a library that
-    is neither trio nor a wrapper.
+    This is the innermost line of the user's own code; if there is none, the innermost line of a
+    library other than trio and the wrappers.
     """
     return innermost(task.iter_await_frames())
 

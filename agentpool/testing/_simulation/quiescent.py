@@ -13,21 +13,21 @@ from agentpool._pool.record import AgentRecord
 from agentpool.testing._simulation.findings import LeakError
 
 _PASSING_TASKS = frozenset({"deadlock watch"})
-"""Tasks of a pool that end by themselves within two steps, and wait for no other."""
+"""Tasks of a pool that end by themselves within two steps, without waiting for another task."""
 
 
 def agents_of(pool: AgentPool) -> AgentNursery:
-    """Return the nursery inside of *pool*. No other function of the kit looks inside."""
+    """Return the nursery inside *pool*. No other function of the kit uses the pool's internals."""
     return pool._agents  # pyright: ignore[reportPrivateUsage]  # the kit checks what is private
 
 
 def assert_quiescent(pool: AgentPool) -> None:
     """Check that every agent of *pool* has ended and left nothing behind.
 
-    Inside the pool's block after ``join_all()``, or after the block.
+    Call it inside the pool's block after ``join_all()``, or after the block.
 
     Raises:
-        LeakError: If anything is left. Lists all of it.
+        LeakError: If anything is left. The error lists everything.
     """
     expect_arguments(assert_quiescent, locals())
     leaks = tuple(pool_leaks(agents_of(pool), (), closed=False))
@@ -42,8 +42,8 @@ def pool_leaks(
 
     Args:
         agents: The pool.
-        handles: Agents that it started and need not know any more, such as those of a map.
-        closed: Whether its block has ended.
+        handles: Agents that the pool started but may have forgotten, such as those of a map.
+        closed: Whether the pool's block has ended.
     """
     known = {handle.agent_id: handle for handle in handles} | agents.fan_in.known
     for agent_id, handle in sorted(known.items()):

@@ -28,20 +28,20 @@ def replay(
 ) -> None:
     """Run a scenario as *token* says, and raise its failure.
 
-    The token has every decision in itself, so it shows the failure in any process, under any
-    Python, and after the kit has changed, as long as the scenario takes the same steps.
+    The token contains every decision, so it repeats the failure in any process, under any Python,
+    and in later versions of the kit, as long as the scenario takes the same steps.
 
     Args:
         async_fn: The scenario.
-        token: As the finding printed it.
+        token: The token, as the finding printed it.
         args: Its arguments.
-        check: Called after the run, as ``cancel_everywhere`` does.
-        may_raise: What the scenario may raise when it is cancelled.
-        max_steps: Task steps after which a run counts as one that hangs.
+        check: Called after the run, as in ``cancel_everywhere``.
+        may_raise: The errors that the scenario may raise when it is cancelled.
+        max_steps: The task steps after which a run counts as hanging.
 
     Raises:
-        UsageError: If it is not a token, or the scenario has no such places any more.
-        Exception: Whatever the scenario raised.
+        UsageError: If *token* is not a token, or the scenario no longer has its places.
+        Exception: What the scenario raised.
     """
     expect_arguments(replay, locals(), but=("async_fn",))
     refuse_inside_trio()

@@ -16,14 +16,14 @@ from agentpool.testing._simulation.token import Finding, token_of
 from agentpool.testing._simulation.watch import LAST_STEPS
 
 Start = Callable[[Order, int, int], ScenarioRun[object]]
-"""Returns a run with an order, which keeps so many steps, and may take so many."""
+"""Returns a run for an order, how many steps to keep, and how many it may take."""
 
 LONG: Final = 20_000
-"""Steps of a run that is not shrunk: it would take minutes, and could not be read."""
+"""A run with more steps is not shrunk: that would take minutes, and be unreadable."""
 
 SLACK: Final = 1_000
-"""Steps by which another order of a scenario may be longer, besides twice as many: a loop that
-looks for ever whether something has happened takes more."""
+"""How many steps, beyond twice as many, another order of a scenario may take: an endless polling
+loop takes more."""
 
 
 @final
@@ -34,9 +34,9 @@ class Told:
     lines: tuple[str, ...]
     """The drawing."""
     token: str
-    """Empty: there is none."""
+    """The token. Empty: there is none."""
     preemptions: int | None
-    """How many there are in the token. ``None``: there is no token."""
+    """The number of preemptions in the token. ``None``: there is no token."""
 
 
 def attempt(run: ScenarioRun[object], after: Callable[[], object] | None) -> Exception | None:
@@ -60,11 +60,11 @@ def tell(
     """Shrink a finding and draw it.
 
     Args:
-        finding: What is known of it: its seed, and what was cancelled.
-        start: Starts its scenario.
+        finding: The finding: its seed, and what was cancelled.
+        start: Starts the scenario.
         after: Called after each run; raises if something is wrong.
-        failed: How many steps it took to fail, and with what.
-        order: The order with which it failed, fresh.
+        failed: The number of steps until the failure, and the error.
+        order: A fresh copy of the order that failed.
     """
     steps, error = failed
     if steps > LONG:

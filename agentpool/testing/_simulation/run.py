@@ -26,10 +26,10 @@ from agentpool.testing._simulation.watch import LAST_STEPS, Evicted, Watch, desc
 T = TypeVar("T")
 
 WAY_OUT_STEPS: Final = 10_000
-"""Task steps in which a scenario that hangs may end, before the run is broken off."""
+"""How many task steps a scenario that hangs gets to end before the run is aborted."""
 
 FAREWELL_STEPS: Final = 3
-"""Steps that a task gets to end after the scenario did, such as the end of a generator."""
+"""How many steps a task gets to end after the scenario has ended, such as to close a generator."""
 
 
 @final
@@ -38,9 +38,9 @@ class Cut:
     """A cancellation made by the kit."""
 
     step: int
-    """How many steps had been taken."""
+    """How many steps had been taken before."""
     tasks: frozenset[int]
-    """The numbers of those that were cancelled."""
+    """The numbers of the cancelled tasks."""
 
 
 @final
@@ -56,18 +56,18 @@ class ScenarioRun(Stage, Generic[T]):
     _before_step: Callable[[trio.lowlevel.Task], None] | None = None
     _may_raise: tuple[type[Exception], ...] = ()
     scope: trio.CancelScope = attrs.field(init=False, factory=trio.CancelScope)
-    """Around the scenario."""
+    """The cancel scope around the scenario."""
     inside: bool = attrs.field(init=False, default=False)
-    """Whether the scenario's own steps are taken: not those before and after it."""
+    """Whether the current steps are the scenario's own, not those before or after it."""
     operations: list[Operation] = attrs.field(init=False, factory=list[Operation])
-    """Those that are open."""
+    """The open operations."""
     watch: Watch = attrs.field(init=False)
     result: T | None = attrs.field(init=False, default=None)
-    """What the scenario returned. ``None`` as well if it was cancelled."""
+    """What the scenario returned; also ``None`` if it was cancelled."""
     cut: Cut | None = attrs.field(init=False, default=None)
-    """What was cancelled from outside, if anything was."""
+    """What the kit cancelled, if anything."""
     likely_hangs: list[str] = attrs.field(init=False, factory=list[str])
-    """Tools whose time was up while nothing else happened."""
+    """Tools that timed out while nothing else happened."""
     _clock: JumpingClock = attrs.field(init=False)
     _hang: HangError | None = attrs.field(init=False, default=None)
     _last_step: int = attrs.field(init=False)
@@ -82,9 +82,9 @@ class ScenarioRun(Stage, Generic[T]):
         """Run the scenario to its end.
 
         Raises:
-            HangError: If it has none.
-            LeakError: If something is left behind it.
-            Exception: Whatever the scenario raised.
+            HangError: If the scenario does not end.
+            LeakError: If the scenario leaves something behind.
+            Exception: What the scenario raised.
         """
         try:
             self._run()
@@ -201,7 +201,7 @@ class ScenarioRun(Stage, Generic[T]):
         self._found(text)
 
     def late_seconds(self, deadline: float) -> float:
-        """Ask the order, after checking whose deadline has passed."""
+        """Ask the order how late to be, after checking for tools that have timed out."""
         passed = deadline - self._clock.current_time()
         for task in self.watch.tasks if self.watch.pools else ():
             for frame, _ in task.iter_await_frames():
@@ -224,10 +224,10 @@ assert {"scope", "call"} <= set(_TOOL_CALL.co_varnames)  # noqa: S101  # or a ru
 
 
 def refuse_inside_trio() -> None:
-    """Raise if the caller is inside of a trio run.
+    """Raise if the caller is inside a trio run.
 
     Raises:
-        UsageError: If so.
+        UsageError: If the caller is inside one.
     """
     try:
         trio.lowlevel.current_root_task()
@@ -239,8 +239,8 @@ def refuse_inside_trio() -> None:
 def _keep_for_ever(coro: object) -> None:
     """Keep a reference to a coroutine that nothing can end.
 
-    Python would raise in it when it goes, at the latest when the process ends. One that goes
-    on from whatever is raised then looks for a trio that is gone, for ever.
+    Python would raise an exception in it when deleting it, at the latest when the process ends. A
+    coroutine that catches everything would then look forever for a trio run that is gone.
     """
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(coro))
 
@@ -253,14 +253,14 @@ def _is_eviction(error: BaseException | None) -> bool:
 
 
 def _begun(async_fn: Callable[[], Awaitable[T]]) -> Awaitable[T]:
-    """Call *async_fn* and return what is to be awaited.
+    """Call *async_fn* and return the awaitable.
 
     Raises:
-        UsageError: If that cannot be awaited, as with a function without ``async``.
+        UsageError: If the function did not return an awaitable, as one without ``async``.
     """
     returned = async_fn()
     expect(
-        returned, Awaitable, "the scenario must be an async function, and what it returns awaited",
+        returned, Awaitable, "the scenario must be an async function, or return an awaitable",
         "write async def",
     )  # fmt: skip
     return returned

@@ -1,10 +1,10 @@
 """Hooks into trio's scheduler, to choose which tasks take the next step.
 
-The only file that uses trio's private names for it. trio has had them for Hypothesis and
-pytest-trio since 0.12 and offers no public way: a flag that makes it sort the tasks of a
-batch before it shuffles them, and the ``random.Random`` that shuffles. An object in that
-place which takes tasks out of the batch, and puts them back into the queue of runnable
-tasks, decides alone who runs.
+Only this module uses trio's private names for it. trio has no public way, but since 0.12 it has two
+private names, for Hypothesis and pytest-trio: a flag that makes it sort the tasks of a batch before
+it shuffles them, and the ``random.Random`` that shuffles. We replace that object by one that takes
+tasks out of the batch and puts them back into the queue of runnable tasks; so it alone decides
+which tasks run.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ def scheduler_dice(module: object = _run) -> Random:
     """Return the random generator with which trio orders tasks.
 
     Args:
-        module: Where trio keeps it.
+        module: The module of trio that has it.
 
     Raises:
-        UsageError: If this trio has no such thing. Says which trio it is.
+        UsageError: If this version of trio has none. The error names the version.
     """
     dice: object = getattr(module, DICE, None)
     if (
@@ -52,12 +52,12 @@ def ordered(order: Order, numbers: Mapping[trio.lowlevel.Task, int]) -> Generato
     """Let *order* decide the task order of every trio run inside the block.
 
     Args:
-        order: Decides.
-        numbers: The tasks that it decides on, each with its number. All others are trio's
-            own, and run at once.
+        order: The order that decides.
+        numbers: The tasks that *order* decides about, each with its number. All others are trio's
+            own, and run immediately.
 
     Raises:
-        UsageError: If this trio cannot be told.
+        UsageError: If this version of trio cannot be controlled.
     """
     dice = scheduler_dice()
     flag = bool(getattr(_run, FLAG))
@@ -81,7 +81,7 @@ class _Hook(Random):
         self._numbers = numbers
 
     def shuffle(self, x: list[trio.lowlevel.Task]) -> None:  # type: ignore[override]  # pyright: ignore[reportIncompatibleMethodOverride]  # it is given tasks alone
-        """Leave the tasks that run now in *x*, last first, and put the others back."""
+        """Leave in *x* only the tasks that run now, last first, and put the others back."""
         numbers = self._numbers
         own = [task for task in x if task not in numbers]
         waiting = {numbers[task]: task for task in x if task in numbers}

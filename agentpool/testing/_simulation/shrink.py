@@ -2,12 +2,12 @@
 
 Rules:
 
-1. The run that failed is run again and written down, then followed one task at a time: that
-   gives a plan with all preemptions that it took, often hundreds.
-2. Parts of the plan are left out, ever smaller ones, as long as what is left fails in the
-   same way: with an error of the same type.
-3. If more than one preemption is left, all plans with fewer are tried, as far as the
-   patience goes: so the few that remain are the fewest, and not the fewest by chance.
+1. The failed run is repeated and recorded, then followed one task at a time: this gives a plan with
+   all preemptions of the run, often hundreds.
+2. Parts of the plan, ever smaller ones, are left out as long as the rest fails in the same way:
+   with an error of the same type.
+3. If more than one preemption is left, all plans with fewer are tried, within the limits below: so
+   the result has the fewest possible, and not only few by chance.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from agentpool.testing._simulation.findings import alike
 from agentpool.testing._simulation.orders import Follower, Order, Plan, Recorder
 
 MAX_RUNS: Final = 400
-"""Runs that shrinking may take."""
+"""The most runs for shrinking."""
 
 MAX_STEPS: Final = 150_000
-"""Task steps that shrinking may take, in all its runs: a few seconds."""
+"""The most task steps in all runs for shrinking: a few seconds."""
 
 MAX_SECONDS: Final = 60.0
-"""Real seconds that it may take. A hang beside sockets or threads takes some of them in each
-run, before it counts as one."""
+"""The most real seconds for shrinking. With sockets or threads, each run takes some of them before
+a hang counts as a hang."""
 
 Attempt: TypeAlias = Callable[[Order], tuple[int, Exception | None]]
-"""Runs the scenario once: how many steps it took, and what it failed with."""
+"""Runs the scenario once, and returns the number of steps and the failure."""
 
 Change: TypeAlias = tuple[str, int, float]
-"""One preemption or delay: which of them, where, how much."""
+"""One preemption or delay: which of the two, where, and how much."""
 
 
 @final
@@ -44,9 +44,9 @@ class Shrunk:
     """The shrunk plan."""
 
     preemptions: dict[int, int]
-    """As ``Plan`` has them."""
+    """As in ``Plan``."""
     delays: dict[int, float]
-    """As ``Plan`` has them."""
+    """As in ``Plan``."""
 
 
 def shrink(attempt: Attempt, order: Order, error: Exception) -> Shrunk | None:
@@ -54,11 +54,11 @@ def shrink(attempt: Attempt, order: Order, error: Exception) -> Shrunk | None:
 
     Args:
         attempt: Runs the scenario.
-        order: The order that failed, fresh.
-        error: What it failed with.
+        order: A fresh copy of the order that failed.
+        error: The error that it failed with.
 
     Returns:
-        What is left. ``None``: the scenario does not fail every time that it is run so.
+        The shrunk plan. ``None``: the scenario does not fail every time with this order.
     """
     work = _Shrinking(attempt, error)
     recorder = Recorder(order)
@@ -107,7 +107,7 @@ class _Shrinking:
         return error is not None and alike(error, self.error)
 
     def without_parts(self, changes: list[Change]) -> list[Change]:
-        """Return *changes* without every part that is not needed."""
+        """Return only the needed parts of *changes*."""
         size = len(changes)
         while size and not self.tired:
             start, found = 0, False
@@ -124,7 +124,7 @@ class _Shrinking:
         return changes
 
     def fewer(self, changes: list[Change]) -> list[Change]:
-        """Return a plan with fewer preemptions, if patience allows to find one."""
+        """Return a plan with fewer preemptions, if one is found within the limits."""
         delays = [change for change in changes if change[0] == "d"]
         for count in range(1, len(changes) - len(delays)):
             found = self._with(count, delays, 0)

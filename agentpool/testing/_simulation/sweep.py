@@ -2,12 +2,12 @@
 
 Rules:
 
-1. A point is the moment before one step of one task of the scenario. Between two steps
-   nothing happens, so these are all moments at which a cancellation can come.
-2. Each point has a run of its own, with the same seed: up to the point, it is the same run.
-3. What was cancelled ends as if it had been asked to: without an error, with nothing left,
-   with every outcome there and a result for every tool call.
-4. Whoever goes on after the cancellation of an ``operation()`` finds every promise kept.
+1. A point is the moment before one step of one task of the scenario. Nothing happens between two
+   steps, so these are all the moments at which a cancellation can come.
+2. Each point has its own run, with the same seed: up to the point, all runs are the same.
+3. Whatever was cancelled must end cleanly: without an error, with nothing left, with all outcomes,
+   and with a result for every tool call.
+4. After the cancellation of an ``operation()``, the code that goes on must find every promise kept.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from agentpool.testing._simulation.watch import MAX_STEPS, Watch, describe, slot
 Ts = TypeVarTuple("Ts")
 
 BY: Final = "cancel_everywhere"
-"""Who cancelled, in outcomes."""
+"""The name of the canceller in outcomes."""
 
 
 @final
@@ -43,13 +43,13 @@ class CancelReport:
     """The runs of ``cancel_everywhere``."""
 
     points: int
-    """Runs, each cancelled at a point of its own."""
+    """The number of runs, each cancelled at another point."""
     steps: int
-    """Points that the uncancelled runs have, one run for each schedule."""
+    """The number of points in the uncancelled runs, of which each schedule has one."""
     pools: int
-    """Pools that were opened and checked, in all runs together."""
+    """The number of pools opened and checked in all runs together."""
     agents: int
-    """Agents that were started and have their outcome, in all runs together."""
+    """The number of agents that started and have an outcome, in all runs together."""
 
 
 def cancel_everywhere(
@@ -67,32 +67,33 @@ def cancel_everywhere(
 ) -> CancelReport:
     """Run a scenario once, then once for each point, cancelled there.
 
-    After each run, as after ``simulate``, nothing may be left: no task, and of its
-    pools no agent without its outcome, no slot, no registration, no tool call without its
-    result. That takes as many runs as the scenario has task steps, for each schedule.
+    After each run, as after ``simulate``, nothing may be left: no task, and in its pools no agent
+    without an outcome, no slot in use, no registration, no tool call without a result. For each
+    schedule, this takes as many runs as the scenario has task steps.
 
     Args:
-        async_fn: The scenario. It makes what it uses itself, so that no run sees another.
+        async_fn: The scenario. It must make everything that it uses, so that no run affects
+            another.
         args: Its arguments.
         target: What is cancelled: ``scenario``, ``agents`` (all of them, by ``abort_all``),
             ``agent`` (the one whose step comes next; other steps are not points then) or
             ``scope`` (an ``operation()`` of the scenario, at each step of any task while it
-            is open; the scenario goes on, and checks by itself what must hold).
-        schedules: In how many schedules, with the seeds from *seed* on.
+            is open; the scenario goes on, and must check itself what must hold).
+        schedules: The number of schedules, with the seeds from *seed* on.
         seed: Chooses the (first) order of its tasks.
-        points: Which of the points. ``None``: all.
+        points: The numbers of the points to cancel at. ``None``: all points.
         check: Called after each run, outside of trio; it raises if something is wrong.
-        may_raise: What the scenario may raise when it is cancelled, by itself or in a group.
-        orders: The ways of ordering to choose from, as ``explore`` has them.
-        late_clock: Whether the clock of some seeds may be late, as ``explore`` has it.
-        max_steps: Task steps after which a run counts as one that hangs.
+        may_raise: The errors that the scenario may raise when it is cancelled, alone or in a group.
+        orders: The ways of ordering to choose from, as in ``explore``.
+        late_clock: Whether the clock of some seeds may be late, as in ``explore``.
+        max_steps: The task steps after which a run counts as hanging.
 
     Raises:
-        CancelPointError: If a run fails. Its text has the point, what was cancelled at which
-            await, and a drawing; its cause is the failure.
-        UsageError: If the runs are not the same up to the point, if there is no point at all,
-            or inside of a trio run.
-        Exception: Whatever the scenario raises without any cancellation.
+        CancelPointError: If a run fails. Its text has the point, the cancelled tasks with their
+            awaits, and a drawing; its cause is the failure.
+        UsageError: If the runs are not the same up to the point, if there are no points, or if it
+            is called inside a trio run.
+        Exception: What the scenario raises without a cancellation.
     """
     expect_arguments(cancel_everywhere, locals(), but=("async_fn", "orders"))
     refuse_inside_trio()
@@ -103,7 +104,7 @@ def cancel_everywhere(
     )
     wanted = None if points is None else list(points)
     if wanted == []:
-        raise UsageError("points has no number, so nothing would be cancelled; leave it out")
+        raise UsageError("points is empty, so nothing would be cancelled; leave it out")
     report = CancelReport(points=0, steps=0, pools=0, agents=0)
     for number in range(seed, seed + schedules):
         sweep = _Sweep(
@@ -140,14 +141,14 @@ class Cancel:
 
     target: Target
     point: int | None
-    """``None``: only count the points."""
+    """The number of the point. ``None``: only count the points."""
     run: ScenarioRun[object] | None = None
     seen: int = 0
-    """Points that came by."""
+    """The number of points passed so far."""
     place: str = ""
-    """Who would have gone on, and from where."""
+    """Which task would have gone on, and from where."""
     cancelled: list[str] = attrs.field(factory=list[str])
-    """What was cancelled, each task with its await."""
+    """The cancelled tasks, each with its await."""
 
     def before_step(self, task: trio.lowlevel.Task) -> None:
         """Cancel when the point is reached."""
@@ -217,7 +218,7 @@ class _Sweep:
         return self.how.start(self.scenario.run(self.seed, order), cancel)
 
     def run(self, report: CancelReport) -> CancelReport:
-        """Run without a cancellation, then once per point. Adds to *report*."""
+        """Run without a cancellation, then once for each point. Adds to *report*."""
         counter = Cancel(self.how.target, None)
         uncancelled = self.start(self.order(), counter)
         uncancelled.run()
@@ -232,7 +233,7 @@ class _Sweep:
         if self.how.target in ("agent", "agents") and idle:
             raise UsageError(
                 f"{self.scenario.name} starts no agent, so nothing would be cancelled; spawn one, "
-                "or cancel the whole with target='scenario'"
+                "or cancel the whole scenario with target='scenario'"
             )
         for point in range(1, counter.seen + 1) if self.points is None else self.points:
             watch = self._cancel_at(point)

@@ -22,20 +22,20 @@ from agentpool.testing._simulation.watch import MAX_STEPS
 Ts = TypeVarTuple("Ts")
 
 MAX_RUNS: Final = 100_000
-"""Runs after which a search gives up: some minutes."""
+"""The most runs of a search: some minutes."""
 
 
 @final
 @attrs.frozen(kw_only=True)
 class Proof:
-    """The runs of ``explore_all``: every order, without a failure."""
+    """The runs of ``explore_all``, which tried every order without a failure."""
 
     preemptions: int
-    """The most preemptions in each run."""
+    """The most preemptions in one run."""
     runs: int
-    """How many schedules there are with that number of preemptions."""
+    """How many schedules there are with at most that many preemptions."""
     places: int
-    """Places for a preemption in the run that has none."""
+    """How many places for a preemption the run without preemptions has."""
 
 
 def explore_all(
@@ -47,13 +47,13 @@ def explore_all(
     max_runs: int = MAX_RUNS,
     max_steps: int = MAX_STEPS,
 ) -> Proof:
-    """Run a scenario in every order with at most that many preemptions.
+    """Run a scenario in every order that has at most *preemptions* preemptions.
 
-    By itself, a task runs until it waits, and then the one that has waited for longest. A
-    preemption sends the one whose turn it is to the end of the line, at any place where
-    another one can run; two at one place send two. All places for one are tried before all
-    for two, so what is found has the fewest. Most faults need one or two. The
-    seed draws ``dice()`` alone.
+    Normally, a task runs until it waits, and then the task that has waited longest runs. A
+    preemption sends the task whose turn it is to the end of the line, at a place where another task
+    can run; two preemptions at one place send two tasks. All orders with one preemption are tried
+    before those with two, so a failure is found with the fewest. Most faults need one or two. The
+    seed is only used for ``dice()``.
 
     With n places it takes 1 + n runs for one preemption, and about n * n / 2 for two: keep
     the scenario small.
@@ -61,16 +61,16 @@ def explore_all(
     Args:
         async_fn: The scenario.
         args: Its arguments.
-        preemptions: The most in one run.
-        late_seconds: By how much the clock is late, always. Timers that are closer than that
-            go off together, and which of their tasks goes first is up to the search.
-        seed: What the scenario's own dice begin with.
-        max_runs: Runs after which the search gives up.
-        max_steps: Task steps after which a run counts as one that hangs.
+        preemptions: The most preemptions in one run.
+        late_seconds: How late the clock is at every jump. Timers that are closer together go off
+            together, and the search tries their tasks in every order.
+        seed: The seed of the scenario's ``dice()``.
+        max_runs: The most runs before the search gives up.
+        max_steps: The task steps after which a run counts as hanging.
 
     Raises:
-        ScheduleError: If a run fails. Its text has a drawing, its cause is the failure.
-        UsageError: If there are more runs than *max_runs*, or inside of a trio run.
+        ScheduleError: If a run fails. Its text has a drawing; its cause is the failure.
+        UsageError: If there are more runs than *max_runs*, or it is called inside a trio run.
     """
     expect_arguments(explore_all, locals(), but=("async_fn",))
     if preemptions < 0:
@@ -104,7 +104,7 @@ class _Systematic:
     runs: int = 0
 
     def run(self, at: tuple[int, ...]) -> int:
-        """Run with preemptions *at* these places, and return how many places there were."""
+        """Run with preemptions at the places *at*, and return how many places there were."""
         if self.runs >= self.max_runs:
             raise UsageError(
                 f"{self.scenario.name} has more than {self.max_runs} schedules with that many "

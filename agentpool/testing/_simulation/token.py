@@ -1,10 +1,10 @@
-"""A finding as one word that repeats it in any process.
+"""Writes a finding as one word, which repeats it in any process.
 
 Rules:
 
-1. A token says what was decided, and not how it was drawn: it stays good when a later
+1. A token contains the decisions themselves, not how they were drawn: it stays valid when a later
    version of the kit draws other orders from the same seeds.
-2. It has no letters that a shell, a URL or a file name would mind.
+2. It has only characters that are safe in a shell, a URL and a file name.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ import attrs
 from agentpool._errors import UsageError
 
 Target: TypeAlias = Literal["scenario", "agents", "agent", "scope"]
-"""What is cancelled: the scope around the scenario, every agent of every pool as
-``abort_all`` does, the one agent whose step comes next as ``handle.cancel`` does, or an
-``operation()`` of the scenario's own, whose caller goes on."""
+"""What is cancelled: the scope around the scenario; every agent of every pool, by ``abort_all``;
+the agent whose step comes next, by ``handle.cancel``; or an ``operation()`` of the scenario, whose
+caller goes on."""
 
 TARGETS: Final[tuple[Target, ...]] = ("scenario", "agents", "agent", "scope")
 
@@ -35,15 +35,15 @@ class Finding:
     """The decisions of one run."""
 
     seed: int
-    """What the scenario's own dice begin with."""
+    """The seed of the scenario's ``dice()``."""
     preemptions: Mapping[int, int] = attrs.field(factory=dict[int, int])
-    """As ``Plan`` has them."""
+    """As in ``Plan``."""
     delays: Mapping[int, float] = attrs.field(factory=dict[int, float])
-    """As ``Plan`` has them."""
+    """As in ``Plan``."""
     target: Target | None = None
     """What is cancelled. ``None``: nothing."""
     point: int = 0
-    """At which point, from 1."""
+    """The number of the point, from 1."""
 
 
 def token_of(finding: Finding) -> str:
@@ -64,7 +64,7 @@ def parse_token(token: str) -> Finding:
     """Decode *token*.
 
     Raises:
-        UsageError: If it is not a token, or one of another version.
+        UsageError: If it is not a token, or a token of another version.
     """
     version, *parts = token.strip().split("_")
     seed: int | None = None

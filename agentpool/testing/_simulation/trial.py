@@ -1,4 +1,4 @@
-"""A scenario to run repeatedly, each time in another order."""
+"""Holds a scenario that is run repeatedly, each time in another order."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from agentpool.testing._simulation.watch import LAST_STEPS
 @final
 @attrs.frozen(kw_only=True)
 class Scenario:
-    """The function to run, and what counts as its failure."""
+    """The function to run, and when it counts as hanging."""
 
     async_fn: Callable[[], Awaitable[object]]
-    """Makes all that it uses by itself, so that no run sees another."""
+    """The function. It makes everything that it uses, so that no run affects another."""
     name: str
-    """What a person calls it."""
+    """Its name, for messages."""
     max_steps: int
-    """Task steps after which a run counts as one that hangs."""
+    """The task steps after which a run counts as hanging."""
 
     def run(
         self, seed: int, order: Order, *, keep: int = LAST_STEPS, most: int | None = None
@@ -31,9 +31,9 @@ class Scenario:
         """Return a new run, which has not begun.
 
         Args:
-            seed: What its own dice begin with.
+            seed: The seed of the scenario's ``dice()``.
             order: The order of the tasks.
-            keep: How many of its last steps are kept.
+            keep: How many of its last steps to keep.
             most: How many steps it may take. ``None``: ``max_steps``.
         """
         steps = self.max_steps if most is None else min(most, self.max_steps)

@@ -1,7 +1,7 @@
 """Watches the tasks of a run: their pools, and what they wait for.
 
-Pools are found by their agents' tasks, so that a scenario opens them in its usual way and
-knows nothing of the kit.
+Pools are found through their agents' tasks, so that a scenario opens them as usual, without knowing
+the kit.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from agentpool._scheduling.slot import Slot, current_slot
 from agentpool.testing._simulation.places import Place, place_of, text_of
 
 MAX_STEPS: Final = 1_000_000
-"""Task steps of one run. A minute of a busy loop; a scenario for a test takes thousands."""
+"""The most task steps of one run: a minute of a busy loop. A test's scenario takes thousands."""
 
 LAST_STEPS: Final = 20
-"""Steps that are kept, for the report of a run that fails."""
+"""How many steps are kept for the report of a failed run."""
 
 MEETINGS: Final = 16
-"""Steps of others, before a step of a task, that count as having come in between."""
+"""How many steps of other tasks, just before a task's step, count as meetings with it."""
 
 Meeting: TypeAlias = tuple[Place, Place]
-"""A place at which a task waited, and one from which another one went on meanwhile."""
+"""The place at which a task waited, and the place from which another went on meanwhile."""
 
 Step: TypeAlias = tuple[int, Place]
-"""A step: the number of the task, and the place at which it had waited."""
+"""One step: the number of its task, and the place at which the task had waited."""
 
 
 @final
@@ -51,21 +51,22 @@ class Watch(trio.abc.Instrument):
             keep: How many of the last steps are kept.
         """
         self.tasks: dict[trio.lowlevel.Task, int] = {}
-        """The tasks that live, with their number: 0, 1, 2, … in the order of their start."""
+        """The live tasks with their numbers: 0, 1, 2, … in the order of their start."""
         self.pools: dict[AgentNursery, dict[int, AgentRecord]] = {}
-        """Every pool that has started an agent, with these agents."""
+        """Every pool that has started an agent, with its agents."""
         self.steps = 0
-        """Steps of the scenario's tasks so far."""
+        """The number of steps of the scenario's tasks so far."""
         self.names: dict[int, str] = {}
-        """What the tasks are called, by their numbers."""
+        """The names of the tasks, by their numbers."""
         self.meetings: set[Meeting] = set()
-        """Which places met: while a task waited at the first, another went on from the second."""
+        """The pairs of places that met: a task waited at the first while another went on from the
+        second."""
         self.last: deque[Step] = deque(maxlen=keep)
         """The last steps."""
         self.over = False
-        """Whether what comes now is only the way out, and not kept."""
+        """Whether the run is only being ended, so that steps are no longer kept."""
         self.error: BaseException | None = None
-        """What ``before_step`` raised: trio would only log it."""
+        """The error that ``before_step`` raised, which trio would only log."""
         self._before_step = before_step
         self._spawned = 0
         self._begun = False
@@ -137,14 +138,14 @@ class Watch(trio.abc.Instrument):
 
 @final
 class Evicted(BaseException):
-    """Raised in tasks that a cancellation could not end."""
+    """Raised in tasks that ignore a cancellation, to end them."""
 
 
 def evict(tasks: Iterable[trio.lowlevel.Task]) -> None:
-    """Raise in all *tasks*, which are waiting, from the inside out.
+    """Raise ``Evicted`` in all *tasks*, which are waiting, from the inside out.
 
-    A task that waits for its nursery must not leave it before the tasks in there: its turn
-    comes when they have gone.
+    A task that waits for its nursery must not leave it before the tasks inside: its turn comes when
+    these have ended.
     """
     for task in tasks:
         if not any(nursery.child_tasks for nursery in task.child_nurseries):
@@ -160,7 +161,7 @@ def tasks_below(nursery: trio.Nursery) -> Iterator[trio.lowlevel.Task]:
 
 
 def slot_of(task: trio.lowlevel.Task) -> Slot | None:
-    """Return the slot of the agent that *task* belongs to. ``None``: it belongs to none."""
+    """Return the slot of the agent that *task* belongs to. ``None``: it belongs to no agent."""
     return task.context.get(current_slot)
 
 
