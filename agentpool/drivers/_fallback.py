@@ -1,23 +1,23 @@
-"""A driver that asks the next driver when one fails.
+"""A driver that asks the next of several drivers when one fails.
 
 Rules:
 
-1. Drivers are asked in order, each that its breaker lets through.
-2. Every `DriverError` falls over to the next, whatever its kind: what one provider cannot
-   do, another may. A bug (any other exception) does not.
-3. Once text was handed on, nothing falls over: it would be said twice.
-4. When none has answered, the error has all of their errors. It is worth a retry as soon as
-   one of them may be asked again who has not said that it never will answer.
-5. Only failures of a provider's own health count for its breaker: rate limits, overload,
-   the network, the key, silence. A request that is wrong says nothing about it.
-6. An answer carries its price, as the driver that gave it says.
-7. The facts are the worst of all drivers: the smallest window, the laxest tier. So a
-   manifest that forbids one of them is refused before anything is sent to any.
-8. An answer with no text and no call is a failure, except the last driver's: it stands. To go on
-   with a text, it is an answer: there was nothing left to say.
+1. Drivers are asked in order, except those whose breakers are open.
+2. After any `DriverError` the next driver is asked: another provider may be able to do what this
+   one cannot. After a bug (any other exception) it is not.
+3. Once text was handed on, no other driver is asked: the text would come twice.
+4. If no driver answers, the error contains all of their errors. A retry makes sense as soon as one
+   of the drivers whose error was retryable may be asked again.
+5. Only failures of the provider itself count for its breaker: rate limits, overload, the network,
+   the key, silence. A bad request says nothing about the provider.
+6. An answer carries its cost, as given by the driver that answered.
+7. The reported facts are the worst of all drivers: the smallest window, the laxest tier. So a
+   manifest that forbids one driver is refused before anything is sent to any of them.
+8. An answer without text and calls counts as a failure, unless it is the last driver's. If a text
+   is to be continued, it counts as an answer: there was nothing left to say.
 
-It never asks the same driver twice for one request: that is for whoever asks it. So four
-attempts of an agent at two drivers are eight requests at most.
+No driver is asked twice for one request; retries are left to the caller. So four attempts of an
+agent with two drivers are at most eight requests.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class FallbackCounts:
     skipped: int
     """Requests that its breaker kept away."""
     breaker: BreakerState
-    """Whom its breaker lets through now."""
+    """Which requests its breaker lets through now."""
     times_opened: int
     """How often its breaker has opened."""
 
@@ -107,16 +107,18 @@ class FallbackDriver(SendingDriver):
         """Make a driver that asks *drivers* in this order.
 
         Args:
-            drivers: The first is asked first. They stay their opener's to close.
-            patience_seconds: How long each may take to its first word, or without one to
-                its whole answer, before the next is asked. Waiting at a gate does not
-                count. ``None``: as long as it likes.
-            max_failures: Failures in a row after which a driver is skipped for a time.
-            cool_down_seconds: For how long, unless its provider asked for longer.
-            models: What traces and reports call the models of the drivers, in their order.
+            drivers: The drivers, in the order in which they are asked. Whoever opened them must
+                close them.
+            patience_seconds: How long each driver may take until its first word (or until the whole
+                answer, if it does not stream) before the next is asked. Waiting at a gate does not
+                count. ``None``: no limit.
+            max_failures: The number of failures in a row after which a driver is skipped for a
+                while.
+            cool_down_seconds: How long it is skipped, unless its provider asked for a longer wait.
+            models: The names of the drivers' models in traces and reports, in the same order.
 
         Raises:
-            UsageError: If there are no drivers, or a number has no meaning.
+            UsageError: If there are no drivers, or a number is invalid.
         """
         if not drivers:
             raise UsageError("FallbackDriver needs at least one driver, got none")
@@ -149,14 +151,14 @@ class FallbackDriver(SendingDriver):
 
     @property
     def max_output_tokens(self) -> int | None:
-        """The smallest limit of the drivers. ``None`` if the limit of one is unknown."""
+        """The smallest limit of the drivers. ``None``: the limit of one is unknown."""
         limits = [choice.driver.max_output_tokens for choice in self._choices]
         known = [limit for limit in limits if limit is not None]
         return min(known) if len(known) == len(limits) else None
 
     @property
     def inputs(self) -> frozenset[str] | None:
-        """The kinds of input that all of them read, as far as is known."""
+        """The kinds of input that all drivers read, as far as is known."""
         known = [one for choice in self._choices if (one := choice.driver.inputs) is not None]
         return known[0].intersection(*known[1:]) if known else None
 
@@ -168,18 +170,18 @@ class FallbackDriver(SendingDriver):
 
     @property
     def most_image_bytes(self) -> int | None:
-        """The smallest known limit, since any of them may be asked."""
+        """The smallest known limit, since any of the drivers may be asked."""
         limits = [choice.driver.most_image_bytes for choice in self._choices]
         return min((limit for limit in limits if limit is not None), default=None)
 
     @property
     def most_image_pixels(self) -> int | None:
-        """The smallest known limit, since any of them may be asked."""
+        """The smallest known limit, since any of the drivers may be asked."""
         limits = [choice.driver.most_image_pixels for choice in self._choices]
         return min((limit for limit in limits if limit is not None), default=None)
 
     def attachment_tokens(self, attachment: Attachment) -> int:
-        """Return the highest estimate, since any of them may be asked."""
+        """Return the highest estimate, since any of the drivers may be asked."""
         return max(choice.driver.attachment_tokens(attachment) for choice in self._choices)
 
     @property
@@ -189,15 +191,15 @@ class FallbackDriver(SendingDriver):
         return next(tier for tier in tiers if all(tier.allows(other) for other in tiers))
 
     def price(self, usage: Usage, *, model: str | None = None) -> float | None:
-        """Return the price if all of them have the same one. ``None``: they differ.
+        """Return the price if all drivers have the same. ``None``: they differ.
 
-        What an answer of this driver costs stands in the answer.
+        The answer itself says what it costs.
         """
         prices = {choice.driver.price(usage, model=model) for choice in self._choices}
         return prices.pop() if len(prices) == 1 else None
 
     def prices(self, usage: Usage) -> tuple[float | None, ...]:
-        """Return the cost of *usage* at each driver, in order. ``None``: it has no price."""
+        """Return the cost of *usage* at each driver, in order. ``None``: a driver has no price."""
         return tuple(choice.driver.price(usage) for choice in self._choices)
 
     def counts(self) -> tuple[FallbackCounts, ...]:
@@ -221,14 +223,14 @@ class FallbackDriver(SendingDriver):
         on_delta: OnDelta | None = None,
         on_sent: OnSent | None = None,
     ) -> Completion:
-        """Ask one driver after the other until one answers.
+        """Ask one driver after another until one answers.
 
         Raises:
-            AllDriversFailedError: If none answered. Has all of their errors.
-            DriverError: If one failed in the middle of its answer.
+            AllDriversFailedError: If no driver answered. It contains all of their errors.
+            DriverError: If a driver failed in the middle of its answer.
 
         Cancellation:
-            The request ends at whoever was asked; no breaker holds it against them.
+            The request ends at the driver that was asked, and its breaker does not count it.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
         errors: list[DriverError | None] = []
@@ -306,8 +308,8 @@ class FallbackDriver(SendingDriver):
 class _Heard:
     """Passes text on, and remembers whether there was any.
 
-    White space at the start is held back while another driver may be asked: an answer of white
-    space alone is one that says nothing, and nothing of it may have been handed on.
+    White space at the start is held back while another driver may still be asked: an answer of only
+    white space counts as empty, so none of it may be handed on.
     """
 
     __slots__ = (
@@ -337,14 +339,14 @@ class _Heard:
             self.hand_on()
 
     def hand_on(self) -> None:
-        """Pass on the white space of an answer that consists only of white space."""
+        """Pass on the text held back, such as an answer that is only white space."""
         if self._held and self._on_delta is not None:
             self.was_handed_on = True
             text, self._held = self._held, ""
             self._on_delta(text)
 
     def leave(self) -> None:
-        """Record that part of the request is sent, and report it."""
+        """Record that a part of the request has been sent, and report it."""
         self.has_left = True
         if self._on_sent is not None:
             self._on_sent()
@@ -358,7 +360,7 @@ class _Heard:
 
 
 def _refuse_empty(driver: Driver, request: CompletionRequest, answer: Completion) -> None:
-    """Raise if *answer* is empty. The error has its usage."""
+    """Raise if *answer* is empty. The error carries its usage."""
     said = answer.text.strip() or answer.tool_calls
     if said or answer.finish_reason not in _WHOLE or goes_on(request.messages):
         return
@@ -381,7 +383,7 @@ def _failure(
     for choice, error in zip(choices, errors, strict=True):
         rest_seconds = choice.breaker.rest_seconds(now)
         if error is None:
-            told.append(f"one was skipped because of {choice.last_failure}")
+            told.append(f"one driver was skipped because of {choice.last_failure}")
             waits.append(rest_seconds)
             continue
         told.append(f"{type(error).__name__}: {error}")

@@ -2,18 +2,19 @@
 
 Rules:
 
-1. A request that waits at a gate holds no slot. It takes one again before it begins, and
-   counts from then on.
-2. Between the look at the throttle and the change there is no await.
-3. Groups of agents share the gate by their weights, as they share the queue of a pool.
-   Where tokens are limited they share tokens, else requests.
-4. As long as requests wait, exactly one of them keeps the time for all, or has been woken
-   to do so. So a gate needs no task of its own, and outlives no block.
-5. A request that was let in, and finds the gate closed when it has its slot, goes back ahead
-   of all that were not let in.
+1. A request that waits at a gate holds no slot. It takes a slot again before it begins, and counts
+   from then on.
+2. There is no await between reading and changing the throttle.
+3. Groups of agents share the gate by their weights, as they share a pool's queue. They share tokens
+   if tokens are limited, otherwise requests.
+4. As long as requests wait, exactly one of them keeps the time for all, or has been woken to do so.
+   So a gate needs no task of its own, and
+   nothing of it runs on after a block.
+5. A request that was let in, but finds the gate closed once it has its slot, waits again, ahead of
+   all requests that were not let in yet.
 
-Between two steps of trio, a gate is in one of these states. In any other one all would sleep
-for ever: rule 4 is that there is no row with "yes, no, no".
+Between two steps of trio, a gate is in one of these states. In any other state all requests would
+sleep forever: rule 4 means that there is no row with "yes, no, no".
 
 | requests wait | one keeps the time | the first was woken | the gate |
 |---|---|---|---|
@@ -50,7 +51,7 @@ from agentpool.drivers._throttle import Passage, Throttle
 
 @final
 class GateStatistics(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """A gate at one moment."""
+    """The state of a gate at one moment."""
 
     name: str
     """Its name."""
@@ -69,12 +70,13 @@ class GateStatistics(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     refused: int
     """Requests that met a rate limit or overload so far."""
     pauses: int
-    """How often a refusal closed the gate and cut the limit. One pause may have several
-    refusals: of all who were in flight."""
+    """How often a refusal closed the gate and cut the limit. One pause may cover several refusals,
+    of requests in flight at that time."""
     requests_last_minute: int | None
-    """Requests that began in the last minute. ``None``: they are not limited."""
+    """Requests that began in the last minute. ``None``: requests are not limited."""
     tokens_last_minute: int | None
-    """Tokens of these, the estimate where the answer is not there. ``None``: not limited."""
+    """Tokens of these requests, estimated if the answer is still missing. ``None``: tokens are not
+    limited."""
 
 
 @final
@@ -85,7 +87,7 @@ class GateTicket:
     tokens: int
     """The estimated tokens of question and answer."""
     used_tokens: int | None = None
-    """The tokens that were really used. Set it before the block ends; ``None``: unknown."""
+    """The tokens actually used. Set this before the block ends. ``None``: unknown."""
 
 
 @final
@@ -95,7 +97,7 @@ class _Waiting:
 
     tokens: int
     passage: Passage | None = None
-    """``None``: not let in."""
+    """The passage of the request. ``None``: it has not been let in."""
     gone: bool = False
     woken: trio.Event = attrs.field(factory=trio.Event)
 
@@ -104,9 +106,8 @@ class _Waiting:
 class RequestGate:
     """Holds requests back until the provider can accept them.
 
-    Give the same gate to every driver whose requests count together, usually all that use
-    one key. It may serve several pools, one after the other or side by side, in one run of
-    trio.
+    Pass the same gate to all drivers whose requests count together, usually all with the same key.
+    A gate may serve several pools, one after another or in parallel, in one trio run.
 
     >>> from agentpool.drivers import GatedDriver, RequestGate, ScriptedDriver
     >>> gate = RequestGate("one key", max_in_flight=2, requests_per_minute=60)
@@ -131,17 +132,18 @@ class RequestGate:
     ) -> None:
         """Make an open gate.
 
-        How many requests may be in flight is found out: it grows while answers come, and
-        is cut when the provider refuses.
+        The gate finds out how many requests may be in flight: the limit grows while answers come,
+        and is cut when the provider refuses.
 
         Args:
-            name: What it is called in events and statistics.
-            max_in_flight: The most requests at the same time. ``None``: what is found out.
+            name: The gate's name in events and statistics.
+            max_in_flight: The most requests at the same time. ``None``: as many as the gate finds
+                out.
             requests_per_minute: The most requests that begin in any 60 seconds. ``None``:
                 no limit is known.
-            tokens_per_minute: The most tokens of these, questions and answers. ``None``:
-                no limit is known.
-            random_seed: Seed of the spread of pauses. ``None``: from the system.
+            tokens_per_minute: The most tokens of these requests and their answers. ``None``: no
+                limit is known.
+            random_seed: The seed for the random part of pauses. ``None``: a seed from the system.
 
         Raises:
             UsageError: If a limit is not a whole number of at least 1.
@@ -153,11 +155,11 @@ class RequestGate:
         cost_of = None if tokens_per_minute is None else _tokens_of
         self._queue: FairQueue[_Waiting] = FairQueue(_is_gone, cost_of)
         self._again: deque[_Waiting] = deque()
-        """Who was let in once, and found the gate closed."""
+        """Requests that were let in once, but found the gate closed."""
         self._keeper: _Waiting | None = None
-        """Who keeps the time."""
+        """The request that keeps the time."""
         self._alarm = trio.CancelScope()
-        """The keeper's."""
+        """The cancel scope in which the keeper sleeps."""
         self._next_at = math.inf
         self._held_back = 0
         self._seed = random_seed
@@ -172,16 +174,16 @@ class RequestGate:
 
     @asynccontextmanager
     async def request(self, tokens: int = 0) -> AsyncGenerator[GateTicket, None]:
-        """Wait until a request may go. The block is the request.
+        """Wait until a request may go; then make the request inside the block.
 
         If the block raises ``RateLimitError`` or ``OverloadedError``, the gate closes for
-        everybody, for as long as the error says.
+        all requests, for as long as the error says.
 
         Args:
-            tokens: What question and answer are estimated at. 0: they do not count.
+            tokens: The estimated tokens of question and answer. 0: they are not counted.
 
         Cancellation:
-            No turn is lost. A request that had begun stays counted in its minute.
+            No other request loses its turn. A request that had begun still counts in its minute.
         """
         passage = await self._enter(max(tokens, 0))
         ticket = GateTicket(passage.tokens)
@@ -200,7 +202,7 @@ class RequestGate:
 
     @property
     def counts_tokens(self) -> bool:
-        """Whether it limits tokens, so that requests need estimates."""
+        """Whether the gate limits tokens, so that requests need estimates."""
         return self._throttle.tokens_per_minute is not None
 
     def statistics(self) -> GateStatistics:

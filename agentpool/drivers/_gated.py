@@ -1,4 +1,4 @@
-"""A driver whose requests pass a gate, and the gates of several providers."""
+"""A driver whose requests pass a gate, and a set of gates, one for each provider."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from agentpool.drivers._gate import GateStatistics, RequestGate
 class GatedDriver(SendingDriver):
     """Asks another driver through a gate.
 
-    An agent that waits at the gate has no slot, and the time that its manifest gives one
-    request does not run meanwhile.
+    An agent that waits at the gate holds no slot, and the waiting does not count towards its
+    manifest's time limit for a request.
     """
 
     __slots__ = ("_driver", "_gate")
@@ -28,8 +28,9 @@ class GatedDriver(SendingDriver):
         """Make a driver that asks *driver* through *gate*.
 
         Args:
-            driver: The driver to ask. It must be closed by its opener.
-            gate: Where requests wait. Several drivers, and so several pools, may share it.
+            driver: The driver to ask. Whoever opened it must close it.
+            gate: The gate at which requests wait. Several drivers, and so several pools, may share
+                it.
         """
         expect(driver, Driver, "driver must be a Driver", "write GatedDriver(driver, gate)")
         expect(gate, RequestGate, "gate must be a RequestGate", "write GatedDriver(driver, gate)")
@@ -94,10 +95,10 @@ class GatedDriver(SendingDriver):
         """Wait until the gate lets the request in, then ask the inner driver.
 
         Raises:
-            DriverError: As the driver raises it. A rate limit or overload closes the gate.
+            DriverError: What the inner driver raises. A rate limit or overload closes the gate.
 
         Cancellation:
-            No other turn is lost, and the request ends at the provider as well.
+            No other request loses its turn, and this one ends at the provider as well.
         """
         window = self._driver.context_window
         count = self._driver.attachment_tokens
@@ -113,8 +114,8 @@ class GatedDriver(SendingDriver):
 class ProviderGates:
     """One gate for each provider, with the same limits, made on first use.
 
-    Requests count together if they go to the same place with the same key: a provider
-    counts them so.
+    Requests to the same server with the same key share a gate, since the provider counts them
+    together.
     """
 
     __slots__ = ("_gates", "_max_in_flight", "_requests_per_minute", "_tokens_per_minute")
@@ -129,9 +130,9 @@ class ProviderGates:
         """Make a set of gates, which is empty at first.
 
         Args:
-            max_in_flight: Of each gate, as in ``RequestGate``.
-            requests_per_minute: Of each gate.
-            tokens_per_minute: Of each gate.
+            max_in_flight: The limit of each gate, as in ``RequestGate``.
+            requests_per_minute: The limit of each gate.
+            tokens_per_minute: The limit of each gate.
         """
         expect_arguments(ProviderGates.__init__, locals())
         self._max_in_flight = max_in_flight
@@ -144,8 +145,9 @@ class ProviderGates:
 
         Args:
             provider: The wire format.
-            base_url: Where it is. Its host is in the gate's name.
-            api_key_env: The variable with the key, so is this. ``None``: there is no key.
+            base_url: The address of the server. Its host is a part of the gate's name.
+            api_key_env: The variable with the key, which is also a part of the name. ``None``:
+                there is no key.
 
         Raises:
             UsageError: If a limit is not a whole number of at least 1.

@@ -1,7 +1,7 @@
 """The common parts of drivers for hosted models: keys, facts, and one streamed exchange.
 
-The wire says what is sent and what the answer means; this room sends it and hands on what
-comes. A key is read anew for each request, and appears in no repr, error, log or event.
+The wire modules say what is sent and what the answer means; this module sends it and passes on what
+comes. A key is read again for each request, and appears in no repr, error, log or event.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _END_SECONDS: Final = 0.02
 _TELLING_BYTES: Final = 7
 
 ApiKey: TypeAlias = str | Callable[[], str] | None
-"""A key, or what returns the one to use now. ``None``: the server wants none."""
+"""A key, or a function that returns the current one. ``None``: the server needs no key."""
 
 Price: TypeAlias = Callable[[Usage, str | None], float | None]
 """The cost of a model's usage in US dollars. ``None``: unknown."""
@@ -83,13 +83,13 @@ class Exchange:
     """One request, ready to be sent."""
 
     path: str
-    """Below the base URL."""
+    """The path below the base URL."""
     body: bytes
-    """JSON."""
+    """The body, as JSON."""
     accumulator: Accumulator
-    """What the answer goes into."""
+    """Collects the answer."""
     secret: str = ""
-    """Redacted in every error."""
+    """The secret to redact in every error."""
 
 
 async def stream_completion(
@@ -102,7 +102,7 @@ async def stream_completion(
     """Send a request and build its streamed answer.
 
     Raises:
-        DriverError: In one of its subclasses, whatever went wrong.
+        DriverError: For any failure, as one of its subclasses.
 
     Cancellation:
         The connection is closed, which stops the model.
@@ -156,7 +156,7 @@ class _Hearer:
         """Handle *event*.
 
         Raises:
-            DriverError: If it is an error of the provider's, or means nothing.
+            DriverError: If the event is an error of the provider's, or cannot be understood.
         """
         texts = self.accumulator.feed(event)
         # A thought comes before the text that it led to.
@@ -170,7 +170,7 @@ class _Hearer:
 
 
 def _take_end(parser: SseParser, hearer: _Hearer, *, secret: str) -> None:
-    """Handle a last event without an empty line, or raise if it is an error."""
+    """Handle a last event that has no empty line after it, or raise if it is an error."""
     event = parser.end()
     if failure := failure_in_body(parser.stray, secret=secret, is_bare=True):
         raise failure
@@ -181,7 +181,7 @@ def _take_end(parser: SseParser, hearer: _Hearer, *, secret: str) -> None:
 
 
 def _is_stream(first: bytes) -> bool:
-    """Return whether an answer begins like a stream, whatever its headers say."""
+    """Return whether an answer begins like a stream, even if its headers say otherwise."""
     return first.lstrip().startswith((b"data:", b"event:", b"id:", b"retry:", b":"))
 
 
@@ -191,7 +191,7 @@ async def _take_whole(
     """Return an answer that did not arrive as a stream.
 
     Raises:
-        DriverError: If it is an error, or no answer.
+        DriverError: If it is an error, or not an answer.
     """
     body = bytearray(first)
     while (piece := await answer.receive()) and len(body) <= MAX_EVENT_BYTES:
@@ -211,7 +211,7 @@ async def _take_whole(
 
 
 async def _refuse_other_answers(answer: HttpAnswer, *, secret: str) -> bytes | None:  # noqa: ASYNC910  # a good answer is not waited for
-    """Return the beginning of an answer without the stream's content type. ``None``: it has it.
+    """Return the beginning of an answer whose type is not a stream's. ``None``: it is a stream.
 
     Raises:
         DriverError: If the provider refused.
@@ -232,10 +232,10 @@ async def _refuse_other_answers(answer: HttpAnswer, *, secret: str) -> bytes | N
 
 
 def check_options(options: Mapping[str, Json], wire: Wire = "chat") -> None:
-    """Raise if *options* contain a field that the wires set themselves, or of a wrong type.
+    """Raise if *options* have a field that the wires set themselves, or one of a wrong type.
 
     Raises:
-        UsageError: If they have one. Names it, with what to use instead.
+        UsageError: If they have one. The error names it, and what to use instead.
     """
     if faults := (*options_faults(options), *option_faults(wire, options)):
         raise UsageError("; ".join(map(str, faults)))
@@ -249,15 +249,16 @@ class HostedSettings:
     model: str
     """The provider's name of the model."""
     api_key: ApiKey = attrs.field(repr=False)
-    """The key, or what returns it."""
+    """The key, or a function that returns it."""
     context_window: int | None
     """Tokens of request and answer together. ``None``: unknown."""
     privacy: PrivacyTier
-    """The tier of the place where the model is."""
+    """The tier of the server with the model."""
     price: Price | None
     """The cost of usage. ``None``: unknown."""
     own_price: Price | None = None
-    """As the user says: it goes before what the server says. ``None``: nothing is said."""
+    """The price that the user gave, which has precedence over the server's. ``None``: none was
+    given."""
     max_output_tokens: int | None = None
     """The most tokens that the model can write. ``None``: unknown."""
     inputs: frozenset[str] | None = None
@@ -267,7 +268,7 @@ class HostedSettings:
     options: Mapping[str, Json] = attrs.field(factory=dict[str, Json])
     """Other fields of each request's body."""
     wire: Wire
-    """How the model is asked."""
+    """The wire format for asking the model."""
 
     def __attrs_post_init__(self) -> None:
         """Refuse options that the wires set themselves, or could not send."""
@@ -276,7 +277,7 @@ class HostedSettings:
 
 @attrs.define(eq=False, repr=False)
 class HostedDriver(SendingDriver):
-    """A model behind an API. Each subclass implements one wire."""
+    """A model behind an API. Each subclass implements one wire format."""
 
     _client: HttpClient
     _settings: HostedSettings
@@ -332,7 +333,7 @@ class HostedDriver(SendingDriver):
         """Ask the provider.
 
         Raises:
-            DriverError: In one of its subclasses, whatever went wrong.
+            DriverError: For any failure, as one of its subclasses.
 
         Cancellation:
             The connection is closed, which stops the model.
@@ -371,7 +372,8 @@ class HostedDriver(SendingDriver):
     def _cost_usd(self, answer: Completion) -> float | None:
         """Return the cost of *answer*. ``None``: neither the user nor the server gives it.
 
-        A gateway that knows no price says that all is free, so any other price goes before.
+        A gateway without a price reports that everything is free, so any other price has precedence
+        over 0.
         """
         usage, said = answer.usage, answer.cost_usd
         if said is None or usage is None:

@@ -1,11 +1,11 @@
-"""The only module that uses httpx: it posts a body and reads the answer as a stream.
+"""Posts a body over HTTP and reads the answer as a stream. Only this module uses httpx.
 
-The transport is our own stack of connections, unless there is a proxy or the caller brings
-one: any ``httpx`` transport can take its place, for tests, for recording. Ours is asked
-without httpx's requests and answers in between, which cost as much as the HTTP itself.
+The transport is our own stack of connections, unless there is a proxy or the caller passes a
+transport: any ``httpx`` transport will do, for tests or for recording. Our own is used without
+httpx's request and answer objects, which cost as much as the HTTP itself.
 
-Seconds are the caller's, by cancel scope. Only connecting has a limit of its own, and the
-explanation of an error.
+Time limits are the caller's, set by cancel scopes. Only connecting, and reading the explanation of
+an error, have their own limits.
 """
 
 from __future__ import annotations
@@ -67,22 +67,22 @@ class _ForeignBody:
 @final
 @attrs.frozen(eq=False)
 class HttpAnswer:
-    """An answer whose body has still to be read."""
+    """An answer whose body is still to be read."""
 
     status: int
     """The HTTP status."""
     headers: Mapping[str, str] = attrs.field(repr=False)
-    """Its headers, names in lower case. They may quote a key."""
+    """Its headers, with names in lower case. They may repeat an API key."""
     _body: _Body = attrs.field(repr=False)
     _secrets: frozenset[str] = attrs.field(repr=False)
 
     @property
     def has_ended(self) -> bool:
-        """Whether the whole body was read, as far as is known without waiting."""
+        """Whether the whole body is known to have been read, without waiting."""
         return self._body.has_ended
 
     def headers_to_show(self) -> dict[str, str]:
-        """Return the headers, without a key that they may repeat."""
+        """Return the headers, with any API key in them redacted."""
         return {name: redacted(value, self._secrets) for name, value in self.headers.items()}
 
     async def receive(self) -> bytes:  # noqa: ASYNC910  # what has arrived is not waited for
@@ -118,8 +118,8 @@ class HttpAnswer:
     async def receive_explanation(self) -> bytes:
         """Return the part of the body that came within two seconds, to explain a status.
 
-        A key that it quotes is not in it: a traceback may show the locals of who reads it. A
-        status stands, even when the connection breaks after it.
+        An API key in it is redacted, since a traceback may show local variables. If the connection
+        breaks, the part so far is returned: the status is already known.
 
         Cancellation:
             The answer is over; leave its block.
@@ -143,7 +143,7 @@ class HttpClient:
     _transport: httpx.AsyncBaseTransport
     _base_url: httpx.URL
     _own_headers: httpx.Headers
-    """What every request has, whatever else is set."""
+    """The headers of every request, unless overridden."""
     _headers: httpx.Headers = attrs.field(init=False)
     _target: Target = attrs.field(init=False)
     _paths: dict[str, bytes] = attrs.field(init=False, factory=dict[str, bytes])
@@ -159,7 +159,7 @@ class HttpClient:
 
     @property
     def host(self) -> str:
-        """The host that all requests go to, whatever its port."""
+        """The host that all requests go to, without its port."""
         return self._base_url.host
 
     @property
@@ -168,12 +168,13 @@ class HttpClient:
         return self._base_url.netloc.decode("ascii")
 
     def set_headers(self, headers: Mapping[str, str]) -> None:
-        """Send *headers* with every request from now on, instead of those set before.
+        """Send *headers* with every request from now on, in place of those set before.
 
-        What the client was opened with is sent all the same, unless it has the same name.
+        Headers that the client was opened with are still sent, unless one of *headers* has the same
+        name.
 
         Raises:
-            UsageError: If one of them cannot be sent. It is named; its value is not.
+            UsageError: If a header cannot be sent. The error shows its name, but not its value.
         """
         found = self._own_headers.copy()
         found.update(checked_headers(headers))
@@ -188,7 +189,8 @@ class HttpClient:
     ) -> AsyncGenerator[HttpAnswer]:
         """POST *content* to *path* below the base URL. The answer lives as long as the block.
 
-        *on_sent* is called before anything leaves: not if there is no connection.
+        *on_sent* is called before the first byte is sent; if there is no connection, it is not
+        called.
 
         Raises:
             NetworkError: If there is no connection, or it broke.
@@ -196,8 +198,8 @@ class HttpClient:
             BadRequestError: If the request cannot be sent.
 
         Cancellation:
-            The connection is closed, which tells the provider to stop. It is closed as
-            well if the block is left before the answer's end.
+            The connection is closed, which tells the provider to stop. Leaving the block before the
+            answer's end also closes it.
         """
         if isinstance(self._transport, StackTransport):
             answer, body = await self._ask_stack(self._transport, method, path, content, on_sent)
@@ -294,10 +296,10 @@ async def open_http(
 
     Args:
         base_url: ``http`` or ``https``, a host, and perhaps a path and a query.
-        headers: Sent with every request. Their values appear in no text of ours.
+        headers: Headers for every request. Their values appear in no error or log.
         verify: Whether to check certificates, or the TLS context to use.
-        proxy: The URL of a proxy; httpx's own transport then does the talking.
-        transport: Used instead, and left open: it is the caller's.
+        proxy: The URL of a proxy, which is used through httpx's own transport.
+        transport: The transport to use instead of our own; it is left open at the end.
 
     Raises:
         UsageError: If the URL or a header cannot be used.

@@ -34,11 +34,11 @@ _MEANINGS: Final[Mapping[str, tuple[type[DriverError], str]]] = {
 
 
 def raise_as_driver_error(exc: Exception, secrets: Collection[str] = ()) -> NoReturn:
-    """Raise the driver error for *exc*, with *secrets* redacted.
+    """Raise the driver error that stands for *exc*, with *secrets* redacted.
 
     Raises:
-        DriverError: The error of ours.
-        Exception: *exc* itself, if it is of no known kind.
+        DriverError: The driver error.
+        Exception: *exc* itself, if its kind is unknown.
     """
     if isinstance(exc, ConnectionLostError):
         raise NetworkError(str(exc)) from exc

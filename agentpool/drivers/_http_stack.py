@@ -1,11 +1,11 @@
-"""A stack of idle connections: the most recently used one is used first.
+"""Sends requests over a stack of idle connections, the most recently used one first.
 
-Why not ``httpx.AsyncClient``'s pool: it looks at every connection at every request, which
-at 100 requests at once costs more than all the rest (encode/httpcore#1035). In a stack the
-others grow old at the bottom, and taking one costs the same however many there are.
+``httpx.AsyncClient``'s pool is not used because it checks every connection at every request, which
+with 100 parallel requests costs more than everything else (encode/httpcore#1035). In a stack,
+unused connections age at the bottom, and taking one costs the same however many there are.
 
-The door asks with ``exchange``. The stack is an ``httpx`` transport as well, for whoever
-wants it under a client of httpx's.
+``_http`` uses ``exchange``. The stack is also an ``httpx`` transport, for use under an httpx
+client.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from agentpool.drivers.wire._failure import shown
 CONNECT_SECONDS: Final = 15.0
 
 PORTS: Final = {"http": 80, "https": 443}
-"""The schemes that can be spoken, and their ports."""
+"""The supported schemes, and their ports."""
 
 # Providers and their proxies close idle connections after 60 s and more; llama.cpp after
 # 5 s, which is seen by looking at the socket.
@@ -61,7 +61,7 @@ class StackBody:
 
     @property
     def has_ended(self) -> bool:
-        """Whether all of it was read."""
+        """Whether the whole answer was read."""
         return self._connection.has_answered
 
     async def receive(self) -> bytes:  # noqa: ASYNC910  # what has arrived is not waited for
@@ -116,20 +116,20 @@ class StackTransport(httpx.AsyncBaseTransport):
 
     @property
     def idle_count(self) -> int:
-        """Connections that wait for the next request."""
+        """The number of connections that wait for a request."""
         return sum(map(len, self._idle.values()))
 
     @property
     def open_count(self) -> int:
-        """Connections, idle and busy."""
+        """The number of all connections, idle and busy."""
         return len(self._open)
 
     async def exchange(
         self, target: Target, head: RequestHead, content: bytes, on_sent: OnSent | None = None
     ) -> tuple[AnswerHead, StackBody]:
-        """Send a request, on the idle connection that was used last if there is one.
+        """Send a request, if possible on the idle connection that was used last.
 
-        *on_sent* is called when there is a connection, before anything is sent on it.
+        *on_sent* is called when there is a connection, before the first byte is sent.
 
         Raises:
             NetworkError: If the server could not be reached.
@@ -152,7 +152,7 @@ class StackTransport(httpx.AsyncBaseTransport):
         """Send *request* for an httpx client.
 
         Raises:
-            httpx.TransportError: In one of its subclasses.
+            httpx.TransportError: For any failure, as one of its subclasses.
 
         Cancellation:
             The connection is closed.
@@ -179,7 +179,7 @@ class StackTransport(httpx.AsyncBaseTransport):
             self._open.pop().close()
 
     def put_aside(self, target: Target, connection: Connection) -> None:
-        """Keep *connection* for the next request if it can serve one; otherwise close it."""
+        """Keep *connection* for another request if it can serve one; otherwise close it."""
         if self._is_closed or not connection.finish():
             connection.close()
             self._open.discard(connection)
@@ -242,7 +242,7 @@ class StackTransport(httpx.AsyncBaseTransport):
 
 
 _HERE: Final = frozenset({"localhost", "127.0.0.1", "::1"})
-"""Hosts that are this machine, where a user may have forgotten to start a server."""
+"""Names of this machine, on which a user may have forgotten to start a server."""
 
 
 def to_h11(method: str, path: bytes, headers: RawHeaders) -> RequestHead:

@@ -1,8 +1,8 @@
 """A model on this machine: llama.cpp in a child process, asked over HTTP.
 
-Why a process: llama.cpp keeps the interpreter's lock while it loads, may crash, and must
-never outlive its driver. Why HTTP: it is the wire that every other model is asked over, and
-closing a connection is how a running answer is stopped.
+It runs in a process because llama.cpp holds the interpreter's lock while it loads, may crash, and
+must never outlive its driver. It is asked over HTTP because every other model is, and because
+closing a connection stops a running answer.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class _Child:
     _log: BinaryIO
 
     def died_text(self, *, errors_alone: bool = False) -> str | None:
-        """Return how the process ended, with its last output. ``None``: it runs."""
+        """Describe how the process ended, with its last output. ``None``: it still runs."""
         code = self._process.poll()
         if code is None:
             return None
@@ -93,7 +93,7 @@ class _Child:
         return f"the local model's process ended ({ending(code)}); its last output: {output!r}"
 
     async def wait_died(self) -> str | None:
-        """Return how the process ended if it ends within a moment. ``None``: it runs."""
+        """Describe how the process ended, if it ends within a moment. ``None``: it still runs."""
         # Its connections break a moment before the system says that it has ended.
         with trio.move_on_after(_DYING_SECONDS):
             await self._process.wait()
@@ -106,7 +106,7 @@ class _Child:
             self._log.seek(0)
 
     async def wait_ready(self, config: ChildConfig) -> ChildReport:
-        """Tell the child which model to serve and wait until it does."""
+        """Tell the child which model to serve, and wait until it serves it."""
         line = b""
         with contextlib.suppress(trio.BrokenResourceError):
             await self._stdin.send_all(msgspec.json.encode(config) + b"\n")
@@ -150,11 +150,11 @@ class LocalSettings:
     model_path: Path
     """The file with the weights."""
     context_window: int
-    """Tokens of one request and its answer, as the server says."""
+    """The most tokens of one request and its answer, as the server reports it."""
     seed: int | None
     """The seed for random choices. ``None``: new each time."""
     tool_rounds: int | None
-    """Rounds of calls before it is asked for words. ``None``: no bound."""
+    """How many rounds of calls it gets before it must answer in words. ``None``: no limit."""
     options: Mapping[str, Json]
     """Other fields of each request's body."""
 
@@ -182,7 +182,7 @@ class LocalDriver(Driver):
 
     @property
     def max_output_tokens(self) -> int:
-        """The window: a local model may write until it is full."""
+        """The whole window: a local model may write until it is full."""
         return self._settings.context_window
 
     @property
@@ -196,25 +196,25 @@ class LocalDriver(Driver):
         return PrivacyTier.SOVEREIGN
 
     def price(self, usage: Usage, *, model: str | None = None) -> float | None:  # noqa: ARG002  # free at any size
-        """Return 0.0: a local model costs nothing but time."""
+        """Return 0.0: a local model only costs time."""
         return 0.0
 
     async def complete(
         self, request: CompletionRequest, *, on_delta: OnDelta | None = None
     ) -> Completion:
-        """Ask the model, waiting first for one of its parallel places.
+        """Ask the model, after waiting for one of its parallel slots.
 
-        Where tools may be called, the text comes in one piece, after it has been seen to
-        be text.
+        If tools may be called, the text comes in one piece at the end, since the answer could also
+        be a call.
 
         Raises:
             BadRequestError: If it has images or documents.
             ContextOverflowError: If the request does not fit the window.
-            NetworkError: If the model's process died. Says what it wrote last.
-            DriverError: In another subclass, whatever else went wrong.
+            NetworkError: If the model's process died. The error has its last output.
+            DriverError: For any other failure, as another subclass.
 
         Cancellation:
-            The model stops and its slot is free.
+            The model stops, and its slot becomes free.
         """
         check_attachments(request, self.inputs)
         self._requests += 1
@@ -271,26 +271,26 @@ async def open_local(
     tool_rounds: int | None = None,
     options: Mapping[str, Json] | None = None,
 ) -> AsyncGenerator[LocalDriver]:
-    """Load a model on this machine and unload it at the end of the block.
+    """Load a model on this machine, and unload it at the end of the block.
 
     Args:
         model_path: A GGUF file. ``None``: the packaged model.
-        context_window: Tokens of one request and its answer.
-        parallel: Requests at once; each takes memory for a window. More wait here.
-        threads: Threads that compute; more than the cores that are free slow it down.
-        seed: What chance starts from. With one, the same request alone gets the same
-            answer, and no work is reused between requests. ``None``: new each time.
-        tool_rounds: How often in a row the model may call tools before it is asked for
-            words. ``None``: once for the packaged model, without bound for others.
+        context_window: The most tokens of one request and its answer together.
+        parallel: The most parallel requests; each takes memory for a window. Other requests wait.
+        threads: The number of computing threads; more than there are free cores make it slower.
+        seed: The seed for random choices. With a seed, the same request gets the same answer if it
+            runs alone, and no work is reused between requests. ``None``: a new one each time.
+        tool_rounds: How often in a row the model may call tools before it must answer in words.
+            ``None``: once for the packaged model, without a limit for others.
         options: Other fields of each request to llama.cpp, such as ``top_k``.
 
     Raises:
-        UsageError: If llama.cpp is missing, or a number or an option has no meaning.
-        UnknownModelError: If there is no such model. Says what to install.
-        DriverError: If the model cannot be loaded. Says what llama.cpp wrote.
+        UsageError: If llama.cpp is missing, or a number or an option is invalid.
+        UnknownModelError: If there is no such model. The error says what to install.
+        DriverError: If the model cannot be loaded. The error has the output of llama.cpp.
 
     Cancellation:
-        The process is gone.
+        The process has ended.
     """
     expect_arguments(open_local, locals())
     _check_numbers(context_window=context_window, parallel=parallel, threads=threads)

@@ -1,16 +1,16 @@
 """The child process of a local model: it serves llama.cpp until its parent ends.
 
-Run as a script, so that it starts without importing the package: it needs msgspec and
-llama.cpp, and must be small beside the model. It reads one line of JSON from its input,
-loads the model, writes one line of JSON with its address to its output, and serves until
-its input ends.
+It runs as a script, so that it starts without importing the package: it only needs msgspec and
+llama.cpp, and should take little memory beside the model. It reads one line of JSON from its input,
+loads the model, writes one line of JSON with its address to its output, and serves until its input
+ends.
 
-Its input is a pipe whose other end only the parent holds, so it ends when the parent does,
-however that happens. Two watch it. A thread, everywhere. And, on Linux, the kernel: it
-sends SIGIO when the pipe ends, which ends the process without asking Python, for
-llama.cpp keeps the interpreter's lock while it loads, and no thread runs then. (Why not
-PR_SET_PDEATHSIG: it means the thread that started the child, and trio starts processes
-from a thread that goes away when it has been idle for a while.)
+Its input is a pipe whose other end only the parent holds, so the input ends when the parent ends,
+in whatever way. Two things watch for that. On every system, a thread does. On Linux the kernel
+does, too: it sends SIGIO when the pipe ends, which ends the process without Python's help. This is
+needed because llama.cpp holds the interpreter's lock while it loads, so that no thread can run.
+(PR_SET_PDEATHSIG would not do: it watches the thread that started the child, and trio starts
+processes from a thread that ends when it has been idle for a while.)
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ class ChildConfig(msgspec.Struct, frozen=True, kw_only=True):
     model_path: str
     """The GGUF file."""
     api_key: str
-    """Without it no request is answered."""
+    """The key that every request must have."""
     context_window: int
     """Tokens per slot."""
     parallel: int
-    """Slots: requests that are worked on at the same time."""
+    """The number of slots: requests that run at the same time."""
     threads: int
-    """Threads that compute."""
+    """The number of computing threads."""
 
 
 class ChildReport(msgspec.Struct, frozen=True):
@@ -60,11 +60,11 @@ class Pipes(msgspec.Struct, frozen=True, kw_only=True):
     """The pipes between parent and child."""
 
     input_fd: int = 0
-    """Where the configuration comes from. It ends when the parent does."""
+    """The pipe with the configuration. It ends when the parent ends."""
     output_fd: int = 1
-    """Where the report goes."""
+    """The pipe for the report."""
     log_fd: int = 2
-    """Where everything else goes."""
+    """The file for all other output."""
 
 
 class Server(Protocol):
@@ -86,10 +86,11 @@ def serve(
     """Serve until the parent closes the pipe.
 
     Args:
-        build_server: Loads the model and listens. It may take long, and hold the lock.
-        pipes: Where the parent is.
-        arm: Has the kernel watch the input, if it can.
-        leave: Ends the process at once: nothing here needs to be put in order.
+        build_server: Loads the model and listens. It may take long, and hold the interpreter's
+            lock.
+        pipes: The pipes to the parent.
+        arm: Makes the kernel watch the input, if it can.
+        leave: Ends the process immediately: nothing here needs cleaning up.
     """
     # llama.cpp may print what it likes: only the report goes to the parent's pipe.
     report_fd = os.dup(pipes.output_fd)
@@ -110,7 +111,7 @@ def serve(
 def arm_kernel(fd: int) -> bool:
     """Let the kernel end this process when the other end of the pipe *fd* is closed.
 
-    Return whether this kernel does. Bytes that arrive later would end it as well.
+    Return whether this kernel can do that. Bytes that arrive later would end the process as well.
     """
     if sys.platform != "linux":
         return False

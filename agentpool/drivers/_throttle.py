@@ -1,25 +1,25 @@
-"""Estimates how many requests a provider accepts now, from limits and its answers.
+"""Estimates how many requests a provider accepts now, from its limits and its answers.
 
 Rules:
 
-1. At no instant are more requests in flight than the limit.
-2. In no 60 seconds do more requests begin, or more tokens, than the provider allows in a
-   minute. Only a request that is larger than that goes all the same, alone.
-3. Within the minute they are spread: who has been quiet has two seconds' worth at once,
-   and then they go one by one.
-4. Tokens are estimated before a request and corrected after it. What is unknown stays as
-   it was estimated.
-5. The limit in flight is found out. It starts small and grows by one with each answer
-   (slow start) up to the mark at which it was too much last time, then by one with each
-   round of answers. It grows only if it was used.
-6. A refusal (a rate limit, or overload) closes the gate for everybody until its time plus a
-   spread, halves the mark, and the limit starts again at one: the first request after the
-   pause tries, and its answer lets two more in.
-7. How requests end that began before the last refusal is old news: a refusal of theirs may
-   close the gate for longer, but does not cut the limit once more.
-8. For some time after a pause the limit does not grow over its mark.
+1. There are never more requests in flight than the limit.
+2. In any 60 seconds, no more requests begin, with no more tokens, than the provider allows in a
+   minute. A single request that is larger than this still goes, alone.
+3. Requests are spread over the minute: after a quiet time, two seconds' worth may go together, and
+   then they go one by one.
+4. Tokens are estimated before a request and corrected after it. If they stay unknown, the estimate
+   is kept.
+5. The limit in flight is found by trial. It starts small and grows by one with each answer (slow
+   start) up to the mark, the value that was too much last time; then by one with each round of
+   answers. It grows only when it is fully used.
+6. A refusal (a rate limit, or overload) closes the gate for all requests, for the time that it
+   names plus a random part. It also halves the mark, and the limit starts again at one: the first
+   request after the pause is a trial, and its answer lets two more in.
+7. Requests that began before the last refusal do not change the limit: if they are refused, the
+   gate may stay closed for longer, but the limit is not cut again.
+8. For some time after a pause the limit does not grow above the mark.
 
-Time is told, not looked at: seconds on any clock that does not go back.
+The caller passes the time, in seconds on any clock that does not go back.
 """
 
 from __future__ import annotations
@@ -35,24 +35,24 @@ from agentpool._errors import UsageError
 MINUTE_SECONDS: Final = 60.0
 
 BURST_SECONDS: Final = 2.0
-"""What may go at once after a quiet time, in seconds' worth of the minute. A provider that
-says 60 a minute may count one a second."""
+"""How many seconds' worth of requests may go together after a quiet time. A provider that says 60 a
+minute may count one a second."""
 
 START_IN_FLIGHT: Final = 8
-"""The limit in flight before anything is known: what a pool of the usual size sends."""
+"""The limit in flight before anything is known: as many as a pool of the usual size sends."""
 
 PAUSE_SECONDS: Final = 1.0
-"""The pause after a refusal that names no time. Doubles with each that follows."""
+"""The pause after a refusal that names no time. It doubles with each further refusal."""
 
 MAX_PAUSE_SECONDS: Final = 60.0
-"""The most that such a pause grows to: the minute in which providers count."""
+"""The longest such pause: the minute in which providers count."""
 
 SPREAD: Final = 0.1
-"""How much longer a pause is at most, by chance, next to its length: programs that were
-refused together should not come back together."""
+"""The most that a random part adds to a pause, as a share of its length: programs that were refused
+together should not come back together."""
 
 COOL_DOWN_SECONDS: Final = 10.0
-"""How long after a pause the limit does not grow over its mark. A few answers' time."""
+"""How long after a pause the limit does not grow above the mark: the time of a few answers."""
 
 
 @final
@@ -77,9 +77,9 @@ class _Minute:
         self._spent: deque[_Spent] = deque()
         self._total = 0
         self._promised = 0
-        """Of those that were let in and have not begun."""
+        """The amounts that were let in and have not begun."""
         self._paced_until = -math.inf
-        """When all that was let in would have gone, evenly spread."""
+        """When everything that was let in would have gone if it were evenly spread."""
 
     def total(self, now: float) -> int:
         """Return the sum of the last minute."""
@@ -88,7 +88,7 @@ class _Minute:
         return self._total
 
     def ready_at(self, amount: int, now: float) -> float:
-        """Return when *amount* may be admitted. ``inf``: only after something else begins."""
+        """Return when *amount* may be let in. ``inf``: not before another request begins."""
         left = self.total(now) + self._promised
         ready_at = self._paced_until - BURST_SECONDS
         if left + amount <= self._limit or not left:
@@ -136,9 +136,9 @@ class Passage:
     tokens: int
     """The estimated tokens of question and answer."""
     round: int
-    """How many refusals had cut the limit when it was let in."""
+    """How often the limit had been cut when the request was let in."""
     number: int
-    """The first is 1."""
+    """The number of the request, from 1."""
     requests_spent: _Spent | None = None
     tokens_spent: _Spent | None = None
     has_begun: bool = False
@@ -150,11 +150,11 @@ class Throttle:
     """Decides when a request may go to a provider."""
 
     max_in_flight: int | None = None
-    """The most that the limit grows to. ``None``: as far as it goes."""
+    """The highest limit. ``None``: it may grow without end."""
     requests_per_minute: int | None = None
-    """``None``: no limit is known."""
+    """The most requests that begin in a minute. ``None``: no limit is known."""
     tokens_per_minute: int | None = None
-    """Of questions and answers together. ``None``: no limit is known."""
+    """The most tokens of questions and answers in a minute. ``None``: no limit is known."""
     in_flight: int = attrs.field(init=False, default=0)
     """Requests that were let in and have not ended."""
     closed_until: float = attrs.field(init=False, default=-math.inf)
@@ -167,11 +167,11 @@ class Throttle:
     """How often the limit was cut."""
     _limit: float = attrs.field(init=False)
     _mark: float = attrs.field(init=False, default=math.inf)
-    """Up to here the limit grows quickly."""
+    """The mark of rule 5, up to which the limit grows quickly."""
     _let_in: int = attrs.field(init=False, default=0)
-    """How many were let in."""
+    """How many requests were let in so far."""
     _full_at: int = attrs.field(init=False, default=0)
-    """The number of the last one that took the last place there was."""
+    """The number of the last request that took the last free place."""
     _refused_in_a_row: int = attrs.field(init=False, default=0)
     _requests: _Minute | None = attrs.field(init=False, default=None)
     _tokens: _Minute | None = attrs.field(init=False, default=None)
@@ -201,7 +201,7 @@ class Throttle:
         return math.inf if self.max_in_flight is None else self.max_in_flight
 
     def begun(self, now: float) -> tuple[int | None, int | None]:
-        """Return requests and tokens of the last minute. ``None``: not counted."""
+        """Return the requests and tokens of the last minute. ``None``: they are not counted."""
         return tuple(  # type: ignore[return-value]  # two of them
             None if minute is None else minute.total(now)
             for minute in (self._requests, self._tokens)
@@ -210,7 +210,7 @@ class Throttle:
     def ready_at(self, tokens: int, now: float) -> float:
         """Return when a request of that many tokens may go, if no other goes first.
 
-        A time that is over: now. ``inf``: not before one in flight ends.
+        A past time means now. ``inf``: not before a request in flight ends.
         """
         if self.in_flight >= self.limit:
             return math.inf
@@ -247,7 +247,7 @@ class Throttle:
     def give_up(self, passage: Passage, now: float) -> None:
         """Record a request that ended without information about the provider.
 
-        If it began it may have been counted there, so it stays counted here.
+        If it began, the provider may have counted it, so it stays counted here.
         """
         self.in_flight -= 1
         if passage.has_begun:
@@ -261,9 +261,9 @@ class Throttle:
         """Record an answer of the provider.
 
         Args:
-            passage: Which request.
-            now: When.
-            used_tokens: Question and answer. ``None``: it did not say.
+            passage: The request.
+            now: The current time.
+            used_tokens: The tokens of question and answer. ``None``: the provider did not say.
         """
         self.in_flight -= 1
         self.answered += 1
@@ -286,9 +286,9 @@ class Throttle:
         """Close the gate for all requests after a refusal.
 
         Args:
-            passage: Which request.
-            now: When.
-            retry_after_seconds: What the provider asked to wait. ``None``: it did not say.
+            passage: The request.
+            now: The current time.
+            retry_after_seconds: How long the provider asked to wait. ``None``: it did not say.
             chance: A random number from 0.0 up to, not including, 1.0.
         """
         self.in_flight -= 1

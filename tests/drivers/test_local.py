@@ -524,10 +524,10 @@ def test_weights_that_were_downloaded_before(
 
 def test_weights_that_were_not_downloaded(tmp_path: Path) -> None:
     """What is there, and how to get the rest."""
-    with pytest.raises(UnknownModelError, match=r"nothing of it is there.*hf download org/m"):
+    with pytest.raises(UnknownModelError, match=r"no file of it is there.*hf download org/m"):
         find_cached_weights("org/m", quantization=None, cache=tmp_path)
     snapshot = tmp_path / "models--org--m" / "snapshots" / "abc"
     snapshot.mkdir(parents=True)
     (snapshot / "m-q8_0.gguf").write_bytes(b"GGUF")
-    with pytest.raises(UnknownModelError, match=r"'q2_k' .*\(there: m-q8_0\.gguf"):
+    with pytest.raises(UnknownModelError, match=r"'q2_k' .*\(only there: m-q8_0\.gguf"):
         find_cached_weights("org/m", quantization="q2_k", cache=tmp_path)

@@ -351,7 +351,7 @@ async def test_an_image_is_not_sent_to_a_model_without_eyes() -> None:
     image = Attachment("image/png", b"\x89PNG\r\n\x1a\n" + bytes(20))
     model = ModelConfig(remote_model="deepseek-chat", provider="deepseek")
     async with open_driver(model, environ=ENVIRON, transport=fake) as driver:
-        with pytest.raises(BadRequestError, match="reads no images"):
+        with pytest.raises(BadRequestError, match="cannot read images"):
             await driver.complete(CompletionRequest([UserMessage("Look.", (image,))]))
     assert fake.requests == ()
 
@@ -697,9 +697,9 @@ async def test_what_responses_does_not_know_goes_over_chat() -> None:
     async with open_openai("m", api_key="k", transport=fake) as driver:
         assert (await driver.complete(request)).text == "one"
     async with open_openai("m", api_key="k", transport=fake, api="responses") as driver:
-        with pytest.raises(BadRequestError, match="knows no seed; leave"):
+        with pytest.raises(BadRequestError, match="has no seed; leave"):
             await driver.complete(request)
-        with pytest.raises(BadRequestError, match="knows no stop"):
+        with pytest.raises(BadRequestError, match="has no stop"):
             await driver.complete(CompletionRequest([UserMessage("Hi")], stop=("x",)))
     assert len(fake.requests) == 1
 
@@ -730,7 +730,7 @@ async def test_an_effort_stays_with_responses(setting: dict[str, Any]) -> None:
     fake = strict_fake("openai", [FakeTurn(text="Yes.")])
     request = CompletionRequest([UserMessage("Hi")], reasoning_effort="high", **setting)
     async with open_openai("m", api_key="k", transport=fake) as driver:
-        with pytest.raises(BadRequestError, match="the Responses API knows no"):
+        with pytest.raises(BadRequestError, match="the Responses API has no"):
             await driver.complete(request)
     assert fake.requests == ()
 

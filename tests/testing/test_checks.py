@@ -96,7 +96,10 @@ CALLS = Completion(tool_calls=(CALL, CALL), finish_reason=FinishReason.TOOL_USE)
         (BadDriver(tier="Sovereign"), "privacy must be a PrivacyTier, got 'Sovereign'"),
         (BadDriver(cost=-1.0), "price\\(\\) must be >= 0 or None"),
         (BadDriver(completion="hello"), "must return a Completion, got 'hello'"),
-        (BadDriver(completion=Completion(tool_calls=(CALL,))), "end_turn with 1 tool calls"),
+        (
+            BadDriver(completion=Completion(tool_calls=(CALL,))),
+            "is end_turn, but there are 1 calls",
+        ),
         (BadDriver(completion=CALLS), "call ids must differ"),
         (BadDriver(pieces=("hel",)), "the pieces must join to the text 'hello'"),
         (BadDriver(pieces=("hello", "")), "must not be called with an empty piece"),
@@ -308,7 +311,7 @@ class BadMemory(Memory):
     [
         ("finds nothing", "must find a word that was remembered"),
         ("no source", "must come back as it was given"),
-        ("same id", "forgotten must not be found|newest first|never be used again"),
+        ("same id", "forgotten fragment must not be found|newest first|never be used again"),
         ("wrong id", "must carry the id"),
         ("other id", "must not find fragments without the word"),
     ],

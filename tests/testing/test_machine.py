@@ -73,7 +73,7 @@ class Amnesiac(PoolMachine):
     ("machine", "text"),
     [
         (Thief, "was delivered 0 times"),
-        (Counterfeiter, r"ids \[|have ended"),
+        (Counterfeiter, r"ids must rise by 1|have ended"),
         (Amnesiac, "have ended|does not end"),
     ],
 )

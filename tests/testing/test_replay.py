@@ -155,7 +155,7 @@ async def test_refusals_and_repeats_come_in_their_order(tmp_path: Path) -> None:
             await driver.complete(ask())
         assert caught.value.retry_after_seconds == 7.0
         assert (await driver.complete(ask())).text == "Hello"
-        with pytest.raises(RecordingMissError, match="recorded 2 times") as missed:
+        with pytest.raises(RecordingMissError, match="all 2 recorded ones are used") as missed:
             await driver.complete(ask())
         assert not missed.value.retryable
 

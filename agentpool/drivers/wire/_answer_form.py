@@ -1,15 +1,16 @@
-"""How each provider is asked for an answer in a given form.
+"""Asks each provider for an answer in a given form.
 
 Rules:
 
-1. OpenAI keeps a form to the letter (``strict``) if every object in it is closed and has
-   all of its keys. Another one is only shown to the model.
-2. Anthropic keeps a form of closed objects, lists and unions. What it does not know about a
-   value (how large, how long) is left out: whoever asked checks the answer.
-3. A form that cannot be kept at all, such as an object with any keys, is told in words. To
-   Anthropic that is also one that has itself in it.
-4. So is one beside tools at Groq and at Gemini before 3, which take the one or the other, and
-   one that any other server has refused in their words. The tools are what it works with.
+1. OpenAI enforces a form exactly (``strict``) if every object in it is closed and requires all of
+   its keys. Any other form is only shown to the model.
+2. Anthropic enforces a form of closed objects, lists and unions. Keywords that it does not know
+   (how large, how long) are left out: the caller checks the answer.
+3. A form that cannot be enforced at all, such as an object with any keys, is described in words.
+   For Anthropic that is also a form that contains itself.
+4. So is a form together with tools for Groq and for Gemini before 3, which accept only one of the
+   two, and a form that any other server has refused in similar words. The tools are kept, since the
+   agent needs them.
 
 Source of rule 4: vercel/ai#16540, agno#1065, openai-agents-python#656 and python-genai#867
 (seen 2026-11); of the others https://platform.openai.com/docs/guides/structured-outputs and
@@ -26,10 +27,10 @@ import msgspec
 from agentpool._messages import AnswerForm, Json
 
 Told: TypeAlias = Literal["never", "beside_tools", "always"]
-"""Where a form is told in words, and no other way."""
+"""When a form is only described in words."""
 
 _PLACES: Final[tuple[Told, ...]] = get_args(Told)
-"""From the fewest requests to all."""
+"""The values of ``Told``, from never to always."""
 
 _REFUSED: Final[Mapping[str, Told]] = {
     "json mode cannot be combined with tool": "beside_tools",  # Groq
@@ -74,7 +75,7 @@ def told_form(form: AnswerForm) -> str:
 
 
 def told_after(refusal: str) -> Told:
-    """Return where to describe forms from now on, after a server's *refusal*."""
+    """Return when to describe forms in words from now on, after a server's *refusal*."""
     said = refusal.lower()
     for words, told in _REFUSED.items():
         if words in said:
@@ -83,7 +84,7 @@ def told_after(refusal: str) -> Told:
 
 
 def more_told(one: Told, other: Told) -> Told:
-    """Return the one that describes forms in more places."""
+    """Return the value that describes forms in words more often."""
     return one if _PLACES.index(one) >= _PLACES.index(other) else other
 
 

@@ -27,17 +27,17 @@ from agentpool._messages import (
 )
 
 ANTHROPIC_IMAGE_BYTES: Final = 5 * 1024 * 1024 // 4 * 3
-"""5 MiB of base64."""
+"""The largest image: 5 MiB of base64."""
 
 ANTHROPIC_IMAGE_PIXELS: Final = 8_000
 """The longest side of an image."""
 
 ANTHROPIC_ATTACHED_BYTES: Final = 24 * 1024 * 1024
-"""Of base64 in one request. It may have 32 MB, and the rest is for what is said."""
+"""The most base64 in one request, whose limit is 32 MB; the rest is for text."""
 
 _STEPS: Final = 4
-"""Parts of what may be attached. As much as one of them is left out at once, so that the
-beginning of a request stays the same for many turns, and in the provider's cache."""
+"""A quarter of the limit is left out together, so that the beginning of a request stays the same
+for many turns, and in the provider's cache."""
 
 _TOO_LARGE: Final = (
     "with those after it the request is larger than the provider takes; get it again if you need "
@@ -45,7 +45,7 @@ _TOO_LARGE: Final = (
 )
 
 READS: Final[Mapping[str, str]] = {"image": "images", "pdf": "PDF documents"}
-"""The kinds in words."""
+"""The kinds of attachments in words."""
 
 
 def check_attachments(
@@ -55,22 +55,22 @@ def check_attachments(
     most_image_bytes: int | None = None,
     most_image_pixels: int | None = None,
 ) -> None:
-    """Raise if the model does not take an attachment, before anything is sent.
+    """Raise, before anything is sent, if the model does not accept an attachment.
 
     Args:
-        request: What would be sent.
+        request: The request to check.
         inputs: What the model reads besides text. ``None``: unknown.
-        most_image_bytes: The largest image that the provider takes. ``None``: any.
-        most_image_pixels: The longest side of an image that it takes. ``None``: any.
+        most_image_bytes: The largest image that the provider accepts. ``None``: no limit.
+        most_image_pixels: The longest side of an image that it accepts. ``None``: no limit.
 
     Raises:
-        BadRequestError: If it would be refused. Says what to do.
+        BadRequestError: If the provider would refuse it. The error says what to do.
     """
     for one in attachments_of(request):
         name = one.name or "an attachment"
         if inputs is not None and one.kind not in inputs:
             raise BadRequestError(
-                f"the model reads no {READS[one.kind]}, and {name} is one of them; leave it "
+                f"the model cannot read {READS[one.kind]}, such as {name}; leave it "
                 "out, or choose a model that reads them"
             )
         if trouble := size_trouble(one, most_image_bytes, most_image_pixels):
@@ -78,13 +78,13 @@ def check_attachments(
 
 
 def within_request(request: CompletionRequest, most_bytes: int | None) -> CompletionRequest:
-    """Return *request* without its oldest attachments, if all exceed the provider's limit.
+    """Return *request* without its oldest attachments, if together they exceed the limit.
 
-    The model is told of each that is missing.
+    The model is told of each missing one.
 
     Args:
-        request: What would be sent.
-        most_bytes: The most base64 that may be attached. ``None``: any.
+        request: The request to check.
+        most_bytes: The most base64 that may be attached. ``None``: no limit.
     """
     if most_bytes is None:
         return request
@@ -109,8 +109,8 @@ def without_oldest(
     """Return *request* without the attachments that *goes* picks; a note tells the model of each.
 
     Args:
-        request: What would be sent.
-        goes: Whether to leave out an attachment. Called for each, the oldest first.
+        request: The request to check.
+        goes: Returns whether to leave out an attachment. Called for each, the oldest first.
         why: What the model is told.
     """
     messages = list(request.messages)
@@ -154,9 +154,9 @@ def chat_parts(
     """Return *text* and *attachments* as parts of a Chat Completions message.
 
     Args:
-        text: What is said.
-        attachments: What goes with it.
-        has_files: Whether the server knows files. Mistral has documents in their place.
+        text: The text of the message.
+        attachments: The attachments of the message.
+        has_files: Whether the server accepts files. Mistral has documents instead.
     """
     parts: list[Json] = [{"type": "text", "text": text}]
     for one in attachments:
@@ -190,9 +190,9 @@ class MessagesFile(msgspec.Struct, frozen=True, omit_defaults=True):
     type: str
     """``image`` or ``document``."""
     source: Mapping[str, str]
-    """What it is, and all of it."""
+    """Its media type and its data."""
     cache_control: Mapping[str, Json] | None = None
-    """The mark behind it. ``None``: there is none."""
+    """The cache mark after it. ``None``: there is none."""
 
 
 def messages_blocks(attachments: Iterable[Attachment]) -> list[MessagesFile]:

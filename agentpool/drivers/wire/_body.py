@@ -1,4 +1,4 @@
-"""The body of a request: the wire's own fields, and fields added by the user."""
+"""Encodes the body of a request: the wire's own fields, and fields added by the user."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ def encode_body(body: msgspec.Struct, extra: Mapping[str, Json]) -> bytes:
     """Return *body* as JSON, with the fields of *extra* after its own.
 
     Args:
-        body: What the wire writes. It is never empty.
-        extra: Other fields, none of them one of the wire's.
+        body: The fields that the wire sets. It is never empty.
+        extra: Other fields, which must differ from the wire's.
     """
     encoded = _ENCODER.encode(body)
     if not extra:

@@ -2,14 +2,14 @@
 
 Rules:
 
-1. An id that the server takes, and that no other call of the conversation has, goes back as
-   it came.
-2. Any other one is replaced: one with characters or a length that the server refuses, since
-   a conversation may have begun with another provider, and the second of two that are the
-   same, since some servers begin to count anew with each answer.
-3. A result follows its call, so it gets the id of the oldest call of that name that has no
-   result yet.
-4. The same conversation gets the same ids each time, or no cache would know it again.
+1. An id that the server accepts, and that no other call of the conversation has, is sent back
+   unchanged.
+2. Any other id is replaced: one with characters or a length that the server refuses, since the
+   conversation may have begun with another provider; and the second of two equal ids, since some
+   servers count from the beginning in each answer.
+3. A result follows its call, so it gets the new id of the oldest call with the same original id
+   that has no result yet.
+4. The same conversation gets the same ids each time; otherwise no cache would recognise it.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ class IdForm:
     """The form of ids that a server accepts."""
 
     pattern: re.Pattern[str]
-    """What an id must be as a whole."""
+    """The pattern that a whole id must match."""
     length: int
-    """Characters of one that replaces another."""
+    """The length of a replacement."""
 
 
 # Longer ones are refused. Source: "string too long. Expected a string with maximum length
@@ -58,7 +58,7 @@ class CallIds:
     _form: IdForm
     _used: set[str] = attrs.field(init=False, factory=set[str])
     _attempts: dict[str, int] = attrs.field(init=False, factory=dict[str, int])
-    """How many others each id has had: some servers give one id to all calls."""
+    """How many replacements each id has had: some servers give the same id to all calls."""
     _open: dict[str, deque[str]] = attrs.field(init=False, factory=dict[str, deque[str]])
 
     def of_call(self, call_id: str) -> str:

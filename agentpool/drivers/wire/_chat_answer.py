@@ -2,18 +2,15 @@
 
 Rules, besides those of every wire:
 
-1. Unknown fields are ignored. What many servers get wrong is understood: a number that is
-   ``null`` or has a point, arguments that are an object, a whole message in the place of a
-   piece, an entry of a list that is ``null``. What means nothing is a `ProtocolError` that
-   shows what came.
-2. An ``error`` ends the stream with the error that it stands for, also without an object
-   of its own.
+1. Unknown fields are ignored. Common mistakes of servers are understood: a number that is ``null``
+   or has a point, arguments that are an object, a whole message in place of a piece, an entry of a
+   list that is ``null``. Anything that cannot be understood is a `ProtocolError` that shows it.
+2. An ``error`` ends the stream with the error that it describes, even if it is not an object.
 3. Tool calls make the answer `TOOL_USE`, even where the provider says ``stop``.
-4. What the model thinks is kept under the name that the server has for it, and goes back
-   under that name: DeepSeek and Kimi refuse the next turn without, Gemini one without its
-   signatures.
-5. The last usage that is whole counts. One of which a half is missing is none.
-6. What is not text is refused.
+4. Thoughts are kept under the server's name for them, and sent back under that name: DeepSeek and
+   Kimi refuse the next turn without thoughts, Gemini one without its signatures.
+5. The last complete usage counts. A usage with input or output missing is ignored.
+6. Anything but text is refused.
 
 Source: https://platform.openai.com/docs/api-reference/chat-streaming,
 https://api-docs.deepseek.com/guides/thinking_mode,
@@ -112,13 +109,13 @@ _DECODER: Final = msgspec.json.Decoder(_Chunk)
 class ChatAccumulator(GrowingCompletion):
     """Builds an answer from the events of its stream."""
 
-    no_event: str = "no chat completion chunk"
+    no_event: str = "not a chat completion chunk"
     _counted: Usage | None = attrs.field(init=False, default=None)
     _cost: float | None = attrs.field(init=False, default=None)
     _named: dict[str, list[str]] = attrs.field(init=False, factory=dict[str, list[str]])
-    """What the model thinks, by the server's name for it."""
+    """The thoughts, under the server's names for them."""
     _details: ThoughtDetails = attrs.field(init=False, factory=ThoughtDetails)
-    """What it thinks in OpenRouter's form."""
+    """The thoughts in OpenRouter's form."""
 
     def _usage(self) -> Usage | None:
         return self._counted
@@ -236,7 +233,7 @@ class ChatAccumulator(GrowingCompletion):
             return []
         if piece.type not in {"text", "output_text"}:
             came = shown(piece.type, secret=self.secret)
-            msg = f"the answer has a piece of the kind {came!r}, and only text is supported"
+            msg = f"the answer has a piece of the kind {came!r}, but only text is supported"
             raise ProtocolError(msg)
         return [piece.text] if piece.text else []
 

@@ -2,13 +2,14 @@
 
 Rules:
 
-1. It always asks for a stream, and for the usage at its end: only a stream stops when the
+1. Every request asks for a stream, and for the usage at its end: only a stream stops when the
    connection is closed, and without usage no budget could count.
-2. Nothing optional is sent that was not asked for.
-3. What the provider wants back goes back under the name that it has for it.
-4. Ids are those that the server takes, each once. Arguments are JSON, whatever a model wrote.
-5. Images and documents stand beside the text of the user's side, those of tools after their
-   results. What is not text and none of these is refused.
+2. Optional fields are only sent if they were asked for.
+3. Parts that the provider wants back are sent back under the provider's names for them.
+4. Ids of calls are unique, and in a form that the server accepts. Arguments are always JSON, even
+   if a model wrote something else.
+5. Images and documents are put beside the user's text; those of tools come after the results.
+   Everything else but text is refused.
 
 Source: https://platform.openai.com/docs/api-reference/chat/create (2026-11).
 """
@@ -98,47 +99,48 @@ class ChatOptions:
     model: str
     """The model to ask, unless the request names one."""
     is_openai: bool = False
-    """Whether it is OpenAI itself, which keeps strict forms to the letter."""
+    """Whether the server is OpenAI itself, which enforces strict forms exactly."""
     max_tokens_field: MaxTokensField = "max_tokens"
-    """What the limit of an answer is called: the newer models of OpenAI refuse the older
-    name, which every other server wants."""
+    """The name of the field for the answer's limit: OpenAI's newer models refuse the older name,
+    which every other server wants."""
     extra: Mapping[str, Json] = attrs.field(factory=dict[str, Json])
-    """Other fields of the body, as they are."""
+    """Other fields of the body, sent unchanged."""
     response_format: Mapping[str, Json] | None = None
-    """The form that the answer must have. ``None``: any."""
+    """The form that the answer must have. ``None``: any form."""
     seed: int | None = None
     """The seed for random choices, if the request sets none. ``None``: new each time."""
     cache_prompt: bool | None = None
-    """llama.cpp's: whether to reuse work on an equal beginning. ``None``: not said."""
+    """llama.cpp's field: whether to reuse work on an equal beginning. ``None``: the field is not
+    sent."""
     provider: str = ""
-    """The server, for what belongs to it."""
+    """The provider and model, to find the parts that came from there."""
     call_ids: IdForm = CHAT_IDS
-    """Which ids of calls the server takes."""
+    """The form of call ids that the server accepts."""
     has_schemas: bool = True
-    """Whether it takes the schema of an answer. If not, the schema is told in words, and
-    JSON of any kind is asked for."""
+    """Whether it accepts a schema for the answer. If not, the schema is described in words, and the
+    request asks for JSON of any kind."""
     told: Told = "never"
-    """Where the form of an answer is told in words alone, because the server refuses it."""
+    """When the form of an answer is only described in words, because the server refuses it."""
     is_closed: bool = False
-    """Whether it refuses fields that it does not know, ``stream_options`` and ``seed`` among
-    them. Usage comes without being asked for."""
+    """Whether it refuses unknown fields, ``stream_options`` and ``seed`` among them. It sends usage
+    without being asked."""
     no_thought: str | None = None
-    """What an answer comes back with in place of a thought, if it came from another model or was
-    broken off and the server wants a thought with each. ``None``: it wants none."""
+    """What is sent as the thoughts of an answer that has none, because it came from another model
+    or was cut off, if the server requires thoughts. ``None``: it does not."""
     needs_signatures: bool = False
-    """Whether the first call of each answer must have Google's signature. A call of another
-    model has the one that Google names for that."""
+    """Whether the first call of each answer must have Google's signature. A call of another model
+    gets the signature that Google documents for this."""
     has_files: bool = True
-    """Whether a PDF document is a file, as it is at OpenAI. If not, it is a document."""
+    """Whether a PDF document is sent as a file, as for OpenAI. If not, it is sent as a document."""
     needs_answers: bool = False
-    """Whether it refuses what a user says right after the results of calls."""
+    """Whether it refuses a user message right after the results of calls."""
 
 
 def encode_request(request: CompletionRequest, options: ChatOptions) -> bytes:
     """Encode *request* as JSON.
 
-    The time it takes grows with the conversation: 7 ms for 10,000 messages. A provider
-    is sent the whole conversation each time, so its bytes are moved anyway.
+    The time grows with the conversation: 7 ms for 10,000 messages. The whole conversation must be
+    sent each time anyway.
     """
     told, form = _form_of(request, options)
     messages = [_Message("system", told)] if told else []
@@ -190,7 +192,7 @@ def _with_thought(message: _Message, no_thought: str) -> _Message:
 _FOREIGN_CALL: Final = msgspec.Raw(
     b'{"google":{"thought_signature":"skip_thought_signature_validator"}}'
 )
-"""For calls that Gemini did not make. Source:
+"""The signature for calls that Gemini did not make. Source:
 https://ai.google.dev/gemini-api/docs/thought-signatures, vercel/ai#15550 (2026-11)."""
 
 
@@ -202,7 +204,7 @@ def _signed(message: _Message, calls: Sequence[_Call]) -> _Message:
 
 
 _BRIDGE: Final = _Message("assistant", "Ok.")
-"""What stands between the results of calls and the user's words where something must."""
+"""The text put between the results of calls and the user's words where one is needed."""
 
 
 def _form_of(
@@ -224,7 +226,7 @@ def _messages_of(
 ) -> Iterator[_Message]:
     """Yield the messages. Attachments of tool results follow the last result.
 
-    A result is a text here, and nothing may stand between the results of one answer.
+    A result can only be text here, and nothing may come between the results of one answer.
     """
     returned: list[ToolMessage] = []
     for message in request.messages:
@@ -305,7 +307,7 @@ def _in_a_row(parts: list[str] | list[list[object]]) -> object:
 _MESSAGE_FIELDS: Final = frozenset(
     {"reasoning_content", "reasoning", "reasoning_details", "extra_content"}
 )
-"""What stands beside the text under a name of its own."""
+"""Fields of a message that are sent beside its text."""
 
 
 def _shown_tools(request: CompletionRequest, options: ChatOptions) -> Iterable[ToolDefinition]:

@@ -1,4 +1,4 @@
-"""Tokens and cost in Chat Completions, with the field names of all servers.
+"""Reads tokens and cost in Chat Completions, under the field names of all servers.
 
 Source: https://platform.openai.com/docs/api-reference/chat-streaming, OpenRouter's
 https://openrouter.ai/docs/use-cases/usage-accounting, DeepSeek's
@@ -28,7 +28,7 @@ class _CostDetails(msgspec.Struct):
 
 
 class ChatUsage(msgspec.Struct):
-    """What an answer used. Each server sends only some of the fields."""
+    """The usage of an answer. Each server sends only some of the fields."""
 
     prompt_tokens: float | None = None
     completion_tokens: float | None = None
@@ -50,7 +50,7 @@ class ChatUsage(msgspec.Struct):
     cost_details: _CostDetails | None = None
 
     def counted(self) -> Usage | None:
-        """Return the usage as our value. ``None``: input or output is missing."""
+        """Return the usage. ``None``: input or output is missing."""
         sent = self.input_tokens if self.prompt_tokens is None else self.prompt_tokens
         written = self.output_tokens if self.completion_tokens is None else self.completion_tokens
         if written is None and sent is not None and self.total_tokens is not None:

@@ -1,14 +1,15 @@
-"""How much Claude may think for a word such as ``high``.
+"""Translates an effort such as ``high`` into Claude's settings for thinking.
 
 Rules:
 
-1. From 4.6 on it thinks as much as it finds right (``adaptive``), and the word goes with it.
-2. Older models refuse ``adaptive``; they are given a budget in tokens for the word. Of them
-   Opus 4.5 alone takes the word as well, up to ``high``.
-3. A budget is at most half of the answer's limit, as it is a part of it. Under 1,024 tokens,
-   which is the least that the API takes, the model does not think.
-4. Models before 3.7 cannot think: a word but ``none`` is refused before anything is paid.
-5. What the user says of ``thinking`` goes before.
+1. From 4.6 on Claude decides itself how much to think (``adaptive``), and gets the effort as a
+   hint.
+2. Older models refuse ``adaptive``; they get a budget in tokens instead. Of these, only Opus 4.5
+   also accepts an effort, up to ``high``.
+3. A budget is at most half of the answer's limit, which includes it. If it would be under 1,024
+   tokens, the least that the API accepts, the model does not think.
+4. Models before 3.7 cannot think: any effort except ``none`` is refused before anything is paid.
+5. The user's own ``thinking`` option has precedence.
 
 Source: Anthropic's pages on adaptive thinking, extended thinking and effort, as quoted in
 bugbug#5719 and pensarai/apex#890, and its list of models that think (2026-11).
@@ -44,7 +45,7 @@ _NEVER_THINKS: Final = re.compile(r"claude-(?:instant|v?[12]\b|3(?![-.]7)\b)")
 _FIRST_ADAPTIVE: Final = (4, 6)
 _FIRST_WITH_EFFORT: Final = (4, 5)
 _AT_FIRST: Final[Mapping[str, str]] = {"minimal": "low", "xhigh": "high", "max": "high"}
-"""The nearest of the three words that Opus 4.5 knows."""
+"""The nearest effort of the three that Opus 4.5 knows."""
 
 
 def claude_thinking(
@@ -54,8 +55,8 @@ def claude_thinking(
 
     Args:
         model: The model that is asked.
-        effort: How much it shall think, in a word.
-        own: What the user says in the options.
+        effort: How much the model shall think, in a word.
+        own: The ``thinking`` field in the user's options.
         limit: The most tokens of the answer.
 
     Raises:
@@ -76,7 +77,9 @@ def claude_thinking(
     if not _wants_budget(model):
         return {"type": "adaptive", "display": "summarized"}
     if effort not in _BUDGETS:
-        msg = f"{model} needs a budget, and none is known for the reasoning_effort {effort!r}; "
+        msg = (
+            f"{model} needs a thinking budget, and none is known for reasoning_effort {effort!r}; "
+        )
         raise BadRequestError(f"{msg}write one of: none, {', '.join(_BUDGETS)}")
     budget = min(_BUDGETS[effort], limit // 2)
     return {"type": "enabled", "budget_tokens": budget} if budget >= LEAST_BUDGET else None

@@ -2,13 +2,13 @@
 
 Newer models label their messages ``commentary`` or ``final_answer``. Rules:
 
-1. Comments are held back until it is known what follows. Before an answer they are no part of
-   it, and are heard as thoughts are. Before a call, or alone, they are the text: it is what
-   the model had to say.
-2. Labels go back with the texts that they belong to, to the same model alone. Without them a
-   model takes its own comments for answers, and stops too early.
-3. A text without a label gets none. A label that comes after its text was handed out changes
-   nothing but what goes back.
+1. Comments are held back until it is known what follows. Before an answer, they are not a part of
+   it, and are passed on as thoughts. Before a call, or alone, they are the text, since the model
+   said nothing else.
+2. Labels are sent back with their texts, but only to the same model. Without them a model mistakes
+   its own comments for answers, and stops too early.
+3. A text without a label gets none. A label that comes after its text was handed out only changes
+   what is sent back.
 
 Source: the field ``phase`` in https://platform.openai.com/docs/api-reference/responses and in
 the official client's types (3.57), https://developers.openai.com/api/docs/guides/prompt-guidance;
@@ -27,10 +27,10 @@ from agentpool._messages import ProviderPart
 from agentpool.drivers.wire._provider_parts import Origin
 
 COMMENTARY: Final = "commentary"
-"""The label of what is not the answer, and the kind of a part that has such a message."""
+"""The label of a message that is not the answer, and the kind of a part with such a message."""
 
 PHASE: Final = "phase"
-"""The kind of a part that labels the text behind it."""
+"""The kind of a part that labels the text after it."""
 
 
 @attrs.define(eq=False, repr=False)
@@ -38,20 +38,20 @@ class Phases:
     """The labels of one answer's messages, and the comments held back."""
 
     parts: list[ProviderPart]
-    """What the answer's provider wants back; labels and comments are added there."""
+    """The parts that the provider wants back, to which labels and comments are added."""
     origin: Origin
     said: int = 0
-    """Characters of text that were handed out."""
+    """The number of characters of text handed out so far."""
     _held: list[ProviderPart] = attrs.field(init=False, factory=list[ProviderPart])
     _last: str = attrs.field(init=False, default="")
 
     def say(self, text: str) -> str:
-        """Count *text*, which is given out now, and return the resulting comments."""
+        """Count *text*, which is handed out now, and return the comments that come before it."""
         self.said += len(text)
         return self._let_go() if text else ""
 
     def label(self, phase: str, at: int) -> None:
-        """Remember that the text from the character *at* on has the label *phase*."""
+        """Record that the text from the character *at* on has the label *phase*."""
         if phase != self._last:
             self._last = phase
             self.parts.append(self.origin.part(PHASE, msgspec.json.encode(phase), text_at=at))
@@ -70,7 +70,7 @@ class Phases:
         return thoughts
 
     def as_text(self) -> list[str]:
-        """Return the comments held back; they count as text from now on."""
+        """Return the comments held back, which count as text from now on."""
         held, offset = {id(one) for one in self._held}, 0
         texts: list[str] = []
         if not held:

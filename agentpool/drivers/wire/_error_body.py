@@ -1,10 +1,10 @@
-"""Errors as providers write them: an object, a list, a number, or a body without JSON.
+"""Reads errors as providers write them: an object, a list, a number, or a body without JSON.
 
 Rules:
 
-1. Nothing of it can be relied upon: each field may be anything.
-2. An error that is empty is none: some servers always send the field.
-3. A number that says how long to wait counts like the words that do, also as a text.
+1. Nothing in a body can be relied on: each field may be anything.
+2. An empty error field means that there is no error: some servers always send the field.
+3. A number that says how long to wait counts like such words, even if it is in a string.
 
 Source: https://platform.openai.com/docs/guides/error-codes, google.rpc.RetryInfo in
 https://cloud.google.com/apis/design/errors,
@@ -70,14 +70,14 @@ class Envelope(msgspec.Struct):
         return None
 
     def bare(self) -> ErrorBody | None:
-        """Return what the body says outside of an error object. ``None``: nothing."""
+        """Return an error that the body has without an error object. ``None``: there is none."""
         said = self.message or self.detail
         if not said or self.choices:
             return None
         return self._with_wait(ErrorBody(said, self.type, self.code, self.status))
 
     def _with_wait(self, body: ErrorBody) -> ErrorBody:
-        """Return *body* with a wait that stands beside its error, if the error says none."""
+        """Return *body* with a wait named beside its error, if the error itself names none."""
         waits = {name: getattr(self, name) for name in _WAITS}
         if any(getattr(body, name) is not None for name in _WAITS):
             return body
@@ -88,7 +88,7 @@ _WAITS: Final = ("retry_after", "retry_after_seconds", "retry_after_ms", "retry_
 
 
 def _body_of(error: object) -> ErrorBody | None:
-    """Return an error in any of its forms as an ErrorBody. ``None``: it is not one."""
+    """Return an error in any form as an ErrorBody. ``None``: it is not an error."""
     if isinstance(error, list):
         several = cast("list[object]", error)
         return _body_of(several[0]) if several else None
@@ -120,7 +120,7 @@ _ENVELOPE: Final = msgspec.json.Decoder(Envelope | list[Envelope])
 
 
 def delay_of(error: ErrorBody) -> str:
-    """Return the wait that a field names, in words; empty if there is none."""
+    """Return the wait that a field names, in words. Empty: no field does."""
     fields = {
         "s": (
             *(error.retry_after, error.retry_after_camel),
@@ -165,8 +165,8 @@ class _Forwarded(msgspec.Struct):
 def upstream_of(error: ErrorBody) -> ErrorBody | None:
     """Return the error of the provider behind a router, which only forwards it.
 
-    OpenRouter's own message is "Provider returned error"; what happened is in
-    ``metadata.raw``, as the provider wrote it. ``None``: nothing was handed on.
+    OpenRouter's own message is "Provider returned error"; the provider's own words are in
+    ``metadata.raw``. ``None``: nothing was forwarded.
     """
     raw = _forwarded(error).raw
     envelope = read_envelope(raw.encode(errors="replace"))

@@ -1,16 +1,17 @@
-"""Finds out what a provider's refusal means: an HTTP status, or an error in a stream.
+"""Interprets a provider's refusal: an HTTP status, or an error in a stream.
 
 Rules:
 
-1. Only what may succeed later is retryable: a wrong key or a bad request never is.
-   ``x-should-retry`` has the last word.
-2. A conversation that is too long is its own error, whatever the status says, and in
-   whichever of their words the servers say it.
-3. An error that is no more than a word is judged by that word, then by the status that it
-   names. An unknown word is retryable unless it sounds like a bad request.
+1. Only a request that may succeed later is retryable: never one with a wrong key, or a bad one. The
+   header ``x-should-retry`` overrides this.
+2. A conversation that is too long has its own error, whatever the status, and whatever words the
+   server uses.
+3. An error that is only a word is judged by that word, then by the status that it names. An unknown
+   word is retryable unless it sounds like a bad request.
 4. A call, or JSON, that the model failed to write is the model's fault, not the request's.
-5. What came is shown, shortened, with the key redacted. What a person has to change is said behind.
-6. A router's error is judged by that of the provider behind it as well.
+5. The provider's text is shown, shortened, with the key redacted, followed by what a person has to
+   change.
+6. A router's error is also judged by the error of the provider behind it.
 
 Source: https://platform.openai.com/docs/guides/error-codes,
 https://openrouter.ai/docs/api-reference/errors,
@@ -50,7 +51,7 @@ from agentpool.drivers.wire._error_body import (
 from agentpool.drivers.wire._retry_after import retry_after_seconds
 
 MAX_SHOWN_CHARS: Final = 500
-"""As much of a foreign text as fits a message that a person reads."""
+"""The most characters of a foreign text in an error message."""
 
 
 @attrs.frozen
@@ -58,15 +59,15 @@ class Reason:
     """Why a provider refused, in its own words."""
 
     text: str
-    """For people."""
+    """The text for people."""
     words: frozenset[str] = frozenset()
     """Its types and codes, such as ``invalid_request_error``, in lower case."""
     status: int | None = None
-    """The HTTP status that it names itself. ``None``: it names none."""
+    """The HTTP status named in the body. ``None``: none is named."""
     wait: str = ""
-    """What may say how long to wait."""
+    """Text that may say how long to wait."""
     headers: Mapping[str, str] = attrs.field(factory=dict[str, str])
-    """Headers that stand in the body, names in lower case."""
+    """Headers that are in the body, with names in lower case."""
 
 
 def shown(text: str, *, secret: str = "") -> str:
@@ -85,9 +86,9 @@ def failure_from_response(
 
     Args:
         status: The HTTP status.
-        headers: Its headers, names in lower case.
+        headers: Its headers, with names in lower case.
         body: Its body, or the beginning of it.
-        secret: Redacted wherever it appears.
+        secret: The text to redact wherever it appears.
     """
     reason = _reason_of(body, secret=secret)
     kind, retryable = _kind_of_status(status, reason)
@@ -97,7 +98,7 @@ def failure_from_response(
     text = reason.text or "no explanation"
     if status in range(300, 400):
         place = shown(headers.get("location", "nowhere"), secret=secret)
-        text = f"redirects are not followed, and this leads to {place!r}; set base_url"
+        text = f"redirects are not followed, and this one leads to {place!r}; correct base_url"
     return kind(
         f"the provider answered {status}: {text}{_advice(kind, status, reason)}",
         retryable=retryable,
@@ -126,15 +127,15 @@ def failure_in_stream(error: ErrorBody | str, *, secret: str = "") -> DriverErro
 
 
 def _advice(kind: Callable[..., DriverError], status: int | None, reason: Reason) -> str:
-    """Return advice about an error that a retry does not fix. Empty: no advice is known."""
+    """Return what to do about an error that a retry does not fix. Empty: nothing is known."""
     is_unpaid = status == _PAYMENT_REQUIRED or not reason.words.isdisjoint(_UNPAID)
     is_unpaid = is_unpaid or _LOW_BALANCE in reason.text.lower()
     if kind in {AuthenticationError, RateLimitError} and is_unpaid:
         return "; look at the balance and the limits of the account"
     if kind is AuthenticationError:
-        return "; check the key, that it is one of this provider, and that it may use the model"
+        return "; check that the key is one of this provider, and that it may use the model"
     if kind is UnknownModelError:
-        return "; check the model's name, and that the key may use it: model.remote_model"
+        return "; check the name in model.remote_model, and that the key may use the model"
     return "; check the path of model.base_url" if status == _NOT_FOUND else ""
 
 
@@ -144,14 +145,14 @@ _UNPAID: Final = frozenset({"insufficient_quota", "billing_error"})
 
 
 def failure_in_body(body: bytes, *, secret: str = "", is_bare: bool = False) -> DriverError | None:
-    """Return the error for a body with an ``error`` object. ``None``: it has none.
+    """Return the error for a body with an ``error`` object. ``None``: it has no such object.
 
-    Some servers refuse a request with 200, and say so in the body alone.
+    Some servers refuse a request with status 200, and say so only in the body.
 
     Args:
-        body: JSON, or anything else.
-        secret: Redacted wherever it appears.
-        is_bare: Whether it is one even where all it has is a message.
+        body: The body, JSON or anything else.
+        secret: The text to redact wherever it appears.
+        is_bare: Whether a body with nothing but a message counts as an error.
     """
     envelope = read_envelope(body)
     if envelope is None:
@@ -275,17 +276,17 @@ _BAD_SIGNS: Final = (
     *("bad", "invalid", "unsupported", "unprocessable", "validation", "missing"),
     *("policy", "violation", "too_large", "too_small", "parse_error"),
 )
-"""What is in the name of a fault of the request's own, whatever else it is called."""
+"""Words in the name of an error that show that the request itself is wrong."""
 
 _LOW_BALANCE: Final = "credit balance is too low"
-"""Anthropic's, with the status and the word of a bad request."""
+"""Anthropic's text for an empty account, sent with the status and the word of a bad request."""
 
 _BY_TEXT: Final[tuple[tuple[str, type[DriverError]], ...]] = (
     ("not a valid model id", UnknownModelError),  # OpenRouter's
     ("api key not valid", AuthenticationError),  # Google's
     (_LOW_BALANCE, AuthenticationError),
 )
-"""Sentences that say more than their status and their words do."""
+"""Sentences that say more than the status and the type of the error."""
 
 # The words of OpenAI, vLLM (five) and SGLang (two), Gemini, Anthropic (two), llama.cpp (four),
 # Mistral, Groq, xAI, Bedrock, Z.AI, Alibaba, Cohere, TGI (two, Together has one of them) and LM
@@ -303,7 +304,7 @@ _OVERFLOW: Final = re.compile(
     r"|reached context length|longer than the maximum model length|too long to fit into the model"
     r"|context shift is disabled|too big compared to kv size"
 )
-"""A conversation that is too long."""
+"""Matches the texts for a conversation that is too long."""
 
 # The words that say more than their status does.
 _STRONG_WORDS: Final = (

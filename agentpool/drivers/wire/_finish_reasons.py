@@ -1,7 +1,7 @@
-"""The reasons why models stop, in the words of all providers, and errors for bad endings.
+"""Knows the reasons why models stop, in the words of all providers, and makes errors for bad ends.
 
-Gateways hand on the words of whoever is behind them, so every wire knows them all. A word that
-is in no table is an error: half an answer must not pass for a whole one.
+Gateways forward the words of the provider behind them, so every wire knows all words. An unknown
+word is an error: half an answer must not pass for a whole one.
 
 Source: https://platform.openai.com/docs/api-reference/chat-streaming,
 https://platform.claude.com/docs/en/api/handling-stop-reasons,
@@ -29,16 +29,16 @@ from agentpool._messages import FinishReason
 
 
 class Ending(enum.Enum):
-    """What an ending means that leaves an answer incomplete."""
+    """Why an answer is incomplete."""
 
     WITHHELD = "withheld"
-    """The provider kept the rest back."""
+    """The provider withheld the rest."""
     BROKEN = "broken"
     """The provider failed."""
     FAILED = "failed"
     """The model failed to write what it wanted to."""
     PAUSED = "paused"
-    """The provider waits to be asked to go on, with tools of its own."""
+    """The provider, which uses its own tools, waits to be asked to go on."""
 
 
 _WORDS: Final[Mapping[FinishReason | Ending, tuple[str, ...]]] = {
@@ -71,19 +71,19 @@ _WORDS: Final[Mapping[FinishReason | Ending, tuple[str, ...]]] = {
 ENDINGS: Final[Mapping[str, FinishReason | Ending]] = {
     word: ending for ending, words in _WORDS.items() for word in words
 }
-"""What each word means, in lower case."""
+"""The meaning of each word; words are in lower case."""
 
 NO_ENDING: Final = frozenset({"", "null", "none", "finish_reason_unspecified"})
-"""What servers write that have not ended."""
+"""What servers write while an answer has not ended."""
 
 
 def bad_end(ending: Ending | None, word: str, so_far: str) -> DriverError:
     """Return the error for an answer that ended with *word*.
 
     Args:
-        ending: What the word means. ``None``: unknown.
-        word: As the provider wrote it.
-        so_far: How much had come.
+        ending: The meaning of the word. ``None``: it is unknown.
+        word: The word as the provider wrote it.
+        so_far: How much of the answer had come, in words.
     """
     match ending:
         case Ending.WITHHELD:
@@ -98,7 +98,7 @@ def bad_end(ending: Ending | None, word: str, so_far: str) -> DriverError:
             )
         case Ending.PAUSED:
             return ProtocolError(
-                f"the provider paused its answer ({word}), after {so_far}; use no tools of its own"
+                f"the provider paused its answer ({word}), after {so_far}; do not use its own tools"
             )
         case None:
             return ProtocolError(

@@ -2,12 +2,13 @@
 
 Rules:
 
-1. Each provider's own way is followed, as its page on images says it, on the high side.
-2. Whose way it is is told by the host, or by what the manifest says of a gateway, or by the
-   vendor in the name of a model, as routers write it: ``anthropic/claude-opus-4.7``.
-3. Of a model that is not in a table the newest way of its provider is assumed. Who is in none
-   has no way: then the highest of all counts.
-4. An image that says nothing about its size is a large one.
+1. Each provider's own way of counting is followed, as its page on images describes it; estimates
+   err on the high side.
+2. The way is chosen by the host, by the rules that the manifest sets for a gateway, or by the
+   vendor in a model's name as routers write it: ``anthropic/claude-opus-4.7``.
+3. For a model that is not in a table, its provider's newest way is assumed. For an unknown
+   provider, the highest estimate of all counts.
+4. An image of unknown size counts as a large one.
 
 Sources (2026-11): OpenAI: https://platform.openai.com/docs/guides/images-vision, with tiles of
 512 pixels for older models, squares of 32 for newer ones. Anthropic:
@@ -42,10 +43,10 @@ from agentpool._manifest.providers import Rules
 from agentpool._manifest.wires import is_openai
 
 Count: TypeAlias = Callable[[int, int], int]
-"""The tokens of an image of that width and height."""
+"""Returns the tokens of an image from its width and height."""
 
 _LARGE: Final = (4_032, 3_024)
-"""A photo of twelve megapixels."""
+"""The size assumed for an image of unknown size: a photo of twelve megapixels."""
 
 
 @final
@@ -54,12 +55,12 @@ class Counting:
     """A provider's way to count."""
 
     image: Count
-    """The tokens of an image."""
+    """Returns the tokens of an image."""
     page_tokens: int = PDF_PAGE_TOKENS
-    """Of a page of a PDF document: its text and its picture."""
+    """The tokens of a page of a PDF document: its text and its picture."""
 
     def tokens(self, one: Attachment) -> int:
-        """Estimate the tokens that *one* takes of a window."""
+        """Estimate how many tokens of a window the attachment *one* takes."""
         if one.kind == "pdf":
             return pages_of(one) * self.page_tokens
         width, height = pixels_of(one) or _LARGE
@@ -70,9 +71,9 @@ def counting_of(host: str, model: str, rules: Rules | None = None) -> Counting |
     """Return how the provider of *model* counts. ``None``: unknown.
 
     Args:
-        host: Where it is asked.
-        model: The provider's name of it.
-        rules: The set of rules of a gateway. ``None``: those of its host.
+        host: The host that is asked.
+        model: The provider's name of the model.
+        rules: The set of rules for a gateway. ``None``: they follow from the host.
     """
     vendor, slash, name = model.lower().rpartition("/")
     by_vendor = _VENDORS.get(vendor.rpartition("/")[2]) if slash else None
@@ -96,10 +97,10 @@ def _squares(factor: float, most: int, width: int, height: int) -> int:
 
 
 _OLD_SQUARES: Final = 1_536
-"""As many of them had the models that are smaller versions, and larger images were shrunk."""
+"""The most squares of an image for the smaller models, which shrank larger images."""
 
 _MINI: Final = Counting(partial(_tiles, 2_833, 5_667), page_tokens=3_000 + 2_833 + 4 * 5_667)
-"""One tile of it costs 33 times as many tokens as at its larger brother, at a 33rd of the price."""
+"""A tile takes 33 times as many tokens as with the larger model, each at a 33rd of the price."""
 
 _OPENAI: Final = (
     (re.compile(r"gpt-4o-mini"), _MINI),
@@ -110,7 +111,7 @@ _OPENAI: Final = (
     (re.compile(r"gpt-5(?:-|\Z)"), Counting(partial(_tiles, 70, 140))),
     (re.compile(r"o[13]"), Counting(partial(_tiles, 75, 150))),
 )
-"""Older models. From GPT-5.1 on all count squares, and large images are not made smaller."""
+"""The older models. From GPT-5.1 on all models count squares, and do not shrink large images."""
 
 _NEWEST_OPENAI: Final = Counting(partial(_squares, 1.2, 1_000_000))
 
@@ -124,10 +125,10 @@ def _openai(name: str) -> Counting:
 _OLDER_CLAUDE: Final = re.compile(
     r"claude-(?:[123]|instant|(?:opus|sonnet|haiku)-4(?:[-.][0-6])?(?!\d)(?![-.][7-9]))"
 )
-"""Before Opus 4.7, the first one for large images."""
+"""Models before Opus 4.7, which was the first for large images."""
 
 _CLAUDE_MARKS: Final = 80
-"""What stands around an image."""
+"""The tokens around an image."""
 
 
 def _claude(most_pixels: int, most_tokens: int, width: int, height: int) -> int:
@@ -164,7 +165,7 @@ def _gemini(name: str) -> Counting:
 
 
 def _mistral_image(width: int, height: int) -> int:
-    """Return the higher of the two counts. Each row of squares ends with a mark."""
+    """Return the higher of the two ways' counts. Each row of squares ends with a mark."""
     found: list[int] = []
     for pixels, most in ((16, 1_024), (28, 1_540)):
         wide, high = _within(most, width, height)

@@ -1,18 +1,18 @@
-"""Reads JSON with wrong types from careless servers as what it must mean.
+"""Reads JSON with wrong types, from careless servers, as what it must mean.
 
-Only what could not be read strictly comes here, so that a good server pays nothing for it.
+Only data that could not be read strictly comes here, so correct servers cost nothing extra.
 
 Rules:
 
-1. A number in quotes is a number, and a whole number may have a point. A number where a text
-   belongs is its digits. A text in an object, or in a list, is that text; so is a text alone
-   where an object with one belongs.
-2. One thing where several belong is a list of it. Entries that are ``null`` are left out.
-3. What is told beside an answer and cannot be read is left out: counts, names of models,
-   places, ids. Whatever else means nothing is an error: half an answer must not pass for a
-   whole one.
-4. ``NaN`` and ``Infinity``, and control characters in texts, are read as Python reads them.
-   Python writes them so by default. None of them counts as a number.
+1. A number in quotes is read as a number, and a whole number may have a point. Where text is
+   expected, a number is read as its digits, and an object or a list with one text as that text.
+   Where an object with a text is expected, a text alone is read as that object.
+2. Where a list is expected, a single thing is read as a list of it. Entries that are ``null`` are
+   left out.
+3. Unreadable facts about an answer are left out: counts, names of models, places, ids. Anything
+   else that cannot be understood is an error: half an answer must not pass for a whole one.
+4. ``NaN`` and ``Infinity``, and control characters in texts, are read as Python reads them, since
+   Python writes them by default. ``NaN`` and ``Infinity`` do not count as numbers.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ BESIDE: Final = frozenset(
         *("x_groq", "error"),  # an error that is one was seen before
     )
 )
-"""Fields that are told beside an answer."""
+"""Fields with facts about an answer, not its content."""
 
 _TEXT_KEYS: Final = ("text", "content", "message")
-"""Where objects have their text."""
+"""The keys under which objects have their text."""
 
 
 class _MisfitError(Exception):
@@ -50,8 +50,8 @@ def read_leniently(data: str | bytes, decoder: msgspec.json.Decoder[T]) -> T:
     """Return what *data*, which *decoder* could not read, must mean.
 
     Raises:
-        DecodeError: If it means nothing.
-        RecursionError: If it is nested without end.
+        DecodeError: If it cannot be understood.
+        RecursionError: If it is nested too deeply.
     """
     value = loads(data)
     try:
@@ -65,8 +65,8 @@ def loads(data: str | bytes) -> object:
     """Return the JSON value in *data*, as leniently as Python reads it.
 
     Raises:
-        DecodeError: If there is none.
-        RecursionError: If it is nested without end.
+        DecodeError: If *data* is not JSON.
+        RecursionError: If it is nested too deeply.
     """
     try:
         value: object = json.loads(data, strict=False)

@@ -1,22 +1,22 @@
-"""How a small local model is asked: tools as text, answers in an enforced form.
+"""Asks a small local model: with tools as text, and answers in an enforced form.
 
-A model of 135M parameters does not keep to a tool-call format by itself. So its grammar
-does it: where tools may be called, the answer must be JSON that is either one call with
-arguments of the tool's own schema, or an answer in words.
+A model of 135M parameters does not keep to a format for tool calls by itself. So a grammar enforces
+it: if tools may be called, the answer must be JSON that is either one call, with arguments that fit
+the tool's schema, or an answer in words.
 
 Rules:
 
-1. Without tools nothing is added: the conversation goes out as it is.
-2. With tools, the system text lists them, and the answer's form is ``response_format``.
-3. ``tool_rounds`` bounds how often in a row, since it was last told something, the model
-   is given that choice. After that it is asked to say what the tools returned, and
-   answers in words. A small model does not see by itself that it has what it needs.
-4. Calls and results of earlier rounds are shown in the form in which they are made.
-5. An answer of a form of its own has it in both places: alone where no tools may be called,
-   and where they may, in the place of the words.
-6. An answer that was cut is never a whole one: what is there of a call keeps its broken
-   name or arguments, what is there of a text or of a form of its own is kept with
-   `MAX_TOKENS`. Only the form of rule 2 around it is not.
+1. Without tools nothing is added: the conversation is sent unchanged.
+2. With tools, the system prompt lists them, and ``response_format`` sets the answer's form.
+3. ``tool_rounds`` limits how often in a row, since the last message to it, the model gets that
+   choice. After that it is asked to say in words what the tools returned. A small model does not
+   notice by itself that it has what it needs.
+4. Calls of earlier rounds are shown in the same form as new ones are made.
+5. If the request sets a form for the answer, that form stands alone when no tools may be called;
+   otherwise it stands in place of the words.
+6. An answer that was cut never passes for a whole one: a cut call keeps its broken name or
+   arguments, and a cut text or form is kept with `MAX_TOKENS`. Only the form of rule 2 around it is
+   removed.
 
 The texts were chosen by trial on SmolLM2-135M-Instruct: 6 of 8 first calls chose the right
 tool, 8 of 8 were valid, 6 of 6 answers said what the tool had returned (2026-11).
@@ -71,9 +71,9 @@ class LocalPrompt:
     """The prompt to send, and the form of the answer."""
 
     request: CompletionRequest
-    """The request, with everything said as text: it has no tools."""
+    """The request with everything written as text, and without tools."""
     response_format: Mapping[str, Json] | None = None
-    """The form of the answer. ``None``: words, or the request's own form."""
+    """The form of the answer. ``None``: words, or the form that the request sets."""
 
 
 class _Turn(msgspec.Struct):
@@ -86,8 +86,8 @@ def shape_prompt(request: CompletionRequest, *, tool_rounds: int | None) -> Loca
     """Turn *request* into a prompt for a local model.
 
     Args:
-        request: What an agent wants to know.
-        tool_rounds: See rule 3; 1 or more. ``None``: no bound.
+        request: The agent's request.
+        tool_rounds: The limit of rule 3, at least 1. ``None``: no limit.
     """
     if not request.tools:
         return LocalPrompt(
@@ -110,17 +110,19 @@ def shape_prompt(request: CompletionRequest, *, tool_rounds: int | None) -> Loca
 
 
 def read_answer(completion: Completion, *, call_id: str) -> Completion:
-    """Return the call or text that an answer in the form of rule 2 stands for.
+    """Return the call or the text in an answer that has the form of rule 2.
 
     Raises:
-        ProtocolError: If it has another form: the server did not keep to the schema.
+        ProtocolError: If it has another form, because the server did not keep to the schema.
     """
     try:
         turn = msgspec.json.decode(completion.text, type=_Turn)
     except (msgspec.DecodeError, RecursionError) as exc:
         if completion.finish_reason.is_cut:
             return _read_cut_answer(completion, call_id=call_id)
-        msg = f"the model left the form of its answer ({exc}): {shown(completion.text)!r}"
+        msg = (
+            f"the model did not keep to the form of its answer ({exc}): {shown(completion.text)!r}"
+        )
         raise ProtocolError(msg) from exc
     if turn.name is not None:
         call = ToolCall(call_id, turn.name, bytes(turn.arguments).decode())

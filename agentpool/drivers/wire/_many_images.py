@@ -1,12 +1,13 @@
-"""The number of images that Claude accepts in one request.
+"""Keeps a request to the number of images that Claude accepts.
 
 Rules:
 
-1. A request has at most 100 images. Where it has more than 20, each has at most 2,000 pixels a
+1. A request has at most 100 images. If it has more than 20, each may have at most 2,000 pixels a
    side.
-2. A message of the user that has more by itself is refused, before anything is sent.
-3. Of a longer conversation the oldest images go, a few at once, so that the beginning of a request
-   stays the same for some turns, and in the provider's cache. The model is told of each.
+2. A single message of the user with more images is refused before anything is sent.
+3. In a longer conversation the oldest images are left out, several together, so that the beginning
+   of a request stays the same for some turns, and in the provider's cache. The model is told of
+   each.
 
 Source: https://platform.claude.com/docs/en/build-with-claude/vision (2026-11),
 anthropics/claude-code#49720 and openclaude#520.
@@ -23,16 +24,16 @@ from agentpool._messages import CompletionRequest, UserMessage
 from agentpool.drivers.wire._attachments import attachments_of, without_oldest
 
 MOST_IMAGES: Final = 100
-"""The limit for one request."""
+"""The most images in one request."""
 
 _FEW_IMAGES: Final = 20
-"""So many may be larger."""
+"""Up to this many images may be larger."""
 
 _MANY_PIXELS: Final = 2_000
-"""The longest side of each, where there are more."""
+"""The longest side of each image if there are more."""
 
 _STEPS: Final = 4
-"""Parts of what may be sent. As many as one of them has go at once."""
+"""The limit is divided by this to get the number of images that are left out together."""
 
 _WHY: Final = (
     f"with those after it there are more than the provider takes, {_FEW_IMAGES} of more than "
@@ -41,10 +42,10 @@ _WHY: Final = (
 
 
 def within_image_count(request: CompletionRequest) -> CompletionRequest:
-    """Return *request* without its oldest images, if it has more than the provider accepts.
+    """Return *request* without its oldest images, if it has more images than are accepted.
 
     Raises:
-        BadRequestError: If one message of the user has more. Says what to do.
+        BadRequestError: If one message of the user has too many. The error says what to do.
     """
     for message in request.messages:
         if isinstance(message, UserMessage) and message.attachments:
@@ -66,7 +67,7 @@ def _check(images: Sequence[Attachment]) -> None:
     count = len(images)
     if count > MOST_IMAGES:
         raise BadRequestError(
-            f"a message has {count} images, and the provider takes at most {MOST_IMAGES} in one "
+            f"a message has {count} images, but the provider accepts at most {MOST_IMAGES} in one "
             "request; send fewer"
         )
     if (wide := _last_wide(images)) and count > _FEW_IMAGES:
@@ -84,7 +85,7 @@ def _images(attachments: Iterable[Attachment]) -> Sequence[Attachment]:
 
 
 def _last_wide(images: Sequence[Attachment]) -> int:
-    """Return the number of the last image that is too large beside many; 0 if none is."""
+    """Return the number of the last image that is too large among many; 0 if there is none."""
     sides = (max(pixels_of(one) or (0, 0)) for one in images)
     wide = [number for number, side in enumerate(sides, 1) if side > _MANY_PIXELS]
     return max(wide, default=0)

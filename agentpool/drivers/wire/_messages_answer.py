@@ -4,17 +4,16 @@ Rules, besides those of every wire:
 
 1. Unknown events, blocks and fields are ignored; a known field of a wrong type is a
    `ProtocolError` that shows what came.
-2. The blocks of an answer are counted together, so its first call may have index 1. A
-   block of a kind that we did not ask for (a server's own tool) is passed over; an image
-   is refused.
-3. Thoughts are kept whole, with their signatures, and with their place in the answer. They
-   may be empty of words and must go back all the same. An empty signature is one where it came by
-   itself, as servers send it that sign nothing.
-4. What the start of a stream says of its output is a placeholder. Without a later count it
-   is unknown.
-5. Input tokens count with those read from the cache and those written to it, since all of
-   them were sent; the API reports the three apart. What is written for an hour costs more, and
-   is counted by itself as well.
+2. All blocks of an answer are counted together, so its first call may have index 1. A block of a
+   kind that we did not ask for (a server's own tool) is ignored; an image is refused.
+3. Thoughts are kept whole, with their signatures and their place in the answer. Thoughts without
+   words must be sent back, too. An empty signature counts as a signature if it came as one: servers
+   that do not sign send it.
+4. The output count at the start of a stream is a placeholder. Without a later count the output is
+   unknown.
+5. Input tokens include those read from the cache and those written to it, since all were sent; the
+   API reports the three separately. Tokens written for an hour cost more, and are also counted
+   separately.
 
 Source: https://platform.claude.com/docs/en/build-with-claude/streaming,
 https://platform.claude.com/docs/en/api/handling-stop-reasons and
@@ -70,7 +69,7 @@ class _Block(msgspec.Struct):
 
 
 class _Message(msgspec.Struct):
-    """The beginning of an answer, or the whole answer of a server that does not stream."""
+    """The beginning of an answer, or the whole answer if the server does not stream."""
 
     model: str | None = None
     usage: _Usage | None = None
@@ -121,16 +120,16 @@ class MessageAccumulator(GrowingCompletion):
     """Builds an answer from the events of its stream."""
 
     _uses: dict[int, int] = attrs.field(init=False, factory=dict[int, int])
-    """Of each block that is a call, the place among the calls."""
+    """For each block that is a call, its place among the calls."""
     _begun: set[tuple[int, str]] = attrs.field(init=False, factory=set[tuple[int, str]])
-    """Each call that has begun, by its index and its id."""
+    """Each call that has begun, by index and id."""
     _inputs: dict[int, str] = attrs.field(init=False, factory=dict[int, str])
-    """Arguments that came whole, with the beginning of their block."""
+    """Arguments that came complete with the beginning of their block."""
     _thoughts_kept: list[_Thought] = attrs.field(init=False, factory=list[_Thought])
     """Blocks of thoughts, in the order in which they began."""
     _growing: dict[int, _Thought] = attrs.field(init=False, factory=dict[int, _Thought])
-    """Of each index of a block of thoughts, the newest."""
-    no_event: str = "none of the Messages API"
+    """The newest block of thoughts for each index."""
+    no_event: str = "not one of the Messages API"
     _counted: _Usage = attrs.field(init=False, factory=_Usage)
 
     def _settle(self) -> None:
@@ -210,7 +209,7 @@ class MessageAccumulator(GrowingCompletion):
         return []
 
     def _explain(self, details: object) -> None:
-        """Keep the words for a refusal (pi#8258, 2026-11)."""
+        """Keep the explanation of a refusal (pi#8258, 2026-11)."""
         if not isinstance(details, Mapping):
             return
         told = cast("Mapping[str, object]", details)

@@ -2,20 +2,20 @@
 
 Rules:
 
-1. It always asks for a stream: only a stream stops when the connection is closed.
-2. Nothing optional is sent that was not asked for. A limit must be said; it covers thoughts.
-3. What the user's side says in a row is one message, with the results of calls first, as
-   the API wants it. An answer in several pieces is one message as well.
-4. Arguments that a model wrote are sent back as they came. Those that are not a JSON object
-   cannot be; they are sent as the text that they are, under one key. A name that the API refuses is
-   sent as the most similar one that it takes.
-5. Thoughts with their signatures go back to where they came from, in their place. One whose
-   signature is missing is left out.
-6. Marks for the provider's cache stand behind the tools, the system prompt and the last two
-   turns of the user's side: the whole beginning is read at a tenth of its price. A user's own
-   ``cache_control`` says the form of those marks, such as for an hour, and adds none.
-7. What is not text is refused. Arguments of tools that the API refuses for their names are
-   told in words.
+1. Every request asks for a stream: only a stream stops when the connection is closed.
+2. Optional fields are only sent if they were asked for. A limit is required; it includes thoughts.
+3. Consecutive messages of the user's side become one message, with the results of calls first, as
+   the API requires. An answer in several pieces becomes one message as well.
+4. Arguments that a model wrote are sent back unchanged. If they are not a JSON object, they are
+   sent as a text under a single key. A name that the API refuses is sent as the most similar one
+   that it accepts.
+5. Thoughts with their signatures are sent back, in their place, to the model that they came from. A
+   thought with a missing signature is left out.
+6. Marks for the provider's cache are put after the tools, the system prompt and the last two turns
+   of the user's side, so that the whole beginning is read at a tenth of its price. A user's own
+   ``cache_control`` sets the form of these marks, such as for an hour, but adds no mark.
+7. Anything but text is refused. Arguments of tools whose names the API refuses are described in
+   words.
 
 Source: https://platform.claude.com/docs/en/api/messages,
 https://platform.claude.com/docs/en/build-with-claude/prompt-caching,
@@ -61,14 +61,15 @@ from agentpool.drivers.wire._text_only import checked_text
 from agentpool.drivers.wire._tool_names import legal_name
 
 MAX_TEMPERATURE: Final = 1.0
-"""The upper end here; ours is 2.0, and what is above this end is sent as this end."""
+"""The highest temperature here. Ours goes up to 2.0; higher values are sent as this one."""
 
 EPHEMERAL: Final[Mapping[str, Json]] = {"type": "ephemeral"}
-"""The mark behind which the provider keeps what was sent, for five minutes."""
+"""The cache mark: the provider keeps everything before it for five minutes."""
 
 MARKED_TURNS: Final = 2
-"""Turns of the user's side that are marked: the newest is written, the turn before it is read.
-With tools and system that makes four marks, which is as many as the API takes."""
+"""How many turns of the user's side are marked: the newest is written to the cache, the one before
+is read from it. With tools and system prompt this makes four marks, the most that the API
+accepts."""
 
 
 class _Text(msgspec.Struct, frozen=True, tag_field="type", tag="text", omit_defaults=True):
@@ -131,18 +132,18 @@ class MessageOptions:
     max_output_tokens: int | None = None
     """The most tokens that the model can write. ``None``: unknown."""
     cache: bool = True
-    """Whether the provider may keep what is sent, so that the next request costs less."""
+    """Whether the provider may cache the request, so that the next one costs less."""
     provider: str = ""
-    """The server, for what belongs to it."""
+    """The provider and model, to find the parts that came from there."""
     extra: Mapping[str, Json] = attrs.field(factory=dict[str, Json])
-    """Other fields of the body, as they are."""
+    """Other fields of the body, sent unchanged."""
 
     @property
     def mark(self) -> Mapping[str, Json] | None:
         """The cache mark to use: the user's, or the usual one. ``None``: the cache is off.
 
-        The API takes four marks at most, and one of an hour only before those of five minutes:
-        a mark of the user's beside ours would be one too many, and behind shorter ones.
+        The API accepts at most four marks, and marks for an hour only before those for five
+        minutes: a user's mark in addition to ours would be one too many, and after shorter ones.
         """
         if not self.cache:
             return None
@@ -154,7 +155,7 @@ def encode_request(request: CompletionRequest, options: MessageOptions) -> bytes
     """Encode *request* as JSON.
 
     Raises:
-        BadRequestError: If it has something that the API does not know, such as a seed.
+        BadRequestError: If it has a field that the API does not know, such as a seed.
     """
     _refuse_unknown(request)
     form, system = request.answer_form, request.system
@@ -191,11 +192,11 @@ def encode_request(request: CompletionRequest, options: MessageOptions) -> bytes
 
 
 _MERGED: Final = frozenset({"thinking", "output_config"})
-"""What a user and this wire may both have something to say of."""
+"""Fields that both a user and this wire may set, so they are merged."""
 
 
 def _output_config(request: CompletionRequest, options: MessageOptions) -> dict[str, Json]:
-    """Return the answer's form, the effort, and the user's own fields."""
+    """Return the answer's form, the effort, and the user's own fields, merged."""
     own = options.extra.get("output_config")
     config = dict(own) if isinstance(own, Mapping) else {}
     form = None if request.answer_form is None else anthropic_format(request.answer_form)
@@ -209,7 +210,7 @@ def _output_config(request: CompletionRequest, options: MessageOptions) -> dict[
 def _refuse_unknown(request: CompletionRequest) -> None:
     for name in ("seed", "verbosity"):
         if getattr(request, name) is not None:
-            msg = f"the Messages API knows no {name}; leave model.{name} out"
+            msg = f"the Messages API has no {name}; leave model.{name} out"
             raise BadRequestError(msg)
 
 
@@ -217,7 +218,7 @@ def _max_tokens(request: CompletionRequest, options: MessageOptions) -> int:
     """Return the limit, which the API requires. It includes thoughts.
 
     Raises:
-        BadRequestError: If thoughts may take all of it, which the API refuses.
+        BadRequestError: If thoughts could take the whole limit, which the API refuses.
     """
     budget = thinking_budget(options.extra)
     known = request.max_tokens, options.max_output_tokens, ANSWER_TOKENS + budget
@@ -269,8 +270,8 @@ def _blocks_of(message: ChatMessage, origin: Origin, ids: CallIds) -> list[_Bloc
 def _is_unsigned(part: ProviderPart) -> bool:
     """Return whether *part* is a thought whose signature is missing.
 
-    The answer was cut, or a gateway lost it: it would be refused with all that comes after it.
-    Other servers than Anthropic's sign nothing, and DeepSeek's wants such thoughts back.
+    The answer was cut, or a gateway lost the signature: the API would refuse the whole request.
+    Servers other than Anthropic's do not sign, and DeepSeek's wants such thoughts back.
     """
     if part.kind != "thinking":
         return part.kind == UNSIGNED

@@ -1,6 +1,6 @@
-"""Whether a JSON text that arrives in pieces is whole, with one look at each piece.
+"""Finds out whether a JSON text that arrives in pieces is whole, reading each piece once.
 
-To read all of it again with each piece takes time with the square of its length.
+Reading the whole text again with each piece would take quadratic time.
 """
 
 from __future__ import annotations
@@ -17,29 +17,29 @@ from agentpool._surrogates import escapes_without_halves
 _SIGNS: Final = re.compile(r'[][{}"]|\\.?', re.DOTALL)
 
 _MOST_PLAIN: Final = 1_000
-"""Characters of a number or a word: a longer one is none."""
+"""The longest number or word: a longer text is not one."""
 
 
 @final
 @attrs.define(eq=False, repr=False)
 class OpenJson:
-    """What is known of a JSON text so far."""
+    """The state of a JSON text so far."""
 
     is_whole: bool = attrs.field(init=False, default=False)
-    """Whether it is JSON as it is."""
+    """Whether the text so far is complete JSON."""
     _read: int = attrs.field(init=False, default=0)
-    """Pieces that were looked at."""
+    """How many pieces were read."""
     _chars: int = attrs.field(init=False, default=0)
     _depth: int = attrs.field(init=False, default=0)
     _is_text: bool = attrs.field(init=False, default=False)
     _has_opened: bool = attrs.field(init=False, default=False)
-    """Whether it is an object, a list or a text, which end by themselves."""
+    """Whether it is an object, a list or a string, which have an end of their own."""
     _is_escaped: bool = attrs.field(init=False, default=False)
     _is_closed: bool = attrs.field(init=False, default=False)
-    """Whether what began has ended, so that nothing may follow."""
+    """Whether that end was reached, so that nothing may follow."""
 
     def read(self, pieces: Sequence[str]) -> bool:
-        """Look at those of *pieces* that are new. Return whether all of them are JSON."""
+        """Read the new ones of *pieces*. Return whether all pieces together are JSON."""
         for place in range(self._read, len(pieces)):
             self._take(pieces, place)
         self._read = len(pieces)
@@ -71,7 +71,7 @@ class OpenJson:
 
 
 def is_json(text: str) -> bool:
-    """Return whether *text* is JSON, but for halves of characters."""
+    """Return whether *text* is JSON, apart from halves of characters."""
     try:
         msgspec.json.decode(escapes_without_halves(text))
     except (msgspec.DecodeError, RecursionError, UnicodeError):

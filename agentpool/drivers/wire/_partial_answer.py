@@ -1,10 +1,10 @@
-"""An answer that arrives in pieces: its text, its tool calls, and how large it may grow.
+"""Collects an answer that arrives in pieces: its text and its tool calls, up to a limit.
 
-1. Pieces of calls come in many forms; two calls that share an index, or have none, are
-   told apart by their ids and names, and by arguments that are whole.
-2. Some servers send the arguments so far with each piece, or all of them once more at the
-   end. Then the last piece is the arguments, if they are none otherwise.
-3. No answer is larger than any model writes: a server that never ends must not fill the
+1. Pieces of calls come in many forms. Two calls with the same index, or without one, are told apart
+   by their ids, their names, and whether the arguments so far are complete.
+2. Some servers repeat the arguments so far in each piece, or send all of them again at the end. If
+   the joined pieces are not JSON, the last piece counts as the arguments.
+3. An answer has a size limit, larger than models write: a server that never ends must not fill the
    memory.
 """
 
@@ -25,12 +25,11 @@ from agentpool.drivers.wire._open_json import OpenJson, is_json
 MAX_TOOL_CALLS: Final = 128
 
 MAX_NAME_CHARS: Final = 1_000
-"""The limit for a tool's name. Offered tools have up to 64 characters; joining a million pieces
+"""The longest name of a tool. Offered tools have up to 64 characters; joining a million pieces
 would take hours."""
 
 MAX_BLOCKS: Final = 100_000
-"""The limit for thoughts and messages in one answer. Without a text they have no size that is
-counted."""
+"""The most thoughts and messages in one answer. Empty ones do not count towards its size."""
 
 # The longest answers on offer (128,000 tokens) are around 0.5 MiB.
 MAX_ANSWER_CHARS: Final = 16 << 20
@@ -59,7 +58,7 @@ class _GrowingCall:
 
     @property
     def arguments(self) -> str:
-        """Its arguments, whether they came in pieces or were repeated with each piece."""
+        """The call's arguments, whether they came in pieces or were repeated in each piece."""
         whole = "".join(self.pieces)
         if len(self.pieces) < 2 or is_json(whole):  # noqa: PLR2004  # a beginning and an end
             return whole
@@ -75,13 +74,13 @@ class GrowingAnswer:
     """The part of one answer that has arrived."""
 
     call_id_prefix: str
-    """What the ids of calls without one begin with; unlike in every other answer."""
+    """How new ids begin, for calls without one; different in every answer."""
     parts: list[ProviderPart] = attrs.field(init=False, factory=list[ProviderPart])
-    """The parts that its provider wants back."""
+    """The parts that the provider wants back."""
     _texts: list[str] = attrs.field(init=False, factory=list[str])
     _calls: list[_GrowingCall] = attrs.field(init=False, factory=list[_GrowingCall])
     _places: dict[int, int] = attrs.field(init=False, factory=dict[int, int])
-    """Of each index that a server uses, the place of its newest call."""
+    """The place of the newest call for each index that the server uses."""
     _chars: int = attrs.field(init=False, default=0)
     _size: int = attrs.field(init=False, default=0)
     _blocks: int = attrs.field(init=False, default=0)
@@ -108,12 +107,12 @@ class GrowingAnswer:
 
     @property
     def so_far(self) -> str:
-        """How much has arrived, in words for an error."""
+        """How much has arrived, in words, for errors."""
         return f"{self._chars} characters and {len(self._calls)} tool calls"
 
     @property
     def has_whole_calls(self) -> bool:
-        """Whether there are calls and all of them are complete."""
+        """Whether there are calls, and all of them are complete."""
         return bool(self._calls) and all(call.name and call.is_whole for call in self._calls)
 
     def add_texts(self, texts: Sequence[str]) -> None:
@@ -135,14 +134,14 @@ class GrowingAnswer:
         """Add a piece of a call and return the call's index. Empty parts change nothing.
 
         Args:
-            index: The server's number of the call. ``None``: it names none.
-            call_id: The call's id, which may come again with each piece.
+            index: The server's number of the call. ``None``: it sends none.
+            call_id: The call's id, which may be repeated with each piece.
             name: The tool's name, or a piece of it.
             arguments: A piece of the arguments.
 
         Raises:
-            ProtocolError: If no answer has so many calls, for which nothing is allocated,
-                or if it, or a name, becomes too long.
+            ProtocolError: If the index is too large (nothing is allocated for it), or the answer or
+                a name becomes too long.
         """
         if index is not None and index not in range(MAX_TOOL_CALLS):
             msg = f"tool call index {index} is not in 0..{MAX_TOOL_CALLS - 1}"
@@ -188,10 +187,10 @@ class GrowingAnswer:
         return tuple(calls)
 
     def check_call_count(self, count: int) -> None:
-        """Raise if an answer has no *count* calls.
+        """Raise if *count* calls are too many for an answer.
 
         Raises:
-            ProtocolError: If it is too many.
+            ProtocolError: If there are too many.
         """
         if count > MAX_TOOL_CALLS:
             raise ProtocolError(f"the answer has more than {MAX_TOOL_CALLS} tool calls")
@@ -244,7 +243,7 @@ class GrowingAnswer:
 
 
 def _object_in(arguments: str) -> str:
-    """Return *arguments*, with empty ones as nothing and quoted ones without quotes."""
+    """Return *arguments* without quotes around them; other forms of nothing become ``{}``."""
     bare = arguments.strip()
     # "null" is how some models say that a tool has no parameters, and an empty list how PHP
     # writes an empty object.

@@ -1,9 +1,8 @@
 """Removes names of tool arguments that Claude refuses, and describes them in words.
 
-One name that it refuses ends every request, and with it the agent. Such an argument is told
-in words instead: a model writes it just the same, and the tool gets it by its own name.
-
-Only the names at the top are looked at, as the API does (decocms/studio#6874,
+A single refused name makes every request fail, and with it the agent. Such an argument is described
+in words instead: a model still writes it, and the tool gets it under its own name. Only names at
+the top level are checked, as the API does (decocms/studio#6874,
 aws-solutions-library-samples/accelerated-intelligent-document-processing-on-aws#709, 2026-09).
 """
 
@@ -22,7 +21,7 @@ _LEGAL: Final = re.compile(r"[a-zA-Z0-9_.-]{1,64}")
 
 
 def with_legal_keys(tool: ToolDefinition) -> ToolDefinition:
-    """Return *tool* without arguments whose names Claude refuses; the description names them."""
+    """Return *tool* with arguments whose names Claude refuses moved to its description."""
     schema = tool.input_schema
     found = schema.get("properties")
     is_table = isinstance(found, Mapping)

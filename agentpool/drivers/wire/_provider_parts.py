@@ -1,12 +1,13 @@
-"""Parts of an answer that only their provider understands, stored and returned unchanged.
+"""Stores parts of an answer that only their provider understands, and returns them unchanged.
 
 Rules:
 
-1. A part goes back to the same model at the same provider alone. A signature that another
-   one made is refused, and a thought of another one means nothing.
-2. Its place among the text and the calls is kept: a thought stands before what it led to.
-3. Arguments that are not a JSON object do not go back as they came: servers that read them
-   refuse the whole conversation for ever.
+1. A part is sent back only to the same model at the same provider. Another one would refuse its
+   signature, and could not use its thoughts.
+2. Its place among the text and the calls is kept: a thought stays before the text or call that it
+   led to.
+3. Arguments that are not a JSON object are not sent back unchanged: servers that parse them would
+   refuse the whole conversation forever.
 """
 
 from __future__ import annotations
@@ -22,13 +23,13 @@ from agentpool._messages import AssistantMessage, ProviderPart, ToolCall
 from agentpool._surrogates import escapes_without_halves
 
 INVALID_ARGUMENTS: Final = "arguments_that_are_no_object"
-"""The key under which arguments go back that are not a JSON object."""
+"""The key under which arguments that are not a JSON object are sent back."""
 
 UNSIGNED: Final = "thinking.unsigned"
-"""The kind of a thought for which a signature was announced, and none came."""
+"""The kind of a thought whose signature was announced but never came."""
 
 Piece: TypeAlias = str | ToolCall | ProviderPart
-"""A piece of an answer: text, a call, or what its provider wants back."""
+"""A piece of an answer: text, a call, or a part that the provider wants back."""
 
 
 @final
@@ -37,9 +38,9 @@ class Origin:
     """The provider and model that an answer comes from."""
 
     provider: str
-    """The host, with its port if that is no usual one."""
+    """The host, with its port if that is unusual."""
     model: str
-    """The model that was asked for."""
+    """The model that the request asked for."""
 
     def parts_of(self, message: AssistantMessage) -> tuple[ProviderPart, ...]:
         """Return the parts of *message* that came from this origin."""
@@ -57,11 +58,11 @@ class Origin:
 
 
 NOWHERE: Final = Origin("", "")
-"""Where nothing has to go back to."""
+"""An origin to which nothing is sent back."""
 
 
 def in_order(message: AssistantMessage, parts: tuple[ProviderPart, ...]) -> Iterator[Piece]:
-    """Yield text, calls and *parts* of *message* in the order in which they arrived."""
+    """Yield the text, the calls and the *parts* of *message* in the order in which they arrived."""
     text_at = 0
     # Text comes before calls: a part after the first call stands behind all of it.
     for part in sorted(parts, key=lambda part: (part.call_at > 0, part.text_at)):
@@ -86,7 +87,7 @@ def in_order(message: AssistantMessage, parts: tuple[ProviderPart, ...]) -> Iter
 def valid_arguments(call: ToolCall) -> str:
     """Return the arguments of *call* if they are a JSON object, otherwise wrapped in one.
 
-    They are as they came, without halves of characters.
+    Apart from halves of characters, which are replaced, they are unchanged.
     """
     arguments = escapes_without_halves(call.arguments)
     try:

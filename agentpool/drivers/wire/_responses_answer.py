@@ -4,16 +4,16 @@ Rules, besides those of every wire:
 
 1. Unknown events, items and fields are ignored; a known field of a wrong type is a
    `ProtocolError` that shows what came.
-2. Pieces belong together by the id of their item, or else by its place. Some servers change
-   the ids, and others have one place for all of their items, or none. Of a call's arguments,
-   what is said to be final counts before the pieces, unless it is empty.
-3. What came only with the end of an item, or of the answer, is taken from there: some
-   servers stream no pieces.
-4. A reasoning item is kept as it came, without the id that the server gave it, if there is
-   anything in it that can be read again.
-5. A failed response is the error that it has; an incomplete one ends for its reason. Its own
-   status says which it is, before the name of the event that it came with.
-6. Messages that are comments on the way are told apart from the answer: see ``_phases``.
+2. Pieces belong to the same item if they have its id, or otherwise its place. Some servers change
+   the ids, and others give all items the same place, or none. Final arguments of a call have
+   precedence over the pieces, unless they are empty.
+3. Content that comes only with the end of an item, or of the answer, is taken from there: some
+   servers do not stream pieces.
+4. A reasoning item is kept unchanged, except for its id, if the provider can read anything in it
+   again.
+5. A failed response raises its error; an incomplete one ends with its reason. Its own
+   status decides which it is, before the name of the event that it came with.
+6. Comments before the answer are told apart from it: see ``_commentary``.
 
 Source: https://platform.openai.com/docs/api-reference/responses-streaming (2026-11);
 kimi-code#1734, pi#917 and langchain#37625 on GitHub for what servers leave out.
@@ -61,7 +61,7 @@ class _Growing:
     """The part of one item that has arrived."""
 
     at: int
-    """The place that the server gives it."""
+    """The place that the server gives the item."""
     type: str = ""
     call_id: str = ""
     name: str = ""
@@ -69,17 +69,17 @@ class _Growing:
     final: str = ""
     phase: str = ""
     text_at: int | None = None
-    """Characters of text before its own. ``None``: it has none."""
+    """How many characters of text came before the item's own. ``None``: it has no text."""
     has_thoughts: bool = False
     is_labelled: bool = False
     has_refusal: bool = False
     is_done: bool = False
     is_counted: bool = False
-    """Whether it is counted as a call."""
+    """Whether it has been counted as a call."""
 
 
 _ENDS: Final = frozenset({"completed", "incomplete", "failed", "cancelled"})
-"""What a response can come to."""
+"""The ways in which a response can end."""
 
 _EMPTY: Final = frozenset({"", "{}", "null"})
 
@@ -89,19 +89,19 @@ _EMPTY: Final = frozenset({"", "{}", "null"})
 class ResponseAccumulator(GrowingCompletion):
     """Builds an answer from the events of its stream."""
 
-    no_event: str = "none of the Responses API"
+    no_event: str = "not one of the Responses API"
     _items: list[_Growing] = attrs.field(init=False, factory=list[_Growing])
     _by_id: dict[str, _Growing] = attrs.field(init=False, factory=dict[str, _Growing])
     _by_place: dict[int, _Growing] = attrs.field(init=False, factory=dict[int, _Growing])
-    """Of each place, the newest item."""
+    """The newest item at each place."""
     _counted: ResponseUsage | None = attrs.field(init=False, default=None)
     _calls: int = attrs.field(init=False, default=0)
     _phases: Phases = attrs.field(init=False)
     _comment: _Growing | None = attrs.field(init=False, default=None)
-    """The comment that grows."""
+    """The comment that is arriving."""
 
     def __attrs_post_init__(self) -> None:
-        """Begin without messages."""
+        """Start without messages."""
         super().__attrs_post_init__()  # slots make it another class
         self._phases = Phases(self._answer.parts, self.origin)
 
@@ -195,7 +195,7 @@ class ResponseAccumulator(GrowingCompletion):
             item.text_at = self._phases.said
 
     def _say(self, item: _Growing, text: str) -> list[str]:
-        """Return *text* of a message, unless it is held back."""
+        """Return the *text* of a message, unless it is held back."""
         self._begin_text(item)
         if item.phase == COMMENTARY:
             self._comment = item
@@ -208,12 +208,12 @@ class ResponseAccumulator(GrowingCompletion):
         return [text] if text else []
 
     def _place_of(self, told: Event, item: Item | None = None, *, ends: bool = False) -> _Growing:
-        """Return the item of an event; a new item, if the event belongs to none.
+        """Return the item that an event belongs to; if there is none, return a new item.
 
         Args:
-            told: The event.
-            item: What it says of the item. ``None``: nothing.
-            ends: Whether it is the item's last one.
+            told: The event's data.
+            item: The item as the event describes it. ``None``: it does not.
+            ends: Whether it is the item's last event.
         """
         name = (item and item.id) or told.item_id or ""
         growing = self._near(told.output_index)
@@ -268,7 +268,7 @@ class ResponseAccumulator(GrowingCompletion):
     def _take_output(self, output: Sequence[msgspec.Raw]) -> list[str]:
         """Handle the output that came only at the end of the answer.
 
-        An item is known by its id, or else by its turn among those of its type.
+        An item is identified by its id, or otherwise by its position among the items of its type.
         """
         texts: list[str] = []
         none_left: OrderedDict[int, _Growing] = OrderedDict()
@@ -300,7 +300,7 @@ class ResponseAccumulator(GrowingCompletion):
         return self._phases.as_text()
 
     def _end_item(self, item: _Growing, ended: Item, raw: msgspec.Raw) -> list[str]:
-        """Copy the fields of an item that did not arrive in pieces."""
+        """Copy the fields that did not arrive in pieces from the finished item."""
         if item.is_done:
             return []
         item.is_done, item.type = True, ended.type
@@ -338,7 +338,7 @@ class ResponseAccumulator(GrowingCompletion):
         return texts
 
     def _end_comment(self) -> None:
-        """Treat the growing comment as complete: something else has begun."""
+        """Treat the comment so far as complete, because something else has begun."""
         if self._comment is not None:
             self._label(self._comment)
             self._comment = None
@@ -384,6 +384,6 @@ class ResponseAccumulator(GrowingCompletion):
 
 
 def _is_other(growing: _Growing, item: Item) -> bool:
-    """Return whether what has begun is of another kind, or another call."""
+    """Return whether a newly begun item is of another kind, or another call."""
     is_kind = bool(growing.type) and growing.type != item.type
     return is_kind or bool(growing.call_id and item.call_id and growing.call_id != item.call_id)

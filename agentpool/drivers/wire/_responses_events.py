@@ -1,6 +1,6 @@
-"""The events of a stream in the Responses API, and their contents.
+"""Defines the events of a stream in the Responses API, and their contents.
 
-Only what an answer needs is here; everything else is ignored.
+Only the fields that an answer needs are here; all others are ignored.
 
 Source: https://platform.openai.com/docs/api-reference/responses-streaming (2026-11).
 """

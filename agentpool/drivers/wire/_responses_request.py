@@ -2,15 +2,16 @@
 
 Rules:
 
-1. Nothing is stored at the provider and nothing is looked up there: the conversation is sent
-   whole, and encrypted reasoning is asked for, so that it can be sent back.
-2. Items go back without the ids that the server gave them. It would look for an item of
-   that id, and has kept none.
-3. Reasoning stands before what it led to, in the order in which it came.
-4. Tools and the form of the answer are strict where their schemas allow it, and it is said
-   when they are not: the API's own default would refuse a schema with an optional key.
-5. Nothing optional is sent that was not asked for. What the API does not know is refused.
-6. What is not text is refused.
+1. The provider stores nothing: the whole conversation is sent each time, and encrypted reasoning is
+   requested, so that it can be sent back.
+2. Items are sent back without the ids that the server gave them. It would look for an item with
+   that id, which it has not stored.
+3. Reasoning comes before the item that it led to, in the original order.
+4. Tools and the form of the answer are strict if their schemas allow it, and explicitly not strict
+   otherwise: the API's default would refuse a schema with an optional key.
+5. Optional fields are only sent if they were asked for. Fields that the API does not know are
+   refused.
+6. Anything but text is refused.
 
 Source: https://platform.openai.com/docs/api-reference/responses/create,
 https://platform.openai.com/docs/guides/reasoning and
@@ -47,7 +48,7 @@ from agentpool.drivers.wire._text_only import checked_text
 from agentpool.drivers.wire._tool_names import legal_name
 
 ENCRYPTED: Final = "reasoning.encrypted_content"
-"""What must be asked for, to be able to send reasoning back."""
+"""The field to request, so that reasoning can be sent back."""
 
 
 class _Said(msgspec.Struct, frozen=True, tag_field="type", tag="message"):
@@ -101,9 +102,9 @@ class ResponsesOptions:
     model: str
     """The model to ask, unless the request names one."""
     provider: str = ""
-    """The server, for what belongs to it."""
+    """The provider and model, to find the parts that came from there."""
     extra: Mapping[str, Json] = attrs.field(factory=dict[str, Json])
-    """Other fields of the body, as they are."""
+    """Other fields of the body, sent unchanged."""
 
 
 def encode_request(
@@ -112,12 +113,12 @@ def encode_request(
     """Encode *request* as JSON.
 
     Args:
-        request: What is asked.
-        options: What the driver adds.
+        request: The request to encode.
+        options: The driver's settings.
         stale: The data of parts that the provider can no longer read; they are left out.
 
     Raises:
-        BadRequestError: If it has something that the API does not know, such as a seed.
+        BadRequestError: If it has a field that the API does not know, such as a seed.
     """
     _refuse_unknown(request)
     model = request.model or options.model
@@ -146,7 +147,7 @@ def encode_request(
 
 
 _MERGED: Final = frozenset({"include", "reasoning", "text"})
-"""What a user and this wire may both have something to say of."""
+"""Fields that both a user and this wire may set, so they are merged."""
 
 
 def takes(request: CompletionRequest) -> bool:
@@ -157,7 +158,7 @@ def takes(request: CompletionRequest) -> bool:
 def _refuse_unknown(request: CompletionRequest) -> None:
     if not takes(request):
         name = "stop" if request.stop else "seed"
-        msg = f'the Responses API knows no {name}; leave model.{name} out, or write api = "chat"'
+        msg = f'the Responses API has no {name}; leave model.{name} out, or write api = "chat"'
         raise BadRequestError(msg)
 
 

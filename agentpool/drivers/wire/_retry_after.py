@@ -1,16 +1,16 @@
-"""How long a provider asks to wait, wherever it says so.
+"""Finds how long a provider asks to wait, wherever it says so.
 
 Rules:
 
-1. ``retry-after-ms`` goes before ``retry-after``, which is seconds, a date or words; both may
-   have an ``x`` in front. Of several numbers in one the largest counts. Then comes what the body
-   says, and last when a limit is full again.
-2. A time of day is compared with the answer's own ``date``, so no clock is needed here. Where
-   an answer has none, the driver puts its own clock's in that place; without either a time of
-   day says nothing.
-3. Of several limits that are full again at different times the latest counts, among those
-   of which nothing is left, if the provider says which these are.
-4. More than a day is as good as never, and a wait is never below zero.
+1. ``retry-after-ms`` has precedence over ``retry-after``, which is seconds, a date or words; both
+   may begin with ``x-``. Of several numbers in one header the largest counts. Next comes the wait
+   named in the body, and last the time at which a limit is full again.
+2. A time of day is compared with the answer's own ``date``, so no clock is needed here. If an
+   answer has no date, the driver adds one from its own clock; without a date a time of day is
+   ignored.
+3. If several limits are full again at different times, the latest counts. Limits that are not used
+   up are left out, if the provider says which these are.
+4. A wait of more than a day counts as never, and a wait is never below zero.
 
 Source: RFC 9110 section 10.2.3; https://platform.openai.com/docs/guides/rate-limits;
 https://platform.claude.com/docs/en/api/rate-limits; google.rpc.RetryInfo in
@@ -77,8 +77,8 @@ def retry_after_seconds(headers: Mapping[str, str], text: str = "") -> float | N
     """Return the seconds that a provider asks to wait. ``None``: it does not say.
 
     Args:
-        headers: The headers of its answer, names in lower case.
-        text: What its body says, in words and in fields.
+        headers: The headers of its answer, with names in lower case.
+        text: The words and fields of its body.
     """
     for name in _MILLISECONDS:
         number = _latest(headers.get(name))
@@ -110,7 +110,7 @@ def seconds_of(text: str, begin: int = 0) -> float | None:
 
 
 def _moment(text: str, headers: Mapping[str, str]) -> float | None:
-    """Return the seconds until *text*: a span, a date, or a point in time."""
+    """Return the seconds until *text*, which is a span, a date, or a point in time."""
     number = _latest(text)
     if number is not None:
         if number < _EPOCH_SECONDS or math.isinf(number):
@@ -148,7 +148,7 @@ def _asked(text: str) -> float | None:
 
 
 def _in_units(text: str) -> str:
-    """Return *text* with units in the place of their words: ``2 m`` for "2 minutes"."""
+    """Return *text* with units in place of words: ``2 m`` for "2 minutes"."""
     plain = text.lower()
     for pattern, unit in _WORDS:
         plain = pattern.sub(unit, plain)

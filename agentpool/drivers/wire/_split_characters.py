@@ -1,13 +1,14 @@
 r"""Rejoins characters that a server split between two events of a stream.
 
 JSON writes a character such as an emoji as two escapes, ``\ud83d\ude00``, and servers that cut
-texts by such units send one of them alone. It is no character, and no encoder takes it. Others cut
-the bytes of a character, which the parser of the stream hands on as halves of another kind. Rules:
+texts by such units may send one of them alone. Alone it is not a character, and no encoder accepts
+it. Other servers cut the bytes of a character, which the parser of the stream passes on as halves
+of another kind. Rules:
 
 1. A first half at the end of a piece waits for the next piece in the same place. If that begins
-   with the second half, both are the character. So do the first bytes.
-2. Every other half, and every byte that belongs to no character, is U+FFFD, the mark of what could
-   not be read. So is one at which an answer was cut.
+   with the second half, both become the character. The same goes for the first bytes.
+2. Every other half, and every byte that belongs to no character, becomes U+FFFD, the replacement
+   character. So does a half at which an answer was cut.
 
 Source: RFC 8259 section 8.2 for what JSON says of halves, Unicode 16 section 3.9 for the mark.
 """
@@ -24,7 +25,7 @@ import attrs
 from agentpool._surrogates import escapes_without_halves
 
 Path: TypeAlias = tuple[str | int, ...]
-"""Where a text is in an event."""
+"""The path to a text in an event."""
 
 _MARK: Final = "\ufffd"
 
@@ -33,12 +34,12 @@ _FIRST: Final = re.compile(r"[\ud800-\udbff]\Z")
 _FIRST_BYTES: Final = re.compile(
     r"[\udcc2-\udcdf]\Z|[\udce0-\udcef][\udc80-\udcbf]?\Z|[\udcf0-\udcf4][\udc80-\udcbf]{0,2}\Z"
 )
-"""The beginning of a character of two, three or four bytes."""
+"""Matches the beginning of a character of two, three or four bytes."""
 
 _BYTES: Final = re.compile(r"[\udc80-\udcff]+")
 
 _ENDS: Final = re.compile(r'"finish_reason"\s*:\s*"\w')
-"""In an event behind which no text comes."""
+"""Matches an event after which no text comes."""
 
 
 @final
@@ -47,11 +48,11 @@ class Halves:
     """Joins the surrogate halves in the events of one stream."""
 
     half: str = attrs.field(init=False, default="")
-    """The first half, or the first bytes, that wait for what follows. Empty: none do."""
+    """The first half, or the first bytes, that wait for the rest. Empty: nothing waits."""
     _place: Path = attrs.field(init=False, default=())
-    """Where its text was."""
+    """The path to the text of the half."""
     _event: object = attrs.field(init=False, default=None)
-    """Its event, with the mark in the place of that text."""
+    """The event of the half, with U+FFFD in place of its text."""
 
     def concern(self, data: str) -> bool:
         """Return whether *data*, an event, contains a half or follows one."""
@@ -60,7 +61,7 @@ class Halves:
         return escapes_without_halves(data) != data or _has_bytes(data)
 
     def mend(self, data: str) -> list[str]:
-        """Return *data*, an event, without halves, after the event for a lone half, if any."""
+        """Return the event *data* without halves; before it, the event of a lone half, if any."""
         has_bytes = _has_bytes(data) or _has_bytes(self.half)
         try:
             event: object = json.loads(data, strict=False)
@@ -81,7 +82,7 @@ class Halves:
         return found
 
     def _join(self, event: object) -> list[str]:
-        """Put the waiting half before its text in *event*. Return the event to send before that."""
+        """Put the waiting half before its text in *event*. Return an event to send before it."""
         text = _at(event, self._place) if _type_of(event) == _type_of(self._event) else None
         if not self.half or text == "" or _type_of(event) == "ping":
             return []
@@ -92,7 +93,7 @@ class Halves:
         return []
 
     def _take_half(self, event: object, first: re.Pattern[str]) -> None:
-        """Remove the half that *first* finds at the end of a piece of text in *event*."""
+        """Remove the half that the pattern *first* finds at the end of a text in *event*."""
         for place, text in _texts(event):
             found = first.search(text) if "delta" in place else None
             if found is not None:
@@ -104,7 +105,7 @@ class Halves:
 
 
 def without_bytes(text: str) -> str:
-    """Return *text* with written-out bytes replaced by their characters, or by the mark."""
+    """Return *text* with written-out bytes replaced by their characters, or by U+FFFD."""
     return _BYTES.sub(_character, text) if _has_bytes(text) else text
 
 
@@ -121,7 +122,7 @@ def _type_of(event: object) -> object:
 
 
 def _at(value: object, place: Path) -> object:
-    """Return the value at *place* in *value*. ``None``: there is none."""
+    """Return the value at the path *place* in *value*. ``None``: there is none."""
     for key in place:
         try:
             value = cast("dict[str | int, object]", value)[key]
@@ -136,12 +137,12 @@ def _put(value: object, place: Path, text: str) -> None:
 
 
 def _written(event: object) -> str:
-    """Return *event* as JSON, with the mark for each half and two matching halves joined."""
+    """Return *event* as JSON, with matching halves joined, and U+FFFD for each other half."""
     return escapes_without_halves(json.dumps(event))
 
 
 def _texts(value: object, path: Path = ()) -> Iterator[tuple[Path, str]]:
-    """Yield all texts in *value*, and where they are."""
+    """Yield all texts in *value* with their paths."""
     match value:
         case str():
             yield path, value

@@ -2,20 +2,19 @@ r"""A parser of server-sent events that accepts bytes in any pieces.
 
 Rules:
 
-1. Bytes are cut into lines first and decoded after, so a character in two pieces is one
-   character. Lines end with LF, CR or CRLF. A byte that is none of a character is the half
-   that Python has for it, ``\udc80`` to ``\udcff``: a server may have cut a character in two.
+1. Bytes are split into lines first and decoded afterwards, so a character in two pieces stays one
+   character. Lines end with LF, CR or CRLF. A byte that belongs to no character is decoded as
+   Python's half for it, ``\udc80`` to ``\udcff``: a server may have cut a character in two.
 2. A byte-order mark at the very beginning is dropped. A line with ``:`` in front is a
    comment. One space after the colon of a field is dropped.
-3. ``data`` lines of one event are joined with LF. An empty line ends the event; one
-   without any ``data`` is not an event. What follows the last empty line is one that may be
-   whole: ``end`` returns it.
-4. Only ``event`` and ``data`` are kept: there is no reconnecting here, so ``id`` and ``retry``
-   mean nothing.
-5. Lines and events have a largest size. A server that never ends a line must not fill
-   the memory.
-6. Lines that are not fields are kept, the first of them: servers write errors into a stream
-   as if it were none.
+3. ``data`` lines of one event are joined with LF. An empty line ends the event; an event without
+   any ``data`` is ignored. The lines after the last empty one may be a complete event: ``end``
+   returns it.
+4. Only ``event`` and ``data`` are kept. There is no reconnecting here, so ``id`` and ``retry`` are
+   ignored.
+5. Lines and events have a maximum size. A server that never ends a line must not fill the memory.
+6. The first lines that are not fields are kept, since some servers write plain errors into a
+   stream.
 
 Source: https://html.spec.whatwg.org/multipage/server-sent-events.html (2026-11).
 """
@@ -84,10 +83,10 @@ class SseParser:
         return bytes(self._stray)
 
     def end(self) -> SseEvent | None:
-        """Return the event that the end of the stream cut off; it may be complete.
+        """Return the last event if the stream ended without an empty line; it may be complete.
 
         Raises:
-            ProtocolError: As ``feed``.
+            ProtocolError: As in ``feed``.
         """
         found = self.feed(b"\n\n")
         return found[0] if found else None
@@ -126,7 +125,7 @@ class SseParser:
         return events
 
     def _take_blocks(self, blocks: Iterable[bytes]) -> list[SseEvent]:
-        """Process lines that end with an empty one."""
+        """Process lines, the last of which is empty."""
         events: list[SseEvent] = []
         is_between = not (self._at_start or self._data or self._event)
         named, event = b"", ""  # the name that came last, and what it says

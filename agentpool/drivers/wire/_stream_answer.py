@@ -1,13 +1,13 @@
-"""Builds an answer from the events of a stream: the part shared by all wires.
+"""Builds an answer from the events of a stream: the code that all wires share.
 
-Each wire says by itself what an event means. Rules of all of them:
+Each wire interprets its own events. Rules for all wires:
 
-1. An answer is whole or it is an error. Text that ended before the model said why it
-   stopped is never handed out as an answer.
+1. An incomplete answer is an error. Text that ended before the model said why it stopped is never
+   handed out as an answer.
 2. An unknown ending is an error: half an answer must not pass for a whole one.
-3. Thoughts are told apart from text, and are not part of it.
-4. An event that is not a JSON object on one line may be several, a comment or an error, and one
-   that cannot be read strictly is read leniently, before it is an error.
+3. Thoughts are separate from text.
+4. An event that is not a JSON object on one line may be several events, a comment or an error. An
+   event that cannot be read strictly is read leniently; only if that fails it is an error.
 """
 
 from __future__ import annotations
@@ -40,24 +40,24 @@ class GrowingCompletion(ABC):
     """Builds an answer from the events of its stream. Each subclass implements one wire."""
 
     call_id_prefix: str = "call"
-    """What the ids of calls without one begin with; unlike in every other answer."""
+    """How new ids begin, for calls without one; different in every answer."""
     secret: str = ""
-    """Redacted in every error."""
+    """The secret to redact in every error."""
     origin: Origin = NOWHERE
-    """Where the answer comes from."""
+    """The provider and model that answer."""
     no_event: str = "none"
-    """What an event that means nothing is called in errors."""
+    """Describes an event that cannot be understood, for errors."""
     _answer: GrowingAnswer = attrs.field(init=False)
     _halves: Halves = attrs.field(init=False, factory=Halves)
     thoughts: list[str] = attrs.field(init=False, factory=list[str])
-    """What the model thought since ``take_thoughts`` was called."""
+    """The thoughts since ``take_thoughts`` was called."""
     _refusal: list[str] = attrs.field(init=False, factory=list[str])
     _finish: str | None = attrs.field(init=False, default=None)
     _model: str | None = attrs.field(init=False, default=None)
     _done: bool = attrs.field(init=False, default=False)
 
     def __attrs_post_init__(self) -> None:
-        """Begin with an empty answer."""
+        """Start with an empty answer."""
         self._answer = GrowingAnswer(self.call_id_prefix)
 
     @property
@@ -75,7 +75,7 @@ class GrowingCompletion(ABC):
 
         Raises:
             DriverError: If the event is an error of the provider's.
-            ProtocolError: If it is nothing that this wire knows, or too much.
+            ProtocolError: If this wire does not know the event, or the answer becomes too long.
         """
         data = event.data.strip()
         # An empty event keeps a connection open.
@@ -120,7 +120,7 @@ class GrowingCompletion(ABC):
         return [text for one in several for text in self.feed(SseEvent(one, event.event))]
 
     def _several_in(self, data: str) -> list[str]:
-        """Split an event with several in it: a list, or events without an empty line between."""
+        """Split an event that holds several: a list, or events with no empty line between."""
         if data.startswith("["):
             with contextlib.suppress(msgspec.DecodeError, RecursionError):
                 found = cast("list[object]", loads(data))
@@ -133,7 +133,7 @@ class GrowingCompletion(ABC):
         if len(lines) > 1 and not is_json(data):
             return lines
         came = shown(data, secret=self.secret)
-        msg = f"an event of the stream is {self.no_event} (no JSON object): {came!r}"
+        msg = f"an event of the stream is {self.no_event} (not a JSON object): {came!r}"
         raise ProtocolError(msg)
 
     def take_thoughts(self) -> Sequence[str]:
@@ -149,7 +149,7 @@ class GrowingCompletion(ABC):
             BadRequestError: If the provider or the model withheld the answer.
             OverloadedError: If the provider broke off.
             FailedAttemptError: If the model failed to write a call.
-            ProtocolError: If the answer contradicts itself, or ends in no known way.
+            ProtocolError: If the answer contradicts itself, or its ending is unknown.
         """
         self._settle()
         reason = self._reason()
@@ -158,7 +158,7 @@ class GrowingCompletion(ABC):
         if tool_calls and reason is FinishReason.END_TURN:
             reason = FinishReason.TOOL_USE
         if reason is FinishReason.TOOL_USE and not tool_calls:
-            msg = f"the answer ended with {self._finish!r} and has no tool call"
+            msg = f"the answer ended with {self._finish!r}, but has no tool call"
             raise ProtocolError(msg)
         return Completion(
             self._answer.text,
@@ -176,7 +176,7 @@ class GrowingCompletion(ABC):
 
     @abstractmethod
     def _usage(self) -> Usage | None:
-        """Return the tokens that were used. ``None``: the provider did not say."""
+        """Return the tokens used. ``None``: the provider did not say."""
 
     def used(self) -> Completion | None:
         """Return the usage of an answer that became an error. ``None``: there was none."""
@@ -186,13 +186,13 @@ class GrowingCompletion(ABC):
         return Completion("", usage=usage, model=self._model, cost_usd=self._cost_usd())
 
     def _measured(self) -> Usage | None:
-        """Return the tokens that were used. ``None``: unknown, as for a text with no tokens."""
+        """Return the tokens used. ``None``: unknown, as when a text is reported with no tokens."""
         usage = self._usage()
         is_impossible = usage is not None and not usage.output_tokens and self._answer.size
         return None if is_impossible else usage
 
     def _settle(self) -> None:  # noqa: B027  # most wires have nothing to settle
-        """Process what had to wait for the end of the stream."""
+        """Process events that had to wait for the end of the stream."""
 
     def _parts(self) -> tuple[ProviderPart, ...]:
         """Return the parts that the provider wants back."""
@@ -206,8 +206,8 @@ class GrowingCompletion(ABC):
         """Parse *data*.
 
         Raises:
-            DriverError: If it is an error of the provider's.
-            ProtocolError: If it means nothing.
+            DriverError: If *data* is an error of the provider's.
+            ProtocolError: If *data* cannot be understood.
         """
         try:
             return decoder.decode(data)

@@ -1,7 +1,6 @@
-"""Refuses anything but text where nothing else is supported.
+"""Refuses anything but text where only text is supported.
 
-An image that was dropped without a word would be a model that looks at nothing and says
-something all the same.
+If an image were silently dropped, the model would answer without having seen it.
 """
 
 from __future__ import annotations
@@ -13,14 +12,14 @@ import msgspec
 from agentpool._errors import BadRequestError, ProtocolError
 
 _NOTHING: Final = frozenset({b"", b"null", b"[]", b"{}", b'""'})
-"""What servers write where there is none."""
+"""What servers write where there is nothing."""
 
 
 def checked_text(text: object) -> str:
-    """Return *text*, which is about to be sent.
+    """Return *text*, which is about to be sent, if it is text.
 
     Raises:
-        BadRequestError: If it is none, such as a list with images.
+        BadRequestError: If it is not text, such as a list with images.
     """
     if isinstance(text, str):
         return text
@@ -35,8 +34,8 @@ def refuse_media(kind: str, value: msgspec.Raw) -> None:
     """Raise if *value*, received in a place for *kind*, is not empty.
 
     Raises:
-        ProtocolError: If it is something.
+        ProtocolError: If it is not empty.
     """
     if bytes(value) not in _NOTHING:
-        msg = f"the answer has {kind}, and only text is supported; use a model that writes text"
+        msg = f"the answer has {kind}, but only text is supported; use a model that writes text"
         raise ProtocolError(msg)

@@ -1,4 +1,4 @@
-"""Thoughts in OpenRouter's form: a list of details, each of which may come in pieces."""
+"""Collects thoughts in OpenRouter's form: a list of details, each of which may come in pieces."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Final, final
 import attrs
 
 _SAME: Final = ("type", "index", "id")
-"""What two pieces of one detail have in common, as far as the second one says it."""
+"""The fields that two pieces of one detail share, if the second piece has them."""
 
 _TEXTS: Final = frozenset({"text", "summary", "data"})
-"""The fields that grow with each piece. Of the others the last one counts."""
+"""The fields that grow with each piece. Of all others, the last value counts."""
 
 
 @final
@@ -21,11 +21,10 @@ class _Detail:
 
     fields: dict[str, object]
     pieces: dict[str, list[str]] = attrs.field(factory=dict[str, list[str]])
-    """Of each field that grows, in the place of its value: to add a text to a longer one each
-    time takes time with the square of it."""
+    """The pieces of each field that grows: joining them each time would take quadratic time."""
 
     def __attrs_post_init__(self) -> None:
-        """Begin with what came first."""
+        """Start with the first piece."""
         self._grow(self.fields)
 
     def goes_on_with(self, more: Mapping[str, object]) -> bool:
@@ -47,7 +46,7 @@ class _Detail:
                 self.pieces.setdefault(key, []).append(said)
 
     def whole(self) -> dict[str, object]:
-        """Return it with all its fields."""
+        """Return the detail with all its fields."""
         return self.fields | {key: "".join(pieces) for key, pieces in self.pieces.items()}
 
 
@@ -63,7 +62,7 @@ class ThoughtDetails:
         return bool(self._details)
 
     def take(self, detail: Mapping[str, object]) -> bool:
-        """Append *detail* to the one that it continues. Return whether it begins another one."""
+        """Append *detail* to the one that it continues. Return whether it begins a new one."""
         begins = not (self._details and self._details[-1].goes_on_with(detail))
         if begins:
             self._details.append(_Detail(dict(detail)))
@@ -72,7 +71,7 @@ class ThoughtDetails:
         return begins
 
     def whole(self) -> list[dict[str, object]]:
-        """Return all of them."""
+        """Return all details."""
         return [one.whole() for one in self._details]
 
 

@@ -1,11 +1,12 @@
-"""Token counts of an answer, as far as its provider reports them.
+"""Reads the token counts of an answer, as far as its provider reports them.
 
 Rules:
 
-1. What was not measured is unknown, and not zero: a budget would be paid back in full.
-2. A count that no model can reach is none.
-3. Tokens of a cache are counted among those that were sent, whatever the provider does, and
-   thoughts among those that came back. A total that is larger than both has what they lack.
+1. A missing count is unknown, not zero: with zero, a budget would be paid back in full.
+2. A count that no model can reach is ignored.
+3. Cached tokens are always included in those sent, and thoughts in those that came back, even if
+   the provider counts them separately. If the total is larger than both together, the difference is
+   added.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Final
 from agentpool._messages import Usage
 
 _MAX_TOKENS: Final = 10**12
-"""More than any model reads. A count above is a mistake."""
+"""The highest plausible count: more than any model reads. A higher one is a mistake."""
 
 
 def count_of(number: float | None) -> int:
@@ -38,13 +39,13 @@ def counted(
 
     Args:
         sent: Tokens that were sent.
-        written: Tokens that came back.
-        cached: Those of *sent* that came from the provider's cache.
-        thought: The thoughts, counted in *written* or beside it.
-        kept: Those of *sent* that were written to the cache.
-        kept_an_hour: Those of *kept* that the cache keeps for an hour.
+        written: Tokens that the model wrote.
+        cached: Tokens of *sent* that were read from the provider's cache.
+        thought: Tokens of thoughts, either included in *written* or counted separately.
+        kept: Tokens of *sent* that were written to the cache.
+        kept_an_hour: Tokens of *kept* that the cache keeps for an hour.
         total: All tokens. ``None``: the provider did not say.
-        has_cached: Whether *sent* counts *cached* and *kept*.
+        has_cached: Whether *sent* includes *cached* and *kept*.
     """
     if sent is None or written is None or max(abs(sent), abs(written)) > _MAX_TOKENS:
         return None

@@ -138,9 +138,9 @@ def test_what_a_model_does_not_take_is_refused() -> None:
     """With the name, and what to do. What is unknown is tried."""
     check_attachments(REQUEST, None)
     check_attachments(REQUEST, frozenset({"image", "pdf"}), most_image_bytes=len(PNG))
-    with pytest.raises(BadRequestError, match=r"reads no images, and a\.png is one of them"):
+    with pytest.raises(BadRequestError, match=r"cannot read images, such as a\.png"):
         check_attachments(REQUEST, frozenset({"pdf"}))
-    with pytest.raises(BadRequestError, match="reads no PDF documents, and an attachment is"):
+    with pytest.raises(BadRequestError, match="cannot read PDF documents, such as an attachment"):
         check_attachments(REQUEST, frozenset({"image"}))
     with pytest.raises(BadRequestError, match=r"a\.png has 24 bytes.*at most 5; make it smaller"):
         check_attachments(REQUEST, None, most_image_bytes=5)
@@ -152,7 +152,7 @@ async def test_a_driver_sends_nothing_that_is_refused() -> None:
     text = frozenset({"text"})
     async with open_openai("m", base_url=nowhere, inputs=text) as driver:
         assert driver.inputs == text
-        with pytest.raises(BadRequestError, match="reads no images"):
+        with pytest.raises(BadRequestError, match="cannot read images"):
             await driver.complete(REQUEST)
     wide = Attachment("image/png", PNG[:-4] + (8001).to_bytes(4, "big"), "wide.png")
     large = Attachment("image/png", PNG + b"\0" * 4_000_000, "large.png")
@@ -270,7 +270,7 @@ async def test_claude_takes_twenty_large_images_or_a_hundred(widths: list[int], 
     ("widths", "says"),
     [
         ([8] * 20 + [2001], r"21 images, and s\.png of them has 2,001 x 8 pixels; of more than 20"),
-        ([8] * 101, "101 images, and the provider takes at most 100 in one request; send fewer"),
+        ([8] * 101, "101 images, but the provider accepts at most 100 in one request; send fewer"),
     ],
 )
 async def test_a_query_with_more_images_is_not_sent(widths: list[int], says: str) -> None:

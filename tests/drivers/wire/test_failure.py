@@ -285,13 +285,13 @@ LOW = "Your credit balance is too low to access the Anthropic API. Please go to 
 @pytest.mark.parametrize(
     ("status", "body", "says"),
     [
-        (401, error("Incorrect API key"), "check the key, that it is one of this provider, and"),
+        (401, error("Incorrect API key"), "check that the key is one of this provider, and"),
         (403, error("no access", type="permission_error"), "that it may use the model"),
         (402, error("Insufficient Balance"), "look at the balance and the limits of the account"),
         (429, error("quota", code="insufficient_quota"), "look at the balance and the limits"),
         (400, error("credit", type="billing_error"), None),
         (400, error(LOW, type="invalid_request_error"), "look at the balance and the limits of"),
-        (404, error("model 'x' not found"), "check the model's name, and that the key may use"),
+        (404, error("model 'x' not found"), "check the name in model.remote_model, and that the"),
         (404, error("Not Found"), "check the path of model.base_url"),
         (429, error("slow down"), None),
         (500, error("oops"), None),
@@ -307,7 +307,7 @@ def test_what_to_do_stands_behind_what_came(status: int, body: bytes, says: str 
 def test_what_to_do_stands_in_a_stream_as_well() -> None:
     """Some servers refuse a request with 200."""
     assert str(failure_in_stream(ErrorBody("no such key", code=401))) == (
-        "the provider broke off its answer: no such key; check the key, that it is one of this "
+        "the provider broke off its answer: no such key; check that the key is one of this "
         "provider, and that it may use the model"
     )
     unpaid = failure_in_stream(ErrorBody("pay", type="billing_error"))

@@ -232,7 +232,7 @@ def test_an_answer_has_a_number_of_blocks() -> None:
 def test_what_is_nested_in_an_event_is_no_event() -> None:
     """Neither a list in a list nor an event in an event: each was read anew at each depth."""
     for data in ("[[{}]]", "data:data:{}", "data: data: data: {}"):
-        with pytest.raises(ProtocolError, match="no chat completion chunk"):
+        with pytest.raises(ProtocolError, match="not a chat completion chunk"):
             read_stream(ChatAccumulator(), f"data: {data}\n\n")
 
 

@@ -94,7 +94,7 @@ def test_what_was_said_is_sent() -> None:
 def test_what_the_api_does_not_know_is_refused(setting: dict[str, Any]) -> None:
     """A setting that was left out without a word would seem to work."""
     (name,) = setting
-    with pytest.raises(BadRequestError, match=f"knows no {name}; leave model.{name} out"):
+    with pytest.raises(BadRequestError, match=f"has no {name}; leave model.{name} out"):
         body_of(UserMessage("Hi"), **setting)
 
 
