@@ -99,7 +99,7 @@ class EscapedKey(Live):
         return [cls(part, _needle_of(part)) for part in parts]
 
     def pattern_for(self, unescaped: bytes) -> re.Pattern[bytes] | None:
-        """Return a pattern that finds the key in a text, by its *unescaped* form. ``None``: it is not there."""
+        """Return a pattern for the key in a text with this *unescaped* form. ``None``: no key."""
         return _escaped(self.chars) if self.needle in unescaped else None
 
 
