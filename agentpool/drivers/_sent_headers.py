@@ -20,7 +20,7 @@ FIXED_HEADERS: Final[Mapping[str, str]] = {
 _SECRET_NAMES: Final = ("auth", "key", "token", "secret", "cookie", "password")
 
 _KEY_SHAPE: Final = re.compile(r"(?=\S*[A-Za-z])(?=\S*[0-9])\S{20,}")
-"""What the value of a header of somebody's own is like that opens something, by any name."""
+"""Matches values that look like a secret in a header ``x-…`` of any name."""
 
 
 def checked_headers(headers: Mapping[str, str]) -> Mapping[str, str]:
