@@ -66,7 +66,7 @@ def find_as(what: str, path: str) -> object:
     """
     found = find(path)
     if what == "tools" and isinstance(found, Tool):
-        raise UsageError(f"tools {path!r} is one tool; name a registry: ToolRegistry([...])")
+        raise UsageError(f"tools {path!r} is a single tool; name a registry: ToolRegistry([...])")
     if isinstance(found, Driver if what == "driver" else ToolRegistry) or callable(found):
         return found
     wanted = "a Driver, or a function that opens one"

@@ -47,15 +47,16 @@ def faults(terms: Terms, here: Here, environ: Mapping[str, str]) -> Iterator[str
     """Yield what is wrong with a node, one sentence each."""
     if here.python != terms.python:
         yield (
-            f"it runs Python {_dotted(here.python)}, the program {_dotted(terms.python)}; install "
-            "the same"
+            f"it runs Python {_dotted(here.python)}, but the program {_dotted(terms.python)}; "
+            "install the same"
         )
     if here.agentpool != terms.agentpool:
         yield (
-            f"it has agentpool {here.agentpool}, the program {terms.agentpool}; install the same"
+            f"it has agentpool {here.agentpool}, but the program {terms.agentpool}; "
+            "install the same"
         )
     if terms.ray and here.ray != terms.ray:
-        yield f"it has Ray {here.ray}, the program {terms.ray}; install the same"
+        yield f"it has Ray {here.ray}, but the program {terms.ray}; install the same"
     for key in terms.keys:
         if not environ.get(key, "").strip():
             yield f"{key} is not set in its environment; set it where the node is started"

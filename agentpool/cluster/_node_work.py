@@ -151,7 +151,7 @@ class Bench:
         manifest, driver = self._drivers[work.number]
         if manifest is not None and not manifest.privacy.allows(driver.privacy):
             raise PrivacyError(
-                f"manifest {manifest.name!r} is {manifest.privacy.value}, its driver on node "
+                f"manifest {manifest.name!r} is {manifest.privacy.value}, but its driver on node "
                 f"{self.node} is {driver.privacy.value}; use a local model, or a laxer privacy"
             )
         hear = _Hearing(caller) if work.streams else None
@@ -252,6 +252,6 @@ async def _keep_open(  # noqa: ASYNC114  # it is for Nursery.start alone
     async with opening as driver:
         # Foreign code, and type checkers are optional.
         if not isinstance(driver, Driver):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise UsageError(f"what was opened must be a Driver, got {driver!r}")
+            raise UsageError(f"the context manager must return a Driver, got {driver!r}")
         task_status.started(driver)
         await trio.sleep_forever()

@@ -309,7 +309,7 @@ class Nodes:
         if not right:
             labels = ", ".join(f"{name}={value}" for name, value in wanted.items())
             names = ", ".join(sorted({one.name for one in known}))
-            raise UsageError(f"no node has the labels {labels}; there are {names}")
+            raise UsageError(f"no node has the labels {labels}; the nodes are {names}")
         return right
 
     def close(self) -> None:
@@ -363,7 +363,7 @@ class Nodes:
         links = [one for one in self.links.values() if one.node == name and one.lost is None]
         if not links:
             known = ", ".join(sorted({one.node for one in self.links.values()}))
-            raise UsageError(f"no node {name!r} works; there are {known}")
+            raise UsageError(f"no node {name!r} works; the nodes are {known}")
         for link in links:
             self._drained.add(link.key)
             link.drain()

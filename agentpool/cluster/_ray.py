@@ -189,7 +189,7 @@ async def _knock(address: str) -> None:
         with trio.fail_after(_KNOCK_SECONDS):
             stream = await trio.open_tcp_stream(host, int(port))
     except (OSError, trio.TooSlowError) as error:
-        raise ClusterError(f"nothing answers at {address!r}; start a head there") from error
+        raise ClusterError(f"nothing answers at {address!r}; start a Ray head there") from error
     await stream.aclose()
 
 
@@ -231,7 +231,7 @@ async def connected(
             where = "on this machine" if address == "auto" else f"at {address!r}"
             raise ClusterError(
                 f"no Ray cluster {where} can be joined ({_in_a_line(error)}); start one with "
-                "ray start --head, or write where its head is, HOST:PORT; and RAY_AUTH_MODE and "
+                "ray start --head, or give the address of its head, HOST:PORT; RAY_AUTH_MODE and "
                 "RAY_AUTH_TOKEN must be those of its nodes"
             ) from error
         except Exception as error:

@@ -166,7 +166,7 @@ class SharedWork:
             transaction.change("INSERT OR IGNORE INTO facts VALUES (?, ?)", fact, digest)
             if transaction.rows("SELECT value FROM facts WHERE name = ?", fact) != [(digest,)]:
                 raise UsageError(
-                    f"the journal began {self.name!r} with other manifests or other words; undo "
+                    f"the journal has {self.name!r} with other manifests or options; undo "
                     "the change, or name another file"
                 )
             transaction.change(

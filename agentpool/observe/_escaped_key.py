@@ -1,4 +1,4 @@
-r"""Finds a key in text that was escaped, encoded or broken into lines by other code.
+r"""Finds a key in text that another program has escaped, encoded or broken into lines.
 
 Rules:
 

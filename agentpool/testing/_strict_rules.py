@@ -45,7 +45,7 @@ def newer_limit(asked: StrictAsked) -> str | None:
 
 
 def no_effort_with_tools(asked: StrictAsked) -> str | None:
-    """Refuse an effort beside tools: GPT-5.6 and later in Chat Completions (goose#11413)."""
+    """Refuse an effort with tools: GPT-5.6 and later in Chat Completions (goose#11413)."""
     effort = asked.body.get("reasoning_effort")
     if asked.body.get("tools") and effort not in {None, "none"}:
         return (
@@ -242,14 +242,14 @@ def no_schemas(asked: StrictAsked) -> str | None:
 
 
 def no_form_with_tools(asked: StrictAsked) -> str | None:
-    """Refuse a form beside tools: Groq (vercel/ai#16540, agno#1065, seen 2026-11)."""
+    """Refuse a form with tools: Groq (vercel/ai#16540, agno#1065, seen 2026-11)."""
     if asked.body.get("response_format") is not None and asked.body.get("tools"):
         return "json mode cannot be combined with tool/function calling"
     return None
 
 
 def no_older_form_with_tools(asked: StrictAsked) -> str | None:
-    """Refuse a form beside tools: Gemini before 3 (openai-agents-python#656, python-genai#867).
+    """Refuse a form with tools: Gemini before 3 (openai-agents-python#656, python-genai#867).
 
     Seen in November 2026.
     """

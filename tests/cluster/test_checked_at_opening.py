@@ -32,7 +32,7 @@ WORK = "tests.support.node_work:"
 HERE = PrivacyTier.SOVEREIGN
 
 KINDS = [
-    ("tools", "process", "is one tool; name a registry"),
+    ("tools", "process", "is a single tool; name a registry"),
     ("tools", "MEETING", "must be a ToolRegistry, or a function"),
     ("driver", "MEETING", "must be a Driver, or a function"),
 ]
@@ -87,7 +87,9 @@ async def test_labels_that_no_node_has_are_told_with_the_manifest() -> None:
     with pytest.raises(UsageError) as caught:
         async with open_cluster(MODEL, address="local:2", labels=labels, manifests=manifests):
             raise AssertionError
-    told = "manifest 'picky': no node has the labels gpu=yes, zone=a; there are local-1, local-2"
+    told = (
+        "manifest 'picky': no node has the labels gpu=yes, zone=a; the nodes are local-1, local-2"
+    )
     assert str(caught.value) == told
 
 

@@ -24,7 +24,7 @@ FAULTS = [
     ("file", "FileNotFoundError: no such file: mine.gguf"),
     ("odd", "this and that"),
     ("exit", "SystemExit: 3"),
-    ("number", "what was opened must be a Driver, got 42"),
+    ("number", "the context manager must return a Driver, got 42"),
 ]
 
 

@@ -223,7 +223,7 @@ async def test_a_redirect_to_another_host_is_not_followed(wire: Wire, status: in
         place = f"{thief.server.url}/chat/completions"
         redirect = always(whole(b"", status=status, location=place))
         async with open_watched(redirect) as watched, open_driver(wire, watched) as driver:
-            with pytest.raises(BadRequestError, match=r"not followed.*set base_url"):
+            with pytest.raises(BadRequestError, match=r"not followed.*correct base_url"):
                 await driver.complete(ASK)
         assert thief.server.lines == []
 

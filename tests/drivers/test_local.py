@@ -150,7 +150,7 @@ async def test_calls_and_words_in_a_form(folder: Path) -> None:
         assert heard == []
         said = await driver.complete(request, on_delta=heard.append)
         assert (said.text, heard) == ("Two.", ["Two."])
-        with pytest.raises(ProtocolError, match="left the form"):
+        with pytest.raises(ProtocolError, match="did not keep to the form"):
             await driver.complete(request)
 
 

@@ -74,9 +74,9 @@ def _check(images: Sequence[Attachment]) -> None:
         one = images[wide - 1]
         width, height = pixels_of(one) or (0, 0)
         raise BadRequestError(
-            f"a message has {count} images, and {one.name or 'one'} of them has {width:,} x "
-            f"{height:,} pixels; of more than {_FEW_IMAGES} images in one request the provider "
-            f"takes none with a side of more than {_MANY_PIXELS:,}: make it smaller, or send fewer"
+            f"a message has {count} images, and {one.name or 'one of them'} has {width:,} x "
+            f"{height:,} pixels; in a request with more than {_FEW_IMAGES} images no side may be "
+            f"longer than {_MANY_PIXELS:,}: make the image smaller, or send fewer"
         )
 
 

@@ -269,7 +269,7 @@ async def test_claude_takes_twenty_large_images_or_a_hundred(widths: list[int], 
 @pytest.mark.parametrize(
     ("widths", "says"),
     [
-        ([8] * 20 + [2001], r"21 images, and s\.png of them has 2,001 x 8 pixels; of more than 20"),
+        ([8] * 20 + [2001], r"21 images, and s\.png has 2,001 x 8 pixels; in a request with more"),
         ([8] * 101, "101 images, but the provider accepts at most 100 in one request; send fewer"),
     ],
 )

@@ -150,7 +150,7 @@ def test_words_are_read() -> None:
 )
 def test_another_form_is_an_error(text: str) -> None:
     """A text that only looks like a call is none."""
-    with pytest.raises(ProtocolError, match="left the form"):
+    with pytest.raises(ProtocolError, match="did not keep to the form"):
         read(text)
 
 
