@@ -257,8 +257,7 @@ class HostedSettings:
     price: Price | None
     """The cost of usage. ``None``: unknown."""
     own_price: Price | None = None
-    """The price that the user gave, which has precedence over the server's. ``None``: none was
-    given."""
+    """The user's price, which has precedence over the server's. ``None``: none was given."""
     max_output_tokens: int | None = None
     """The most tokens that the model can write. ``None``: unknown."""
     inputs: frozenset[str] | None = None
@@ -372,8 +371,7 @@ class HostedDriver(SendingDriver):
     def _cost_usd(self, answer: Completion) -> float | None:
         """Return the cost of *answer*. ``None``: neither the user nor the server gives it.
 
-        A gateway without a price reports that everything is free, so any other price has precedence
-        over 0.
+        A gateway without a price reports that everything is free: any other price goes first.
         """
         usage, said = answer.usage, answer.cost_usd
         if said is None or usage is None:
