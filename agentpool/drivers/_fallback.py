@@ -164,7 +164,7 @@ class FallbackDriver(SendingDriver):
 
     @property
     def most_input_tokens(self) -> int | None:
-        """The smallest known limit, since any of them may be asked."""
+        """The smallest known limit, since any of the drivers may be asked."""
         limits = [choice.driver.most_input_tokens for choice in self._choices]
         return min((limit for limit in limits if limit is not None), default=None)
 

@@ -255,9 +255,9 @@ async def open_openai(
         options: Other fields of each request's body, such as ``service_tier``.
         max_tokens_field: The server's name for the limit of an answer. ``None``: the usual one.
         max_output_tokens: The most that the model can write. ``None``: unknown.
-        max_input_tokens: The most that it reads. ``None``: what the window has room for.
+        max_input_tokens: The most that the model reads. ``None``: what fits into the window.
         api: ``chat`` or ``responses``. ``None``: ``responses`` at OpenAI, ``chat`` elsewhere.
-        rules: Of the provider behind a gateway: ``deepseek``, ``mistral``, … ``None``: of its host.
+        rules: Those of the provider behind a gateway: ``deepseek``, … ``None``: those of the host.
         inputs: What the model reads besides text: ``image``, ``pdf``. ``None``: unknown.
         headers: Headers for every request, such as an organisation.
         verify: Whether to check certificates, or the TLS context to use.

@@ -81,7 +81,7 @@ class LivePage:
     _silent: dict[trio.CancelScope, None] = attrs.field(
         init=False, factory=dict[trio.CancelScope, None]
     )
-    """Those that have not asked for anything yet, the oldest first."""
+    """The scopes of connections that have not sent a request yet, oldest first."""
     _looks: int = attrs.field(init=False, default=0)
     """How many browsers are watching."""
     _ended: bool = attrs.field(init=False, default=False)
@@ -136,7 +136,7 @@ class LivePage:
     def _send_off_a_silent_one(self) -> bool:
         """Make room: end the oldest connection that has not asked for anything yet, if any.
 
-        Strangers may open as many as they like, and must not keep the owner from the page.
+        Any program may open many connections, which must not keep the owner from the page.
         """
         for scope in self._silent:
             if not scope.cancel_called:

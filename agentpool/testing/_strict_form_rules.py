@@ -1,4 +1,4 @@
-"""Rules for the form of a request: roles, names, and where images may stand."""
+"""Rules for the form of a request: roles, names, and places for images."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _NAME: Final = r"[a-zA-Z0-9_-]{1,64}"
 
 
 def legal_names(asked: StrictAsked) -> str | None:
-    """Refuse other names of tools, in calls as well: OpenAI (mcp-use#90), Bedrock (mastra#13632).
+    """Refuse invalid names of tools, also in calls: OpenAI (mcp-use#90), Bedrock (mastra#13632).
 
     Seen at both in November 2026. Anthropic takes 128 characters, which nobody needs.
     """

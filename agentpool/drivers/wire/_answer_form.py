@@ -105,7 +105,7 @@ def _objects(schema: Json) -> Iterator[Mapping[str, Json]]:
 
 
 def _has_itself(schema: Mapping[str, Json]) -> bool:
-    """Return whether *schema* refers to itself, by way of its definitions or at once."""
+    """Return whether *schema* refers to itself, directly or through its definitions."""
     definitions = cast("Mapping[str, Json]", schema.get("$defs", {}))
     left = {f"#/$defs/{name}": set(_references(one)) for name, one in definitions.items()}
     left["#"] = set(_references({key: one for key, one in schema.items() if key != "$defs"}))

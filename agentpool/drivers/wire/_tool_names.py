@@ -1,8 +1,8 @@
 """Converts names of called tools into a form that servers accept.
 
-A model may call what there is not, under any name: ``functions.add``, or ``add numbers``. It is
-told so by the result of the call, but the call goes back with every later request, and servers
-refuse a name of another form than their own. Names of tools that there are have that form.
+A model may call a tool that does not exist, under any name: ``functions.add``, or ``add numbers``.
+The result of the call tells it so, but the call is sent back with every later request, and servers
+refuse names of another form than theirs. Names of existing tools have that form.
 
 Source: OpenAI's ``^[a-zA-Z0-9_-]+$``, at most 64 characters, and Anthropic's
 ``^[a-zA-Z0-9_-]{1,128}$``; mcp-use#90, mastra#13632 and opencode#48750 (2026-11).
@@ -20,7 +20,7 @@ _ILLEGAL_CHARS: Final = re.compile(r"[^a-zA-Z0-9_-]+")
 
 
 def legal_name(name: str) -> str:
-    """Return *name* if servers accept it, otherwise the most similar one that they do.
+    """Return *name* if servers accept it, otherwise the most similar name that they accept.
 
     >>> legal_name("add"), legal_name("functions.add"), legal_name(" ")
     ('add', 'functions_add', 'unnamed')
