@@ -113,7 +113,7 @@ class Bill(Live):
             self._lost(event.lost)
 
     def end(self, outcome: AgentOutcome, of_children: int = 0) -> None:
-        """Add from *outcome* what events of earlier versions lack, or readers missed.
+        """Add from *outcome* what events of earlier versions lack, or what readers missed.
 
         Args:
             outcome: The agent's.

@@ -205,7 +205,7 @@ class EventHub(Live):
 
     @property
     def is_telling(self) -> bool:
-        """Whether observers are being called: any use of the pool meanwhile comes from one of them."""
+        """Whether observers are being called: any use of the pool now comes from one of them."""
         return self._deciding >= _TELLING
 
     def seconds(self) -> float:
