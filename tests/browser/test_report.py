@@ -57,6 +57,18 @@ def opened(page: Path, folder: Path, *flags: str, fragment: str = "") -> tuple[s
     return done.stdout, console
 
 
+SLOTS_AT = """(() => {{
+  const lanes = document.querySelector("#lanes"), wide = lanes.clientWidth;
+  const scale = lanes.width / wide, gutter = Math.min(220, Math.max(140, wide * 0.16));
+  const x = Math.round((gutter + (wide - 8 - gutter) * {at}) * scale);
+  const seen = lanes.getContext("2d").getImageData(x, 0, 1, Math.round(58 * scale)).data;
+  let count = 0;
+  for (let y = 24 * scale; y < 58 * scale; y++) if (seen[4 * y + 2] > seen[4 * y] + 20) count++;
+  return count;
+}})()"""
+"""How many pixels of the area of slots are filled at a part of the time that is shown."""
+
+
 @pytest.fixture
 def busy(tmp_path: Path) -> Path:
     """Return the report of a pool in which everything happens."""
@@ -131,6 +143,30 @@ async def test_a_page_can_be_printed(troubled: Path, tmp_path: Path) -> None:
             assert await tab.run("getComputedStyle(document.body).backgroundColor") == WHITE
             assert await tab.run("document.documentElement.scrollWidth") <= 718
             assert browser.complaints == []
+
+
+async def test_slots_in_use_are_steps(tmp_path: Path) -> None:
+    """Also where several agents end within a pixel, and where the time is zoomed into."""
+    events: list[Event] = []
+    for agent_id, ends in ((1, 10.0), (2, 5.0), (3, 5.001)):
+        place = (agent_id, "a")
+        outcome = AgentOutcome(agent_id=agent_id, name="a", status=AgentStatus.COMPLETED)
+        events.append(AgentSpawned(len(events) + 1, 0.0, *place, 0))
+        events.append(AgentStarted(len(events) + 1, 0.0, *place))
+        events.append(AgentFinished(len(events) + 1, ends, *place, outcome))
+    header = TraceHeader(run_id="ab" * 16, pool="p", opened_at=1.7e9, max_concurrent=3)
+    page = tmp_path / "a.html"
+    page.write_text(render_report(Trace(header=header, events=tuple(events))))
+    with trio.fail_after(PATIENCE):
+        async with chromium(tmp_path) as browser:
+            tab = await browser.open(page.as_uri())
+            whole = [await tab.run(SLOTS_AT.format(at=at)) for at in (0.45, 0.55, 0.95)]
+            await tab.click("#in", times=3)
+            await trio.sleep(0.3)
+            near = [await tab.run(SLOTS_AT.format(at=at)) for at in (0.1, 0.9, 0.99)]
+    assert whole[0] == pytest.approx(3 * whole[1], rel=0.2)
+    assert whole[1] == whole[2] > 0
+    assert near == [whole[0], whole[1], whole[1]]
 
 
 def large(agents: int, turns: int) -> Trace:

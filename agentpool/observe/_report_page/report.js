@@ -252,14 +252,18 @@
     g.moveTo(gutter, base);
     let count = 0, last = gutter;
     for (const [at, now] of steps) {
-      const px = Math.max(gutter, Math.min(width - 8, x(at)));
-      if (at <= view.to && px - last > 0.3 || now > count) {
+      if (at > view.to) break;
+      const px = Math.max(gutter, x(at));
+      if (px - last > 0.3 || now > count) {
+        // Up or down to what held since the last one, which may be less than a pixel away.
+        g.lineTo(last, base - count * scale);
         g.lineTo(px, base - count * scale);
         g.lineTo(px, base - now * scale);
         last = px;
       }
       count = now;
     }
+    g.lineTo(last, base - count * scale);
     g.lineTo(width - 8, base - count * scale);
     g.lineTo(width - 8, base);
     g.fill();
