@@ -8,7 +8,7 @@ also be served over HTTP on this machine for any other client.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from typing import Final, Literal, TypeAlias, final
 
 import attrs
@@ -29,17 +29,10 @@ from agentpool.testing._loopback import (
     json_reply,
     open_loopback_server,
 )
-from agentpool.testing._strict_answers import (
-    FakeTurn,
-    Ways,
-    Writing,
-    chat_stream,
-    message_stream,
-    response_stream,
-)
-from agentpool.testing._strict_asked import Fields, StrictAsked, fields
+from agentpool.testing._strict_answers import CHAT, MESSAGES, Answering, FakeTurn, Ways, Writing
+from agentpool.testing._strict_asked import Fields, StrictAsked, fields, text
+from agentpool.testing._strict_responses import RESPONSES
 
-_Stream: TypeAlias = Callable[[Writing], Iterator[bytes]]
 _Refusal: TypeAlias = Callable[[str], object]
 
 _CHAT_FIELDS: Final = (
@@ -66,7 +59,9 @@ _MESSAGE_FIELDS: Final = ("role", "content", "name", "tool_calls", "tool_call_id
 MESSAGES_BYTES: Final = 32_000_000
 """The largest request to Anthropic: https://platform.claude.com/docs/en/api/overview (2026-11)."""
 
-_EVERY_CHAT: Final = (rules.results_follow_calls, rules.unique_ids, rules.system_first)
+_EVERY_CHAT: Final = (
+    *(form.known_roles, rules.results_follow_calls, rules.unique_ids, rules.system_first),
+)
 _LOCAL: Final = (*_EVERY_CHAT, rules.content_key, rules.arguments_are_objects)
 
 
@@ -94,7 +89,7 @@ class _Kind:
 
     path: str
     rules: Sequence[rules.Rule]
-    stream: _Stream = chat_stream
+    answers: Answering = CHAT
     ways: Ways = Ways()  # noqa: RUF009  # frozen
     refusal: _Refusal = _openai_error
     most_bytes: int | None = None
@@ -110,12 +105,12 @@ StrictName: TypeAlias = Literal[
 _KINDS: Final[Mapping[str, _Kind]] = {
     "openai": _Kind(
         path="/responses",
-        stream=response_stream,
+        answers=RESPONSES,
         rules=(
             *(rules.known_fields(*_RESPONSES_FIELDS), rules.no_sampling, more.stateless),
             *(rules.unique_ids, rules.id_form(r".{1,64}", "1 to 64 characters")),
             *(more.reasoning_with_calls, more.encrypted_back, more.outputs_match),
-            *(rules.strict_schemas, rules.no_forced_tools, form.legal_names),
+            *(rules.strict_schemas, form.legal_names, form.known_items),
         ),
     ),
     "openai-chat": _Kind(
@@ -124,11 +119,12 @@ _KINDS: Final[Mapping[str, _Kind]] = {
             *(rules.known_fields(*_OPENAI_FIELDS), rules.no_sampling, rules.newer_limit),
             *(rules.no_effort_with_tools, rules.strict_schemas, *_EVERY_CHAT),
             *(rules.id_form(r".{1,40}", "1 to 40 characters"), form.legal_names),
+            *(form.images_of_users, form.no_stop, form.no_stream_options),
         ),
     ),
     "anthropic": _Kind(
         path="/messages",
-        stream=message_stream,
+        answers=MESSAGES,
         ways=Ways(id_form="toolu_{}"),
         refusal=_anthropic_error,
         most_bytes=MESSAGES_BYTES,
@@ -138,6 +134,7 @@ _KINDS: Final[Mapping[str, _Kind]] = {
             *(more.results_next, more.thoughts_signed, more.thoughts_first, more.few_marks),
             *(more.adaptive_alone, rules.no_forced_tools, rules.legal_keys),
             *(rules.known_fields(*_MESSAGES_FIELDS), more.user_last, form.legal_names),
+            *(form.unique_tools, form.known_blocks),
         ),
     ),
     "gemini": _Kind(
@@ -169,6 +166,7 @@ _KINDS: Final[Mapping[str, _Kind]] = {
         rules=(
             *(rules.known_fields(*_MISTRAL_FIELDS), rules.known_message_fields(*_MESSAGE_FIELDS)),
             *(rules.no_user_after_tool, rules.no_empty_answer, *_EVERY_CHAT, form.legal_names),
+            *(form.images_of_users, form.answer_not_last),
             rules.id_form(r"[a-zA-Z0-9]{9}", "a-z, A-Z, 0-9, with a length of 9"),
         ),
     ),
@@ -180,7 +178,11 @@ _KINDS: Final[Mapping[str, _Kind]] = {
             *(rules.no_empty_answer, rules.no_forced_tools, form.legal_names),
         ),
     ),
-    "vllm": _Kind(path="/chat/completions", refusal=_plain_error, rules=_LOCAL),
+    "vllm": _Kind(
+        path="/chat/completions",
+        refusal=_plain_error,
+        rules=(*_LOCAL, form.no_stream_options),
+    ),
     "ollama": _Kind(path="/chat/completions", ways=Ways(shares_index=True), rules=_LOCAL),
     "llamacpp": _Kind(path="/chat/completions", rules=(*_LOCAL, rules.no_images)),
 }
@@ -240,22 +242,27 @@ class StrictFake(httpx.AsyncBaseTransport):
             why = rule(asked)
             if why is not None:
                 return self._refuse(400, why)
-        return HttpReply(headers={"content-type": EVENT_STREAM}, pieces=self._answer(asked))
+        return self._answer(asked)
 
-    def _answer(self, asked: StrictAsked) -> Sequence[bytes]:
+    def _answer(self, asked: StrictAsked) -> HttpReply:
         # One turn for each answer that the conversation has; the last one for ever.
         turn = self._turns[min(asked.turn, len(self._turns) - 1)]
         included = asked.body.get("include")
         writing = Writing(
             turn,
             self._kind.ways,
+            text(asked.body.get("model")),
             len(self._bodies),
             has_usage="stream_options" in asked.body or self._kind is _KINDS["mistral"],
             is_encrypted=isinstance(included, list) and "reasoning.encrypted_content" in included,
         )
-        pieces = list(self._kind.stream(writing))
+        if asked.body.get("stream") is True:
+            pieces = list(self._kind.answers.stream(writing))
+            reply = HttpReply(headers={"content-type": EVENT_STREAM}, pieces=pieces)
+        else:
+            reply = json_reply(200, self._kind.answers.whole(writing))
         self._issued.update(writing.issued)
-        return pieces
+        return reply
 
     def _refuse(self, status: int, why: str) -> HttpReply:
         self._refusals.append(why)

@@ -1,9 +1,9 @@
-"""Writes the streams that fake servers send, with the peculiarities of each server."""
+"""Writes the answers of fake servers, streamed or whole, each with its server's peculiarities."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Final, final
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Final, cast, final
 
 import attrs
 import msgspec
@@ -52,6 +52,8 @@ class Writing:
 
     turn: FakeTurn
     ways: Ways
+    model: str
+    """The model that was asked for, and that answers."""
     number: int
     """How many answers the fake gave before, which makes its ids unique."""
     has_usage: bool = True
@@ -72,6 +74,17 @@ class Writing:
         return self.issued[-1]
 
 
+@final
+@attrs.frozen
+class Answering:
+    """How a server answers in one interface."""
+
+    stream: Callable[[Writing], Iterator[bytes]]
+    """Yields the events of an answer."""
+    whole: Callable[[Writing], object]
+    """Returns the body of an answer that is not streamed."""
+
+
 def sse(value: object, event: str = "") -> bytes:
     """Encode one server-sent event."""
     head = f"event: {event}\n".encode() if event else b""
@@ -79,113 +92,145 @@ def sse(value: object, event: str = "") -> bytes:
     return head + b"data: " + data + b"\n\n"
 
 
-def chat_stream(writing: Writing) -> Iterator[bytes]:
-    """Yield the events of an answer in Chat Completions."""
-    turn, ways = writing.turn, writing.ways
-
-    def delta(finish: str | None = None, **fields: object) -> bytes:
-        return sse(
-            {"model": "m", "choices": [{"index": 0, "delta": fields, "finish_reason": finish}]}
-        )
-
-    yield delta(role="assistant", content="")
-    if ways.thoughts in {"reasoning", "reasoning_content"}:
-        thought = f"{turn.thoughts} {writing.number}"
-        writing.issued.append(thought)
-        yield delta(**{ways.thoughts: thought})
-    elif ways.thoughts == "content":
-        said = [{"type": "thinking", "thinking": [{"type": "text", "text": turn.thoughts}]}]
-        yield delta(content=said)
-    if turn.text:
-        yield delta(content=turn.text[:3])
-        yield delta(content=turn.text[3:])
-    for index, (name, arguments) in enumerate(turn.calls):
+def _chat_calls(writing: Writing) -> list[dict[str, object]]:
+    calls: list[dict[str, object]] = []
+    for index, (name, arguments) in enumerate(writing.turn.calls):
         call: dict[str, object] = {
-            "index": 0 if ways.shares_index else index,
             "id": writing.call_id(index),
             "type": "function",
             "function": {"name": name, "arguments": msgspec.json.encode(arguments).decode()},
         }
-        if ways.thoughts == "signature" and not index:
+        if writing.ways.thoughts == "signature" and not index:
             call["extra_content"] = {"google": {"thought_signature": writing.sign()}}
-        yield delta(tool_calls=[call])
-    yield delta("tool_calls" if turn.calls else "stop")
+        calls.append(call)
+    return calls
+
+
+def _chat_thoughts(writing: Writing) -> dict[str, object]:
+    """Return the fields of a message with the thoughts in them."""
+    turn, where = writing.turn, writing.ways.thoughts
+    if where in {"reasoning", "reasoning_content"}:
+        writing.issued.append(f"{turn.thoughts} {writing.number}")
+        return {where: writing.issued[-1]}
+    if where == "content":
+        return {
+            "content": [{"type": "thinking", "thinking": [{"type": "text", "text": turn.thoughts}]}]
+        }
+    return {}
+
+
+_CHAT_USAGE: Final = {"prompt_tokens": 100, "completion_tokens": 10, "total_tokens": 110}
+
+
+def _chat_stream(writing: Writing) -> Iterator[bytes]:
+    turn = writing.turn
+    head = {"id": f"chat-{writing.number}", "object": "chat.completion.chunk", "created": 0}
+    head["model"] = writing.model
+
+    def delta(fields: Mapping[str, object], finish: str | None = None) -> bytes:
+        return sse({**head, "choices": [{"index": 0, "delta": fields, "finish_reason": finish}]})
+
+    yield delta({"role": "assistant", "content": ""})
+    if thoughts := _chat_thoughts(writing):
+        yield delta(thoughts)
+    if turn.text:
+        yield delta({"content": turn.text[:3]})
+        yield delta({"content": turn.text[3:]})
+    for index, call in enumerate(_chat_calls(writing)):
+        place = 0 if writing.ways.shares_index else index
+        yield delta({"tool_calls": [{"index": place, **call}]})
+    yield delta({}, "tool_calls" if turn.calls else "stop")
     if writing.has_usage:
-        usage = {"prompt_tokens": 100, "completion_tokens": 10}
-        yield sse({"model": "m", "choices": [], "usage": usage})
+        yield sse({**head, "choices": [], "usage": _CHAT_USAGE})
     yield sse("[DONE]")
 
 
-def message_stream(writing: Writing) -> Iterator[bytes]:
-    """Yield the events of an answer in Messages."""
+def _chat_whole(writing: Writing) -> object:
     turn = writing.turn
+    message: dict[str, object] = {"role": "assistant", "content": turn.text or None}
+    message |= _chat_thoughts(writing)
+    if turn.text and isinstance(said := message["content"], list):
+        cast("list[object]", said).append({"type": "text", "text": turn.text})
+    if calls := _chat_calls(writing):
+        message["tool_calls"] = calls
+    finish = "tool_calls" if calls else "stop"
+    return {
+        "id": f"chat-{writing.number}",
+        "object": "chat.completion",
+        "created": 0,
+        "model": writing.model,
+        "choices": [{"index": 0, "message": message, "finish_reason": finish}],
+        "usage": _CHAT_USAGE,
+    }
 
+
+CHAT: Final = Answering(_chat_stream, _chat_whole)
+"""Chat Completions."""
+
+
+def _message_blocks(writing: Writing) -> list[dict[str, object]]:
+    turn = writing.turn
+    blocks: list[dict[str, object]] = [
+        {"type": "thinking", "thinking": turn.thoughts, "signature": writing.sign()}
+    ]
+    if turn.text:
+        blocks.append({"type": "text", "text": turn.text})
+    for index, (name, arguments) in enumerate(turn.calls):
+        use: dict[str, object] = {"type": "tool_use", "name": name, "input": arguments}
+        blocks.append({**use, "id": writing.call_id(index)})
+    return blocks
+
+
+def _pieces_of(block: Mapping[str, object]) -> tuple[dict[str, object], list[dict[str, object]]]:
+    """Return how a block begins, and what comes of it after that."""
+    match block["type"]:
+        case "thinking":
+            pieces: list[dict[str, object]] = [
+                {"type": "thinking_delta", "thinking": block["thinking"]},
+                {"type": "signature_delta", "signature": block["signature"]},
+            ]
+            return {**block, "thinking": "", "signature": ""}, pieces
+        case "text":
+            return {**block, "text": ""}, [{"type": "text_delta", "text": block["text"]}]
+        case _:
+            said = msgspec.json.encode(block["input"]).decode()
+            pieces = [{"type": "input_json_delta", "partial_json": one} for one in ("", said)]
+            return {**block, "input": {}}, pieces
+
+
+def _message_head(writing: Writing, **more: object) -> dict[str, object]:
+    usage = {"input_tokens": 20, "cache_read_input_tokens": 80, "output_tokens": 1}
+    head: dict[str, object] = {"id": f"msg_{writing.number}", "type": "message"}
+    head |= {"role": "assistant", "model": writing.model, "content": [], "usage": usage}
+    return {**head, "stop_reason": None, "stop_sequence": None, **more}
+
+
+def _stop_reason(writing: Writing) -> str:
+    return "tool_use" if writing.turn.calls else "end_turn"
+
+
+def _message_stream(writing: Writing) -> Iterator[bytes]:
     def event(kind: str, **fields: object) -> bytes:
         return sse({"type": kind, **fields}, kind)
 
-    blocks: list[tuple[dict[str, object], list[dict[str, object]]]] = [
-        (
-            {"type": "thinking", "thinking": "", "signature": ""},
-            [
-                {"type": "thinking_delta", "thinking": turn.thoughts},
-                {"type": "signature_delta", "signature": writing.sign()},
-            ],
-        )
-    ]
-    if turn.text:
-        blocks.append(({"type": "text", "text": ""}, [{"type": "text_delta", "text": turn.text}]))
-    for index, (name, arguments) in enumerate(turn.calls):
-        use: dict[str, object] = {"type": "tool_use", "name": name, "input": {}}
-        use["id"] = writing.call_id(index)
-        said = msgspec.json.encode(arguments).decode()
-        pieces = [{"type": "input_json_delta", "partial_json": one} for one in ("", said)]
-        blocks.append((use, [dict(piece) for piece in pieces]))
-    usage = {"input_tokens": 20, "cache_read_input_tokens": 80, "output_tokens": 1}
-    start: dict[str, object] = {"id": "msg", "type": "message", "role": "assistant", "model": "m"}
-    start["content"] = []
-    yield event("message_start", message={**start, "usage": usage})
+    yield event("message_start", message=_message_head(writing))
     yield event("ping")
-    for index, (block, deltas) in enumerate(blocks):
-        yield event("content_block_start", index=index, content_block=block)
-        for piece in deltas:
+    for index, block in enumerate(_message_blocks(writing)):
+        begun, pieces = _pieces_of(block)
+        yield event("content_block_start", index=index, content_block=begun)
+        for piece in pieces:
             yield event("content_block_delta", index=index, delta=piece)
         yield event("content_block_stop", index=index)
-    reason = "tool_use" if turn.calls else "end_turn"
-    yield event("message_delta", delta={"stop_reason": reason}, usage={"output_tokens": 10})
+    ending = {"stop_reason": _stop_reason(writing), "stop_sequence": None}
+    yield event("message_delta", delta=ending, usage={"output_tokens": 10})
     yield event("message_stop")
 
 
-def response_stream(writing: Writing) -> Iterator[bytes]:
-    """Yield the events of an answer in Responses."""
-    turn = writing.turn
+def _message_whole(writing: Writing) -> object:
+    usage = {"input_tokens": 20, "cache_read_input_tokens": 80, "output_tokens": 10}
+    blocks, reason = _message_blocks(writing), _stop_reason(writing)
+    return _message_head(writing, content=blocks, stop_reason=reason, usage=usage)
 
-    def event(kind: str, **fields: object) -> bytes:
-        return sse({"type": f"response.{kind}", **fields}, f"response.{kind}")
 
-    response = {"id": "resp", "object": "response", "model": "m"}
-    yield event("created", response={**response, "status": "in_progress", "output": []})
-    summary = [{"type": "summary_text", "text": turn.thoughts}]
-    reasoning: dict[str, object] = {"id": f"rs_{writing.number}", "type": "reasoning"}
-    yield event("output_item.added", output_index=0, item={**reasoning, "summary": []})
-    yield event("reasoning_summary_text.delta", output_index=0, delta=turn.thoughts)
-    reasoning["summary"] = summary
-    if writing.is_encrypted:
-        reasoning["encrypted_content"] = writing.sign()
-    yield event("output_item.done", output_index=0, item=reasoning)
-    if turn.text:
-        said = {"type": "message", "id": f"msg_{writing.number}", "role": "assistant"}
-        yield event("output_item.added", output_index=1, item={**said, "content": []})
-        yield event("output_text.delta", output_index=1, content_index=0, delta=turn.text)
-        said_part: dict[str, object] = {"type": "output_text", "text": turn.text, "annotations": []}
-        content = [said_part]
-        yield event("output_item.done", output_index=1, item={**said, "content": content})
-    for index, (name, arguments) in enumerate(turn.calls):
-        made = msgspec.json.encode(arguments).decode()
-        call = {"type": "function_call", "id": f"fc_{writing.number}_{index}", "name": name}
-        call |= {"call_id": writing.call_id(index), "arguments": ""}
-        place = index + 2
-        yield event("output_item.added", output_index=place, item=call)
-        yield event("function_call_arguments.delta", output_index=place, delta=made)
-        yield event("output_item.done", output_index=place, item={**call, "arguments": made})
-    usage = {"input_tokens": 100, "output_tokens": 10}
-    yield event("completed", response={**response, "status": "completed", "usage": usage})
+MESSAGES: Final = Answering(_message_stream, _message_whole)
+"""Messages."""

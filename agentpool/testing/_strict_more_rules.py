@@ -125,13 +125,18 @@ def adaptive_alone(asked: StrictAsked) -> str | None:
 
 
 def stateless(asked: StrictAsked) -> str | None:
-    """OpenAI keeps nothing of a request that says ``store: false`` (bifrost#5410)."""
+    """OpenAI keeps nothing of a request that says ``store: false`` (bifrost#5410).
+
+    Items may come back with their ids, as its guide on reasoning has it; those of which only the
+    id comes back are looked for (2026-11).
+    """
     if asked.body.get("store") is not False:
         return "store must be false: this organization keeps no data"
     if asked.body.get("previous_response_id"):
         return "Previous response not found."
     for item in asked.messages:
-        if item.get("type") == "item_reference" or item.get("id"):
+        is_bare = item.get("type") == "reasoning" and not item.get("encrypted_content")
+        if item.get("type") == "item_reference" or (is_bare and item.get("id")):
             return f"Item with id {item.get('id')!r} not found. Items are not persisted."
     return None
 

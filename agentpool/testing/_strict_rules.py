@@ -274,9 +274,10 @@ def strict_schemas(asked: StrictAsked) -> str | None:
     form = fields(fields(asked.body.get("text")).get("format"))
     for tool in items(asked.body.get("tools")):
         # In Responses a tool is strict unless it says otherwise.
-        is_strict = "function" not in tool and tool.get("strict", True) is True
-        if is_strict and (why := _why_not_strict(fields(tool.get("parameters")))):
-            return f"Invalid schema for function {text(tool.get('name'))!r}: {why}"
+        named_tool = fields(tool.get("function", tool))
+        is_strict = named_tool.get("strict", "function" not in tool) is True
+        if is_strict and (why := _why_not_strict(fields(named_tool.get("parameters")))):
+            return f"Invalid schema for function {text(named_tool.get('name'))!r}: {why}"
     for one in (named, form):
         if one.get("strict") is True and (why := _why_not_strict(fields(one.get("schema")))):
             return f"Invalid schema for response_format: {why}"

@@ -148,7 +148,9 @@ remote_model = "claude-opus-4-6x"
 """
     )
     done = desk.call("check", "a.toml")
-    assert "  knows    gpt-5: window 288,384 tokens; at most 128,000 for one answer; " in done.out
+    assert (
+        "  knows    gpt-5: window 400,000 tokens, of which it reads at most 272,000; " in done.out
+    )
     heading = "agentpool: warning: a.toml model."
     assert [line.removeprefix(heading) for line in done.err.splitlines()] == [
         "temperature: gpt-5 takes none; leave it out",

@@ -419,7 +419,21 @@ REFUSED: Final[list[tuple[StrictName, dict[str, object], str]]] = [
     ("openai", {"stop": ["x"]}, "stop: Extra inputs"),
     ("openai", {"store": True}, "store must be false"),
     ("openai", {"previous_response_id": "r"}, "Previous response not found"),
-    ("openai", {"input": [{**CALL, "id": "fc_1"}]}, "Item with id 'fc_1' not found"),
+    ("openai", {"input": [{"type": "reasoning", "id": "rs"}, HI]}, "Item with id 'rs' not found"),
+    ("openai", {"input": [{"type": "item_reference", "id": "x"}]}, "Item with id 'x' not found"),
+    ("openai", {"input": []}, "must be provided"),
+    ("openai", {"input": [{"type": "call"}]}, "Invalid value: 'call'"),
+    ("openai", {"input": [{"role": "tool", "content": "x"}]}, "Invalid value: 'tool'"),
+    (
+        "openai",
+        {"input": [{"role": "user", "content": [{"type": "image_url"}]}]},
+        "Invalid value: 'image_url'",
+    ),
+    (
+        "openai",
+        {"input": [{"role": "assistant", "content": [{"type": "input_image"}]}]},
+        "Supported values are: 'output_text', 'refusal'",
+    ),
     ("openai", {"input": [{"type": "reasoning", "encrypted_content": "x"}]}, "invalid_encrypted"),
     # The fake itself has made a call of that id.
     (
@@ -439,7 +453,6 @@ REFUSED: Final[list[tuple[StrictName, dict[str, object], str]]] = [
         "include every key",
     ),
     ("openai", {"text": {"format": {"strict": True, "schema": OPEN_LIST}}}, "additionalProperties"),
-    ("openai", {"tool_choice": "required"}, "forces tool use"),
     ("openai", {"input": [HI, {**CALL, "name": "a.b"}, OUTPUT]}, "Invalid name of a tool: 'a.b'"),
     ("openai-chat", {"tools": [{"function": {"name": "x" * 65}}]}, "Invalid name of a tool"),
     ("mistral", {"messages": [HI, called("a" * 9, name="a b"), returned("a" * 9)]}, "'a b'"),
@@ -447,6 +460,20 @@ REFUSED: Final[list[tuple[StrictName, dict[str, object], str]]] = [
     ("openai-chat", {"max_tokens": 9}, "Use 'max_completion_tokens'"),
     ("openai-chat", {"tools": TOOLS, "reasoning_effort": "low"}, "use /v1/responses"),
     ("openai-chat", {"top_p": 1}, "'top_p' is not supported"),
+    ("openai-chat", {"model": "gpt-5-mini", "stop": ["x"]}, "'stop' is not supported"),
+    ("openai-chat", {"stream": False, "stream_options": {}}, "when `stream=True`"),
+    ("openai-chat", {"messages": []}, "empty array"),
+    ("openai-chat", {"messages": [{"role": "robot", "content": "x"}]}, "Invalid value: 'robot'"),
+    (
+        "openai-chat",
+        {"messages": [HI, called("a"), {**returned(), "content": [{"type": "image_url"}]}]},
+        "only allowed for messages with role 'user'",
+    ),
+    (
+        "openai-chat",
+        {"tools": [{"function": {"name": "add", "strict": True, "parameters": LOOSE}}]},
+        "additionalProperties",
+    ),
     ("openai-chat", {"messages": [called("x" * 41), returned("x" * 41)]}, "1 to 40 characters"),
     ("openai-chat", {"messages": [called("a")]}, "did not have response messages"),
     ("openai-chat", {"messages": [called("a"), HI]}, "did not have response messages: a"),
@@ -508,6 +535,33 @@ REFUSED: Final[list[tuple[StrictName, dict[str, object], str]]] = [
         "does not support the effort",
     ),
     ("anthropic", {"tool_choice": {"type": "any"}}, "forces tool use"),
+    (
+        "anthropic",
+        {"tools": [{"name": "a", "input_schema": {"type": "object"}}] * 2},
+        "must be unique",
+    ),
+    ("anthropic", {"tools": [{"name": "a", "input_schema": {}}]}, "input_schema.type"),
+    ("anthropic", {"output_config": {"effort": "much"}}, "output_config.effort"),
+    ("anthropic", {"messages": [HI, {"role": "tool", "content": "x"}]}, "messages.1.role"),
+    (
+        "anthropic",
+        {"messages": [HI, {"role": "assistant", "content": [{"type": "image"}]}, HI]},
+        "only allowed in user messages",
+    ),
+    (
+        "anthropic",
+        {
+            "messages": [
+                {
+                    "role": "user",
+                    "content": [
+                        {"type": "image", "source": {"type": "base64", "media_type": "image/bmp"}}
+                    ],
+                }
+            ]
+        },
+        "source.media_type",
+    ),
     ("gemini", {"messages": [called("a"), returned()]}, "missing a thought_signature: add"),
     (
         "gemini",
@@ -537,6 +591,9 @@ REFUSED: Final[list[tuple[StrictName, dict[str, object], str]]] = [
         "Unexpected role 'user' after role 'tool'",
     ),
     ("mistral", {"messages": [HI, {"role": "assistant", "content": ""}]}, "but not none"),
+    ("mistral", {"messages": [HI, {"role": "assistant", "content": "x"}]}, "Expected last role"),
+    ("vllm", {"messages": []}, "empty array"),
+    ("vllm", {"stream": False, "stream_options": {}}, "when `stream=True`"),
     ("moonshot", {"temperature": 0.6}, "'temperature' is not supported"),
     ("moonshot", {"messages": [HI, called("a"), returned()]}, "missing in assistant tool call"),
     (
