@@ -32,7 +32,7 @@ import trio
 from agentpool._agent.agent import output_of
 from agentpool._base import Live
 from agentpool._checks import at_least, expect, expect_each
-from agentpool._errors import UsageError
+from agentpool._errors import PoolClosedError, UsageError
 from agentpool._manifest.manifest import AgentManifest
 from agentpool._messages import AgentId
 from agentpool._outcome import AgentOutcome, AgentStatus
@@ -110,10 +110,10 @@ class QueryMap(Live):
     _retries: int = 0
     """How often a query is asked again if its agent fails."""
     _scope: trio.CancelScope = msgspec.field(default_factory=trio.CancelScope)
-    _in_flight: dict[AgentId, tuple[AgentRecord, _Query]] = msgspec.field(
-        default_factory=dict[AgentId, "tuple[AgentRecord, _Query]"]
+    _in_flight: dict[AgentId, AgentRecord] = msgspec.field(
+        default_factory=dict[AgentId, AgentRecord]
     )
-    """Agents that have not ended, with their queries."""
+    """Agents that have not ended."""
     _again: list[_Query] = msgspec.field(default_factory=list["_Query"])
     """Queries that are asked again after a while, the next one first."""
     _next_ids: dict[AgentId, None] = msgspec.field(default_factory=dict[AgentId, None])
@@ -224,10 +224,7 @@ class QueryMap(Live):
         finally:
             # Also when the pool itself is cancelled: whoever closes the map waits for this.
             self._fed = self._has_ended = True
-            for query in self._again:
-                assert query.outcome is not None  # noqa: S101  # it failed
-                self._give(query.place, query.outcome)
-            self._again.clear()
+            self._give_up_retries()
             self._changed.unpark_all()
             self._on_change()
 
@@ -236,8 +233,19 @@ class QueryMap(Live):
             with trio.move_on_at(self._again[0].due if self._again else math.inf):
                 await self._changed.park()
             while self._again and self._again[0].due <= trio.current_time():
-                await self._admission.enter(partial(self._start, self._again[0]))
+                try:
+                    await self._admission.enter(partial(self._start, self._again[0]))
+                except PoolClosedError:
+                    self._give_up_retries()
+                    self._changed.unpark_all()
                 self._on_change()
+
+    def _give_up_retries(self) -> None:
+        """Give the failures out that would have been asked again."""
+        waiting, self._again = self._again, []
+        for query in waiting:
+            assert query.outcome is not None  # noqa: S101  # it failed
+            self._give(query.place, query.outcome)
 
     async def _feed(self, source: Queries) -> None:  # noqa: ASYNC910  # the taking has its own
         task = trio.lowlevel.current_task()
@@ -296,11 +304,12 @@ class QueryMap(Live):
         return record
 
     def _start(self, query: _Query) -> AgentRecord:
-        record = self._accept(query.config, self._ended)
-        # Cannot have ended yet: it takes a step of its own to end.
-        self._in_flight[record.agent_id] = record, query
+        record = self._accept(query.config, partial(self._ended, query))
         if query.tries:
             self._again.remove(query)
+        if record.has_ended:  # an observer that heard of its spawn may have cancelled it
+            return record
+        self._in_flight[record.agent_id] = record
         if self._ordered:
             self._ids[query.place] = record.agent_id
             self._find_next()
@@ -316,10 +325,10 @@ class QueryMap(Live):
         if (agent_id := self._ids.get(self._given)) is not None:
             self._next_ids[agent_id] = None
 
-    def _ended(self, record: AgentRecord) -> None:
-        _, query = self._in_flight.pop(record.agent_id)
+    def _ended(self, query: _Query, record: AgentRecord) -> None:
+        self._in_flight.pop(record.agent_id, None)
         if self._ordered:
-            del self._ids[query.place]
+            self._ids.pop(query.place, None)
             self._find_next()
         outcome = record.collect()
         is_failed = outcome.status is AgentStatus.FAILED
@@ -349,7 +358,7 @@ class QueryMap(Live):
     async def aclose(self) -> None:
         """Cancel the remaining agents, and wait for them."""
         self._scope.cancel()
-        for record, _ in tuple(self._in_flight.values()):
+        for record in tuple(self._in_flight.values()):
             record.cancel("the map's block ended")
         while self._in_flight or not self._has_ended:
             await self._changed.park()

@@ -106,7 +106,8 @@ class Race(Live):
 
     def _start(self, start: Starter) -> AgentRecord:
         record = start(self._on_end)
-        self._left[record.agent_id] = record
+        if not record.has_ended:  # an observer that heard of its spawn may have cancelled it
+            self._left[record.agent_id] = record
         return record
 
     def _on_end(self, record: AgentRecord) -> None:
@@ -115,6 +116,6 @@ class Race(Live):
         if self._winner is None and outcome.status is AgentStatus.COMPLETED:
             self._winner = outcome
             self._scope.cancel()
-        del self._left[record.agent_id]
+        self._left.pop(record.agent_id, None)
         if not self._left:
             self._changed.unpark_all()

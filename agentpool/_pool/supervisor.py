@@ -147,15 +147,17 @@ class Supervisor(Live):
     async def _start(self, place: int) -> None:
         def on_end(record: AgentRecord) -> None:
             self._live.pop(place, None)
-            del self._live_ids[record.agent_id]
+            self._live_ids.pop(record.agent_id, None)
             outcome = record.collect()
             self._all.append(outcome)
             self._ended.append((place, outcome))
             self._changed.unpark_all()
 
         def start() -> AgentRecord:
-            self._live[place] = record = self._starters[place](on_end)
-            self._live_ids[record.agent_id] = None
+            record = self._starters[place](on_end)
+            if not record.has_ended:  # an observer that heard of its spawn may have cancelled it
+                self._live[place] = record
+                self._live_ids[record.agent_id] = None
             return record
 
         await self._admission.enter(start)

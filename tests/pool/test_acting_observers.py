@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
 from typing import final
@@ -18,6 +18,7 @@ from agentpool import (
     AgentPoolError,
     AgentStatus,
     PoolClosedError,
+    PoolError,
     PoolFullError,
     open_pool,
 )
@@ -25,7 +26,7 @@ from agentpool.abc import Event, Observer, OnDelta
 from agentpool.drivers import CompletionRequest
 from agentpool.observe import AgentFinished, AgentSpawned, AgentStarted
 from agentpool.testing import assert_quiescent, explore, simulate
-from tests.support.fakes import LiveDriver, Recorder, job, jobs, of_type, query_of
+from tests.support.fakes import LiveDriver, Recorder, job, jobs, manifest, of_type, query_of
 
 Act = Callable[[AgentPool, Event], None]
 
@@ -200,3 +201,66 @@ def test_observers_that_act_break_no_promise(
         assert all(one.status is not AgentStatus.FAILED for one in outcomes.values())
 
     simulate(scenario, seed=seed)
+
+
+def ends_itself(pool: AgentPool, event: Event) -> None:
+    """End an agent when it hears of its spawn, before whoever started it has its handle."""
+    if isinstance(event, AgentSpawned) and event.agent_id > 1:
+        pool[event.agent_id].cancel("not this one")
+
+
+def ends_everybody(pool: AgentPool, event: Event) -> None:
+    """End all agents when it hears of the last."""
+    if isinstance(event, AgentSpawned) and event.agent_id == 4:
+        pool.abort_all("enough")
+
+
+async def supervised(pool: AgentPool) -> list[object]:
+    """Supervise three agents."""
+    return [one.status for one in await pool.supervise(jobs("1", "2", "3"))]
+
+
+async def raced(pool: AgentPool) -> list[object]:
+    """Let three agents race."""
+    with pytest.raises(PoolError) as caught:
+        await pool.race(jobs("1", "2", "3"))
+    return [type(one).__name__ for one in caught.value.exceptions]
+
+
+async def mapped(pool: AgentPool, *, ordered: bool, retries: int = 0) -> list[object]:
+    """Map three queries."""
+    queries = ["1", "2", "3"]
+    async with pool.map(manifest(), queries, ordered=ordered, retries=retries) as outcomes:
+        return [one.status async for one in outcomes]
+
+
+@pytest.mark.parametrize("act", [ends_itself, ends_everybody])
+@pytest.mark.parametrize(
+    "start",
+    [
+        supervised,
+        raced,
+        partial(mapped, ordered=True),
+        partial(mapped, ordered=False),
+        partial(mapped, ordered=True, retries=2),
+    ],
+)
+def test_an_agent_may_be_cancelled_while_its_spawn_is_told(
+    act: Act, start: Callable[[AgentPool], Awaitable[list[object]]]
+) -> None:
+    """Those that wait for a slot end at once, before a supervision, race or map has them."""
+
+    async def scenario() -> None:
+        actor = Actor(act)
+        with trio.fail_after(1000):
+            async with open_pool(LiveDriver(sleepy), observers=[actor], max_concurrent=1) as pool:
+                actor.pool = pool
+                await pool.spawn(job("10"))
+                found = await start(pool)
+                assert len(found) == 3
+                assert found[-1] in {AgentStatus.CANCELLED, "AgentCancelledError"}
+                assert pool.statistics().observer_failures == 0
+                pool.abort_all("the end")
+        assert_quiescent(pool)
+
+    explore(scenario, schedules=10)

@@ -386,3 +386,27 @@ def test_a_delay_after_any_number_of_restarts_is_a_number() -> None:
     """Two to that power is none."""
     policy = RestartPolicy(delay_seconds=0.5, max_delay_seconds=7)
     assert [policy.delay(count) for count in (0, 1, 2, 4, 10**6)] == [0.5, 1, 2, 7, 7]
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+async def test_a_pool_that_closes_gives_out_what_would_have_been_tried_again(
+    ordered: bool,  # noqa: FBT001  # a parameter of the test
+    autojump_clock: MockClock,
+) -> None:
+    """No new agents are taken; the others of the pool go on, and the map ends in order."""
+    flaky = Flaky(seconds=0.25)
+    async with open_pool(flaky.driver(), max_concurrent=4) as pool:
+        bystander = await pool.spawn(job("bystander 0"))
+
+        async def close() -> None:
+            await trio.sleep(0.5)
+            pool.close()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(close)
+            queries = ["a 5", "b 0", "c 5"]
+            async with pool.map(manifest(), queries, ordered=ordered, retries=3) as outcomes:
+                found = {one.agent_id: one.status async for one in outcomes}
+        assert (await bystander.wait()).status is AgentStatus.COMPLETED
+    assert sorted(status.value for status in found.values()) == ["completed", "failed", "failed"]
+    assert_quiescent(pool)
