@@ -28,7 +28,8 @@ def test_a_trace_of_each_format_is_read(path: Path) -> None:
     assert trace.problems == ()
     assert trace.statistics is not None
     lines = path.read_bytes().splitlines()[1:-1]
-    assert [event_to_json(event) for event in trace.events] == lines
+    assert [event_to_json(event_from_json(line)) for line in lines] == lines
+    assert [event.sequence for event in trace.events] == list(range(1, len(lines) + 1))
 
 
 def test_this_version_writes_what_it_wrote() -> None:
