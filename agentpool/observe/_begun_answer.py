@@ -1,4 +1,4 @@
-"""An answer of a model whose end is not in a trace."""
+"""Collects a model's answer whose end is not in the trace."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from agentpool._events import CompletionReceived, Event, RequestStarted, TextDel
 
 @final
 class BegunAnswer(Live):
-    """What had come of an agent's last answer. Empty: nothing had, or all of it is there."""
+    """The part that had come of an agent's last answer. Empty: nothing had, or it is complete."""
 
     _texts: list[str] = []  # noqa: RUF012  # each has its own
     _thoughts: list[str] = []  # noqa: RUF012  # each has its own

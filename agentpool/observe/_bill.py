@@ -59,7 +59,7 @@ class Bill(Live):
         return self._partly(self.usage.total_tokens)
 
     def sides_words(self) -> tuple[str, str]:
-        """Return the tokens of requests and of answers, each in short."""
+        """Return the tokens of requests and those of answers, both in short."""
         return self._partly(self.usage.input_tokens), self._partly(self.usage.output_tokens)
 
     def _partly(self, known: int) -> str:
@@ -116,7 +116,7 @@ class Bill(Live):
         """Add from *outcome* what events of earlier versions lack, or what readers missed.
 
         Args:
-            outcome: The agent's.
+            outcome: The agent's outcome.
             of_children: Requests with unknown usage that are in the children's outcomes.
         """
         more = outcome.unmeasured_requests - self.unmeasured - of_children

@@ -55,7 +55,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     text: str
     """The explanation."""
     at_seconds: float | None = None
-    """When it happened, since the pool opened. ``None``: at no time in particular."""
+    """When it happened, in seconds since the pool opened. ``None``: at no particular time."""
     agent_id: AgentId | None = None
     """The id of the agent. ``None``: no agent in particular."""
     detail: str = ""
@@ -67,7 +67,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def findings_of(trace: Trace, record: PoolRecord) -> list[Finding]:
-    """Return what went wrong in the order in which it did, and then what explains how it went."""
+    """Return what went wrong, in order of time, and then what explains the course of the run."""
     found = [
         *_failures(trace, record),
         *_early_ends(trace, record),

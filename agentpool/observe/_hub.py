@@ -48,7 +48,7 @@ READER_BACKLOG = 4096
 """The most events that wait for one reader: some seconds of a busy pool, half a megabyte."""
 
 _TELLING = 1_000_000
-"""Decisions under way while observers are called: what they cause is told when all have heard."""
+"""Added to the decisions under way while observers are called, so that new events wait for all."""
 
 
 def _provider_of(model: ModelConfig) -> str:
@@ -174,7 +174,7 @@ class EventHub(Live):
     _untold: deque[Event] = msgspec.field(default_factory=deque[Event])
     """Events that observers and readers have not got yet, in order."""
     _deciding: int = 0
-    """Decisions of the pool that are under way, one inside the other; so many more in a telling."""
+    """How many nested decisions of the pool are under way; ``_TELLING`` more during a delivery."""
     observer_failures: int = 0
     """How often an observer raised an exception."""
     observer_failure: str = ""

@@ -99,7 +99,7 @@ class AgentRecord(Live):
     sent: tuple[tuple[int, int], ...] = ()
     """Which messages of its conversation its last request sent, by their places."""
     earlier_answers: int = 0
-    """Answers in its conversation that were there before its first turn."""
+    """How many answers were in its conversation before its first turn."""
     children: list[AgentId] = []  # noqa: RUF012  # each has its own
     """The agents that it spawned."""
     messages: list[ChatMessage] = []  # noqa: RUF012  # each has its own
@@ -117,9 +117,9 @@ class AgentRecord(Live):
     refusals: Refusals = msgspec.field(default_factory=Refusals)
     """Finds the refused calls."""
     window: WindowMarks = msgspec.field(default_factory=WindowMarks)
-    """What is not sent any more of its conversation, or only as a stub."""
+    """The messages of its conversation that are no longer sent, or only as a stub."""
     begun: BegunAnswer = msgspec.field(default_factory=BegunAnswer)
-    """What had come of an answer whose end is not in the trace."""
+    """The part that had come of an answer whose end is not in the trace."""
 
     @property
     def name(self) -> str:
@@ -143,7 +143,7 @@ class AgentRecord(Live):
 
     @property
     def error_words(self) -> str:
-        """The text of its error, without what names the agent once more. Empty: it had none."""
+        """The text of its error, without repeating the agent's name. Empty: it had no error."""
         text = "" if self.error is None else self.error[1]
         return text.removeprefix(f"agent {self.agent_id} ({self.name}) was {self.status} ")
 
@@ -191,7 +191,7 @@ class AgentRecord(Live):
 
     @property
     def queued_and_ran(self) -> tuple[float, float]:
-        """Seconds before its first slot, and from then to its end, with all later waits."""
+        """Seconds until its first slot, and seconds from then to its end, later waits included."""
         if not self.intervals:
             return 0.0, 0.0
         begin, end = self.intervals[0].begin_seconds, self.intervals[-1].end_seconds

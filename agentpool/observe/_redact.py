@@ -36,7 +36,7 @@ from agentpool._secrets import (
 from agentpool.observe._escaped_key import EscapedKey, WrappedKey, base64_of, unescaped
 
 _BEGINNING: Final = 24
-"""Characters of base64 that tell the type of a file."""
+"""How many characters of base64 show the type of a file."""
 
 _RUN: Final = "run_id"
 """The name of the only field whose text is made here but is not a word of the format."""
@@ -76,7 +76,7 @@ def secrets_of_environment(environ: Mapping[str, str] | None = None) -> tuple[st
 
 
 def known_secrets() -> tuple[str, ...]:
-    """Return the secrets of the environment, and those that drivers and servers were given."""
+    """Return the secrets of the environment, and the keys that drivers and servers were given."""
     return (*secrets_of_environment(), *given_secrets())
 
 
@@ -247,7 +247,7 @@ def without_keys(text: str, secrets: Iterable[str]) -> str:
 
 
 def _without(pattern: re.Pattern[bytes] | None, data: bytes) -> bytes:
-    """Return *data* without what *pattern* finds; the same object if that is nothing."""
+    """Return *data* without the matches of *pattern*; the same object if there are none."""
     if pattern is None:
         return data
     changed, count = pattern.subn(REDACTED.encode(), data)

@@ -42,7 +42,7 @@ class RefusedCall(msgspec.Struct, frozen=True):
     was_asked: bool
     """Whether a person was asked and did not approve."""
     at_seconds: float = 0.0
-    """When the agent went on without it, since the pool opened."""
+    """When the agent went on without the call, in seconds since the pool opened."""
 
 
 @final

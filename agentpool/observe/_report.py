@@ -26,7 +26,7 @@ from agentpool.observe._trace import Trace
 _PAGE: Final = Path(__file__).parent / "_report_page"
 
 LONG_NOTE: Final = 80
-"""Characters below a number, of which more need the room of two."""
+"""The most characters of a note below a number: a longer one gets the room of two."""
 
 STATIC_ROWS: Final = 200
 """The most agents that are listed for readers without scripts."""

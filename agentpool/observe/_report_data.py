@@ -37,7 +37,7 @@ MAX_INTERVALS: Final = 1_500_000
 """The most intervals of all agents together: with more, a page would open too slowly."""
 
 SLOWEST: Final = 100
-"""Calls that are listed by how long they took."""
+"""How many of the slowest calls are listed."""
 
 _REASONS: Final = list(Reason)
 
@@ -166,7 +166,7 @@ class _Building:
         return found
 
     def _message(self, message: ChatMessage, agent_id: AgentId, turn: int) -> list[Json]:
-        """Return kind, text, calls or the id of the call, turn and seconds."""
+        """Return the kind, the text, the calls or the call's id, the turn and the seconds."""
         match message:
             case UserMessage():
                 return ["user", self.text(message.text + _attached(message)), "", turn, None]
@@ -225,7 +225,7 @@ def _attached(message: UserMessage | ToolMessage) -> str:
 
 @final
 class _Durations:
-    """How long answers and calls took, and when calls ran that failed."""
+    """How long answers and calls took, and when failed calls ran."""
 
     __slots__ = ("answers", "calls", "failed")
 

@@ -1,4 +1,4 @@
-"""The calls of a pool that took longest: requests to models, and tools."""
+"""Finds the calls of a pool that took longest: requests to models, and tool calls."""
 
 from __future__ import annotations
 
@@ -19,10 +19,9 @@ class SlowCall(msgspec.Struct, frozen=True, kw_only=True):
     """A request to a model or a call of a tool, with its duration."""
 
     seconds: float
-    """How long it took; of one without an end, how long it had taken when its agent or the trace
-    ended."""
+    """How long it took. Without an end: how long it had taken when its agent or the trace ended."""
     begun_at: float
-    """When it began: seconds since the pool opened."""
+    """When it began, in seconds since the pool opened."""
     agent_id: AgentId
     """Its agent."""
     turn: int

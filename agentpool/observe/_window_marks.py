@@ -1,4 +1,4 @@
-"""The part of a conversation that a model is not sent any more, or only as a stub."""
+"""Finds the parts of a conversation that are no longer sent, or only as a stub."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ _MARKED: Final = (RequestStarted, WindowCut)
 
 @final
 class WindowMark(Live):
-    """One cut of a window, and where it stands in the conversation."""
+    """One cut of a window, and its place in the conversation."""
 
     cut: WindowCut
     """The event."""
     place: int
-    """The place of the first message that was not there yet."""
+    """The place of the first message that came after the cut."""
     turn: int
-    """The turn whose request is the first one after it."""
+    """The turn of the first request after the cut."""
 
 
 @final
@@ -31,18 +31,19 @@ class WindowMarks(Live):
     cuts: list[WindowMark] = []  # noqa: RUF012  # each has its own
     """The cuts, oldest first."""
     gone: dict[int, int] = {}  # noqa: RUF012  # each has its own
-    """Places of messages that are not sent any more, with the first turn that went without."""
+    """Places of messages that are no longer sent, with the first turn without them."""
     stubs: dict[int, int] = {}  # noqa: RUF012  # each has its own
     """Places of results that are sent as stubs, with the first turn that had the stub."""
     _ends: dict[int, int] = {}  # noqa: RUF012  # each has its own
-    """Where what is not sent ends, by where it begins: what has left stays out."""
+    """The end of each left-out range of messages, by its beginning: a left-out message never
+    returns."""
     _turn: int = 0
     _told: int = 0
-    """Cuts whose next request is known."""
+    """The number of cuts whose next request is known."""
 
     @property
     def stubbed(self) -> int:
-        """Results that are sent as stubs, without those that are not sent at all."""
+        """Places of results that are sent as stubs, without results that are not sent at all."""
         return sum(place not in self.gone for place in self.stubs)
 
     def take(self, event: Event, known: int) -> None:
@@ -72,21 +73,21 @@ class WindowMarks(Live):
 
 @final
 class LostSummary(msgspec.Struct, frozen=True):
-    """Why an agent got no summary of what had left its window, as often as that was the reason."""
+    """Why an agent got no summary of messages that had left its window, and how often."""
 
     agent_id: int
     """The agent."""
     failure: str
     """The reason."""
     count: int
-    """How often."""
+    """How often it was the reason."""
     turn: int
     """The first turn without one."""
     at_seconds: float
-    """When that was."""
+    """When that turn was, in seconds since the pool opened."""
 
     def words(self) -> str:
-        """Return in one line how often there was no summary, and why."""
+        """Say in one line how often there was no summary, and why."""
         times = "" if self.count == 1 else f"{self.count:,} times, first before "
         return f"{times}turn {self.turn}: {self.failure}"
 
