@@ -103,6 +103,9 @@ class Options:
     schema: str | None = None
     """The file with the JSON Schema of each answer. ``None``: answers are text."""
 
+    command_words: str = attrs.field(default="", eq=False)
+    """The command, as ``agentpool map``: traces say it."""
+
     def new_gates(self) -> ProviderGates | None:
         """Make the gates for requests to providers. ``None``: no gate is wanted."""
         requests, tokens = self.requests_per_minute, self.tokens_per_minute

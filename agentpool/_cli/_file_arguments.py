@@ -75,7 +75,8 @@ examples:
   agentpool show night.db --agent 3
 
 exit codes:
-  0    done, or both traces are the same
+  0    done, or both traces are the same; also where a trace is cut or damaged, as it is
+       after a kill: all that can be read is shown, and "this trace:" says what is missing
   1    the traces differ
   2    the command is wrong, or the file cannot be read
   5    the output could not be written

@@ -180,6 +180,7 @@ def read_options(found: Words) -> Options:
         live=found.live,
         journal=journal,
         schema=getattr(found, "schema", None),
+        command_words=found.command_words,
     )
 
 

@@ -35,6 +35,7 @@ _KEYS: Final[Mapping[str, str]] = {
 class Words(argparse.Namespace):
     """The result of argparse, with types."""
 
+    command_words: str
     words: list[str]
     attach: list[str]
     manifest: str | None
@@ -130,6 +131,7 @@ class Parser(argparse.ArgumentParser):
         found, rest = self.parse_known_intermixed_args(argv, namespace=Words())
         for word in rest:
             self._refuse(word)
+        found.command_words = self.prog
         return found
 
     def refuse_unknown_options(self, argv: Sequence[str]) -> None:

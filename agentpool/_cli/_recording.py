@@ -58,7 +58,12 @@ async def open_recording(
             yield ()
             return
         hidden = {*secrets, *secrets_of_environment()}
-        writer = TraceWriter(file, content=options.trace_content, secrets=hidden)
+        writer = TraceWriter(
+            file,
+            content=options.trace_content,
+            secrets=hidden,
+            command=options.command_words,
+        )
         try:
             await writer.__aenter__()
         except TraceError as error:

@@ -67,8 +67,10 @@ def _heading(trace: Trace, record: PoolRecord) -> list[str]:
         f"{_money(bill.cost_usd)}"
     )
     name = printable(trace.header.pool)
+    ran = "; ".join(map(printable, trace.ran_words()))
     return [
         f"pool {name!r}{when}, run {trace.header.run_id}",
+        *([ran] if ran else []),
         f"{counted(len(record.agents), 'agent')}{took}: {statuses or 'none'}{ended}",
         usage_line,
         *bill.unknown_words(),

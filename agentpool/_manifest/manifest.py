@@ -193,7 +193,9 @@ class AgentManifest(Value):
                 data = file.read(_MAX_BYTES + 1)
         except (OSError, ValueError) as exc:  # ValueError: a path that no system has
             reason = getattr(exc, "strerror", None) or str(exc)
-            fault = Fault("", f"cannot be read: {reason}")
+            is_folder = isinstance(exc, IsADirectoryError)
+            hint = "; name a manifest in it" if is_folder else ""
+            fault = Fault("", f"cannot be read: {reason}{hint}")
             raise ManifestError([fault], source=source) from exc
         if len(data) > _MAX_BYTES:
             raise _too_large(source)

@@ -15,6 +15,7 @@ import attrs
 import msgspec
 import trio
 
+from agentpool._amounts import counted
 from agentpool._checks import (
     at_least,
     expect,
@@ -274,7 +275,8 @@ class ScriptedDriver(FakeDriver):
                 "Completion or an error", "write 'text', say('text') or call('tool', key='value')",
             )  # fmt: skip
             return step
-        msg = f"the script has {self._taken} steps and was asked for one more; add a step"
+        steps = counted(self._taken, "step")
+        msg = f"the script has {steps} and was asked for one more; add a step"
         raise ProtocolError(msg)
 
 

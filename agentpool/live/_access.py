@@ -51,7 +51,7 @@ class Door:
             return None
         origin = headers.get("origin")
         if origin is None and request.method == "POST":
-            return 403, "it does not say which page asks"
+            return 403, "it does not say which page asks; send the page's address as Origin"
         if origin is not None and origin.removeprefix("http://") not in self.places:
             return 403, "another page asks"
         token = headers.get("x-agentpool-token", "")

@@ -26,6 +26,7 @@ from agentpool._events import (
     RequestStarted,
     TextDelta,
     ToolFinished,
+    WindowCut,
 )
 from agentpool._messages import AgentId
 from agentpool._one_line import MAX_NAME_CHARS, one_line
@@ -147,7 +148,8 @@ class View:
             "news": list(reversed(self._news)),
             "tokens": self._bill.tokens_words(),
             "cost": self._bill.cost_usd,
-            "unknown": self._bill.unknown_words(),
+            "unknown": self._bill.cost_notes(),
+            "unknown_tokens": self._bill.tokens_notes(),
         }
 
 
@@ -163,6 +165,7 @@ _NEWS: Final = frozenset(
         MessageDropped,
         RequestRetried,
         ToolFinished,
+        WindowCut,
     }
 )
 """Events that may be news. Most events are not, and checking each would take most of the time."""
@@ -206,7 +209,7 @@ def _cut(text: str) -> str:
     return unicode_text(text if more <= 0 else f"{text[:MAX_SHOWN_TEXT]}… [{more:,} more]")
 
 
-def _news_of(event: Event) -> tuple[str, str] | None:  # noqa: C901, PLR0911  # one for each kind
+def _news_of(event: Event) -> tuple[str, str] | None:  # noqa: C901, PLR0911, PLR0912  # one for each kind
     """Return how bad *event* is, with a description. ``None``: nothing is wrong."""
     match event:
         case AgentFinished(outcome=outcome) if outcome.status is AgentStatus.FAILED:
@@ -214,7 +217,9 @@ def _news_of(event: Event) -> tuple[str, str] | None:  # noqa: C901, PLR0911  # 
         case AgentFinished(outcome=outcome) if outcome.status is not AgentStatus.COMPLETED:
             reason = outcome.stop_reason
             why = str(outcome.error or "") if reason is None else reason.value
-            return "odd", f"{outcome.status.value}: {why}"
+            # The name stands before it.
+            named = f"agent {event.agent_id} ({event.agent_name}) was {outcome.status.value} "
+            return "odd", f"{outcome.status.value}: {why.removeprefix(named)}"
         case ToolFinished(is_error=True):
             return "odd", f"tool {event.call.name} failed: {event.content}"
         case AgentWarned():
@@ -230,6 +235,8 @@ def _news_of(event: Event) -> tuple[str, str] | None:  # noqa: C901, PLR0911  # 
             return "bad", f"budget {event.budget} is spent: {event.used:g} of {event.limit:g}"
         case GateChanged():
             return "odd", f"gate {event.gate} lets {event.limit} through"
+        case WindowCut() if event.failure:
+            return "odd", event.words()
         case MessageDropped():
             return "odd", f"dead letter: {event.reason}"
         case EventsMissed():

@@ -28,6 +28,9 @@ _PAGE: Final = Path(__file__).parent / "_report_page"
 LONG_NOTE: Final = 80
 """The most characters of a note below a number: a longer one gets the room of two."""
 
+UNNAMED: Final = "pool"
+"""The name of a pool that nobody named."""
+
 STATIC_ROWS: Final = 200
 """The most agents that are listed for readers without scripts."""
 
@@ -45,7 +48,7 @@ def render_report(trace: Trace) -> str:
     )
     found = findings_of(trace, record)
     found += [Finding(level=NOTE, title="This page", text=text) for text in problems]
-    pool = shown(trace.header.pool) or "pool"
+    pool = _title(trace, record)
     return f"""<!doctype html>
 <html lang="en">
 <head>
@@ -114,9 +117,18 @@ def _visible(character: str) -> str:
     return f"⟨U+{ord(character):04X}⟩"
 
 
+def _title(trace: Trace, record: PoolRecord) -> str:
+    """Return the name of the pool, or of its manifest if nobody named the pool."""
+    name = trace.header.pool
+    manifests = {agent.spawned.manifest for agent in record.agents.values()}
+    if name in {"", UNNAMED} and len(manifests) == 1:
+        name = manifests.pop() or name
+    return shown(name) or UNNAMED
+
+
 def _top(trace: Trace, record: PoolRecord, verdict: str) -> str:
     header = trace.header
-    pool = shown(header.pool) or "pool"
+    pool = _title(trace, record)
     when, took = "read from a journal, which keeps no times", ("time", "?", "")
     if trace.has_times:
         opened_at = datetime.fromtimestamp(header.opened_at, UTC)
@@ -149,10 +161,11 @@ def _top(trace: Trace, record: PoolRecord, verdict: str) -> str:
         f'<dd>{value}</dd><dd class="more">{more}</dd></div>'
         for name, value, more in cards
     )
+    ran = "".join(f"{shown(words)} · " for words in trace.ran_words())
     return f"""<header class="top {verdict}">
 <p class="kind">agentpool trace</p>
 <h1>{pool}</h1>
-<p class="meta">{when} · run {shown(header.run_id)}</p>
+<p class="meta">{ran}{when} · run {shown(header.run_id)}</p>
 <dl class="cards">{tiles}</dl>
 </header>"""
 

@@ -27,6 +27,7 @@ from agentpool._outcome import AgentStatus
 from agentpool.observe._codec import event_from_json
 from agentpool.observe._content import Content, reduced
 from agentpool.observe._error_data import ErrorData
+from agentpool.observe._ran import ran_words
 
 FORMAT: Final = "agentpool-trace"
 """The name of the format in the first line of a trace."""
@@ -84,6 +85,9 @@ class TraceHeader(msgspec.Struct, frozen=True, kw_only=True):
     """The pool's slots when it opened."""
     content: str = "full"
     """How much of the texts is in the trace: ``full``, ``cut`` or ``none``."""
+    command: str = ""
+    """The command that ran the pool, such as ``agentpool map``. Empty: a program ran it, or the
+    trace is of an earlier version."""
 
 
 @final
@@ -124,6 +128,10 @@ class Trace(msgspec.Struct, frozen=True, kw_only=True):
         """Whether events have times. A trace made from a journal has none."""
         return self.header.opened_at > 0
 
+    def ran_words(self) -> list[str]:
+        """Return the command, the manifests and the models of the pool, as far as it says."""
+        return ran_words(self.header.command, self.events)
+
 
 @cache
 def format_words() -> frozenset[str]:
@@ -157,7 +165,8 @@ def read_trace(path: str | Path) -> Trace:
             return parse_trace(lines_of(file), name=str(path))
     except OSError as error:
         reason = error.strerror or type(error).__name__
-        raise TraceError(f"the trace {str(path)!r} cannot be read: {reason}") from error
+        hint = "; name a trace in it" if isinstance(error, IsADirectoryError) else ""
+        raise TraceError(f"the trace {str(path)!r} cannot be read: {reason}{hint}") from error
 
 
 def may_be_trace(path: Path) -> bool:

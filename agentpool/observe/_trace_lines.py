@@ -45,11 +45,11 @@ class TraceLines:
     """Formats the lines of a trace in the writing thread."""
 
     __slots__ = (
-        "_content", "_given", "_prompts", "_ready", "_redactor", "_secrets", "_shared", "_texts",
-        "_told", "begun",
+        "_command", "_content", "_given", "_prompts", "_ready", "_redactor", "_secrets", "_shared",
+        "_texts", "_told", "begun",
     )  # fmt: skip
 
-    def __init__(self, secrets: Iterable[str], content: Content) -> None:
+    def __init__(self, secrets: Iterable[str], content: Content, command: str = "") -> None:
         """Start without lines.
 
         Raises:
@@ -59,6 +59,7 @@ class TraceLines:
         self._given: tuple[str, ...] = ()
         self._redactor = Redactor.of(self._secrets)
         self._content: Content = content
+        self._command = command
         self._ready: list[Line] = []
         self._prompts: dict[str, int] = {}
         self._shared = SharedHistory()
@@ -78,6 +79,7 @@ class TraceLines:
             opened_at=info.opened_at,
             max_concurrent=info.max_concurrent,
             content=self._content,
+            command=self._command,
         )
         self._ready.append(header)
 

@@ -82,6 +82,7 @@ class TraceWriter(Observer):
         content: Content = "full",
         secrets: Iterable[str] | None = None,
         grace_seconds: float = GRACE_SECONDS,
+        command: str = "",
     ) -> None:
         """Make a writer for the file at *path*. An existing trace is replaced.
 
@@ -95,6 +96,7 @@ class TraceWriter(Observer):
                 keys; see `secrets_of_environment`. Keys that this process gave to drivers and MCP
                 servers are looked for as well, in any case.
             grace_seconds: How long the end waits for a disk that does not answer.
+            command: The command that runs the pool, for those who read the trace. Empty: none.
 
         Raises:
             UsageError: If *content* is something else, or a secret is too short.
@@ -103,7 +105,7 @@ class TraceWriter(Observer):
         self._path = Path(path)
         self._grace_seconds = grace_seconds
         known = secrets_of_environment() if secrets is None else secrets
-        self._lines = TraceLines(known, content)
+        self._lines = TraceLines(known, content, command)
         self._backlog: deque[Event] = deque()
         # A queue in C: to ring and to wait take a fifth of what they do with an Event.
         self._bell: queue.SimpleQueue[bool] = queue.SimpleQueue()

@@ -27,6 +27,7 @@ from agentpool.observe import (
     MessageDropped,
     RequestRetried,
     ToolFinished,
+    WindowCut,
 )
 
 AT = (2, 1.0, 1, "a")
@@ -60,6 +61,19 @@ def ended(status: AgentStatus, **more: Any) -> AgentFinished:  # noqa: ANN401  #
         ),
         (GateChanged(*AT, "g", 3, 1, 1, 2.0), "odd", "gate g lets 3 through"),
         (MessageDropped(*AT, AgentMessage(1, 2, "hi", 1), "gone"), "odd", "dead letter: gone"),
+        (
+            ended(AgentStatus.CANCELLED, error=RuntimeError("agent 1 (a) was cancelled by owner")),
+            "odd",
+            "cancelled: by owner",
+        ),
+        (
+            WindowCut(*AT, "summary", 8, 0, 900, failure="the model wrote nothing"),
+            "odd",
+            (
+                "the window was full: 8 messages are not sent any more, there is no summary: the "
+                "model wrote nothing"
+            ),
+        ),
         (EventsMissed(2, 1.0, 0, "", 7), "note", "7 events are not shown: there were too many"),
     ],
 )
@@ -97,10 +111,8 @@ def test_money_is_added_up_and_unknown_is_not_zero() -> None:
     view.take(CompletionReceived(*place, None, 1.0, cost_usd=1.0))
     shown = view.shown()
     assert (shown["cost"], shown["tokens"]) == (None, "17+?")
-    assert shown["unknown"] == [
-        "the tokens of 2 requests are unknown",
-        "the cost of 1 request is unknown, the rest is $1.7500",
-    ]
+    assert shown["unknown_tokens"] == ["the tokens of 2 requests are unknown"]
+    assert shown["unknown"] == ["the cost of 1 request is unknown, the rest is $1.7500"]
     assert shown["agents"][0][9:11] == ["17+?", None]
 
 

@@ -181,8 +181,11 @@ function draw() {
   $("cards").replaceChildren(
     card("agents", number(s.spawned), ended), card("time", seconds(end)),
     card("running", number(s.running) + " of " + number(s.max_concurrent), number(s.queued) + " queued, " + number(s.parked) + " waiting without a slot"),
-    card("tokens", last.tokens),
+    card("tokens", last.tokens, last.unknown_tokens.join("; ")),
     card("cost", money(last.cost), last.unknown.join("; ")));
+  // Its colour is that of the worst that happened, as on the page of a trace.
+  const went = last.counts.failed ? "bad" : Object.keys(last.counts).some((k) => k !== "completed") || last.news.some((n) => n[1] !== "note") ? "odd" : "";
+  $("top").className = "top " + went;
   const all = last.agents.concat(last.ended), seen = new Set(all.map((a) => a[A.id]));
   for (const [id, node] of rows) if (!seen.has(id)) { node.remove(); rows.delete(id); }
   all.forEach((a, place) => { const node = row(a[A.id]); if ($("agents").children[place] !== node) $("agents").insertBefore(node, $("agents").children[place] || null); });
