@@ -32,12 +32,17 @@ from agentpool.abc import Tool, ToolContext, ToolResult
 from agentpool.tools._function import tool
 from agentpool.tools.system._command_rules import (
     Programs,
+    moves_files,
     refused_argument,
     split_command,
     steps_of,
     writes_by_name,
 )
-from agentpool.tools.system._links_before_programs import other_repository, outward_link
+from agentpool.tools.system._links_before_programs import (
+    misleading_target,
+    other_repository,
+    outward_link,
+)
 from agentpool.tools.system._process import Group, open_group
 
 MAX_SHOWN_BYTES: Final = 16 * 1024
@@ -248,6 +253,13 @@ class _Shell:
                 raise ToolError(
                     f"{name} may not be run here: {link!r} is a link out of the folder, and "
                     f"{name} would write through it"
+                )
+            if moves_files(known_as, arguments) and (
+                target := misleading_target(self._folder, steps_of(known_as, arguments), arguments)
+            ):
+                raise ToolError(
+                    f"{name} may not move anything by the path {target!r}: it leads out of the "
+                    "folder or into the repository's own files; use a path inside the work tree"
                 )
             if step := other_repository(self._folder, steps_of(known_as, arguments)):
                 raise ToolError(

@@ -75,6 +75,8 @@ class _Doors:
     the folder. ``*``: it always writes."""
     writing_commands: frozenset[str] = frozenset()
     """Commands that write to the paths in their arguments."""
+    moving_commands: frozenset[str] = frozenset()
+    """Commands that move files to the paths in their arguments, also through links."""
     writes_by_name: bool = False
     """Whether it may write to names from inside an archive, or through links to its files."""
     only_lists: re.Pattern[str] | None = None
@@ -135,6 +137,8 @@ _DOORS: Final[Mapping[str, _Doors]] = {
         },
         # A repository elsewhere on this disk, now or under a name that is kept for later.
         writing_commands=frozenset({"push", "remote"}),
+        # It renames before it looks whether the new name is one that git may have.
+        moving_commands=frozenset({"mv"}),
     ),
     "rg": _Doors(anywhere=("--pre", "--hostname-bin")),
     "sort": _Doors(
@@ -237,6 +241,14 @@ def writes_by_name(name: str, arguments: Sequence[str]) -> bool:
         return False
     lists = doors.only_lists
     return lists is None or not arguments or lists.fullmatch(arguments[0]) is None
+
+
+def moves_files(name: str, arguments: Sequence[str]) -> bool:
+    """Return whether the program *name* moves files to the paths in its arguments."""
+    doors = _doors_of(name)
+    if doors is None or not doors.has_commands:
+        return False
+    return _command(arguments, doors)[1] in doors.moving_commands
 
 
 def steps_of(name: str, arguments: Sequence[str]) -> tuple[str, ...]:

@@ -6,8 +6,10 @@ Rules:
    folder with a link to a folder outside, and may not get a link to a file outside.
 2. Another repository has its own configuration, which may run programs. git may not be directed
    into one.
+3. A repository's own folder has programs that git runs. No file may be moved there or out of the
+   folder, by its name or through a link.
 
-Both checks block, and run in threads. Neither is a sandbox: links that a program makes while it
+These checks block, and run in threads. Neither is a sandbox: links that a program makes while it
 runs are not checked.
 """
 
@@ -76,6 +78,24 @@ def other_repository(folder: str, steps: Sequence[str]) -> str | None:
             if (below / ".git").exists() or all((below / name).exists() for name in _BARE):
                 return step
             below = below.parent
+    return None
+
+
+def misleading_target(folder: str, steps: Sequence[str], arguments: Sequence[str]) -> str | None:
+    """Return the first of *arguments* that is a path out of *folder*, or into a repository's own.
+
+    Args:
+        folder: Where the program starts.
+        steps: The folders that it changes into first.
+        arguments: Its arguments, of which some are paths.
+    """
+    top = os.path.realpath(folder)
+    at = os.path.realpath(Path(top, *steps))
+    for argument in arguments:  # options too: behind "--" they are names
+        real = os.path.realpath(Path(at, argument))
+        parts = (*Path(argument).parts, *Path(real[len(top) :]).parts)
+        if not is_below(real, top) or any(part.casefold() == ".git" for part in parts):
+            return argument
     return None
 
 

@@ -192,3 +192,47 @@ async def test_what_git_is_configured_by_is_not_written(tmp_path: Path, path: st
         assert "is inside .git" in told
     assert (tmp_path / ".git" / "config").read_text() == "[core]\n"
     await use(kit["file_write"], path=".gitignore", content="x")
+
+
+def _with_links_to_its_own_files(inside: Path) -> None:
+    """Make a repository with programs, and with links to its hooks and out of it."""
+    (inside / "sub").mkdir(parents=True)
+    git = shutil.which("git")
+    assert git is not None
+    subprocess.run([git, "init", "-q", "-b", "main", str(inside)], check=True)
+    for name in ("e.sh", "post-commit", "sub/x"):
+        (inside / name).write_text(f"#!/bin/sh\necho > {inside.parent}/ran\n")
+        (inside / name).chmod(0o755)
+    for name, target in (("hooks", ".git/hooks"), ("-d", ".git/hooks"), ("out", "..")):
+        (inside / name).symlink_to(target)
+    (inside / "sub" / "up").symlink_to("..")
+    who = (git, "-C", str(inside), "-c", "user.name=a", "-c", "user.email=a@b.example")
+    subprocess.run([*who, "add", "-A"], check=True)
+    subprocess.run([*who, "commit", "-q", "-m", "one"], check=True)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "git mv e.sh .git/hooks/post-commit",
+        "git mv e.sh .GIT/hooks/post-commit",
+        "git mv e.sh sub/../.git/hooks/post-commit",
+        "git mv e.sh hooks/post-commit",
+        "git mv e.sh post-commit hooks",
+        "git mv -f e.sh hooks",
+        "git mv -- e.sh -d/post-commit",
+        "git -C sub mv ../e.sh up/hooks/post-commit",
+        "git mv e.sh out/e.sh",
+        "git mv e.sh out",
+    ],
+)
+async def test_git_moves_nothing_to_where_it_would_run(tmp_path: Path, command: str) -> None:
+    """It renames first, and then says that the new name is not one that it may have."""
+    inside = tmp_path / "in"
+    _with_links_to_its_own_files(inside)
+    said = await _run(inside, command, well=False)
+    assert "may not move anything by the path" in said
+    assert not (tmp_path / "ran").exists()
+    assert not (tmp_path / "e.sh").exists()
+    assert "exit code 0" in await _run(inside, "git mv e.sh sub/e.sh", well=True)
+    assert (inside / "sub" / "e.sh").exists()
