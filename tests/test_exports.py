@@ -191,6 +191,7 @@ NAMES: dict[str, list[str]] = {
         "open_driver",
         "open_local",
         "open_openai",
+        "published_names",
         "say",
     ],
     "agentpool.live": [

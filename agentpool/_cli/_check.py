@@ -20,6 +20,7 @@ from agentpool import (
     PrivacyTier,
 )
 from agentpool._build.drivers import find_model_file
+from agentpool._build.model_checks import key_words, model_doubts, model_object, window_words
 from agentpool._build.tools import (
     HAND_KINDS,
     NO_ISOLATION,
@@ -33,7 +34,7 @@ from agentpool._cli._manifests import load_manifest
 from agentpool._cli._report import ExitCode, error_lines
 from agentpool._cli._screen import visible
 from agentpool._errors import Fault
-from agentpool.drivers import Json, Place, find_facts, near_names
+from agentpool.drivers import Json, Place, find_facts
 from agentpool.tools import find_isolation, one_line
 
 _PRIVACY = {
@@ -66,7 +67,7 @@ def check(command: CheckCommand) -> int:
             *_missing_isolation(manifest),
             *_shown_keys(manifest),
             *_unbound(manifest),
-            *_refusals(manifest),
+            *_doubts(manifest),
             *_unpriced(manifest),
         )
         if command.json:
@@ -125,6 +126,7 @@ def _print_json(
         "path": path,
         "good": manifest is not None,
         "name": manifest.name if manifest is not None else None,
+        "models": [] if manifest is None else [*map(model_object, _models(manifest))],
         "faults": [{"path": fault.path, "text": fault.text} for fault in faults],
         "warnings": list(warnings),
     }
@@ -133,7 +135,6 @@ def _print_json(
 
 def _summary(path: str, manifest: AgentManifest) -> Iterator[str]:
     model = manifest.model
-    window = f"{model.context_window:,} tokens" if model.context_window else "as the model says"
     yield f"{path}: good"
     yield f"  name     {manifest.name} {manifest.version}"
     yield f"  model    {_model(model)}"
@@ -143,7 +144,7 @@ def _summary(path: str, manifest: AgentManifest) -> Iterator[str]:
     yield from _keys(manifest)
     yield from _known(manifest)
     yield from _servers(manifest)
-    yield f"  window   {window}; {most} for one answer"
+    yield f"  window   {window_words(model)}; {most} for one answer"
     yield f"  limits   {_limits(manifest)}"
     kinds = {grant.kind for grant in manifest.capabilities}
     yield f"  grants   {', '.join(map(str, manifest.capabilities)) or 'none'}"
@@ -187,16 +188,11 @@ def _known(manifest: AgentManifest) -> Iterator[str]:
             yield f"  knows    {model.remote_model}: {facts}"
 
 
-def _refusals(manifest: AgentManifest) -> Iterator[str]:
-    """Warn about settings that the provider is known to refuse."""
+def _doubts(manifest: AgentManifest) -> Iterator[str]:
+    """Warn about names, keys and settings that are probably wrong, or will be refused."""
     has_tools = bool(tool_names(manifest) or manifest.mcp_servers)
     for model in _models(manifest):
-        facts = find_facts(model)
-        if facts is not None:
-            yield from facts.refusals(model, has_tools=has_tools)
-        for near in near_names(model)[:1]:
-            name = model.remote_model
-            yield f"model.remote_model: nothing is published of {name!r}; did you mean {near!r}?"
+        yield from model_doubts(model, has_tools=has_tools)
 
 
 def _unpriced(manifest: AgentManifest) -> Iterator[str]:
@@ -224,8 +220,7 @@ def _places(manifest: AgentManifest) -> Iterator[Place]:
 def _keys(manifest: AgentManifest) -> Iterator[str]:
     """Print which server gets which key."""
     for place in _places(manifest):
-        what = "no key" if place.api_key_env is None else f"${place.api_key_env}"
-        yield f"  sends    {what} to {place.host}"
+        yield f"  sends    {key_words(place)}"
 
 
 def _servers(manifest: AgentManifest) -> Iterator[str]:

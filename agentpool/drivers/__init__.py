@@ -65,6 +65,7 @@ if TYPE_CHECKING:
     from agentpool.drivers._anthropic import open_anthropic as open_anthropic
     from agentpool.drivers._facts import find_facts as find_facts
     from agentpool.drivers._facts import near_names as near_names
+    from agentpool.drivers._facts import published_names as published_names
     from agentpool.drivers._hosted import ApiKey as ApiKey
     from agentpool.drivers._local import LocalDriver as LocalDriver
     from agentpool.drivers._local import open_local as open_local
@@ -133,6 +134,7 @@ __all__ = [
     "open_driver",
     "open_local",
     "open_openai",
+    "published_names",
     "say",
 ]
 
@@ -146,6 +148,7 @@ _HOMES = {
     "OpenAIDriver": "agentpool.drivers._openai",
     "find_facts": "agentpool.drivers._facts",
     "near_names": "agentpool.drivers._facts",
+    "published_names": "agentpool.drivers._facts",
     "open_anthropic": "agentpool.drivers._anthropic",
     "open_driver": "agentpool.drivers._open",
     "open_local": "agentpool.drivers._local",

