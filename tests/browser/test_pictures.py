@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import os
 import re
@@ -17,11 +18,19 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from agentpool.live import AgentView, BoardView, open_display
+from agentpool import Budget, SpawnConfig, Usage, open_pool
+from agentpool.abc import OnDelta
+from agentpool.drivers import Completion, CompletionRequest
+from agentpool.live import AgentView, ApprovalDesk, BoardView, open_display, serve_live
 from agentpool.observe import TraceWriter, read_trace, render_report
+from agentpool.tools import ToolRegistry, tool
+from tests.support.chromium import chromium
+from tests.support.fakes import LiveDriver, calling, manifest, query_of, tool_call, turns_of
 from tests.support.troubled_pool import troubled_pool
 
 pytestmark = pytest.mark.browser
+
+PATIENCE = 120
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome") or "chromium"
 
@@ -103,3 +112,76 @@ def test_a_picture_of_the_display(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     picture.write_text(svg, encoding="utf-8")
     if folder := os.environ.get("AGENTPOOL_PICTURES"):
         shutil.copy(picture, Path(folder) / picture.name)
+
+
+@tool(needs_approval=True)
+def erase(what: str) -> str:
+    """Erase something."""
+    return f"erased {what}"
+
+
+@tool
+async def search(words: str) -> str:
+    """Look for words in the shelves."""
+    await trio.sleep(2)
+    return f"found {words}"
+
+
+TEXTS = {
+    "walden": "a mile from any neighbor, in a house which I had built myself",
+    "emma": "Emma Woodhouse, handsome, clever, and rich, with a comfortable home",
+    "dracula": "Left Munich at 8:35 P.M., on 1st May, arriving at Vienna early",
+}
+
+
+async def say(request: CompletionRequest, on_delta: OnDelta) -> Completion:
+    """Answer word by word, with a call before the answer where the query is about one."""
+    query, turn = query_of(request), turns_of(request)
+    usage = Usage(420, 60, 180)
+    await trio.sleep(1)
+    if turn == 0 and query in {"shelf", "emma"}:
+        erases = tool_call("erase", what="shelf 7")
+        said = calling(erases if query == "shelf" else tool_call("search", words="Woodhouse"))
+        return Completion(
+            said.text, said.tool_calls, said.finish_reason, usage, "m-1", cost_usd=0.0021
+        )
+    for word in TEXTS.get(query, "one moment").split():
+        on_delta(f"{word} ")
+        await trio.sleep(0.6)
+    if query == "dracula":
+        return Completion("May", usage=usage, model="m-1", cost_usd=0.0034)
+    await trio.sleep_forever()
+    raise AssertionError
+
+
+async def test_a_picture_of_the_live_page(tmp_path: Path) -> None:
+    """A call that waits for a decision, and agents at work."""
+    folder, desk = os.environ.get("AGENTPOOL_PICTURES"), ApprovalDesk()
+    budget = Budget(requests=40, cost_usd=0.5, name="night")
+    size = {"width": 1280, "height": 1060, "deviceScaleFactor": 1, "mobile": False}
+    with trio.fail_after(PATIENCE):
+        async with (
+            open_pool(
+                LiveDriver(say), max_concurrent=4, approve=desk.ask, budget=budget,
+                tools=ToolRegistry([erase, search]), name="night readers",
+            ) as pool,
+            serve_live(pool, approvals=desk) as page,
+            chromium(tmp_path) as browser,
+        ):  # fmt: skip
+            await pool.fan_out(
+                SpawnConfig(manifest(), query, name=f"reader {query}")
+                for query in ("shelf", "walden", "emma", "dracula", "later")
+            )
+            tab = await browser.open(page.url)
+            await browser.call("Emulation.setDeviceMetricsOverride", tab.session, **size)
+            await browser.call("Emulation.setScrollbarsHidden", tab.session, hidden=True)
+            for shown in ("Waiting for your decision", "writes", "waits for you"):
+                await tab.until(f"document.body.innerText.includes({shown!r})")
+            if folder:
+                await trio.sleep(6)  # for bars that one can see
+            taken = await browser.call("Page.captureScreenshot", tab.session, format="png")
+            pool.abort_all()
+    data = base64.b64decode(taken["data"])
+    assert struct.unpack(">II", data[16:24]) == (1280, 1060)
+    if folder:
+        (Path(folder) / "live.png").write_bytes(data)

@@ -136,8 +136,10 @@ async def test_a_page_can_be_printed(troubled: Path, tmp_path: Path) -> None:
             await call("Emulation.setEmulatedMedia", features=dark)
             ink = "getComputedStyle(document.body).color"
             assert await tab.run(ink) == "rgb(229, 234, 242)"
-            paper = {"width": 718, "height": 1000, "deviceScaleFactor": 1, "mobile": False}
-            await call("Emulation.setDeviceMetricsOverride", **paper)
+            await call(
+                "Emulation.setDeviceMetricsOverride",
+                width=718, height=1000, deviceScaleFactor=1, mobile=False,
+            )  # fmt: skip
             await call("Emulation.setEmulatedMedia", media="print", features=dark)
             assert await tab.run(ink) == "rgb(27, 35, 48)"
             assert await tab.run("getComputedStyle(document.body).backgroundColor") == WHITE
