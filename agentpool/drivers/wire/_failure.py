@@ -136,7 +136,7 @@ def _advice(kind: Callable[..., DriverError], status: int | None, reason: Reason
         return "; check that the key is one of this provider, and that it may use the model"
     if kind is UnknownModelError:
         return "; check the name in model.remote_model, and that the key may use the model"
-    return "; check the path of model.base_url" if status == _NOT_FOUND else ""
+    return "; check the path of model.base_url, and model.api" if status == _NOT_FOUND else ""
 
 
 _PAYMENT_REQUIRED: Final = 402

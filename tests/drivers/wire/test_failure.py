@@ -292,7 +292,7 @@ LOW = "Your credit balance is too low to access the Anthropic API. Please go to 
         (400, error("credit", type="billing_error"), None),
         (400, error(LOW, type="invalid_request_error"), "look at the balance and the limits of"),
         (404, error("model 'x' not found"), "check the name in model.remote_model, and that the"),
-        (404, error("Not Found"), "check the path of model.base_url"),
+        (404, error("Not Found"), "check the path of model.base_url, and model.api"),
         (429, error("slow down"), None),
         (500, error("oops"), None),
     ],
