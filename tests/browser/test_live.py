@@ -43,6 +43,8 @@ async def scene(folder: Path) -> AsyncGenerator[tuple[AgentPool, Tab, Tab]]:
         if query_of(request) == "wait":
             on_delta(HOSTILE)
             await trio.sleep_forever()
+        if query_of(request) == "fail":
+            raise LookupError("there is nothing")
         return Completion("done")
 
     with trio.fail_after(PATIENCE):
@@ -146,3 +148,13 @@ async def test_without_a_limit_no_bar_is_full(tmp_path: Path) -> None:
         assert "of no limit" in told
         assert not told.startswith("tokens0 of")
         assert await first.run("document.querySelector('[data-kind=tokens] meter').value") == 0
+
+
+async def test_the_colour_is_that_of_the_worst(tmp_path: Path) -> None:
+    """The page stayed green where an agent had failed, also when it had ended."""
+    async with scene(tmp_path) as (pool, first, _):
+        await (await pool.spawn(SpawnConfig(manifest(), "say"))).wait()
+        await first.until("document.querySelector('[data-agent=\"1\"].over')")
+        assert await first.run("document.querySelector('#top').className") == "top "
+        await (await pool.spawn(SpawnConfig(manifest(), "fail"))).wait()
+        await first.until("document.querySelector('#top').className === 'top bad'")

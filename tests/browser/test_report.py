@@ -13,19 +13,28 @@ import trio
 from trio.testing import MockClock
 
 from agentpool import AgentOutcome, AgentStatus, Usage
-from agentpool.drivers import FinishReason, ToolCall
+from agentpool.drivers import (
+    AssistantMessage,
+    FinishReason,
+    ToolCall,
+    ToolMessage,
+    UserMessage,
+)
 from agentpool.observe import (
     AgentFinished,
     AgentSpawned,
     AgentStarted,
     CompletionReceived,
     Event,
+    MessagesAdded,
     RequestStarted,
+    TextDelta,
     ToolFinished,
     ToolStarted,
     Trace,
     TraceHeader,
     TraceWriter,
+    WindowCut,
     read_trace,
     render_report,
 )
@@ -226,3 +235,58 @@ def ready_seconds(page: Path, folder: Path) -> float:
     found = re.search(r'data-ready="(\d+)"', dom)
     assert found is not None
     return int(found[1]) / 1000
+
+
+def test_what_left_the_window_is_marked_where_it_stands(tmp_path: Path) -> None:
+    """With since when, the summary in its place, how long calls took, and what was begun."""
+    said = (
+        UserMessage("read it"),
+        AssistantMessage("", (ToolCall("c1", "read", "{}"),)),
+        ToolMessage("c1", "read", "page one"),
+        AssistantMessage("", (ToolCall("c2", "read", "{}"),)),
+        ToolMessage("c2", "read", "page two"),
+    )
+
+    def stamp(sequence: int) -> tuple[int, float, int, str]:
+        return sequence, float(sequence), 1, "reader"
+
+    def asked(sequence: int, turn: int, *sent: tuple[int, int]) -> RequestStarted:
+        return RequestStarted(*stamp(sequence), turn, 1, "m", by_tool=False, sent=sent)
+
+    def answered(sequence: int, turn: int, request: int) -> CompletionReceived:
+        return CompletionReceived(
+            *stamp(sequence), FinishReason.TOOL_USE, Usage(9, 1), 1.0, request_id=request, turn=turn
+        )
+
+    def called(sequence: int, turn: int, *, is_error: bool) -> ToolFinished:
+        call = ToolCall(f"c{turn}", "read", "{}")
+        content = "page"
+        return ToolFinished(
+            *stamp(sequence), call, content, is_error=is_error, turn=turn, duration_seconds=0.5
+        )
+
+    events: tuple[Event, ...] = (
+        AgentSpawned(*stamp(1), 0, query="read it"),
+        AgentStarted(*stamp(2)),
+        MessagesAdded(*stamp(3), 0, said[:1]),
+        asked(4, 1, (0, 1)), answered(5, 1, 4), called(6, 1, is_error=False),
+        MessagesAdded(*stamp(7), 1, said[1:3]),
+        asked(8, 2, (0, 3)), answered(9, 2, 8), called(10, 2, is_error=True),
+        WindowCut(*stamp(11), "summary", 2, 1, 90, summary="so far", stubs=(4,)),
+        MessagesAdded(*stamp(12), 3, said[3:]),
+        asked(13, 3, (0, 1), (3, 5)),
+        TextDelta(*stamp(14), "It ends"),
+    )  # fmt: skip
+    header = TraceHeader(run_id="ab" * 16, pool="pool", opened_at=1.7e9, max_concurrent=4)
+    page = tmp_path / "a.html"
+    page.write_text(render_report(Trace(header=header, events=events)))
+    dom, console = opened(page, tmp_path, fragment="#agent=1&turn=2")
+    assert console == ""
+    drawer = re.sub(r"<[^>]+>", "|", dom[dom.index('id="drawer"') :])
+    for told in (
+        "turn 1, 1.00 s, not sent since turn 3", "returned, 0.50 s",
+        "returned, 0.50 s, sent as a stub since turn 3", "a summary stands for what has left",
+        "|so far|", "an answer, as far as it had come", "|It ends|", "queued 1.00 s · ran 12.0 s",
+    ):  # fmt: skip
+        assert told in drawer, told
+    assert "Slowest calls 5" in dom
