@@ -118,6 +118,9 @@ def _name_doubts(model: ModelConfig) -> Iterator[str]:
     name, place = model.remote_model or "", model.place
     if place is None or find_facts(model) is not None:
         return
+    # What was trained there has a prefix, and how a router shall choose is said behind the name.
+    if name.startswith("ft:") or name.partition(":")[0] in published_names(place.facts):
+        return
     said = f"model.remote_model: nothing is published of {name!r}"
     if near := near_names(model)[:1]:
         yield f"{said}; did you mean {near[0]!r}?"

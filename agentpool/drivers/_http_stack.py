@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import socket
 import ssl
 from typing import Final, Self, TypeAlias, final
 
@@ -214,6 +215,8 @@ class StackTransport(httpx.AsyncBaseTransport):
                 msg = f"cannot connect to {place}: {exc}"
                 if target.host in _HERE:
                     msg += "; start the server there: `agentpool doctor` says which ones listen"
+                elif isinstance(exc, socket.gaierror):
+                    msg += "; check the name of the host, and that this machine is online"
                 raise NetworkError(msg) from exc
             except trio.BrokenResourceError as exc:
                 msg = f"TLS handshake with {place} failed: {exc.__cause__ or exc}"

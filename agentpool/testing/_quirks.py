@@ -37,15 +37,20 @@ class QuirkResult(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     thoughts: str = ""
     """The model's thoughts, which are not part of the text."""
     tool_calls: tuple[tuple[str | None, str, str], ...] = ()
-    """Id, name and arguments of each call. If an id is ``None``, the client makes one."""
+    """Id, name and arguments of each call, in order; the arguments as JSON text. If an id is
+    ``None``, the client makes one."""
     finish: str = "END_TURN"
-    """Why the model stopped, in the words of ``FinishReason``."""
+    """Why the model stopped: ``END_TURN``, ``TOOL_USE``, ``MAX_TOKENS``, ``STOP_SEQUENCE`` or
+    ``WINDOW_FULL``. The members of ``FinishReason`` say what each means."""
     usage: tuple[int, ...] | None = None
-    """Tokens: input, output, cached, thoughts, and written to the cache. ``None``: unknown."""
+    """Tokens, in the order of ``Usage``: input, output, cached input, thoughts within the output,
+    input written to the cache, and of it for an hour. What is missing at the end is 0. ``None``:
+    unknown, which is not zero."""
     cost_usd: float | None = None
     """The cost in US dollars that the server reports. ``None``: it reports none."""
     error: str | None = None
-    """The class of the error that a client raises instead. ``None``: it returns an answer."""
+    """The class of agentpool's error that it raises instead; another client has names of its own.
+    ``None``: it returns an answer."""
     retryable: bool = False
     """Whether asking again makes sense."""
     wait_seconds: float | None = None
@@ -76,7 +81,8 @@ class Quirk(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     raw: str = ""
     """Text that is sent unchanged after the events."""
     back: object = None
-    """What the message of this answer must contain in the next request. ``None``: no rule."""
+    """The part that the message of this answer must have in the next request: each key and item
+    named here. With ``responses`` it is the items after the first. ``None``: no rule."""
     result: QuirkResult
     """How a good client reads it."""
 

@@ -159,3 +159,13 @@ def test_its_json_has_models_keys_and_facts(desk: Desk, monkeypatch: pytest.Monk
     assert first["facts"]["price"]["input_usd_per_million"] == 1.25
     assert second == {"name": "m", "at": "http://127.0.0.1:8080/v1", "key": None, "facts": None}
     assert "sk-of-nobody" not in done.out
+
+
+@pytest.mark.parametrize(
+    ("provider", "name"), [("openai", "ft:gpt-4o:me::1"), ("openrouter", "openai/gpt-5:floor")]
+)
+def test_a_name_with_a_tag_is_no_wrong_one(desk: Desk, provider: str, name: str) -> None:
+    """A model that was trained there is in no table, nor is each way to choose one."""
+    text = f'privacy = "Standard"\n[model]\nprovider = "{provider}"\nremote_model = "{name}"'
+    desk.write(a_toml=text)
+    assert "nothing is published" not in desk.call("check", "a.toml").err

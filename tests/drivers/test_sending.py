@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 from collections.abc import Callable
 from functools import partial
+from typing import NoReturn
 
 import httpx
 import pytest
@@ -307,3 +309,17 @@ def test_g12_g16_whoever_is_cancelled_where_as_many_are_charged_as_were_sent() -
     explore(scenario, schedules=25)
     for target in ("scenario", "agents", "agent"):
         cancel_everywhere(partial(scenario), target=target)
+
+
+async def test_a_host_without_an_address_comes_with_advice(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """That its name is not known says nothing about what to change."""
+
+    def unheard(*_: object, **__: object) -> NoReturn:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unheard)
+    async with open_openai("m", base_url="http://no-such-host.invalid/v1") as driver:
+        with pytest.raises(NetworkError, match="check the name of the host, and that this machine"):
+            await driver.complete(REQUEST)

@@ -799,3 +799,33 @@ async def test_an_option_of_another_type_opens_no_driver(opener: Any) -> None:  
     with pytest.raises(UsageError, match=f"options.{key}: must be a table, got 'on'"):
         async with opener("m", api_key="k", options={key: "on"}):
             pass
+
+
+@pytest.mark.parametrize("name", ["openai", "openai-chat", "anthropic"])
+async def test_a_fake_answers_as_the_model_that_was_asked_for(name: StrictName) -> None:
+    """So that a cost is known of it, and a limit on cost can be tried without a key."""
+    provider, _, chat = name.partition("-")
+    model = "claude-opus-4-5" if provider == "anthropic" else "gpt-5"
+    api = 'api = "chat"' if chat else ""
+    manifest = AgentManifest.parse(
+        f'privacy = "Standard"\ncapabilities = []\n[model]\nprovider = "{provider}"\n'
+        f'remote_model = "{model}"\n{api}'
+    )
+    environ = {f"{provider.upper()}_API_KEY": "of nobody"}
+    fake = strict_fake(name, [FakeTurn(text="Hello")])
+    async with (
+        open_driver(manifest.model, environ=environ, transport=fake) as driver,
+        open_pool(driver) as pool,
+    ):
+        outcome = await (await pool.spawn(SpawnConfig(manifest, "Hi"))).wait()
+    assert outcome.unwrap() == "Hello"
+    assert outcome.cost_usd is not None
+    assert outcome.cost_usd > 0
+
+
+async def test_a_wrong_path_may_be_a_wrong_api() -> None:
+    """The fake of Responses, asked by Chat Completions, said that the right path was wrong."""
+    fake = strict_fake("openai", [FakeTurn(text="Hello")])
+    async with open_strict_server(fake) as url, open_openai("gpt-5", base_url=url) as driver:
+        with pytest.raises(BadRequestError, match=r"model\.base_url, and model\.api"):
+            await driver.complete(CompletionRequest([UserMessage("Hi")]))

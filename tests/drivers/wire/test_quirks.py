@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import json
 import re
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -23,7 +24,7 @@ from agentpool.drivers import (
     open_anthropic,
     open_openai,
 )
-from agentpool.testing import Quirk, QuirkServer, open_quirk_server, quirks
+from agentpool.testing import Quirk, QuirkResult, QuirkServer, open_quirk_server, quirks
 from tests.support.sdk_types import check_request
 
 QUIRKS: Final = quirks()
@@ -151,6 +152,14 @@ def test_every_row_that_was_seen_is_there() -> None:
     assert [one.name for one in QUIRKS if not place.fullmatch(one.seen)] == []
     assert all(re.search(r"\(20\d\d-\d\d\)$", one.seen) for one in QUIRKS)
     assert [one.name for one in QUIRKS if re.fullmatch(r"row \d+: [^#./]*", one.seen)] == []
+
+
+def test_help_says_what_the_fields_of_a_result_hold() -> None:
+    """For clients that are not agentpool's: every word, and the order of each tuple."""
+    shown = " ".join((inspect.getdoc(QuirkResult) or "").split())
+    assert all(f"``{reason.name}``" in shown for reason in FinishReason)
+    assert {quirk.result.finish for quirk in QUIRKS} <= {reason.name for reason in FinishReason}
+    assert "input, output, cached input, thoughts within the output, input written" in shown
 
 
 async def test_a_quirk_that_nobody_knows() -> None:
