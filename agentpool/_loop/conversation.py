@@ -190,7 +190,7 @@ class Conversation:
             extra_tokens = message_tokens(summary) - self._tokens(self._summary)
             self._summary = (summary,)
         window.pin(extra_tokens)
-        window.drop(window.first_to_keep(pending_tokens))
+        window.drop(window.first_to_keep(pending_tokens, to_half=clears_results))
         window.check(pending_tokens)
         left_tokens = before + extra_tokens - window.kept_tokens
         messages = self._gone_before(window.kept) - gone

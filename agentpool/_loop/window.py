@@ -6,7 +6,8 @@ Rules, in addition to those of ``conversation``:
    pinned messages leave. So requests begin in the same way for many turns, and a provider that
    caches the beginnings of requests need not read them again.
 2. If old results may be cleared, these go first, beginning with the oldest: each call stays, and a
-   stub replaces its result. Whole groups go only if that is not enough.
+   stub replaces its result. Whole groups go only if that is not enough, and then until half of the
+   room is free: few tokens leave with each, and the next turn would fill the window again.
 3. A summary comes right after the pinned messages, and takes room as they do.
 4. The newest group is neither cleared nor left out.
 5. A message that was cleared or left out once stays so.
@@ -210,15 +211,20 @@ class Window(Live):
             self.stubs = {**shown, **stubs}
         return tuple(stubs)
 
-    def first_to_keep(self, pending_tokens: int, extra_tokens: int = 0) -> int:
+    def first_to_keep(
+        self, pending_tokens: int, extra_tokens: int = 0, *, to_half: bool = False
+    ) -> int:
         """Return the oldest group to keep so that the window is at most three quarters full.
 
         Args:
             pending_tokens: The tokens of what is sent after the conversation.
             extra_tokens: The tokens of what is about to be pinned.
+            to_half: Whether it is at most half full, if anything leaves at all.
         """
         goal = self._goal(pending_tokens)
         kept, tokens = self.kept, self.kept_tokens + extra_tokens
+        if to_half and tokens > goal:
+            goal -= (goal - self.pinned_tokens) // 3
         # The newest group stays; the history has none that must.
         last = max(len(self.costs) - 1, self.history_groups)
         while tokens > goal and kept < last:

@@ -393,3 +393,15 @@ async def test_a_summary_has_the_time_of_one_request(autojump_clock: MockClock) 
         assert (outcome.text, outcome.messages_left_out > 0) == ("done", True)
     failures = {cut.failure for cut in of_type(recorder.events, WindowCut)}
     assert failures == {"no summary within 5 seconds"}
+
+
+def test_large_results_leave_the_beginning_the_same_for_many_turns() -> None:
+    """With stubs that fill the window, one more turn left with every request."""
+    large = LONG * 4  # a turn takes more than a quarter of the room
+    done = perform(turns(80), run_of("clear_results"), tool=lambda _: large)
+    sent = [request.messages for request in done.requests]
+    # The first message behind the query, which leaves when a whole turn does.
+    firsts = [messages[1] for messages in sent[40:] if len(messages) > 1]
+    changes = sum(before != after for before, after in itertools.pairwise(firsts))
+    assert len(firsts) == 41
+    assert 0 < changes <= 14
