@@ -67,6 +67,8 @@ def setting_faults(
         effort: The manifest's ``reasoning_effort``.
     """
     if wire == "messages":
+        if api is not None:
+            yield Fault("api", "means nothing to the Messages API; leave it out")
         for name in ("seed", "verbosity"):
             if said[name] is not None:
                 yield Fault(name, "is not known to the Messages API; leave it out")

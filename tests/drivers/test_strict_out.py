@@ -13,6 +13,7 @@ from agentpool import (
     AgentManifest,
     AgentOutcome,
     AgentStatus,
+    ManifestError,
     ModelConfig,
     PrivacyTier,
     SpawnConfig,
@@ -176,3 +177,22 @@ async def test_the_room_for_a_query_is_what_the_model_reads(
         outcome = await (await pool.spawn(SpawnConfig(manifest, query))).wait()
     assert len(fake.requests) == is_sent
     assert outcome.text == "Yes." if is_sent else "room for" in str(outcome.error)
+
+
+@pytest.mark.parametrize("blank", ["", " ", "\n\t"])
+async def test_a_blank_system_prompt_is_not_sent_to_claude(blank: str) -> None:
+    """Its API refuses a text of white space alone."""
+    model = ModelConfig(provider="anthropic", remote_model="m", system_prompt=blank)
+    manifest = AgentManifest(privacy=PrivacyTier.STANDARD, model=model)
+    fake = strict_fake("anthropic", [FakeTurn(text="Yes.")])
+    outcome = await run_with(manifest, fake)
+    assert (outcome.text, fake.refusals) == ("Yes.", ()), outcome.error
+    assert "system" not in fake.requests[0]
+
+
+@pytest.mark.parametrize("api", ["chat", "responses"])
+def test_an_interface_of_openai_means_nothing_at_anthropic(api: str) -> None:
+    """It would be ignored."""
+    text = f'[model]\nprovider = "anthropic"\nremote_model = "m"\napi = "{api}"'
+    with pytest.raises(ManifestError, match=r"model\.api: means nothing to the Messages API"):
+        AgentManifest.parse(f'privacy = "Standard"\n{text}')

@@ -289,9 +289,10 @@ _BY_TEXT: Final[tuple[tuple[str, type[DriverError]], ...]] = (
 """Sentences that say more than the status and the type of the error."""
 
 # The words of OpenAI, vLLM (five) and SGLang (two), Gemini, Anthropic (two), llama.cpp (four),
-# Mistral, Groq, xAI, Bedrock, Z.AI, Alibaba, Cohere, TGI (two, Together has one of them) and LM
-# Studio (four). Source: openai-agents-python#1093, text-generation-inference#628 and #695,
-# lmstudio-bug-tracker#237 and #2339, and the servers' own texts (2026-11).
+# Mistral, Groq, xAI, Bedrock, Z.AI, Alibaba, Cohere, TGI (two, Together has one of them), LM
+# Studio (four) and GitHub Copilot. Source: openai-agents-python#1093, text-generation-inference#628
+# and #695, lmstudio-bug-tracker#237 and #2339, opencode-ai/opencode#305, and the servers' own
+# texts (2026-11).
 _OVERFLOW: Final = re.compile(
     r"prompt is too long|maximum context length|context length exceeded"
     r"|input token count.{0,80}exceeds|exceed(?:s|ed)?.{0,40}(?:context|window|token limit)"
@@ -303,6 +304,7 @@ _OVERFLOW: Final = re.compile(
     r"|`?inputs`? must have less than \d+ tokens|context length (?:of|is) only"
     r"|reached context length|longer than the maximum model length|too long to fit into the model"
     r"|context shift is disabled|too big compared to kv size"
+    r"|prompt token count.{0,40}exceeds the limit"
 )
 """Matches the texts for a conversation that is too long."""
 

@@ -158,7 +158,8 @@ def encode_request(request: CompletionRequest, options: MessageOptions) -> bytes
         BadRequestError: If it has a field that the API does not know, such as a seed.
     """
     _refuse_unknown(request)
-    form, system = request.answer_form, request.system
+    # A block of white space alone is refused.
+    form, system = request.answer_form, request.system if request.system.strip() else ""
     limit = _max_tokens(request, options)
     config = _output_config(request, options)
     if form is not None and "format" not in config:

@@ -318,6 +318,7 @@ def test_what_to_do_stands_in_a_stream_as_well() -> None:
     ("status", "said"),
     [
         (400, "The decoder prompt (length 8357) is longer than the maximum model length of 8192."),
+        (400, "prompt token count of 93854 exceeds the limit of 90000"),
         (400, "You passed 12289 input tokens. However, the model's context length is only 16384"),
         (400, "The prompt (total length 9) is too long to fit into the model (context length 8)."),
         (500, "Context size has been exceeded."),
