@@ -39,7 +39,7 @@ from agentpool.observe import (
     render_report,
 )
 from tests.support.busy_pool import busy_pool
-from tests.support.chromium import chromium
+from tests.support.chromium import Tab, chromium
 from tests.support.troubled_pool import troubled_pool
 
 pytestmark = pytest.mark.browser
@@ -156,6 +156,13 @@ async def test_a_page_can_be_printed(troubled: Path, tmp_path: Path) -> None:
             assert browser.complaints == []
 
 
+async def drawn(tab: Tab) -> None:
+    """Wait until what was asked for is on the screen."""
+    frames = "requestAnimationFrame(() => requestAnimationFrame(() => { window.drawn = true; }))"
+    await tab.run(f"window.drawn = false; {frames}")
+    await tab.until("window.drawn")
+
+
 async def test_slots_in_use_are_steps(tmp_path: Path) -> None:
     """Also where several agents end within a pixel, and where the time is zoomed into."""
     events: list[Event] = []
@@ -171,9 +178,10 @@ async def test_slots_in_use_are_steps(tmp_path: Path) -> None:
     with trio.fail_after(PATIENCE):
         async with chromium(tmp_path) as browser:
             tab = await browser.open(page.as_uri())
+            await drawn(tab)
             whole = [await tab.run(SLOTS_AT.format(at=at)) for at in (0.45, 0.55, 0.95)]
             await tab.click("#in", times=3)
-            await trio.sleep(0.3)
+            await drawn(tab)
             near = [await tab.run(SLOTS_AT.format(at=at)) for at in (0.1, 0.9, 0.99)]
     assert whole[0] == pytest.approx(3 * whole[1], rel=0.2)
     assert whole[1] == whole[2] > 0
