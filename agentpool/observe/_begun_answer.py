@@ -5,7 +5,15 @@ from __future__ import annotations
 from typing import final
 
 from agentpool._base import Live
-from agentpool._events import CompletionReceived, Event, RequestStarted, TextDelta, ThoughtDelta
+from agentpool._events import (
+    AgentFinished,
+    CompletionReceived,
+    Event,
+    RequestStarted,
+    TextDelta,
+    ThoughtDelta,
+)
+from agentpool._messages import AssistantMessage
 
 
 @final
@@ -35,5 +43,10 @@ class BegunAnswer(Live):
             case RequestStarted(by_tool=False) | CompletionReceived(by_tool=False):
                 self._texts.clear()
                 self._thoughts.clear()
+            case AgentFinished(outcome=outcome) if outcome.messages:
+                last = outcome.messages[-1]
+                # An agent that was ended has in its conversation what had come.
+                if isinstance(last, AssistantMessage) and self.text.strip() in last.text:
+                    self._texts.clear()
             case _:
                 pass

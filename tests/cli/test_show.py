@@ -157,9 +157,11 @@ def test_the_overview_tells_what_went_wrong(desk: Desk, busy: Path) -> None:
     shown = desk.call("show", "busy.trace")
     lines = shown.out.splitlines()
     assert lines[0].startswith("pool 'night <script>")
-    assert lines[1].startswith("8 agents in ")
-    assert "6 completed, 1 failed, 1 cancelled" in lines[1]
-    assert "cached" in lines[2]
+    assert lines[1].startswith("manifest ")
+    assert "models m-1, small" in lines[1]
+    assert lines[2].startswith("8 agents in ")
+    assert "6 completed, 1 failed, 1 cancelled" in lines[2]
+    assert "cached" in lines[3]
     assert any(
         line.startswith("failed first: agent 4 (fail ") and "NetworkError: the line" in line
         for line in lines

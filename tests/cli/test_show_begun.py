@@ -63,3 +63,19 @@ def test_what_an_open_request_took_is_unknown(desk: Desk) -> None:
     assert "<dt>tokens</dt><dd>?</dd>" in page
     assert "<dt>cost</dt><dd>?</dd>" in page
     assert "? in; ? out" in page
+
+
+def test_an_agent_that_was_ended_has_its_text_once(desk: Desk) -> None:
+    """In its conversation, where its end has put it."""
+    path = desk.folder / "e.trace"
+    writer = desk.start(
+        "run", "reader.toml", "hi", "--driver", "script:slow.toml", "--trace", "e.trace"
+    )
+    until = time.monotonic() + 60
+    while not (path.exists() and b"text_delta" in path.read_bytes()):
+        assert time.monotonic() < until
+        time.sleep(0.02)
+    writer.terminate()
+    writer.communicate(timeout=60)
+    told = desk.call("show", "e.trace", "--agent", "1").out
+    assert (told.count("one "), "as far as it had come" in told) == (1, False)

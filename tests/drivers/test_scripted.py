@@ -53,7 +53,7 @@ async def test_an_exhausted_script_is_an_error() -> None:
     """Not a text that an agent would take for an answer."""
     driver = ScriptedDriver(["only"])
     await driver.complete(ask())
-    with pytest.raises(ProtocolError, match="the script has 1 steps and was asked for one more"):
+    with pytest.raises(ProtocolError, match="the script has 1 step and was asked for one more"):
         await driver.complete(ask())
 
 
