@@ -118,9 +118,13 @@ def failure_in_stream(error: ErrorBody | str, *, secret: str = "") -> DriverErro
         is_bad = any(sign in word for word in reason.words for sign in _BAD_SIGNS)
         verdict = (BadRequestError, False) if is_bad else (OverloadedError, True)
     kind, retryable = verdict
-    said = reason.text or "no explanation"
+    advice = _advice(kind, reason.status, reason)
+    if not advice and retryable:
+        advice = "; ask again later"
+    elif not advice and kind is BadRequestError:
+        advice = "; change the request"
     return kind(
-        f"the provider broke off its answer: {said}{_advice(kind, reason.status, reason)}",
+        f"the provider broke off its answer: {reason.text or 'no explanation'}{advice}",
         retryable=retryable,
         retry_after_seconds=retry_after_seconds({}, reason.wait),
     )
@@ -136,6 +140,8 @@ def _advice(kind: Callable[..., DriverError], status: int | None, reason: Reason
         return "; check that the key is one of this provider, and that it may use the model"
     if kind is UnknownModelError:
         return "; check the name in model.remote_model, and that the key may use the model"
+    if _NO_PROVIDER in reason.text.lower():
+        return "; choose another model in model.remote_model, or ask for less"
     return "; check the path of model.base_url, and model.api" if status == _NOT_FOUND else ""
 
 
@@ -224,6 +230,7 @@ _BY_WORD: Final[Mapping[str, _Verdict]] = {
     "context_length_exceeded": (ContextOverflowError, False),
     "request_too_large": (ContextOverflowError, False),
     "model_not_found": (UnknownModelError, False),
+    "unknown_model": (UnknownModelError, False),
     "invalid_model": (UnknownModelError, False),
     # A quota that is used up does not come back within any wait of ours.
     "insufficient_quota": (RateLimitError, False),
@@ -281,8 +288,25 @@ _BAD_SIGNS: Final = (
 _LOW_BALANCE: Final = "credit balance is too low"
 """Anthropic's text for an empty account, sent with the status and the word of a bad request."""
 
+_NO_PROVIDER: Final = "no endpoints found"
+"""OpenRouter's, with the status of a wrong path: nobody serves the model, or serves it so."""
+
+# Of models: OpenRouter's, DeepSeek's, Z.AI's and NVIDIA's. Source: LangBot#1643, cline#6099,
+# KohakuTerrarium#73, goose#11667 and free-claude-code#1021 on GitHub (2026-11).
 _BY_TEXT: Final[tuple[tuple[str, type[DriverError]], ...]] = (
-    ("not a valid model id", UnknownModelError),  # OpenRouter's
+    *(
+        (words, UnknownModelError)
+        for words in (
+            "not a valid model id",
+            f"{_NO_PROVIDER} for",
+            "model not exist",
+            "unknown model,",
+            "unknown model:",
+            "模型不存在",
+            "modelcode: does not exist",
+            "not found for account",
+        )
+    ),
     ("api key not valid", AuthenticationError),  # Google's
     (_LOW_BALANCE, AuthenticationError),
 )
@@ -314,6 +338,7 @@ _STRONG_WORDS: Final = (
     "context_length_exceeded",
     "contextwindowexceedederror",
     "model_not_found",
+    "unknown_model",
     "invalid_model",
     "insufficient_quota",
     "tool_use_failed",
@@ -361,9 +386,9 @@ def _kind_of_status(status: int, reason: Reason) -> _Verdict:
         return _BY_WORD[strong[0]]
     text = reason.text.lower()
     match status:
-        case 400 | 413 | 422 | 500 if kind := _kind_of_text(text):
+        case 400 | 404 | 413 | 422 | 500 if kind := _kind_of_text(text):
             return kind, False
-        case 404:
+        case 404 | 410:
             # Without the word it is the path that is wrong, so base_url.
             return (UnknownModelError if "model" in text else BadRequestError), False
         case _ if status in _BY_STATUS:

@@ -91,10 +91,12 @@ def bad_end(ending: Ending | None, word: str, so_far: str) -> DriverError:
                 f"the provider's filter withheld the answer ({word}); change the request"
             )
         case Ending.BROKEN:
-            return OverloadedError(f"the provider broke off its answer ({word}), after {so_far}")
+            return OverloadedError(
+                f"the provider broke off its answer ({word}), after {so_far}; ask again later"
+            )
         case Ending.FAILED:
             return FailedAttemptError(
-                f"the model failed to write a tool call ({word}), after {so_far}"
+                f"the model failed to write a tool call ({word}), after {so_far}; ask again"
             )
         case Ending.PAUSED:
             return ProtocolError(
@@ -102,7 +104,8 @@ def bad_end(ending: Ending | None, word: str, so_far: str) -> DriverError:
             )
         case None:
             return ProtocolError(
-                f"the answer ended with {word!r}, which is not a known ending, after {so_far}"
+                f"the answer ended with {word!r}, which is not a known ending, after {so_far}; "
+                "it may lack its end: ask again, or choose another model"
             )
         case _:
             assert_never(ending)

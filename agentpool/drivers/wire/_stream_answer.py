@@ -248,9 +248,10 @@ class GrowingCompletion(ABC):
                 # Nothing is missing of them, and asking again would cost as much.
                 return FinishReason.TOOL_USE
             if self._done:
-                msg = f"the answer ended without a reason, after {self._answer.so_far}"
+                msg = f"the answer ended without a reason, after {self._answer.so_far}; ask again"
                 raise ProtocolError(msg, retryable=True)
-            msg = f"the stream stopped in the middle of the answer, after {self._answer.so_far}"
+            so_far = self._answer.so_far
+            msg = f"the stream stopped in the middle of the answer, after {so_far}; ask again"
             raise NetworkError(msg)
         ending = ENDINGS.get(self._finish.lower())
         if isinstance(ending, FinishReason):

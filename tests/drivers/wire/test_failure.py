@@ -342,3 +342,46 @@ def test_a_router_writes_headers_into_its_body() -> None:
     assert failure_from_response(429, date, body).retry_after_seconds == 37
     sooner = {**date, "retry-after": "2"}
     assert failure_from_response(429, sooner, body).retry_after_seconds == 2
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (400, error("Model Not Exist", type="invalid_request_error")),
+        (400, error("Unknown Model, please check the model code.", code="1211")),
+        (400, error("[1211][模型不存在][x]", code="1211")),
+        (400, error("modelCode: does not exist", code="1214")),
+        (400, error("Unknown model: x", code="unknown_model")),
+        (404, error("No endpoints found for acme/none.", code=404)),
+        (404, b'{"status":404,"detail":"Function \'x\': Not found for account \'y\'"}'),
+        (410, b'{"status":410,"detail":"The model \'x\' has reached its end of life"}'),
+        (410, error("model x is no longer served")),
+    ],
+)
+def test_an_unknown_model_is_one_in_the_words_of_every_provider(status: int, body: bytes) -> None:
+    """Of DeepSeek, Z.AI, Azure, OpenRouter and NVIDIA: they say it with the status of anything."""
+    failure = failure_from_response(status, {}, body)
+    assert isinstance(failure, UnknownModelError)
+    assert not failure.retryable
+    assert "; check the name in model.remote_model, and that" in str(failure)
+
+
+def test_a_model_that_takes_no_tools_has_no_wrong_address() -> None:
+    """OpenRouter answers 404 to what none of its providers can do."""
+    body = error("No endpoints found that support tool use.", code=404)
+    failure = failure_from_response(404, {}, body)
+    assert isinstance(failure, BadRequestError)
+    assert str(failure).endswith("; choose another model in model.remote_model, or ask for less")
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (ErrorBody("oops", type="server_error"), "; ask again later"),
+        (ErrorBody("slow down", type="rate_limit_error"), "; ask again later"),
+        (ErrorBody("bad prompt", type="BadRequestError", code=400), "; change the request"),
+    ],
+)
+def test_who_breaks_off_is_followed_by_what_to_do(error: ErrorBody, says: str) -> None:
+    """A part of the answer may have been shown, so nobody asks again unasked."""
+    assert str(failure_in_stream(error)).endswith(says)
