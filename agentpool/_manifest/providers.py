@@ -11,6 +11,8 @@ Rules:
    host gets only a key that the manifest names for it.
 
 Addresses and variables are those of the providers' own pages and of models.dev (2026-11).
+GitHub Models is not among them: it was closed on 30 July 2026
+(https://docs.github.com/en/github-models).
 """
 
 from __future__ import annotations
@@ -130,11 +132,6 @@ PROVIDERS: Final[Mapping[str, Provider]] = MappingProxyType(
         ),
         "huggingface": Provider(
             base_url="https://router.huggingface.co/v1", api_key_env="HF_TOKEN", facts="huggingface"
-        ),
-        "github": Provider(
-            base_url="https://models.github.ai/inference",
-            api_key_env="GITHUB_TOKEN",
-            facts="github-models",
         ),
         "ollama": Provider(base_url="http://127.0.0.1:11434/v1"),
         "vllm": Provider(base_url="http://127.0.0.1:8000/v1"),

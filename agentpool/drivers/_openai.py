@@ -64,8 +64,6 @@ _NEWER_HOSTS: Final = (
     ".api.openai.com",
     ".openai.azure.com",
     ".services.ai.azure.com",
-    "models.github.ai",
-    "models.inference.ai.azure.com",
 )
 
 

@@ -81,7 +81,7 @@ async def test_an_answer() -> None:
         ("https://api.openai.com/v1", "max_completion_tokens"),
         ("https://eu.api.openai.com/v1", "max_completion_tokens"),
         ("https://mine.openai.azure.com/openai/v1", "max_completion_tokens"),
-        ("https://models.github.ai/inference", "max_completion_tokens"),
+        ("https://mine.services.ai.azure.com/openai/v1", "max_completion_tokens"),
         ("https://api.moonshot.ai/v1", "max_tokens"),
         ("https://notapi.openai.com.example.org/v1", "max_tokens"),
     ],

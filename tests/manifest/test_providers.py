@@ -25,6 +25,13 @@ def test_a_name_is_all_that_is_needed(name: str) -> None:
     assert not place.base_url.endswith("/")
 
 
+def test_a_service_that_was_closed_is_no_provider() -> None:
+    """GitHub Models is gone since 30 July 2026, and whoever names it is told before a request."""
+    text = 'privacy = "Standard"\n[model]\nprovider = "github"\nremote_model = "m"'
+    with pytest.raises(ManifestError, match=r"model\.provider: must be one of .*, got 'github'"):
+        AgentManifest.parse(text)
+
+
 def test_the_table_cannot_be_changed() -> None:
     """A reader extends a copy of it."""
     with pytest.raises(TypeError):
