@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, settings
 
 import agentpool
 from tests.support import secret_watch
+from tests.support.request_watch import watch_requests
 
 # No deadline anywhere: a busy machine is not a bug. Derandomized where somebody
 # waits for the answer: a change should fail for what it changed. The long profile
@@ -116,6 +117,16 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(socket.socket, "connect", guarded_connect)
     monkeypatch.setattr(socket, "getaddrinfo", guarded_lookup)
+
+
+@pytest.fixture(autouse=True)
+def valid_requests(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fail a test whose driver sends what the provider's own client could not.
+
+    A test that sends such a thing on purpose says so: ``@pytest.mark.odd_request("why")``.
+    """
+    if request.node.get_closest_marker("odd_request") is None:
+        watch_requests(monkeypatch)
 
 
 @pytest.fixture

@@ -183,10 +183,9 @@ async def test_a_loop_of_tools_gets_through(name: StrictName, pieces: int) -> No
     assert outcome.status is AgentStatus.COMPLETED, outcome.error
     assert outcome.value == Score(10, ["ten"])
     assert len(fake.requests) in {5, 6}
-    if name != "mistral":  # whose thoughts are pieces, and whose client is another one
-        api = {"openai": "responses", "anthropic": "messages"}.get(name, "chat")
-        for body in fake.requests:
-            check_request(api, body)
+    api = {"openai": "responses", "anthropic": "messages"}.get(name, "chat")
+    for body in fake.requests:
+        check_request(api, body)
     assert outcome.usage.input_tokens in {100, 200}
 
 

@@ -1,20 +1,48 @@
-"""Requests, held against the types of the providers' own clients."""
+"""Requests, held against the types of the providers' own clients.
+
+Pieces that Mistral alone knows have the types of its client: thoughts and documents
+(mistralai 3.7, ``ThinkChunk`` and ``DocumentURLChunk``, 2026-11).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from functools import cache
-from typing import Any, Final
+from typing import Any, Final, Literal, NotRequired
 
 from anthropic.types import message_create_params
 from openai.types.chat import completion_create_params
 from openai.types.responses import response_create_params
 from pydantic import TypeAdapter
+from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
 KINDS: Final[Mapping[str, Any]] = {
     "chat": completion_create_params.CompletionCreateParamsStreaming,
     "responses": response_create_params.ResponseCreateParamsStreaming,
     "messages": message_create_params.MessageCreateParamsStreaming,
+}
+
+
+class Thinking(TypedDict):
+    """A thought among the pieces of an answer, as Mistral's client has it."""
+
+    type: Literal["thinking"]
+    thinking: list[dict[str, Any]]
+    signature: NotRequired[str | None]
+    closed: NotRequired[bool]
+
+
+class Document(TypedDict):
+    """A document among the pieces of a message, as Mistral's client has it."""
+
+    type: Literal["document_url"]
+    document_url: str
+    document_name: NotRequired[str | None]
+
+
+OF_MISTRAL: Final[Mapping[str, TypeAdapter[Any]]] = {
+    "thinking": TypeAdapter(Thinking),
+    "document_url": TypeAdapter(Document),
 }
 
 
@@ -37,7 +65,28 @@ def check_request(api: str, body: Any) -> None:  # noqa: ANN401  # JSON
             for item in body["input"]
         ]
         body = {**body, "input": items}
+    if api == "chat":
+        body = {**body, "messages": list(map(without_mistrals, body["messages"]))}
     consume(adapter_of(api).validate_python(body))
+
+
+def without_mistrals(message: Any) -> Any:  # noqa: ANN401  # JSON
+    """Return *message* without the pieces that are Mistral's alone, which are checked.
+
+    Raises:
+        ValidationError: If they are not as its client has them.
+    """
+    pieces = message.get("content") if isinstance(message, dict) else None
+    if not isinstance(pieces, list):
+        return message
+    rest = []
+    for piece in pieces:
+        adapter = OF_MISTRAL.get(piece.get("type") if isinstance(piece, dict) else None)
+        if adapter is None:
+            rest.append(piece)
+        else:
+            adapter.validate_python(piece)
+    return {**message, "content": rest}
 
 
 def consume(value: Any) -> None:  # noqa: ANN401  # JSON
