@@ -78,16 +78,27 @@ def thoughts_signed(asked: StrictAsked) -> str | None:
 
 
 def thoughts_first(asked: StrictAsked) -> str | None:
-    """Anthropic: an answer whose calls are not all answered yet begins with its thought."""
+    """Anthropic: an answer whose calls are being worked on begins with its thought.
+
+    With a budget that holds of the loop's first answer, whoever gave it; without, another
+    model may have given it, and only this one's own answers come back as they were.
+    """
+    is_manual = fields(asked.body.get("thinking")).get("type") == "enabled"
+    first: str | None = None
     for message in reversed(asked.messages):
         blocks = items(message.get("content"))
         if message.get("role") == "assistant":
-            kinds = [one.get("type") for one in blocks]
-            if "tool_use" in kinds and kinds[0] not in THOUGHTS:
-                return f"Expected `thinking` or `redacted_thinking`, but found `{kinds[0]}`"
+            kinds = [text(one.get("type")) for one in blocks]
+            is_bare = "tool_use" in kinds and kinds[0] not in THOUGHTS
+            first = kinds[0] if is_bare else None
+            if is_bare and any(text(one.get("id")) in asked.issued for one in blocks):
+                break
         elif any(one.get("type") != "tool_result" for one in blocks):
-            return None  # what is before was another turn of the user's
-    return None
+            first = first if is_manual else None  # what is before was another turn of the user's
+            break
+    if first is None:
+        return None
+    return f"Expected `thinking` or `redacted_thinking`, but found `{first}`"
 
 
 def few_marks(asked: StrictAsked) -> str | None:

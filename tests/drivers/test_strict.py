@@ -400,6 +400,11 @@ CALL: Final[dict[str, object]] = {
 }
 OUTPUT: Final = {"type": "function_call_output", "call_id": "a", "output": "3"}
 TOOLS: Final = [{"type": "function", "function": {"name": "add", "parameters": {}}}]
+MANUAL: Final = {
+    "model": "claude-sonnet-4-5",
+    "max_tokens": 2048,
+    "thinking": {"type": "enabled", "budget_tokens": 1024},
+}
 LOOSE: Final = {"type": "object", "properties": {"a": {"type": "integer"}}}
 OPEN_LIST: Final = {
     "type": "object",
@@ -500,7 +505,17 @@ REFUSED: Final[list[tuple[StrictName, dict[str, object], str]]] = [
         {"messages": anthropic_said({"type": "thinking", "signature": "x"})},
         "Invalid `signature`",
     ),
-    ("anthropic", {"messages": anthropic_said(use(), then=[result()])}, "Expected `thinking`"),
+    (
+        "anthropic",
+        {"messages": anthropic_said(use(), then=[result()]), **MANUAL},
+        "Expected `thinking`",
+    ),
+    # The fake itself has made a call of that id, and has thought before it.
+    (
+        "anthropic",
+        {"messages": anthropic_said(use("toolu_10"), then=[result("toolu_10")])},
+        "Expected `thinking`",
+    ),
     (
         "anthropic",
         {"messages": anthropic_said(use("a"), use("a"), then=[result("a")])},

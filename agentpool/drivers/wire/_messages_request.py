@@ -169,22 +169,25 @@ def encode_request(request: CompletionRequest, options: MessageOptions) -> bytes
         _Tool(t.name, t.description, t.input_schema) for t in map(with_legal_keys, request.tools)
     )
     extra = {key: one for key, one in options.extra.items() if key not in _MERGED}
-    mark = options.mark
+    mark, origin = options.mark, Origin(options.provider, model)
     if mark is not None:
         extra.pop("cache_control", None)  # its form is that of each of our marks
+    thinking = claude_thinking(
+        model, request.reasoning_effort, options.extra.get("thinking"), limit
+    )
+    if thinking is not None and thinking.get("type") == "enabled":
+        thinking = thinking if _begins_with_thoughts(request.messages, origin) else None
     return encode_body(
         _Request(
             model=model,
-            messages=_to_wire(request.messages, Origin(options.provider, model), options),
+            messages=_to_wire(request.messages, origin, options),
             max_tokens=limit,
             temperature=None if temperature is None else min(temperature, MAX_TEMPERATURE),
             top_p=request.top_p,
             stop_sequences=request.stop,
             system=(_Text(system, mark),) if system and mark is not None else system,
             tools=(*tools[:-1], _marked(tools[-1], mark)) if tools else tools,
-            thinking=claude_thinking(
-                model, request.reasoning_effort, options.extra.get("thinking"), limit
-            ),
+            thinking=thinking,
             output_config=config or None,
             stream=True,
         ),
@@ -231,6 +234,27 @@ def _max_tokens(request: CompletionRequest, options: MessageOptions) -> int:
         )
         raise BadRequestError(msg)
     return limit
+
+
+def _begins_with_thoughts(messages: Sequence[ChatMessage], origin: Origin) -> bool:
+    """Return whether a loop of tools began with thoughts of this model, or there is none.
+
+    With a budget for thoughts a loop that another model began, in a fallback, is refused.
+    Source: Anthropic's page on extended thinking, "toggling thinking modes" (2026-11).
+    """
+    first: AssistantMessage | None = None
+    for message in reversed(messages):
+        if isinstance(message, UserMessage):
+            break
+        if isinstance(message, AssistantMessage):
+            first = message
+    if first is None or not first.tool_calls:
+        return True
+    thoughts = (one for one in origin.parts_of(first) if one.kind in _THOUGHTS)
+    return any(not (one.text_at or one.call_at or _is_unsigned(one)) for one in thoughts)
+
+
+_THOUGHTS: Final = frozenset({"thinking", "redacted_thinking"})
 
 
 def _to_wire(
