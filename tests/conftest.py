@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, settings
 
 import agentpool
 from tests.support import secret_watch
-from tests.support.request_watch import watch_requests
+from tests.support.request_watch import CHECKED, watch_requests
 
 # No deadline anywhere: a busy machine is not a bug. Derandomized where somebody
 # waits for the answer: a change should fail for what it changed. The long profile
@@ -74,7 +74,10 @@ def pytest_testnodedown(node: Any) -> None:  # noqa: ANN401  # of pytest-xdist, 
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say which tests were left out that need Ray, and how to have them."""
+    """Say which tests were left out that need Ray, and how many requests were looked at."""
+    if CHECKED:
+        counted = ", ".join(f"{number} of {api}" for api, number in sorted(CHECKED.items()))
+        terminalreporter.write_line(f"requests that the official clients could send: {counted}")
     count = terminalreporter.config.stash.get(LEFT_OUT, 0)
     if count and "-m" not in sys.argv:
         terminalreporter.write_line(f"{count} tests need Ray and were left out: nox -s cluster")
