@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from functools import lru_cache, partial
 from itertools import islice
 from typing import Final, cast
@@ -45,7 +46,7 @@ def build_output(output_type: object) -> Output:
     name = output_type.__name__
     refuse_ignored(output_type, f"output_type {name}", set())
     try:
-        schema = written_out(cast("Schema", msgspec.json.schema(output_type)))
+        schema = _at_the_top(written_out(cast("Schema", msgspec.json.schema(output_type))))
         decoder = msgspec.json.Decoder(cast("type[object]", output_type))
     except (TypeError, NameError, AttributeError) as exc:
         detail = str(exc).splitlines()[-1]  # the lines above it are about msgspec hooks
@@ -60,6 +61,15 @@ def build_output(output_type: object) -> Output:
     form = AnswerForm(re.sub(r"[^a-zA-Z0-9_-]", "_", name)[:_MAX_NAME_CHARS], shown)
     text = msgspec.json.encode(shown).decode()
     return Output(form, partial(_read, decoder, schema), text)
+
+
+def _at_the_top(schema: Schema) -> Schema:
+    """Return *schema* with its top written out, which a type that has itself in it refers to."""
+    reference, kept = schema.get("$ref"), cast("Mapping[str, Schema]", schema.get("$defs", {}))
+    if not isinstance(reference, str):
+        return schema
+    top = kept.get(reference.removeprefix("#/$defs/"), {})
+    return {**top, "$defs": kept} if top else schema
 
 
 def _unreadable_fields(output_type: type) -> list[str]:

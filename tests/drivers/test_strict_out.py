@@ -196,3 +196,12 @@ def test_an_interface_of_openai_means_nothing_at_anthropic(api: str) -> None:
     text = f'[model]\nprovider = "anthropic"\nremote_model = "m"\napi = "{api}"'
     with pytest.raises(ManifestError, match=r"model\.api: means nothing to the Messages API"):
         AgentManifest.parse(f'privacy = "Standard"\n{text}')
+
+
+@pytest.mark.parametrize("name", ["openai", "anthropic", "mistral", "deepseek"])
+async def test_a_type_may_have_itself_in_it_at_the_top(name: StrictName) -> None:
+    """It is an object like any other; it was refused as if it were none."""
+    fake = strict_fake(name, [FakeTurn(text='{"name": "x", "children": [{"name": "y"}]}')])
+    outcome = await run_with(manifest_of(name), fake, output_type=Node)
+    assert fake.refusals == ()
+    assert outcome.value == Node("x", (Node("y"),)), outcome.error

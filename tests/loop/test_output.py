@@ -233,9 +233,15 @@ def test_a_type_without_a_form_is_refused_at_the_spawn() -> None:
     class Odd:
         call: Completion | AgentContext
 
-    for kind in (Odd, Tree):
-        with pytest.raises(UsageError, match="output_type"):
-            build_output(kind)
+    with pytest.raises(UsageError, match="output_type"):
+        build_output(Odd)
+
+
+def test_a_type_that_has_itself_in_it_is_an_object() -> None:
+    """Its schema has the object at its top, and refers to it below."""
+    schema = build_output(Tree).form.schema
+    assert schema["type"] == "object"
+    assert "#/$defs/Tree" in json.dumps(schema["properties"])
 
 
 # --- the rules of a run
