@@ -49,7 +49,7 @@ _ROLES: Final = ("system", "developer", "user", "assistant", "tool", "function")
 
 
 def known_roles(asked: StrictAsked) -> str | None:
-    """Refuse a conversation without messages, and a role that nobody knows: all servers."""
+    """Refuse a conversation without messages, and unknown roles: all servers."""
     if not asked.messages:
         return "Invalid 'messages': empty array. Expected an array with minimum length 1."
     for index, message in enumerate(asked.messages):
@@ -62,7 +62,7 @@ def known_roles(asked: StrictAsked) -> str | None:
 
 
 def images_of_users(asked: StrictAsked) -> str | None:
-    """Refuse images of anybody else: OpenAI (openai-node#1030, OpenHands#7700) and Mistral."""
+    """Refuse images outside user messages: OpenAI (openai-node#1030, OpenHands#7700), Mistral."""
     for index, message in enumerate(asked.messages):
         kinds = {text(part.get("type")) for part in items(message.get("content"))}
         if message.get("role") != "user" and "image_url" in kinds:
