@@ -61,8 +61,8 @@ def room_tokens(driver: Driver, config: SpawnConfig, registry: ToolRegistry) -> 
     """Return how many tokens the conversation may take. ``None``: the window's size is unknown.
 
     That is the window of the driver or of the manifest, whichever is smaller, less the answer's
-    ``max_tokens``, the system prompt and the tools' schemas. No more than what the
-    model reads, where that is less.
+    ``max_tokens``, the system prompt and the tools' schemas. If the model reads less than that,
+    it is what the model reads.
     """
     manifest = config.manifest
     window, own = driver.context_window, manifest.model.context_window

@@ -39,15 +39,14 @@ NewRun: TypeAlias = Callable[[Agent, SpawnConfig, ToolRegistry], Run]
 """Makes the run of an agent from a config."""
 
 
-def branch_if_changed(agent: Agent, registry: ToolRegistry, new_run: NewRun) -> None:
+def branch_if_changed(
+    agent: Agent, journal: RunJournal, registry: ToolRegistry, new_run: NewRun
+) -> None:
     """Start a new run of *agent* if it has changed, with the old run's results as history.
 
     Raises:
         ResumeMismatchError: If a call of the old run must be settled by a person first.
     """
-    journal = agent.journal
-    if journal is None:
-        return
     if journal.history is not None and journal.changed_from is None:
         agent.config = attrs.evolve(agent.config, history=journal.history)
     if journal.on_branch is None:

@@ -61,7 +61,7 @@ def set_out(agent: Agent, registry: ToolRegistry) -> None:
         # Only a run that goes on can have changed.
         from agentpool._agent.branching import branch_if_changed  # noqa: PLC0415
 
-        branch_if_changed(agent, registry, _new_run)
+        branch_if_changed(agent, agent.journal, registry, _new_run)
     agent.run = _new_run(agent, agent.config, registry)
     if agent.journal is not None and agent.purse is not None and agent.purse.is_stored:
         agent.journal.owed = partial(owed_by, agent.purse.kept_with(agent.journal))

@@ -98,7 +98,7 @@ def _turns_of(sources: Sequence[Sequence[str]]) -> list[tuple[int, str]]:
     ]
     for _, path in turns:
         if has_magic(path) and not os.path.lexists(path):
-            raise UsageError(f"--each {path}: no file has such a name; check folder and name")
+            raise UsageError(f"--each {path}: no file matches this pattern; check folder and name")
     return turns
 
 

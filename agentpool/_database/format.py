@@ -60,8 +60,8 @@ def look(transaction: Transaction, *, kind: FileKind, path: Path) -> int:
         )
     if number not in {0, APPLICATION_ID} or _schema(transaction) != _schema_of(kind, found):
         raise kind.error(
-            f"{str(path)!r} is not a {kind.name}: another program made or changed its tables; "
-            "name another file. Nothing was changed in it"
+            f"{str(path)!r} is not a {kind.name}: another program made or changed its tables, "
+            "and nothing was changed now; name another file"
         )
     return found
 

@@ -218,9 +218,7 @@ class Run(Live, gc=False):
 
     @property
     def pending(self) -> tuple[ChatMessage, ...]:
-        """The messages after the conversation: a truncated answer, and the request for its rest."""
-        if not self.partial:
-            return ()
+        """A truncated answer, and the request for its rest. Only while there is one."""
         return (AssistantMessage(self.partial, (), self.partial_parts), UserMessage(CONTINUE))
 
     @property
@@ -244,10 +242,6 @@ class Run(Live, gc=False):
         if count == 1:
             return f"the answer does not fit {name!r}; it {self.misfit}"
         return f"none of {count} answers fits {name!r}; the last one {self.misfit}"
-
-    def has_ended(self) -> bool:
-        """Whether the run was stopped."""
-        return self.stop is not None
 
     def end(self, stop: Stop) -> None:
         """End the run because of *stop*."""

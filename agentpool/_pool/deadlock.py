@@ -235,7 +235,7 @@ class DeadlockWatch:
         return () if record is None else self._strands_of(record.slot, settled=settled)
 
     def _strands_of(self, slot: Slot | None, *, settled: bool) -> Sequence[Wait]:
-        """Return the wait of each strand of an agent that runs. Empty: it can go on by itself."""
+        """Return what each task of a running agent waits for. Empty: the agent can go on."""
         # Who has a slot, or gets one, is looked at when it gives it back.
         if slot is None or slot.held or slot.wanted or slot.task is None:
             return ()

@@ -237,7 +237,9 @@ async def _open_source(
     kind, _, count = address.partition(":")
     if kind == "local":
         if not count.isdigit() or int(count) < 1:
-            raise UsageError(f"write address='local:3' for three nodes, got {address!r}")
+            raise UsageError(
+                f"address must be like 'local:3', which is three nodes, got {address!r}"
+            )
         yield LocalSource(int(count))
         return
     try:

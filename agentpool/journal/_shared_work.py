@@ -166,8 +166,8 @@ class SharedWork:
             transaction.change("INSERT OR IGNORE INTO facts VALUES (?, ?)", fact, digest)
             if transaction.rows("SELECT value FROM facts WHERE name = ?", fact) != [(digest,)]:
                 raise UsageError(
-                    f"the journal has {self.name!r} with other manifests or options; undo "
-                    "the change, or name another file"
+                    f"the journal began {self.name!r} with manifests or options that differ "
+                    "from these; write the same again, or name another file"
                 )
             transaction.change(
                 "UPDATE items SET pool = NULL, fault = '' WHERE work = ? AND fault != ''", self.name

@@ -180,7 +180,7 @@ def _go_on(
         ) from error
     if found != wanted:
         raise CrashPointError(
-            f"after a crash {_words(point)} to the journal the result is {found!r}, but without "
+            f"the result is {found!r} after a crash {_words(point)} to the journal, but without "
             f"a crash it is {wanted!r}",
             point,
         )

@@ -207,7 +207,7 @@ def test_a_pattern_that_matched_nothing_ends_before_a_model_is_loaded(
     desk.write(a_txt="a")
     done = desk.call("map", "reader.toml", "--each", "a.txt", word)
     assert (done.code, done.out) == (ExitCode.WRONG, "")
-    assert f"--each {word}: no file has such a name" in done.err
+    assert f"--each {word}: no file matches this pattern" in done.err
     assert "loading" not in done.err
     (desk.folder / "[ab].txt").write_text("named so")
     if word == "[ab].txt":

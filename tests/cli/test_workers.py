@@ -85,7 +85,7 @@ def test_the_results_are_those_of_one_process(desk: Desk) -> None:
     assert "add --workers, or name another" in error(desk.call(*MAP[:-2], *silent).err)
     other = desk.call(*again, "--prompt", "Who?")
     assert (other.code, other.out) == (2, "")
-    assert "has 'map' with other manifests or options; undo the change" in error(other.err)
+    assert "began 'map' with manifests or options that differ" in error(other.err)
     desk.write(a_txt="three")
     changed = desk.call(*again)
     assert changed.code == 2

@@ -118,7 +118,7 @@ async def test_work_that_is_added_again_is_the_same(tmp_path: Path) -> None:
         await work.add("d", [*ITEMS[:2], WorkItem("editor", "all notes")])
         assert await work.claim(lease, 9) == (ITEMS[1], WorkItem("editor", "all notes"))
         assert await work.claim(lease, 9) == ()
-        with pytest.raises(UsageError, match="'map' with other manifests or options; undo"):
+        with pytest.raises(UsageError, match="'map' with manifests or options that differ"):
             await work.add("other", [WorkItem("more")])
         assert [one.key for one in await work.states()] == ["item 0", "item 1", "editor"]
         other = journal.shared_work("run")
