@@ -8,7 +8,14 @@ from typing import final
 
 import attrs
 
-from agentpool._events import AgentFinished, AgentSpawned, AgentStarted, Event, EventsMissed
+from agentpool._events import (
+    AgentFinished,
+    AgentSpawned,
+    AgentStarted,
+    Event,
+    EventsMissed,
+    MessageDropped,
+)
 from agentpool._messages import OWNER_ID, AgentId
 from agentpool.abc import Observer
 from agentpool.testing._simulation.findings import LeakError
@@ -56,11 +63,7 @@ class EventLog(Observer):
             if event.at_seconds < seconds:
                 yield f"event {event.sequence} is at {event.at_seconds:g}, after {seconds:g}"
             sequence, seconds = event.sequence, event.at_seconds
-        by_agent: dict[AgentId, list[Event]] = {}
-        for event in self.events:
-            by_agent.setdefault(event.agent_id, []).append(event)
-        by_agent.pop(OWNER_ID, None)
-        for agent_id, events in sorted(by_agent.items()):
+        for agent_id, events in sorted(self._by_agent().items()):
             kinds = Counter(type(event) for event in events)
             if not isinstance(events[0], AgentSpawned) or kinds[AgentSpawned] > 1:
                 yield f"agent {agent_id} does not begin with one spawn"
@@ -68,3 +71,14 @@ class EventLog(Observer):
                 yield f"agent {agent_id} does not end with one finish"
             if kinds[AgentStarted] > 1:
                 yield f"agent {agent_id} started {kinds[AgentStarted]} times"
+
+    def _by_agent(self) -> dict[AgentId, list[Event]]:
+        by_agent: dict[AgentId, list[Event]] = {}
+        for event in self.events:
+            by_agent.setdefault(event.agent_id, []).append(event)
+        return {
+            agent_id: events
+            for agent_id, events in by_agent.items()
+            # Of one that was not spawned again by a resumed pool, only its letters are told.
+            if agent_id != OWNER_ID and any(type(one) is not MessageDropped for one in events)
+        }

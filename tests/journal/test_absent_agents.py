@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 
 import pytest
 import trio
@@ -19,7 +20,7 @@ from agentpool.abc import CompletionRequest
 from agentpool.drivers import FunctionDriver, ToolMessage, call
 from agentpool.drivers._scripted import Answer
 from agentpool.journal import InMemoryJournal, Journal
-from agentpool.testing import crash_everywhere, simulate
+from agentpool.testing import EventLog, crash_everywhere, simulate
 from agentpool.tools import TEAM_TOOLS, ToolRegistry
 
 CLERK, CHIEF = (
@@ -159,5 +160,21 @@ def test_an_owner_that_can_still_spawn_again_is_awaited() -> None:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(spawn_late)
                 assert (await chief.wait()).text == "Seven"
+
+    simulate(scenario)
+
+
+def test_a_log_of_a_resumed_pool_with_a_dead_letter_is_in_order() -> None:
+    """The addressee was not spawned in this process."""
+
+    async def scenario() -> None:
+        journal, log = InMemoryJournal(), EventLog()
+        await ask_and_break_off(journal)
+        driver, tools = FunctionDriver(answer), ToolRegistry(TEAM_TOOLS)
+        pool_of = partial(open_pool, driver, resume=True, journal=journal, tools=tools)
+        async with pool_of(observers=[log]) as pool:
+            await (await pool.spawn(SpawnConfig(CLERK, "clerk", key="clerk"))).wait()
+        assert pool.router.dead_letters
+        log.check()
 
     simulate(scenario)

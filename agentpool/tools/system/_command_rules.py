@@ -77,6 +77,8 @@ class _Doors:
     """Commands that write to the paths in their arguments."""
     moving_commands: frozenset[str] = frozenset()
     """Commands that move files to the paths in their arguments, also through links."""
+    naming_commands: frozenset[str] = frozenset()
+    """Commands that write to files with names of their own choice."""
     writes_by_name: bool = False
     """Whether it may write to names from inside an archive, or through links to its files."""
     only_lists: re.Pattern[str] | None = None
@@ -131,7 +133,7 @@ _DOORS: Final[Mapping[str, _Doors]] = {
         of_command={
             "archive": ("-o", "--remote"),
             "checkout-index": ("--prefix",),
-            "format-patch": ("-o", "--suffix"),
+            "format-patch": ("-o", "--suffix", "--numbered-files"),
             "pull": ("-s",),
             "help": ("-w", "--web"),
         },
@@ -139,6 +141,7 @@ _DOORS: Final[Mapping[str, _Doors]] = {
         writing_commands=frozenset({"push", "remote"}),
         # It renames before it looks whether the new name is one that git may have.
         moving_commands=frozenset({"mv"}),
+        naming_commands=frozenset({"format-patch"}),
     ),
     "rg": _Doors(anywhere=("--pre", "--hostname-bin")),
     "sort": _Doors(
@@ -237,6 +240,8 @@ def refused_argument(name: str, arguments: Sequence[str]) -> str | None:
 def writes_by_name(name: str, arguments: Sequence[str]) -> bool:
     """Return whether the program *name* may write to files not named in its arguments."""
     doors = _doors_of(name)
+    if doors is not None and doors.has_commands:
+        return _command(arguments, doors)[1] in doors.naming_commands
     if doors is None or not doors.writes_by_name:
         return False
     lists = doors.only_lists

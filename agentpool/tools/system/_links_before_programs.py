@@ -39,8 +39,9 @@ def outward_link(folder: str, arguments: Sequence[str]) -> str | None:
     for entry in _links_below(top):
         if is_below(os.path.realpath(entry.path), top):
             continue
-        # Where a value begins cannot be told: -cfout.tar.
-        if entry.is_dir() or any(one.endswith(entry.name) for one in arguments):
+        # Where a value begins cannot be told: -cfout.tar. git names its patches itself.
+        is_named = any(one.endswith(entry.name) for one in arguments)
+        if entry.is_dir() or is_named or entry.name.endswith(".patch"):
             return os.path.relpath(entry.path, top)
     return None
 

@@ -236,3 +236,19 @@ async def test_git_moves_nothing_to_where_it_would_run(tmp_path: Path, command: 
     assert not (tmp_path / "e.sh").exists()
     assert "exit code 0" in await _run(inside, "git mv e.sh sub/e.sh", well=True)
     assert (inside / "sub" / "e.sh").exists()
+
+
+@pytest.mark.parametrize("command", ["git format-patch -1", "git format-patch --always -1 HEAD"])
+async def test_git_writes_no_patch_through_a_link(tmp_path: Path, command: str) -> None:
+    """It names its files itself, and a link of such a name may be in the repository."""
+    inside = tmp_path / "in"
+    _with_links_to_its_own_files(inside)
+    (inside / "out").unlink()
+    for name in ("hooks", "-d"):
+        (inside / name).unlink()
+    (inside / "0001-one.patch").symlink_to("../outside")
+    assert "is a link out of the folder" in await _run(inside, command, well=False)
+    assert not (tmp_path / "outside").exists()
+    (inside / "0001-one.patch").unlink()
+    assert "0001-one.patch" in await _run(inside, command, well=True)
+    assert "may not be run with" in await _run(inside, f"{command} --numbered-files", well=False)
