@@ -81,7 +81,8 @@ def without_mistrals(message: Any) -> Any:  # noqa: ANN401  # JSON
         return message
     rest = []
     for piece in pieces:
-        adapter = OF_MISTRAL.get(piece.get("type") if isinstance(piece, dict) else None)
+        kind = piece.get("type") if isinstance(piece, dict) else None
+        adapter = OF_MISTRAL.get(kind) if isinstance(kind, str) else None
         if adapter is None:
             rest.append(piece)
         else:
