@@ -6,8 +6,10 @@ import importlib.util
 import re
 import socket
 import tomllib
+from collections.abc import Generator
 from pathlib import Path
 
+import msgspec
 import pytest
 import trio
 
@@ -22,12 +24,20 @@ from tests.support.fake_llama import install, write_model
 @pytest.fixture
 def desk(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> Desk:
-    """Return a machine without a key."""
+) -> Generator[Desk]:
+    """Return a machine without a key, on which no server of a model listens."""
     for provider in PROVIDERS.values():
         if provider.api_key_env is not None:
             monkeypatch.delenv(provider.api_key_env, raising=False)
-    return make_desk(tmp_path, capsys, monkeypatch)
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))  # taken, so that nobody else listens there
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/v1"
+        providers = {
+            name: msgspec.structs.replace(one, base_url=url) if one.api_key_env is None else one
+            for name, one in PROVIDERS.items()
+        }
+        monkeypatch.setattr(_doctor, "PROVIDERS", providers)
+        yield make_desk(tmp_path, capsys, monkeypatch)
 
 
 def state_of(desk: Desk, name: str, *words: str) -> tuple[str, str]:
