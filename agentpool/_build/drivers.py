@@ -15,6 +15,8 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from pathlib import Path
 from typing import Final, TypeAlias
 
+import msgspec
+
 from agentpool._opening import opening
 from agentpool._install import as_installed
 from agentpool._checks import expect_arguments
@@ -111,6 +113,10 @@ def _identity(model: ModelConfig) -> tuple[object, ...]:
         model.patience_seconds,
         model.price,
         model.inputs,
+        model.api,
+        model.max_tokens_field,
+        model.cache,
+        msgspec.json.encode(model.options, order="deterministic"),
     )
 
 

@@ -4,7 +4,9 @@ import importlib.util
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
+import attrs
 import pytest
 
 from agentpool import (
@@ -33,6 +35,7 @@ from agentpool.drivers import (
     Provider,
     ProviderGates,
     ScriptedDriver,
+    TokenPrice,
     UnknownModelError,
 )
 from tests.support.fakes import LOCAL, REMOTE
@@ -86,6 +89,29 @@ async def test_one_model_is_opened_once() -> None:
         assert choose(LOCAL) is not choose(REMOTE)
     assert garage.opened == ["m.gguf", "big"]
     assert garage.closed == ["big", "m.gguf"]
+
+
+@pytest.mark.parametrize(
+    "differs",
+    [
+        {"options": {"service_tier": "flex"}},
+        {"options": {"thinking": {"type": "disabled"}}},
+        {"api": "chat"},
+        {"cache": False},
+        {"max_tokens_field": "max_tokens"},
+        {"context_window": 9000},
+        {"inputs": ("image",)},
+        {"patience_seconds": 5.0},
+        {"price": TokenPrice(input_usd_per_million=1.0, output_usd_per_million=2.0)},
+    ],
+    ids=lambda differs: next(iter(differs)),
+)
+async def test_models_that_differ_in_what_a_driver_sends_are_two(differs: dict[str, Any]) -> None:
+    """Or one agent would send the other's options."""
+    garage = Garage()
+    other = attrs.evolve(REMOTE, model=attrs.evolve(REMOTE.model, **differs))
+    async with open_drivers([REMOTE, other], open_one=garage.open_one) as choose:
+        assert choose(REMOTE) is not choose(other)
 
 
 async def test_a_stand_in_opens_nothing() -> None:
