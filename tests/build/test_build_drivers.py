@@ -101,7 +101,6 @@ async def test_one_model_is_opened_once() -> None:
         {"max_tokens_field": "max_tokens"},
         {"context_window": 9000},
         {"inputs": ("image",)},
-        {"patience_seconds": 5.0},
         {"price": TokenPrice(input_usd_per_million=1.0, output_usd_per_million=2.0)},
     ],
     ids=lambda differs: next(iter(differs)),
