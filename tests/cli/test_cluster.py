@@ -183,7 +183,7 @@ def test_status_says_what_a_node_lacks(desk: Desk, monkeypatch: pytest.MonkeyPat
     assert [line.split()[:2] for line in done.out.splitlines()] == [
         ["local-1", "refused"], ["local-2", "refused"],
     ]  # fmt: skip
-    assert "it has agentpool 0.0, the program" in done.out
+    assert "it has agentpool 0.0, but the program" in done.out
     (node, _) = (
         json.loads(x) for x in desk.call("cluster", "status", "local:2", "--json").out.splitlines()
     )

@@ -83,8 +83,7 @@ def test_the_page_has_the_times_and_the_order(desk: Desk) -> None:
     ((begin, end),) = data["agents"][1][19]
     assert 0 <= begin <= end < 0.2
     assert data["agents"][0][19] == []
-    (slowest, *_) = data["slow"]
-    assert slowest[:3] == ["the model", 1, 1] or slowest[0] == "tool price"
+    assert {one[0] for one in data["slow"]} == {"the model", "tool price"}
 
 
 def test_the_page_says_what_was_run(desk: Desk) -> None:

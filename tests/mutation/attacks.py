@@ -85,7 +85,7 @@ ATTACKS: Final = (
     ),
     Fault(
         "L3", "an archive is unpacked through a link", "tools/system/_links_before_programs.py",
-        "        if entry.is_dir() or any(", "        if any(",
+        "        if entry.is_dir() or is_named or", "        if is_named or",
         "tests/tools/system/test_outward.py", "no_archive_is_unpacked_through_a_link",
     ),
     Fault(
@@ -315,7 +315,7 @@ ATTACKS: Final = (
     ),
     Fault(
         "L3", "git writes a patch wherever its name leads", PROGRAMS,
-        '"format-patch": ("-o", "--suffix"),', '"format-patch": ("-o",),',
+        '"format-patch": ("-o", "--suffix",', '"format-patch": ("-o",',
         "tests/tools/system/test_programs.py", "doors_that_run",
     ),
     Fault(

@@ -57,6 +57,7 @@ ID_FORM: Final = Broken("id_form", "tool call id was", IDS, _STEP, "while sent i
 
 EVERY_CHAT: Final = (
     UNIQUE_IDS,
+    Broken("known_roles", "empty array", CHAT, "messages=messages,", "messages=[],"),
     Broken(
         "results_follow_calls", "was not called", CHAT,
         "tool_call_id=ids.of_result(call_id)", 'tool_call_id="x"',
@@ -75,8 +76,20 @@ LOCAL: Final = (
     ),
     Broken(
         "arguments_are_objects", "failed to parse tool call arguments", CHAT,
-        "_Function(call.name, valid_arguments(call))", "_Function(call.name, call.arguments)",
+        "valid_arguments(call)))\n", "call.arguments))\n",
     ),
+)  # fmt: skip
+CHAT_NAMES: Final = Broken(
+    "legal_names", "Invalid name of a tool", CHAT,
+    "_Function(legal_name(call.name),", '_Function(f"{call.name}!",',
+)  # fmt: skip
+CHAT_IMAGES: Final = Broken(
+    "images_of_users", "only allowed for messages with role", CHAT,
+    "content: str | list[msgspec.Raw] | None = text if text or not calls else None",
+    'content: list[msgspec.Raw] = [msgspec.Raw(b\'{"type":"image_url"}\')]',
+)  # fmt: skip
+NO_STREAM: Final = Broken(
+    "no_stream_options", "Stream options can only be", CHAT, "stream=True,", "stream=False,",
 )  # fmt: skip
 CHAT_FORCED: Final = Broken(
     "no_forced_tools", "forces tool use", CHAT, "        options.extra,\n",
@@ -121,9 +134,10 @@ TABLE: Final[dict[str, tuple[Broken, ...]]] = {
             'strict=is_strict_schema(cast("Json", schema))', "strict=True",
         ),
         Broken(
-            "no_forced_tools", "forces tool use", RESPONSES, _EXTRA,
-            'extra = {"tool_choice": "required"}',
+            "legal_names", "Invalid name of a tool", RESPONSES,
+            "name = legal_name(piece.name)", 'name = f"{piece.name}!"',
         ),
+        Broken("known_items", "must be provided", RESPONSES, "input=list(items),", "input=[],"),
     ),
     "openai-chat": (
         CHAT_UNKNOWN,
@@ -146,6 +160,12 @@ TABLE: Final[dict[str, tuple[Broken, ...]]] = {
         ),
         *EVERY_CHAT,
         ID_FORM,
+        CHAT_NAMES,
+        CHAT_IMAGES,
+        Broken(
+            "no_stop", "'stop' is not supported", CHAT, "stop=request.stop,", 'stop=["x"],',
+        ),
+        NO_STREAM,
     ),
     "anthropic": (
         Broken(
@@ -206,6 +226,18 @@ TABLE: Final[dict[str, tuple[Broken, ...]]] = {
             "user_last", "does not support assistant message prefill", MESSAGES,
             "    return sent\n", '    return [*sent, _Message("assistant", [_Text("{")])]\n',
         ),
+        Broken(
+            "legal_names", "Invalid name of a tool", MESSAGES,
+            "legal_name(piece.name), arguments)", 'f"{piece.name}!", arguments)',
+        ),
+        Broken(
+            "unique_tools", "Tool names must be unique", MESSAGES,
+            "map(with_legal_keys, request.tools)", "map(with_legal_keys, request.tools * 2)",
+        ),
+        Broken(
+            "known_blocks", "Input should be 'user' or 'assistant'", MESSAGES,
+            "    return sent\n", '    return [*sent[:-1], _Message("critic", sent[-1].content)]\n',
+        ),
     ),
     "gemini": (
         *EVERY_CHAT,
@@ -228,6 +260,7 @@ TABLE: Final[dict[str, tuple[Broken, ...]]] = {
             "known_message_fields", "reasoning_content: Extra inputs", CHAT,
             "fields.setdefault(part.kind, [])", 'fields.setdefault("reasoning_content", [])',
         ),
+        CHAT_NAMES,
     ),
     "deepseek": (
         *EVERY_CHAT,
@@ -241,6 +274,7 @@ TABLE: Final[dict[str, tuple[Broken, ...]]] = {
         ),
         NO_IMAGES,
         CHAT_FORCED,
+        CHAT_NAMES,
     ),
     "mistral": (
         CHAT_UNKNOWN,
@@ -261,6 +295,12 @@ TABLE: Final[dict[str, tuple[Broken, ...]]] = {
         ),
         *EVERY_CHAT,
         ID_FORM,
+        CHAT_NAMES,
+        CHAT_IMAGES,
+        Broken(
+            "answer_not_last", "Expected last role User", CHAT,
+            "messages=messages,", 'messages=[*messages, _Message("assistant", "x")],',
+        ),
     ),
     "moonshot": (
         *EVERY_CHAT,
@@ -281,8 +321,9 @@ TABLE: Final[dict[str, tuple[Broken, ...]]] = {
             "text if text or not calls else None", '"" if not calls else None',
         ),
         CHAT_FORCED,
+        CHAT_NAMES,
     ),
-    "vllm": LOCAL,
+    "vllm": (*LOCAL, NO_STREAM),
     "ollama": LOCAL,
     # Nothing is known of the inputs of a server of one's own, so an image is sent to llama.cpp
     # and refused there, in its own words: no_images cannot be broken here.
@@ -299,6 +340,7 @@ def faults(names: list[str]) -> Iterator[tuple[str, Broken]]:
 
 
 _MORE_TESTS: Final[dict[str, tuple[str, ...]]] = {
+    "openai-chat": ("test_a_fake_answers_as_the_model_that_was_asked_for[openai-chat]",),
     "anthropic": (
         "test_arguments_may_have_any_name[anthropic]",
         "test_an_effort_is_a_budget_at_an_older_claude",
@@ -317,7 +359,8 @@ def tests_of(name: str) -> list[str]:
 
 def is_red(name: str, broken: Broken, folder: Path) -> bool:
     """Return whether the fake *name* refuses what the broken copy sends, in the rule's words."""
-    env = copy_package(folder)
+    # The fake is to refuse it, and not the types of the official clients.
+    env = {**copy_package(folder), "AGENTPOOL_TESTS_BREAK_REQUESTS": "1"}
     path = folder / "agentpool" / broken.room
     path.write_text(path.read_text().replace(broken.line, broken.broken))
     done = subprocess.run(
