@@ -295,6 +295,15 @@ async def test_nobody_listens() -> None:
             await post(client)
 
 
+async def test_nobody_listens_at_another_address_of_this_machine() -> None:
+    """There is no advice about a server that the reader has not named as such."""
+    async with open_loopback(always(EMPTY)) as server:
+        pass
+    async with open_http(f"http://127.0.0.9:{server.port}") as client:
+        with pytest.raises(NetworkError, match=r"cannot connect to 127\.0\.0\.9:\d+: [^;]*$"):
+            await post(client)
+
+
 async def test_connecting_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     """TLS to a server that says nothing would hang for ever."""
     monkeypatch.setattr(_http_stack, "CONNECT_SECONDS", 0.05)

@@ -318,6 +318,8 @@ def test_what_has_no_meaning_is_refused() -> None:
             with pytest.raises(UsageError, match="pool 'pool' is not a session"):
                 Session.of(pool)
         async with open_anna(journal) as session:
+            with pytest.raises(UsageError, match="on_busy must be 'refuse' or 'wait', got 'maybe'"):
+                Session.of(session.pool, on_busy="maybe")  # type: ignore[arg-type]  # see above
             for config in (
                 SpawnConfig(FRIEND, "a", key="x"),
                 SpawnConfig(FRIEND, "a", history=(UserMessage("b"),)),
