@@ -44,7 +44,9 @@ def assert_linear(function: Callable[[Any], object], make: Callable[[int], objec
         # What is that fast with so much has no growth to speak of.
         if any(b <= MOST_GROWTH * a or b < WHILE_SECONDS for b, a in ratios):
             return
-        assert seconds(function, make(4 * n)) <= MOST_GROWTH**2 * seconds(function, once)
+        most = make(4 * n)
+        ratios = ((seconds(function, most), seconds(function, once)) for _ in range(4))
+        assert any(d <= MOST_GROWTH**2 * a for d, a in ratios)
     finally:
         gc.enable()
 

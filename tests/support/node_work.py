@@ -438,13 +438,17 @@ async def build_slowly(context: AgentContext) -> ToolRegistry:
 FIRST_AT: dict[str, int] = {}
 """How often ``open_by_turns`` was called, by manifest."""
 
+COUNTING = threading.Lock()
+"""Nodes that are threads open their models side by side."""
+
 
 @asynccontextmanager
 async def open_by_turns(manifest: AgentManifest) -> AsyncGenerator[Driver, None]:
     """Open the model on the first node that asks; fail on the next as the manifest's name says."""
-    FIRST_AT[manifest.name] = FIRST_AT.get(manifest.name, 0) + 1
+    with COUNTING:
+        FIRST_AT[manifest.name] = turn = FIRST_AT.get(manifest.name, 0) + 1
     await trio.lowlevel.checkpoint()
-    if FIRST_AT[manifest.name] % 2 == 0:
+    if turn % 2 == 0:
         match manifest.name.partition(" ")[0]:
             case "file":
                 raise FileNotFoundError("no such file: mine.gguf")
