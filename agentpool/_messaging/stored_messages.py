@@ -39,6 +39,7 @@ class Absent(Live):
     """An unfinished agent of an earlier process that is not spawned again yet."""
 
     name: str
+    parent_id: AgentId
     wait: Wait
     """For its parent, that may spawn it."""
 
@@ -189,7 +190,7 @@ class KeptPost:
         lost = [
             agent_id
             for agent_id, one in self.absent.items()
-            if one.wait.target == parent_id or (is_over and one.wait.target not in live)
+            if one.parent_id == parent_id or (is_over and one.parent_id not in live)
         ]
         for agent_id in lost:
             self.find_again(agent_id)

@@ -100,7 +100,7 @@ def _recover(
         opened.head_messages = last.messages
     opened.post.highest_id = opened.last_id
     opened.post.absent = {
-        number: Absent(one.config.agent_name, Wait.spawn_by(one.parent_id))
+        number: Absent(one.config.agent_name, one.parent_id, Wait.spawn_by(one.parent_id))
         for number, one in sorted(past.agents.items())
         if one.outcome is None
     }
