@@ -25,13 +25,12 @@ A bystander cannot.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TypeAlias, final
+from typing import TYPE_CHECKING, TypeAlias, final
 
 import trio
 
 from agentpool._errors import DeadlockError
 from agentpool._messages import OWNER_ID, AgentId
-from agentpool._messaging.stored_messages import Absent
 from agentpool._pool.admission import Admission
 from agentpool._pool.record import AgentRecord
 from agentpool._scheduling.owner import Owner, Way, looks_on
@@ -43,6 +42,9 @@ from agentpool._scheduling.waits import (
     describe_deadlock,
     find_deadlocked,
 )
+
+if TYPE_CHECKING:
+    from agentpool._messaging.stored_messages import Absent
 
 Waiters: TypeAlias = tuple[Slot | Owner, ...]
 """An agent or the owner. They know which of their tasks wait."""
