@@ -53,7 +53,8 @@ async def ask_first(
         JournalError: If the question cannot be stored.
 
     Cancellation:
-        The question is withdrawn; nothing ran.
+        The question is withdrawn; nothing ran. A decision that was made is stored and told, also
+        if the agent is cancelled while it waits for its slot.
     """
     hub = agent.hub
     asked_at = hub.seconds()

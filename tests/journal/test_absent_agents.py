@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from functools import partial
+from contextlib import AbstractAsyncContextManager
 
 import pytest
 import trio
@@ -11,12 +11,13 @@ import trio
 from agentpool import (
     AgentGoneError,
     AgentManifest,
+    AgentPool,
     Capability,
     CapabilityKind,
     SpawnConfig,
     open_pool,
 )
-from agentpool.abc import CompletionRequest
+from agentpool.abc import CompletionRequest, Observer
 from agentpool.drivers import FunctionDriver, ToolMessage, call
 from agentpool.drivers._scripted import Answer
 from agentpool.journal import InMemoryJournal, Journal
@@ -42,12 +43,17 @@ async def answer(request: CompletionRequest) -> Answer:
     return call("wait_for_message")
 
 
+def going_on(journal: Journal, *observers: Observer) -> AbstractAsyncContextManager[AgentPool]:
+    """Open the pool of chief and clerk that is kept in *journal*."""
+    driver, tools = FunctionDriver(answer), ToolRegistry(TEAM_TOOLS)
+    return open_pool(driver, resume=True, journal=journal, tools=tools, observers=observers)
+
+
 def test_an_agent_that_is_spawned_late_is_answered_all_the_same() -> None:
     """The one that it asked goes on before it, and its answer waits."""
 
     async def scenario(journal: Journal) -> object:
-        driver, tools = FunctionDriver(answer), ToolRegistry(TEAM_TOOLS)
-        async with open_pool(driver, resume=True, journal=journal, tools=tools) as pool:
+        async with going_on(journal) as pool:
             clerk = await pool.spawn(SpawnConfig(CLERK, "clerk", key="clerk"))
             await trio.sleep(5)
             assert pool.router.agent_count <= 1
@@ -61,8 +67,7 @@ def test_an_agent_that_is_spawned_late_is_answered_all_the_same() -> None:
 
 async def ask_and_break_off(journal: Journal) -> None:
     """Let the chief ask the clerk, and end the process before it is answered."""
-    driver, tools = FunctionDriver(answer), ToolRegistry(TEAM_TOOLS)
-    async with open_pool(driver, resume=True, journal=journal, tools=tools) as pool:
+    async with going_on(journal) as pool:
         await pool.spawn(SpawnConfig(CLERK, "clerk", key="clerk"))
         await pool.spawn(SpawnConfig(CHIEF, "chief", key="chief"))
         await trio.sleep(1.5)
@@ -75,8 +80,7 @@ def test_what_an_agent_is_sent_that_is_never_spawned_again_is_dead_at_the_end() 
     async def scenario() -> None:
         journal = InMemoryJournal()
         await ask_and_break_off(journal)
-        driver, tools = FunctionDriver(answer), ToolRegistry(TEAM_TOOLS)
-        async with open_pool(driver, resume=True, journal=journal, tools=tools) as pool:
+        async with going_on(journal) as pool:
             clerk = await pool.spawn(SpawnConfig(CLERK, "clerk", key="clerk"))
             assert (await clerk.wait()).text == "sent as message 2"
             assert not pool.router.dead_letters
@@ -93,8 +97,7 @@ def test_an_agent_that_asks_one_which_is_never_spawned_again_is_told() -> None:
     async def scenario() -> None:
         journal = InMemoryJournal()
         await ask_and_break_off(journal)
-        driver, tools = FunctionDriver(answer), ToolRegistry(TEAM_TOOLS)
-        async with open_pool(driver, resume=True, journal=journal, tools=tools) as pool:
+        async with going_on(journal) as pool:
             chief = await pool.spawn(SpawnConfig(CHIEF, "chief", key="chief"))
             await trio.sleep(100)
             assert not chief.has_ended
@@ -130,8 +133,7 @@ def test_an_owner_that_waits_before_it_spawns_again_does_not_hang(seconds: float
     async def scenario() -> None:
         journal = InMemoryJournal()
         await ask_and_break_off(journal)
-        driver, tools = FunctionDriver(answer), ToolRegistry(TEAM_TOOLS)
-        async with open_pool(driver, resume=True, journal=journal, tools=tools) as pool:
+        async with going_on(journal) as pool:
             chief = await pool.spawn(SpawnConfig(CHIEF, "chief", key="chief"))
             await trio.sleep(seconds)
             assert CIRCLE in (await chief.wait()).text
@@ -146,8 +148,7 @@ def test_an_owner_that_can_still_spawn_again_is_awaited() -> None:
     async def scenario() -> None:
         journal = InMemoryJournal()
         await ask_and_break_off(journal)
-        driver, tools = FunctionDriver(answer), ToolRegistry(TEAM_TOOLS)
-        async with open_pool(driver, resume=True, journal=journal, tools=tools) as pool:
+        async with going_on(journal) as pool:
             chief = await pool.spawn(SpawnConfig(CHIEF, "chief", key="chief"))
             with trio.move_on_after(100):
                 await chief.wait()
@@ -170,9 +171,7 @@ def test_a_log_of_a_resumed_pool_with_a_dead_letter_is_in_order() -> None:
     async def scenario() -> None:
         journal, log = InMemoryJournal(), EventLog()
         await ask_and_break_off(journal)
-        driver, tools = FunctionDriver(answer), ToolRegistry(TEAM_TOOLS)
-        pool_of = partial(open_pool, driver, resume=True, journal=journal, tools=tools)
-        async with pool_of(observers=[log]) as pool:
+        async with going_on(journal, log) as pool:
             await (await pool.spawn(SpawnConfig(CLERK, "clerk", key="clerk"))).wait()
         assert pool.router.dead_letters
         log.check()
