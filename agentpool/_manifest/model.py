@@ -88,7 +88,7 @@ class TokenPrice(Value):
 
     def __attrs_post_init__(self) -> None:
         """Refuse negative and infinite prices."""
-        raise_if_any(_price_faults(self), "TokenPrice")
+        raise_if_any([*_price_faults(self)], "TokenPrice")
 
     def __call__(self, usage: Usage, model: str | None = None) -> float:  # noqa: ARG002  # one price for one model
         """Return the cost of *usage* in US dollars."""
@@ -181,7 +181,7 @@ class ModelConfig(Value):
     def __attrs_post_init__(self) -> None:
         """Refuse settings that are wrong or contradict each other."""
         expect_fields(self, but=_CHECKED)
-        raise_if_any(_model_faults(self), "ModelConfig")
+        raise_if_any([*_model_faults(self)], "ModelConfig")
 
     @property
     def words(self) -> str:

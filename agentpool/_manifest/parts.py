@@ -17,7 +17,7 @@ from __future__ import annotations
 import enum
 import ipaddress
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, Literal, TypeAlias, assert_never, cast, final
 from urllib.parse import SplitResult
 
@@ -36,15 +36,14 @@ FIRST_PRINTABLE: Final = 0x20
 """The first character that is not a control character: the space."""
 
 
-def raise_if_any(faults: Iterable[Fault], source: str) -> None:
+def raise_if_any(faults: Sequence[Fault], source: str) -> None:
     """Raise one error with all *faults*, if there are any.
 
     Raises:
         ManifestError: If there are any.
     """
-    found = tuple(faults)
-    if found:
-        raise ManifestError(found, source=source)
+    if faults:
+        raise ManifestError(tuple(faults), source=source)
 
 
 @final
@@ -76,7 +75,7 @@ class ResourceQuota(Value):
 
     def __attrs_post_init__(self) -> None:
         """Refuse limits that are not positive numbers."""
-        raise_if_any(_quota_faults(self), "ResourceQuota")
+        raise_if_any([*_quota_faults(self)], "ResourceQuota")
 
 
 class McpTransport(enum.Enum):
@@ -115,7 +114,7 @@ class McpServerConfig(Value):
     def __attrs_post_init__(self) -> None:
         """Refuse settings that do not fit the transport."""
         expect_fields(self)
-        raise_if_any(_server_faults(self), "McpServerConfig")
+        raise_if_any([*_server_faults(self)], "McpServerConfig")
 
 
 def is_loopback_url(url: str) -> bool:
