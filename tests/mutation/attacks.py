@@ -309,6 +309,26 @@ ATTACKS: Final = (
         "tests/tools/system/test_outward.py", "git_gives_nothing",
     ),
     Fault(
+        "C1", "git runs the hooks that an archive brings", "tools/system/_repository_check.py",
+        '"GIT_CONFIG_VALUE_2": os.devnull', '"GIT_CONFIG_VALUE_2": ".git/hooks"',
+        "tests/tools/system/test_repositories.py", "hooks_that_an_archive_brings",
+    ),
+    Fault(
+        "C1", "and what it configures", "tools/system/_repository_settings.py",
+        "if not is_own and not _is_harmless(key, value):", "if not is_own and key == value:",
+        "tests/tools/system/test_repositories.py", "what_an_archive_configures",
+    ),
+    Fault(
+        "C1", "and what it configures in a repository below", "tools/system/_repository_check.py",
+        "    for one in below:\n", "    for one in below[:0]:\n",
+        "tests/tools/system/test_repositories.py", "nor_what_it_configures",
+    ),
+    Fault(
+        "C1", "and what it brings between the check and git", "tools/system/_turns.py",
+        "if self._running and self._kind is not kind:", "if self._running < 0:",
+        "tests/tools/system/test_repositories.py", "no_other_program_runs",
+    ),
+    Fault(
         "C1", "git runs what is called like a strategy", PROGRAMS,
         '"--build-fake-ancestor", "--strategy",', '"--build-fake-ancestor",',
         "tests/tools/system/test_programs.py", "doors_that_run",

@@ -8,6 +8,8 @@ Rules:
    none of which holds keys or tokens.
 3. The program, and everything it started, ends with the call, however the call ends.
 4. A Sovereign agent's programs run without a network, or not at all.
+5. git, granted by name, runs no hooks, and does not run at all where the settings of a repository
+   may run a program. No other program of the agent runs from this check to git's end.
 """
 
 from __future__ import annotations
@@ -44,6 +46,9 @@ from agentpool.tools.system._links_before_programs import (
     outward_link,
 )
 from agentpool.tools.system._process import Group, open_group
+from agentpool.tools.system._repository_check import RUNS_NOTHING, check_repositories
+from agentpool.tools.system._repository_settings import reads_repositories
+from agentpool.tools.system._turns import Turns
 
 MAX_SHOWN_BYTES: Final = 16 * 1024
 """The most bytes shown of each of the two outputs: some 4,000 tokens, half from its beginning, half
@@ -187,6 +192,16 @@ class _Shell:
     _environ: Mapping[str, str]
     _seconds: float
     _prefix: tuple[str, ...]
+    _turns: Turns = attrs.field(init=False, factory=Turns)
+    _gits: frozenset[str] = attrs.field(init=False)
+    """The full paths of granted programs that do what a repository says."""
+
+    @_gits.default
+    def _find_gits(self) -> frozenset[str]:
+        found = self._programs.paths.values()
+        return frozenset(
+            one for one in found if any(map(reads_repositories, (one, os.path.realpath(one))))
+        )
 
     async def run(self, command: str, context: ToolContext) -> ToolResult:
         """Run *command* and return the text for the model.
@@ -200,11 +215,28 @@ class _Shell:
         name, *arguments = split_command(command)
         where = self._find(name)
         self._check(name, where, arguments)
-        if not self._programs.allows_all:
+        if self._programs.allows_all:
+            return await self._run(name, where, arguments, context, self._environ)
+        is_git = where in self._gits
+        async with self._turns.take(kind=is_git):
             await trio.to_thread.run_sync(
-                partial(self._check_folder, name, where, arguments),
-                abandon_on_cancel=True,
+                partial(self._check_folder, name, where, arguments), abandon_on_cancel=True
             )
+            if not is_git:
+                return await self._run(name, where, arguments, context, self._environ)
+            environ = {**self._environ, **RUNS_NOTHING}
+            steps = steps_of(name, arguments)
+            await check_repositories(where, self._folder, steps, environ)
+            return await self._run(name, where, arguments, context, environ)
+
+    async def _run(
+        self,
+        name: str,
+        where: str,
+        arguments: Sequence[str],
+        context: ToolContext,
+        environ: Mapping[str, str],
+    ) -> ToolResult:
         seconds = min(self._seconds, context.remaining_seconds() * _OUR_SHARE)
         # Under its own name, so that it does not tell where it lies.
         argv = (*self._prefix, where, *arguments) if self._prefix else (name, *arguments)
@@ -214,7 +246,7 @@ class _Shell:
                 argv,
                 path=path,
                 folder=self._folder,
-                environ=self._environ,
+                environ=environ,
                 keep_bytes=MAX_SHOWN_BYTES,
                 max_bytes=MAX_OUTPUT_BYTES,
                 mark=secrets.token_hex(16),

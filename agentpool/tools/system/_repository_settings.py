@@ -1,0 +1,178 @@
+"""Knows which settings of a repository run no programs, and finds repositories in a folder.
+
+Rules:
+
+1. A repository's own settings lie in the folder, where other granted programs write: an archive can
+   bring them. So git does not run where they may run a program. The user's own settings lie
+   elsewhere and are not looked at.
+2. A setting is harmless if it is listed here. git gets new ones that run programs with every
+   release, and some have names of the user's choice, so no list of the others would be complete.
+3. What includes another file is not listed: git reads it again while it works.
+4. Where git itself is told otherwise, by the environment that it gets, a setting is harmless
+   too: hooks, editors, pagers and watchers of the file system.
+
+Finding repositories blocks, and runs in threads.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Final
+
+from agentpool._errors import ToolError
+from agentpool.tools.system._links_before_programs import MAX_ENTRIES
+from agentpool.tools.system._program_runners import known_as
+
+MAX_REPOSITORIES: Final = 100
+"""The most repositories below one folder to check: each takes some milliseconds."""
+
+_ANY: Final = frozenset({"*"})
+
+_HARMLESS: Final[Mapping[str, frozenset[str]]] = {
+    "advice": _ANY, "alias": _ANY, "apply": _ANY, "author": _ANY, "blame": _ANY,
+    "checkout": _ANY, "clean": _ANY, "color": _ANY, "column": _ANY, "commit": _ANY,
+    "committer": _ANY, "extensions": _ANY, "feature": _ANY, "fetch": _ANY, "fsck": _ANY,
+    "gitflow": _ANY, "gui": _ANY, "i18n": _ANY, "index": _ANY, "log": _ANY, "notes": _ANY,
+    "pack": _ANY, "pretty": _ANY, "pull": _ANY, "push": _ANY, "rebase": _ANY, "rerere": _ANY,
+    "revert": _ANY, "safe": _ANY, "sparse": _ANY, "stash": _ANY, "status": _ANY, "tag": _ANY,
+    "transfer": _ANY, "user": _ANY, "versionsort": _ANY,
+    "core": frozenset({
+        "abbrev", "attributesfile", "autocrlf", "bare", "bigfilethreshold", "checkstat",
+        "commentchar", "commentstring", "commitgraph", "compression", "deltabasecachelimit",
+        "editor", "eol", "excludesfile", "filemode", "fscache", "fsync", "fsyncmethod",
+        "fsyncobjectfiles", "hidedotfiles", "hookspath", "ignorecase", "logallrefupdates",
+        "longpaths", "loosecompression", "multipackindex", "notesref", "packedgitlimit",
+        "packedgitwindowsize", "pager", "precomposeunicode", "preloadindex", "protecthfs",
+        "protectntfs", "quotepath", "repositoryformatversion", "safecrlf",
+        "sharedrepository", "sparsecheckout", "sparsecheckoutcone", "splitindex", "symlinks",
+        "trustctime", "untrackedcache", "warnambiguousrefs", "whitespace",
+    }),
+    "diff": frozenset({
+        "algorithm", "autorefreshindex", "colormoved", "colormovedws", "context", "dirstat",
+        "guitool", "ignoresubmodules", "indentheuristic", "interhunkcontext", "mnemonicprefix",
+        "noprefix", "orderfile", "relative", "renamelimit", "renames", "statgraphwidth",
+        "submodule", "suppressblankempty", "tool", "wordregex",
+    }),
+    "format": frozenset({"pretty", "signoff", "subjectprefix"}),
+    "gc": frozenset({
+        "aggressivedepth", "aggressivewindow", "auto", "autodetach", "autopacklimit",
+        "cruftpacks", "logexpiry", "packrefs", "pruneexpire", "reflogexpire",
+        "reflogexpireunreachable", "worktreepruneexpire", "writecommitgraph",
+    }),
+    "gpg": frozenset({"format", "mintrustlevel"}),
+    "grep": frozenset({
+        "column", "extendedregexp", "fallbacktonoindex", "fullname", "linenumber",
+        "patterntype", "threads",
+    }),
+    "http": frozenset({
+        "extraheader", "lowspeedlimit", "lowspeedtime", "postbuffer", "useragent", "version",
+    }),
+    "init": frozenset({"defaultbranch"}),
+    "lfs": frozenset({"access", "locksverify", "repositoryformatversion"}),
+    "maintenance": frozenset({"auto", "autodetach", "strategy"}),
+    "merge": frozenset({
+        "autostash", "branchdesc", "conflictstyle", "defaulttoupstream", "directoryrenames",
+        "ff", "guitool", "log", "renamelimit", "renames", "renormalize", "stat",
+        "suppressdest", "tool", "verbosity", "verifysignatures",
+    }),
+    "remote": frozenset({
+        "fetch", "gh-resolved", "mirror", "partialclonefilter", "promisor", "prune",
+        "prunetags", "push", "pushdefault", "pushurl", "skipdefaultupdate", "skipfetchall",
+        "tagopt", "url",
+    }),
+    "submodule": frozenset({
+        "active", "branch", "fetchrecursesubmodules", "ignore", "recurse", "shallow", "url",
+    }),
+}  # fmt: skip
+"""The names of harmless settings, by section. Those of *_ANY* run nothing, whatever the name."""
+
+_LINK_BYTES: Final = 4096
+"""The most that is read of a file that says where a repository is: a path."""
+
+_WORDS_ALONE: Final = {"core.fsmonitor": {"", "true", "false"}}
+"""Settings that are harmless with these values."""
+
+
+def reads_repositories(name: str) -> bool:
+    """Return whether the program *name* does what the repository around it says."""
+    return "git" in known_as(name)
+
+
+def harmful_setting(listed: str, folder: str) -> str | None:
+    """Return the first setting of a repository that may run a program or write elsewhere. Blocks.
+
+    Args:
+        listed: What ``git config --list -z --show-scope`` wrote in *folder*.
+        folder: A folder of the repository.
+    """
+    words = iter(listed.split("\0"))
+    for scope, setting in zip(words, words, strict=False):
+        if scope not in {"local", "worktree"}:
+            continue
+        key, _, value = setting.partition("\n")
+        is_own = key == "core.worktree" and _leads_back(folder, value)
+        if not is_own and not _is_harmless(key, value):
+            return key
+    return None
+
+
+def _leads_back(folder: str, worktree: str) -> bool:
+    """Return whether the setting *worktree* is the place of the repository around *folder*."""
+    places = (Path(folder), *Path(folder).parents)
+    place = next((one for one in places if (one / ".git").exists()), places[0])
+    own = place / ".git"
+    if own.is_file():  # as in a submodule
+        with own.open("rb") as file:
+            text = os.fsdecode(file.read(_LINK_BYTES))
+        own = place / text.removeprefix("gitdir:").strip()
+    return os.path.realpath(own / worktree) == os.path.realpath(place)
+
+
+def _is_harmless(key: str, value: str) -> bool:
+    section, name = key.partition(".")[0], key.rpartition(".")[2]
+    if key in _WORDS_ALONE:
+        return value in _WORDS_ALONE[key]
+    if section == "branch":
+        return name != "mergeoptions"  # it has options for git, and editors write names of theirs
+    if section == "submodule" and name == "update":
+        return not value.startswith("!")
+    known = _HARMLESS.get(section, frozenset())
+    return known is _ANY or name in known
+
+
+def repositories_below(folder: str) -> Iterator[str]:
+    """Yield the folders below *folder* that may be repositories of their own. Blocks.
+
+    Raises:
+        ToolError: If the folder has too many entries to check, or too many repositories.
+    """
+    top = os.path.realpath(folder)
+    folders, count, found = [top], 0, 0
+    while folders:
+        here = folders.pop()
+        try:
+            entries = os.scandir(here)
+        except OSError:
+            continue  # git cannot go there either
+        with entries:
+            for entry in entries:
+                count += 1
+                if count > MAX_ENTRIES:
+                    raise _too_many(f"{MAX_ENTRIES} entries")
+                if entry.name.casefold() != ".git":
+                    if entry.is_dir(follow_symlinks=False):
+                        folders.append(entry.path)
+                elif here != top:
+                    found += 1
+                    if found > MAX_REPOSITORIES:
+                        raise _too_many(f"{MAX_REPOSITORIES} repositories in it")
+                    yield here
+
+
+def _too_many(what: str) -> ToolError:
+    return ToolError(
+        f"the folder has more than {what}, too many to check what the configurations of "
+        "repositories in it run; use a smaller folder"
+    )
