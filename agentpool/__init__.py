@@ -61,7 +61,7 @@ from agentpool._pool.router import MessageRouter as MessageRouter
 from agentpool._pool.shutdown import ShutdownStep as ShutdownStep
 from agentpool._pool.text_stream import TextStream as TextStream
 from agentpool._public import advise_calls as _advise_calls
-from agentpool._public import load as _load
+from agentpool._public import lazy as _lazy
 from agentpool._public import show_fields as _show_fields
 from agentpool._scheduling.owner import as_bystander as as_bystander
 from agentpool._spawn import SpawnConfig as SpawnConfig
@@ -152,26 +152,22 @@ if TYPE_CHECKING:
     from agentpool._pool.session import session_pool_name as session_pool_name
     from agentpool._version import __version__ as __version__
 
-_HOMES = {
-    "PoolPlan": "agentpool._build.manifest_pool",
-    "RestartPolicy": "agentpool._pool.restart_policy",
-    "Session": "agentpool._pool.session",
-    "SessionTurn": "agentpool._pool.session",
-    "__version__": "agentpool._version",
-    "open_drivers": "agentpool._build.drivers",
-    "open_manifest_pool": "agentpool._build.manifest_pool",
-    "open_session": "agentpool._pool.session",
-    "session_names": "agentpool._pool.session",
-    "session_pool_name": "agentpool._pool.session",
-    "trace_of_journal": "agentpool._pool.journal_trace",
-}
-
-
-def __getattr__(name: str) -> object:
-    """Load a name that most programs do not need, on its first use (PEP 562)."""
-    return _load(__name__, _HOMES, name)
-
-
-def __dir__() -> list[str]:
-    """Include the names that are loaded on first use."""
-    return sorted({*globals(), *_HOMES})
+# Most programs do not need these.
+__getattr__, __dir__ = _lazy(
+    __name__,
+    globals(),
+    {
+        "_build.drivers": ("open_drivers",),
+        "_build.manifest_pool": ("PoolPlan", "open_manifest_pool"),
+        "_pool.journal_trace": ("trace_of_journal",),
+        "_pool.restart_policy": ("RestartPolicy",),
+        "_pool.session": (
+            "Session",
+            "SessionTurn",
+            "open_session",
+            "session_names",
+            "session_pool_name",
+        ),
+        "_version": ("__version__",),
+    },
+)

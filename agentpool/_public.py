@@ -12,20 +12,34 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-def load(face: str, homes: Mapping[str, str], name: str) -> object:
-    """Return *name* of the public module *face*, from the module in *homes* (PEP 562).
+def lazy(
+    face: str, names: Mapping[str, object], homes: Mapping[str, tuple[str, ...]]
+) -> tuple[Callable[[str], object], Callable[[], list[str]]]:
+    """Return a ``__getattr__`` and a ``__dir__`` that load names on first use (PEP 562).
 
-    Raises:
-        AttributeError: If the face has no such name.
+    Args:
+        face: The name of the public module.
+        names: What it has already: its ``globals()``.
+        homes: The modules below it, each with those of its names that are public. One that is
+            itself public has its own name.
     """
-    if name not in homes:
+
+    def load(name: str) -> object:
+        for home, kept in homes.items():
+            if name in kept:
+                module = import_module(f"{face}.{home}")
+                found: object = module if name == home else getattr(module, name)
+                show_fields({name: found})
+                if face == "agentpool":
+                    advise_calls({name: found})
+                return found
         where: str = import_module("agentpool._call_advice").home_of(face, name)
         raise AttributeError(f"module {face!r} has no attribute {name!r}{where}")
-    found: object = getattr(import_module(homes[name]), name)
-    show_fields({name: found})
-    if face == "agentpool":
-        advise_calls({name: found})
-    return found
+
+    def known() -> list[str]:
+        return sorted({*names, *(name for kept in homes.values() for name in kept)})
+
+    return load, known
 
 
 def advise_calls(names: Mapping[str, object]) -> None:

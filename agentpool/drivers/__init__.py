@@ -43,7 +43,7 @@ from agentpool._messages import ToolDefinition as ToolDefinition
 from agentpool._messages import ToolMessage as ToolMessage
 from agentpool._messages import UserMessage as UserMessage
 from agentpool._messages import estimate_tokens as estimate_tokens
-from agentpool._public import load as _load
+from agentpool._public import lazy as _lazy
 from agentpool._public import show_fields as _show_fields
 from agentpool.abc import HearsThoughts as HearsThoughts
 from agentpool.drivers._breaker import BreakerState as BreakerState
@@ -140,27 +140,17 @@ __all__ = [
 
 _show_fields(globals())
 
-_HOMES = {
-    "ApiKey": "agentpool.drivers._hosted",
-    "Prices": "agentpool.drivers._prices",
-    "AnthropicDriver": "agentpool.drivers._anthropic",
-    "LocalDriver": "agentpool.drivers._local",
-    "OpenAIDriver": "agentpool.drivers._openai",
-    "find_facts": "agentpool.drivers._facts",
-    "near_names": "agentpool.drivers._facts",
-    "published_names": "agentpool.drivers._facts",
-    "open_anthropic": "agentpool.drivers._anthropic",
-    "open_driver": "agentpool.drivers._open",
-    "open_local": "agentpool.drivers._local",
-    "open_openai": "agentpool.drivers._openai",
-}
-
-
-def __getattr__(name: str) -> object:
-    """Load a name that needs httpx on first use (PEP 562)."""
-    return _load(__name__, _HOMES, name)
-
-
-def __dir__() -> list[str]:
-    """Include the names that are loaded on first use."""
-    return sorted({*globals(), *_HOMES})
+# These need httpx.
+__getattr__, __dir__ = _lazy(
+    __name__,
+    globals(),
+    {
+        "_anthropic": ("AnthropicDriver", "open_anthropic"),
+        "_facts": ("find_facts", "near_names", "published_names"),
+        "_hosted": ("ApiKey",),
+        "_local": ("LocalDriver", "open_local"),
+        "_open": ("open_driver",),
+        "_openai": ("OpenAIDriver", "open_openai"),
+        "_prices": ("Prices",),
+    },
+)

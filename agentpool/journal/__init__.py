@@ -16,7 +16,7 @@ from agentpool._journal_records import Lease as Lease
 from agentpool._journal_records import LeaseHolder as LeaseHolder
 from agentpool._journal_records import PoolSummary as PoolSummary
 from agentpool._journal_records import RecordKind as RecordKind
-from agentpool._public import load as _load
+from agentpool._public import lazy as _lazy
 from agentpool._public import show_fields as _show_fields
 from agentpool.abc import Journal as Journal
 
@@ -60,26 +60,14 @@ __all__ = [
 
 _show_fields(globals())
 
-_HOMES = {
-    "InMemoryJournal": "agentpool.journal._in_memory",
-    "OpenQuestion": "agentpool.journal._questions",
-    "answer_question": "agentpool.journal._questions",
-    "open_questions": "agentpool.journal._questions",
-    "EndedItem": "agentpool.journal._shared_work",
-    "ItemState": "agentpool.journal._shared_work",
-    "SharedWork": "agentpool.journal._shared_work",
-    "WorkItem": "agentpool.journal._shared_work",
-    "WorkShare": "agentpool.journal._shared_work",
-    "SqliteJournal": "agentpool.journal._sqlite",
-    "open_journal": "agentpool.journal._sqlite",
-}
-
-
-def __getattr__(name: str) -> object:
-    """Load a name that most programs do not need, on first use (PEP 562)."""
-    return _load(__name__, _HOMES, name)
-
-
-def __dir__() -> list[str]:
-    """Include the names that are loaded on first use."""
-    return sorted({*globals(), *_HOMES})
+# Most programs do not need these.
+__getattr__, __dir__ = _lazy(
+    __name__,
+    globals(),
+    {
+        "_in_memory": ("InMemoryJournal",),
+        "_questions": ("OpenQuestion", "answer_question", "open_questions"),
+        "_shared_work": ("EndedItem", "ItemState", "SharedWork", "WorkItem", "WorkShare"),
+        "_sqlite": ("SqliteJournal", "open_journal"),
+    },
+)

@@ -8,7 +8,7 @@ loaded on first use.
 from typing import TYPE_CHECKING
 
 from agentpool._errors import MemoryStoreError as MemoryStoreError
-from agentpool._public import load as _load
+from agentpool._public import lazy as _lazy
 from agentpool._public import show_fields as _show_fields
 from agentpool.abc import Fragment as Fragment
 from agentpool.abc import Memory as Memory
@@ -41,20 +41,13 @@ __all__ = [
 
 _show_fields(globals())
 
-_HOMES = {
-    "ScopeSummary": "agentpool.memory._rows",
-    "SemanticMemory": "agentpool.memory._semantic",
-    "SqliteMemory": "agentpool.memory._sqlite",
-    "open_semantic_memory": "agentpool.memory._semantic",
-    "open_sqlite_memory": "agentpool.memory._sqlite",
-}
-
-
-def __getattr__(name: str) -> object:
-    """Load a name that needs SQLite or numpy on first use (PEP 562)."""
-    return _load(__name__, _HOMES, name)
-
-
-def __dir__() -> list[str]:
-    """Include the names that are loaded on first use."""
-    return sorted({*globals(), *_HOMES})
+# These need SQLite or numpy.
+__getattr__, __dir__ = _lazy(
+    __name__,
+    globals(),
+    {
+        "_rows": ("ScopeSummary",),
+        "_semantic": ("SemanticMemory", "open_semantic_memory"),
+        "_sqlite": ("SqliteMemory", "open_sqlite_memory"),
+    },
+)

@@ -42,7 +42,7 @@ from agentpool._events import ToolStarted as ToolStarted
 from agentpool._events import WindowCut as WindowCut
 from agentpool._messages import AgentId as AgentId
 from agentpool._messages import DeadLetter as DeadLetter
-from agentpool._public import load as _load
+from agentpool._public import lazy as _lazy
 from agentpool._public import show_fields as _show_fields
 from agentpool._scheduling.waits import WaitReason as WaitReason
 from agentpool.abc import Observer as Observer
@@ -167,48 +167,27 @@ __all__ = [
 
 _show_fields(globals())
 
-_HOMES = {
-    "AgentRecord": "agentpool.observe._record",
-    "Bill": "agentpool.observe._bill",
-    "Content": "agentpool.observe._content",
-    "Difference": "agentpool.observe._difference",
-    "FieldDifference": "agentpool.observe._difference",
-    "Interval": "agentpool.observe._intervals",
-    "LoggingObserver": "agentpool.observe._logging",
-    "OpenTelemetryMetrics": "agentpool.observe._opentelemetry_metrics",
-    "OpenTelemetryObserver": "agentpool.observe._opentelemetry",
-    "PoolRecord": "agentpool.observe._record",
-    "Reason": "agentpool.observe._intervals",
-    "RefusedCall": "agentpool.observe._refused_calls",
-    "RunIds": "agentpool.observe._opentelemetry",
-    "SlowCall": "agentpool.observe._slow_calls",
-    "ToolRecord": "agentpool.observe._record",
-    "Trace": "agentpool.observe._trace",
-    "TraceHeader": "agentpool.observe._trace",
-    "TraceWriter": "agentpool.observe._trace_writer",
-    "chrome_trace": "agentpool.observe._chrome",
-    "event_from_json": "agentpool.observe._codec",
-    "event_to_json": "agentpool.observe._codec",
-    "events_from_json": "agentpool.observe._codec",
-    "events_to_json": "agentpool.observe._codec",
-    "export_trace": "agentpool.observe._opentelemetry",
-    "first_difference": "agentpool.observe._difference",
-    "intervals_of": "agentpool.observe._intervals",
-    "outcome_from_json": "agentpool.observe._outcome_json",
-    "outcome_to_json": "agentpool.observe._outcome_json",
-    "read_trace": "agentpool.observe._trace",
-    "record_of": "agentpool.observe._record",
-    "render_report": "agentpool.observe._report",
-    "secrets_of_environment": "agentpool.observe._redact",
-    "slowest_calls": "agentpool.observe._slow_calls",
-}
-
-
-def __getattr__(name: str) -> object:
-    """Load a name that few programs need on first use (PEP 562)."""
-    return _load(__name__, _HOMES, name)
-
-
-def __dir__() -> list[str]:
-    """Include the names that are loaded on first use."""
-    return sorted({*globals(), *_HOMES})
+# Few programs need these.
+__getattr__, __dir__ = _lazy(
+    __name__,
+    globals(),
+    {
+        "_bill": ("Bill",),
+        "_chrome": ("chrome_trace",),
+        "_codec": ("event_from_json", "event_to_json", "events_from_json", "events_to_json"),
+        "_content": ("Content",),
+        "_difference": ("Difference", "FieldDifference", "first_difference"),
+        "_intervals": ("Interval", "Reason", "intervals_of"),
+        "_logging": ("LoggingObserver",),
+        "_opentelemetry": ("OpenTelemetryObserver", "RunIds", "export_trace"),
+        "_opentelemetry_metrics": ("OpenTelemetryMetrics",),
+        "_outcome_json": ("outcome_from_json", "outcome_to_json"),
+        "_record": ("AgentRecord", "PoolRecord", "ToolRecord", "record_of"),
+        "_redact": ("secrets_of_environment",),
+        "_refused_calls": ("RefusedCall",),
+        "_report": ("render_report",),
+        "_slow_calls": ("SlowCall", "slowest_calls"),
+        "_trace": ("Trace", "TraceHeader", "read_trace"),
+        "_trace_writer": ("TraceWriter",),
+    },
+)

@@ -7,11 +7,10 @@ against its contract. ``open_recording`` records a provider's answers, and ``ope
 them. ``PoolMachine`` and the strategies need Hypothesis.
 """
 
-from importlib import import_module as _import_module
 from typing import TYPE_CHECKING
 
 from agentpool._errors import RecordingMissError as RecordingMissError
-from agentpool._public import load as _load
+from agentpool._public import lazy as _lazy
 from agentpool._public import show_fields as _show_fields
 from agentpool.testing._check_driver import check_driver as check_driver
 from agentpool.testing._check_journal import check_journal as check_journal
@@ -129,31 +128,15 @@ __all__ = [
 _show_fields(globals())
 
 # These load Hypothesis, which takes half a second and need not be installed, or httpx.
-_HOMES = {
-    "StrictFake": "agentpool.testing._strict",
-    "FakeTurn": "agentpool.testing._strict_answers",
-    "strict_fake": "agentpool.testing._strict",
-    "open_strict_server": "agentpool.testing._strict",
-    "Quirk": "agentpool.testing._quirks",
-    "QuirkResult": "agentpool.testing._quirks",
-    "QuirkServer": "agentpool.testing._quirks",
-    "open_quirk_server": "agentpool.testing._quirks",
-    "quirks": "agentpool.testing._quirks",
-    "PoolMachine": "agentpool.testing._machine",
-    "RecordingTransport": "agentpool.testing._replay",
-    "ReplayTransport": "agentpool.testing._replay",
-    "open_recording": "agentpool.testing._replay",
-    "open_replay": "agentpool.testing._replay",
-}
-
-
-def __getattr__(name: str) -> object:
-    """Load a name that needs Hypothesis or httpx on first use (PEP 562)."""
-    if name == "strategies":
-        return _import_module("agentpool.testing.strategies")
-    return _load(__name__, _HOMES, name)
-
-
-def __dir__() -> list[str]:
-    """Include the names that are loaded on first use."""
-    return sorted({*globals(), *_HOMES, "strategies"})
+__getattr__, __dir__ = _lazy(
+    __name__,
+    globals(),
+    {
+        "_machine": ("PoolMachine",),
+        "_quirks": ("Quirk", "QuirkResult", "QuirkServer", "open_quirk_server", "quirks"),
+        "_replay": ("RecordingTransport", "ReplayTransport", "open_recording", "open_replay"),
+        "_strict": ("StrictFake", "open_strict_server", "strict_fake"),
+        "_strict_answers": ("FakeTurn",),
+        "strategies": ("strategies",),
+    },
+)

@@ -15,7 +15,7 @@ from agentpool._chat_markers import as_data as as_data
 from agentpool._messages import ToolDefinition as ToolDefinition
 from agentpool._one_line import one_line as one_line
 from agentpool._one_line import printable as printable
-from agentpool._public import load as _load
+from agentpool._public import lazy as _lazy
 from agentpool._public import show_fields as _show_fields
 from agentpool.abc import Tool as Tool
 from agentpool.abc import ToolContext as ToolContext
@@ -37,8 +37,6 @@ if TYPE_CHECKING:
     from agentpool.tools.mcp._servers import open_mcp_servers as open_mcp_servers
     from agentpool.tools.system._file_work import FileWork as FileWork
 
-# These load what makes schemas, docstring-parser for one, and the pool needs no more than
-# the registry. Whoever makes a tool pays for them at that moment.
 __all__ = [
     "EMPTY_REGISTRY",
     "MARKERS",
@@ -74,27 +72,20 @@ __all__ = [
 
 _show_fields(globals())
 
-_HOMES = {
-    "TEAM_TOOLS": "agentpool.tools.builtin._team",
-    "FileWork": "agentpool.tools.system._file_work",
-    "FunctionTool": "agentpool.tools._function",
-    "McpServers": "agentpool.tools.mcp._servers",
-    "file_tools": "agentpool.tools.builtin._files",
-    "find_isolation": "agentpool.tools.builtin._shell",
-    "http_tools": "agentpool.tools.builtin._http_request",
-    "inference_tools": "agentpool.tools.builtin._inference",
-    "memory_tools": "agentpool.tools.builtin._memory",
-    "open_mcp_servers": "agentpool.tools.mcp._servers",
-    "shell_tools": "agentpool.tools.builtin._shell",
-    "tool": "agentpool.tools._function",
-}
-
-
-def __getattr__(name: str) -> object:
-    """Load a name that builds schemas on first use (PEP 562)."""
-    return _load(__name__, _HOMES, name)
-
-
-def __dir__() -> list[str]:
-    """Include the names that are loaded on first use."""
-    return sorted({*globals(), *_HOMES})
+# These load what makes schemas, docstring-parser for one, and the pool needs no more than
+# the registry. Whoever makes a tool pays for them at that moment.
+__getattr__, __dir__ = _lazy(
+    __name__,
+    globals(),
+    {
+        "_function": ("FunctionTool", "tool"),
+        "builtin._files": ("file_tools",),
+        "builtin._http_request": ("http_tools",),
+        "builtin._inference": ("inference_tools",),
+        "builtin._memory": ("memory_tools",),
+        "builtin._shell": ("find_isolation", "shell_tools"),
+        "builtin._team": ("TEAM_TOOLS",),
+        "mcp._servers": ("McpServers", "open_mcp_servers"),
+        "system._file_work": ("FileWork",),
+    },
+)
