@@ -4,142 +4,111 @@ from __future__ import annotations
 
 from typing import Final
 
+from agentpool import observe
 from agentpool._amounts import counted
 from agentpool._cli._who import who_is
-from agentpool.observe import (
-    AgentFinished,
-    AgentParked,
-    AgentQueued,
-    AgentResumed,
-    AgentSpawned,
-    AgentStarted,
-    AgentWarned,
-    ApprovalAsked,
-    ApprovalGiven,
-    BudgetNear,
-    BudgetReached,
-    CompletionReceived,
-    Event,
-    EventsMissed,
-    FellBack,
-    GateChanged,
-    MessageDropped,
-    MessagesAdded,
-    MessageSent,
-    PhaseChanged,
-    RequestFailed,
-    RequestFirstPiece,
-    RequestRetried,
-    RequestStarted,
-    SlotsChanged,
-    TextDelta,
-    ThoughtDelta,
-    ToolFinished,
-    ToolStarted,
-    WindowCut,
-)
 from agentpool.tools import printable
 
 SHOWN_CHARACTERS: Final = 60
 """Of what was said in an event."""
 
 
-def event_line(event: Event) -> str:
+def event_line(event: observe.Event) -> str:
     """Return *event* in one line."""
     return f"{event.at_seconds:9.3f} s  {who_is(event)}: {printable(_words(event))}"
 
 
-def _words(event: Event) -> str:  # noqa: C901, PLR0911, PLR0912  # one for each kind
+def _words(event: observe.Event) -> str:  # noqa: C901, PLR0911, PLR0912  # one for each kind
     match event:
-        case AgentSpawned():
+        case observe.AgentSpawned():
             return f"spawned by {event.parent_id or 'the owner'}: {_short(event.query)}"
-        case AgentQueued():
+        case observe.AgentQueued():
             again = " again" if event.again else ""
             return f"waits for a slot{again}, {event.ahead:,} ahead of it"
-        case AgentStarted():
+        case observe.AgentStarted():
             return "begins"
-        case AgentFinished():
+        case observe.AgentFinished():
             error = event.outcome.error
             return event.outcome.status.value + ("" if error is None else f": {error}")
-        case AgentParked():
+        case observe.AgentParked():
             return f"waits for {event.waits_for}"
-        case AgentResumed():
+        case observe.AgentResumed():
             return "goes on"
-        case PhaseChanged():
+        case observe.PhaseChanged():
             tool = f" {event.tool_name}" if event.tool_name else ""
             turn = f"turn {event.turn}: " if event.turn else ""
             return f"{turn}{event.phase.value}{tool}"
-        case MessagesAdded():
+        case observe.MessagesAdded():
             added = counted(len(event.messages) + event.shared, "message")
             return f"its conversation has {added} more, from place {event.place:,} on"
-        case AgentWarned():
+        case observe.AgentWarned():
             return f"warning: {event.text}"
-        case ApprovalAsked():
+        case observe.ApprovalAsked():
             return f"wants to call {event.call.name} {_short(event.call.arguments)}"
-        case ApprovalGiven():
+        case observe.ApprovalGiven():
             by = f" by {event.decided_by}" if event.decided_by else ""
             why = f": {event.reason}" if event.reason else ""
             return f"{event.call.name} {'approved' if event.approved else 'refused'}{by}{why}"
-        case ToolStarted():
+        case observe.ToolStarted():
             return f"calls {event.call.name} {_short(event.call.arguments)}"
-        case ToolFinished():
+        case observe.ToolFinished():
             took = event.duration_seconds
             after = "" if took is None else f" after {took:.2f} s"
             if event.is_error:
                 return f"{event.call.name} failed{after}: {_short(event.content)}"
             return f"{event.call.name} returned{after}, {len(event.content):,} characters"
-        case WindowCut():
+        case observe.WindowCut():
             summary = f": {_short(event.summary)}" if event.summary else ""
             return event.words() + summary
         case _:
             return _request_words(event)
 
 
-def _request_words(event: Event) -> str:  # noqa: PLR0911  # one for each kind
+def _request_words(event: observe.Event) -> str:  # noqa: PLR0911  # one for each kind
     match event:
-        case RequestStarted():
+        case observe.RequestStarted():
             model = f" {event.model}" if event.model else ""
             for_whom = ", beside its conversation" if event.by_tool else ""
             attempt = f", attempt {event.attempt}" if event.attempt > 1 else ""
             return f"turn {event.turn}: asks its model{model}{for_whom}{attempt}"
-        case RequestFirstPiece():
+        case observe.RequestFirstPiece():
             return f"the first piece came after {event.seconds:.2f} s"
-        case TextDelta():
+        case observe.TextDelta():
             return f"writes {event.text!r}"
-        case ThoughtDelta():
+        case observe.ThoughtDelta():
             return f"thinks {event.text!r}"
-        case CompletionReceived():
+        case observe.CompletionReceived():
             tokens = "?" if event.usage is None else f"{event.usage.total_tokens:,}"
             return f"answered after {event.duration_seconds:.2f} s, {tokens} tokens"
-        case RequestFailed():
+        case observe.RequestFailed():
             return f"request failed: {event.error_type}: {event.error}"
-        case RequestRetried():
+        case observe.RequestRetried():
             return f"asks again in {event.delay_seconds:.2f} s: {event.error}"
-        case FellBack():
+        case observe.FellBack():
             return f"fell back {event.words()}"
         case _:
             return _pool_words(event)
 
 
-def _pool_words(event: Event) -> str:  # noqa: PLR0911  # one for each kind
+def _pool_words(event: observe.Event) -> str:  # noqa: PLR0911  # one for each kind
     match event:
-        case GateChanged():
+        case observe.GateChanged():
             until = f"closed for {event.closed_seconds:.1f} s, then " * bool(event.closed_seconds)
             return f"gate {event.gate}: {until}{event.limit:,} at once; {event.waiting:,} wait"
-        case SlotsChanged():
+        case observe.SlotsChanged():
             return f"{event.max_concurrent:g} slots from now on"
-        case BudgetNear() | BudgetReached():
-            how = "spent" if isinstance(event, BudgetReached) else "nearly spent"
+        case observe.BudgetNear() | observe.BudgetReached():
+            how = "spent" if isinstance(event, observe.BudgetReached) else "nearly spent"
             used = f"{event.kind.value}, {event.used:,.6g} of {event.limit:,.6g}"
             return f"budget {event.budget} is {how}: {used}"
-        case MessageSent():
+        case observe.MessageSent():
             to = event.message.recipient or "the owner"
             return f"sends message {event.message.message_id} to {to}: " + _short(
                 event.message.content
             )
-        case MessageDropped():
+        case observe.MessageDropped():
             return f"message {event.message.message_id} is a dead letter: {event.reason}"
-        case EventsMissed():
+        case observe.EventsMissed():
             return f"{counted(event.count, 'event')} left out here"
         case _:
             return type(event).__name__

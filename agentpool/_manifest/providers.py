@@ -52,87 +52,57 @@ class Provider(msgspec.Struct, frozen=True, kw_only=True):
     one."""
 
 
+def _hosted(
+    base_url: str,
+    api_key_env: str,
+    facts: str,
+    *,
+    rules: Rules | None = None,
+    dialect: Dialect = "openai",
+) -> Provider:
+    return Provider(
+        base_url=base_url, api_key_env=api_key_env, dialect=dialect, facts=facts, rules=rules
+    )
+
+
 PROVIDERS: Final[Mapping[str, Provider]] = MappingProxyType(
     {
-        "openai": Provider(
-            base_url="https://api.openai.com/v1", api_key_env="OPENAI_API_KEY", facts="openai"
+        "openai": _hosted("https://api.openai.com/v1", "OPENAI_API_KEY", "openai"),
+        "anthropic": _hosted(
+            "https://api.anthropic.com/v1", "ANTHROPIC_API_KEY", "anthropic", dialect="anthropic"
         ),
-        "anthropic": Provider(
-            base_url="https://api.anthropic.com/v1",
-            api_key_env="ANTHROPIC_API_KEY",
-            dialect="anthropic",
-            facts="anthropic",
-        ),
-        "gemini": Provider(
-            base_url="https://generativelanguage.googleapis.com/v1beta/openai",
-            api_key_env="GEMINI_API_KEY",
-            facts="google",
+        "gemini": _hosted(
+            "https://generativelanguage.googleapis.com/v1beta/openai",
+            "GEMINI_API_KEY",
+            "google",
             rules="gemini",
         ),
-        "deepseek": Provider(
-            base_url="https://api.deepseek.com/v1",
-            api_key_env="DEEPSEEK_API_KEY",
-            facts="deepseek",
-            rules="deepseek",
+        "deepseek": _hosted(
+            "https://api.deepseek.com/v1", "DEEPSEEK_API_KEY", "deepseek", rules="deepseek"
         ),
-        "mistral": Provider(
-            base_url="https://api.mistral.ai/v1",
-            api_key_env="MISTRAL_API_KEY",
-            facts="mistral",
-            rules="mistral",
+        "mistral": _hosted(
+            "https://api.mistral.ai/v1", "MISTRAL_API_KEY", "mistral", rules="mistral"
         ),
-        "openrouter": Provider(
-            base_url="https://openrouter.ai/api/v1",
-            api_key_env="OPENROUTER_API_KEY",
-            facts="openrouter",
+        "openrouter": _hosted("https://openrouter.ai/api/v1", "OPENROUTER_API_KEY", "openrouter"),
+        "groq": _hosted("https://api.groq.com/openai/v1", "GROQ_API_KEY", "groq", rules="groq"),
+        "together": _hosted("https://api.together.xyz/v1", "TOGETHER_API_KEY", "togetherai"),
+        "xai": _hosted("https://api.x.ai/v1", "XAI_API_KEY", "xai"),
+        "moonshot": _hosted(
+            "https://api.moonshot.ai/v1", "MOONSHOT_API_KEY", "moonshotai", rules="moonshot"
         ),
-        "groq": Provider(
-            base_url="https://api.groq.com/openai/v1",
-            api_key_env="GROQ_API_KEY",
-            facts="groq",
-            rules="groq",
+        "fireworks": _hosted(
+            "https://api.fireworks.ai/inference/v1", "FIREWORKS_API_KEY", "fireworks-ai"
         ),
-        "together": Provider(
-            base_url="https://api.together.xyz/v1",
-            api_key_env="TOGETHER_API_KEY",
-            facts="togetherai",
+        "cerebras": _hosted("https://api.cerebras.ai/v1", "CEREBRAS_API_KEY", "cerebras"),
+        "deepinfra": _hosted(
+            "https://api.deepinfra.com/v1/openai", "DEEPINFRA_API_KEY", "deepinfra"
         ),
-        "xai": Provider(base_url="https://api.x.ai/v1", api_key_env="XAI_API_KEY", facts="xai"),
-        "moonshot": Provider(
-            base_url="https://api.moonshot.ai/v1",
-            api_key_env="MOONSHOT_API_KEY",
-            facts="moonshotai",
-            rules="moonshot",
+        "nvidia": _hosted("https://integrate.api.nvidia.com/v1", "NVIDIA_API_KEY", "nvidia"),
+        "alibaba": _hosted(
+            "https://dashscope-intl.aliyuncs.com/compatible-mode/v1", "DASHSCOPE_API_KEY", "alibaba"
         ),
-        "fireworks": Provider(
-            base_url="https://api.fireworks.ai/inference/v1",
-            api_key_env="FIREWORKS_API_KEY",
-            facts="fireworks-ai",
-        ),
-        "cerebras": Provider(
-            base_url="https://api.cerebras.ai/v1", api_key_env="CEREBRAS_API_KEY", facts="cerebras"
-        ),
-        "deepinfra": Provider(
-            base_url="https://api.deepinfra.com/v1/openai",
-            api_key_env="DEEPINFRA_API_KEY",
-            facts="deepinfra",
-        ),
-        "nvidia": Provider(
-            base_url="https://integrate.api.nvidia.com/v1",
-            api_key_env="NVIDIA_API_KEY",
-            facts="nvidia",
-        ),
-        "alibaba": Provider(
-            base_url="https://dashscope-intl.aliyuncs.com/compatible-mode/v1",
-            api_key_env="DASHSCOPE_API_KEY",
-            facts="alibaba",
-        ),
-        "zai": Provider(
-            base_url="https://api.z.ai/api/paas/v4", api_key_env="ZHIPU_API_KEY", facts="zai"
-        ),
-        "huggingface": Provider(
-            base_url="https://router.huggingface.co/v1", api_key_env="HF_TOKEN", facts="huggingface"
-        ),
+        "zai": _hosted("https://api.z.ai/api/paas/v4", "ZHIPU_API_KEY", "zai"),
+        "huggingface": _hosted("https://router.huggingface.co/v1", "HF_TOKEN", "huggingface"),
         "ollama": Provider(base_url="http://127.0.0.1:11434/v1"),
         "vllm": Provider(base_url="http://127.0.0.1:8000/v1"),
         "llamacpp": Provider(base_url="http://127.0.0.1:8080/v1"),

@@ -8,25 +8,8 @@ from typing import Final, Literal, TypeAlias, TypeVar, assert_never, final
 import attrs
 import msgspec
 
+import agentpool._events as events
 from agentpool._errors import AgentCancelledError, DeadlockError, LimitExceededError, RecordedError
-from agentpool._events import (
-    AgentFinished,
-    AgentSpawned,
-    AgentWarned,
-    ApprovalAsked,
-    ApprovalGiven,
-    Event,
-    FellBack,
-    MessageDropped,
-    MessagesAdded,
-    MessageSent,
-    RequestFailed,
-    RequestRetried,
-    TextDelta,
-    ThoughtDelta,
-    ToolFinished,
-    ToolStarted,
-)
 from agentpool._messages import AssistantMessage, ChatMessage, ToolCall, ToolMessage, UserMessage
 
 Content: TypeAlias = Literal["full", "cut", "none"]
@@ -41,7 +24,7 @@ _OUR_WORDS: Final = (AgentCancelledError, DeadlockError, LimitExceededError)
 T = TypeVar("T", bound=msgspec.Struct)
 
 
-def reduced(event: Event, content: Content, clean: Callable[[str], str]) -> Event:
+def reduced(event: events.Event, content: Content, clean: Callable[[str], str]) -> events.Event:
     """Return *event* with only the text that *content* allows.
 
     Keys are removed before texts are cut, since half a key would not be found.
@@ -67,35 +50,35 @@ class _Cutter:
     limit: int
     clean: Callable[[str], str]
 
-    def event(self, event: Event) -> Event:  # noqa: PLR0911  # one for each kind
+    def event(self, event: events.Event) -> events.Event:  # noqa: PLR0911  # one for each kind
         """Return *event* with shortened texts."""
         match event:
-            case AgentSpawned():
+            case events.AgentSpawned():
                 return self.cut(event, "query", "system_prompt")
-            case TextDelta() | ThoughtDelta() | AgentWarned():
+            case events.TextDelta() | events.ThoughtDelta() | events.AgentWarned():
                 return self.cut(event, "text")
-            case MessagesAdded():
+            case events.MessagesAdded():
                 messages = tuple(self.message(message) for message in event.messages)
                 return msgspec.structs.replace(event, messages=messages)
-            case ToolStarted() | ApprovalAsked():
+            case events.ToolStarted() | events.ApprovalAsked():
                 return msgspec.structs.replace(event, call=self.call(event.call))
-            case ApprovalGiven():
+            case events.ApprovalGiven():
                 call = self.call(event.call)
                 return self.cut(msgspec.structs.replace(event, call=call), "reason")
-            case ToolFinished():
+            case events.ToolFinished():
                 call = self.call(event.call)
                 return self.cut(msgspec.structs.replace(event, call=call), "content", "traceback")
-            case RequestFailed() | RequestRetried() | FellBack():
+            case events.RequestFailed() | events.RequestRetried() | events.FellBack():
                 return self.cut(event, "error")
-            case MessageSent() | MessageDropped():
+            case events.MessageSent() | events.MessageDropped():
                 message = self.cut(event.message, "content")
                 return msgspec.structs.replace(event, message=message)
-            case AgentFinished():
+            case events.AgentFinished():
                 return self.finished(event)
             case _:
                 return event
 
-    def finished(self, event: AgentFinished) -> AgentFinished:
+    def finished(self, event: events.AgentFinished) -> events.AgentFinished:
         outcome = self.cut(event.outcome, "text")
         messages = tuple(self.message(message) for message in outcome.messages)
         error = outcome.error

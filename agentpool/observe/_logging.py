@@ -5,56 +5,33 @@ from __future__ import annotations
 import logging
 from typing import Final, final
 
+import agentpool._events as events
 from agentpool._checks import expect_arguments
-from agentpool._events import (
-    AgentFinished,
-    AgentParked,
-    AgentQueued,
-    AgentSpawned,
-    AgentStarted,
-    AgentWarned,
-    ApprovalAsked,
-    ApprovalGiven,
-    BudgetNear,
-    BudgetReached,
-    CompletionReceived,
-    Event,
-    EventsMissed,
-    FellBack,
-    GateChanged,
-    MessageDropped,
-    MessageSent,
-    RequestFailed,
-    RequestRetried,
-    SlotsChanged,
-    ToolFinished,
-    ToolStarted,
-)
 from agentpool._one_line import one_line
 from agentpool._outcome import AgentStatus
 from agentpool.abc import Observer
 
 _LEVELS: Final[dict[type[object], int]] = {
-    AgentWarned: logging.WARNING,
-    BudgetNear: logging.WARNING,
-    BudgetReached: logging.WARNING,
-    EventsMissed: logging.WARNING,
-    FellBack: logging.WARNING,
-    GateChanged: logging.WARNING,
-    MessageDropped: logging.WARNING,
-    RequestRetried: logging.WARNING,
-    AgentSpawned: logging.INFO,
-    AgentStarted: logging.INFO,
-    ApprovalAsked: logging.INFO,
-    ApprovalGiven: logging.INFO,
-    SlotsChanged: logging.INFO,
-    AgentParked: logging.DEBUG,
-    AgentQueued: logging.DEBUG,
-    CompletionReceived: logging.DEBUG,
-    MessageSent: logging.DEBUG,
-    RequestFailed: logging.DEBUG,
-    ToolFinished: logging.DEBUG,
-    ToolStarted: logging.DEBUG,
+    events.AgentWarned: logging.WARNING,
+    events.BudgetNear: logging.WARNING,
+    events.BudgetReached: logging.WARNING,
+    events.EventsMissed: logging.WARNING,
+    events.FellBack: logging.WARNING,
+    events.GateChanged: logging.WARNING,
+    events.MessageDropped: logging.WARNING,
+    events.RequestRetried: logging.WARNING,
+    events.AgentSpawned: logging.INFO,
+    events.AgentStarted: logging.INFO,
+    events.ApprovalAsked: logging.INFO,
+    events.ApprovalGiven: logging.INFO,
+    events.SlotsChanged: logging.INFO,
+    events.AgentParked: logging.DEBUG,
+    events.AgentQueued: logging.DEBUG,
+    events.CompletionReceived: logging.DEBUG,
+    events.MessageSent: logging.DEBUG,
+    events.RequestFailed: logging.DEBUG,
+    events.ToolFinished: logging.DEBUG,
+    events.ToolStarted: logging.DEBUG,
 }
 """How much each kind of event matters. Kinds that are missing here are not logged."""
 
@@ -86,9 +63,9 @@ class LoggingObserver(Observer):
         expect_arguments(LoggingObserver.__init__, locals())
         self._logger = logger or logging.getLogger("agentpool.events")
 
-    def on_event(self, event: Event) -> None:
+    def on_event(self, event: events.Event) -> None:
         """Write a line if the event's kind is logged and its level is enabled."""
-        if isinstance(event, AgentFinished):
+        if isinstance(event, events.AgentFinished):
             level = _ENDS.get(event.outcome.status, logging.ERROR)
         else:
             level = _LEVELS.get(type(event), logging.NOTSET)
@@ -99,27 +76,27 @@ class LoggingObserver(Observer):
             self._logger.log(level, "%s", one_line(f"{who} {_words(event)}"), extra=extra)
 
 
-def _words(event: Event) -> str:  # noqa: PLR0911  # one for each kind
+def _words(event: events.Event) -> str:  # noqa: PLR0911  # one for each kind
     """Return the event in words, without any text of messages or answers."""
     match event:
-        case AgentFinished(outcome=outcome):
+        case events.AgentFinished(outcome=outcome):
             why = "" if outcome.error is None else f": {type(outcome.error).__name__}"
             reason = "" if outcome.stop_reason is None else f" ({outcome.stop_reason.value})"
             return f"{outcome.status.value}{reason}{why}"
-        case AgentParked():
+        case events.AgentParked():
             return f"waits for {event.waits_for}"
-        case AgentWarned():
+        case events.AgentWarned():
             return f"is warned: {event.text}"
-        case BudgetNear() | BudgetReached():
+        case events.BudgetNear() | events.BudgetReached():
             used = f"{event.used:,.6g} of {event.limit:,.6g}"
             return f"brings budget {event.budget!r} to {used} ({event.kind.value})"
-        case CompletionReceived():
+        case events.CompletionReceived():
             tokens = "?" if event.usage is None else f"{event.usage.total_tokens:,}"
             where = f" from node {event.node}" if event.node else ""
             return f"got an answer{where} after {event.duration_seconds:.2f} s, {tokens} tokens"
-        case ToolStarted():
+        case events.ToolStarted():
             return f"calls {event.call.name}"
-        case ToolFinished():
+        case events.ToolFinished():
             failed = (
                 f" failed: {event.error_type or 'it said no'}" if event.is_error else " returned"
             )
@@ -128,28 +105,30 @@ def _words(event: Event) -> str:  # noqa: PLR0911  # one for each kind
             return _rest(event)
 
 
-def _rest(event: Event) -> str:  # noqa: C901, PLR0911  # one for each kind
+def _rest(event: events.Event) -> str:  # noqa: C901, PLR0911  # one for each kind
     match event:
-        case RequestFailed():
+        case events.RequestFailed():
             return f"got no answer: {event.error_type}"
-        case RequestRetried():
+        case events.RequestRetried():
             return f"asks again in {event.delay_seconds:.2f} s"
-        case FellBack():
+        case events.FellBack():
             return f"falls back from driver {event.driver} to {event.next_driver}"
-        case GateChanged():
+        case events.GateChanged():
             return f"met gate {event.gate!r}, closed for {event.closed_seconds:.1f} s"
-        case SlotsChanged():
+        case events.SlotsChanged():
             return f"has {event.max_concurrent:g} slots"
-        case EventsMissed():
+        case events.EventsMissed():
             return f"lost {event.count:,} events on the way here"
-        case MessageSent() | MessageDropped():
-            lost = "" if isinstance(event, MessageSent) else f", which is lost: {event.reason}"
+        case events.MessageSent() | events.MessageDropped():
+            lost = (
+                "" if isinstance(event, events.MessageSent) else f", which is lost: {event.reason}"
+            )
             return f"message {event.message.message_id} to agent {event.message.recipient}{lost}"
-        case ApprovalGiven():
+        case events.ApprovalGiven():
             return f"may {'' if event.approved else 'not '}call {event.call.name}"
-        case ApprovalAsked():
+        case events.ApprovalAsked():
             return f"needs approval for {event.call.name}"
-        case AgentQueued():
+        case events.AgentQueued():
             return f"waits for a slot, {event.ahead} ahead"
         case _:
-            return "is spawned" if isinstance(event, AgentSpawned) else "starts"
+            return "is spawned" if isinstance(event, events.AgentSpawned) else "starts"

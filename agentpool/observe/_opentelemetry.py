@@ -20,33 +20,10 @@ from typing import TYPE_CHECKING, Final, final
 
 import msgspec
 
+import agentpool._events as events
 from agentpool._budget.statistics import PoolStatistics
 from agentpool._checks import expect_arguments
 from agentpool._errors import RecordedError
-from agentpool._events import (
-    AgentFinished,
-    AgentParked,
-    AgentQueued,
-    AgentResumed,
-    AgentSpawned,
-    AgentStarted,
-    AgentWarned,
-    BudgetNear,
-    BudgetReached,
-    CompletionReceived,
-    Event,
-    FellBack,
-    GateChanged,
-    MessageDropped,
-    MessagesAdded,
-    MessageSent,
-    PoolInfo,
-    RequestFailed,
-    RequestRetried,
-    RequestStarted,
-    ToolFinished,
-    ToolStarted,
-)
 from agentpool._install import as_installed
 from agentpool._messages import AgentId, ChatMessage
 from agentpool.abc import Observer
@@ -78,18 +55,18 @@ if TYPE_CHECKING:
 _NANOSECONDS: Final = 1_000_000_000
 
 _NOTICES: Final = (
-    AgentParked,
-    AgentQueued,
-    AgentResumed,
-    AgentStarted,
-    AgentWarned,
-    BudgetNear,
-    BudgetReached,
-    FellBack,
-    GateChanged,
-    MessageDropped,
-    MessageSent,
-    RequestRetried,
+    events.AgentParked,
+    events.AgentQueued,
+    events.AgentResumed,
+    events.AgentStarted,
+    events.AgentWarned,
+    events.BudgetNear,
+    events.BudgetReached,
+    events.FellBack,
+    events.GateChanged,
+    events.MessageDropped,
+    events.MessageSent,
+    events.RequestRetried,
 )
 """The events that become events of the agent's span."""
 
@@ -142,7 +119,7 @@ class OpenTelemetryObserver(Observer):
         ids: object = getattr(provider, "id_generator", None)
         self._ids = ids if isinstance(ids, RunIds) else RunIds()
         self._content = content
-        self._info: PoolInfo | None = None
+        self._info: events.PoolInfo | None = None
         self._pool: Span = INVALID_SPAN
         self._agents: dict[AgentId, Span] = {}
         self._providers: dict[AgentId, str] = {}
@@ -151,7 +128,7 @@ class OpenTelemetryObserver(Observer):
         self._new: dict[AgentId, tuple[ChatMessage, ...]] = {}
         self._last_seconds = 0.0
 
-    def on_open(self, pool: PoolInfo) -> None:
+    def on_open(self, pool: events.PoolInfo) -> None:
         """Begin the pool's span."""
         self._info = pool
         name = f"invoke_workflow {pool.name}"
@@ -163,25 +140,25 @@ class OpenTelemetryObserver(Observer):
         }
         self._pool = self._begin("pool", name, 0.0, attributes, None)
 
-    def on_event(self, event: Event) -> None:
+    def on_event(self, event: events.Event) -> None:
         """Begin, end or annotate a span."""
         self._last_seconds = event.at_seconds
         match event:
-            case AgentSpawned():
+            case events.AgentSpawned():
                 self._spawned(event)
-            case AgentFinished():
+            case events.AgentFinished():
                 self._finished(event)
-            case MessagesAdded():
+            case events.MessagesAdded():
                 self._new[event.agent_id] = event.messages
-            case RequestStarted():
+            case events.RequestStarted():
                 self._asked(event)
-            case CompletionReceived():
+            case events.CompletionReceived():
                 self._answered(event)
-            case RequestFailed():
+            case events.RequestFailed():
                 self._failed(event)
-            case ToolStarted():
+            case events.ToolStarted():
                 self._called(event)
-            case ToolFinished():
+            case events.ToolFinished():
                 self._returned(event)
             case _:
                 self._noticed(event)
@@ -197,7 +174,7 @@ class OpenTelemetryObserver(Observer):
 
     # --- agents
 
-    def _spawned(self, event: AgentSpawned) -> None:
+    def _spawned(self, event: events.AgentSpawned) -> None:
         attributes: dict[str, AttributeValue] = {
             names.OPERATION: "invoke_agent",
             names.AGENT_NAME: event.agent_name,
@@ -214,7 +191,7 @@ class OpenTelemetryObserver(Observer):
         span = self._begin(f"agent {event.agent_id}", name, event.at_seconds, attributes, parent)
         self._agents[event.agent_id] = span
 
-    def _finished(self, event: AgentFinished) -> None:
+    def _finished(self, event: events.AgentFinished) -> None:
         span = self._agents.pop(event.agent_id, INVALID_SPAN)
         self._providers.pop(event.agent_id, None)
         outcome = event.outcome
@@ -238,7 +215,7 @@ class OpenTelemetryObserver(Observer):
             call.end(self._at(event.at_seconds))
         span.end(self._at(event.at_seconds))
 
-    def _noticed(self, event: Event) -> None:
+    def _noticed(self, event: events.Event) -> None:
         span = self._agents.get(event.agent_id, self._pool)
         if isinstance(event, _NOTICES):
             name = type(event).__name__
@@ -246,7 +223,7 @@ class OpenTelemetryObserver(Observer):
 
     # --- requests
 
-    def _asked(self, event: RequestStarted) -> None:
+    def _asked(self, event: events.RequestStarted) -> None:
         attributes: dict[str, AttributeValue] = {
             names.OPERATION: "chat",
             names.PROVIDER: self._providers.get(event.agent_id, names.provider_name("")),
@@ -268,7 +245,7 @@ class OpenTelemetryObserver(Observer):
         )  # fmt: skip
         self._requests[event.sequence] = span
 
-    def _answered(self, event: CompletionReceived) -> None:
+    def _answered(self, event: events.CompletionReceived) -> None:
         span = self._requests.pop(event.request_id, INVALID_SPAN)
         attributes: dict[str, AttributeValue] = {**names.bill_of(event)}
         attributes[names.FINISH_REASONS] = [event.finish_reason.value]
@@ -279,7 +256,7 @@ class OpenTelemetryObserver(Observer):
         span.set_attributes(names.writable(attributes))
         span.end(self._at(event.at_seconds))
 
-    def _failed(self, event: RequestFailed) -> None:
+    def _failed(self, event: events.RequestFailed) -> None:
         span = self._requests.pop(event.request_id, INVALID_SPAN)
         span.set_attributes({**names.bill_of(event), "agentpool.sent": event.lost != ()})
         self._blame(span, event.error_type, event.error)
@@ -287,7 +264,7 @@ class OpenTelemetryObserver(Observer):
 
     # --- tools
 
-    def _called(self, event: ToolStarted) -> None:
+    def _called(self, event: events.ToolStarted) -> None:
         call = event.call
         attributes: dict[str, AttributeValue] = {
             names.OPERATION: "execute_tool",
@@ -303,7 +280,7 @@ class OpenTelemetryObserver(Observer):
         span = self._begin(f"tool {event.sequence}", name, event.at_seconds, attributes, parent)
         self._tools.setdefault(event.agent_id, {})[call.call_id] = span
 
-    def _returned(self, event: ToolFinished) -> None:
+    def _returned(self, event: events.ToolFinished) -> None:
         span = self._tools.get(event.agent_id, {}).pop(event.call.call_id, INVALID_SPAN)
         if self._content:
             span.set_attribute(names.TOOL_RESULT, unicode_text(event.content))
@@ -365,7 +342,7 @@ def export_trace(
     observer = OpenTelemetryObserver(tracer_provider, content=content)
     header = trace.header
     observer.on_open(
-        PoolInfo(
+        events.PoolInfo(
             run_id=header.run_id,
             name=header.pool,
             opened_at=header.opened_at,
@@ -383,7 +360,7 @@ _NOT_CLOSED: Final = PoolStatistics(
 )  # fmt: skip
 
 
-def _fields(event: Event) -> dict[str, AttributeValue]:
+def _fields(event: events.Event) -> dict[str, AttributeValue]:
     """Return the short fields of *event* that contain no text of messages or answers."""
     own = event.__struct_fields__[4:]
     values = {name: getattr(event, name) for name in own if name not in {"error", "text"}}

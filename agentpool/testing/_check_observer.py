@@ -9,40 +9,8 @@ from typing import Final
 
 import trio
 
+import agentpool._events as events
 from agentpool._checks import expect_arguments
-from agentpool._events import (
-    AgentFinished,
-    AgentParked,
-    AgentQueued,
-    AgentResumed,
-    AgentSpawned,
-    AgentStarted,
-    AgentWarned,
-    ApprovalAsked,
-    ApprovalGiven,
-    BudgetNear,
-    BudgetReached,
-    CompletionReceived,
-    Event,
-    EventsMissed,
-    FellBack,
-    GateChanged,
-    MessageDropped,
-    MessagesAdded,
-    MessageSent,
-    Phase,
-    PhaseChanged,
-    RequestFailed,
-    RequestFirstPiece,
-    RequestRetried,
-    RequestStarted,
-    SlotsChanged,
-    TextDelta,
-    ThoughtDelta,
-    ToolFinished,
-    ToolStarted,
-    WindowCut,
-)
 from agentpool._messages import (
     AgentMessage,
     AssistantMessage,
@@ -86,7 +54,7 @@ async def check_observer(opener: Opener[Observer]) -> None:
         await trio.lowlevel.checkpoint()
 
 
-def every_event(first: int = 0) -> Iterator[Event]:
+def every_event(first: int = 0) -> Iterator[events.Event]:
     """Yield one event of each kind, as from the life of one agent.
 
     Args:
@@ -95,33 +63,33 @@ def every_event(first: int = 0) -> Iterator[Event]:
     message, call = AgentMessage(1, 2, "hello", 1), ToolCall("call-1", "add", '{"a": 1}')
     outcome = AgentOutcome(agent_id=1, name="a", status=AgentStatus.COMPLETED, text="done")
     stamp = ((number, float(number), 1, "a") for number in itertools.count(first + 1))
-    yield AgentSpawned(*next(stamp), 0)
-    yield AgentQueued(*next(stamp), 8, 8, 0, again=False)
-    yield AgentStarted(*next(stamp))
-    yield PhaseChanged(*next(stamp), Phase.REASON)
-    yield WindowCut(*next(stamp), "drop", 2, 0, 100)
+    yield events.AgentSpawned(*next(stamp), 0)
+    yield events.AgentQueued(*next(stamp), 8, 8, 0, again=False)
+    yield events.AgentStarted(*next(stamp))
+    yield events.PhaseChanged(*next(stamp), events.Phase.REASON)
+    yield events.WindowCut(*next(stamp), "drop", 2, 0, 100)
     said = (UserMessage("hello"), AssistantMessage("", (call,)), ToolMessage("call-1", "add", "3"))
-    yield MessagesAdded(*next(stamp), 0, said)
-    yield RequestStarted(*next(stamp), 1, 1, "a-model", by_tool=False, sent=((0, 3),))
-    yield FellBack(*next(stamp), 1, 2, "OverloadedError", "busy")
-    yield GateChanged(*next(stamp), "a gate", 2, 1, 0, 5.0)
-    yield RequestFailed(*next(stamp), first + 5, 1, "OverloadedError", "busy", by_tool=False)
-    yield RequestFirstPiece(*next(stamp), first + 5, 0.25)
-    yield TextDelta(*next(stamp), "a piece")
-    yield ThoughtDelta(*next(stamp), "a thought")
-    yield CompletionReceived(*next(stamp), FinishReason.TOOL_USE, Usage(1, 2), 0.5)
-    yield RequestRetried(*next(stamp), 1, 2.0, "overloaded")
-    yield ApprovalAsked(*next(stamp), call)
-    yield ApprovalGiven(*next(stamp), call, approved=True, reason="")
-    yield ToolStarted(*next(stamp), call)
-    yield ToolFinished(*next(stamp), call, "3", is_error=False)
-    yield MessageSent(*next(stamp), message)
-    yield AgentParked(*next(stamp), "a message")
-    yield AgentResumed(*next(stamp))
-    yield AgentWarned(*next(stamp), "near a limit")
-    yield BudgetNear(*next(stamp), "night", StopReason.TOKEN_BUDGET, 800, 1000)
-    yield BudgetReached(*next(stamp), "night", StopReason.COST_BUDGET, 1.0, 1.0)
-    yield MessageDropped(*next(stamp), message, "it ended first")
-    yield SlotsChanged(*next(stamp), 4)
-    yield EventsMissed(*next(stamp), 5)
-    yield AgentFinished(*next(stamp), outcome)
+    yield events.MessagesAdded(*next(stamp), 0, said)
+    yield events.RequestStarted(*next(stamp), 1, 1, "a-model", by_tool=False, sent=((0, 3),))
+    yield events.FellBack(*next(stamp), 1, 2, "OverloadedError", "busy")
+    yield events.GateChanged(*next(stamp), "a gate", 2, 1, 0, 5.0)
+    yield events.RequestFailed(*next(stamp), first + 5, 1, "OverloadedError", "busy", by_tool=False)
+    yield events.RequestFirstPiece(*next(stamp), first + 5, 0.25)
+    yield events.TextDelta(*next(stamp), "a piece")
+    yield events.ThoughtDelta(*next(stamp), "a thought")
+    yield events.CompletionReceived(*next(stamp), FinishReason.TOOL_USE, Usage(1, 2), 0.5)
+    yield events.RequestRetried(*next(stamp), 1, 2.0, "overloaded")
+    yield events.ApprovalAsked(*next(stamp), call)
+    yield events.ApprovalGiven(*next(stamp), call, approved=True, reason="")
+    yield events.ToolStarted(*next(stamp), call)
+    yield events.ToolFinished(*next(stamp), call, "3", is_error=False)
+    yield events.MessageSent(*next(stamp), message)
+    yield events.AgentParked(*next(stamp), "a message")
+    yield events.AgentResumed(*next(stamp))
+    yield events.AgentWarned(*next(stamp), "near a limit")
+    yield events.BudgetNear(*next(stamp), "night", StopReason.TOKEN_BUDGET, 800, 1000)
+    yield events.BudgetReached(*next(stamp), "night", StopReason.COST_BUDGET, 1.0, 1.0)
+    yield events.MessageDropped(*next(stamp), message, "it ended first")
+    yield events.SlotsChanged(*next(stamp), 4)
+    yield events.EventsMissed(*next(stamp), 5)
+    yield events.AgentFinished(*next(stamp), outcome)
