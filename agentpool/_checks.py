@@ -164,6 +164,16 @@ def expect_arguments(
             expected.check(arguments[name], name, of=of, others=others)
 
 
+class Checked:
+    """Base class of frozen classes of attrs whose fields must be of their annotated types."""
+
+    __slots__ = ()
+
+    def __attrs_post_init__(self) -> None:
+        """Refuse fields of the wrong type."""
+        expect_fields(self)
+
+
 _MOST_ITEMS: Final = 1_000
 
 

@@ -12,14 +12,9 @@ from agentpool._budget.period import Period
 from agentpool._checks import expect_fields, is_number
 from agentpool._errors import Fault, ManifestError
 from agentpool._manifest.parts import count_faults
-from agentpool._manifest.toml_table import TomlTable, shown
+from agentpool._manifest.toml_table import TomlTable, shown, words_of
 
-_PERIODS: Final[Mapping[str, Period]] = {
-    "hour": "hour",
-    "day": "day",
-    "month": "month",
-    "ever": "ever",
-}
+_PERIODS: Final[Mapping[str, Period]] = words_of(Period)
 
 DEFAULT_NAME: Final = "agents"
 """The name of a budget for which the manifest gives none."""

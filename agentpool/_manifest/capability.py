@@ -24,7 +24,7 @@ from typing import Final, Self, final
 import attrs
 
 from agentpool._base import Value
-from agentpool._checks import expect_fields
+from agentpool._checks import Checked
 
 ANYTHING = "*"
 """The scope that covers every other."""
@@ -104,7 +104,7 @@ since they were asked for."""
 
 @final
 @attrs.frozen(eq=False, repr=False)
-class Capability(Value):
+class Capability(Value, Checked):
     """One grant, or one requirement."""
 
     kind: CapabilityKind
@@ -115,10 +115,6 @@ class Capability(Value):
     """For ``spawn``: the number of generations of children. 0 for every other kind."""
     ask_first: bool = False
     """Whether approval is needed before each call of a tool of this kind."""
-
-    def __attrs_post_init__(self) -> None:
-        """Refuse fields of the wrong type."""
-        expect_fields(self)
 
     @classmethod
     def shell(cls, *commands: str) -> Self:

@@ -8,31 +8,23 @@ from typing import Final, Literal, TypeAlias, final
 import attrs
 
 from agentpool._base import Value
-from agentpool._checks import expect_fields
-from agentpool._manifest.toml_table import TomlTable
+from agentpool._checks import Checked
+from agentpool._manifest.toml_table import TomlTable, words_of
 
 ContextStrategy: TypeAlias = Literal["drop", "clear_results", "summary"]
 """How to shorten a full window: see ``ContextConfig``."""
 
-STRATEGIES: Final[Mapping[str, ContextStrategy]] = {
-    "drop": "drop",
-    "clear_results": "clear_results",
-    "summary": "summary",
-}
+STRATEGIES: Final[Mapping[str, ContextStrategy]] = words_of(ContextStrategy)
 
 
 @final
 @attrs.frozen(kw_only=True, eq=False, repr=False)
-class ContextConfig(Value):
+class ContextConfig(Value, Checked):
     """How a conversation is shortened to fit the model's window."""
 
     strategy: ContextStrategy = "drop"
     """``"drop"`` leaves out the oldest turns, ``"clear_results"`` first replaces old tool results
     by stubs, ``"summary"`` lets the model summarize what is left out, at the agent's cost."""
-
-    def __attrs_post_init__(self) -> None:
-        """Refuse an unknown strategy."""
-        expect_fields(self)
 
 
 def read_context(table: TomlTable, homes: Mapping[str, str]) -> ContextConfig | None:

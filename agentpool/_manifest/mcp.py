@@ -15,12 +15,10 @@ from typing import Final
 from agentpool._errors import Fault
 from agentpool._manifest.capability import PrivacyTier
 from agentpool._manifest.parts import McpServerConfig, McpTransport, OnUnknown, is_loopback_url
-from agentpool._manifest.toml_table import TomlTable
+from agentpool._manifest.toml_table import TomlTable, words_of
 
 _TRANSPORTS: Final = {transport.value: transport for transport in McpTransport}
-_ON_UNKNOWN: Final[Mapping[str, OnUnknown]] = {
-    "report": "report", "rerun": "rerun", "ask": "ask", "stop": "stop",
-}  # fmt: skip
+_ON_UNKNOWN: Final[Mapping[str, OnUnknown]] = words_of(OnUnknown)
 _OLD_TRANSPORTS: Final[Mapping[str, str]] = dict.fromkeys(
     ("sse", "web_socket", "websocket"), "; such servers speak 'http' now"
 )

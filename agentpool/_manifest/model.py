@@ -35,25 +35,22 @@ from agentpool._manifest.request_settings import (
     read_asking,
     thinking_budget,
 )
-from agentpool._manifest.toml_table import AT_THE_TOP, TomlTable, shown
+from agentpool._manifest.toml_table import AT_THE_TOP, TomlTable, shown, words_of
 from agentpool._manifest.wires import Api, option_faults, setting_faults, wire_of
 from agentpool._messages import Json, Usage
 
 OnCut: TypeAlias = Literal["stop", "continue"]
 """What to do after an answer that was cut at ``max_tokens``."""
 
-ON_CUT: Final[Mapping[str, OnCut]] = {"stop": "stop", "continue": "continue"}
+ON_CUT: Final[Mapping[str, OnCut]] = words_of(OnCut)
 
-APIS: Final[Mapping[str, Api]] = {"chat": "chat", "responses": "responses"}
+APIS: Final[Mapping[str, Api]] = words_of(Api)
 """The interfaces by their word in a manifest."""
 
 MaxTokensField: TypeAlias = Literal["max_tokens", "max_completion_tokens"]
 """The name of the answer's limit in Chat Completions: the older or the newer one."""
 
-MAX_TOKENS_FIELDS: Final[Mapping[str, MaxTokensField]] = {
-    "max_tokens": "max_tokens",
-    "max_completion_tokens": "max_completion_tokens",
-}
+MAX_TOKENS_FIELDS: Final[Mapping[str, MaxTokensField]] = words_of(MaxTokensField)
 """Both names, each as its own key."""
 
 TOKENS_OF_A_PRICE: Final = 1_000_000

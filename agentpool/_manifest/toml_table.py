@@ -18,7 +18,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from itertools import takewhile
-from typing import Final, ParamSpec, Self, TypeVar, cast, final
+from typing import Any, Final, ParamSpec, Self, TypeVar, cast, final, get_args
 
 import msgspec
 
@@ -250,6 +250,11 @@ class TomlTable(Live):
         # None is how _take says "not there": TOML has no null.
         if value is not None:
             self.fault(key, f"must be {wanted}, got {shown(value)}{hint}")
+
+
+def words_of(literal: object) -> dict[str, Any]:
+    """Return the words of a ``Literal``, each as its own value, for `TomlTable.choice`."""
+    return {word: word for word in get_args(literal)}
 
 
 def _advice(error: ValueError) -> str:

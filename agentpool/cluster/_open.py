@@ -6,7 +6,7 @@ import math
 import sys
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Literal, TypeAlias, TypedDict, Unpack, cast, final
+from typing import Literal, TypedDict, Unpack, cast, final
 
 import attrs
 import trio
@@ -26,6 +26,7 @@ from agentpool._pool.open import open_pool
 from agentpool._pool.pool import AgentPool
 from agentpool._version import __version__
 from agentpool.abc import Driver, DriverFactory, Journal, Memory, Observer
+from agentpool.cluster._agent_tools import Labels
 from agentpool.cluster._errors import ClusterError
 from agentpool.cluster._far_driver import FarDrivers
 from agentpool.cluster._far_tools import FarTools
@@ -39,9 +40,6 @@ from agentpool.cluster._source import Source
 from agentpool.drivers._gate import RequestGate
 from agentpool.drivers._gated import GatedDriver
 from agentpool.tools._registry import ToolRegistry
-
-Labels: TypeAlias = Callable[[AgentManifest], Mapping[str, str]]
-"""Returns the labels that a node must have to work for a manifest."""
 
 
 class PoolTerms(TypedDict, total=False):
@@ -153,7 +151,8 @@ async def open_cluster(
         UsageError: If an argument is invalid, or no node has the labels for a manifest.
     """
     _check_arguments(locals())
-    names = [None if one is None else path_of(what, one) for what, one in _named(driver, tools)]
+    named = {"driver": driver, "tools": tools}
+    names = [None if one is None else path_of(what, one) for what, one in named.items()]
     needs = (tuple(modules), tuple(keys))
     async with (
         _open_source(address, runtime_env or {}) as source,
@@ -198,10 +197,6 @@ def _terms(
         lease_seconds=seconds[0],
         start_seconds=seconds[1],
     )
-
-
-def _named(driver: object, tools: object) -> tuple[tuple[str, object], tuple[str, object]]:
-    return ("driver", driver), ("tools", tools)
 
 
 @asynccontextmanager

@@ -139,7 +139,6 @@ class Passage:
     """How often the limit had been cut when the request was let in."""
     number: int
     """The number of the request, from 1."""
-    requests_spent: _Spent | None = None
     tokens_spent: _Spent | None = None
     has_begun: bool = False
 
@@ -239,7 +238,7 @@ class Throttle:
             return False
         passage.has_begun = True
         if self._requests is not None:
-            passage.requests_spent = self._requests.begin(1, now)
+            self._requests.begin(1, now)
         if self._tokens is not None:
             passage.tokens_spent = self._tokens.begin(passage.tokens, now)
         return True

@@ -229,49 +229,48 @@ def _lost_summaries(record: PoolRecord) -> Iterator[Finding]:
 
 
 def _notice(event: Notice) -> Finding:
-    return msgspec.structs.replace(_notice_of(event), at_seconds=event.at_seconds)
+    level, title, text = _notice_words(event)
+    return Finding(
+        level=level,
+        title=title,
+        text=text,
+        agent_id=event.agent_id or None,
+        at_seconds=event.at_seconds,
+    )
 
 
-def _notice_of(event: Notice) -> Finding:  # noqa: PLR0911  # one for each kind
-    agent_id = event.agent_id or None
+def _notice_words(event: Notice) -> tuple[str, str, str]:  # noqa: PLR0911  # one for each kind
+    """Return level, title and text."""
     match event:
         case ApprovalGiven():
             return _approval(event)
-        case BudgetReached():
+        case BudgetNear() | BudgetReached():
             text = f"{event.budget}: {event.kind.value}, {event.used:,.6g} of {event.limit:,.6g}"
-            return Finding(level=ODD, title="Budget spent", text=text, agent_id=agent_id)
-        case BudgetNear():
-            text = f"{event.budget}: {event.kind.value}, {event.used:,.6g} of {event.limit:,.6g}"
-            return Finding(level=NOTE, title="Budget nearly spent", text=text, agent_id=agent_id)
+            if isinstance(event, BudgetReached):
+                return ODD, "Budget spent", text
+            return NOTE, "Budget nearly spent", text
         case RequestRetried():
-            text = (
-                f"attempt {event.attempt}, again after {event.delay_seconds:.2f} s: {event.error}"
-            )
-            return Finding(level=NOTE, title="Request retried", text=text, agent_id=agent_id)
+            when = f"again after {event.delay_seconds:.2f} s"
+            return NOTE, "Request retried", f"attempt {event.attempt}, {when}: {event.error}"
         case FellBack():
-            text = event.words()
-            return Finding(level=NOTE, title="Fallback", text=text, agent_id=agent_id)
+            return NOTE, "Fallback", event.words()
         case GateChanged():
             until = f"closed for {event.closed_seconds:.1f} s, then {event.limit} at once"
-            text = f"{event.gate}: {until}; {event.waiting} wait"
-            return Finding(level=NOTE, title="Gate closed", text=text, agent_id=agent_id)
+            return NOTE, "Gate closed", f"{event.gate}: {until}; {event.waiting} wait"
         case SlotsChanged():
-            text = f"{event.max_concurrent:g} from then on"
-            return Finding(level=NOTE, title="Slots changed", text=text)
+            return NOTE, "Slots changed", f"{event.max_concurrent:g} from then on"
         case EventsMissed():
-            return Finding(level=ODD, title="Events are missing", text=f"{event.count:,} of them")
+            return ODD, "Events are missing", f"{event.count:,} of them"
         case _:
             assert_never(event)
 
 
-def _approval(event: ApprovalGiven) -> Finding:
+def _approval(event: ApprovalGiven) -> tuple[str, str, str]:
     by = f" by {event.decided_by}" if event.decided_by else ""
     text = f"{event.call.name}:{by} after {event.waited_seconds:.1f} s"
-    agent_id = event.agent_id
     if event.approved:
-        return Finding(level=NOTE, title="Call approved", text=text, agent_id=agent_id)
-    text += f": {event.reason}" if event.reason else ""
-    return Finding(level=ODD, title="Call refused", text=text, agent_id=agent_id)
+        return NOTE, "Call approved", text
+    return ODD, "Call refused", text + (f": {event.reason}" if event.reason else "")
 
 
 def _letters(record: PoolRecord) -> Iterator[Finding]:
@@ -281,24 +280,22 @@ def _letters(record: PoolRecord) -> Iterator[Finding]:
             f"message {message.message_id} from {message.sender or 'the owner'} to "
             f"{message.recipient or 'the owner'}: {letter.reason}"
         )
-        agent_id = message.sender or None
         yield Finding(
             level=ODD,
             title="Dead letter",
             text=text,
-            agent_id=agent_id,
+            agent_id=message.sender or None,
             at_seconds=letter.at_seconds,
         )
 
 
 def _warnings(trace: Trace, record: PoolRecord) -> Iterator[Finding]:
     for warning in record.warnings:
-        agent_id = warning.agent_id or None
         yield Finding(
             level=ODD,
             title="Warning",
             text=warning.text,
-            agent_id=agent_id,
+            agent_id=warning.agent_id or None,
             at_seconds=warning.at_seconds,
         )
     for problem in trace.problems:

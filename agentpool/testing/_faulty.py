@@ -8,7 +8,7 @@ from typing import Final, TypeAlias, assert_never, final
 import attrs
 import trio
 
-from agentpool._checks import expect_arguments, expect_fields
+from agentpool._checks import Checked, expect_arguments
 from agentpool._manifest.capability import PrivacyTier
 from agentpool._messages import (
     Completion,
@@ -25,20 +25,16 @@ OUT_OF_PLAN: Final = "done"
 
 @final
 @attrs.frozen
-class Answer:
+class Answer(Checked):
     """The model answers immediately."""
 
     completion: Completion
     """The answer."""
 
-    def __attrs_post_init__(self) -> None:
-        """Refuse fields of the wrong type."""
-        expect_fields(self)
-
 
 @final
 @attrs.frozen
-class Fail:
+class Fail(Checked):
     """The request fails."""
 
     error: Exception
@@ -46,14 +42,10 @@ class Fail:
     after_pieces: tuple[str, ...] = ()
     """The text that arrives before the failure. Such a request is not retried."""
 
-    def __attrs_post_init__(self) -> None:
-        """Refuse fields of the wrong type."""
-        expect_fields(self)
-
 
 @final
 @attrs.frozen
-class Stall:
+class Stall(Checked):
     """The model answers after a delay."""
 
     seconds: float
@@ -61,14 +53,10 @@ class Stall:
     completion: Completion
     """The answer."""
 
-    def __attrs_post_init__(self) -> None:
-        """Refuse fields of the wrong type."""
-        expect_fields(self)
-
 
 @final
 @attrs.frozen
-class Trickle:
+class Trickle(Checked):
     """The model writes slowly."""
 
     pieces: tuple[str, ...]
@@ -76,35 +64,23 @@ class Trickle:
     seconds: float
     """How long each piece takes."""
 
-    def __attrs_post_init__(self) -> None:
-        """Refuse fields of the wrong type."""
-        expect_fields(self)
-
 
 @final
 @attrs.frozen
-class Truncate:
+class Truncate(Checked):
     """The answer is cut off at ``max_tokens``."""
 
     text: str
     """The part of the text that arrives."""
 
-    def __attrs_post_init__(self) -> None:
-        """Refuse fields of the wrong type."""
-        expect_fields(self)
-
 
 @final
 @attrs.frozen
-class CallWildly:
+class CallWildly(Checked):
     """The model calls tools that do not exist, or with invalid arguments."""
 
     tool_calls: tuple[ToolCall, ...]
     """The calls."""
-
-    def __attrs_post_init__(self) -> None:
-        """Refuse fields of the wrong type."""
-        expect_fields(self)
 
 
 @final
