@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import signal
-from collections.abc import Callable, Generator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from typing import Final, final
 
 import attrs
 import trio
 
-from agentpool import as_bystander
+from agentpool import AgentPoolError, as_bystander
 
 SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 """The signals that ask a program to end. Both exist on every platform."""
@@ -45,7 +45,7 @@ class Interruption:
             self._stop(reason)
 
 
-async def watch_signals(  # noqa: ASYNC114  # no context manager of ours opens a nursery
+async def watch_signals(  # noqa: ASYNC114  # interruptible() starts it
     interruption: Interruption,
     *,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
@@ -63,6 +63,28 @@ async def watch_signals(  # noqa: ASYNC114  # no context manager of ours opens a
     for one in SIGNALS:
         signal.signal(one, signal.SIG_DFL)
     interruption.call(name)
+
+
+@contextlib.asynccontextmanager
+async def interruptible(
+    interruption: Interruption, refuse: Callable[[AgentPoolError], Awaitable[None]]
+) -> AsyncGenerator[trio.Nursery]:
+    """Watch for signals inside the block; an interruption leaves it. Yield a nursery for its tasks.
+
+    The tasks end with the block.
+
+    Args:
+        interruption: What a signal calls.
+        refuse: Called with an error that the block raises.
+    """
+    async with trio.open_nursery() as nursery:
+        await nursery.start(watch_signals, interruption)
+        try:
+            with interruption.scope:
+                yield nursery
+        except AgentPoolError as error:
+            await refuse(error)
+        nursery.cancel_scope.cancel()
 
 
 @contextlib.contextmanager

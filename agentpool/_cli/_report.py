@@ -19,9 +19,11 @@ from agentpool import (
     DriverError,
     ManifestError,
     Usage,
+    UsageError,
     UserMessage,
 )
 from agentpool._amounts import counted
+from agentpool._cli._answers import AnswerFolder
 from agentpool._cli._budget_words import budget_words, gate_words, named_by_option
 from agentpool._cli._hidden_keys import hide_keys
 from agentpool._cli._inputs import file_beside, short_names
@@ -120,6 +122,23 @@ class Report:
         if result.outcome is not None and (count := result.outcome.messages_left_out):
             about = f"{self.clean(result.label)}: " if self.headings else ""
             await self.warn(f"{about}{left_out(count)}")
+
+    async def add_to(
+        self, answers: AnswerFolder, result: Result, stop: Callable[[str], object]
+    ) -> None:
+        """Write the answer of *result* into its file, and count it.
+
+        Args:
+            answers: The folder with the files.
+            result: The result.
+            stop: Called with the reason if the file cannot be written.
+        """
+        try:
+            await answers.write(result)
+        except UsageError as error:
+            await self.refuse(error)
+            stop("an answer cannot be written")
+        await self.add(result, printed=False)
 
     async def _tell(self, result: Result, fault: Exception) -> None:
         await trio.lowlevel.checkpoint()

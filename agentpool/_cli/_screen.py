@@ -59,26 +59,20 @@ class Screen:
         Cancellation:
             The lines were written.
         """
-
-        def write() -> None:
-            # There is no place left to say that this cannot be written.
-            with contextlib.suppress(OSError, ValueError):
-                self._err.write("".join(f"{line}\n" for line in lines))
-                self._err.flush()
-
         if lines:
-            await self._above(write)
+            await self.write_prompt("".join(f"{line}\n" for line in lines))
         else:
             await trio.lowlevel.checkpoint()
 
     async def write_prompt(self, prompt: str) -> None:
-        """Write a prompt to standard error.
+        """Write text that need not end a line to standard error, above the display.
 
         Cancellation:
-            The prompt was written.
+            It was written.
         """
 
         def write() -> None:
+            # There is no place left to say that this cannot be written.
             with contextlib.suppress(OSError, ValueError):
                 self._err.write(prompt)
                 self._err.flush()

@@ -23,7 +23,6 @@ from agentpool import (
     AgentHandle,
     AgentManifest,
     AgentPool,
-    AgentPoolError,
     AgentStatus,
     SpawnConfig,
     UsageError,
@@ -33,7 +32,7 @@ from agentpool._cli._answers import AnswerFolder
 from agentpool._cli._approve_later import Later, how_to_answer
 from agentpool._cli._budget_file import BudgetFile
 from agentpool._cli._command import Options
-from agentpool._cli._interrupt import Interruption, watch_signals
+from agentpool._cli._interrupt import Interruption, interruptible
 from agentpool._cli._job import Job
 from agentpool._cli._pool import only_here, open_command_pool, open_options_journal
 from agentpool._cli._progress import close_screen, open_screen, show
@@ -146,13 +145,8 @@ class Session:
             )
         if self._answers is None:
             await self._report.add(result)
-            return result
-        try:
-            await self._answers.write(result)
-        except UsageError as error:
-            await self._report.refuse(error)
-            self.stop("an answer cannot be written")
-        await self._report.add(result, printed=False)
+        else:
+            await self._report.add_to(self._answers, result, self.stop)
         return result
 
     async def _feed(
@@ -248,28 +242,22 @@ async def conduct(
     interruption, board, desk = Interruption(), Board(job_count), options.new_desk()
     screen, prompter = open_screen(options, keys=keys)
     report = Report(screen, options.json, options.quiet, headings, looked_up, interruption.call)
-    async with trio.open_nursery() as nursery:
-        await nursery.start(watch_signals, interruption)
+    async with interruptible(interruption, report.refuse) as nursery:
         nursery.start_soon(show, board, screen, interruption, options.quiet, prompter)
-        try:
-            with interruption.scope:
-                await _run(
-                    manifests,
-                    options,
-                    spending,
-                    gates,
-                    board=board,
-                    report=report,
-                    interruption=interruption,
-                    approve=choose_approver(options.approve, screen, board, desk, prompter),
-                    prompter=prompter,
-                    desk=desk,
-                    kept_as=kept_as,
-                    work=work,
-                )
-        except AgentPoolError as error:
-            await report.refuse(error)
-        nursery.cancel_scope.cancel()
+        await _run(
+            manifests,
+            options,
+            spending,
+            gates,
+            board=board,
+            report=report,
+            interruption=interruption,
+            approve=choose_approver(options.approve, screen, board, desk, prompter),
+            prompter=prompter,
+            desk=desk,
+            kept_as=kept_as,
+            work=work,
+        )
     await close_screen(screen, prompter, board, options)
     return await report.end(
         interrupted=interruption.reason,

@@ -25,7 +25,7 @@ from agentpool import AgentManifest, AgentOutcome, AgentPoolError, AgentStatus, 
 from agentpool import journal as journals
 from agentpool._cli._answers import AnswerFolder
 from agentpool._cli._command import BUDGET_NAME, MapCommand, Options
-from agentpool._cli._interrupt import Interruption, watch_signals
+from agentpool._cli._interrupt import Interruption, interruptible
 from agentpool._cli._job import Job
 from agentpool._cli._progress import close_screen, open_screen, show
 from agentpool._cli._reduce import editor_job
@@ -65,18 +65,12 @@ async def share_map(
         screen, options.json, options.quiet, True, looked_up, interruption.call  # noqa: FBT003  # as in conduct()
     )  # fmt: skip
     spent: BudgetStatistics | None = None
-    async with trio.open_nursery() as nursery:
-        await nursery.start(watch_signals, interruption)
+    async with interruptible(interruption, report.refuse) as nursery:
         nursery.start_soon(show, board, screen, interruption, options.quiet, prompter)
-        try:
-            with interruption.scope:
-                assert options.journal is not None  # noqa: S101  # the parser wants one
-                async with journals.open_journal(options.journal) as journal:
-                    shared = _SharedMap(command, journal, board, report, interruption, answers)
-                    spent = await shared.run(manifests, jobs)
-        except AgentPoolError as error:
-            await report.refuse(error)
-        nursery.cancel_scope.cancel()
+        assert options.journal is not None  # noqa: S101  # the parser wants one
+        async with journals.open_journal(options.journal) as journal:
+            shared = _SharedMap(command, journal, board, report, interruption, answers)
+            spent = await shared.run(manifests, jobs)
     await close_screen(screen, prompter, board, options)
     return await report.end(
         interrupted=interruption.reason, seconds=trio.current_time() - opened_at, spent=spent
@@ -246,13 +240,8 @@ class _SharedMap:
             result = attrs.evolve(result, outcome=ended)
         if self._answers is None or job.source is None:
             await self._report.add(result)
-            return result
-        try:
-            await self._answers.write(result)
-        except UsageError as error:
-            await self._report.refuse(error)
-            self._stop("an answer cannot be written")
-        await self._report.add(result, printed=False)
+        else:
+            await self._report.add_to(self._answers, result, self._stop)
         return result
 
     async def _spent(self, crew: Crew) -> BudgetStatistics | None:

@@ -11,12 +11,12 @@ from typing import Final
 import msgspec
 import trio
 
-from agentpool import UsageError
+from agentpool import UsageError, trace_of_journal
+from agentpool import journal as journals
 from agentpool._amounts import counted
 from agentpool._cli._command import ShowCommand
 from agentpool._cli._event_text import event_line
 from agentpool._cli._hidden_keys import write_told
-from agentpool._cli._journal_trace import read_journal
 from agentpool._cli._problem_text import problems
 from agentpool._cli._recording import check_page, write_page
 from agentpool._cli._report import ExitCode
@@ -83,22 +83,22 @@ def show(command: ShowCommand) -> int:
             )
         # Also into a pipe: a pager hands what steers the terminal on to it.
         text = visible(transcript(agent, has_times=trace.has_times), "\n\t")
-        _write(_agent_json(agent, has_times=trace.has_times) if command.json else text)
+        write_told(_agent_json(agent, has_times=trace.has_times) if command.json else text)
     elif command.format == "chrome":
         if not trace.has_times:
             raise UsageError(
                 f"{command.file!r} is a journal and keeps no times, and --format chrome shows "
                 "nothing else; leave it out"
             )
-        _write(chrome_trace(trace.header, record).decode() + "\n")
+        write_told(chrome_trace(trace.header, record).decode() + "\n")
     else:
-        _write(_trace_json(trace) if command.json else overview(trace, record))
+        write_told(_trace_json(trace) if command.json else overview(trace, record))
     return ExitCode.COMPLETED
 
 
 def _read(file: str, pool: str | None = None) -> Trace:
     if is_database(file):
-        return trio.run(read_journal, file, pool)
+        return trio.run(_read_journal, file, pool)
     if pool is not None:
         raise UsageError(f"--pool works with journals, but {file!r} is a trace, which has one pool")
     try:
@@ -107,16 +107,30 @@ def _read(file: str, pool: str | None = None) -> Trace:
         raise UsageError(str(error)) from error
 
 
-def _write(text: str) -> None:
-    write_told(text)
+async def _read_journal(file: str, pool: str | None) -> Trace:
+    """Return the trace of a pool in the journal *file*. ``None``: of the only one.
+
+    Raises:
+        UsageError: If there is no such pool, or there are several.
+        JournalError: If it cannot be read.
+    """
+    async with journals.open_journal(file, read_only=True) as journal:
+        names = [one.pool for one in await journal.pools()]
+        found = [name for name in names if pool in {None, name}]
+        if len(found) != 1:
+            known = ", ".join(map(repr, names)) or "none"
+            if pool is not None:
+                raise UsageError(f"the journal has no pool {pool!r}; it has {known}")
+            raise UsageError(f"say which pool with --pool; the journal has {known}")
+        return trace_of_journal(found[0], await journal.read(found[0]))
 
 
 def _differ(one: Trace, other: Trace, *, as_json: bool) -> int:
     difference = first_difference(one.events, other.events)
     if as_json:
-        _write(_difference_json(difference))
+        write_told(_difference_json(difference))
     elif difference is None:
-        _write("the same events happened in both, whatever their times\n")
+        write_told("the same events happened in both, whatever their times\n")
     else:
         lines = [f"they differ from event {difference.place} on:"]
         for sign, event in (("-", difference.first), ("+", difference.second)):
@@ -124,7 +138,7 @@ def _differ(one: Trace, other: Trace, *, as_json: bool) -> int:
         for field in difference.fields:
             values = (_short_json(value) for value in (field.first, field.second))
             lines.append(f"  {printable(field.path)}: {' / '.join(values)}")
-        _write("\n".join(lines) + "\n")
+        write_told("\n".join(lines) + "\n")
     return ExitCode.COMPLETED if difference is None else ExitCode.FAILED
 
 
@@ -241,7 +255,7 @@ async def _follow(command: ShowCommand) -> int:
     def tell(event: Event) -> None:
         if command.agent in {None, event.agent_id}:
             text = event_to_json(event).decode() if command.json else event_line(event)
-            _write(f"{text}\n")
+            write_told(f"{text}\n")
 
     with Path(command.file).open("rb") as lines:  # noqa: ASYNC230  # a file that is here
         is_written = partial(is_marked_open, lines.fileno())

@@ -149,9 +149,7 @@ def explore(
     if jobs < 1:
         raise UsageError(f"jobs must be >= 1, got {jobs!r}")
     refuse_inside_trio()
-    scenario = Scenario(
-        name=name_of(async_fn), async_fn=partial(async_fn, *args), max_steps=max_steps
-    )
+    scenario = Scenario.of(async_fn, *args, max_steps=max_steps)
     search = _Search(scenario, orders, late_clock, seed)
     seeds = range(seed, seed + schedules)
     if jobs == 1:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from functools import partial
 from typing import TypeVarTuple
 
 from agentpool._checks import expect_arguments
@@ -12,7 +11,7 @@ from agentpool.testing._simulation.orders import Plan
 from agentpool.testing._simulation.run import refuse_inside_trio
 from agentpool.testing._simulation.sweep import Cancel, Cancelling
 from agentpool.testing._simulation.token import parse_token
-from agentpool.testing._simulation.trial import Scenario, name_of
+from agentpool.testing._simulation.trial import Scenario
 from agentpool.testing._simulation.watch import MAX_STEPS
 
 Ts = TypeVarTuple("Ts")
@@ -46,9 +45,7 @@ def replay(
     expect_arguments(replay, locals(), but=("async_fn",))
     refuse_inside_trio()
     finding = parse_token(token)
-    scenario = Scenario(
-        name=name_of(async_fn), async_fn=partial(async_fn, *args), max_steps=max_steps
-    )
+    scenario = Scenario.of(async_fn, *args, max_steps=max_steps)
     plan = Plan(finding.preemptions, finding.delays)
     cancel: Cancel | None = None
     if finding.target is None:

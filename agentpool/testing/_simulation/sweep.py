@@ -13,7 +13,6 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from functools import partial
 from typing import Final, TypeVarTuple, assert_never, final
 
 import attrs
@@ -28,7 +27,7 @@ from agentpool.testing._simulation.orders import Order, Orders, order_of
 from agentpool.testing._simulation.report import attempt, tell
 from agentpool.testing._simulation.run import Cut, ScenarioRun, refuse_inside_trio
 from agentpool.testing._simulation.token import Finding, Target
-from agentpool.testing._simulation.trial import Scenario, name_of
+from agentpool.testing._simulation.trial import Scenario
 from agentpool.testing._simulation.watch import MAX_STEPS, Watch, describe, slot_of, tasks_below
 
 Ts = TypeVarTuple("Ts")
@@ -99,9 +98,7 @@ def cancel_everywhere(
     refuse_inside_trio()
     if schedules < 1:
         raise UsageError(f"schedules must be >= 1, got {schedules!r}")
-    scenario = Scenario(
-        name=name_of(async_fn), async_fn=partial(async_fn, *args), max_steps=max_steps
-    )
+    scenario = Scenario.of(async_fn, *args, max_steps=max_steps)
     wanted = None if points is None else list(points)
     if wanted == []:
         raise UsageError("points is empty, so nothing would be cancelled; leave it out")

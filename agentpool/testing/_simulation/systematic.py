@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from functools import partial
 from typing import Final, TypeVarTuple, final
 
 import attrs
@@ -16,7 +15,7 @@ from agentpool.testing._simulation.orders import Plan
 from agentpool.testing._simulation.report import attempt, tell
 from agentpool.testing._simulation.run import refuse_inside_trio
 from agentpool.testing._simulation.token import Finding
-from agentpool.testing._simulation.trial import Scenario, name_of
+from agentpool.testing._simulation.trial import Scenario
 from agentpool.testing._simulation.watch import MAX_STEPS
 
 Ts = TypeVarTuple("Ts")
@@ -76,9 +75,7 @@ def explore_all(
     if preemptions < 0:
         raise UsageError(f"preemptions must be >= 0, got {preemptions!r}")
     refuse_inside_trio()
-    scenario = Scenario(
-        name=name_of(async_fn), async_fn=partial(async_fn, *args), max_steps=max_steps
-    )
+    scenario = Scenario.of(async_fn, *args, max_steps=max_steps)
     search = _Systematic(scenario, seed, late_seconds, max_runs)
     layer: list[tuple[tuple[int, ...], int]] = [((), search.run(()))]
     places = layer[0][1]

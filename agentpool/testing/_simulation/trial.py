@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import final
+from functools import partial
+from typing import Self, final
 
 import attrs
 
@@ -24,6 +25,15 @@ class Scenario:
     """Its name, for messages."""
     max_steps: int
     """The task steps after which a run counts as hanging."""
+
+    @classmethod
+    def of(cls, async_fn: Callable[..., Awaitable[object]], *args: object, max_steps: int) -> Self:
+        """Make the scenario that calls *async_fn* with *args*.
+
+        Raises:
+            UsageError: If *async_fn* is not a function: for example ``main()`` instead of ``main``.
+        """
+        return cls(name=name_of(async_fn), async_fn=partial(async_fn, *args), max_steps=max_steps)
 
     def run(
         self, seed: int, order: Order, *, keep: int = LAST_STEPS, most: int | None = None
