@@ -33,10 +33,7 @@ _FIRST: Final[Mapping[str, str]] = {"ModelConfig": "remote_model"}
 
 
 def call_advice(
-    name: str,
-    function: Callable[..., object],
-    given: Sequence[object],
-    named: Mapping[str, object],
+    name: str, function: Callable[..., object], given: Sequence[object], named: Mapping[str, object]
 ) -> str | None:
     """Return what is wrong with the arguments of ``function(*given, **named)``.
 

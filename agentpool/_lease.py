@@ -59,12 +59,7 @@ class LeaseState(msgspec.Struct, frozen=True):
         return self.holder != NOBODY and not is_dead and now < self.renewed_at + self.seconds
 
     def may_be_claimed(
-        self,
-        by: str,
-        *,
-        now: float,
-        is_dead: bool = False,
-        silent_since: float | None = None,
+        self, by: str, *, now: float, is_dead: bool = False, silent_since: float | None = None
     ) -> bool:
         """Return whether *by* may claim the lease at *now*.
 

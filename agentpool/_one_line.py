@@ -75,9 +75,7 @@ def one_line(text: str, limit: int | None = None) -> str:
     """
     cut = text if limit is None else text[: limit + 1]
     shown = re.sub(
-        _LONG_BLANK,
-        lambda blank: f"[{len(blank[0])} blanks]",
-        "".join(_each_written(cut)),
+        _LONG_BLANK, lambda blank: f"[{len(blank[0])} blanks]", "".join(_each_written(cut))
     )
     return shown if limit is None or len(shown) <= limit else f"{shown[:limit]}…"
 

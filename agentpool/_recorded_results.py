@@ -74,9 +74,7 @@ def calls_in(body: bytes) -> Sequence[ToolCall]:
     return () if completion is None else completion.tool_calls
 
 
-def spending(
-    records: Iterable[JournalRecord],
-) -> Iterator[Spent]:
+def spending(records: Iterable[JournalRecord]) -> Iterator[Spent]:
     """Yield the spending recorded in *records*."""
     known = list(records)
     started = [one for one in known if one.kind is RecordKind.STARTED]

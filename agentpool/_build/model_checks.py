@@ -24,14 +24,7 @@ import attrs
 from agentpool._manifest.model import ModelConfig
 from agentpool._manifest.request_settings import OWN_FIELDS
 from agentpool._manifest.wires import is_openai, wants_effort, wire_of
-from agentpool.drivers import (
-    PROVIDERS,
-    Json,
-    Place,
-    find_facts,
-    near_names,
-    published_names,
-)
+from agentpool.drivers import PROVIDERS, Json, Place, find_facts, near_names, published_names
 
 _KNOWN_OPTIONS: Final = (
     *("top_k", "min_p", "presence_penalty", "frequency_penalty", "repeat_penalty", "logit_bias"),

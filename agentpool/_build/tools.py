@@ -65,12 +65,7 @@ HAND_KINDS: Final = frozenset(
 _WITH_TOOLS: Final = (
     _TEAM_KINDS
     | HAND_KINDS
-    | {
-        CapabilityKind.INFERENCE,
-        CapabilityKind.MCP,
-        CapabilityKind.MEMORY,
-        CapabilityKind.NETWORK,
-    }
+    | {CapabilityKind.INFERENCE, CapabilityKind.MCP, CapabilityKind.MEMORY, CapabilityKind.NETWORK}
 )
 """The grants that have tools in this program."""
 

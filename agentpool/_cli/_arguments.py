@@ -25,14 +25,7 @@ from agentpool._cli._command import (
     ServeCommand,
 )
 from agentpool._cli._file_arguments import parse_approve, parse_memory, parse_runs, parse_show
-from agentpool._cli._options import (
-    add_options,
-    add_session,
-    address,
-    is_text,
-    read_options,
-    text,
-)
+from agentpool._cli._options import add_options, add_session, address, is_text, read_options, text
 from agentpool._cli._parser import ONLY_THE_PARSER, Parser, ParserAsked
 from agentpool._cli._setup_arguments import parse_completion, parse_doctor, parse_init
 from agentpool._cli._worker_arguments import LEASE_SECONDS, add_workers, read_workers

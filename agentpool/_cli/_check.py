@@ -116,10 +116,7 @@ def _print_error(error: ManifestError) -> None:
 
 
 def _print_json(
-    path: str,
-    manifest: AgentManifest | None,
-    faults: tuple[Fault, ...],
-    warnings: tuple[str, ...],
+    path: str, manifest: AgentManifest | None, faults: tuple[Fault, ...], warnings: tuple[str, ...]
 ) -> None:
     found: dict[str, Json] = {
         "type": "manifest",

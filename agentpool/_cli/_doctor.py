@@ -25,13 +25,7 @@ import attrs
 import trio
 
 import agentpool
-from agentpool import (
-    AgentManifest,
-    AgentPoolError,
-    PoolPlan,
-    SpawnConfig,
-    open_manifest_pool,
-)
+from agentpool import AgentManifest, AgentPoolError, PoolPlan, SpawnConfig, open_manifest_pool
 from agentpool._cli._command import DoctorCommand
 from agentpool._cli._hidden_keys import write_told
 from agentpool._cli._report import ExitCode, error_lines

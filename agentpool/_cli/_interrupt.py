@@ -46,9 +46,7 @@ class Interruption:
 
 
 async def watch_signals(  # noqa: ASYNC114  # interruptible() starts it
-    interruption: Interruption,
-    *,
-    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    interruption: Interruption, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
 ) -> None:
     """Wait for a signal and call *interruption*. A second signal ends the program immediately.
 

@@ -90,9 +90,7 @@ class PoolServer:
         await trio.lowlevel.checkpoint()
         tools = [
             types.Tool(
-                name=offer.name,
-                description=offer.description,
-                input_schema=dict(QUERY_SCHEMA),
+                name=offer.name, description=offer.description, input_schema=dict(QUERY_SCHEMA)
             )
             for offer in self._offers.values()
         ]

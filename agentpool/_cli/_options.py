@@ -8,12 +8,7 @@ import math
 from typing import Final
 
 from agentpool import UsageError, session_pool_name
-from agentpool._cli._command import (
-    BUDGET_FILE,
-    SESSIONS_FILE,
-    Address,
-    Options,
-)
+from agentpool._cli._command import BUDGET_FILE, SESSIONS_FILE, Address, Options
 from agentpool._cli._override import Override
 from agentpool._cli._parser import Words
 from agentpool.drivers import PROVIDERS

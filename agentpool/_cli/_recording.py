@@ -29,9 +29,7 @@ _DOCTYPE: Final = b"<!doctype html>"
 
 @asynccontextmanager
 async def open_recording(
-    secrets: Sequence[str],
-    options: Options,
-    lost: Callable[[str], Awaitable[None]],
+    secrets: Sequence[str], options: Options, lost: Callable[[str], Awaitable[None]]
 ) -> AsyncGenerator[tuple[Observer, ...], None]:
     """Record the events of a pool, if *options* name a file.
 
@@ -59,10 +57,7 @@ async def open_recording(
             return
         hidden = {*secrets, *secrets_of_environment()}
         writer = TraceWriter(
-            file,
-            content=options.trace_content,
-            secrets=hidden,
-            command=options.command_words,
+            file, content=options.trace_content, secrets=hidden, command=options.command_words
         )
         try:
             await writer.__aenter__()

@@ -104,10 +104,7 @@ async def _do(journal: journals.SqliteJournal, command: RunsCommand) -> tuple[in
 
 
 async def _prune(
-    journal: journals.SqliteJournal,
-    pools: Sequence[PoolSummary],
-    *,
-    as_json: bool,
+    journal: journals.SqliteJournal, pools: Sequence[PoolSummary], *, as_json: bool
 ) -> tuple[int, str]:
     lines: list[str] = []
     code = ExitCode.COMPLETED

@@ -32,15 +32,7 @@ from agentpool._cli._keyboard import Keyboard
 from agentpool._cli._screen import Screen
 from agentpool.abc import AgentId
 from agentpool.live import ApprovalDesk, Board, first_decision
-from agentpool.tools import (
-    ApprovalRequest,
-    Approved,
-    Approver,
-    Changed,
-    Decision,
-    Denied,
-    one_line,
-)
+from agentpool.tools import ApprovalRequest, Approved, Approver, Changed, Decision, Denied, one_line
 
 Write: TypeAlias = Callable[[str], Awaitable[None]]
 """Writes to the terminal."""

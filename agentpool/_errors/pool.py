@@ -69,8 +69,4 @@ class PoolError(AgentPoolError, ExceptionGroup[Exception]):
 
     def __reduce__(self) -> tuple[object, ...]:
         """Rebuild from message, errors and agent ids."""
-        return PoolError, (
-            self.message,
-            list(self.exceptions),
-            tuple(self.by_agent),
-        )
+        return PoolError, (self.message, list(self.exceptions), tuple(self.by_agent))

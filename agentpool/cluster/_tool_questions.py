@@ -14,14 +14,7 @@ from agentpool._messages import CompletionRequest
 from agentpool._pool.agent_context import PoolAgentContext
 from agentpool._scheduling.owner import look_on
 from agentpool._spawn import SpawnConfig
-from agentpool.abc import (
-    AgentContext,
-    Completion,
-    OnDelta,
-    OnSent,
-    PrivacyTier,
-    SendingDriver,
-)
+from agentpool.abc import AgentContext, Completion, OnDelta, OnSent, PrivacyTier, SendingDriver
 from agentpool.cluster._node_link import Link, Questioned
 from agentpool.cluster._node_messages import AgentFacts, Ask, Question, Reply, Work
 

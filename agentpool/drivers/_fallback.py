@@ -123,12 +123,7 @@ class FallbackDriver(SendingDriver):
         if not drivers:
             raise UsageError("FallbackDriver needs at least one driver, got none")
         for driver in drivers:
-            expect(
-                driver,
-                Driver,
-                "each driver must be a Driver",
-                "write FallbackDriver(a, b)",
-            )
+            expect(driver, Driver, "each driver must be a Driver", "write FallbackDriver(a, b)")
         if patience_seconds is not None and not patience_seconds > 0:
             raise UsageError(f"patience_seconds must be > 0, got {patience_seconds!r}")
         self._patience_seconds = patience_seconds

@@ -231,12 +231,7 @@ class HttpClient:
             return answer.status, await answer.receive_all()
 
     async def _ask_stack(
-        self,
-        stack: StackTransport,
-        method: str,
-        path: str,
-        content: bytes,
-        on_sent: OnSent | None,
+        self, stack: StackTransport, method: str, path: str, content: bytes, on_sent: OnSent | None
     ) -> tuple[HttpAnswer, StackBody]:
         headers = self._raw
         if content or method == "POST":

@@ -35,11 +35,7 @@ from agentpool.drivers import _local_child
 from agentpool.drivers._hosted import Exchange, check_options, stream_completion
 from agentpool.drivers._http import HttpClient, open_http
 from agentpool.drivers._local_child import ChildConfig, ChildReport
-from agentpool.drivers._local_weights import (
-    check_engine,
-    check_weights,
-    find_packaged_weights,
-)
+from agentpool.drivers._local_weights import check_engine, check_weights, find_packaged_weights
 from agentpool.drivers.wire._attachments import check_attachments
 from agentpool.drivers.wire._chat_answer import ChatAccumulator
 from agentpool.drivers.wire._chat_request import ChatOptions, encode_request

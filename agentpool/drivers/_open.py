@@ -173,9 +173,7 @@ def _open_here(
     path: str | os.PathLike[str] | None = model.model_path
     if model.model_repo is not None:
         path = find_cached_weights(
-            model.model_repo,
-            quantization=model.model_quantization,
-            cache=_hub_cache(environ),
+            model.model_repo, quantization=model.model_quantization, cache=_hub_cache(environ)
         )
     window = model.context_window or DEFAULT_CONTEXT_WINDOW
     return open_local(

@@ -56,10 +56,7 @@ AnswerFunction: TypeAlias = Callable[[CompletionRequest], Answer | Awaitable[Ans
 
 
 def say(
-    text: str,
-    *,
-    usage: Usage | None = None,
-    finish_reason: FinishReason = FinishReason.END_TURN,
+    text: str, *, usage: Usage | None = None, finish_reason: FinishReason = FinishReason.END_TURN
 ) -> Completion:
     """Make an answer with *text*."""
     expect_arguments(say, locals())

@@ -42,11 +42,7 @@ RATE_SECONDS: Final = 5.0
 CHARACTERS_PER_TOKEN: Final = 4
 """Roughly right for English. Used only until the provider reports the tokens."""
 
-_PHASES: Final = {
-    Phase.PERCEIVE: "looks",
-    Phase.REASON: "thinks",
-    Phase.DONE: "done",
-}
+_PHASES: Final = {Phase.PERCEIVE: "looks", Phase.REASON: "thinks", Phase.DONE: "done"}
 """The word for a phase; for ``ACT`` it is the tool's name."""
 
 

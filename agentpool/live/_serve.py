@@ -243,10 +243,7 @@ class LivePage:
 @opening("page")
 @asynccontextmanager
 async def serve_live(
-    pool: AgentPool,
-    *,
-    listener: socket.socket | None = None,
-    approvals: ApprovalDesk | None = None,
+    pool: AgentPool, *, listener: socket.socket | None = None, approvals: ApprovalDesk | None = None
 ) -> AsyncGenerator[LivePage]:
     """Serve a page on which a person can watch and control *pool*.
 

@@ -28,13 +28,7 @@ from agentpool._budget.statistics import PoolStatistics
 from agentpool._checks import expect_arguments
 from agentpool._disk_file import check_file, mark_open, open_to_write, write_all
 from agentpool._errors import TraceError, UsageError
-from agentpool._events import (
-    LIFECYCLE,
-    AgentSpawned,
-    Event,
-    EventsMissed,
-    PoolInfo,
-)
+from agentpool._events import LIFECYCLE, AgentSpawned, Event, EventsMissed, PoolInfo
 from agentpool._messages import OWNER_ID
 from agentpool._needs_trio import check_trio
 from agentpool.abc import Observer

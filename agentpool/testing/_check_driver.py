@@ -22,10 +22,7 @@ from agentpool.testing._contract import Opener, is_a, open_one, promise
 
 
 async def check_driver(
-    opener: Opener[Driver],
-    *,
-    request: CompletionRequest | None = None,
-    is_answered: bool = True,
+    opener: Opener[Driver], *, request: CompletionRequest | None = None, is_answered: bool = True
 ) -> None:
     """Check a driver: its facts, an answer, streaming, cancellation, parallel requests.
 
@@ -71,8 +68,7 @@ def _check_driver_facts(driver: Driver) -> None:
         f"context_window must be a number > 0 or None, got {window!r}",
     )
     promise(
-        is_a(driver.privacy, PrivacyTier),
-        f"privacy must be a PrivacyTier, got {driver.privacy!r}",
+        is_a(driver.privacy, PrivacyTier), f"privacy must be a PrivacyTier, got {driver.privacy!r}"
     )
     for usage in (NO_USAGE, Usage(1000, 1000)):
         price = driver.price(usage)
@@ -88,8 +84,7 @@ async def _check_answer(driver: Driver, request: CompletionRequest) -> None:
     plain = await driver.complete(request)
     for completion in (streamed, plain):
         promise(
-            is_a(completion, Completion),
-            f"complete() must return a Completion, got {completion!r}",
+            is_a(completion, Completion), f"complete() must return a Completion, got {completion!r}"
         )
         calls = completion.tool_calls
         promise(

@@ -169,8 +169,7 @@ async def check_tool(opener: Opener[Tool], *, arguments: str = "{}") -> None:
 def _check_facts(tool: Tool) -> None:
     definition = tool.definition
     promise(
-        is_a(definition, ToolDefinition),
-        f"definition must be a ToolDefinition, got {definition!r}",
+        is_a(definition, ToolDefinition), f"definition must be a ToolDefinition, got {definition!r}"
     )
     check_name(definition.name)
     promise(definition == tool.definition, "definition must be the same every time")

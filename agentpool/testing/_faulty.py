@@ -10,13 +10,7 @@ import trio
 
 from agentpool._checks import Checked, expect_arguments
 from agentpool._manifest.capability import PrivacyTier
-from agentpool._messages import (
-    Completion,
-    CompletionRequest,
-    FinishReason,
-    ToolCall,
-    Usage,
-)
+from agentpool._messages import Completion, CompletionRequest, FinishReason, ToolCall, Usage
 from agentpool.abc import Driver, OnDelta
 
 OUT_OF_PLAN: Final = "done"

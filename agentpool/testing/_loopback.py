@@ -118,8 +118,7 @@ async def _read(connection: h11.Connection, stream: trio.SocketStream) -> HttpAs
 
 async def _send(connection: h11.Connection, stream: trio.SocketStream, reply: HttpReply) -> None:
     head = h11.Response(
-        status_code=reply.status,
-        headers=[*reply.headers.items(), ("transfer-encoding", "chunked")],
+        status_code=reply.status, headers=[*reply.headers.items(), ("transfer-encoding", "chunked")]
     )
     await stream.send_all(connection.send(head) or b"")
     for piece in reply.pieces:

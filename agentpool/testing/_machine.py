@@ -36,14 +36,7 @@ Action: TypeAlias = Literal[
 ]
 """An operation that may happen between two steps, or in the middle of one."""
 
-ACTIONS: Final[tuple[Action, ...]] = (
-    "spawn",
-    "answer",
-    "cancel",
-    "send",
-    "interrupt",
-    "resize",
-)
+ACTIONS: Final[tuple[Action, ...]] = ("spawn", "answer", "cancel", "send", "interrupt", "resize")
 """The operations that may happen between two steps."""
 
 REACTIONS: Final[tuple[Action, ...]] = (

@@ -179,9 +179,7 @@ _KINDS: Final[Mapping[str, _Kind]] = {
         ),
     ),
     "vllm": _Kind(
-        path="/chat/completions",
-        refusal=_plain_error,
-        rules=(*_LOCAL, form.no_stream_options),
+        path="/chat/completions", refusal=_plain_error, rules=(*_LOCAL, form.no_stream_options)
     ),
     "ollama": _Kind(path="/chat/completions", ways=Ways(shares_index=True), rules=_LOCAL),
     "llamacpp": _Kind(path="/chat/completions", rules=(*_LOCAL, rules.no_images)),

@@ -291,10 +291,7 @@ def written_out(raw: Schema) -> Schema:
 
 
 def _inlined(
-    node: Schema,
-    definitions: dict[str, Schema],
-    inside: tuple[str, ...],
-    kept: dict[str, Schema],
+    node: Schema, definitions: dict[str, Schema], inside: tuple[str, ...], kept: dict[str, Schema]
 ) -> Schema:
     """Return *node* with references replaced by their targets.
 

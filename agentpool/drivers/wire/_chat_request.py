@@ -318,9 +318,5 @@ def _shown_tools(request: CompletionRequest, options: ChatOptions) -> Iterable[T
 
 def _tool_to_wire(tool: ToolDefinition) -> _Tool:
     return _Tool(
-        {
-            "name": tool.name,
-            "description": tool.description,
-            "parameters": tool.input_schema,
-        }
+        {"name": tool.name, "description": tool.description, "parameters": tool.input_schema}
     )

@@ -85,12 +85,7 @@ class CancelPointError(AssertionError):
     """A cancellation at one point breaks a guarantee. The cause says which one, and how."""
 
     def __init__(
-        self,
-        message: str,
-        seed: int,
-        point: int,
-        token: str = "",
-        cancelled: Sequence[str] = (),
+        self, message: str, seed: int, point: int, token: str = "", cancelled: Sequence[str] = ()
     ) -> None:
         super().__init__(message, seed, point, token, tuple(cancelled))
         self.seed: int = seed

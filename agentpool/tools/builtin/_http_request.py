@@ -106,9 +106,7 @@ _TEXT_ENDS: Final = ("+json", "+xml")
 
 
 def http_tools(
-    *hosts: str,
-    also_headers: Collection[str] = (),
-    tls: ssl.SSLContext | None = None,
+    *hosts: str, also_headers: Collection[str] = (), tls: ssl.SSLContext | None = None
 ) -> tuple[Tool, ...]:
     """Return the tool ``http_request``, which may connect to *hosts* only.
 

@@ -120,13 +120,7 @@ class _Search:
         return "\n".join([*lines, *_why(end)]) or "No matches found."
 
     async def _run(
-        self,
-        path: str,
-        *,
-        kind: str,
-        pattern: str,
-        include: str = "*",
-        ignore_case: bool = False,
+        self, path: str, *, kind: str, pattern: str, include: str = "*", ignore_case: bool = False
     ) -> tuple[list[_Found], _Found]:
         """Run a search. Return what it found and how it ended.
 
