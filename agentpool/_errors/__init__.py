@@ -80,6 +80,7 @@ from agentpool._errors.errors import ToolError as ToolError
 from agentpool._errors.errors import TraceError as TraceError
 from agentpool._errors.errors import UnknownAgentError as UnknownAgentError
 from agentpool._errors.errors import UsageError as UsageError
+from agentpool._errors.errors import leaves as leaves
 from agentpool._errors.errors import traceback_text as traceback_text
 from agentpool._errors.journal import JournalError as JournalError
 from agentpool._errors.journal import LeaseLostError as LeaseLostError

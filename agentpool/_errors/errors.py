@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Final, cast
 
 import msgspec
 
@@ -37,6 +37,20 @@ MAX_TRACEBACK_CHARACTERS: Final = 20_000
 def traceback_text(error: BaseException) -> str:
     """Return the traceback of *error* as Python prints it; only the end of a very long one."""
     return "".join(traceback.format_exception(error))[-MAX_TRACEBACK_CHARACTERS:]
+
+
+def leaves(error: BaseException) -> list[BaseException]:
+    """Return the errors in a group and its subgroups, or the error itself."""
+    # A loop and not a recursion: groups can be nested deeper than Python calls can.
+    found: list[BaseException] = []
+    rest = [error]
+    while rest:
+        one = rest.pop()
+        if isinstance(one, BaseExceptionGroup):
+            rest.extend(reversed(cast("BaseExceptionGroup[BaseException]", one).exceptions))
+        else:
+            found.append(one)
+    return found
 
 
 class UsageError(AgentPoolError):

@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Self, cast
+from collections.abc import Mapping, Sequence
+from typing import Self
 
-from agentpool._errors.errors import AgentPoolError
-
-
-def _leaves(error: BaseException) -> Iterator[int]:
-    if isinstance(error, BaseExceptionGroup):
-        for inner in cast("BaseExceptionGroup[BaseException]", error).exceptions:
-            yield from _leaves(inner)
-    else:
-        yield id(error)
+from agentpool._errors.errors import AgentPoolError, leaves
 
 
 def _is_part(error: BaseException, whole: BaseException) -> bool:
     """Return whether *error* is *whole*, or a group with a part of its errors."""
     if error is whole:
         return True
-    is_inside = set(_leaves(error)) <= set(_leaves(whole))
+    is_inside = set(map(id, leaves(error))) <= set(map(id, leaves(whole)))
     groups = isinstance(error, BaseExceptionGroup) and isinstance(whole, BaseExceptionGroup)
     return groups and is_inside
 

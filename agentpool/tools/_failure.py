@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Final, cast
 
-from agentpool._errors import DeadlockError, ToolError, traceback_text
+from agentpool._errors import DeadlockError, ToolError, leaves, traceback_text
 from agentpool.abc import ToolResult
 
 MAX_FAILURE_CHARS = 2_000
@@ -30,12 +30,12 @@ def failed_result(name: str, error: Exception) -> ToolResult:
     """
     if isinstance(error, ToolError):
         return ToolResult(str(error), is_error=True)
-    leaves = _leaves(error)
-    text = clip(f"tool {name!r} failed: {'; '.join(map(_tell, leaves))}", MAX_FAILURE_CHARS)
-    if all(isinstance(leaf, ToolError) for leaf in leaves):
+    parts = cast("list[Exception]", leaves(error))
+    text = clip(f"tool {name!r} failed: {'; '.join(map(_tell, parts))}", MAX_FAILURE_CHARS)
+    if all(isinstance(leaf, ToolError) for leaf in parts):
         return ToolResult(text, is_error=True)
     kind = type(error).__name__
-    if all(isinstance(leaf, ToolError | DeadlockError) for leaf in leaves):
+    if all(isinstance(leaf, ToolError | DeadlockError) for leaf in parts):
         return ToolResult(text, is_error=True, error_type=DEADLOCK)
     return ToolResult(text, is_error=True, error_type=kind, traceback=traceback_text(error))
 
@@ -56,17 +56,3 @@ def _tell(error: Exception) -> str:
     except Exception:  # noqa: BLE001  # an error that cannot be printed is still an error
         return kind
     return f"{kind}: {text}" if text else kind
-
-
-def _leaves(error: Exception) -> list[Exception]:
-    # A loop and not a recursion: groups can be nested deeper than Python calls can.
-    found: list[Exception] = []
-    rest: list[Exception] = [error]
-    while rest:
-        one = rest.pop()
-        if isinstance(one, ExceptionGroup):
-            group = cast("ExceptionGroup[Exception]", one)
-            rest.extend(reversed(group.exceptions))
-        else:
-            found.append(one)
-    return found

@@ -6,10 +6,11 @@ application cannot handle that.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from traceback import walk_tb
 from typing import cast
 
+from agentpool._errors import leaves
 from agentpool.testing._simulation.places import Place, innermost
 
 
@@ -100,15 +101,6 @@ class CancelPointError(AssertionError):
     def __str__(self) -> str:
         """Return the message."""
         return str(self.args[0])
-
-
-def leaves(error: BaseException) -> Iterator[BaseException]:
-    """Yield the errors in a group and its subgroups, or the error itself."""
-    if isinstance(error, BaseExceptionGroup):
-        for one in cast("BaseExceptionGroup[BaseException]", error).exceptions:
-            yield from leaves(one)
-    else:
-        yield error
 
 
 def headline(error: BaseException) -> str:

@@ -11,10 +11,10 @@ import trio
 
 from agentpool._agent import tool_calls
 from agentpool._checks import expect
-from agentpool._errors import UsageError
+from agentpool._errors import UsageError, leaves
 from agentpool._scheduling.random import run_seed
 from agentpool.testing._simulation.clock import THREAD_PATIENCE_SECONDS, JumpingClock, Stage, Wait
-from agentpool.testing._simulation.findings import HangError, LeakError, leaves
+from agentpool.testing._simulation.findings import HangError, LeakError
 from agentpool.testing._simulation.operation import Operation, open_operations
 from agentpool.testing._simulation.orders import Order
 from agentpool.testing._simulation.outside import Outside, outside_wait
