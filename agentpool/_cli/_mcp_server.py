@@ -25,6 +25,7 @@ from mcp.shared.exceptions import MCPError
 from mcp.shared.message import SessionMessage
 
 from agentpool import AgentPool, AgentPoolError, RestartPolicy, SpawnConfig
+from agentpool._background import background
 from agentpool._cli._command import Options
 from agentpool._cli._hidden_keys import hide_keys
 from agentpool._cli._mcp_sessions import SessionRoom
@@ -133,21 +134,12 @@ class PoolServer:
             deadline_seconds=self._options.deadline_seconds,
             memory_scope=self._options.memory_scope,
         )
-        failure: AgentPoolError | None = None
-        answer = Answer("", is_error=True, data={})
-        async with trio.open_nursery() as nursery:
+        async with background() as nursery:
             nursery.start_soon(_report, session, progress)
-            try:
-                # An agent that need not be restarted: it ends with the request that wants
-                # it, and the pool does not keep its outcome, as it does after a spawn.
-                (outcome,) = await self._pool.supervise([config], _ONCE)
-                answer = read_outcome(outcome)
-            except AgentPoolError as error:
-                failure = error  # so that it comes out as itself and in no group
-            nursery.cancel_scope.cancel()
-        if failure is not None:
-            raise failure
-        return answer
+            # An agent that need not be restarted: it ends with the request that wants
+            # it, and the pool does not keep its outcome, as it does after a spawn.
+            (outcome,) = await self._pool.supervise([config], _ONCE)
+            return read_outcome(outcome)
 
 
 async def _report(session: ServerSession, progress: Progress) -> None:

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
+import attrs
 import trio
 
 from agentpool import UsageError
@@ -110,13 +111,7 @@ def _when(seconds: float) -> str:
 
 
 def _scope_object(summary: memories.ScopeSummary) -> str:
-    told: Json = {
-        "type": "scope",
-        "scope": summary.scope,
-        "fragments": summary.fragments,
-        "newest_at": summary.newest_at,
-    }
-    return json.dumps(told)
+    return json.dumps({"type": "scope", **attrs.asdict(summary)})
 
 
 def _hit_object(hit: MemoryHit) -> str:

@@ -9,10 +9,10 @@ from contextlib import asynccontextmanager
 from typing import Literal, TypedDict, Unpack, cast, final
 
 import attrs
-import trio
 
 from agentpool._agent.retry_policy import RetryPolicy
 from agentpool._approval import Approver
+from agentpool._background import background
 from agentpool._budget.budget import Budget
 from agentpool._checks import expect_arguments, is_number
 from agentpool._errors import UsageError
@@ -209,20 +209,16 @@ async def _running(
     model_seconds: float = 600.0,
 ) -> AsyncGenerator[Nodes, None]:
     """Keep the nodes working inside the block; errors of the block come out unwrapped."""
-    raised: Exception | None = None
-    async with trio.open_nursery() as nursery:
+    async with background() as nursery:
         tools = None if terms.tools is None else facts_of_shared(find(terms.tools))
         nodes = Nodes(source, terms, privacy, nursery, tools, model_seconds)
         try:
             await nodes.open(every_node=every_node)
             yield nodes
-        except Exception as error:  # noqa: BLE001  # raised again below, in no group
-            raised = error
         finally:
             nodes.close()
-        nursery.cancel_scope.cancel()
-    if (raised := raised or nodes.failure) is not None:
-        raise raised
+    if nodes.failure is not None:
+        raise nodes.failure
 
 
 @asynccontextmanager

@@ -9,6 +9,7 @@ from typing import Final, cast, final
 import attrs
 import trio
 
+from agentpool._background import background
 from agentpool._errors import UsageError
 from agentpool._messages import CompletionRequest
 from agentpool._pool.agent_context import PoolAgentContext
@@ -184,14 +185,5 @@ async def answer_for(agent: AgentContext, link: Link, work: Work) -> object:
     Cancellation:
         The work has ended completely, as far as this program can know.
     """
-    error: Exception | None = None
-    value: object = None
-    async with trio.open_nursery() as nursery:
-        try:
-            value = await link.do(work, questioned=Desk(link, agent, nursery))
-        except Exception as raised:  # noqa: BLE001  # raised again below, in no group
-            error = raised
-        nursery.cancel_scope.cancel()
-    if error is not None:
-        raise error
-    return value
+    async with background() as nursery:
+        return await link.do(work, questioned=Desk(link, agent, nursery))

@@ -16,6 +16,7 @@ from typing import TextIO
 
 import trio
 
+from agentpool._background import background
 from agentpool._opening import opening
 from agentpool._scheduling.owner import as_bystander
 from agentpool.live._board import Board
@@ -51,18 +52,11 @@ async def show_in_terminal(
     """
     board = Board(total)
     display = open_display(sys.stderr if stream is None else stream)
-    failed: Exception | None = None
-    async with trio.open_nursery() as nursery:
+    async with background() as nursery:
         if display is not None:
             with as_bystander():
                 nursery.start_soon(_draw, board, display)
-        try:
-            yield board
-        except Exception as error:  # noqa: BLE001  # raised below, in no group
-            failed = error
-        nursery.cancel_scope.cancel()
-    if failed is not None:
-        raise failed
+        yield board
 
 
 async def _draw(board: Board, display: LiveDisplay) -> None:
