@@ -15,6 +15,7 @@ from typing import BinaryIO, Final, Self, cast, final
 
 import attrs
 import httpx
+import msgspec
 import trio
 
 from agentpool._checks import expect_arguments
@@ -71,16 +72,9 @@ class _RecordedBody(httpx.AsyncByteStream):
         if not self._is_written:
             self._is_written = True
             pieces = build_pieces(self._pieces, self._secrets)
-            found = self._exchange
-            exchange = Exchange(
-                found.asked,
-                found.status,
-                found.headers,
-                found.after_seconds,
-                pieces,
-                self._is_whole,
+            self._recorder.write(
+                msgspec.structs.replace(self._exchange, pieces=pieces, is_whole=self._is_whole)
             )
-            self._recorder.write(exchange)
         await self._inner.aclose()
 
 
