@@ -203,7 +203,8 @@ class FinishReason(enum.Enum):
     @property
     def is_cut(self) -> bool:
         """Whether the answer is incomplete."""
-        return self in {FinishReason.MAX_TOKENS, FinishReason.WINDOW_FULL}
+        # A set would hash three members, each in Python: every answer is asked this.
+        return self is FinishReason.MAX_TOKENS or self is FinishReason.WINDOW_FULL
 
 
 @final

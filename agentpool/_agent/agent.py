@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from random import Random
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, Protocol, final
 
 import trio
 
@@ -104,6 +104,13 @@ class Home(ABC):
         """Make the context that the tools of *agent* get."""
 
 
+class PieceTeller(Protocol):
+    """Reports the first piece of an answer."""
+
+    def arrived(self) -> None:
+        """Report a piece, if it is the first one."""
+
+
 @final
 class Agent(Live):
     """One running agent."""
@@ -134,8 +141,6 @@ class Agent(Live):
     """The journal of its run. ``None``: the run is not recorded."""
     step_scope: trio.CancelScope | None = None
     """Cancels a step that takes too long. ``None``: no step has a limit."""
-    on_piece: Callable[[], None] | None = None
-    """Told of each piece of an answer. ``None``: the request is not observed."""
     told: int = 0
     """How many messages of its conversation observers were told of."""
     stream: StreamedText | None = None
@@ -157,7 +162,7 @@ class Agent(Live):
 
         Also calls the functions in ``at_end``.
         """
-        self._context = self.on_piece = None
+        self._context = None
         for call in self.at_end or ():
             call()
         self.at_end = None
@@ -283,16 +288,17 @@ class Agent(Live):
         """Report that the agent enters a phase."""
         hub = self.hub
         if hub.listening:
-            # As hub.tell(), without its call: every turn has two or three phases.
-            stamp = hub.stamp(self.agent_id, self.name)
-            hub.publish(PhaseChanged(*stamp, phase, tool_name, self.turn))
+            # As hub.tell(), without its call and a star: every turn has two or three phases.
+            sequence, at_seconds, agent_id, name = hub.stamp(self.agent_id, self.name)
+            turn = self.turn
+            hub.publish(PhaseChanged(sequence, at_seconds, agent_id, name, phase, tool_name, turn))
 
-    def arrived(self, piece: str) -> None:
-        """Record a piece of the answer."""
+    def arrived(self, piece: str, teller: PieceTeller | None = None) -> None:
+        """Record a piece of the answer. The *teller* of the request, if there is one, learns it."""
         assert self.run is not None  # noqa: S101  # only a run asks the driver
         self.run.arriving.append(piece)
-        if self.on_piece is not None:
-            self.on_piece()
+        if teller is not None:
+            teller.arrived()
         if self.hub.listening:
             self._tell_piece(piece)
 

@@ -34,7 +34,10 @@ NOBODY = (
 
 def must_ask(agent: Agent, tool: Tool) -> bool:
     """Return whether a call of *tool* needs approval."""
-    return tool.needs_approval or asks_first(agent.config.manifest.capabilities, tool.capability)
+    if tool.needs_approval:
+        return True
+    required = tool.capability
+    return required is not None and asks_first(agent.config.manifest.capabilities, required)
 
 
 async def ask_first(

@@ -133,7 +133,7 @@ def _tell_begun(scratch: RunJournal, effect: RunTools, registry: ToolRegistry) -
     for part, call in enumerate(effect.calls):
         if effect.results[part] is not None or not scratch.is_unknown(part):
             continue
-        effect.begun.add(part)
+        effect.begun += (part,)
         tool = registry.get(call.name)
         if tool is not None and tool.on_unknown in {"ask", "stop"}:
             raise ResumeMismatchError(

@@ -19,7 +19,6 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Awaitable, Sequence
-from contextlib import nullcontext
 from typing import final
 
 import trio
@@ -27,7 +26,7 @@ import trio
 from agentpool._agent.agent import Agent
 from agentpool._agent.checked_answer import sound_answer
 from agentpool._agent.past_usage import broken_off, is_joint
-from agentpool._agent.request_events import Hearing, RequestTeller, tell_messages
+from agentpool._agent.request_events import RequestTeller, tell_messages
 from agentpool._agent.retry_policy import makes_sense
 from agentpool._agent.spending import Purse, estimate, is_refusal
 from agentpool._base import Live
@@ -68,9 +67,7 @@ def complete(agent: Agent, effect: Complete) -> Awaitable[object]:
     if agent.hub.listening:
         agent.phase(Phase.REASON)
         tell_messages(agent, run)
-        teller = RequestTeller.of(agent, request, by_tool=False)
-        agent.on_piece = teller.arrived
-        hear = Hearing(agent)
+        hear = teller = RequestTeller(agent, request, by_tool=False)
     seconds = agent.config.manifest.resources.request_seconds
     allow(agent.step_scope, seconds, agent.hub.now)
     clock = None if seconds is None or agent.step_scope is None else RequestClock(agent.step_scope)
@@ -101,7 +98,7 @@ async def complete_aside(
         The request ends at the provider as well.
     """
     arrived: list[str] = []
-    teller = RequestTeller.of(agent, request, by_tool=True) if agent.hub.listening else None
+    teller = RequestTeller(agent, request, by_tool=True) if agent.hub.listening else None
 
     def arrive(piece: str) -> None:
         arrived.append(piece)
@@ -120,7 +117,7 @@ async def complete_aside(
         raise answer
     agent.charge(answer.usage, answer.cost_usd, requests=1)
     if teller is not None:
-        teller.answered(answer)
+        teller.answered(answer, asking.reservation)
     return answer
 
 
@@ -158,6 +155,11 @@ class ModelRequest(Live):
     failed_before: int = 0
     """How many of them there were when the request to the last driver was sent."""
 
+    @property
+    def watcher(self) -> RequestTeller | None:
+        """Reports to observers. ``None``: there are none."""
+        return self.teller
+
     async def make(self) -> Completion | LimitExceededError:
         """Make the request. Retry it if that may help and nothing has arrived yet.
 
@@ -176,18 +178,15 @@ class ModelRequest(Live):
                 try:
                     if agent.purse is not None:
                         return self._done(await self._pay(agent.purse))
+                    # As _send(), without its coroutine: most requests are not paid by a budget.
                     if self.teller is not None:
-                        return self._done(await self._send(self.teller))
-                    # As in _send(): most requests are neither paid for by a budget nor watched.
+                        self.teller.begin(None)
                     if self.driver.tells_sent:
                         answer = await self._ask()
                     else:
                         self.has_left = True
                         answer = await self.driver.complete(self.request, on_delta=self.on_delta)
-                    self.has_left = False
-                    if self.failed:
-                        self._count_failed()
-                    return self._done(sound_answer(agent, self.driver, answer))
+                    return self._done(self._sound(answer))
                 except DriverError as error:
                     self._break_off(error)
                     delay_seconds = self._delay_seconds(error, attempts, waited_seconds)
@@ -226,11 +225,9 @@ class ModelRequest(Live):
             agent.run.passed_shared = agent.purse.passed
         if agent.stream is not None:
             agent.end_stream(agent.stream, answer)
-        if teller is not None:
-            agent.on_piece = None
         if agent.hub.listening:
-            teller = teller or RequestTeller.of(agent, self.request, by_tool=False)
-            teller.attempt(self.reservation).answered(answer)
+            teller = teller or RequestTeller(agent, self.request, by_tool=False)
+            teller.answered(answer, self.reservation)
         effect.completion = answer
         return answer
 
@@ -274,7 +271,7 @@ class ModelRequest(Live):
                 # Who was cancelled while it waited for its slot asks nothing, and is charged
                 # nothing.
                 await trio.lowlevel.checkpoint_if_cancelled()
-                answer = await self._send(self.teller)
+                answer = await self._send(reservation)
                 usage = answer.usage
                 tokens = None if usage is None else usage.total_tokens
                 purse.passed = reservation.commit(tokens=tokens, cost_usd=answer.cost_usd)
@@ -286,23 +283,34 @@ class ModelRequest(Live):
         purse.tell()
         return answer
 
-    async def _send(self, teller: RequestTeller | None) -> Completion:
-        """Make one attempt and report it to observers."""
-        with nullcontext() if teller is None else teller.attempt(self.reservation):
-            try:
-                answer = await self._ask()
-            except BaseException as error:
-                self._break_off(error)
-                raise
+    async def _send(self, reservation: RequestReservation) -> Completion:
+        """Make one attempt that *reservation* pays, and report it to observers."""
+        if self.teller is not None:
+            self.teller.begin(reservation)
+        try:
+            answer = await self._ask()
+        except BaseException as error:
+            self._break_off(error)
+            raise
+        return self._sound(answer)
+
+    def _sound(self, answer: Completion) -> Completion:
+        """Return the answer of an attempt without what is broken in it."""
         self.has_left = False
+        if self.teller is not None:
+            self.teller.end()
         if self.failed:
             self._count_failed()
         return sound_answer(self.agent, self.driver, answer)
 
     def _break_off(self, error: BaseException) -> None:
-        """Count what a failed attempt used, only once."""
-        if not self.has_left:
-            return
+        """Count what a failed attempt used, and report that it failed; only once."""
+        if self.has_left:
+            self._count_broken(error)
+        if self.teller is not None:
+            self.teller.failed(error)
+
+    def _count_broken(self, error: BaseException) -> None:
         self.has_left = False
         last: DriverError | None = None
         if self.failed:

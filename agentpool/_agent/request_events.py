@@ -6,12 +6,9 @@ its end, even if it is no longer observed: that costs little, and happens once.
 
 from __future__ import annotations
 
-from contextvars import Token
-from types import TracebackType
-from typing import Self, final
+from typing import final
 
 from agentpool._agent.agent import Agent
-from agentpool._base import Live
 from agentpool._budget.claims import RequestReservation
 from agentpool._events import (
     CompletionReceived,
@@ -26,46 +23,39 @@ from agentpool._events import (
 from agentpool._loop.run import Run
 from agentpool._loop.window import MessageView
 from agentpool._messages import Completion, CompletionRequest, Usage
-from agentpool._scheduling.watcher import RequestWatcher, current_watcher
 from agentpool._served_call import Loss
 
 
 @final
-class RequestTeller(Live):
-    """Reports all attempts of one request of an agent.
+class RequestTeller:
+    """Reports all attempts of one request of an agent, and the pieces of the answer.
 
-    ``with teller:`` around each attempt.
+    It is called with each piece of the answer to a request in the agent's own turn.
     """
 
-    _agent: Agent
-    _request: CompletionRequest
-    _by_tool: bool
-    _asked_at: float
-    _attempt: int = 0
-    _request_id: int = 0
-    _began_at: float = 0.0
-    _first_piece_seconds: float | None = None
-    _paid_by: RequestReservation | None = None
-    _token: Token[RequestWatcher | None] | None = None
-    _node: str = ""
-    _lost: tuple[LostRequest, ...] = ()
+    __slots__ = (
+        "_agent", "_asked_at", "_attempt", "_began_at", "_by_tool", "_first_piece_seconds",
+        "_is_open", "_lost", "_node", "_request", "_request_id",
+    )  # fmt: skip
 
-    @classmethod
-    def of(cls, agent: Agent, request: CompletionRequest, *, by_tool: bool) -> Self:
-        """Make the teller of a request that is about to be made."""
-        return cls(agent, request, by_tool, agent.hub.seconds())
+    def __init__(self, agent: Agent, request: CompletionRequest, *, by_tool: bool) -> None:
+        self._agent = agent
+        self._request = request
+        self._by_tool = by_tool
+        self._asked_at = agent.hub.seconds()
+        self._attempt = self._request_id = 0
+        self._began_at = 0.0
+        self._first_piece_seconds: float | None = None
+        self._node = ""
+        self._lost: tuple[LostRequest, ...] = ()
+        self._is_open = False
 
-    def attempt(self, reservation: RequestReservation | None) -> Self:
-        """Prepare the next attempt, paid by *reservation*. Use the result in a ``with``."""
-        self._paid_by = reservation
-        return self
-
-    def __enter__(self) -> Self:
-        """Report that an attempt begins."""
-        agent, request, paid = self._agent, self._request, self._paid_by
+    def begin(self, paid: RequestReservation | None) -> None:
+        """Report that an attempt begins, paid by the reservation *paid*."""
+        agent, request = self._agent, self._request
         self._attempt += 1
         self._first_piece_seconds = None
-        self._node, self._lost = "", ()
+        self._node, self._lost, self._is_open = "", (), True
         sequence, at_seconds, agent_id, name = agent.hub.stamp(agent.agent_id, agent.name)
         self._request_id, self._began_at = sequence, at_seconds
         view = request.messages
@@ -80,34 +70,39 @@ class RequestTeller(Live):
                 None if paid is None else paid.cost_usd,
             )
         )  # fmt: skip
-        self._token = current_watcher.set(self)
-        return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Report that the attempt failed, if it did."""
-        assert self._token is not None  # noqa: S101  # it was entered
-        current_watcher.reset(self._token)
-        if error is not None:
-            agent = self._agent
-            # Only the kind of a cancellation says something; trio keeps its text.
-            text = str(error) if isinstance(error, Exception) else "given up"
-            agent.hub.publish(
-                RequestFailed(
-                    *agent.hub.stamp(agent.agent_id, agent.name),
-                    request_id=self._request_id,
-                    attempt=self._attempt,
-                    error_type=type(error).__name__,
-                    error=text,
-                    by_tool=self._by_tool,
-                    node=self._node,
-                    lost=self._lost,
-                )
+    def end(self) -> None:
+        """Note that the attempt was answered: whatever breaks from now on, it has not failed."""
+        self._is_open = False
+
+    def failed(self, error: BaseException) -> None:
+        """Report that the attempt failed, unless it was answered or that was reported."""
+        if not self._is_open:
+            return
+        self._is_open = False
+        agent = self._agent
+        # Only the kind of a cancellation says something; trio keeps its text.
+        text = str(error) if isinstance(error, Exception) else "given up"
+        agent.hub.publish(
+            RequestFailed(
+                *agent.hub.stamp(agent.agent_id, agent.name),
+                request_id=self._request_id,
+                attempt=self._attempt,
+                error_type=type(error).__name__,
+                error=text,
+                by_tool=self._by_tool,
+                node=self._node,
+                lost=self._lost,
             )
+        )
+
+    def __call__(self, text: str) -> None:
+        """Record and report a piece of the answer to the agent's own request."""
+        self._agent.arrived(text, self)
+
+    def thought(self, text: str) -> None:
+        """Report a piece of the model's thoughts."""
+        self._agent.thought(text)
 
     def lose(self, loss: Loss, reserved_usd: float | None = None) -> None:
         """Note the charge for a request that was sent and not answered completely.
@@ -146,10 +141,10 @@ class RequestTeller(Live):
         stamp = agent.hub.stamp(agent.agent_id, agent.name)
         agent.hub.publish(FellBack(*stamp, driver, driver + 1, kind, text, model, next_model))
 
-    def answered(self, answer: Completion) -> None:
-        """Report the answer."""
+    def answered(self, answer: Completion, paid: RequestReservation | None) -> None:
+        """Report the answer, paid by the reservation *paid*."""
         agent = self._agent
-        usage, cost_usd, paid = answer.usage, answer.cost_usd, self._paid_by
+        usage, cost_usd = answer.usage, answer.cost_usd
         sequence, at_seconds, agent_id, name = agent.hub.stamp(agent.agent_id, agent.name)
         # By place, as above.
         agent.hub.publish(
@@ -182,23 +177,6 @@ def lost_request(loss: Loss, reserved_usd: float | None, *, is_paid: bool) -> Lo
         charged_usd = reserved_usd if loss.cost_usd is None else None
         return LostRequest(loss.usage, loss.cost_usd, charged_usd=charged_usd)
     return LostRequest()
-
-
-@final
-class Hearing:
-    """Receives the pieces of an agent's answer and of its thoughts."""
-
-    __slots__ = ("_agent",)
-
-    def __init__(self, agent: Agent) -> None:
-        self._agent = agent
-
-    def __call__(self, text: str) -> None:
-        self._agent.arrived(text)
-
-    def thought(self, text: str) -> None:
-        """Report a piece of the model's thoughts."""
-        self._agent.thought(text)
 
 
 def tell_messages(agent: Agent, run: Run) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Awaitable
 from typing import Final, assert_never
 
 import trio
@@ -41,18 +42,24 @@ AGAIN: Final = "this call had begun when the program ended, and was not run agai
 """The result of a call that was not repeated after a crash."""
 
 
-async def run_calls(agent: Agent, effect: RunTools) -> None:
+def run_calls(agent: Agent, effect: RunTools) -> Awaitable[None]:
     """Run the calls of *effect* that have no result yet.
+
+    Returns:
+        An awaitable, to be awaited immediately.
 
     Cancellation:
         Results of calls that have ended are in their places; nothing goes on.
     """
-    wanted = [index for index, result in enumerate(effect.results) if result is None]
-    if len(wanted) == 1:
+    results = effect.results
+    if results.count(None) == 1:
         # Most answers have one call; a nursery would cost as much as the rest of it.
-        await _run_call(agent, effect, wanted[0], agent.step_scope, None)
-        return
+        return _run_call(agent, effect, results.index(None), agent.step_scope, None)
+    wanted = [index for index, result in enumerate(results) if result is None]
+    return _run_side_by_side(agent, effect, wanted)
 
+
+async def _run_side_by_side(agent: Agent, effect: RunTools, wanted: list[int]) -> None:
     async def run(index: int, strand: Strand) -> None:  # noqa: ASYNC910  # see below
         current_strand.set(strand)
         try:
@@ -234,11 +241,11 @@ def _begin(  # noqa: PLR0917  # keywords take longer
     hub = agent.hub
     if hub.listening:
         agent.phase(Phase.ACT, call.name)
-        stamp = hub.stamp(agent.agent_id, agent.name)
-        effect.began = {**effect.began, index: stamp[1]}
-        hub.publish(ToolStarted(*stamp, call, agent.turn))
+        sequence, at_seconds, agent_id, name = hub.stamp(agent.agent_id, agent.name)
+        effect.began = {**effect.began, index: at_seconds}
+        hub.publish(ToolStarted(sequence, at_seconds, agent_id, name, call, agent.turn))
     agent.tools_run += 1
-    effect.begun.add(index)
+    effect.begun += (index,)
     if order is not None:
         order.start_next(index)
         order.begun(index)
@@ -301,7 +308,9 @@ def _finish(
     content = agent.home.cleaner.clean(result.content)
     if not content.isascii():
         content = without_halves(content)
-    told = content if tool is None else _told(tool, call, asked, content)
+    told = content
+    if tool is not None and (call is not asked or tool.capability is not None):
+        told = _told(tool, call, asked, content)
     taken: tuple[Attachment, ...] = ()
     if result.attachments:
         taken, told = _taken(agent, result, told)
@@ -319,21 +328,19 @@ def _finish(
     if agent.journal is not None:
         changed, waits = effect.changed.get(index), None in effect.results or not agent.slot.held
         agent.journal.keep_call(index, asked, message, changed, _exhausted(agent), wakes=waits)
-    if agent.hub.listening:
-        stamp = agent.hub.stamp(agent.agent_id, agent.name)
+    hub = agent.hub
+    if hub.listening:
+        error_type = result.error_type or ("" if error is None else type(error).__name__)
+        sequence, at_seconds, agent_id, name = hub.stamp(agent.agent_id, agent.name)
         began_at = effect.began.get(index)
-        agent.hub.publish(
+        # By place, in the order of the fields, which takes half as long.
+        hub.publish(
             ToolFinished(
-                *stamp,
-                call,
-                content,
-                result.is_error,
-                turn=agent.turn,
-                duration_seconds=None if began_at is None else stamp[1] - began_at,
-                error_type=result.error_type or ("" if error is None else type(error).__name__),
-                traceback=result.traceback,
+                sequence, at_seconds, agent_id, name,
+                call, content, result.is_error, agent.turn,
+                None if began_at is None else at_seconds - began_at, error_type, result.traceback,
             )
-        )
+        )  # fmt: skip
 
 
 def _taken(agent: Agent, result: ToolResult, told: str) -> tuple[tuple[Attachment, ...], str]:

@@ -31,15 +31,16 @@ earlier turns again, so turn 10,000 costs what turn 10 costs.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from operator import attrgetter
 from typing import Final, Self, TypeAlias, final
 
 import msgspec
 
 from agentpool._base import Live
 from agentpool._errors import LimitExceededError, UsageError
-from agentpool._loop.seen_calls import Batch, SeenCalls
+from agentpool._loop.seen_calls import Batch, SeenCall, SeenCalls
 from agentpool._manifest.manifest import ResourceQuota
 from agentpool._messages import NO_USAGE, ToolCall, Usage
 from agentpool._outcome import StopReason
@@ -51,6 +52,8 @@ full length will hardly finish in the sixth."""
 STUCK_REPEATS: Final = 4
 """From this number of equal batches with equal results on, a model no longer polls but is stuck: by
 then each call has been refused once."""
+
+_RESULT: Final[Callable[[SeenCall], str | None]] = attrgetter("result")
 
 NO_NAMES: Final[frozenset[str]] = frozenset()
 
@@ -162,7 +165,9 @@ class LoopGuard(Live, gc=False):
     @property
     def turns(self) -> int:
         """Iterations that were allowed: the model requests of the run."""
-        return min(self._iterations, self.resources.max_iterations)
+        count, most = self._iterations, self.resources.max_iterations
+        # min() takes three times as long, and each event asks.
+        return count if count < most else most  # noqa: FURB136
 
     @property
     def tool_calls(self) -> int:
@@ -235,7 +240,7 @@ class LoopGuard(Live, gc=False):
         """
         seen = self._calls or self._seen()
         waiting = self.waiting_tools
-        found = tuple([seen.find(call.name, call.arguments) for call in calls])
+        found = tuple(map(seen.find_call, calls))
         waits = False
         if waiting:
             for call, one in zip(calls, found, strict=True):
@@ -265,9 +270,10 @@ class LoopGuard(Live, gc=False):
         """
         batch = (self._calls or self._seen()).batches[0]
         calls = batch.calls
-        for place, (seen, result) in enumerate(zip(calls, results, strict=True)):
+        for place, result in enumerate(results):
             if result is None:
                 continue
+            seen = calls[place]
             has_failed = place in failed
             if has_failed is not seen.failed:
                 seen.failed = has_failed
@@ -280,7 +286,7 @@ class LoopGuard(Live, gc=False):
         if batch.waits and failed:
             batch.waits = any(seen.waits for seen in calls)
         # One that was refused has changed nothing: it counts as what it came to before.
-        batch.results = tuple([seen.result for seen in calls])
+        batch.results = tuple(map(_RESULT, calls))
 
     def record_truncation(self) -> Allow | Stop:
         """Count a truncated answer and decide whether to ask for the rest."""

@@ -7,7 +7,6 @@ says what is wanted, and the code that performs it writes the result into it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from types import MappingProxyType
 from typing import Final, TypeAlias, final
 
 import msgspec
@@ -71,8 +70,8 @@ class Complete(msgspec.Struct, eq=False, gc=False):
     ``exhausted`` says which."""
 
 
-NO_CALLS: Final[Mapping[int, ToolCall]] = MappingProxyType({})
-NO_TIMES: Final[Mapping[int, float]] = MappingProxyType({})
+NO_CALLS: Final[Mapping[int, ToolCall]] = {}
+NO_TIMES: Final[Mapping[int, float]] = {}
 """A shared empty dict for most effects: one in each would cost a fiftieth of a turn."""
 
 
@@ -84,7 +83,7 @@ class RunTools(msgspec.Struct, eq=False):
     results: list[ToolMessage | None]
     """Result: one for each call, in their order; refused calls have their results already. Each is
     written when its call ends, so a run that is cancelled before the last one keeps the others."""
-    begun: set[int] = set()  # each has its own
+    begun: tuple[int, ...] = ()
     """The places of calls whose tool was started, so that they may have been done."""
     changed: Mapping[int, ToolCall] = NO_CALLS
     """Calls that were approved, as they are to run, by their places."""

@@ -12,14 +12,14 @@ from typing import Final, final
 import msgspec
 
 from agentpool._base import Live
-from agentpool._messages import ToolMessage
+from agentpool._messages import ToolCall, ToolMessage
 
 _DECODER: Final = msgspec.json.Decoder()
 _ENCODER: Final = msgspec.json.Encoder(order="deterministic")
 
 
 @final
-class SeenCall(Live):
+class SeenCall(Live, gc=False):
     """One distinct call of a run. Equal calls share one object."""
 
     count: int = 0
@@ -49,19 +49,28 @@ NO_BATCH: Final = Batch((), waits=True)
 
 
 @final
-class SeenCalls(Live):
+class SeenCalls:
     """All distinct calls of one run."""
 
-    by_text: dict[tuple[str, str], SeenCall] = {}  # noqa: RUF012  # each has its own
-    by_meaning: dict[tuple[str, bytes], SeenCall] = {}  # noqa: RUF012  # each has its own
-    batches: tuple[Batch, Batch, Batch, Batch] = (NO_BATCH, NO_BATCH, NO_BATCH, NO_BATCH)
-    """The last ones, the newest first."""
-    same_in_row: int = 0
-    alternating_in_row: int = 0
+    # No struct: each answer writes three of its fields, and to write one takes ten times as long.
+    __slots__ = ("_by_meaning", "_by_text", "alternating_in_row", "batches", "same_in_row")
+
+    def __init__(self) -> None:
+        self._by_text: dict[tuple[str, str], SeenCall] = {}
+        self._by_meaning: dict[tuple[str, bytes], SeenCall] = {}
+        # The last ones, the newest first.
+        self.batches: tuple[Batch, Batch, Batch, Batch] = (NO_BATCH, NO_BATCH, NO_BATCH, NO_BATCH)
+        self.same_in_row = 0
+        self.alternating_in_row = 0
 
     def find(self, name: str, arguments: str) -> SeenCall:
         """Return the entry of a call."""
-        return self.by_text.get((name, arguments)) or self._read(name, arguments)
+        return self._by_text.get((name, arguments)) or self._read(name, arguments)
+
+    def find_call(self, call: ToolCall) -> SeenCall:
+        """Return the entry of *call*."""
+        name, arguments = key = call.name, call.arguments
+        return self._by_text.get(key) or self._read(name, arguments)
 
     def _read(self, name: str, arguments: str) -> SeenCall:
         """Return the entry of a call with new wording; make one if the call is new."""
@@ -71,8 +80,8 @@ class SeenCalls(Live):
             # No JSON, so it means nothing but its own text.
             seen = SeenCall()
         else:
-            seen = self.by_meaning.setdefault((name, meaning), SeenCall())
-        self.by_text[name, arguments] = seen
+            seen = self._by_meaning.setdefault((name, meaning), SeenCall())
+        self._by_text[name, arguments] = seen
         return seen
 
     def note_batch(self, batch: Batch) -> None:

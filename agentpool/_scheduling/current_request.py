@@ -1,4 +1,4 @@
-"""A request in progress, as seen by gates and waits."""
+"""A request in progress, as seen by gates, fallbacks and waits."""
 
 from __future__ import annotations
 
@@ -28,12 +28,39 @@ class Clock(Protocol):
         """Stop limiting the scope: another limit takes over."""
 
 
+class RequestWatcher(Protocol):
+    """Reports events of one request."""
+
+    def gate_changed(
+        self, name: str, *, limit: int, in_flight: int, waiting: int, closed_seconds: float
+    ) -> None:
+        """Report that a refusal has closed a gate, or lowered its limit."""
+
+    def placed(self, node: str) -> None:
+        """Note which node of a cluster gets the request."""
+
+    def fell_back(self, driver: int, error: Exception | None, model: str, next_model: str) -> None:
+        """Report that the next of several drivers is asked.
+
+        Args:
+            driver: The number of the driver that failed, from 1.
+            error: The error that it failed with. ``None``: it was not asked.
+            model: The model of that driver. Empty: unknown.
+            next_model: The model that is asked next. Empty: unknown.
+        """
+
+
 class Asking(Protocol):
     """A request to a model that is under way."""
 
     @property
     def clock(self) -> Clock | None:
         """The clock that limits the request. ``None``: it has no limit."""
+        ...
+
+    @property
+    def watcher(self) -> RequestWatcher | None:
+        """Reports to those who observe the request. ``None``: it is not observed."""
         ...
 
     def take_failure(self, error: DriverError) -> None:

@@ -15,7 +15,7 @@ from agentpool._manifest.capability import PrivacyTier
 from agentpool._manifest.manifest import AgentManifest
 from agentpool._messages import Completion, CompletionRequest, Usage
 from agentpool._scheduling.owner import as_bystander
-from agentpool._scheduling.watcher import current_watcher
+from agentpool._scheduling.watcher import watcher_now
 from agentpool.abc import OnDelta, OnSent, SendingDriver
 from agentpool.cluster._errors import NodeCheckError, NodeLostError
 from agentpool.cluster._node_link import Link
@@ -117,7 +117,7 @@ class FarDriver(SendingDriver):
             link = self._nodes.choose(self._labels, self.number)
             if link is None:
                 link = await self._nodes.wait_for_one(self._labels, self.number)
-            if (watcher := current_watcher.get()) is not None:
+            if (watcher := watcher_now()) is not None:
                 watcher.placed(link.node)
             try:
                 if self.number not in link.models:

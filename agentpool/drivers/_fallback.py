@@ -46,7 +46,7 @@ from agentpool._loop.joined_pieces import goes_on
 from agentpool._manifest.capability import PrivacyTier
 from agentpool._messages import Completion, CompletionRequest, FinishReason, Usage
 from agentpool._scheduling.request_clock import RequestClock
-from agentpool._scheduling.watcher import asking_now, current_watcher
+from agentpool._scheduling.watcher import asking_now, watcher_now
 from agentpool.abc import Driver, HearsThoughts, OnDelta, OnSent, SendingDriver
 from agentpool.drivers._breaker import Attempt, BreakerState, CircuitBreaker
 
@@ -256,7 +256,7 @@ class FallbackDriver(SendingDriver):
 
     def _tell(self, number: int, error: DriverError | None) -> None:
         """Report that the next driver is asked, if there is one."""
-        watcher = current_watcher.get()
+        watcher = watcher_now()
         if watcher is not None and number < len(self._choices):
             watcher.fell_back(number, error, *self._models[number - 1 : number + 1])
 

@@ -45,7 +45,7 @@ from agentpool._scheduling.random import build_random
 from agentpool._scheduling.request_clock import waiting_for_turn
 from agentpool._scheduling.slot import current_slot, parked
 from agentpool._scheduling.waits import Wait
-from agentpool._scheduling.watcher import current_watcher
+from agentpool._scheduling.watcher import watcher_now
 from agentpool.drivers._throttle import Passage, Throttle
 
 
@@ -230,7 +230,7 @@ class RequestGate:
         now, chance = trio.current_time(), self._random.random()
         throttle = self._throttle
         throttle.refuse(passage, now, retry_after_seconds, chance)
-        watcher = current_watcher.get()
+        watcher = watcher_now()
         if watcher is not None:
             watcher.gate_changed(
                 self.name,

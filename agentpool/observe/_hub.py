@@ -162,34 +162,39 @@ class EventReader(Live):
 
 
 @final
-class EventHub(Live):
+class EventHub:
     """Numbers the events of one pool and passes them on."""
 
-    _observers: tuple[Observer, ...]
-    _opened_at: float
-    now: Callable[[], float] = trio.current_time
-    """Returns the time of trio's clock."""
-    _readers: list[EventReader] = msgspec.field(default_factory=list[EventReader])
-    _last_sequence: int = 0
-    _untold: deque[Event] = msgspec.field(default_factory=deque[Event])
-    """Events that observers and readers have not got yet, in order."""
-    _deciding: int = 0
-    """How many nested decisions of the pool are under way; ``_TELLING`` more during a delivery."""
-    observer_failures: int = 0
-    """How often an observer raised an exception."""
-    observer_failure: str = ""
-    """The first observer that raised, and its error. Empty: none raised."""
-    _closed: bool = False
-    warnings: int = 0
-    """The number of warnings so far, observed or not."""
-    listening: bool = False
-    """Whether an observer or a reader is there. Without one, events are not even made."""
-    silent_thinkers: set[int] = msgspec.field(default_factory=set[int])
-    """The drivers, by identity, whose last answer began with thoughts but without their mark."""
+    # No struct: every event writes three of its fields, and to write one takes ten times as long.
+    __slots__ = (
+        "_closed", "_deciding", "_last_sequence", "_observers", "_opened_at", "_readers", "_untold",
+        "listening", "now", "observer_failure", "observer_failures", "silent_thinkers", "warnings",
+    )  # fmt: skip
 
-    def __post_init__(self) -> None:
-        """Listen if there are observers."""
-        self.listening = bool(self._observers)
+    def __init__(
+        self,
+        observers: tuple[Observer, ...],
+        opened_at: float,
+        now: Callable[[], float] = trio.current_time,
+    ) -> None:
+        self._observers = observers
+        self._opened_at = opened_at
+        self.now = now  # trio's clock
+        self._readers: list[EventReader] = []
+        self._last_sequence = 0
+        # What observers and readers have not got yet, in order.
+        self._untold: deque[Event] = deque()
+        # How many nested decisions of the pool are under way; _TELLING more during a delivery.
+        self._deciding = 0
+        # How often an observer raised, and the first one that did, with its error.
+        self.observer_failures = 0
+        self.observer_failure = ""
+        self._closed = False
+        self.warnings = 0  # so far, observed or not
+        # Whether an observer or a reader is there. Without one, events are not even made.
+        self.listening = bool(observers)
+        # The drivers, by identity, whose last answer had thoughts without the mark before them.
+        self.silent_thinkers: set[int] = set()
 
     @property
     def last_sequence(self) -> int:
@@ -245,7 +250,7 @@ class EventHub(Live):
         """End a decision. After the outermost one, pass on the events held back."""
         self._deciding -= 1
         if self._untold and not self._deciding:
-            self._tell()
+            self.publish(self._untold.popleft())
 
     def publish(self, event: Event) -> None:
         """Pass *event* on to observers and readers, now or after the current decision."""
@@ -262,14 +267,6 @@ class EventHub(Live):
                     self._failed(observer, error)
             if self._readers:
                 self._read(event)
-            while self._untold:
-                self._hand_on(self._untold.popleft())
-        finally:
-            self._deciding = 0
-
-    def _tell(self) -> None:
-        self._deciding = _TELLING
-        try:
             while self._untold:
                 self._hand_on(self._untold.popleft())
         finally:

@@ -162,7 +162,7 @@ class ToolRegistry:
                     "give one of them another name with @tool(name=...)"
                 )
             by_name[name] = tool
-        self._tools: Mapping[str, Tool] = MappingProxyType(by_name)
+        self._tools: Mapping[str, Tool] = by_name
         self._remembered: dict[tuple[tuple[Capability, ...], PrivacyTier], Allowed] = {}
 
     def with_tools(self, *tools: Tool) -> ToolRegistry:

@@ -3,12 +3,11 @@
 import math
 
 import attrs
-import msgspec
 import pytest
-from msgspec.structs import asdict
 
 from agentpool import ManifestError, ResourceQuota, StopReason, Usage, UsageError
 from agentpool._loop.guard import ALLOW, Allow, Block, LoopGuard, Stop, Warn
+from agentpool._loop.seen_calls import SeenCalls
 from agentpool.drivers import ToolCall
 
 
@@ -480,6 +479,8 @@ def test_turn_10_000_looks_back_no_further_than_turn_10() -> None:
         calls = batch("read", arguments=f'{{"page": {turn % 100}}}')
         fresh.check_stuck(calls)
         fresh.check_tool_call(calls[0].name, calls[0].arguments)
-    parts = [part for part in asdict(fresh).values() if isinstance(part, msgspec.Struct)]
-    held = [value for part in parts for value in asdict(part).values() if hasattr(value, "__len__")]
+    seen = fresh._calls  # pyright: ignore[reportPrivateUsage]  # what it remembers
+    assert isinstance(seen, SeenCalls)
+    kept = [getattr(seen, name) for name in SeenCalls.__slots__]
+    held = [value for value in kept if hasattr(value, "__len__")]
     assert max(map(len, held)) == 100

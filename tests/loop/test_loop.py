@@ -847,7 +847,7 @@ def test_broken_off_while_tools_run() -> None:
     broken = perform([calling(*numbered(3), text="three")], stop_after=3)
     batch = broken.effects[-1]
     assert isinstance(batch, RunTools)
-    batch.begun |= {0, 1}
+    batch.begun += (0, 1)
     batch.results[1] = ToolMessage("id-1", "echo", "came in time")
     assert [m.content for m in broken.transcript if isinstance(m, ToolMessage)] == [
         "was begun; it may or may not have been done: broken off",
