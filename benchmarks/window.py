@@ -36,7 +36,7 @@ def turn(number: int) -> list[ChatMessage]:
 def requests(strategy: str) -> Iterator[Sequence[ChatMessage]]:
     """Yield what is sent, turn by turn."""
     query = UserMessage("Read all of the pages, and say what they have in common.")
-    conversation = Conversation((), (query,), room_tokens=ROOM_TOKENS)
+    conversation = Conversation.begin((), (query,), room_tokens=ROOM_TOKENS)
     said: list[ChatMessage] = []
     for number in range(TURNS):
         if strategy == "each turn":

@@ -296,7 +296,7 @@ class Agent(Live):
     def arrived(self, piece: str, teller: PieceTeller | None = None) -> None:
         """Record a piece of the answer. The *teller* of the request, if there is one, learns it."""
         assert self.run is not None  # noqa: S101  # only a run asks the driver
-        self.run.arriving.append(piece)
+        self.run.arrive(piece)
         if teller is not None:
             teller.arrived()
         if self.hub.listening:

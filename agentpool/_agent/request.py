@@ -72,7 +72,7 @@ def complete(agent: Agent, effect: Complete) -> Awaitable[object]:
     allow(agent.step_scope, seconds, agent.hub.now)
     clock = None if seconds is None or agent.step_scope is None else RequestClock(agent.step_scope)
     agent.slot.asking = asking = ModelRequest(
-        agent, agent.driver, request, hear, run.arriving, teller, effect=effect, clock=clock
+        agent, agent.driver, request, hear, (), teller, effect=effect, clock=clock
     )
     return asking.make()
 
@@ -133,8 +133,8 @@ class ModelRequest(Live):
     """The request to make."""
     on_delta: OnDelta
     """Receives the pieces of the answer."""
-    arrived: Sequence[str]
-    """The pieces that have come."""
+    for_tool: Sequence[str]
+    """The pieces that have come for a tool."""
     teller: RequestTeller | None
     """Tells observers. ``None``: none."""
     estimator: Estimator | None = None
@@ -154,6 +154,12 @@ class ModelRequest(Live):
     """The errors of replaced drivers that are not counted yet."""
     failed_before: int = 0
     """How many of them there were when the request to the last driver was sent."""
+
+    @property
+    def arrived(self) -> Sequence[str]:
+        """The pieces that have come."""
+        run = self.agent.run
+        return self.for_tool if self.effect is None or run is None else run.arriving
 
     @property
     def watcher(self) -> RequestTeller | None:

@@ -24,11 +24,12 @@ once and each group dropped once, so a turn costs the same however long the conv
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Final, assert_never, final
+from typing import Final, Self, assert_never, final
 
 import msgspec
 
 from agentpool._attachments import CountAttachment, highest_tokens
+from agentpool._base import Live
 from agentpool._loop.window import NOTHING, Cut, MessageView, Window
 from agentpool._messages import (
     AnswerForm,
@@ -52,19 +53,25 @@ CONTINUATION_BYTE: Final = 0b1000_0000
 
 
 @final
-class Conversation:
+class Conversation(Live, gc=False):
     """All messages of one run. Chooses the ones to send."""
 
-    __slots__ = ("_count_attachment", "_items", "_pinned", "_summary", "_window")
+    _items: list[ChatMessage]
+    _count_attachment: CountAttachment = highest_tokens
+    _window: Window | None = None
+    _pinned: range = NOTHING
+    """The places of the pinned messages. Nothing without a window: no part is shown alone."""
+    _summary: tuple[ChatMessage, ...] = ()
 
-    def __init__(
-        self,
+    @classmethod
+    def begin(
+        cls,
         history: Sequence[ChatMessage],
         pinned: Sequence[UserMessage],
         *,
         room_tokens: int | None,
         count: CountAttachment = highest_tokens,
-    ) -> None:
+    ) -> Self:
         """Begin a conversation.
 
         Args:
@@ -74,20 +81,17 @@ class Conversation:
                 the tools. ``None``: the window is unknown, so everything is sent.
             count: Estimates the tokens of an image or a document.
         """
-        self._count_attachment = count
-        self._items: list[ChatMessage] = [*history, *pinned]
-        self._pinned = NOTHING  # without a window, no part of it is shown alone
-        self._summary: tuple[ChatMessage, ...] = ()
-        self._window: Window | None = None
+        talk = cls([*history, *pinned], count)
         if room_tokens is not None:
-            self._pinned = range(len(history), len(self._items))
-            tokens = self._tokens(pinned)
-            self._window = window = Window(room_tokens, tokens, tokens)
+            talk._pinned = range(len(history), len(talk._items))
+            tokens = talk._tokens(pinned)
+            talk._window = window = Window(room_tokens, tokens, tokens)
             before: ChatMessage | None = None
             for place, message in enumerate(history):
-                self._count(window, message, place, begins=_begins_group(before, message))
+                talk._count(window, message, place, begins=_begins_group(before, message))
                 before = message
             window.history_groups = len(window.starts)
+        return talk
 
     @property
     def messages(self) -> MessageView:

@@ -116,7 +116,7 @@ def _recalled(run: Run) -> Generator[Effect, None, Sequence[str]]:
 def _begin(run: Run, fragments: Sequence[str]) -> Conversation:
     query = UserMessage(run.query, run.attachments)
     count = run.attachment_tokens
-    plain = Conversation(run.history, (query,), room_tokens=run.room_tokens, count=count)
+    plain = Conversation.begin(run.history, (query,), room_tokens=run.room_tokens, count=count)
     if fragments and run.history and not plain.is_full():
         fragments = not_yet_in(run.history, fragments)
     if not fragments:
@@ -124,7 +124,7 @@ def _begin(run: Run, fragments: Sequence[str]) -> Conversation:
     # As data of the user's side, never in the system prompt: what a tool once wrote into the
     # memory must not speak with the operator's voice.
     pinned = (UserMessage(recalled_block(fragments)), query)
-    return Conversation(run.history, pinned, room_tokens=run.room_tokens, count=count)
+    return Conversation.begin(run.history, pinned, room_tokens=run.room_tokens, count=count)
 
 
 def _next_turn(run: Run, conversation: Conversation, receive: Receive) -> Sequence[Warn] | None:
@@ -197,7 +197,8 @@ def _answered(run: Run, ask: Complete) -> Completion | None:
             "a driver must say why the model stopped"
         )
     # A completion carries the whole text from here on; without one there is no piece.
-    run.arriving.clear()
+    if run.arriving:
+        run.arriving = ()
     text = completion.text
     if text:
         text = without_thoughts(text)

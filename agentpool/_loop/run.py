@@ -184,8 +184,8 @@ class Run(Live, gc=False):
     complete."""
     partial_parts: tuple[ProviderPart, ...] = ()
     """The parts that its provider wants back with that answer."""
-    arriving: list[str] = []  # noqa: RUF012  # each has its own
-    """Pieces of the completion that arrives right now. The performer appends to it."""
+    arriving: list[str] | tuple[()] = ()
+    """Pieces of the completion that arrives right now. ``arrive`` adds one."""
     last_text: str = ""
     """The text that the model wrote with its last tool calls."""
     acting: RunTools | None = None
@@ -202,6 +202,13 @@ class Run(Live, gc=False):
     """Estimates the tokens of an image or a document."""
     passed_shared: bool = False
     """Whether the last answer passed a limit of a budget that others share."""
+
+    def arrive(self, piece: str) -> None:
+        """Add *piece* to the completion that arrives right now."""
+        if self.arriving:
+            self.arriving.append(piece)
+        else:
+            self.arriving = [piece]
 
     @property
     def arrived_text(self) -> str:
@@ -274,7 +281,7 @@ class Run(Live, gc=False):
             self.settle(reason)
         if self.partial or self.arriving:
             self.say(join_pieces(self.partial, self.arrived_text))
-            self.arriving.clear()
+            self.arriving = ()
         return self.conversation.copy()
 
     def say(self, text: str, completion: Completion = NO_ANSWER) -> None:

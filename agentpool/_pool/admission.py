@@ -194,7 +194,8 @@ class Admission(Live):
             return
         queue = self._children if record.depth else self._newcomers
         queue.push(record, record.share)
-        self.pump()
+        if is_free:
+            self.pump()
 
     def withdraw(self, record: AgentRecord) -> None:
         """Remove a cancelled agent from the queue. Its place is free immediately."""

@@ -69,6 +69,20 @@ class PoolVoice(Voice):
         refuse_bystander()
         self.owner.note_use()
 
+    def above(self) -> tuple[AgentRecord | None, AgentManifest | None]:
+        """Return the caller, and the manifest whose privacy tier binds what it spawns.
+
+        That is the caller's, or else that of the agent in which the pool was opened.
+
+        Raises:
+            UsageError: If the current task was left behind by an agent that has ended.
+        """
+        caller = self.caller()
+        if caller is not None:
+            return caller, caller.take_work()[0].manifest
+        self._note_owner()
+        return None, self.opener
+
     def check_tier(self, manifest: AgentManifest) -> AgentRecord | None:
         """Return the caller, or raise if its privacy tier forbids a child with *manifest*.
 
@@ -76,13 +90,9 @@ class PoolVoice(Voice):
             PrivacyError: If the child's tier is laxer than the agent's, or than that of the
                 agent in which the pool was opened.
         """
-        caller = self.caller()
-        if caller is not None:
-            check_child_tier(caller.take_work()[0].manifest, manifest)
-        else:
-            self._note_owner()
-            if self.opener is not None:
-                check_child_tier(self.opener, manifest)
+        caller, above = self.above()
+        if above is not None:
+            check_child_tier(above, manifest)
         return caller
 
     def refuse_agents(self, what: str) -> None:

@@ -48,8 +48,8 @@ from agentpool._pool.run_outcome import (
     verdict_on,
 )
 from agentpool._pool.shutdown import ShutdownStep, end_in_steps
-from agentpool._pool.spawn_checks import Entry, budget_for, check_config
-from agentpool._pool.starting import new_agent, take_task
+from agentpool._pool.spawn_checks import Entry, budget_for
+from agentpool._pool.starting import new_agent
 from agentpool._scheduling.parking_lot import Lot
 from agentpool._scheduling.slot import Slot, parked
 from agentpool._scheduling.waits import Wait
@@ -147,9 +147,13 @@ class AgentNursery(Home):
             ManifestError: If the driver's window leaves no room for the query.
         """
         self.check_open()
-        check_config(config)
-        self.voice.check_tier(config.manifest)
-        return self.entry.driver_for(config)
+        return self.entry.driver_for(config, self.voice.above()[1])
+
+    def drivers_for(self, configs: Sequence[SpawnConfig]) -> list[Driver]:
+        """Return the driver of each agent; raise as ``driver_for`` does."""
+        self.check_open()
+        _, above = self.voice.above()
+        return [self.entry.driver_for(config, above) for config in configs]
 
     def accept(
         self,
@@ -204,11 +208,11 @@ class AgentNursery(Home):
                 ahead = self.admission.queued_count - 1
                 self.admission.tell_queued(agent_id, record.name, ahead, again=False)
             for left in () if self.journal is None else self.journal.left_children(agent_id):
-                own = self.entry.driver_for(left.config)
+                own = self.entry.driver_for(left.config, None)
                 self.accept(left.config, own, None, record, past=left)
         return record
 
-    def accept_all(self, wanted: Sequence[tuple[SpawnConfig, Driver]]) -> list[AgentRecord]:
+    def accept_all(self, configs: list[SpawnConfig], drivers: list[Driver]) -> list[AgentRecord]:
         """Accept all of these configs, or none.
 
         Raises:
@@ -216,12 +220,12 @@ class AgentNursery(Home):
             PoolClosedError: If the pool accepts no more agents.
         """
         # No await from here on, and observers are told afterwards: nothing can slip in.
-        if not self.admission.room_for(len(wanted)):
-            raise self.admission.full_error(len(wanted))
+        if not self.admission.room_for(len(configs)):
+            raise self.admission.full_error(len(configs))
         if self.journal is not None:
-            self.journal.check_all([config for config, _ in wanted], self.voice.caller())
+            self.journal.check_all(configs, self.voice.caller())
         with self.hub:
-            return [self.accept(config, driver) for config, driver in wanted]
+            return list(map(self.accept, configs, drivers))
 
     def resume(self, journal: PoolJournal | None) -> None:
         """Record runs in *journal*, and continue those that an earlier process left there."""
@@ -257,7 +261,10 @@ class AgentNursery(Home):
     async def _live(self, record: AgentRecord, slot: Slot) -> None:  # noqa: ASYNC910  # the run has its own
         if self.journal is not None and self._has_ended_before(record, slot, self.journal):
             return  # noqa: ASYNC910  # there is nothing to wait for
-        agent, ending = self._begin(record, slot), UNKNOWN
+        agent, ending = (
+            new_agent(self, record, slot, self.router, self.memory, self.journal),
+            UNKNOWN,
+        )
         try:
             with slot.scope:
                 if isinstance(self.tools, ToolRegistry):
@@ -291,10 +298,6 @@ class AgentNursery(Home):
         journal.spend_again(record.agent_id, record.budget)
         self._end(record, known, slot)
         return True
-
-    def _begin(self, record: AgentRecord, slot: Slot) -> Agent:
-        take_task(slot)
-        return new_agent(self, record, slot, self.router, self.memory, journal=self.journal)
 
     def _conclude(self, agent: Agent, record: AgentRecord, slot: Slot, ending: Ending) -> None:
         status, error, reason = ending

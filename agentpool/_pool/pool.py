@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, NoReturn, final
@@ -104,9 +104,10 @@ class AgentPool(Live, weakref=True):
             Agents accepted before stay accepted; ``join_all`` returns their outcomes.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
-        wanted = self._wanted(configs)
-        agents = self._agents
-        records = await agents.admission.enter_each(agents.accept, wanted)
+        agents, (wanted, drivers) = self._agents, self._wanted(configs)
+        records = await agents.admission.enter_each(
+            agents.accept, zip(wanted, drivers, strict=True)
+        )
         return [AgentHandle(record) for record in records]
 
     def fan_out_nowait(self, configs: Iterable[SpawnConfig]) -> list[AgentHandle]:
@@ -119,8 +120,8 @@ class AgentPool(Live, weakref=True):
             ManifestError: If a manifest cannot work with its driver.
             PrivacyError: If a tier forbids its driver, or is laxer than a calling agent's.
         """
-        wanted = self._wanted(configs)
-        return [AgentHandle(record) for record in self._agents.accept_all(wanted)]
+        records = self._agents.accept_all(*self._wanted(configs))
+        return [AgentHandle(record) for record in records]
 
     async def join_all(self, *, children: bool = False) -> dict[AgentId, AgentOutcome]:
         """Wait for every agent spawned so far, and return their outcomes in spawn order.
@@ -242,12 +243,12 @@ class AgentPool(Live, weakref=True):
         Cancellation:
             All of them are cancelled, and awaited.
         """
-        wanted = self._wanted(configs)
+        wanted, drivers = self._wanted(configs)
         if not wanted:
             raise UsageError("race() needs at least one config, got none")
         from agentpool._pool.race import race  # noqa: PLC0415  # on first use
 
-        return await race(self._agents, wanted)
+        return await race(self._agents, list(zip(wanted, drivers, strict=True)))
 
     async def supervise(
         self, configs: Iterable[SpawnConfig], policy: RestartPolicy | None = None
@@ -272,20 +273,18 @@ class AgentPool(Live, weakref=True):
         """
         from agentpool._pool.supervisor import supervise  # noqa: PLC0415  # on first use
 
-        agents, starters = self._agents, self._starters(self._wanted(configs))
+        agents, (wanted, drivers) = self._agents, self._wanted(configs)
+        starters = [partial(agents.accept, *one) for one in zip(wanted, drivers, strict=True)]
         return await supervise(starters, policy, agents.admission, agents.deadlocks.owner)
 
-    def _wanted(self, configs: Iterable[SpawnConfig]) -> list[tuple[SpawnConfig, Driver]]:
+    def _wanted(self, configs: Iterable[SpawnConfig]) -> tuple[list[SpawnConfig], list[Driver]]:
         expect_each(
             configs, SpawnConfig, "configs must be an iterable of SpawnConfig objects",
             "write [SpawnConfig(manifest, query), ...]",
         )  # fmt: skip
-        return [(config, self._agents.driver_for(config)) for config in configs]
-
-    def _starters(
-        self, wanted: Iterable[tuple[SpawnConfig, Driver]]
-    ) -> list[Callable[[OnEnd], AgentRecord]]:
-        return [partial(self._agents.accept, config, driver) for config, driver in wanted]
+        # Two lists: a pair for each agent would be one more object for the garbage collector.
+        wanted = list(configs)
+        return wanted, self._agents.drivers_for(wanted)
 
     async def shutdown(self, *, grace_seconds: float) -> ShutdownStep:
         """End all agents in three steps: ask, wait, cancel. Return the step that was needed.

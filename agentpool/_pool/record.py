@@ -174,7 +174,8 @@ class AgentRecord:
     @property
     def share(self) -> Share:
         """The agent's part of the queue, until it has ended."""
-        return self.take_work()[0].share
+        assert self._config is not None  # noqa: S101
+        return self._config.share
 
     @property
     def voice(self) -> Voice:

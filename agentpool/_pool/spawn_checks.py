@@ -33,15 +33,22 @@ class Entry(Live):
     """The last manifest that passed the check, and its driver: many agents in a row have the
     same."""
 
-    def driver_for(self, config: SpawnConfig) -> Driver:
+    def driver_for(self, config: SpawnConfig, above: AgentManifest | None) -> Driver:
         """Return the driver of an agent, or raise if it cannot be accepted now.
+
+        Args:
+            config: The agent.
+            above: The manifest whose tier the agent's must not be laxer than. ``None``: none.
 
         Raises:
             UsageError: If its budget is not a part of its parent's or pool's, or as in
                 `checked_driver`.
-            PrivacyError: If the manifest's tier forbids the driver.
+            PrivacyError: If the manifest's tier forbids the driver, or is laxer than *above*.
             ManifestError: If the driver's window leaves no room for the query.
         """
+        check_config(config)
+        if above is not None:
+            check_child_tier(above, config.manifest)
         if config.budget is not None:
             self._budget_of(config)
         manifest, driver = self._fitting

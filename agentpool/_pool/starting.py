@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from agentpool._pool.journal import PoolJournal
 
 
-def take_task(slot: Slot) -> None:
+def _take_task(slot: Slot) -> None:
     """Make the current task the main task of the agent with *slot*."""
     current_slot.set(slot)
     if current_strand.get() is not None:
@@ -39,10 +39,10 @@ def new_agent(
     slot: Slot,
     router: PostOffice,
     memory: PoolMemory,
-    *,
     journal: PoolJournal | None,
 ) -> Agent:
-    """Make the agent of *record*, with its deadline."""
+    """Make the agent of *record*, with its deadline, and the current task its main task."""
+    _take_task(slot)
     config, driver = record.take_work()
     agent_id, name, budget, hub = record.agent_id, record.name, record.budget, record.hub
     purse = None if budget is None else Purse(budget, slot, hub, agent_id, name)

@@ -63,7 +63,7 @@ def fitted(
     if room_tokens is not None:
         # A window is cut to three quarters of what the query leaves.
         room_tokens = QUERY_TOKENS + -((QUERY_TOKENS - room_tokens) * 4 // 3)
-    conversation = Conversation(history, (QUERY,), room_tokens=room_tokens)
+    conversation = Conversation.begin(history, (QUERY,), room_tokens=room_tokens)
     for message in after:
         conversation.append(message)
     if room_tokens is not None:
@@ -144,7 +144,7 @@ def test_everything_is_sent_that_fits() -> None:
 
 def test_a_query_that_does_not_fit_is_an_error() -> None:
     """The original sent an empty list and called the answer a success."""
-    conversation = Conversation((), (QUERY,), room_tokens=QUERY_TOKENS - 1)
+    conversation = Conversation.begin((), (QUERY,), room_tokens=QUERY_TOKENS - 1)
     with pytest.raises(ContextOverflowError) as caught:
         conversation.fit()
     assert str(caught.value) == (
@@ -158,7 +158,7 @@ def test_a_query_that_does_not_fit_is_an_error() -> None:
 def test_a_window_without_any_room_is_an_error(room: int) -> None:
     """Max_tokens, system prompt and tools may take all of it and more."""
     with pytest.raises(ContextOverflowError, match="has room for 0;"):
-        Conversation((), (QUERY,), room_tokens=room).fit()
+        Conversation.begin((), (QUERY,), room_tokens=room).fit()
 
 
 def test_a_newest_turn_that_does_not_fit_is_an_error() -> None:
@@ -172,7 +172,7 @@ def test_a_newest_turn_that_does_not_fit_is_an_error() -> None:
 
 def test_an_overflow_stays_one() -> None:
     """What was said cannot be taken back, so asking again gives the same answer."""
-    conversation = Conversation([user("old")], (QUERY,), room_tokens=5)
+    conversation = Conversation.begin([user("old")], (QUERY,), room_tokens=5)
     for _ in range(2):
         with pytest.raises(ContextOverflowError, match="about 6 tokens"):
             conversation.fit()
@@ -217,7 +217,7 @@ def test_what_came_in_before_the_first_answer_is_a_group() -> None:
 
 def test_what_came_in_before_the_first_answer_is_newest_until_there_is_one() -> None:
     """It is what the model is asked about right now."""
-    conversation = Conversation([], (QUERY,), room_tokens=QUERY_TOKENS + 5)
+    conversation = Conversation.begin([], (QUERY,), room_tokens=QUERY_TOKENS + 5)
     conversation.append(user("post"))
     with pytest.raises(ContextOverflowError, match="the newest turn"):
         conversation.fit()
@@ -227,13 +227,13 @@ def test_what_is_sent_behind_it_has_its_room() -> None:
     """The piece of an answer that goes on is sent, and is not part of the conversation."""
     turn = [asks("1"), result("1")]
     room = QUERY_TOKENS + sum(map(message_tokens, turn))
-    conversation = Conversation([], [QUERY], room_tokens=room)
+    conversation = Conversation.begin([], [QUERY], room_tokens=room)
     for message in [*turn, *turn]:
         conversation.append(message)
     pending = [answer("so far"), user("go on")]
     with pytest.raises(ContextOverflowError):
         conversation.fit(pending)
-    wider = Conversation([], [QUERY], room_tokens=room + sum(map(message_tokens, pending)))
+    wider = Conversation.begin([], [QUERY], room_tokens=room + sum(map(message_tokens, pending)))
     for message in [*turn, *turn]:
         wider.append(message)
     assert wider.spare_tokens() == 0
@@ -268,7 +268,7 @@ def test_a_history_that_begins_with_an_answer_is_cut_all_the_same() -> None:
 def test_all_pinned_messages_are_always_sent() -> None:
     """Recalled data and the query, in their order."""
     pinned = (UserMessage("data"), QUERY)
-    conversation = Conversation([user("old")], pinned, room_tokens=tokens(pinned) + 12)
+    conversation = Conversation.begin([user("old")], pinned, room_tokens=tokens(pinned) + 12)
     for call_id in "123":
         conversation.append(asks(call_id))
         conversation.append(result(call_id, ""))
@@ -277,7 +277,7 @@ def test_all_pinned_messages_are_always_sent() -> None:
 
 def test_what_was_left_out_stays_out() -> None:
     """A provider's cache begins at the first message that changes."""
-    conversation = Conversation([user("x" * 50), answer("y")], (QUERY,), room_tokens=40)
+    conversation = Conversation.begin([user("x" * 50), answer("y")], (QUERY,), room_tokens=40)
     conversation.append(asks("1"))
     assert conversation.fit() == [QUERY, asks("1")]
     conversation.append(result("1"))
@@ -287,7 +287,7 @@ def test_what_was_left_out_stays_out() -> None:
 def test_nothing_that_was_said_is_lost() -> None:
     """What is not sent is still in the transcript."""
     history, after = [user("a"), answer("b")], [asks("1"), result("1"), asks("2"), result("2")]
-    conversation = Conversation(history, (QUERY,), room_tokens=30)
+    conversation = Conversation.begin(history, (QUERY,), room_tokens=30)
     for message in after:
         conversation.append(message)
     assert len(conversation.fit()) < len(conversation.messages)
@@ -302,7 +302,7 @@ def views() -> list[tuple[MessageView, list[ChatMessage]]]:
     history, after = [user("h1"), answer("h2")], [asks("1"), result("1"), asks("2")]
     shapes: list[tuple[MessageView, list[ChatMessage]]] = []
     for room in (1000, 34, 20):
-        conversation = Conversation(history, (QUERY,), room_tokens=room)
+        conversation = Conversation.begin(history, (QUERY,), room_tokens=room)
         for message in after:
             conversation.append(message)
         view = conversation.fit()
@@ -352,7 +352,7 @@ def test_a_view_is_pickled_without_the_rest_of_the_conversation() -> None:
 
 def test_a_view_of_a_growing_conversation_can_be_read_to_its_end() -> None:
     """Also when it grows while somebody reads."""
-    conversation = Conversation([answer("a")], (QUERY,), room_tokens=None)
+    conversation = Conversation.begin([answer("a")], (QUERY,), room_tokens=None)
     seen: list[ChatMessage] = []
     for message in conversation.messages:
         seen.append(message)
@@ -365,7 +365,7 @@ def test_a_view_of_a_growing_conversation_can_be_read_to_its_end() -> None:
 
 def test_results_have_half_of_what_the_pinned_messages_leave() -> None:
     """Divided by the calls, each with what a message costs."""
-    conversation = Conversation((), (QUERY,), room_tokens=QUERY_TOKENS + 100)
+    conversation = Conversation.begin((), (QUERY,), room_tokens=QUERY_TOKENS + 100)
     conversation.append(asks("1", "2"))
     assert conversation.room_tokens_for_results(1) == 50 - 4
     assert conversation.room_tokens_for_results(2) == 25 - 4
@@ -373,7 +373,7 @@ def test_results_have_half_of_what_the_pinned_messages_leave() -> None:
 
 def test_results_have_less_where_the_answer_itself_is_long() -> None:
     """They must fit beside it: it is sent with them."""
-    conversation = Conversation((), (QUERY,), room_tokens=QUERY_TOKENS + 100)
+    conversation = Conversation.begin((), (QUERY,), room_tokens=QUERY_TOKENS + 100)
     conversation.append(AssistantMessage("x" * 200, (ToolCall("1", "look", "{}"),)))
     room = conversation.room_tokens_for_results(1)
     assert room == 100 - (4 + 80 + 2 + 1) - 4
@@ -383,13 +383,13 @@ def test_results_have_less_where_the_answer_itself_is_long() -> None:
 
 def test_results_have_no_less_than_nothing() -> None:
     """Where not even the answer fits, the next request is refused anyway."""
-    conversation = Conversation((), (QUERY,), room_tokens=QUERY_TOKENS + 5)
+    conversation = Conversation.begin((), (QUERY,), room_tokens=QUERY_TOKENS + 5)
     assert conversation.room_tokens_for_results(1) == 0
 
 
 def test_results_are_not_limited_where_no_window_is_known() -> None:
     """None means no limit."""
-    assert Conversation((), (QUERY,), room_tokens=None).room_tokens_for_results(3) is None
+    assert Conversation.begin((), (QUERY,), room_tokens=None).room_tokens_for_results(3) is None
 
 
 def test_a_text_that_fits_is_not_cut() -> None:

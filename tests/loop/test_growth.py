@@ -31,7 +31,7 @@ def turns(n: int) -> Sequence[AssistantMessage | ToolMessage]:
 
 def hold(messages: Sequence[AssistantMessage | ToolMessage]) -> Conversation:
     """Hold a conversation in a small window, from which results are cleared."""
-    held = Conversation((), [UserMessage("q")], room_tokens=3_000)
+    held = Conversation.begin((), [UserMessage("q")], room_tokens=3_000)
     for message in messages:
         held.append(message)
         if held.is_full():

@@ -823,7 +823,8 @@ def test_broken_off_while_an_answer_arrives() -> None:
     """Pieces that have arrived are text and transcript, once."""
     broken = perform([cut_off("one ")], new_run(on_cut="continue"), stop_after=4)
     assert isinstance(broken.effects[-1], Complete)
-    broken.run.arriving += ["two", " thr"]
+    broken.run.arrive("two")
+    broken.run.arrive(" thr")
     assert broken.run.text == "one two thr"
     assert broken.transcript[1:] == (AssistantMessage("one two thr"),)
     assert broken.run.text == "one two thr"
@@ -836,7 +837,8 @@ def test_an_answer_that_has_arrived_is_not_counted_twice() -> None:
     performer = Performer(run, iter(["hi"]))
     for effect in run_loop(run):
         if isinstance(effect, Complete):
-            run.arriving += ["h", "i"]
+            run.arrive("h")
+            run.arrive("i")
         performer.perform(effect)
     assert run.text == "hi"
     assert performer.transcript == (UserMessage("hello"), AssistantMessage("hi"))

@@ -112,9 +112,10 @@ def test_an_answer_of_thoughts_that_nothing_ended_is_asked_for_again() -> None:
 def test_what_has_arrived_of_thoughts_is_no_answer() -> None:
     """A run that is cancelled while the model thinks has no text."""
     run = new_run()
-    run.arriving.extend(("<thi", "nk>two "))
+    run.arrive("<thi")
+    run.arrive("nk>two ")
     assert [run.text] == [""]
-    run.arriving.append("and two</think>4")
+    run.arrive("and two</think>4")
     assert [run.text] == ["4"]
 
 

@@ -266,7 +266,7 @@ def test_an_answer_that_goes_on_has_its_room() -> None:
 
 def test_an_estimate_is_made_anew_where_a_stub_stands() -> None:
     """The request has the same first and last message, and less between them."""
-    conversation = Conversation((), (UserMessage("q"),), room_tokens=1_000)
+    conversation = Conversation.begin((), (UserMessage("q"),), room_tokens=1_000)
     for n in range(5):
         conversation.append(AssistantMessage("", (tool_call("look", f"{n}"),)))
         conversation.append(ToolMessage(f"{n}", "look", LONG))

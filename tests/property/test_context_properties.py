@@ -83,7 +83,7 @@ def test_what_is_sent_is_whole_contiguous_and_inside_the_room(
     room: int | None,
 ) -> None:
     """Or it is an error, exactly when the query and the newest turn do not fit."""
-    conversation = Conversation(history, pinned, room_tokens=room)
+    conversation = Conversation.begin(history, pinned, room_tokens=room)
     after: list[ChatMessage] = []
     for turn in [[], *turns]:
         for message in turn:
@@ -119,7 +119,7 @@ def test_no_more_is_left_out_than_must_be(
     room: int,
 ) -> None:
     """Nothing while there is room; else the next older turn would fill over three quarters."""
-    conversation = Conversation(history, pinned, room_tokens=room)
+    conversation = Conversation.begin(history, pinned, room_tokens=room)
     for message in (message for turn in turns for message in turn):
         conversation.append(message)
     try:
@@ -143,7 +143,7 @@ def test_a_view_does_not_change_when_the_conversation_grows(
     room: int,
 ) -> None:
     """A driver may still read it, and a test keeps it as the request that was made."""
-    conversation = Conversation(history, pinned, room_tokens=room)
+    conversation = Conversation.begin(history, pinned, room_tokens=room)
     kept = []
     for turn in turns:
         for message in turn:
@@ -162,7 +162,7 @@ def test_results_that_are_cut_to_their_room_fit(
 ) -> None:
     """So a large result ends no run."""
     calls = tuple(ToolCall(f"{i}", "look", "{}") for i in range(len(contents)))
-    conversation = Conversation([], pinned, room_tokens=room)
+    conversation = Conversation.begin([], pinned, room_tokens=room)
     conversation.append(AssistantMessage("", calls))
     each = conversation.room_tokens_for_results(len(calls))
     assert each is not None
