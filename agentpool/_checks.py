@@ -142,7 +142,10 @@ def expect_fields(value: object, *, but: Collection[str] = ()) -> None:
             continue
         if given is list and tuple in expected.kinds:
             found = tuple(cast("list[object]", found))
-            object.__setattr__(value, name, found)
+            if isinstance(value, msgspec.Struct):
+                msgspec.structs.force_setattr(value, name, found)
+            else:
+                object.__setattr__(value, name, found)
         others = {other: allowed for other, _, allowed in fields}
         expected.check(found, name, of=kind.__name__, others=others)
 

@@ -6,7 +6,14 @@ from collections.abc import Callable, Mapping
 from functools import wraps
 from importlib import import_module
 from types import FunctionType
-from typing import NoReturn, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, NoReturn, ParamSpec, TypeVar, cast
+
+import msgspec
+
+if TYPE_CHECKING:
+    from msgspec import StructMeta
+else:
+    StructMeta = type(msgspec.Struct)  # it has its public name since msgspec 0.20
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -79,6 +86,24 @@ def advised(function: Callable[P, T], *, name: str = "") -> Callable[P, T]:
             raise TypeError(advice) from error
 
     return with_advice
+
+
+class AdvisedStruct(StructMeta):
+    """Makes calls of a struct's class with wrong arguments say which arguments it takes."""
+
+    if not TYPE_CHECKING:  # a type checker shall see the fields
+
+        def __call__(cls, *given: object, **named: object) -> object:  # noqa: N805  # as in type
+            """Make a struct."""
+            try:
+                return super().__call__(*given, **named)
+            except TypeError as error:
+                advice = import_module("agentpool._call_advice").call_advice(
+                    cls.__name__, cls, given, named
+                )
+                if advice is None:
+                    raise
+                raise TypeError(advice) from error
 
 
 def call_name(function: Callable[..., object]) -> str:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from operator import attrgetter
-from typing import Final, cast, final
+from typing import Final, final
 
 import attrs
+import msgspec
 
 from agentpool._attachments import Attachment
-from agentpool._base import Value
 from agentpool._budget.budget import Budget
 from agentpool._checks import at_least, expect, expect_fields, expect_output_type
 from agentpool._errors import CapabilityDeniedError, UsageError
@@ -17,6 +16,7 @@ from agentpool._manifest.capability import Capability, CapabilityKind, asks_firs
 from agentpool._manifest.manifest import AgentManifest
 from agentpool._manifest.usage_limits import UsageLimits
 from agentpool._messages import ChatMessage, UserMessage
+from agentpool._public import AdvisedStruct
 from agentpool._scheduling.fair_queue import PLAIN, Share
 from agentpool._surrogates import without_halves
 
@@ -25,18 +25,17 @@ from agentpool._surrogates import without_halves
 _CHECKED: Final = frozenset({"manifest", "query", "output_type", "weight"})
 
 
-def _whole(query: str) -> str:
-    # Half of a character cannot be sent. Type checkers are optional.
-    return without_halves(query) if isinstance(cast("object", query), str) else query
+class _Asked(msgspec.Struct, frozen=True, gc=False):
+    """The part of a config that is written without names."""
 
-
-def _whole_name(name: str | None) -> str | None:
-    return name if name is None else _whole(name)
+    manifest: AgentManifest
+    """The kind of agent."""
+    query: str
+    """The query, not empty."""
 
 
 @final
-@attrs.frozen(eq=False, repr=False)
-class SpawnConfig(Value):
+class SpawnConfig(_Asked, frozen=True, kw_only=True, metaclass=AdvisedStruct):
     """One agent to run: its manifest, its query, and the terms of this run.
 
     >>> from agentpool import AgentManifest, SpawnConfig, UsageLimits
@@ -47,49 +46,45 @@ class SpawnConfig(Value):
     ('a.py', 3)
     """
 
-    manifest: AgentManifest
-    """The kind of agent."""
-    query: str = attrs.field(converter=_whole)
-    """The query, not empty."""
-    name: str | None = attrs.field(default=None, kw_only=True, converter=_whole_name)
+    name: str | None = None
     """Its name in this run. ``None``: the manifest's name."""
-    attachments: tuple[Attachment, ...] = attrs.field(default=(), kw_only=True)
+    attachments: tuple[Attachment, ...] = ()
     """Images and documents for the query: ``Attachment.load("photo.png")``."""
-    history: tuple[ChatMessage, ...] = attrs.field(default=(), kw_only=True)
+    history: tuple[ChatMessage, ...] = ()
     """A conversation to continue, such as the ``messages`` of an earlier outcome."""
-    deadline_seconds: float | None = attrs.field(default=None, kw_only=True)
+    deadline_seconds: float | None = None
     """The longest that the run may take, from its first slot. ``None``: as the manifest says."""
-    output_type: type | None = attrs.field(default=None, kw_only=True)
+    output_type: type | None = None
     """The type of the answer: an attrs class, a dataclass, a TypedDict or a msgspec struct. The
     outcome's ``value`` is an instance. ``None``: any text."""
-    memory_scope: str | None = attrs.field(default=None, kw_only=True)
+    memory_scope: str | None = None
     """The memory scope to use: agents with the same scope share their fragments. ``None``: a
     separate one."""
-    limits: UsageLimits | None = attrs.field(default=None, kw_only=True)
+    limits: UsageLimits | None = None
     """Limits that narrow the manifest's for this run. ``None``: no change."""
-    budget: Budget | None = attrs.field(default=None, kw_only=True)
+    budget: Budget | None = None
     """The budget that it and its children spend from: a part of its parent's budget, or else of
     the pool's. ``None``: that budget itself."""
-    key: str | None = attrs.field(default=None, kw_only=True)
+    key: str | None = None
     """Names the agent in the pool's journal: in a resumed pool, a spawn with the same key is the
     same agent, finished or not. A child's key names it within the call that spawns it. Children
     that are spawned at the same time need keys, since the order identifies those without one. Must
     not begin with ``#`` or ``=``.
     ``None``: the number serves as the key; in a map or a supervision the query, in a race the
     place."""
-    group: str = attrs.field(default="", kw_only=True)
+    group: str = ""
     """The group with which it shares slots and gates. Waiting groups take turns, whatever their
     sizes."""
-    weight: int = attrs.field(default=1, kw_only=True)
+    weight: int = 1
     """How many agents of its group are let in at each turn of the group. The newest agent's weight
     counts."""
-    priority: int = attrs.field(default=0, kw_only=True)
+    priority: int = 0
     """The priority within its group: one level is worth a hundred places in the queue."""
-    outlives_parent: bool = attrs.field(default=False, kw_only=True)
+    outlives_parent: bool = False
     """Whether an agent that a tool spawned goes on when the agent of that tool has ended.
     Otherwise it is cancelled then."""
 
-    def __attrs_post_init__(self) -> None:
+    def __post_init__(self) -> None:
         """Refuse an empty query and fields of the wrong type or range."""
         manifest_type: type = type(self.manifest)
         if manifest_type is not AgentManifest or type(self.query) is not str:
@@ -99,15 +94,25 @@ class SpawnConfig(Value):
             )  # fmt: skip
             expect(self.query, str, "query must be a str", "write SpawnConfig(manifest, query)")
         # Most agents have the usual terms: one comparison in place of a look at each.
-        is_usual = _terms(self) == _USUAL_TERMS
+        is_usual = msgspec.structs.astuple(self)[2:] == SpawnConfig.__struct_defaults__
         if not is_usual:
-            expect_fields(self, but=_CHECKED)
-            if self.output_type is not None:
-                expect_output_type(self.output_type)
+            self._check_types()
+        if not self.query.isascii():
+            # Half of a character cannot be sent.
+            msgspec.structs.force_setattr(self, "query", without_halves(self.query))
         if not self.query.strip():
             raise UsageError(f"query must not be empty, got {self.query!r}; say what to do")
-        if is_usual:
-            return
+        if not is_usual:
+            self._check_terms()
+
+    def _check_types(self) -> None:
+        expect_fields(self, but=_CHECKED)
+        if self.name is not None:
+            msgspec.structs.force_setattr(self, "name", without_halves(self.name))
+        if self.output_type is not None:
+            expect_output_type(self.output_type)
+
+    def _check_terms(self) -> None:
         if self.key is not None and (not self.key or self.key[0] in "#="):
             raise UsageError(
                 f"key must be text that does not begin with '#' or '=', got {self.key!r}"
@@ -148,11 +153,6 @@ class SpawnConfig(Value):
         if self.weight == 1 and not self.group and not self.priority:
             return PLAIN
         return Share(self.group, self.weight, self.priority)
-
-
-_TERMS: Final = attrs.fields(SpawnConfig)[2:]  # all but the manifest and the query
-_terms: Final = attrgetter(*(field.name for field in _TERMS))
-_USUAL_TERMS: Final = tuple(field.default for field in _TERMS)
 
 
 def seconds_of(config: SpawnConfig) -> float | None:

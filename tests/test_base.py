@@ -18,7 +18,6 @@ from agentpool import (
     ModelConfig,
     ResourceQuota,
     RetryPolicy,
-    SpawnConfig,
     UsageLimits,
 )
 from agentpool.drivers import TokenPrice
@@ -36,7 +35,6 @@ VALUES: tuple[tuple[attrs.AttrsInstance, dict[str, object]], ...] = (
     (ModelConfig(remote_model="a", options={"b": [1]}), {"options": {"b": [2]}}),
     (ResourceQuota(), {"max_iterations": 1}),
     (RetryPolicy(), {"max_attempts": 1}),
-    (SpawnConfig(AgentManifest(), "a"), {"outlives_parent": True}),
     (TokenPrice(input_usd_per_million=1, output_usd_per_million=2), {"output_usd_per_million": 3}),
     (UsageLimits(request_limit=1), {"request_limit": 2}),
 )

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, TypeAlias
 
-import attrs
+import msgspec
 
 from agentpool._agent.agent import Agent
 from agentpool._agent.run_journal import OnMismatch, RunJournal
@@ -48,7 +48,7 @@ def branch_if_changed(
         ResumeMismatchError: If a call of the old run must be settled by a person first.
     """
     if journal.history is not None and journal.changed_from is None:
-        agent.config = attrs.evolve(agent.config, history=journal.history)
+        agent.config = msgspec.structs.replace(agent.config, history=journal.history)
     if journal.on_branch is None:
         return
     if journal.ended_with is not None:

@@ -17,7 +17,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import TypeAlias, final
 
-import attrs
+import msgspec
 import trio
 
 from agentpool._agent.agent import Agent
@@ -286,7 +286,7 @@ class PoolAgentContext(AgentContext):
         check_child_tier(self.manifest, config.manifest)
         own = config.deadline_seconds or config.manifest.resources.run_seconds or math.inf
         least = min(own, seconds_left)
-        return attrs.evolve(
+        return msgspec.structs.replace(
             config,
             name=config.name if name is None else one_line(name, MAX_NAME_CHARS),
             deadline_seconds=least if least < math.inf else None,

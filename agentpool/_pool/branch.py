@@ -129,7 +129,7 @@ def next_config(
     before = config.history if is_changed else past.config.history[:base]
     has_spoken = any(isinstance(one, AssistantMessage) for one in messages[known:])
     said = messages[base:] if has_spoken else messages[base:known]
-    return attrs.evolve(config, history=(*before, *said)), len(said)
+    return msgspec.structs.replace(config, history=(*before, *said)), len(said)
 
 
 def call_of(child: PastAgent) -> str:

@@ -42,17 +42,14 @@ from agentpool._pool.run_outcome import (
     OUTSIDE,
     UNKNOWN,
     Ending,
-    cancellation_of,
-    unstarted_outcome,
     verdict,
     verdict_on,
 )
-from agentpool._pool.shutdown import ShutdownStep, end_in_steps
+from agentpool._pool.shutdown import ShutdownStep, end_in_steps, wait_empty
 from agentpool._pool.spawn_checks import Entry, budget_for
 from agentpool._pool.starting import new_agent
 from agentpool._scheduling.parking_lot import Lot
-from agentpool._scheduling.slot import Slot, parked
-from agentpool._scheduling.waits import Wait
+from agentpool._scheduling.slot import Slot
 from agentpool._spawn import SpawnConfig
 from agentpool.abc import AgentContext, Driver
 from agentpool.observe._hub import EventHub
@@ -261,10 +258,8 @@ class AgentNursery(Home):
     async def _live(self, record: AgentRecord, slot: Slot) -> None:  # noqa: ASYNC910  # the run has its own
         if self.journal is not None and self._has_ended_before(record, slot, self.journal):
             return  # noqa: ASYNC910  # there is nothing to wait for
-        agent, ending = (
-            new_agent(self, record, slot, self.router, self.memory, self.journal),
-            UNKNOWN,
-        )
+        agent = new_agent(self, record, slot, self.router, self.memory, journal=self.journal)
+        ending = UNKNOWN
         try:
             with slot.scope:
                 if isinstance(self.tools, ToolRegistry):
@@ -284,7 +279,7 @@ class AgentNursery(Home):
             # Cancelled from outside the pool, or the program ends: say so, and pass it on.
             record.is_left_open = True
             record.mark_cancelled(*OUTSIDE)
-            ending = AgentStatus.CANCELLED, cancellation_of(record), None
+            ending = AgentStatus.CANCELLED, record.cancellation(), None
             raise
         finally:
             self._conclude(agent, record, slot, ending)
@@ -323,14 +318,7 @@ class AgentNursery(Home):
             self.router.unregister(record.agent_id)
             self.running.pop(record.agent_id, None)
             self.hub.tell(AgentFinished, record.agent_id, record.name, outcome)
-            parent = self.running.get(record.parent_id)
-            if parent is not None:
-                parent.let_go(record)
-            for child in record.children:
-                self.cancel_agent(child, f"agent {record.agent_id}", "its parent has ended")
-            self.fan_in.ended(record)
-            if not self.running:
-                self._idle.unpark_all()
+            self._let_go(record)
             if self.abort_on_failure and outcome.status is AgentStatus.FAILED:
                 self.abort("pool", f"agent {record.agent_id} ({record.name}) failed")
             if slot is not None:
@@ -344,14 +332,19 @@ class AgentNursery(Home):
                 # Whoever waits for one of several has one less that could end its wait.
                 self.deadlocks.suspect(record.parent_id)
 
+    def _let_go(self, record: AgentRecord) -> None:
+        parent = self.running.get(record.parent_id)
+        if parent is not None:
+            parent.let_go(record)
+        for child in record.children:
+            self.cancel_agent(child, f"agent {record.agent_id}", "its parent has ended")
+        self.fan_in.ended(record)
+        if not self.running:
+            self._idle.unpark_all()
+
     async def wait_empty(self) -> None:  # noqa: ASYNC910  # the block's end has checkpoints
         """Wait until no agent is left."""
-        if self.running or self.admission.queued_count:
-            # The owner may be an agent of another pool, which needs no slot for this.
-            wait = Wait.all_of(self.running.keys(), f"the end of pool {self.name}")
-            async with parked(wait, self._idle, self.deadlocks.owner):
-                while self.running or self.admission.queued_count:
-                    await self._idle.park()
+        await wait_empty(self.running, self.admission, self._idle, self.deadlocks.owner, self.name)
 
     # --- ending early
 
@@ -367,7 +360,7 @@ class AgentNursery(Home):
             with self.hub:
                 record.mark_cancelled(cancelled_by, reason)
                 self.admission.withdraw(record)
-                self._end_unstarted(record)
+                self._end_unstarted(record, self.hub.seconds())
 
     def abort(self, cancelled_by: str, reason: str) -> None:
         """Cancel every agent, first the queued ones so that none starts. Journals record no end."""
@@ -381,15 +374,19 @@ class AgentNursery(Home):
 
     def _end_queued(self, cancelled_by: str, reason: str) -> None:
         with self.hub:
-            left = self.admission.withdraw_all()
-            for record in left:
-                record.is_left_open = True
-                record.mark_cancelled(cancelled_by, reason)
-            for record in left:
-                self._end_unstarted(record)
+            now = self.hub.seconds()
+            for record in self.admission.withdraw_all(cancelled_by, reason):
+                self._end_unstarted(record, now)
 
-    def _end_unstarted(self, record: AgentRecord) -> None:
-        self._end(record, unstarted_outcome(record, self.hub.seconds()), None)
+    def _end_unstarted(self, record: AgentRecord, now: float) -> None:
+        if self.hub.listening or self.journal is not None:
+            self._end(record, record.unstarted_outcome(now), None)
+            return
+        record.end_unstarted(now)
+        self.router.unregister(record.agent_id)
+        self._let_go(record)
+        if record.on_end is not None:
+            self.deadlocks.suspect(record.parent_id)
 
     async def shutdown(self, grace_seconds: float) -> ShutdownStep:
         """Ask all agents to stop, wait, and cancel the rest. Return the last step needed."""

@@ -1,4 +1,4 @@
-"""Makes the outcome of a run that ended, or of an agent that never started."""
+"""Decides how a run that ended counts: its status, its error and its reason."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from typing import Final, TypeAlias
 import trio
 
 from agentpool._agent.agent import Agent
-from agentpool._agent.early_outcome import early_outcome
-from agentpool._errors import AgentCancelledError, LimitExceededError
-from agentpool._outcome import AgentOutcome, AgentStatus, StopReason
+from agentpool._errors import LimitExceededError
+from agentpool._outcome import AgentStatus, StopReason
 from agentpool._pool.record import AgentRecord
 from agentpool._scheduling.slot import Slot
 from agentpool._spawn import seconds_of
@@ -29,7 +28,7 @@ def verdict(record: AgentRecord, slot: Slot, agent: Agent) -> Ending:
     """Return the ending of a run that raised no exception."""
     if slot.scope.cancelled_caught:
         if record.cancelled is not None:
-            return AgentStatus.CANCELLED, cancellation_of(record), None
+            return AgentStatus.CANCELLED, record.cancellation(), None
         unfit = "" if agent.run is None else agent.run.misfit_words()
         seconds = seconds_of(agent.config) or 0.0
         late = LimitExceededError(
@@ -58,23 +57,6 @@ def verdict_on(record: AgentRecord, raised: Exception) -> Ending:
     """
     if record.cancelled is None:
         return AgentStatus.FAILED, raised, None
-    error = cancellation_of(record, f"; then it failed: {type(raised).__name__}: {raised}")
+    error = record.cancellation(f"; then it failed: {type(raised).__name__}: {raised}")
     error.__cause__ = raised
     return AgentStatus.CANCELLED, error, None
-
-
-def unstarted_outcome(record: AgentRecord, finished_at: float) -> AgentOutcome:
-    """Make the outcome of an agent that was cancelled before it had a slot."""
-    config, _ = record.take_work()
-    error = cancellation_of(record)
-    return early_outcome(config, record.agent_id, AgentStatus.CANCELLED, finished_at, error=error)
-
-
-def cancellation_of(record: AgentRecord, more: str = "") -> AgentCancelledError:
-    """Make the error of a cancelled agent: who cancelled it, why, and *more*."""
-    cancelled_by, reason = record.cancelled or ("unknown", "unknown")
-    return AgentCancelledError(
-        f"agent {record.agent_id} ({record.name}) was cancelled by {cancelled_by}: {reason}{more}",
-        cancelled_by=cancelled_by,
-        reason=reason,
-    )

@@ -18,6 +18,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Final, Literal, Self, TypeAlias, final
 
 import attrs
+import msgspec
 import trio
 
 from agentpool._amounts import counted
@@ -211,10 +212,10 @@ class Session:
             history = self._kept.head_messages
             past = self._open
             if past is not None and _asks_the_same(past, config):
-                config = attrs.evolve(past.config, key=past.key)
+                config = msgspec.structs.replace(past.config, key=past.key)
             else:
                 key = f"turn {1 + max(map(_number, self._agents.values()), default=0)}"
-                config = attrs.evolve(config, history=history, key=key)
+                config = msgspec.structs.replace(config, history=history, key=key)
             after = self._kept.head
             handle = await self.pool.spawn(config)
             self._open = None

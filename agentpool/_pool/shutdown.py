@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Sized
+from collections.abc import Callable, Mapping, Sized
 
 import trio
 
+from agentpool._messages import AgentId
+from agentpool._pool.admission import Admission
+from agentpool._scheduling.owner import Owner
 from agentpool._scheduling.parking_lot import Lot
 from agentpool._scheduling.slot import parked
 from agentpool._scheduling.waits import Wait
@@ -51,3 +54,15 @@ async def end_in_steps(
             await idle.park()
     await trio.lowlevel.checkpoint_if_cancelled()
     return ShutdownStep.CANCELLED
+
+
+async def wait_empty(  # noqa: ASYNC910  # the block's end has checkpoints
+    running: Mapping[AgentId, object], admission: Admission, idle: Lot, owner: Owner, name: str
+) -> None:
+    """Wait until no agent of the pool *name* is left, queued or *running*."""
+    if running or admission.queued_count:
+        # The owner may be an agent of another pool, which needs no slot for this.
+        wait = Wait.all_of(running.keys(), f"the end of pool {name}")
+        async with parked(wait, idle, owner):
+            while running or admission.queued_count:
+                await idle.park()

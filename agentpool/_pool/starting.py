@@ -39,6 +39,7 @@ def new_agent(
     slot: Slot,
     router: PostOffice,
     memory: PoolMemory,
+    *,
     journal: PoolJournal | None,
 ) -> Agent:
     """Make the agent of *record*, with its deadline, and the current task its main task."""

@@ -208,10 +208,12 @@ class FairQueue(Generic[T]):
 
     def drain(self) -> list[T]:
         """Remove and return all items, group by group."""
-        left = [item for group in self._turns for item in group if not self._is_gone(item)]
+        left = [item for group in self._turns for item in group]
+        if self.waiting < self._size:
+            left = [item for item in left if not self._is_gone(item)]
+        self._home = _Group(PLAIN.group)
         self._groups = {PLAIN.group: self._home}
-        self._home.drop(lambda _: True)
-        self._home.credit = self._size = self.waiting = 0
+        self._size = self.waiting = 0
         self._turns.clear()
         return left
 

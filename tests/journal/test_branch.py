@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+import msgspec
 import pytest
 import trio
 
@@ -100,10 +101,10 @@ async def killed(shop: Shop, journal: Journal, config: SpawnConfig) -> None:
 
 
 CHANGES: dict[str, Callable[[SpawnConfig], tuple[SpawnConfig, str]]] = {
-    "the prompt": lambda config: (attrs.evolve(config, manifest=NEW), "Pay for it."),
-    "the query": lambda config: (attrs.evolve(config, query="y"), "Pay for it."),
+    "the prompt": lambda config: (msgspec.structs.replace(config, manifest=NEW), "Pay for it."),
+    "the query": lambda config: (msgspec.structs.replace(config, query="y"), "Pay for it."),
     "a tool": lambda config: (config, "Pay, and soon."),
-    "both": lambda config: (attrs.evolve(config, manifest=NEW), "Pay, and soon."),
+    "both": lambda config: (msgspec.structs.replace(config, manifest=NEW), "Pay, and soon."),
 }
 
 
@@ -216,7 +217,7 @@ def test_a_call_that_may_have_run_is_told_as_such_and_not_made_again() -> None:
             journal, shop = InMemoryJournal(), Shop(hangs=True, on_unknown=on_unknown)
             await killed(shop, journal, config)
             shop.hangs = False
-            outcome = await shop.buy(journal, attrs.evolve(config, manifest=NEW))
+            outcome = await shop.buy(journal, msgspec.structs.replace(config, manifest=NEW))
             if on_unknown in {"ask", "stop"}:
                 assert isinstance(outcome.error, ResumeMismatchError)
                 assert "a person must say" in str(outcome.error)

@@ -670,11 +670,11 @@ def test_a_request_that_a_budget_refused_was_none() -> None:
 
 
 CHANGES: dict[str, Callable[[SpawnConfig], SpawnConfig]] = {
-    "query": lambda config: attrs.evolve(config, query="y"),
-    "prompt": lambda config: attrs.evolve(
+    "query": lambda config: msgspec.structs.replace(config, query="y"),
+    "prompt": lambda config: msgspec.structs.replace(
         config, manifest=attrs.evolve(READER, model=ModelConfig(system_prompt="Be terse."))
     ),
-    "limits": lambda config: attrs.evolve(
+    "limits": lambda config: msgspec.structs.replace(
         config, manifest=attrs.evolve(READER, resources=ResourceQuota(max_iterations=1))
     ),
 }
@@ -881,8 +881,8 @@ def test_attachments_and_limits_are_there_again() -> None:
             await pool.join_all()
         assert "photo.png" in seen[0]
         async with open_kept(FunctionDriver(look), journal=journal) as pool:
-            await (await pool.spawn(attrs.evolve(config, key="a"))).wait()
-            other = attrs.evolve(config, key="a", attachments=())
+            await (await pool.spawn(msgspec.structs.replace(config, key="a"))).wait()
+            other = msgspec.structs.replace(config, key="a", attachments=())
         async with open_kept(FunctionDriver(look), journal=journal) as pool:
             with pytest.raises(ResumeMismatchError):
                 await pool.spawn(other)

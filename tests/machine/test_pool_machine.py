@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import attrs
+import msgspec
 
 from agentpool import SpawnConfig
 from agentpool.abc import Driver
@@ -39,7 +39,7 @@ class GatedPool(PoolMachine):
     def make_config(self, number: int) -> SpawnConfig:
         """Return an agent of one of three groups, some of them urgent."""
         config = super().make_config(number)
-        return attrs.evolve(
+        return msgspec.structs.replace(
             config, group="ab"[: number % 3], weight=1 + number % 2, priority=number % 5 // 4
         )
 

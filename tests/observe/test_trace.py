@@ -21,6 +21,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 import attrs
+import msgspec
 import pytest
 import trio
 from hypothesis import given
@@ -834,7 +835,7 @@ async def by_history(path: Path, turns: int) -> Sequence[Event]:
     ):
         messages: tuple[ChatMessage, ...] = ()
         for number in range(turns):
-            config = attrs.evolve(asked(number), history=messages)
+            config = msgspec.structs.replace(asked(number), history=messages)
             await (await pool.spawn(config)).wait()
             messages = (await (await pool.spawn(config)).wait()).messages
     return log.events
@@ -869,7 +870,7 @@ async def test_what_is_only_like_the_beginning_of_another_conversation_is_writte
     ):
         first = (await (await pool.spawn(asked(0))).wait()).messages
         for history in (first[:1], (*first[:1], UserMessage("other")), first[1:], first):
-            await (await pool.spawn(attrs.evolve(asked(1), history=history))).wait()
+            await (await pool.spawn(msgspec.structs.replace(asked(1), history=history))).wait()
     read = read_trace(path).events
     assert of_type(read, MessagesAdded) == of_type(log.events, MessagesAdded)
     assert of_type(read, AgentFinished) == of_type(log.events, AgentFinished)
@@ -885,7 +886,7 @@ async def test_messages_that_are_missing_are_not_referred_to(tmp_path: Path) -> 
     ):
         first = (await (await pool.spawn(asked(0))).wait()).messages
         trace.on_event(EventsMissed(99, 0.0, 0, "", 1))
-        await (await pool.spawn(attrs.evolve(asked(1), history=first))).wait()
+        await (await pool.spawn(msgspec.structs.replace(asked(1), history=first))).wait()
     added = [line for line in path.read_text().splitlines() if '"messages_added"' in line]
     assert "question 0" in added[-1]
     read = read_trace(path).events

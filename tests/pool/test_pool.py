@@ -40,6 +40,7 @@ from agentpool import (
     AgentGoneError,
     AgentHandle,
     AgentManifest,
+    AgentOutcome,
     AgentStatus,
     DriverError,
     ManifestError,
@@ -60,7 +61,13 @@ from agentpool.abc import (
     OnDelta,
     ToolContext,
 )
-from agentpool.drivers import AuthenticationError, FunctionDriver, ScriptedDriver, ToolMessage
+from agentpool.drivers import (
+    AuthenticationError,
+    FunctionDriver,
+    ScriptedDriver,
+    ToolMessage,
+    UserMessage,
+)
 from agentpool.memory import InMemoryMemory
 from agentpool.tools import ToolRegistry
 from tests.support.fakes import (
@@ -318,6 +325,37 @@ async def test_abort_all_ends_everyone_and_does_not_wait() -> None:
         "agent 1 (a) was cancelled by owner: enough",
         "agent 2 (b) was cancelled by owner: enough",
     ]
+
+
+@pytest.mark.parametrize("observers", [(), (Recorder(),)], ids=["alone", "watched"])
+async def test_aborted_before_its_first_slot(
+    observers: tuple[Recorder, ...], autojump_clock: trio.testing.MockClock
+) -> None:
+    """Its outcome is of the time of its end, whenever somebody asks, and the same each time."""
+    async with open_pool(hanging_driver(), max_concurrent=1, observers=observers) as pool:
+        _, awaited, asked, read, forgotten = await pool.fan_out(jobs(*"abcde"))
+        async with trio.open_nursery() as nursery:
+            ends: list[AgentOutcome] = []
+
+            async def wait() -> None:
+                ends.append(await awaited.wait())
+
+            nursery.start_soon(wait)
+            await trio.sleep(3)
+            pool.abort_all("enough")
+            assert asked.has_ended
+            assert asked.status is AgentStatus.CANCELLED
+            forgotten.forget()
+            await trio.sleep(2)
+        assert ends == [awaited.outcome]
+        late, again = asked.outcome, await asked.wait()
+        outcomes = await pool.join_all()
+    assert late is again is outcomes[asked.agent_id]
+    assert late is not None
+    assert (late.started_at, late.finished_at, late.messages) == (None, 3.0, (UserMessage("c"),))
+    assert str(late.error) == "agent 3 (c) was cancelled by owner: enough"
+    assert read.outcome == outcomes[read.agent_id]
+    assert list(outcomes) == [1, 2, 3, 4]
 
 
 async def test_one_failure_leaves_the_others_alone() -> None:

@@ -11,6 +11,7 @@ import re
 from collections.abc import Awaitable, Callable
 
 import attrs
+import msgspec
 import pytest
 import trio
 from hypothesis import given, settings
@@ -133,7 +134,7 @@ class House:
     async def child(self, script: str, _: AgentContext) -> str:
         """Spawn one child and wait for it."""
         # A parent that gives up does not take it along: what goes on must keep to the bounds.
-        config = attrs.evolve(job(script.replace("|", ";")), outlives_parent=True)
+        config = msgspec.structs.replace(job(script.replace("|", ";")), outlives_parent=True)
         return (await (await self.pool.spawn(config)).wait()).text
 
     async def hurried(self, script: str, context: AgentContext) -> str:

@@ -47,7 +47,7 @@ def pool_leaks(
     """
     known = {handle.agent_id: handle for handle in handles} | agents.fan_in.known
     for agent_id, handle in sorted(known.items()):
-        outcome = handle._outcome  # pyright: ignore[reportPrivateUsage]  # looking counts as seen
+        outcome = handle.ended_with  # as ``outcome``, but nobody has seen it then
         if outcome is None:
             yield f"agent {agent_id} ({handle.name}) has no outcome: it is {handle.status.value}"
         else:
