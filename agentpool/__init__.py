@@ -61,83 +61,11 @@ from agentpool._pool.router import MessageRouter as MessageRouter
 from agentpool._pool.shutdown import ShutdownStep as ShutdownStep
 from agentpool._pool.text_stream import TextStream as TextStream
 from agentpool._public import advise_calls as _advise_calls
-from agentpool._public import lazy as _lazy
-from agentpool._public import show_fields as _show_fields
+from agentpool._public import publish as _publish
 from agentpool._scheduling.owner import as_bystander as as_bystander
 from agentpool._spawn import SpawnConfig as SpawnConfig
 
-__all__ = [
-    "OWNER_ID",
-    "AgentCancelledError",
-    "AgentGoneError",
-    "AgentHandle",
-    "AgentManifest",
-    "AgentMessage",
-    "AgentOutcome",
-    "AgentPool",
-    "AgentPoolError",
-    "AgentStatus",
-    "AssistantMessage",
-    "Budget",
-    "BudgetConfig",
-    "Capability",
-    "CapabilityDeniedError",
-    "CapabilityKind",
-    "ChatMessage",
-    "ContextConfig",
-    "DeadlockError",
-    "DriverError",
-    "InboxFullError",
-    "LimitExceededError",
-    "ManifestError",
-    "McpServerConfig",
-    "McpTransport",
-    "MessageError",
-    "MessageRouter",
-    "ModelConfig",
-    "OutcomeStream",
-    "PoolClosedError",
-    "PoolError",
-    "PoolFullError",
-    "PoolPlan",
-    "PoolStatistics",
-    "PrivacyError",
-    "PrivacyTier",
-    "Queries",
-    "ResourceQuota",
-    "RestartLimitError",
-    "RestartPolicy",
-    "RetryPolicy",
-    "Session",
-    "SessionTurn",
-    "ShutdownStep",
-    "SpawnConfig",
-    "StopReason",
-    "TextStream",
-    "ToolBuilder",
-    "ToolCall",
-    "ToolError",
-    "ToolMessage",
-    "UnknownAgentError",
-    "Usage",
-    "UsageError",
-    "UsageLimits",
-    "UserMessage",
-    "__version__",
-    "as_bystander",
-    "open_drivers",
-    "open_manifest_pool",
-    "open_pool",
-    "open_session",
-    "session_names",
-    "session_pool_name",
-    "trace_of_journal",
-    "wait_until_asking",
-]
-
-_show_fields(globals())
 _advise_calls(globals())
-
 
 if TYPE_CHECKING:
     from agentpool._build.drivers import open_drivers as open_drivers
@@ -153,8 +81,7 @@ if TYPE_CHECKING:
     from agentpool._version import __version__ as __version__
 
 # Most programs do not need these.
-__getattr__, __dir__ = _lazy(
-    __name__,
+_publish(
     globals(),
     {
         "_build.drivers": ("open_drivers",),

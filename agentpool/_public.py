@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, MutableMapping
 from functools import wraps
 from importlib import import_module
-from types import FunctionType
+from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING, NoReturn, ParamSpec, TypeVar, cast
 
 import msgspec
@@ -19,19 +19,21 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-def lazy(
-    face: str, names: Mapping[str, object], homes: Mapping[str, tuple[str, ...]]
-) -> tuple[Callable[[str], object], Callable[[], list[str]]]:
-    """Return a ``__getattr__`` and a ``__dir__`` that load names on first use (PEP 562).
+def publish(names: MutableMapping[str, object], homes: Mapping[str, tuple[str, ...]] = {}) -> None:
+    """Make a module public: it loads names on first use, and ``help`` shows fields (PEP 562).
+
+    Its ``__all__`` is what it has and can load.
 
     Args:
-        face: The name of the public module.
-        names: What it has already: its ``globals()``.
-        homes: The modules below it, each with those of its names that are public. One that is
-            itself public has its own name.
+        names: The ``globals()`` of the module.
+        homes: The modules below it, each with those of its names that are loaded on first use. One
+            that is itself public has its own name.
     """
+    face = str(names["__name__"])
 
     def load(name: str) -> object:
+        if name == "__all__":
+            return public()
         for home, kept in homes.items():
             if name in kept:
                 module = import_module(f"{face}.{home}")
@@ -43,10 +45,16 @@ def lazy(
         where: str = import_module("agentpool._call_advice").home_of(face, name)
         raise AttributeError(f"module {face!r} has no attribute {name!r}{where}")
 
-    def known() -> list[str]:
-        return sorted({*names, *(name for kept in homes.values() for name in kept)})
+    def public() -> list[str]:
+        here = {name for name, value in names.items() if type(value) is not ModuleType}
+        shown = {name for name in here - {"TYPE_CHECKING"} if not name.startswith("_")}
+        return sorted(shown.union(*homes.values()))
 
-    return load, known
+    def known() -> list[str]:
+        return sorted({*names, "__all__", *public()})
+
+    show_fields(names)
+    names.update(__getattr__=load, __dir__=known)
 
 
 def advise_calls(names: Mapping[str, object]) -> None:

@@ -29,7 +29,7 @@ REFUSAL_CHARACTERS: Final = 400
 _FRAME: Final = re.compile(r'^ +File "(.*)", line', re.MULTILINE)
 """The files of a traceback."""
 
-_OURS: Final = frozenset((*agentpool.__all__, *drivers.__all__))
+_OURS: Final = frozenset((*dir(agentpool), *dir(drivers)))
 """The names of errors that are raised on purpose, among others."""
 
 

@@ -25,7 +25,7 @@ from agentpool._messages import ToolDefinition as ToolDefinition
 from agentpool._messages import Usage as Usage
 from agentpool._outcome import AgentOutcome as AgentOutcome
 from agentpool._outcome import AgentStatus as AgentStatus
-from agentpool._public import show_fields as _show_fields
+from agentpool._public import publish as _publish
 from agentpool.abc._context import AgentContext as AgentContext
 from agentpool.abc._context import AgentInfo as AgentInfo
 from agentpool.abc._driver import Driver as Driver
@@ -41,14 +41,4 @@ from agentpool.abc._tool import Tool as Tool
 from agentpool.abc._tool import ToolContext as ToolContext
 from agentpool.abc._tool import ToolResult as ToolResult
 
-__all__ = [
-    "AgentContext", "AgentId", "AgentInfo", "AgentManifest", "AgentMessage", "AgentOutcome",
-    "AgentStatus", "Budget", "BudgetStore", "Capability", "Completion", "CompletionRequest",
-    "Correction",
-    "Driver", "DriverFactory", "Event", "Fragment", "HearsThoughts", "Journal",
-    "Memory", "MemoryHit", "MemoryQuery", "Observer",
-    "OnDelta", "OnSent", "OnUnknown", "PoolInfo", "PoolStatistics", "PrivacyTier", "SendingDriver",
-    "StoredUse", "Tool", "ToolContext", "ToolDefinition", "ToolResult", "Usage",
-]  # fmt: skip
-
-_show_fields(globals())
+_publish(globals())

@@ -1,6 +1,6 @@
 """Pools that send requests and tool calls to several machines, with Ray (extra ``ray``)."""
 
-from agentpool._public import show_fields as _show_fields
+from agentpool._public import publish as _publish
 from agentpool.cluster._echo import open_echo as open_echo
 from agentpool.cluster._errors import ClusterError as ClusterError
 from agentpool.cluster._errors import NodeCheckError as NodeCheckError
@@ -13,18 +13,4 @@ from agentpool.cluster._open import PoolTerms as PoolTerms
 from agentpool.cluster._open import open_cluster as open_cluster
 from agentpool.cluster._open import open_cluster_pool as open_cluster_pool
 
-__all__ = [
-    "Cluster",
-    "ClusterError",
-    "NodeCheckError",
-    "NodeLostError",
-    "NodeState",
-    "NodeStatus",
-    "PoolTerms",
-    "RemoteError",
-    "open_cluster",
-    "open_cluster_pool",
-    "open_echo",
-]
-
-_show_fields(globals())
+_publish(globals())

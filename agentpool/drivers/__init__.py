@@ -43,8 +43,7 @@ from agentpool._messages import ToolDefinition as ToolDefinition
 from agentpool._messages import ToolMessage as ToolMessage
 from agentpool._messages import UserMessage as UserMessage
 from agentpool._messages import estimate_tokens as estimate_tokens
-from agentpool._public import lazy as _lazy
-from agentpool._public import show_fields as _show_fields
+from agentpool._public import publish as _publish
 from agentpool.abc import HearsThoughts as HearsThoughts
 from agentpool.drivers._breaker import BreakerState as BreakerState
 from agentpool.drivers._fallback import FallbackCounts as FallbackCounts
@@ -74,75 +73,8 @@ if TYPE_CHECKING:
     from agentpool.drivers._openai import open_openai as open_openai
     from agentpool.drivers._prices import Prices as Prices
 
-__all__ = [
-    "NO_USAGE",
-    "PROVIDERS",
-    "AllDriversFailedError",
-    "AnswerForm",
-    "AnthropicDriver",
-    "ApiKey",
-    "AssistantMessage",
-    "Attachment",
-    "AuthenticationError",
-    "BadRequestError",
-    "BreakerState",
-    "ChatMessage",
-    "Completion",
-    "CompletionRequest",
-    "ContextOverflowError",
-    "EmptyAnswerError",
-    "FailedAttemptError",
-    "FallbackCounts",
-    "FallbackDriver",
-    "FinishReason",
-    "FunctionDriver",
-    "GateStatistics",
-    "GateTicket",
-    "GatedDriver",
-    "HearsThoughts",
-    "InvalidOutputError",
-    "Json",
-    "LocalDriver",
-    "ModelFacts",
-    "NetworkError",
-    "OpenAIDriver",
-    "OverloadedError",
-    "Place",
-    "Prices",
-    "ProtocolError",
-    "Provider",
-    "ProviderGates",
-    "ProviderPart",
-    "PublishedPrice",
-    "RateLimitError",
-    "RequestGate",
-    "ScriptedDriver",
-    "TokenPrice",
-    "ToolCall",
-    "ToolDefinition",
-    "ToolMessage",
-    "UnknownModelError",
-    "UserMessage",
-    "call",
-    "calls",
-    "estimate_tokens",
-    "find_facts",
-    "messages_from_json",
-    "messages_to_json",
-    "near_names",
-    "open_anthropic",
-    "open_driver",
-    "open_local",
-    "open_openai",
-    "published_names",
-    "say",
-]
-
-_show_fields(globals())
-
 # These need httpx.
-__getattr__, __dir__ = _lazy(
-    __name__,
+_publish(
     globals(),
     {
         "_anthropic": ("AnthropicDriver", "open_anthropic"),

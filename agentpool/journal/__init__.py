@@ -16,8 +16,7 @@ from agentpool._journal_records import Lease as Lease
 from agentpool._journal_records import LeaseHolder as LeaseHolder
 from agentpool._journal_records import PoolSummary as PoolSummary
 from agentpool._journal_records import RecordKind as RecordKind
-from agentpool._public import lazy as _lazy
-from agentpool._public import show_fields as _show_fields
+from agentpool._public import publish as _publish
 from agentpool.abc import Journal as Journal
 
 if TYPE_CHECKING:
@@ -33,36 +32,8 @@ if TYPE_CHECKING:
     from agentpool.journal._sqlite import SqliteJournal as SqliteJournal
     from agentpool.journal._sqlite import open_journal as open_journal
 
-__all__ = [
-    "EndedItem",
-    "InMemoryJournal",
-    "ItemState",
-    "Journal",
-    "JournalError",
-    "JournalRecord",
-    "Lease",
-    "LeaseHolder",
-    "LeaseLostError",
-    "OpenQuestion",
-    "PoolSummary",
-    "RecordKind",
-    "ResumeMismatchError",
-    "RunBusyError",
-    "SessionBusyError",
-    "SharedWork",
-    "SqliteJournal",
-    "WorkItem",
-    "WorkShare",
-    "answer_question",
-    "open_journal",
-    "open_questions",
-]
-
-_show_fields(globals())
-
 # Most programs do not need these.
-__getattr__, __dir__ = _lazy(
-    __name__,
+_publish(
     globals(),
     {
         "_in_memory": ("InMemoryJournal",),

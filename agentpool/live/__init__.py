@@ -1,6 +1,6 @@
 """Watch and control a running pool: a page in the browser, and a display on a terminal."""
 
-from agentpool._public import show_fields as _show_fields
+from agentpool._public import publish as _publish
 from agentpool.live._approvals import ApprovalDesk as ApprovalDesk
 from agentpool.live._approvals import PendingCall as PendingCall
 from agentpool.live._approvals import first_decision as first_decision
@@ -16,21 +16,4 @@ from agentpool.live._serve import LivePage as LivePage
 from agentpool.live._serve import serve_live as serve_live
 from agentpool.live._terminal import show_in_terminal as show_in_terminal
 
-__all__ = [
-    "FRAMES_PER_SECOND",
-    "AgentView",
-    "ApprovalDesk",
-    "Board",
-    "BoardView",
-    "LiveDisplay",
-    "LivePage",
-    "PendingCall",
-    "counts_line",
-    "first_decision",
-    "listen",
-    "open_display",
-    "serve_live",
-    "show_in_terminal",
-]
-
-_show_fields(globals())
+_publish(globals())

@@ -8,8 +8,7 @@ loaded on first use.
 from typing import TYPE_CHECKING
 
 from agentpool._errors import MemoryStoreError as MemoryStoreError
-from agentpool._public import lazy as _lazy
-from agentpool._public import show_fields as _show_fields
+from agentpool._public import publish as _publish
 from agentpool.abc import Fragment as Fragment
 from agentpool.abc import Memory as Memory
 from agentpool.abc import MemoryHit as MemoryHit
@@ -24,26 +23,8 @@ if TYPE_CHECKING:
     from agentpool.memory._sqlite import SqliteMemory as SqliteMemory
     from agentpool.memory._sqlite import open_sqlite_memory as open_sqlite_memory
 
-__all__ = [
-    "Fragment",
-    "InMemoryMemory",
-    "InMemoryStatistics",
-    "Memory",
-    "MemoryHit",
-    "MemoryQuery",
-    "MemoryStoreError",
-    "ScopeSummary",
-    "SemanticMemory",
-    "SqliteMemory",
-    "open_semantic_memory",
-    "open_sqlite_memory",
-]
-
-_show_fields(globals())
-
 # These need SQLite or numpy.
-__getattr__, __dir__ = _lazy(
-    __name__,
+_publish(
     globals(),
     {
         "_rows": ("ScopeSummary",),

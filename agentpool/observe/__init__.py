@@ -42,8 +42,7 @@ from agentpool._events import ToolStarted as ToolStarted
 from agentpool._events import WindowCut as WindowCut
 from agentpool._messages import AgentId as AgentId
 from agentpool._messages import DeadLetter as DeadLetter
-from agentpool._public import lazy as _lazy
-from agentpool._public import show_fields as _show_fields
+from agentpool._public import publish as _publish
 from agentpool._scheduling.waits import WaitReason as WaitReason
 from agentpool.abc import Observer as Observer
 from agentpool.observe._hub import EventReader as EventReader
@@ -86,90 +85,8 @@ if TYPE_CHECKING:
     from agentpool.observe._trace import read_trace as read_trace
     from agentpool.observe._trace_writer import TraceWriter as TraceWriter
 
-__all__ = [
-    "AgentFinished",
-    "AgentId",
-    "AgentParked",
-    "AgentQueued",
-    "AgentRecord",
-    "AgentResumed",
-    "AgentSpawned",
-    "AgentStarted",
-    "AgentWarned",
-    "ApprovalAsked",
-    "ApprovalGiven",
-    "Bill",
-    "BudgetMeter",
-    "BudgetNear",
-    "BudgetReached",
-    "BudgetStatistics",
-    "CompletionReceived",
-    "Content",
-    "DeadLetter",
-    "Difference",
-    "Event",
-    "EventReader",
-    "EventsMissed",
-    "FellBack",
-    "FieldDifference",
-    "GateChanged",
-    "Interval",
-    "LoggingObserver",
-    "LostRequest",
-    "MessageDropped",
-    "MessageSent",
-    "MessagesAdded",
-    "Observer",
-    "OpenTelemetryMetrics",
-    "OpenTelemetryObserver",
-    "Phase",
-    "PhaseChanged",
-    "PoolInfo",
-    "PoolRecord",
-    "PoolStatistics",
-    "Reason",
-    "RecordedError",
-    "RefusedCall",
-    "RequestFailed",
-    "RequestFirstPiece",
-    "RequestRetried",
-    "RequestStarted",
-    "RunIds",
-    "SlotsChanged",
-    "SlowCall",
-    "TextDelta",
-    "ThoughtDelta",
-    "ToolFinished",
-    "ToolRecord",
-    "ToolStarted",
-    "Trace",
-    "TraceError",
-    "TraceHeader",
-    "TraceWriter",
-    "WaitReason",
-    "WindowCut",
-    "chrome_trace",
-    "event_from_json",
-    "event_to_json",
-    "events_from_json",
-    "events_to_json",
-    "export_trace",
-    "first_difference",
-    "intervals_of",
-    "outcome_from_json",
-    "outcome_to_json",
-    "read_trace",
-    "record_of",
-    "render_report",
-    "secrets_of_environment",
-    "slowest_calls",
-]
-
-_show_fields(globals())
-
 # Few programs need these.
-__getattr__, __dir__ = _lazy(
-    __name__,
+_publish(
     globals(),
     {
         "_bill": ("Bill",),

@@ -10,8 +10,7 @@ them. ``PoolMachine`` and the strategies need Hypothesis.
 from typing import TYPE_CHECKING
 
 from agentpool._errors import RecordingMissError as RecordingMissError
-from agentpool._public import lazy as _lazy
-from agentpool._public import show_fields as _show_fields
+from agentpool._public import publish as _publish
 from agentpool.testing._check_driver import check_driver as check_driver
 from agentpool.testing._check_journal import check_journal as check_journal
 from agentpool.testing._check_memory import check_memory as check_memory
@@ -68,68 +67,8 @@ if TYPE_CHECKING:
     from agentpool.testing._strict import strict_fake as strict_fake
     from agentpool.testing._strict_answers import FakeTurn as FakeTurn
 
-__all__ = [
-    "Answer",
-    "CallWildly",
-    "CancelPointError",
-    "CancelReport",
-    "CrashPointError",
-    "CrashReport",
-    "EventLog",
-    "Exploration",
-    "Fail",
-    "FakeTurn",
-    "Fault",
-    "FaultyDriver",
-    "Hang",
-    "HangError",
-    "JumpingClock",
-    "LatencyDriver",
-    "LeakError",
-    "PoolMachine",
-    "Proof",
-    "Quirk",
-    "QuirkResult",
-    "QuirkServer",
-    "RecordingMissError",
-    "RecordingTransport",
-    "ReplayTransport",
-    "ScheduleError",
-    "Stall",
-    "StrictFake",
-    "Trickle",
-    "Truncate",
-    "assert_quiescent",
-    "cancel_everywhere",
-    "check_driver",
-    "check_journal",
-    "check_memory",
-    "check_observer",
-    "check_tool",
-    "crash_everywhere",
-    "dice",
-    "explore",
-    "explore_all",
-    "latency",
-    "lone_context",
-    "open_quirk_server",
-    "open_recording",
-    "open_replay",
-    "open_strict_server",
-    "operation",
-    "quirks",
-    "replay",
-    "simulate",
-    "slow",
-    "strategies",
-    "strict_fake",
-]
-
-_show_fields(globals())
-
 # These load Hypothesis, which takes half a second and need not be installed, or httpx.
-__getattr__, __dir__ = _lazy(
-    __name__,
+_publish(
     globals(),
     {
         "_machine": ("PoolMachine",),

@@ -15,8 +15,7 @@ from agentpool._chat_markers import as_data as as_data
 from agentpool._messages import ToolDefinition as ToolDefinition
 from agentpool._one_line import one_line as one_line
 from agentpool._one_line import printable as printable
-from agentpool._public import lazy as _lazy
-from agentpool._public import show_fields as _show_fields
+from agentpool._public import publish as _publish
 from agentpool.abc import Tool as Tool
 from agentpool.abc import ToolContext as ToolContext
 from agentpool.abc import ToolResult as ToolResult
@@ -37,45 +36,9 @@ if TYPE_CHECKING:
     from agentpool.tools.mcp._servers import open_mcp_servers as open_mcp_servers
     from agentpool.tools.system._file_work import FileWork as FileWork
 
-__all__ = [
-    "EMPTY_REGISTRY",
-    "MARKERS",
-    "TEAM_TOOLS",
-    "ApprovalRequest",
-    "Approved",
-    "Approver",
-    "Changed",
-    "Cleaner",
-    "Decision",
-    "Denied",
-    "FileWork",
-    "FunctionTool",
-    "McpServers",
-    "Reservation",
-    "Tool",
-    "ToolContext",
-    "ToolDefinition",
-    "ToolRegistry",
-    "ToolResult",
-    "as_data",
-    "file_tools",
-    "find_isolation",
-    "http_tools",
-    "inference_tools",
-    "memory_tools",
-    "one_line",
-    "open_mcp_servers",
-    "printable",
-    "shell_tools",
-    "tool",
-]
-
-_show_fields(globals())
-
 # These load what makes schemas, docstring-parser for one, and the pool needs no more than
 # the registry. Whoever makes a tool pays for them at that moment.
-__getattr__, __dir__ = _lazy(
-    __name__,
+_publish(
     globals(),
     {
         "_function": ("FunctionTool", "tool"),

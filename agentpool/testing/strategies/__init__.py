@@ -1,5 +1,6 @@
 """Hypothesis strategies for every public value, for scripts and for plans of faults."""
 
+from agentpool._public import publish as _publish
 from agentpool.testing._scripts import answers as answers
 from agentpool.testing._scripts import events as events
 from agentpool.testing._scripts import fault_plans as fault_plans
@@ -28,32 +29,4 @@ from agentpool.testing._strategies import tool_arguments as tool_arguments
 from agentpool.testing._strategies import tool_calls as tool_calls
 from agentpool.testing._strategies import usages as usages
 
-__all__ = [
-    "agent_ids",
-    "agent_messages",
-    "answers",
-    "budget_statistics",
-    "budgets",
-    "calls_of_one_answer",
-    "capabilities",
-    "completions",
-    "driver_errors",
-    "events",
-    "fault_plans",
-    "faults",
-    "fragments",
-    "histories",
-    "manifests",
-    "memory_queries",
-    "models",
-    "names",
-    "outcomes",
-    "queries",
-    "resources",
-    "scripts",
-    "spawn_configs",
-    "tool_arguments",
-    "tool_calls",
-    "usage_limits",
-    "usages",
-]
+_publish(globals())
