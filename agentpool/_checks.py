@@ -308,10 +308,10 @@ def _read(hint: object) -> Expected:
 
 
 def _join(parts: Sequence[Expected]) -> Expected:
-    if not all(part.words for part in parts):
-        return Expected(())
+    # With a part that cannot be checked, anything may be right.
+    known = all(part.words for part in parts)
     return Expected(
-        tuple(word for part in parts for word in part.words),
+        tuple(word for part in parts for word in part.words if known),
         tuple(kind for part in parts for kind in part.kinds),
         tuple(choice for part in parts for choice in part.choices),
         next((part.items for part in parts if part.items), None),

@@ -119,6 +119,10 @@ def _echo(_: str, __: object) -> str:
         (lambda: ScriptedDriver(ANY), "steps must be an iterable of answers, got None"),
         (lambda: ToolRegistry(WRONG), "tools must be an iterable of tools"),
         (lambda: ToolRegistry(ANY or FakeTool("x", _echo)), r"write ToolRegistry\(\[tool\]\)"),  # type: ignore[arg-type]
+        (
+            lambda: shell_tools([], environ={}, seconds=ANY or True),
+            "seconds must be a float, got a value of type bool",
+        ),
         (lambda: tool(WRONG), "@tool must decorate a function"),
         (lambda: explore(WRONG), "the scenario must be an async function"),
         (lambda: simulate(WRONG), "the scenario must be an async function"),

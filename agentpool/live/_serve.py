@@ -138,11 +138,12 @@ class LivePage:
 
         Any program may open many connections, which must not keep the owner from the page.
         """
-        for scope in self._silent:
-            if not scope.cancel_called:
-                scope.cancel()
-                return True
-        return False
+        scope = next(iter(self._silent), None)
+        if scope is None:
+            return False
+        del self._silent[scope]  # it makes room for one alone
+        scope.cancel()
+        return True
 
     async def _request_of(self, visit: Visit) -> Request:
         with trio.CancelScope() as scope:
@@ -150,7 +151,7 @@ class LivePage:
             try:
                 return await visit.read()
             finally:
-                del self._silent[scope]
+                self._silent.pop(scope, None)
         raise BadRequestError
 
     async def _answer(self, visit: Visit) -> None:

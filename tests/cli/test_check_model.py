@@ -161,6 +161,13 @@ def test_its_json_has_models_keys_and_facts(desk: Desk, monkeypatch: pytest.Monk
     assert "sk-of-nobody" not in done.out
 
 
+def test_its_json_says_of_a_local_model_that_it_is_nowhere_else(desk: Desk) -> None:
+    """It has no address, and so no key: a program must not take that for a missing one."""
+    desk.write(a_toml='privacy = "Sovereign"\n[model]\nmodel_path = "small.gguf"')
+    (only,) = json.loads(desk.call("check", "--json", "a.toml").out)["models"]
+    assert (only["at"], only["key"], only["facts"]) == (None, None, None)
+
+
 @pytest.mark.parametrize(
     ("provider", "name"), [("openai", "ft:gpt-4o:me::1"), ("openrouter", "openai/gpt-5:floor")]
 )

@@ -8,6 +8,7 @@ import pytest
 
 from agentpool import AgentCancelledError, AgentOutcome, AgentStatus
 from agentpool._cli._trace_text import WARNINGS, overview
+from agentpool._cli._transcript_text import transcript
 from agentpool._scheduling.waits import WaitReason
 from agentpool.drivers import ToolCall
 from agentpool.observe import (
@@ -22,10 +23,12 @@ from agentpool.observe import (
     RequestFirstPiece,
     RequestRetried,
     RequestStarted,
+    ThoughtDelta,
     ToolFinished,
     ToolStarted,
     Trace,
     TraceHeader,
+    WindowCut,
     record_of,
     render_report,
 )
@@ -147,6 +150,27 @@ def test_a_model_that_took_over_and_retries_are_told() -> None:
     assert "retried: 2 n2 once, after 0.5 s: gone" in text
     many = [FellBack(*at(1.0, 1), 1, 2, "X", str(n)) for n in range(WARNINGS + 3)]
     assert "… and 3 more of these" in shown(*begun(1), *many)
+
+
+def test_what_was_thought_when_the_trace_ends_is_read() -> None:
+    """And what has left the window for a request that nothing came of, behind all messages."""
+    cut = WindowCut(*at(1.0, 1), "drop", 3, 0, 900)
+    thoughts = (ThoughtDelta(*at(1.2, 1), "Whales "), ThoughtDelta(*at(1.3, 1), "sing."))
+    agent = record_of((*begun(1), cut, asked(1, 1.1), *thoughts)).agents[1]
+    told = transcript(agent, has_times=True)
+    assert told.index(cut.words()) < told.index("as far as it had come\nWhales sing.\n")
+
+
+def test_only_the_first_of_those_that_failed_is_called_first() -> None:
+    """Of many that fail with one line, each has its own."""
+    ends = [
+        AgentFinished(*at(n, n), AgentOutcome(
+            agent_id=n, name=f"n{n}", status=AgentStatus.FAILED, error=ConnectionError(f"line {n}")
+        )) for n in (1, 2)
+    ]  # fmt: skip
+    text = shown(*begun(1), *begun(2), *ends)
+    assert "failed first: agent 1 (n1), after 1.00 s: ConnectionError: line 1" in text
+    assert "\nfailed: agent 2 (n2), after 2.00 s: ConnectionError: line 2" in text
 
 
 def test_a_thousand_that_wait_are_not_all_listed() -> None:

@@ -139,6 +139,14 @@ def test_a_folder_is_told_what_to_name_in_its_place(desk: Desk, command: str) ->
     assert re.search(r"Is a directory; name a (trace|manifest) in it", done.out + done.err)
 
 
+def test_a_name_that_no_folder_can_have_is_told_in_a_line(desk: Desk) -> None:
+    """The system has its own words for it, and whoever opens the file says them."""
+    done = desk.call("show", "x" * 300)
+    assert (done.code, done.out) == (2, "")
+    assert "File name too long" in done.err
+    assert "Traceback" not in done.err
+
+
 def test_a_damaged_trace_is_shown_as_far_as_it_goes(desk: Desk) -> None:
     """With the exit code that the help says."""
     with (desk.folder / "a.trace").open("ab") as file:

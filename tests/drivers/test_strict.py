@@ -596,6 +596,19 @@ REFUSED: Final[list[tuple[StrictName, dict[str, object], str]]] = [
     ("deepseek", {"response_format": {"type": "json_schema"}}, "unavailable now"),
     ("deepseek", {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "image_url"),
     ("deepseek", {"tool_choice": "required"}, "forces tool use"),
+    (
+        "anthropic",
+        {
+            "messages": [
+                HI,
+                {"role": "assistant", "content": [{**use("a"), "input": "{}"}]},
+                {"role": "user", "content": [result("a")]},
+                {"role": "assistant", "content": "3"},
+                {"role": "user", "content": [{"type": "text", "text": "Hi"}]},
+            ]
+        },
+        "tool_use.input: Input should be a valid dictionary",
+    ),
     ("mistral", {"stream_options": {}}, "stream_options: Extra inputs"),
     ("mistral", {"messages": [called("a", reasoning_content="x")]}, "reasoning_content: Extra"),
     ("mistral", {"messages": [called("a"), returned()]}, "with a length of 9"),
@@ -664,6 +677,19 @@ async def test_each_rule_refuses_what_breaks_it(
     (why,) = fake.refusals
     assert says in why
     assert json.dumps(why)[1:-1] in bad.text
+
+
+async def test_mistral_thinks_in_pieces_of_an_answer_that_is_not_streamed() -> None:
+    """As in its streams; its own client reads them, which is none of OpenAI's."""
+    fake = strict_fake("mistral", [FakeTurn(text="Hello", calls=(("look", {"at": 1}),))])
+    async with httpx.AsyncClient(transport=fake) as client:
+        url = "https://api.example/v1/chat/completions"
+        answer = await client.post(url, json=body_for("mistral", {"stream": False}))
+    (choice,) = answer.json()["choices"]
+    thought, text = choice["message"]["content"]
+    assert (thought["type"], text) == ("thinking", {"type": "text", "text": "Hello"})
+    (made,) = choice["message"]["tool_calls"]
+    assert (made["function"]["name"], choice["finish_reason"]) == ("look", "tool_calls")
 
 
 async def test_headers_paths_and_bodies_are_looked_at() -> None:

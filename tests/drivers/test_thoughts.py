@@ -30,6 +30,7 @@ from agentpool.drivers import (
     ProviderPart,
     ScriptedDriver,
     ToolCall,
+    ToolMessage,
     UserMessage,
     open_openai,
 )
@@ -37,6 +38,7 @@ from agentpool.drivers.wire._chat_request import ChatOptions, encode_request
 from agentpool.observe import TextDelta, ThoughtDelta
 from agentpool.testing import FakeTurn, StrictFake, strict_fake
 from agentpool.tools import ToolRegistry, tool
+from tests.support.fakes import manifest
 
 ASK = CompletionRequest([UserMessage("Hi")])
 URL = "https://api.deepseek.com/v1"
@@ -254,6 +256,20 @@ async def test_a_call_that_was_cut_in_its_name_is_told_why() -> None:
     assert outcome.status is AgentStatus.COMPLETED
     (told,) = driver.requests[1].messages[-1:]
     assert (getattr(told, "content", ""), getattr(told, "is_error", None)) == (CUT_CALL, True)
+
+
+async def test_a_call_that_was_refused_and_cut_is_told_why_it_was_refused() -> None:
+    """To write it again, and shorter, would be paid for in vain."""
+    calls = (ToolCall("a", "write", '{"text": "x"}'), ToolCall("b", "write", '{"text": "lon'))
+    cut = Completion("", calls, FinishReason.MAX_TOKENS)
+    async with open_pool(ScriptedDriver([cut, "done"]), tools=ToolRegistry([write])) as pool:
+        config = SpawnConfig(manifest(max_tool_calls=1), "Hi")
+        outcome = await (await pool.spawn(config)).wait()
+    last = outcome.messages[-1]
+    assert isinstance(last, ToolMessage)
+    assert (last.call_id, last.is_error) == ("b", True)
+    assert "tool calls" in last.content
+    assert CUT_CALL not in last.content
 
 
 async def test_calls_that_are_cut_again_and_again_end_the_run() -> None:

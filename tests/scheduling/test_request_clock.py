@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import attrs
 import pytest
 import trio
@@ -44,6 +46,29 @@ class Line:
         """Be in flight until then."""
         async with self.gate.request():
             await trio.sleep_until(opens_at)
+
+
+async def test_a_task_that_was_left_behind_moves_no_deadline_any_more(
+    autojump_clock: MockClock,
+) -> None:
+    """It still waits for its turn when the request is over, and its scope limits the next thing."""
+    turn = trio.Event()
+
+    async def wait_turn() -> None:
+        with waiting_for_turn():
+            await turn.wait()
+
+    async with trio.open_nursery() as nursery:
+        with trio.CancelScope() as scope:
+            with RequestClock(scope):
+                scope.deadline = 5.0
+                nursery.start_soon(wait_turn)
+                await trio.testing.wait_all_tasks_blocked()
+                assert scope.deadline == math.inf
+            scope.deadline = 9.0
+            turn.set()
+            await trio.testing.wait_all_tasks_blocked()
+            assert scope.deadline == 9.0
 
 
 async def ask(

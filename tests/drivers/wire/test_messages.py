@@ -358,6 +358,16 @@ def test_a_model_that_cannot_think_is_asked_for_no_thoughts(model: str) -> None:
         sent(msgspec.structs.replace(asked, reasoning_effort="low"))
 
 
+def test_a_conversation_that_begins_with_the_models_calls_is_looked_at_from_there() -> None:
+    """Without a user's message before them they are the loop: begun elsewhere, without thoughts."""
+    calls = AssistantMessage("", (ToolCall("a", "look", "{}"),))
+    messages: list[ChatMessage] = [calls, ToolMessage("a", "look", "nothing")]
+    model = "claude-opus-4-1"
+    asked = CompletionRequest(messages, reasoning_effort="high", model=model)
+    assert "thinking" not in sent(asked)
+    assert "thinking" in sent(msgspec.structs.replace(asked, messages=[UserMessage("Hi")]))
+
+
 def test_an_effort_that_has_no_budget_is_refused() -> None:
     """Where it would be left out without a word."""
     asked = CompletionRequest([UserMessage("Hi")], reasoning_effort="big", model="claude-opus-4-1")

@@ -14,16 +14,23 @@ from agentpool import (
     Usage,
     open_pool,
 )
-from agentpool.abc import Completion
-from agentpool.drivers import ScriptedDriver, say
+from agentpool.abc import Completion, CompletionRequest, OnDelta
+from agentpool.drivers import FallbackDriver, NetworkError, ScriptedDriver, say
 from agentpool.testing import check_tool
 from agentpool.tools import ToolRegistry, inference_tools
-from tests.support.fakes import calling, hanging_driver, manifest, results_of, tool_call
+from tests.support.fakes import (
+    LiveDriver,
+    calling,
+    hanging_driver,
+    manifest,
+    results_of,
+    tool_call,
+)
 
 GRANT = (Capability(CapabilityKind.INFERENCE),)
 
 
-def asking(*more: str) -> ScriptedDriver:
+def asking(*more: str | Completion) -> ScriptedDriver:
     """Return an agent that asks once, and is then done."""
     return ScriptedDriver(
         [calling(tool_call("inference", prompt="why?"), usage=Usage(1, 1)), *more]
@@ -74,6 +81,21 @@ async def test_an_empty_answer_is_an_error() -> None:
         True,
         "the model gave an empty answer; ask it in other words",
     )
+
+
+async def test_what_a_failed_try_took_is_counted_as_the_tools_request() -> None:
+    """The first model was asked: what that took is unknown, and so not zero."""
+
+    async def breaks(_: CompletionRequest, __: OnDelta) -> Completion:
+        await trio.lowlevel.checkpoint()
+        raise NetworkError("the line is dead")
+
+    helper = FallbackDriver(LiveDriver(breaks), ScriptedDriver([say("because", usage=Usage(9, 9))]))
+    agent = asking(say("done", usage=Usage(1, 1)))
+    async with open_pool(agent, tools=ToolRegistry(inference_tools(helper))) as pool:
+        outcome = await (await pool.spawn(SpawnConfig(manifest(capabilities=GRANT), "hi"))).wait()
+    assert results_of(agent.requests[1])[0].content == "because"
+    assert outcome.unmeasured_requests == 1
 
 
 async def test_the_tool_keeps_its_contract() -> None:
