@@ -284,34 +284,29 @@ class PostOffice(Live):
             expect(content, str, "content must be a str", "write the message as text")
         if sender == recipient:
             raise UsageError(f"agent {sender} cannot send to itself; keep the text in a variable")
-        key = "" if self._kept is None else self._kept.key_of_next(sender)
-        kept, what = self._kept, (sender, recipient, reply_to)
-        if kept is not None and (known := kept.known(key, *what)) is not None:
-            if question is not None:
-                self._ask_again(kept, question, known)
-            else:
-                kept.sent_again(known)
-            return known
+        kept, key = self._kept, ""
+        if kept is not None:
+            key = kept.key_of_next(sender)
+            known = kept.known(key, sender, recipient, reply_to)
+            if known is not None:
+                if question is not None:
+                    self._ask_again(kept, question, known)
+                else:
+                    kept.sent_again(known)
+                return known
         inbox = self._open_inbox(recipient)
         number = self._last_message_id + 1
-        message = AgentMessage(
-            sender,
-            recipient,
-            content if content.isascii() else without_halves(content),
-            number,
-            reply_to,
-        )
-        is_taken = (reply_to is not None and self._answers(message)) or (
-            self._kept is not None and self._kept.hold(message)
-        )
-        if not is_taken:
+        text = content if content.isascii() else without_halves(content)
+        message = AgentMessage(sender, recipient, text, number, reply_to)
+        is_taken = reply_to is not None and self._answers(message)
+        if not is_taken and (kept is None or not kept.hold(message)):
             inbox.send_nowait(message, has_turn=has_turn)
         self._last_message_id = number
         if question is not None:
             question.message_id = number
             self._questions[number] = question
-        if self._kept is not None:
-            self._kept.accepted(key, message, is_question=question is not None)
+        if kept is not None:
+            kept.accepted(key, message, is_question=question is not None)
         self._watch(message, None)
         return message
 
@@ -362,10 +357,10 @@ class PostOffice(Live):
 
     def _open_inbox(self, agent_id: AgentId) -> Inbox:
         # True and 1.0 are keys that find agent 1, and no ids.
-        if type(agent_id) is not int or agent_id not in self._inboxes:
-            raise self._nobody(agent_id)
-        inbox = self._inboxes[agent_id]
+        inbox = self._inboxes.get(agent_id) if type(agent_id) is int else None
         if inbox is None:
+            if type(agent_id) is not int or agent_id not in self._inboxes:
+                raise self._nobody(agent_id)
             inbox = self._inboxes[agent_id] = Inbox(agent_id, self.inbox_capacity, book=self._book)
         return inbox
 

@@ -264,6 +264,8 @@ class Admission(Live):
             if newcomers and self._hand_on():
                 return
             self.running_count -= 1
+            if not (self._returning or self._room):
+                return  # nobody else could have it
         self.pump(newcomers=newcomers)
 
     def _hand_on(self) -> bool:
