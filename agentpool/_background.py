@@ -7,6 +7,8 @@ from contextlib import asynccontextmanager
 
 import trio
 
+from agentpool._block_errors import raise_unless_cancelled
+
 
 @asynccontextmanager
 async def background() -> AsyncGenerator[trio.Nursery]:
@@ -14,12 +16,15 @@ async def background() -> AsyncGenerator[trio.Nursery]:
 
     An error of the block is raised as it is, in no group.
     """
-    raised: Exception | None = None
-    async with trio.open_nursery() as nursery:
-        try:
-            yield nursery
-        except Exception as error:  # noqa: BLE001  # raised below
-            raised = error
-        nursery.cancel_scope.cancel()
-    if raised is not None:
-        raise raised
+    failed: Exception | None = None
+    try:
+        async with trio.open_nursery() as nursery:
+            try:
+                yield nursery
+            except Exception as raised:  # noqa: BLE001  # raised again below
+                failed = raised
+            nursery.cancel_scope.cancel()
+    except BaseException as outside:  # noqa: ASYNC103, BLE001  # see there
+        raise_unless_cancelled(failed, outside)
+    if failed is not None:
+        raise failed

@@ -10,6 +10,7 @@ import trio
 
 from agentpool._agent.retry_policy import RetryPolicy
 from agentpool._approval import Approver
+from agentpool._block_errors import raise_unless_cancelled
 from agentpool._budget.budget import Budget
 from agentpool._chat_markers import MARKERS, Cleaner, default_cleaner
 from agentpool._checks import at_least, expect, expect_arguments, expect_each, expect_function
@@ -236,13 +237,8 @@ async def _block(pool: AgentPool, slots: float, max_queued: int) -> AsyncGenerat
                 agents.deadlocks.leave()
                 if agents.journal is not None:
                     agents.journal.stop()
-    except BaseException as outside:  # raised again, in every branch
-        if failed is not None:
-            raise BaseExceptionGroup("the pool's block failed", [failed, outside]) from None  # noqa: ASYNC104  # what is raised holds it
-        only = _itself(outside)
-        if only is outside:
-            raise
-        raise only from None  # noqa: ASYNC104  # it was in the group
+    except BaseException as outside:  # noqa: ASYNC103, BLE001  # see there
+        raise_unless_cancelled(failed, outside)
     finally:
         pool.close()
         agents.abort(*OUTSIDE)
@@ -254,12 +250,3 @@ async def _block(pool: AgentPool, slots: float, max_queued: int) -> AsyncGenerat
             failed.add_note(f"agent {agent_id} failed as well: {type(error).__name__}: {error}")
         raise failed
     _raise_unseen(agents)
-
-
-def _itself(error: BaseException) -> BaseException:
-    """Return the single exception in a nursery's group, or *error* itself."""
-    match error:
-        case BaseExceptionGroup(exceptions=(BaseException() as only,)):
-            return only
-        case _:
-            return error

@@ -21,6 +21,7 @@ from typing import Final, assert_never, cast, final
 
 import trio
 
+from agentpool._block_errors import is_cancellation
 from agentpool._version import __version__
 from agentpool.cluster._errors import NodeLostError
 from agentpool.cluster._far_context import Caller
@@ -229,20 +230,12 @@ class NodeHost:
                 value = await self._bench.serve(begin.work, caller)
                 done = Done(begin.call, value, None)
         except BaseException as error:  # noqa: ASYNC103  # SystemExit as well: one outcome for each; a cancellation is raised again
-            if _is_cancellation(error):
+            if is_cancellation(error):
                 raise
             done = Done(begin.call, None, portable(error, self.node, self._hide))
         finally:
             self._calls.pop(begin.call, None)
             self._mailbox.put(done)
-
-
-def _is_cancellation(error: BaseException) -> bool:
-    """Return whether *error* only means that the node ends."""
-    if isinstance(error, BaseExceptionGroup):
-        group = cast("BaseExceptionGroup[BaseException]", error)
-        return group.split(trio.Cancelled)[1] is None
-    return isinstance(error, trio.Cancelled)
 
 
 def end_this_process() -> None:

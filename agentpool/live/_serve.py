@@ -27,6 +27,7 @@ import attrs
 import msgspec
 import trio
 
+from agentpool._block_errors import raise_unless_cancelled
 from agentpool._opening import opening
 from agentpool._pool.pool import AgentPool
 from agentpool._scheduling.owner import as_bystander
@@ -294,10 +295,10 @@ async def serve_live(
                         with trio.move_on_after(LAST_SECONDS, shield=True):
                             await page.end()
                         serving.cancel()
-    finally:
-        # Also when the block is cancelled at its end: that says nothing of what went wrong.
-        if failed is not None:
-            raise failed
+    except BaseException as outside:  # noqa: ASYNC103, BLE001  # see there
+        raise_unless_cancelled(failed, outside)
+    if failed is not None:
+        raise failed
 
 
 @cache

@@ -15,6 +15,8 @@ import h11
 import msgspec
 import trio
 
+from agentpool._background import background
+
 _MAX_PIECE_BYTES: Final = 65_536
 
 EVENT_STREAM: Final = "text/event-stream"
@@ -70,7 +72,7 @@ async def open_loopback_server(serve: Serve) -> AsyncGenerator[int]:
     Cancellation:
         Every connection is closed.
     """
-    async with trio.open_nursery() as nursery:
+    async with background() as nursery:
         (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
         port: int = listener.socket.getsockname()[1]
 
@@ -79,10 +81,7 @@ async def open_loopback_server(serve: Serve) -> AsyncGenerator[int]:
                 await _serve_connection(stream, serve)
 
         await nursery.start(trio.serve_listeners, handle, [listener])
-        try:
-            yield port
-        finally:
-            nursery.cancel_scope.cancel()
+        yield port
 
 
 async def _serve_connection(stream: trio.SocketStream, serve: Serve) -> None:

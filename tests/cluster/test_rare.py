@@ -11,10 +11,11 @@ from types import ModuleType
 import pytest
 
 from agentpool import AgentManifest, cluster
+from agentpool._block_errors import is_cancellation
 from agentpool.cluster import NodeState, open_cluster
 from agentpool.cluster._far_context import Questions
 from agentpool.cluster._local_nodes import LocalSource
-from agentpool.cluster._node_loop import NodeHost, _is_cancellation, end_this_process
+from agentpool.cluster._node_loop import NodeHost, end_this_process
 from agentpool.cluster._node_messages import Begin, Done, Order, Prepare
 from agentpool.cluster._portable import pack, unpack
 from tests.cluster.conftest import MODEL
@@ -65,7 +66,7 @@ def test_an_answer_that_nobody_waits_for_is_dropped() -> None:
 
 def test_a_group_with_another_error_is_no_cancellation() -> None:
     """It has to be told."""
-    assert not _is_cancellation(BaseExceptionGroup("some", [ValueError("no")]))
+    assert not is_cancellation(BaseExceptionGroup("some", [ValueError("no")]))
 
 
 def test_the_end_of_a_lease_ends_the_process(monkeypatch: pytest.MonkeyPatch) -> None:

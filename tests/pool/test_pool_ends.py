@@ -855,7 +855,7 @@ async def test_ctrl_c_in_an_agent_comes_out_as_itself() -> None:
 async def test_a_body_that_raises_while_the_scope_around_it_is_cancelled(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    """Neither is lost: the scope takes its cancellation, the error comes out."""
+    """The error comes out as itself, as in a pool that nobody cancels: `except` finds it."""
 
     async def answer(_: CompletionRequest, __: OnDelta) -> str:
         try:
@@ -865,8 +865,7 @@ async def test_a_body_that_raises_while_the_scope_around_it_is_cancelled(
                 await trio.sleep(10)
         raise AssertionError("unreachable")  # pragma: no cover
 
-    planned = pytest.RaisesGroup(PlannedError, allow_unwrapped=True, flatten_subgroups=True)
-    with planned, trio.move_on_after(5):
+    with pytest.raises(PlannedError), trio.move_on_after(5):  # noqa: PT012  # the block is what raises
         async with open_pool(LiveDriver(answer)) as pool:
             await pool.spawn(job())
             await trio.sleep(1)

@@ -26,6 +26,7 @@ import attrs
 import msgspec
 import trio
 
+from agentpool._block_errors import raise_unless_cancelled
 from agentpool._checks import expect_arguments
 from agentpool._environ import build_environ
 from agentpool._errors import ToolError, UsageError
@@ -369,13 +370,16 @@ async def open_mcp_servers(
     if not start_seconds > 0:
         raise UsageError(f"start_seconds must be > 0, got {start_seconds!r}")
     failed: Exception | None = None
-    async with trio.open_nursery() as nursery:
-        servers = McpServers(nursery, os.environ if environ is None else environ, start_seconds)
-        try:
-            yield servers
-        except Exception as raised:  # noqa: BLE001  # raised again below, and in no group
-            failed = raised
-        finally:
-            servers.close()
+    try:
+        async with trio.open_nursery() as nursery:
+            servers = McpServers(nursery, os.environ if environ is None else environ, start_seconds)
+            try:
+                yield servers
+            except Exception as raised:  # noqa: BLE001  # raised again below, and in no group
+                failed = raised
+            finally:
+                servers.close()
+    except BaseException as outside:  # noqa: ASYNC103, BLE001  # see there
+        raise_unless_cancelled(failed, outside)
     if failed is not None:
         raise failed
