@@ -100,6 +100,8 @@ class AdvisedStruct(StructMeta):
     """Makes calls of a struct's class with wrong arguments say which arguments it takes."""
 
     if not TYPE_CHECKING:  # a type checker shall see the fields
+        # `help` asks the metaclass first, and would take the text above for that of the class.
+        __doc__ = vars(type)["__doc__"]
 
         def __call__(cls, *given: object, **named: object) -> object:  # noqa: N805  # as in type
             """Make a struct."""
