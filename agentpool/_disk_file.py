@@ -245,7 +245,7 @@ def _find_lock() -> Callable[[int], object] | None:
 
 def _check(found: os.stat_result, *, added_to: bool) -> None:
     if not stat.S_ISREG(found.st_mode):
-        kind = _kind(found.st_mode)
+        kind = kind_words(found.st_mode)
         raise OSError(errno.EINVAL, f"it must be a file, and is {kind}; name another")
     if not added_to and _is_foreign(found) and os.geteuid() != _ROOT:
         raise OSError(errno.EPERM, "it belongs to another user; name another file, or remove it")
@@ -255,6 +255,12 @@ def _is_foreign(found: os.stat_result) -> bool:
     return hasattr(os, "geteuid") and found.st_uid != os.geteuid()
 
 
-def _kind(mode: int) -> str:
-    kinds = ((stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a pipe"), (stat.S_ISSOCK, "a socket"))
+def kind_words(mode: int) -> str:
+    """Return what something with this *mode* is that is no file, in words."""
+    kinds = (
+        (stat.S_ISDIR, "a folder"),
+        (stat.S_ISLNK, "a link that was put there just now"),
+        (stat.S_ISFIFO, "a pipe"),
+        (stat.S_ISSOCK, "a socket"),
+    )
     return next((text for is_kind, text in kinds if is_kind(mode)), "a device")

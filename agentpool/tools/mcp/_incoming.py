@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import Final, Self, TypeAlias, cast, final
+from typing import Final, Generic, Self, TypeAlias, TypeVar, cast, final
 
 import mcp_types as types
 import msgspec
@@ -43,6 +43,8 @@ MAX_UNANSWERED: Final = 256
 _VERSION: Final = "2025-11-25"
 """The version of the protocol for checking tools; later ones only allow more fields that are not
 used."""
+
+S = TypeVar("S", bound=ReadStream[SessionMessage | Exception] | WriteStream[SessionMessage])
 
 Faults: TypeAlias = dict[str, str]
 """The faults of tools that are left out, by their names."""
@@ -106,8 +108,30 @@ def cut_blocks(result: dict[str, object]) -> None:
         result["content"] = [*blocks[:MAX_BLOCKS], said]
 
 
+class _Around(Generic[S]):
+    """Stands around a stream of the SDK, and is closed with it."""
+
+    def __init__(self, inner: S) -> None:
+        self._inner: S = inner
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+    async def __aenter__(self) -> Self:
+        await self._inner.__aenter__()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_val: BaseException | None,
+        exc_tb: TracebackType | None,
+    ) -> bool | None:
+        return await self._inner.__aexit__(exc_type, exc_val, exc_tb)  # noqa: ASYNC102  # the inner one's own way out
+
+
 @final
-class _Reader:
+class _Reader(_Around[ReadStream[SessionMessage | Exception]]):
     """Reads messages, and repairs them."""
 
     def __init__(
@@ -116,7 +140,7 @@ class _Reader:
         faults: Faults,
         end: Callable[[str], object],
     ) -> None:
-        self._inner = inner
+        super().__init__(inner)
         self._faults = faults
         self._end = end
         self.unanswered = 0
@@ -128,9 +152,6 @@ class _Reader:
 
     async def receive(self) -> SessionMessage | Exception:
         return await anext(self)
-
-    async def aclose(self) -> None:
-        await self._inner.aclose()
 
     def __aiter__(self) -> Self:
         return self
@@ -158,46 +179,19 @@ class _Reader:
         """Count down the requests that wait for answers."""
         self.unanswered = max(self.unanswered - 1, 0)
 
-    async def __aenter__(self) -> Self:
-        await self._inner.__aenter__()
-        return self
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc_val: BaseException | None,
-        exc_tb: TracebackType | None,
-    ) -> bool | None:
-        return await self._inner.__aexit__(exc_type, exc_val, exc_tb)  # noqa: ASYNC102  # the inner one's own way out
-
 
 @final
-class _Writer:
+class _Writer(_Around[WriteStream[SessionMessage]]):
     """Writes messages, and counts which requests of the server are answered."""
 
     def __init__(self, inner: WriteStream[SessionMessage], reader: _Reader) -> None:
-        self._inner = inner
+        super().__init__(inner)
         self._reader = reader
 
     async def send(self, item: SessionMessage, /) -> None:
         await self._inner.send(item)
         if isinstance(item.message, (JSONRPCResponse, JSONRPCError)):
             self._reader.answered()
-
-    async def aclose(self) -> None:
-        await self._inner.aclose()
-
-    async def __aenter__(self) -> Self:
-        await self._inner.__aenter__()
-        return self
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc_val: BaseException | None,
-        exc_tb: TracebackType | None,
-    ) -> bool | None:
-        return await self._inner.__aexit__(exc_type, exc_val, exc_tb)  # noqa: ASYNC102  # the inner one's own way out
 
 
 def mend_streams(

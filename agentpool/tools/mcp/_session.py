@@ -39,12 +39,7 @@ from agentpool.tools.mcp._rules import (
     shown_schema,
 )
 from agentpool.tools.mcp._secrets import Secrets
-from agentpool.tools.mcp._wire import (
-    MAX_MESSAGE_BYTES,
-    Incoming,
-    read_messages,
-    write_messages,
-)
+from agentpool.tools.mcp._wire import MAX_MESSAGE_BYTES, Incoming, read_messages, write_messages
 
 _QUEUED_MESSAGES: Final = 256
 """The most messages that wait for a server that does not read: this many calls can be cancelled

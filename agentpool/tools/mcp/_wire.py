@@ -114,8 +114,7 @@ async def read_messages(
 
 
 async def write_messages(
-    messages: MemoryObjectReceiveStream[SessionMessage],
-    send: Callable[[bytes], Awaitable[None]],
+    messages: MemoryObjectReceiveStream[SessionMessage], send: Callable[[bytes], Awaitable[None]]
 ) -> None:
     """Write *messages* until there are no more.
 

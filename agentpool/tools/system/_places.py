@@ -22,6 +22,7 @@ from typing import Final, final
 
 import attrs
 
+from agentpool._disk_file import kind_words
 from agentpool._errors import ToolError
 from agentpool.tools.system._kernel_systems import kernel_devices
 from agentpool.tools.system._roots import Parts, join
@@ -189,18 +190,8 @@ class Place:
     def _check_ordinary(self, found: os.stat_result) -> None:
         if not stat.S_ISREG(found.st_mode):
             raise ToolError(
-                f"{self.path!r} is {_kind(found.st_mode)}; only ordinary files are opened"
+                f"{self.path!r} is {kind_words(found.st_mode)}; only ordinary files are opened"
             )
-
-
-def _kind(mode: int) -> str:
-    kinds = (
-        (stat.S_ISDIR, "a folder"),
-        (stat.S_ISLNK, "a link that was put there just now"),
-        (stat.S_ISFIFO, "a pipe"),
-        (stat.S_ISSOCK, "a socket"),
-    )
-    return next((text for is_kind, text in kinds if is_kind(mode)), "a device")
 
 
 def native_path(parts: Parts) -> str:
