@@ -156,7 +156,7 @@ class Session:
         self._later.begin_feeding()
         with send, self._feeding:
             async with trio.open_nursery() as nursery:
-                for job in sorted(jobs, key=_turn_of):
+                for job in sorted(jobs, key=lambda job: job.turn):
                     if job.may_wait:
                         # Otherwise it is a riddle why the command does not end.
                         self._board.say(f"{job.name} waits for its input")
@@ -208,10 +208,6 @@ class Session:
         # No checkpoint after the spawn: an interruption here would lose what it answers.
         send.send_nowait((job, handle))
         await self._keeper.keep()
-
-
-def _turn_of(job: Job) -> int:
-    return job.turn
 
 
 async def conduct(

@@ -138,7 +138,7 @@ class View:
         """Return the contents as data."""
         running = list(self._running.values())
         # Those with a slot first: who waits in a long queue is counted.
-        running.sort(key=_is_queued)
+        running.sort(key=lambda row: row.status == "queued")
         return {
             "reasons": [reason.value for reason in _REASONS],
             "agents": [_row(row) for row in running[:SHOWN_RUNNING]],
@@ -174,10 +174,6 @@ _UPDATES: Final = frozenset(
     {AgentStarted, AgentFinished, CompletionReceived, RequestFailed, RequestStarted, TextDelta}
 )
 """Events that change more of an agent's row than its times."""
-
-
-def _is_queued(row: _Row) -> bool:
-    return row.status == "queued"
 
 
 def _row(row: _Row) -> list[object]:

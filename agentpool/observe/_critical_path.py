@@ -65,12 +65,8 @@ def critical_path(record: PoolRecord) -> tuple[Step, ...]:
 
 def _interval_before(agent: AgentRecord, at_seconds: float) -> Interval | None:
     """Return the interval of the agent that ends at or contains *at_seconds*."""
-    place = bisect_left(agent.intervals, at_seconds, key=_begin_of) - 1
+    place = bisect_left(agent.intervals, at_seconds, key=lambda one: one.begin_seconds) - 1
     return agent.intervals[place] if place >= 0 else None
-
-
-def _begin_of(interval: Interval) -> float:
-    return interval.begin_seconds
 
 
 def _waited_for(

@@ -359,7 +359,7 @@ class _Reading:
         """Return the trace."""
         if not self._sorted:
             # Pieces of a text wait for each other, and so may come after what followed.
-            self.events.sort(key=_sequence_of)
+            self.events.sort(key=lambda event: event.sequence)
         counts = (
             (self._bad, "line is damaged", "lines are damaged"),
             (self._unknown, f"line is {_UNKNOWN}", f"lines are {_UNKNOWN}"),
@@ -377,7 +377,3 @@ class _Reading:
             statistics=self._statistics,
             problems=tuple(problems),
         )
-
-
-def _sequence_of(event: Event) -> int:
-    return event.sequence

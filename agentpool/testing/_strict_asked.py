@@ -59,6 +59,17 @@ class StrictAsked:
             for call in items(message.get("tool_calls")):
                 yield message, call
 
+    def every_call(self) -> Iterator[Fields]:
+        """Yield each call: those of Chat Completions, of Responses, and of Anthropic."""
+        for _, call in self.calls():
+            yield call
+        for message in self.messages:
+            if message.get("type") == "function_call":
+                yield message
+        for block in self.blocks("assistant"):
+            if block.get("type") == "tool_use":
+                yield block
+
     def blocks(self, role: str) -> Iterator[Fields]:
         """Yield each Anthropic block in the messages of *role*."""
         for message in self.messages:

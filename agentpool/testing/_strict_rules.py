@@ -113,14 +113,8 @@ def unique_ids(asked: StrictAsked) -> str | None:
 
 
 def _call_ids(asked: StrictAsked) -> Iterator[str]:
-    for _, call in asked.calls():
-        yield text(call.get("id"))
-    for message in asked.messages:
-        if message.get("type") == "function_call":
-            yield text(message.get("call_id"))
-    for block in asked.blocks("assistant"):
-        if block.get("type") == "tool_use":
-            yield text(block.get("id"))
+    for call in asked.every_call():
+        yield text(call.get("call_id" if call.get("type") == "function_call" else "id"))
 
 
 def results_follow_calls(asked: StrictAsked) -> str | None:
