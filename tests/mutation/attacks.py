@@ -32,6 +32,16 @@ ATTACKS: Final = (
         "tests/tools/mcp/test_wire.py", "a_message_of_too_many_parts",
     ),
     Fault(
+        "M8", "every part of a large message becomes an object", "tools/mcp/_trimmed.py",
+        "    if len(message) <= SMALL_BYTES:\n", "    if message:\n",
+        "tests/tools/mcp/test_trimmed.py", "what_is_read_does_not_grow",
+    ),
+    Fault(
+        "M8", "and over HTTP", "tools/mcp/_trimmed_http.py",
+        "    if len(event) <= SMALL_BYTES:\n", "    if event:\n",
+        "tests/tools/mcp/test_session.py", "of_20_000_blocks_over_http",
+    ),
+    Fault(
         "M6", "a heading in a disguise is none", "tools/builtin/_team.py",
         'return _HEADING.match("".join(plain).casefold()) is not None', "return False",
         "tests/messaging/test_team.py", "what_looks_like_a_heading",
@@ -356,9 +366,9 @@ ATTACKS: Final = (
         TOOLS_GROWTH, "answers_are_read",
     ),
     Fault(
-        "M8", "each of 400,000 blocks is looked at", "tools/mcp/_incoming.py",
-        "                cut_blocks(result)\n", "",
-        "tests/tools/mcp/test_servers.py", "of_400_000_blocks",
+        "M8", "each of 400,000 blocks is looked at", "tools/mcp/_trimmed.py",
+        "for one in blocks[:MAX_BLOCKS]]", "for one in blocks]",
+        "tests/tools/mcp/test_trimmed.py", "a_model_is_told_what",
     ),
     Fault(
         "L2", "one file that cannot be read ends the search", "tools/system/_search_child.py",

@@ -11,6 +11,7 @@ import httpx2
 import trio
 
 from agentpool.tools.mcp._secrets import Secrets, SecretsInStream
+from agentpool.tools.mcp._trimmed_http import BodyTrimmer, EventTrimmer
 from agentpool.tools.mcp._wire import MAX_MESSAGE_BYTES, MAX_NODES, nodes_in
 
 NOT_FOUND: Final = 404
@@ -85,9 +86,17 @@ class Bounded(httpx2.AsyncBaseTransport):
             await response.aclose()
             raise httpx2.DecodingError(f"it packed its answer as {packing!r}", request=request)
         # Events are counted one by one, where they are read; a stream of them may be endless.
-        is_endless = response.headers.get("content-type", "").startswith("text/event-stream")
+        kind = response.headers.get("content-type", "")
+        is_endless = kind.startswith("text/event-stream")
         assert isinstance(response.stream, httpx2.AsyncByteStream)  # noqa: S101  # an async transport's
-        response.stream = _BoundedStream(response.stream, self._secrets, is_endless=is_endless)
+        trimmer: EventTrimmer | BodyTrimmer | None = None
+        if is_endless:
+            trimmer = EventTrimmer()
+        elif kind.startswith("application/json"):
+            trimmer = BodyTrimmer()
+        response.stream = _BoundedStream(
+            response.stream, self._secrets, trimmer, is_endless=is_endless
+        )
         return response
 
     async def _wait_turn(self) -> None:
@@ -103,10 +112,16 @@ class Bounded(httpx2.AsyncBaseTransport):
 @final
 class _BoundedStream(httpx2.AsyncByteStream):
     def __init__(
-        self, inner: httpx2.AsyncByteStream, secrets: Secrets, *, is_endless: bool
+        self,
+        inner: httpx2.AsyncByteStream,
+        secrets: Secrets,
+        trimmer: EventTrimmer | BodyTrimmer | None,
+        *,
+        is_endless: bool,
     ) -> None:
         self._inner = inner
         self._secrets = secrets
+        self._trimmer = trimmer
         self._is_endless = is_endless
 
     def __aiter__(self) -> AsyncIterator[bytes]:
@@ -119,7 +134,7 @@ class _BoundedStream(httpx2.AsyncByteStream):
         try:
             piece = await anext(self._pieces)
         except StopAsyncIteration:
-            if rest := self._in_stream.end():
+            if rest := self._end():
                 return rest  # noqa: ASYNC910  # it has asked
             raise
         except httpx2.TransportError as error:
@@ -130,7 +145,8 @@ class _BoundedStream(httpx2.AsyncByteStream):
         self._seen += len(piece)
         has_room = self._is_endless or self._seen <= MAX_MESSAGE_BYTES
         if has_room and self._nodes <= MAX_HTTP_NODES:
-            return self._in_stream.feed(piece)
+            known = self._in_stream.feed(piece)
+            return known if self._trimmer is None else self._trimmer.feed(known)
         # Closed first, and then asked once more: so the generators inside run to their end,
         # and none of them is left for the garbage collector.
         await self._inner.aclose()
@@ -140,6 +156,13 @@ class _BoundedStream(httpx2.AsyncByteStream):
             f"{MAX_HTTP_NODES:,} objects and lists" if has_room else f"{MAX_MESSAGE_BYTES:,} bytes"
         )
         raise httpx2.ReadError(f"it sent a message of more than {most}")
+
+    def _end(self) -> bytes:
+        """Return what was held back. Empty: nothing is any more."""
+        rest = self._in_stream.end()
+        if self._trimmer is None:
+            return rest
+        return self._trimmer.feed(rest) + self._trimmer.end()
 
     async def aclose(self) -> None:
         await self._inner.aclose()

@@ -1,12 +1,11 @@
 """Limits and repairs a server's messages before the SDK checks them.
 
-The SDK refuses a whole answer because of one bad part, and checks each of even 400,000 parts.
+The SDK refuses a whole answer because of one bad part. What is too much has been cut before.
 Rules:
 
 1. From a list of tools, the well-described ones are kept, with the fields that are used; every
    other one is named with its fault.
-2. A result keeps only as many blocks as a model could ever be shown.
-3. A server that keeps sending requests but does not read the answers is disconnected.
+2. A server that keeps sending requests but does not read the answers is disconnected.
 """
 
 from __future__ import annotations
@@ -23,19 +22,11 @@ from mcp_types import JSONRPCError, JSONRPCNotification, JSONRPCRequest, JSONRPC
 from mcp_types.methods import validate_server_result
 from pydantic import ValidationError
 
-from agentpool.tools.mcp._rules import MAX_HINT_CHARS, MAX_SCHEMA_BYTES, one_line
-
-MAX_TOOLS: Final = 500
-"""The most tools of one server. No model can choose among more, and an endless list must end."""
+from agentpool.tools.mcp._rules import MAX_HINT_CHARS, one_line
+from agentpool.tools.mcp._trimmed import MAX_RAW_SCHEMA_BYTES, MAX_TOOLS
 
 MAX_REMOTE_NAME_CHARS: Final = 256
 """The longest name of a tool on its server. The specification recommends 128."""
-
-MAX_BLOCKS: Final = 1_000
-"""The most blocks of one result. A model would not be shown more."""
-
-MAX_RAW_SCHEMA_BYTES: Final = 10 * MAX_SCHEMA_BYTES
-"""The largest schema of one tool's arguments, before its descriptions are cut."""
 
 MAX_UNANSWERED: Final = 256
 """The most requests of a server, such as pings, whose answers it has not read."""
@@ -98,16 +89,6 @@ def _fault_of(tool: Mapping[str, object]) -> str:
     return ""
 
 
-def cut_blocks(result: dict[str, object]) -> None:
-    """Keep the blocks of a result that a model can read, and note how many were cut."""
-    content = result.get("content")
-    if isinstance(content, list) and len(cast("list[object]", content)) > MAX_BLOCKS:
-        blocks = cast("list[object]", content)
-        left_out = len(blocks) - MAX_BLOCKS
-        said = {"type": "text", "text": f"[{left_out:,} more blocks are left out]"}
-        result["content"] = [*blocks[:MAX_BLOCKS], said]
-
-
 class _Around(Generic[S]):
     """Stands around a stream of the SDK, and is closed with it."""
 
@@ -163,7 +144,6 @@ class _Reader(_Around[ReadStream[SessionMessage | Exception]]):
         match item.message:
             case JSONRPCResponse(result=result):
                 mend_tools(result, self._faults)
-                cut_blocks(result)
             case JSONRPCRequest():
                 self.unanswered += 1
                 if self.unanswered > MAX_UNANSWERED:

@@ -30,7 +30,7 @@ from agentpool.abc import ToolResult
 from agentpool.tools._idempotency_key import KEY_IN_META
 from agentpool.tools.mcp._child import DYING_SECONDS, Child, open_child
 from agentpool.tools.mcp._http import open_http_client
-from agentpool.tools.mcp._incoming import MAX_TOOLS, Faults, mend_streams
+from agentpool.tools.mcp._incoming import Faults, mend_streams
 from agentpool.tools.mcp._rules import (
     MAX_HINT_CHARS,
     one_line,
@@ -39,6 +39,7 @@ from agentpool.tools.mcp._rules import (
     shown_schema,
 )
 from agentpool.tools.mcp._secrets import Secrets
+from agentpool.tools.mcp._trimmed import MAX_TOOLS
 from agentpool.tools.mcp._wire import MAX_MESSAGE_BYTES, Incoming, read_messages, write_messages
 
 _QUEUED_MESSAGES: Final = 256

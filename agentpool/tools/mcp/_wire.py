@@ -19,6 +19,7 @@ from mcp.shared.message import SessionMessage
 from mcp_types import jsonrpc_message_adapter
 
 from agentpool._errors import ToolError
+from agentpool.tools.mcp._trimmed import trimmed
 
 MAX_MESSAGE_BYTES: Final = 16 * 1024 * 1024
 """The largest message: a screenshot of a large display is 10 MB in base64. Reading this much takes
@@ -103,7 +104,10 @@ async def read_messages(
             if has_too_many_nodes(line):
                 raise ToolError(f"it sent a message of more than {MAX_NODES:,} objects and lists")
             try:
-                message = jsonrpc_message_adapter.validate_json(line, by_name=False)
+                used = trimmed(line)
+                if not used:
+                    continue
+                message = jsonrpc_message_adapter.validate_json(used, by_name=False)
             except ValueError:
                 note(line + b"\n")
                 continue

@@ -7,12 +7,12 @@ from mcp.shared.message import SessionMessage
 from mcp_types import JSONRPCRequest, JSONRPCResponse
 
 from agentpool.tools.mcp._incoming import (
-    MAX_TOOLS,
     MAX_UNANSWERED,
     Faults,
     mend_streams,
     mend_tools,
 )
+from agentpool.tools.mcp._trimmed import MAX_TOOLS
 from agentpool.tools.mcp._wire import Incoming
 
 

@@ -338,6 +338,18 @@ async def test_of_400_000_blocks_as_many_are_looked_at_as_are_shown() -> None:
     assert result.content == "a\n" * 1_000 + "[399,000 more blocks are left out]"
 
 
+async def test_of_what_belongs_to_a_block_nothing_is_read_that_is_not_shown() -> None:
+    """A block with 900,000 notes stood still for five seconds."""
+    notes = {str(place): place for place in range(9_000)}
+    async with opened(config()) as box:
+        result = await box.call("blocks", blocks=[{"type": "text", "text": "a", "_meta": notes}])
+        assert result.content == "a"
+        more = {"structuredContent": {"x": list(range(20_000))}}
+        shown = (await box.call("blocks", blocks=[], more=more)).content
+    assert shown.startswith('{"x": [0, 1, 2')
+    assert shown.endswith(" more characters]")
+
+
 async def test_a_server_that_asks_and_reads_no_answers_is_ended() -> None:
     """Each ping that it sent was kept, and the end took as long as they were many."""
     async with opened(config()) as box:

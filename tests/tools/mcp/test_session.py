@@ -49,7 +49,7 @@ class Desk:
         async def list_tools(  # noqa: ASYNC124  # as the SDK calls it
             context: ServerRequestContext[Any, Any], params: types.PaginatedRequestParams | None
         ) -> types.ListToolsResult:
-            names = ["echo", "hang", "huge"]
+            names = ["echo", "hang", "huge", "many"]
             page = int((params and params.cursor) or 0)
             if self.pages > 1:
                 names += [f"other-{page}-{n}" for n in range(200)]
@@ -75,6 +75,9 @@ class Desk:
                     await trio.sleep_forever()
                 finally:
                     self.ended.set()
+            if params.name == "many":
+                blocks = [types.TextContent(text="a")] * 20_000
+                return types.CallToolResult(content=[*blocks])
             text = "x" * 17_000_000 if params.name == "huge" else json.dumps(params.arguments)
             return types.CallToolResult(
                 content=[types.TextContent(text=text)], structured_content={"a": "a" * 40 + "!"}
@@ -154,9 +157,9 @@ async def test_a_server_that_has_tools_without_end_is_asked_for_some() -> None:
     server = config
     async with serving(Desk(pages=1_000)) as (port, _), opened(server(port)) as call:
         assert (await call("other-0-0")).content == "{}"
-        assert (await call("other-2-96")).content == "{}"
+        assert (await call("other-2-95")).content == "{}"
         with pytest.raises(KeyError):
-            await call("other-2-97")
+            await call("other-2-96")
 
 
 async def test_a_cancelled_call_ends_at_the_http_server() -> None:
@@ -180,6 +183,17 @@ async def test_a_message_that_is_too_long_is_refused() -> None:
         with pytest.raises(ToolError, match="the MCP server 'desk' "):
             await call("huge")
         assert await call("echo") == ToolResult("{}")
+
+
+async def test_of_20_000_blocks_over_http_as_many_are_read_as_are_shown() -> None:
+    """As over pipes; a large answer with one text is read as a whole."""
+    server = config
+    async with serving(Desk()) as (port, _), opened(server(port)) as call:
+        with trio.fail_after(20):
+            assert (await call("many")).content == "a\n" * 1_000 + (
+                "[19,000 more blocks are left out]"
+            )
+            assert json.loads((await call("echo", a="x" * 20_000)).content) == {"a": "x" * 20_000}
 
 
 async def test_an_http_server_that_goes_and_comes_back() -> None:
