@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import attrs
+import msgspec
 import pytest
 
 from agentpool import ToolError
@@ -16,8 +17,9 @@ from agentpool.drivers import Attachment
 from agentpool.tools._arguments import ArgumentsDecoder
 from agentpool.tools._output import build_output
 from agentpool.tools._schema import build_signature
-from agentpool.tools.mcp._incoming import cut_blocks, mend_tools
+from agentpool.tools.mcp._incoming import mend_tools
 from agentpool.tools.mcp._rules import read_arguments, read_result, shown_schema, tool_names
+from agentpool.tools.mcp._trimmed import trimmed
 from tests.support.growth import assert_linear
 
 
@@ -165,12 +167,11 @@ ARRIVALS: dict[str, Callable[[int], dict[str, object]]] = {
 def test_arrivals_are_mended_in_proportion(kind: str) -> None:
     """Before the SDK reads them."""
 
-    def mend(result: dict[str, object]) -> None:
-        told = dict(result)
-        mend_tools(told, {})
-        cut_blocks(told)
+    def mend(line: bytes) -> None:
+        message = msgspec.json.decode(trimmed(line), type=dict[str, Any])
+        mend_tools(message["result"], {})
 
-    assert_linear(mend, ARRIVALS[kind])
+    assert_linear(mend, lambda n: msgspec.json.encode({"result": ARRIVALS[kind](n)}))
 
 
 def test_tools_are_named_in_proportion() -> None:
