@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, MutableMapping
 from functools import wraps
 from importlib import import_module
 from types import FunctionType, ModuleType
-from typing import TYPE_CHECKING, NoReturn, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, NoReturn, ParamSpec, SupportsIndex, TypeVar
 
 import msgspec
 
@@ -135,21 +135,25 @@ def show_fields(names: Mapping[str, object]) -> None:
     for thing in [one for one in names.values() if isinstance(one, type)]:
         words = thing.__dict__.get("__doc__")
         if type(words) is str and thing.__module__.startswith("agentpool"):
-            thing.__doc__ = cast("str", _Docstring(words))
+            thing.__doc__ = doc = _Docstring(words)
+            doc.kind = thing
 
 
-class _Docstring:
+class _Docstring(str):  # help() takes nothing but a str
     """A class docstring that includes the meaning of the fields."""
 
-    __slots__ = ("_words",)
+    __slots__ = ("kind",)
 
-    def __init__(self, words: str) -> None:
-        self._words = words
+    kind: type
 
     def __get__(self, _: object, owner: type) -> str:
         """Return the docstring."""
-        made: str = import_module("agentpool._field_docs").with_fields(owner, self._words)
+        made: str = import_module("agentpool._field_docs").with_fields(owner, str(self))
         return made
+
+    def expandtabs(self, tabsize: SupportsIndex = 8) -> str:
+        """Return the docstring, as ``help`` asks for that of a struct."""
+        return self.__get__(None, self.kind).expandtabs(tabsize)
 
 
 def refuse_attribute(thing: object, name: str, advice: Mapping[str, str]) -> NoReturn:

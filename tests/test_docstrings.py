@@ -113,6 +113,8 @@ def test_help_shows_fields_of_errors_and_of_bases() -> None:
     assert events.index("    sequence: ") < events.index("    text: ")
     config = pydoc.plain(pydoc.render_doc(agentpool.SpawnConfig))
     assert "weight: How many agents of its group are let in at each turn of the group." in config
+    outcome = pydoc.plain(pydoc.render_doc(agentpool.AgentOutcome))
+    assert "agent_id: The agent's number." in outcome
     assert "ask_first" not in (inspect.getdoc(agentpool.AgentPool) or "")
 
 
