@@ -145,9 +145,10 @@ def test_a_child_whose_parent_ended_at_the_crash_ends_with_it() -> None:
     async def scenario() -> None:
         journal = InMemoryJournal()
         team = Team(journal, 1.0)
-        await team.live(1.0)
+        await team.live(1.5)  # its parent has ended after one second
         records = await journal.read("pool")
         kept = [one for one in records if (one.agent_id, one.kind) != (2, RecordKind.ENDED)]
+        assert [one.agent_id for one in kept if one.kind is RecordKind.ENDED] == [1]
         team.journal = InMemoryJournal()
         lease = await team.journal.claim("pool")
         await team.journal.append(lease, kept)
