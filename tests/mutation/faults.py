@@ -18,7 +18,8 @@ from typing import Final
 from tests.mutation.attacks import ATTACKS
 from tests.mutation.fault import Fault
 from tests.mutation.lost import LOST
-from tests.mutation.mutate import ROOT, copy_package, pytest
+from tests.mutation.mutant import ROOT
+from tests.mutation.mutate import copy_package, pytest
 from tests.mutation.unnoticed import UNNOTICED
 
 FAULTS: Final = (
@@ -72,15 +73,15 @@ FAULTS: Final = (
     ),
     Fault(
         "D7", "observers are told within a batch", "_pool/nursery.py",
-        "        with self.hub:\n            return [self.accept(config, driver)",
-        "        if True:\n            return [self.accept(config, driver)",
+        "        with self.hub:\n            return list(map(self.accept, configs, drivers))",
+        "        if True:\n            return list(map(self.accept, configs, drivers))",
         "tests/pool/test_acting_observers.py",
         "a_batch_leaves_no_more_waiting_than_may_wait",
     ),
     Fault(
         "D8", "an observer closes the pool within a batch", "_pool/nursery.py",
-        "        with self.hub:\n            return [self.accept(config, driver)",
-        "        if True:\n            return [self.accept(config, driver)",
+        "        with self.hub:\n            return list(map(self.accept, configs, drivers))",
+        "        if True:\n            return list(map(self.accept, configs, drivers))",
         "tests/pool/test_acting_observers.py",
         "a_batch_is_accepted_as_a_whole",
     ),

@@ -4,30 +4,33 @@
 rooms, runs the tests of each room against a copy of the package with one mutant in it, and
 prints those that no test noticed: of each mutant, the tests that run its line. ``nox -s
 mutants`` does the same. Mutants that change nothing are in ``equivalent.py``, with the reason.
+
+The tests are read once, and each mutant is tried in a fork of that process (``tries.py``). Rooms
+as arguments limit it to those, ``--only "part of a line"`` to some lines. With ``--keep FOLDER``
+a run that was stopped goes on: what was measured and which mutants were noticed is kept there, as
+long as the rooms stay as they are.
 """
 
 from __future__ import annotations
 
 import argparse
-import ast
+import hashlib
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
+from operator import itemgetter
 from pathlib import Path
-from random import Random
 from typing import Final, TypeAlias
 
-import attrs
 import msgspec
 from coverage import CoverageData
 
-from tests.mutation.equivalent import EQUIVALENT
-
-ROOT: Final = Path(__file__).parent.parent.parent
+from tests.mutation.mutant import ROOT, Mutant, sample
+from tests.mutation.tries import Tried, Try, Work
 
 ROOMS: Final[dict[str, tuple[str, ...]]] = {
     "_scheduling/fair_queue.py": ("tests/scheduling", "tests/pool"),
@@ -46,11 +49,12 @@ ROOMS: Final[dict[str, tuple[str, ...]]] = {
         "tests/agent", "tests/journal", "tests/budget", "tests/drivers/test_thoughts.py",
     ),
     "_budget/account.py": ("tests/budget", "tests/agent"),
-    "_budget/budget.py": ("tests/budget", "tests/agent"),
+    "_budget/budget.py": ("tests/budget", "tests/agent", "tests/build/test_manifest_pool.py"),
     "_loop/guard.py": ("tests/loop",),
     "drivers/_throttle.py": ("tests/drivers/test_throttle.py", "tests/drivers/test_gate.py"),
     "drivers/_gate.py": (
         "tests/drivers/test_gate.py", "tests/observe/test_events.py", "tests/test_bad_input.py",
+        "tests/test_surface.py",
     ),
     "memory/_rank.py": ("tests/memory",),
 }  # fmt: skip
@@ -62,115 +66,11 @@ LEAST: Final = 97
 LEAST_OF_A_ROOM: Final = 92
 """Percent of the mutants of each room."""
 
-MOST_SECONDS: Final = 150
+MOST_SECONDS: Final = 60
 """Of tests for one mutant, the fastest first: those that are left out look at much else."""
 
-Covering: TypeAlias = dict[tuple[str, int], list[tuple[str, float]]]
-"""The tests that run a line of a room, with their seconds, the fastest first."""
-
-_FLIPPED: Final[dict[type[ast.cmpop], type[ast.cmpop]]] = {
-    ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt,
-    ast.Eq: ast.NotEq, ast.NotEq: ast.Eq, ast.Is: ast.IsNot, ast.IsNot: ast.Is,
-    ast.In: ast.NotIn, ast.NotIn: ast.In,
-}  # fmt: skip
-
-_CHECKPOINT: Final = "await __import__('trio').lowlevel.checkpoint()"
-
-_BREAKABLE: Final = (
-    ast.Compare, ast.BoolOp, ast.UnaryOp, ast.BinOp, ast.AugAssign, ast.Constant, ast.Expr,
-    ast.AsyncFunctionDef,
-)  # fmt: skip
-
-
-@attrs.frozen
-class Mutant:
-    """A room with one fault in it."""
-
-    room: str
-    line: int
-    what: str
-    source: str
-    text: str = ""
-    """The line as it was."""
-
-    @property
-    def is_equivalent(self) -> bool:
-        """Whether it is known to change nothing that anybody can see."""
-        return (self.room, self.text, self.what) in EQUIVALENT
-
-
-def mutants_of(room: str, source: str) -> Iterator[Mutant]:
-    """Yield every mutant of *source*."""
-    lines = source.splitlines()
-    for index, first in enumerate(ast.walk(ast.parse(source))):
-        if not isinstance(first, _BREAKABLE):
-            continue
-        tree = ast.parse(source)
-        node = next(node for nth, node in enumerate(ast.walk(tree)) if nth == index)
-        what = _break(node)
-        if what is not None:
-            broken = ast.unparse(ast.fix_missing_locations(tree))
-            # What a function begins with, for its first line runs when it is loaded.
-            at = node.body[-1] if isinstance(node, ast.AsyncFunctionDef) else node
-            line = getattr(at, "lineno", 0)
-            yield Mutant(room, line, what, broken, lines[line - 1].strip() if line else "")
-
-
-def _break(node: ast.AST) -> str | None:  # noqa: PLR0911  # a table
-    """Change *node*, and return how. ``None``: there is no way."""
-    match node:
-        case ast.Compare(ops=[first, *_]) if type(first) in _FLIPPED:
-            node.ops[0] = _FLIPPED[type(first)]()
-            return "a comparison is turned around"
-        case ast.BoolOp():
-            node.op = ast.And() if isinstance(node.op, ast.Or) else ast.Or()
-            return "and is or, or is and"
-        case ast.UnaryOp(op=ast.Not()):
-            node.op = ast.UAdd()
-            node.operand = ast.Call(ast.Name("bool", ast.Load()), [node.operand], [])
-            return "a not is gone"
-        case ast.BinOp(op=ast.Add()):
-            node.op = ast.Sub()
-            return "plus is minus"
-        case ast.BinOp(op=ast.Sub()):
-            node.op = ast.Add()
-            return "minus is plus"
-        case ast.AugAssign(op=ast.Add() | ast.Sub()):
-            node.value = ast.Constant(0)
-            return "nothing is added or taken away"
-        case ast.Constant(value=int() as number) if not isinstance(number, bool):
-            node.value = number + 1
-            return "a number is one more"
-        case ast.Expr(value=ast.Call()):
-            node.value = ast.Constant(None)
-            return "a call is gone"
-        case ast.AsyncFunctionDef():
-            start = 1 if ast.get_docstring(node) is not None else 0
-            node.body[start:start] = ast.parse(_CHECKPOINT, mode="exec").body
-            return "there is one more await"
-        case _:
-            return None
-
-
-def sample(count: int, seed: int, rooms: tuple[str, ...] = tuple(ROOMS)) -> list[Mutant]:
-    """Return *count* mutants, drawn by *seed*, as many of each room as there are."""
-    drawn: list[Mutant] = []
-    dice = Random(seed)  # noqa: S311  # no secret
-    by_room = {
-        room: [
-            mutant
-            for mutant in mutants_of(room, (ROOT / "agentpool" / room).read_text())
-            if not mutant.is_equivalent
-        ]
-        for room in rooms
-    }
-    for found in by_room.values():
-        dice.shuffle(found)
-    while len(drawn) < count and any(by_room.values()):
-        for found in by_room.values():
-            if found and len(drawn) < count:
-                drawn.append(found.pop())
-    return drawn
+Covering: TypeAlias = dict[tuple[str, int], dict[str, float]]
+"""The tests that run a line of a room, with their seconds."""
 
 
 def copy_package(folder: Path) -> dict[str, str]:
@@ -190,44 +90,129 @@ def pytest(*arguments: str) -> list[str]:
     return [sys.executable, "-P", *arguments, "-q", "-p", "no:cacheprovider"]
 
 
-def find_covering(rooms: Iterable[str], folder: Path) -> Covering:
-    """Run the tests of *rooms* once; return which of them run which lines, the fastest first."""
+class Measured(msgspec.Struct, frozen=True):
+    """What the tests of one file run."""
+
+    digest: str
+    """Of the file and of all rooms."""
+    seconds: dict[str, float]
+    """What each test takes."""
+    tests: dict[str, dict[int, list[str]]]
+    """Those that run a line of a room."""
+
+
+def find_covering(rooms: Iterable[str], folder: Path, kept: Path) -> Covering:
+    """Run the tests of *rooms* once; return which of them run which lines, the fastest first.
+
+    Tests that *kept* knows are not run again, unless their file or a room has changed.
+    """
+    known: dict[str, Measured] = {}
+    if kept.exists():
+        known = msgspec.json.decode(kept.read_bytes(), type=dict[str, Measured])
+    sources = b"".join((ROOT / "agentpool" / room).read_bytes() for room in ROOMS)
+    files = {
+        str(file.relative_to(ROOT)): hashlib.sha256(file.read_bytes() + sources).hexdigest()
+        for room in rooms
+        for path in ROOMS[room]
+        for file in ([ROOT / path] if path.endswith(".py") else (ROOT / path).rglob("test_*.py"))
+    }
+    new = {file: digest for file, digest in files.items()
+           if file not in known or known[file].digest != digest}  # fmt: skip
+    if new:
+        known |= measure(new, folder)
+        kept.write_bytes(msgspec.json.encode(known))
+    covering: Covering = {}
+    for file in files:
+        for room, lines in known[file].tests.items():
+            for line, tests in lines.items():
+                for test in tests:
+                    covering.setdefault((room, line), {})[test] = known[file].seconds[test]
+    return covering
+
+
+def measure(files: Mapping[str, str], folder: Path) -> dict[str, Measured]:
+    """Run the tests of *files*, and return what each file's tests run of all rooms."""
     env = copy_package(folder)
     seconds, data = folder / "seconds.json", folder / "coverage"
     env["AGENTPOOL_TEST_SECONDS"] = str(seconds)
-    paths = sorted({path for room in rooms for path in ROOMS[room]})
-    include = ",".join(str(folder / "agentpool" / room) for room in rooms)
-    measure = ("-m", "coverage", "run", f"--data-file={data}", f"--include={include}", "--rcfile=")
-    command = pytest(*measure, "-m", "pytest", "-p", "tests.mutation.covering")
-    done = subprocess.run([*command, *paths], cwd=ROOT, env=env, check=False)
+    include = ",".join(str(folder / "agentpool" / room) for room in ROOMS)
+    begin = ("-m", "coverage", "run", f"--data-file={data}", f"--include={include}", "--rcfile=")
+    command = pytest(*begin, "-m", "pytest", "-p", "tests.mutation.covering")
+    done = subprocess.run([*command, *sorted(files)], cwd=ROOT, env=env, check=False)
     if done.returncode:
         sys.exit("the tests fail without a mutant")
     took = msgspec.json.decode(seconds.read_bytes(), type=dict[str, float])
     measured = CoverageData(str(data))
     measured.read()
-    covering: Covering = {}
-    for room in rooms:
+    found = {file: Measured(digest, {}, {}) for file, digest in files.items()}
+    for test, several in took.items():
+        found[test.partition("::")[0]].seconds[test] = several
+    for room in ROOMS:
         by_line = measured.contexts_by_lineno(str(folder / "agentpool" / room))
         # For lines that run when the room is loaded: whatever runs anything of it.
-        by_line[0] = [test for tests in by_line.values() for test in tests]
+        by_line[0] = list({test for tests in by_line.values() for test in tests})
         for line, tests in by_line.items():
-            known = sorted(set(tests) & took.keys(), key=took.__getitem__)
-            covering[room, line] = [(test, took[test]) for test in known]
-    return covering
+            for test in took.keys() & set(tests):
+                lines = found[test.partition("::")[0]].tests.setdefault(room, {})
+                lines.setdefault(line, []).append(test)
+    return found
 
 
-def is_noticed(mutant: Mutant, covering: Covering, folder: Path) -> bool:
-    """Return whether a test that runs the line fails with *mutant* in a copy of the package."""
-    tests = covering.get((mutant.room, mutant.line)) or covering.get((mutant.room, 0), [])
+def tests_of(mutant: Mutant, covering: Covering) -> list[tuple[str, float]]:
+    """Return the tests that run the line, the fastest first, with their seconds."""
+    found = covering.get((mutant.room, mutant.line)) or covering.get((mutant.room, 0), {})
+    tests = sorted(found.items(), key=itemgetter(1, 0))
     whole = accumulate(seconds for _, seconds in tests)
-    tests = [test for test, so_far in zip(tests, whole, strict=True) if so_far <= MOST_SECONDS]
+    return [test for test, so_far in zip(tests, whole, strict=True) if so_far <= MOST_SECONDS]
+
+
+def try_all(
+    drawn: Sequence[Mutant], covering: Covering, folder: Path, jobs: int
+) -> Iterator[tuple[Mutant, str | None]]:
+    """Yield each mutant when it was tried, with the test that noticed it."""
+    env = copy_package(folder)
+    ours, theirs = os.pipe()
+    tries = [Try(one.room, one.index, tests_of(one, covering)) for one in drawn]
+    work = folder / "work.json"
+    work.write_bytes(msgspec.json.encode(Work(tries, jobs, theirs)))
+    env |= {"AGENTPOOL_MUTANTS": str(work), "PYTEST_DEBUG_TEMPROOT": str(folder)}
+    command = pytest("-m", "pytest", "-p", "tests.mutation.tries")
+    files = sorted({test.partition("::")[0] for one in tries for test, _ in one.tests})
+    log = folder / "log"
+    with (
+        log.open("wb") as output,
+        subprocess.Popen(
+            [*command, *files], cwd=ROOT, env=env, stdout=output, stderr=output, pass_fds=[theirs]
+        ) as server,
+        open(ours, "rb") as answers,  # noqa: PTH123  # no path: a pipe
+    ):
+        os.close(theirs)
+        alone: list[Mutant] = []
+        for line in answers:
+            tried = msgspec.json.decode(line, type=Tried)
+            if tried.nth == len(drawn):
+                if tried.by is not None:
+                    sys.exit(f"{tried.by} is red without a mutant, after those that are faster")
+            elif tried.was_swapped:
+                yield drawn[tried.nth], tried.by
+            else:
+                alone.append(drawn[tried.nth])
+    if server.returncode:
+        sys.exit(log.read_text())
+    for mutant in alone:
+        noticed = is_noticed(mutant, tests_of(mutant, covering), folder)
+        yield mutant, "a process of its own" if noticed else None
+
+
+def is_noticed(mutant: Mutant, tests: Sequence[tuple[str, float]], folder: Path) -> bool:
+    """Return whether one of *tests* fails with *mutant* in a copy of the package."""
     env = copy_package(folder)
     (folder / "agentpool" / mutant.room).write_text(mutant.source)
-    for begin, end in ((0, 12), (12, 60), (60, None)):
+    for begin, end in ((0, 60), (60, None)):
         some = tests[begin:end]
         if not some:
             break
-        longest = 60 + 4 * sum(seconds for _, seconds in some)
+        longest = 300 + 20 * sum(seconds for _, seconds in some)
         command = [*pytest("-m", "pytest", "-x"), *(test for test, _ in some)]
         try:
             done = subprocess.run(
@@ -262,20 +247,32 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--count", type=int, default=260, help="how many mutants")
     parser.add_argument("--seed", type=int, default=0, help="which of them")
+    parser.add_argument("--only", default="", help="those of lines with this text")
+    parser.add_argument("--jobs", type=int, default=2, help="how many at a time")
+    parser.add_argument("--keep", type=Path, help="a folder for what is known, to go on with")
     parser.add_argument("--report", type=Path, help="a file for the report")
     parser.add_argument("rooms", nargs="*", default=list(ROOMS), help="which rooms")
     wanted = parser.parse_args()
-    drawn = sample(wanted.count, wanted.seed, tuple(wanted.rooms))
+    drawn = sample(wanted.count, wanted.seed, wanted.rooms)
+    drawn = [mutant for mutant in drawn if wanted.only in mutant.text]
     unnoticed: list[Mutant] = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        covering = find_covering(wanted.rooms, folder)
-        for nth, mutant in enumerate(drawn, 1):
-            noticed = is_noticed(mutant, covering, folder)
-            if not noticed:
-                unnoticed.append(mutant)
-            word = "noticed" if noticed else "NOT NOTICED"
-            print(f"{nth}/{len(drawn)} {mutant.room}:{mutant.line} {mutant.what}: {word}", flush=True)  # noqa: E501, T201  # fmt: skip
+        kept = wanted.keep or folder
+        kept.mkdir(exist_ok=True)
+        covering = find_covering(wanted.rooms, folder, kept / "measured.json")
+        with (kept / "noticed").open("a+") as noticed:
+            noticed.seek(0)
+            known = set(noticed.read().split())
+            left = [mutant for mutant in drawn if mutant.digest not in known]
+            tried = try_all(left, covering, folder, wanted.jobs)
+            for nth, (mutant, by) in enumerate(tried, len(drawn) - len(left) + 1):
+                if by is None:
+                    unnoticed.append(mutant)
+                else:
+                    print(mutant.digest, file=noticed, flush=True)
+                word = "NOT NOTICED" if by is None else f"noticed by {by}"
+                print(f"{nth}/{len(drawn)} {mutant.room}:{mutant.line} {mutant.what}: {word}", flush=True)  # noqa: E501, T201  # fmt: skip
     text, enough = report(drawn, unnoticed)
     print(text)  # noqa: T201  # what it is for
     if wanted.report is not None:

@@ -12,7 +12,7 @@ from typing import Final
 
 from tests.mutation.fault import Fault
 from tests.mutation.faults import EVERY
-from tests.mutation.mutate import ROOT
+from tests.mutation.mutant import ROOT
 
 PAGE: Final[Path] = ROOT / "docs" / "explanation" / "faults-found.md"
 

@@ -16,7 +16,8 @@ from typing import Final
 
 import attrs
 
-from tests.mutation.mutate import ROOT, copy_package, pytest
+from tests.mutation.mutant import ROOT
+from tests.mutation.mutate import copy_package, pytest
 
 TESTS: Final = "tests/drivers/test_strict.py"
 

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import importlib.util
+from pathlib import Path
+
 import pytest
 
 from agentpool.testing import _strict
+from tests.mutation.equivalent import EQUIVALENT
 from tests.mutation.fault import Fault
 from tests.mutation.faults import EVERY, table
-from tests.mutation.mutate import ROOMS, ROOT, mutants_of, sample
+from tests.mutation.mutant import ROOT, break_node, mutants_of, sample
+from tests.mutation.mutate import ROOMS
 from tests.mutation.page import PAGE, page
 from tests.mutation.promises import PROMISES
 from tests.mutation.refusals import TABLE, Broken, faults
+from tests.mutation.swap import functions_of, swap
 
 SOURCE = '''
 async def wait(n):
@@ -50,11 +56,46 @@ def test_a_sample_is_the_same_for_a_seed() -> None:
     assert [mutant.room for mutant in first].count("memory/_rank.py") == 5
 
 
+def test_another_line_moves_nothing_in_the_draw() -> None:
+    """What somebody changes today leaves the sample of yesterday where it was."""
+    before = {(one.what, one.text): one.rank(0) for one in mutants_of("room", SOURCE)}
+    after = list(mutants_of("room", f"LEAST = 1\n{SOURCE}"))
+    assert len(after) > len(before)
+    assert before.items() <= {(one.what, one.text): one.rank(0) for one in after}.items()
+
+
+def test_a_mutant_is_put_in_where_its_room_is_loaded(tmp_path: Path) -> None:
+    """But for what ran when it was loaded: that has happened."""
+    room, source = tmp_path / "room.py", "LEAST = 1\n\n\ndef twice(n):\n    return n + n\n"
+    room.write_text(source)
+    spec = importlib.util.spec_from_file_location("room", room)
+    assert spec is not None
+    assert spec.loader is not None
+    loaded = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(loaded)
+    functions = functions_of(room)
+    of_loading, of_the_function = mutants_of("room", source)
+    assert not swap(functions, room, source, break_node(source, of_loading.index))
+    assert (loaded.LEAST, loaded.twice(3)) == (1, 6)
+    assert swap(functions, room, source, break_node(source, of_the_function.index))
+    assert (loaded.LEAST, loaded.twice(3)) == (1, 0)
+
+
 def test_rooms_and_their_tests_exist() -> None:
     """A room that was moved is noticed here."""
     for room, tests in ROOMS.items():
         assert (ROOT / "agentpool" / room).is_file(), room
         assert all((ROOT / path).exists() for path in tests), room
+
+
+def test_each_equivalent_mutant_is_there() -> None:
+    """A line that was changed is noticed here."""
+    there = {
+        (one.room, one.text, one.what)
+        for room in ROOMS
+        for one in mutants_of(room, (ROOT / "agentpool" / room).read_text())
+    }
+    assert not EQUIVALENT.keys() - there
 
 
 @pytest.mark.parametrize(
