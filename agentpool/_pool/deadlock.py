@@ -272,8 +272,8 @@ class DeadlockWatch:
             first = min(stuck, key=_agents_first)
         cycle = deadlock_cycle(first, waits, stuck)
         named = cycle or tuple(sorted(stuck - {OWNER_ID})) or (OWNER_ID,)
-        victim = first if first in named else named[0]
-        if victim == OWNER_ID or victim in self.absent:
+        victim = first
+        if first not in named or first == OWNER_ID or first in self.absent:
             # An agent is told before the owner: it can still say so, and end.
             present = [one for one in named if one not in self.absent]
             victim = min(present, key=_agents_first, default=OWNER_ID)

@@ -107,7 +107,7 @@ class QueryMap(Live):
     _owner: Owner
     _on_change: Callable[[], object]
     """Called when a wait for the map may have become one that never ends."""
-    _retries: int = 0
+    _retries: int
     """How often a query is asked again if its agent fails."""
     _scope: trio.CancelScope = msgspec.field(default_factory=trio.CancelScope)
     _in_flight: dict[AgentId, AgentRecord] = msgspec.field(
@@ -352,7 +352,7 @@ class QueryMap(Live):
             self._find_next()
         else:
             self._done.append(outcome)
-        if self._done or not self._in_flight:
+        if self._done:
             self._changed.unpark_all()
 
     async def aclose(self) -> None:

@@ -187,7 +187,7 @@ class WordIndex:
             for key, count in places.items():
                 relative = self._lengths[key] / mean_length
                 drag = SATURATION * (1 - LENGTH_WEIGHT + LENGTH_WEIGHT * relative)
-                gain = rarity * count * (SATURATION + 1) / (count + drag)
+                gain = rarity * count / (count + drag)
                 scores[key] = scores.get(key, 0.0) + gain
         return scores
 
