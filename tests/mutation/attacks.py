@@ -74,7 +74,7 @@ ATTACKS: Final = (
     ),
     Fault(
         "M6", "a child's answer passes for a message", "tools/builtin/_team.py",
-        'line.strip().casefold().startswith("message ")', "line is None",
+        "return any(map(_is_heading, text.splitlines()))", "return text is None",
         "tests/messaging/test_team.py", "an_answer_cannot_pass",
     ),
     Fault(
