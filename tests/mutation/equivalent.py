@@ -38,6 +38,44 @@ EQUIVALENT: Final[Mapping[tuple[str, str, str], str]] = {
         "there is one more await",
     ): "it begins a step later, and sends to those who are there then",
     (
+        "_budget/budget.py",
+        "kept = None if per is None or store is None else Kept(store, per)",
+        "and is or, or is and",
+    ): "both are given or neither; anything else was refused above",
+    (
+        "memory/_rank.py",
+        "if at + len(step) < end:",
+        "a comparison is turned around",
+    ): "the last step is cut between two words as well, and has the same words",
+    (
+        "memory/_rank.py",
+        "if at + len(step) < end:",
+        "plus is minus",
+    ): "every step is cut between two words, also the last one, and has the same words",
+    (
+        "_messaging/inbox.py",
+        "taken = len(self._messages) - self._handed",
+        "minus is plus",
+    ): "a sender that waits beside a message which a reader was woken for goes on a step later, "
+    "when that reader takes it and wakes the next sender itself",
+    (
+        "_agent/request.py",
+        "charged = 0, None",
+        "a number is one more",
+    ): "without a budget and without a journal nobody looks at what it would be charged",
+    (
+        "_pool/deadlock.py",
+        "if slot is None or slot.held or slot.wanted or slot.task is None:",
+        "and is or, or is and",
+    ): "an agent that runs has a slot's book, and one that holds or wants a slot has a task that "
+    "works, which is found a few lines below; to look here costs less",
+    (
+        "_pool/deadlock.py",
+        "and not (admission.running_count or admission.queued_count)",
+        "and is or, or is and",
+    ): "one that runs is among the agents and not among those that wait, so others can send; none "
+    "is queued while a slot is free. To look at the counts first costs less",
+    (
         "_pool/deadlock.py",
         "self._tasks.clear()",
         "a call is gone",
