@@ -126,6 +126,17 @@ async def test_a_pool_can_have_a_retry_policy_of_its_own(autojump_clock: MockClo
     assert (len(driver.requests), trio.current_time()) == (2, 0)
 
 
+async def test_all_waits_before_retries_together_have_a_bound(autojump_clock: MockClock) -> None:
+    """Three waits of at most 1, 2 and 4 seconds fit, and a fourth of at least 4 does not."""
+    driver = ScriptedDriver([OverloadedError("busy")] * 9)
+    brief = RetryPolicy(max_attempts=9, base_seconds=1.0, max_total_seconds=7.0)
+    async with open_pool(driver, request_retries=brief) as pool:
+        outcome = await (await pool.spawn(job())).wait()
+    assert outcome.status is AgentStatus.FAILED
+    assert len(driver.requests) == 4
+    assert trio.current_time() <= 7
+
+
 async def test_retries_end_and_the_last_error_is_the_outcome(autojump_clock: MockClock) -> None:
     """Four attempts; then the error comes out as itself."""
     errors = [OverloadedError(f"busy {n}") for n in range(9)]

@@ -615,6 +615,25 @@ def test_nobody_waits_for_what_could_not_come_back() -> None:
     under_way.refund()
 
 
+def test_what_fits_to_the_last_token_is_waited_for() -> None:
+    """What is set aside beside it may come back, and then there is just enough."""
+    budget = Budget(tokens=100)
+    budget.reserve(tokens=50).commit(tokens=50)
+    under_way = granted(claim(budget, 40))
+    waiting = claim(budget, 50)
+    assert waiting.result is None
+    under_way.refund()
+    granted(waiting)
+
+
+def test_what_a_store_does_not_know_yet_is_used_as_well() -> None:
+    """It tells what all have used and set aside; what this process has used since is added."""
+    account = ledger_of(Budget(tokens=100)).account
+    account.reserved[0] = 10
+    account.see((50, 0, 0, 0), (7, 0, 0, 0), "2026-01-01")
+    assert account.committed[0] == 50 + 7 - 10
+
+
 def test_a_refusal_says_what_is_used_set_aside_and_wanted() -> None:
     """Each with its own number: somebody has to find out which of them to change."""
     budget = Budget(tokens=1_000, name="night")

@@ -538,6 +538,20 @@ async def test_what_has_no_estimate_counts_as_one_token(autojump_clock: MockCloc
     assert first.count("none") in range(18, 23)
 
 
+async def test_a_gate_counts_those_that_it_held_back(autojump_clock: MockClock) -> None:
+    """Each once, and nobody who could go at once."""
+    gate = RequestGate("desk", max_in_flight=2)
+
+    async def go() -> None:
+        async with gate.request():
+            await trio.sleep(1)
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(5):
+            nursery.start_soon(go)
+    assert gate.statistics().held_back == 3
+
+
 def test_a_gate_without_a_queue_says_what_is_in_flight() -> None:
     """And nothing of those that wait."""
     assert repr(RequestGate("desk", max_in_flight=4)) == "<RequestGate 'desk' 0/4 in flight>"
@@ -651,6 +665,7 @@ async def test_let_in_and_without_a_slot_it_goes_back_when_the_gate_closes(
             await waits.wait()
             assert gate.statistics().waiting == 0
     assert [170 <= at <= 180 for _, at in log] == ([] if cancelled else [True])
+    assert (gate.statistics().in_flight, gate.statistics().waiting) == (0, 0)
 
 
 async def test_a_call_that_gives_up_keeps_nobodys_time_while_it_waits_for_its_slot(

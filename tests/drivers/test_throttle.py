@@ -114,6 +114,15 @@ def test_an_answer_after_its_minute_corrects_nothing() -> None:
     assert throttle.begun(MINUTE + 1) == (None, 0)
 
 
+def test_what_needs_more_than_the_oldest_gives_back_waits_for_the_next() -> None:
+    """60 of a minute come back at its end, and 40 are still taken then: 70 do not fit."""
+    throttle = Throttle(tokens_per_minute=100)
+    go(throttle, 0.0, 60)
+    go(throttle, 40.0, 40)
+    assert throttle.ready_at(60, 41.0) == pytest.approx(64 - BURST_SECONDS)
+    assert throttle.ready_at(70, 41.0) == 40 + MINUTE
+
+
 def test_a_request_larger_than_a_minute_goes_alone() -> None:
     """Or it would wait for ever."""
     throttle = Throttle(tokens_per_minute=100)
@@ -216,6 +225,22 @@ def test_after_the_cool_down_it_grows_by_one_with_each_round() -> None:
     assert sizes[0] == START_IN_FLIGHT // 2
     assert all(after - before in {0, 1} for before, after in itertools.pairwise(sizes))
     assert sizes[-1] > sizes[0]
+
+
+@pytest.mark.parametrize(("early", "more"), [(0.5, 0), (0.0, 1)])
+def test_the_cool_down_ends_when_it_has_passed(early: float, more: int) -> None:
+    """A request that is answered at that moment is the first that raises the limit again."""
+    throttle = Throttle()
+    for passage in fill(throttle, 0.0):
+        throttle.refuse(passage, 0.0, 1.0, 0.0)
+    for second in range(1, 4):
+        for passage in fill(throttle, float(second)):
+            throttle.answer(passage, float(second), None)
+    now = throttle.closed_until + COOL_DOWN_SECONDS - early
+    for _ in range(2):
+        for passage in fill(throttle, now):
+            throttle.answer(passage, now, None)
+    assert len(fill(throttle, now)) == START_IN_FLIGHT // 2 + more
 
 
 def test_many_refusals_of_one_round_are_one() -> None:

@@ -106,6 +106,23 @@ def test_an_agent_that_asks_one_which_is_never_spawned_again_is_told() -> None:
     simulate(scenario)
 
 
+def test_an_agent_that_asks_again_one_which_has_ended_meanwhile_is_told() -> None:
+    """Nobody is left who could answer the question that the journal has."""
+
+    async def scenario() -> None:
+        journal = InMemoryJournal()
+        await ask_and_break_off(journal)
+        async with going_on(journal) as pool:
+            clerk = await pool.spawn(SpawnConfig(CLERK, "clerk", key="clerk"))
+            clerk.cancel("it is late")
+            await clerk.wait()
+            chief = await pool.spawn(SpawnConfig(CHIEF, "chief", key="chief"))
+            text = (await chief.wait()).text
+        assert "agent 1 ended before it answered" in text
+
+    simulate(scenario)
+
+
 def test_an_agent_of_before_that_has_ended_is_told_as_such() -> None:
     """Also while its owner's program has not come to its spawn again."""
 

@@ -952,6 +952,35 @@ def test_a_pool_ends_when_its_journal_cannot_be_written(good_writes: int) -> Non
 
 
 @attrs.define(eq=False)
+class Stuck(Breaking):
+    """Some write takes for ever."""
+
+    async def append(self, lease: Lease, records: Sequence[JournalRecord]) -> None:
+        """Keep records, until one write does not end."""
+        self.good_writes -= 1
+        if self.good_writes < 0:
+            await trio.sleep_forever()
+        await self.inside.append(lease, records)
+
+
+def test_a_pool_that_is_aborted_waits_half_a_minute_for_its_journal() -> None:
+    """Whoever has pressed Ctrl-C waits no longer for a disk that does not answer."""
+
+    async def abort() -> None:
+        async with open_kept(FunctionDriver(echo), journal=Stuck(1)) as pool:
+            await pool.spawn(SpawnConfig(READER, "a", key="a"))
+            await trio.sleep(1)
+            pool.abort_all("Ctrl-C")
+
+    async def scenario() -> None:
+        with pytest.raises(JournalError, match="the journal's file stayed busy for 30 seconds"):
+            await abort()
+        assert trio.current_time() == 31
+
+    simulate(scenario)
+
+
+@attrs.define(eq=False)
 class Slow(Breaking):
     """Takes two seconds for each write."""
 

@@ -37,6 +37,7 @@ from agentpool.drivers import (
     BadRequestError,
     ChatMessage,
     ContextOverflowError,
+    FallbackDriver,
     FunctionDriver,
     ToolMessage,
     UserMessage,
@@ -371,6 +372,21 @@ async def test_a_summary_is_paid_from_the_budget() -> None:
     assert outcome.stop_reason is StopReason.REQUEST_BUDGET
     assert budget.statistics().requests.committed == 7
     assert outcome.iterations < 8
+
+
+async def test_drivers_that_fail_are_counted_after_a_summary_as_before() -> None:
+    """Each answer takes two requests: the first of the drivers refuses all of them."""
+    budget, answering = Budget(requests=1_000), eleven_calls()
+
+    def refuse(_: CompletionRequest) -> Completion:
+        raise BadRequestError("not here")
+
+    driver = FallbackDriver(FunctionDriver(refuse), answering)
+    tools = ToolRegistry([echo_tool()])
+    async with open_pool(driver, tools=tools, budget=budget) as pool:
+        outcome = await (await pool.spawn(narrow("summary"))).wait()
+    assert outcome.messages_left_out > 0
+    assert budget.statistics().requests.committed == 2 * len(answering.requests)
 
 
 async def test_a_summary_has_the_time_of_one_request(autojump_clock: MockClock) -> None:

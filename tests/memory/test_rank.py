@@ -1,6 +1,7 @@
 """Which texts fit a query."""
 
 import doctest
+import math
 import re
 import sys
 import unicodedata
@@ -9,7 +10,7 @@ from collections.abc import Callable
 import pytest
 
 from agentpool.memory import _rank
-from agentpool.memory._rank import WordIndex, rarest, scaled, words
+from agentpool.memory._rank import MAX_QUERY_WORDS, WordIndex, rarest, scaled, words
 from tests.support.growth import assert_linear
 
 
@@ -126,6 +127,13 @@ def order(index: WordIndex, query: str) -> list[int]:
     return sorted(scores, key=lambda key: -scores[key])
 
 
+def test_as_many_words_as_may_be_are_looked_for_in_their_order() -> None:
+    """Sums depend on it; one more, and the shortest is left out."""
+    found = [str(number) for number in range(8, 8 + MAX_QUERY_WORDS)]
+    assert rarest(found) == found
+    assert rarest([*found, "100"]) == ["100", *found[2:], "8"]
+
+
 def test_one_common_word_is_enough() -> None:
     """A question in natural language never stands in the text as it is."""
     index = index_of("trio runs tasks", "bread and butter")
@@ -138,6 +146,14 @@ def test_a_rare_word_counts_more_than_a_common_one() -> None:
     """The common ones are in every text, and tell nothing."""
     index = index_of("the the the the", "cold wind blows here", "the sea the cold")
     assert order(index, "the wind") == [1, 0, 2]
+
+
+def test_words_count_by_their_rarity_as_in_bm25() -> None:
+    """The numbers that others know, but for a factor that all have in common."""
+    index = index_of("cold wind", "cold rain", "warm bread")
+    scores = index.search(words("cold wind"))
+    cold, wind = math.log1p(1.5 / 2.5), math.log1p(2.5 / 1.5)
+    assert scores[0] / scores[1] == pytest.approx((cold + wind) / cold)
 
 
 def test_repeating_a_word_helps_less_each_time() -> None:

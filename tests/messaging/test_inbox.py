@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import pytest
 import trio
 from trio.testing import MockClock, assert_checkpoints, wait_all_tasks_blocked
@@ -54,6 +56,31 @@ async def test_full_inbox_refuses_or_makes_wait() -> None:
         await wait_all_tasks_blocked()
         assert numbers(inbox.receive_many_nowait()) == [1]
     assert numbers(inbox.receive_many_nowait()) == [3]
+
+
+@pytest.mark.parametrize("end", ["message", "restored", "closed"])
+async def test_a_reader_that_was_woken_is_counted_until_it_runs(end: str) -> None:
+    """While one is under way the pool does not stand still; counted for ever, it never would."""
+    inbox = Inbox(1, 1)
+    got: list[AgentMessage] = []
+
+    async def read() -> None:
+        with suppress(AgentGoneError):
+            got.extend(await inbox.receive_many())
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(read)
+        await wait_all_tasks_blocked()
+        assert inbox.book.woken == 0
+        if end == "message":
+            inbox.send_nowait(letter(1))
+        elif end == "restored":
+            inbox.restore([letter(1)])
+        else:
+            inbox.close()
+        assert inbox.book.woken == 1
+    assert inbox.book.woken == 0
+    assert len(got) == (end != "closed")
 
 
 async def test_waiting_senders_come_before_later_ones() -> None:

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
 
+import pytest
 import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -124,9 +125,10 @@ def test_messages_arrive_in_the_order_in_which_their_sends_began(
     simulate(scenario, seed=seed)
 
 
-def test_senders_who_wait_at_once_are_served_in_order_under_many_schedules() -> None:
-    """In whatever order the tasks take their steps."""
-    explore(partial(_senders, [1] * 9, capacity=4, pause=2.0), schedules=30)
+@pytest.mark.parametrize("pause", [0.0, 2.0])
+def test_senders_who_wait_at_once_are_served_in_order_under_many_schedules(pause: float) -> None:
+    """In whatever order the tasks take their steps, also where the reader reads between them."""
+    explore(partial(_senders, [1] * 9, capacity=4, pause=pause), schedules=30)
 
 
 async def _overtaking() -> None:

@@ -216,6 +216,14 @@ def test_nobody_receives_for_an_agent_that_never_was() -> None:
         router.receive_many_nowait(99)
 
 
+async def test_an_owner_whose_pool_has_closed_is_gone() -> None:
+    """It was there, unlike an agent that never was."""
+    async with open_pool(ScriptedDriver([])) as pool:
+        pass
+    with pytest.raises(AgentGoneError):
+        await pool.receive_many()
+
+
 async def test_receive_waits_and_takes_all() -> None:
     """One step for all that is there."""
     router, _ = office(1)

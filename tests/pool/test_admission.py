@@ -173,8 +173,9 @@ def test_a_child_is_of_its_parents_group() -> None:
 
 
 async def test_children_of_agents_come_before_newcomers(autojump_clock: MockClock) -> None:
-    """What has begun is ended before something else begins."""
+    """What has begun is ended before something else begins; both kinds are queued."""
     recorder = Recorder()
+    queued: list[int] = []
 
     async def answer(request: CompletionRequest, _: OnDelta) -> Completion | str:
         if query_of(request) == "parent" and not turns_of(request):
@@ -184,6 +185,7 @@ async def test_children_of_agents_come_before_newcomers(autojump_clock: MockCloc
 
     async def spawn(_: str, __: ToolContext) -> str:
         first, second = await pool.fan_out(jobs("child", "child"))
+        queued.append(pool.queued_count)
         await first.wait()
         await second.wait()
         return "both"
@@ -194,6 +196,7 @@ async def test_children_of_agents_come_before_newcomers(autojump_clock: MockCloc
     ) as pool:
         await pool.fan_out(jobs("parent", *["newcomer"] * 5))
         await pool.join_all()
+    assert queued == [2 + 5]
     started = [event.agent_name for event in of_type(recorder.events, AgentStarted)]
     assert started[:3] == ["parent", "child", "child"]
 
@@ -337,6 +340,17 @@ async def test_whoever_finds_the_queue_full_waits_in_order(autojump_clock: MockC
         assert (trio.current_time(), pool.queued_count) == (2, 1)
         ends = [(await handle.wait()).finished_at for handle in handles]
     assert ends == [1, 2, 3, 4]
+
+
+async def test_who_finds_the_last_place_in_the_queue_does_not_wait(
+    autojump_clock: MockClock,
+) -> None:
+    """Nor does whoever finds the last slot where nobody may queue."""
+    for slots, queue in ((1, 1), (2, 0)):
+        async with open_pool(sleepy_driver(), max_concurrent=slots, max_queued=queue) as pool:
+            begun_at = trio.current_time()
+            await pool.fan_out(jobs("sleep 1", "sleep 1"))
+            assert trio.current_time() == begun_at
 
 
 async def test_new_slots_are_given_out_at_once(autojump_clock: MockClock) -> None:

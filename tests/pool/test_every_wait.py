@@ -334,6 +334,49 @@ async def test_a_map_that_waits_for_its_source_is_no_deadlock(autojump_clock: Mo
     assert trio.current_time() == 10
 
 
+def test_a_map_whose_source_ends_while_all_of_its_agents_wait_is_a_deadlock() -> None:
+    """Until then the next query could have been an agent that writes."""
+
+    async def queries() -> AsyncIterator[str]:  # noqa: ASYNC900  # as users write them
+        yield "wait"
+        await trio.sleep(10)
+
+    async def scenario() -> None:
+        async with (
+            open_pool(FunctionDriver(obedient), tools=ToolRegistry(TEAM_TOOLS)) as pool,
+            pool.map(TEAM, queries()) as outcomes,
+        ):
+            first = await anext(outcomes)
+        assert "DeadlockError" in first.text
+        assert trio.current_time() == 10
+
+    simulate(scenario)
+
+
+async def _map_with_retries() -> None:
+    """Let one agent of a map ask its reader, while another one fails and is asked again."""
+
+    async def answer(request: CompletionRequest) -> Completion | str:
+        if not results_of(request):
+            await trio.sleep(1)
+        if query_of(request) == "fail":
+            raise ValueError("not today")
+        return obedient(request)
+
+    async with (
+        open_pool(FunctionDriver(answer), tools=ToolRegistry(TEAM_TOOLS)) as pool,
+        pool.map(TEAM, ["ask 0", "fail"], ordered=True, retries=1) as outcomes,
+    ):
+        first = await anext(outcomes)
+        assert "DeadlockError" in first.text
+        assert trio.current_time() == 1
+
+
+def test_a_reader_that_was_woken_for_nothing_is_looked_at_again() -> None:
+    """A circle through it is named at once, and not when the query is asked again."""
+    explore(_map_with_retries, schedules=60, late_clock=False)
+
+
 # --- What it costs
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from itertools import count, pairwise
-from typing import Any
+from typing import Any, final
 
 import pytest
 import trio
@@ -12,11 +12,13 @@ from trio.testing import MockClock
 
 from agentpool import AgentStatus, PoolClosedError, UsageError, open_pool
 from agentpool.abc import CompletionRequest, OnDelta
+from agentpool.observe import AgentSpawned, Event, Observer
 from agentpool.testing import cancel_everywhere, explore
 from tests.support.fakes import (
     Gauge,
     LiveDriver,
     hanging_driver,
+    job,
     jobs,
     manifest,
     query_of,
@@ -228,6 +230,31 @@ async def test_a_slow_source_keeps_no_other_one_waiting(autojump_clock: MockCloc
                 break
     assert 300 <= trio.current_time() < 303
     assert sum(text.startswith("quick") for text in found) >= 590
+
+
+@pytest.mark.parametrize("busy", [True, False])
+async def test_an_agent_that_is_cancelled_as_it_is_spawned_leaves_its_place(
+    autojump_clock: MockClock, *, busy: bool
+) -> None:
+    """The other source goes on, though nobody has read an outcome yet."""
+
+    @final
+    class CancelFirst(Observer):
+        """Cancels the first agent of the map, which runs, or is queued in a busy pool."""
+
+        def on_event(self, event: Event) -> None:
+            """Cancel it."""
+            if isinstance(event, AgentSpawned) and event.agent_id == 1 + busy:
+                pool[event.agent_id].cancel()
+
+    async with open_pool(sleepy_driver(), max_concurrent=1, observers=[CancelFirst()]) as pool:
+        if busy:
+            await pool.spawn(job("sleep 5"))
+        async with pool.map(manifest(), ["say a"], ["say b"]) as outcomes:
+            await trio.sleep(10)
+            found = [outcome async for outcome in outcomes]
+    assert [outcome.status for outcome in found] == [AgentStatus.CANCELLED, AgentStatus.COMPLETED]
+    assert [outcome.finished_at for outcome in found] == [0, 5 * busy]
 
 
 async def test_never_more_of_several_sources_than_run(autojump_clock: MockClock) -> None:

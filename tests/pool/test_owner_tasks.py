@@ -240,6 +240,33 @@ def test_an_agent_whose_map_waits_for_another_agent_is_in_its_circle() -> None:
     assert "1 (worker) reads a map that is fed by the owner, which" in told[0], told
 
 
+async def test_the_source_of_an_agents_map_acts_for_the_owner() -> None:
+    """It is a task of the pool, and may wait for the agent that reads the map."""
+    pool: AgentPool
+
+    @tool(timeout_seconds=math.inf)
+    async def go() -> str:
+        """Read a map."""
+
+        async def source() -> AsyncIterator[str]:  # noqa: ASYNC900  # as users write them
+            sent = await pool[1].send("?")
+            yield f"say from {sent.sender}"
+
+        async with pool.map(TEAM, source()) as outcomes:
+            return "; ".join([outcome.text async for outcome in outcomes])
+
+    async def answer(request: CompletionRequest) -> Completion | str:
+        await trio.lowlevel.checkpoint()
+        if query_of(request) == "go" and not results_of(request):
+            return calling(tool_call("go"))
+        return obedient(request)
+
+    tools = ToolRegistry([*TEAM_TOOLS, go])
+    async with open_pool(FunctionDriver(answer), tools=tools, max_concurrent=2) as pool:
+        await pool.spawn(config("go"))
+        assert (await pool[1].wait()).text == "from 0"
+
+
 async def _with_a_reader_of_events(agents: tuple[str, ...]) -> None:
     async def read() -> None:
         async for _ in pool.events():

@@ -1015,6 +1015,26 @@ async def test_shutdown_lets_turns_end(autojump_clock: trio.testing.MockClock) -
     assert queued.error.reason == "the pool shuts down"
 
 
+async def test_shutdown_asks_agents_to_stop_after_their_turn(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """One that would go on for hours has ended long before the grace is over."""
+
+    async def look(_: str, __: ToolContext) -> str:
+        await trio.sleep(3)
+        return "nothing yet"
+
+    driver = FunctionDriver(lambda _: calling(tool_call("look")))
+    tools = ToolRegistry([FakeTool("look", look)])
+    async with open_pool(driver, tools=tools) as pool:
+        await pool.spawn(job())
+        await trio.sleep(1)
+        assert (await pool.shutdown(grace_seconds=60)).value == "waited"
+        assert trio.current_time() == 3
+        (outcome,) = await wait_all(pool)
+    assert outcome.stop_reason is StopReason.INTERRUPTED
+
+
 async def test_shutdown_cancels_who_does_not_end(autojump_clock: trio.testing.MockClock) -> None:
     """After the grace, and says so in the result and in the outcome."""
     async with open_pool(sleepy_driver()) as pool:

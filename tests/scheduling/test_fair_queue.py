@@ -6,6 +6,7 @@ import math
 from collections import Counter
 
 import attrs
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -113,6 +114,17 @@ def test_costs_are_what_is_shared() -> None:
     assert groups_of(queue) == "lssslssslssslsllllll"
 
 
+def test_a_queue_that_was_empty_has_forgotten_what_was_dear() -> None:
+    """A turn is worth what is dearest of those that wait, and not of those that waited once."""
+    queue = FairQueue[Item](is_gone, lambda item: item.cost)
+    for _ in range(3):
+        queue.push(Item("-", cost=9))
+    assert names_of(queue) == "- - -"
+    for group in "abab":
+        queue.push(Item(group=group), Share(group))
+    assert groups_of(queue) == "abab"
+
+
 def test_a_dear_item_that_comes_in_front_waits_for_its_turn() -> None:
     """A priority changes who is next, and the turn that was left is too small for it."""
     queue = FairQueue[Item](is_gone, lambda item: item.cost)
@@ -169,6 +181,34 @@ def test_a_withdrawn_group_that_is_swept_out_hands_its_turn_on_whole() -> None:
         queue.note_gone()
     assert queue._size == 3
     assert groups_of(queue) == "bbc"
+
+
+def test_who_is_left_keeps_the_order_when_most_are_withdrawn() -> None:
+    """Those that are swept out were anywhere between the others."""
+    count = 4 * SPARE_GHOSTS
+    queue, items = queue_of(*[("", 1, number * 37 % count) for number in range(count)])
+    gone = [item for number, item in enumerate(items) if number % 7 not in {2, 5}]
+    for item in gone:
+        item.gone = True
+        queue.note_gone()
+    left = [number for number in range(count) if not items[number].gone]
+    assert queue._size < count
+    by_priority = sorted(left, key=lambda number: -(number * 37 % count))
+    assert names_of(queue) == " ".join(map(str, by_priority))
+
+
+@pytest.mark.parametrize("group", ["", "a"])
+@pytest.mark.parametrize("weight", [1, 3])
+def test_a_group_that_had_no_work_has_nothing_left_of_its_turn(group: str, weight: int) -> None:
+    """Its next turn is worth what any other is."""
+    queue = FairQueue[Item](is_gone)
+    queue.push(Item(group=group), Share(group, weight))
+    assert queue.pop().group == group
+    for _ in range(2 * weight):
+        queue.push(Item(group=group or "-"), Share(group, weight))
+        queue.push(Item(group="b"), Share("b"))
+    own = (group or "-") * weight
+    assert groups_of(queue).startswith(f"{own}b{own}b")
 
 
 def test_the_last_one_may_be_withdrawn() -> None:
