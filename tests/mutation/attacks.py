@@ -37,9 +37,9 @@ ATTACKS: Final = (
         "tests/tools/mcp/test_trimmed.py", "what_is_read_does_not_grow",
     ),
     Fault(
-        "M8", "and over HTTP", "tools/mcp/_trimmed_http.py",
+        "M8", "and in a stream of events", "tools/mcp/_trimmed_http.py",
         "    if len(event) <= SMALL_BYTES:\n", "    if event:\n",
-        "tests/tools/mcp/test_session.py", "of_20_000_blocks_over_http",
+        "tests/tools/mcp/test_trimmed.py", "events_are_cut_one",
     ),
     Fault(
         "M6", "a heading in a disguise is none", "tools/builtin/_team.py",
