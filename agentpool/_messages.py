@@ -203,8 +203,11 @@ class FinishReason(enum.Enum):
     @property
     def is_cut(self) -> bool:
         """Whether the answer is incomplete."""
-        # A set would hash three members, each in Python: every answer is asked this.
-        return self is FinishReason.MAX_TOKENS or self is FinishReason.WINDOW_FULL
+        return self in CUT
+
+
+CUT: Final = (FinishReason.MAX_TOKENS, FinishReason.WINDOW_FULL)
+"""The endings of an incomplete answer. No set: it would hash each member in Python."""
 
 
 @final

@@ -145,10 +145,11 @@ class Agent(Live):
     """How many messages of its conversation observers were told of."""
     stream: StreamedText | None = None
     """Separates text and thoughts in the arriving answer. ``None``: the answer is not watched."""
+    scope: str = ""
+    """Its memory scope, once that was needed: see ``memory_scope``."""
     _context: AgentContext | None = None
     at_end: list[Callable[[], object]] | None = None
     """Called when it has ended, however it ends. ``None``: nothing is."""
-    _scope: str = ""
 
     @property
     def context(self) -> AgentContext:
@@ -170,10 +171,10 @@ class Agent(Live):
     @property
     def memory_scope(self) -> str:
         """The memory scope that the agent uses."""
-        if not self._scope:  # each tool call has it in its key
+        if not self.scope:
             own = f"{self.home.memory_scope}/{self.agent_id}"
-            self._scope = self.config.memory_scope or own
-        return self._scope
+            self.scope = self.config.memory_scope or own
+        return self.scope
 
     @property
     def turn(self) -> int:
@@ -284,13 +285,12 @@ class Agent(Live):
             left.extend(f"{name} ({call.call_id})" for call in calls)
         return tuple(left)
 
-    def phase(self, phase: Phase, tool_name: str = "") -> None:
-        """Report that the agent enters a phase."""
+    def phase(self, phase: Phase, turn: int, tool_name: str = "") -> None:
+        """Report that the agent enters a phase in *turn*."""
         hub = self.hub
         if hub.listening:
             # As hub.tell(), without its call and a star: every turn has two or three phases.
             sequence, at_seconds, agent_id, name = hub.stamp(self.agent_id, self.name)
-            turn = self.turn
             hub.publish(PhaseChanged(sequence, at_seconds, agent_id, name, phase, tool_name, turn))
 
     def arrived(self, piece: str, teller: PieceTeller | None = None) -> None:

@@ -13,7 +13,8 @@ from agentpool.abc import Driver
 
 def sound_answer(agent: Agent, driver: Driver, completion: Completion) -> Completion:
     """Return the answer with its price, without impossible numbers and broken characters."""
-    completion = _whole(completion)
+    if not _is_ascii(completion):  # the drivers here mend theirs
+        completion = answer_without_halves(completion)
     usage, cost_usd = completion.usage, completion.cost_usd
     if usage is None and cost_usd is None:
         return completion  # as most models on this machine answer
@@ -30,9 +31,11 @@ def sound_answer(agent: Agent, driver: Driver, completion: Completion) -> Comple
     return msgspec.structs.replace(completion, usage=usage, cost_usd=cost_usd)
 
 
-def _whole(answer: Completion) -> Completion:
-    # Most are ASCII and call nothing, or the call is. The drivers here mend theirs.
-    is_plain = answer.text.isascii() and not answer.parts
+def _is_ascii(answer: Completion) -> bool:
+    """Return whether no text of *answer* can have half a character in it."""
+    if answer.parts or not answer.text.isascii():
+        return False
     for call in answer.tool_calls:
-        is_plain &= call.arguments.isascii() and call.name.isascii() and call.call_id.isascii()
-    return answer if is_plain else answer_without_halves(answer)
+        if not (call.arguments.isascii() and call.name.isascii() and call.call_id.isascii()):
+            return False
+    return True

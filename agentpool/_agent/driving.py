@@ -65,7 +65,7 @@ def set_out(agent: Agent, registry: ToolRegistry) -> None:
     agent.run = _new_run(agent, agent.config, registry)
     if agent.journal is not None and agent.purse is not None and agent.purse.is_stored:
         agent.journal.owed = partial(owed_by, agent.purse.kept_with(agent.journal))
-    agent.phase(Phase.PERCEIVE)
+    agent.phase(Phase.PERCEIVE, 0)
 
 
 def is_plain(agent: Agent) -> bool:
@@ -116,7 +116,7 @@ async def _drive_kept(agent: Agent) -> None:  # noqa: ASYNC910  # every run asks
 async def _drive_limited(agent: Agent) -> None:  # noqa: ASYNC910  # as _drive_kept()
     """Perform a run whose steps may have limits."""
     perform_next = perform if agent.journal is None else _perform_kept
-    effects = iter(effects_of(agent))
+    effects, now = iter(effects_of(agent)), agent.hub.now
     effect = next(effects, None)
     while effect is not None:
         error: Exception | None = None
@@ -128,7 +128,11 @@ async def _drive_limited(agent: Agent) -> None:  # noqa: ASYNC910  # as _drive_k
                     work = perform_next(agent, effect)
                     if work is not None:
                         await work
-                        is_used_up = scope.cancel_called
+                        # Its deadline alone cancels it, and one that is ahead has not: to ask the
+                        # scope takes twice as long. Where a clock stands still, there is none.
+                        is_used_up = now() >= scope.deadline or (
+                            scope.deadline == math.inf and scope.cancel_called
+                        )
                     effect = next(effects, None)
         except Exception as raised:
             if not scope.cancelled_caught:

@@ -19,7 +19,7 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Awaitable, Sequence
-from typing import final
+from typing import Final, final
 
 import trio
 
@@ -50,6 +50,8 @@ from agentpool._scheduling.watcher import current_asking
 from agentpool._served_call import Loss, current_call
 from agentpool.abc import Driver, OnDelta
 
+_REASON: Final = Phase.REASON  # to take it from the enum takes thirty times as long
+
 
 def complete(agent: Agent, effect: Complete) -> Awaitable[object]:
     """Ask the driver for *effect*, within the manifest's time limit for one request.
@@ -65,15 +67,17 @@ def complete(agent: Agent, effect: Complete) -> Awaitable[object]:
     hear: OnDelta = agent.arrived
     teller = None
     if agent.hub.listening:
-        agent.phase(Phase.REASON)
+        turn = agent.turn
+        agent.phase(_REASON, turn)
         tell_messages(agent, run)
-        hear = teller = RequestTeller(agent, request, by_tool=False)
+        hear = teller = RequestTeller(agent, request, turn)
     seconds = agent.config.manifest.resources.request_seconds
-    allow(agent.step_scope, seconds, agent.hub.now)
-    clock = None if seconds is None or agent.step_scope is None else RequestClock(agent.step_scope)
+    scope = agent.step_scope
+    allow(scope, seconds, agent.hub.now)
     agent.slot.asking = asking = ModelRequest(
-        agent, agent.driver, request, hear, (), teller, effect=effect, clock=clock
-    )
+        agent, agent.driver, request, hear, (), teller, None, effect,
+        None if seconds is None else scope,
+    )  # fmt: skip
     return asking.make()
 
 
@@ -98,7 +102,8 @@ async def complete_aside(
         The request ends at the provider as well.
     """
     arrived: list[str] = []
-    teller = RequestTeller(agent, request, by_tool=True) if agent.hub.listening else None
+    is_heard = agent.hub.listening
+    teller = RequestTeller(agent, request, agent.turn, by_tool=True) if is_heard else None
 
     def arrive(piece: str) -> None:
         arrived.append(piece)
@@ -135,10 +140,14 @@ class ModelRequest(Live):
     """Receives the pieces of the answer."""
     for_tool: Sequence[str]
     """The pieces that have come for a tool."""
-    teller: RequestTeller | None
+    watcher: RequestTeller | None
     """Tells observers. ``None``: none."""
     estimator: Estimator | None = None
     """Says what it needs of a budget. ``None``: the one of the agent's conversation."""
+    effect: Complete | None = None
+    """Receives the answer in the agent's turn. ``None``: a tool asks."""
+    limit: trio.CancelScope | None = None
+    """Ends the request after its time. ``None``: it has no limit of its own."""
     has_left: bool = False
     """Whether part of the current attempt was sent, and no answer has come."""
     reservation: RequestReservation | None = None
@@ -146,14 +155,11 @@ class ModelRequest(Live):
     loss_is_kept: bool = False
     """Whether the journal has the usage of the last attempt, so that a new attempt must begin
     there."""
-    effect: Complete | None = None
-    """Receives the answer in the agent's turn. ``None``: a tool asks."""
-    clock: RequestClock | None = None
-    """The clock that stops while the request waits for its turn. ``None``: there is no limit."""
     failed: tuple[DriverError, ...] = ()
     """The errors of replaced drivers that are not counted yet."""
     failed_before: int = 0
     """How many of them there were when the request to the last driver was sent."""
+    _clock: RequestClock | None = None
 
     @property
     def arrived(self) -> Sequence[str]:
@@ -162,9 +168,11 @@ class ModelRequest(Live):
         return self.for_tool if self.effect is None or run is None else run.arriving
 
     @property
-    def watcher(self) -> RequestTeller | None:
-        """Reports to observers. ``None``: there are none."""
-        return self.teller
+    def clock(self) -> RequestClock | None:
+        """The clock that stops while it waits for its turn, made on first use. ``None``: none."""
+        if self._clock is None and self.limit is not None:
+            self._clock = RequestClock(self.limit)
+        return self._clock
 
     async def make(self) -> Completion | LimitExceededError:
         """Make the request. Retry it if that may help and nothing has arrived yet.
@@ -185,8 +193,8 @@ class ModelRequest(Live):
                     if agent.purse is not None:
                         return self._done(await self._pay(agent.purse))
                     # As _send(), without its coroutine: most requests are not paid by a budget.
-                    if self.teller is not None:
-                        self.teller.begin(None)
+                    if self.watcher is not None:
+                        self.watcher.begin(None)
                     if self.driver.tells_sent:
                         answer = await self._ask()
                     else:
@@ -215,12 +223,12 @@ class ModelRequest(Live):
     def _detach(self) -> None:
         if self.effect is not None:  # or it is a tool's, beside which the agent's own goes on
             self.agent.slot.asking = None
-        if self.clock is not None:
-            self.clock.end()  # also for tasks that were left behind and still wait
+        if self._clock is not None:
+            self._clock.end()  # also for tasks that were left behind and still wait
 
     def _done(self, answer: Completion | LimitExceededError) -> Completion | LimitExceededError:
         """Store the answer in the agent's turn, and report it."""
-        effect, agent, teller = self.effect, self.agent, self.teller
+        effect, agent, teller = self.effect, self.agent, self.watcher
         if effect is None:
             return answer
         assert agent.run is not None  # noqa: S101  # only a run has turns
@@ -232,7 +240,7 @@ class ModelRequest(Live):
         if agent.stream is not None:
             agent.end_stream(agent.stream, answer)
         if agent.hub.listening:
-            teller = teller or RequestTeller(agent, self.request, by_tool=False)
+            teller = teller or RequestTeller(agent, self.request, agent.turn)
             teller.answered(answer, self.reservation)
         effect.completion = answer
         return answer
@@ -291,8 +299,8 @@ class ModelRequest(Live):
 
     async def _send(self, reservation: RequestReservation) -> Completion:
         """Make one attempt that *reservation* pays, and report it to observers."""
-        if self.teller is not None:
-            self.teller.begin(reservation)
+        if self.watcher is not None:
+            self.watcher.begin(reservation)
         try:
             answer = await self._ask()
         except BaseException as error:
@@ -303,8 +311,8 @@ class ModelRequest(Live):
     def _sound(self, answer: Completion) -> Completion:
         """Return the answer of an attempt without what is broken in it."""
         self.has_left = False
-        if self.teller is not None:
-            self.teller.end()
+        if self.watcher is not None:
+            self.watcher.end()
         if self.failed:
             self._count_failed()
         return sound_answer(self.agent, self.driver, answer)
@@ -313,8 +321,8 @@ class ModelRequest(Live):
         """Count what a failed attempt used, and report that it failed; only once."""
         if self.has_left:
             self._count_broken(error)
-        if self.teller is not None:
-            self.teller.failed(error)
+        if self.watcher is not None:
+            self.watcher.failed(error)
 
     def _count_broken(self, error: BaseException) -> None:
         self.has_left = False
@@ -348,8 +356,8 @@ class ModelRequest(Live):
 
     def _lose(self, loss: Loss, reserved_usd: float | None = None) -> None:
         self.agent.lose(loss)
-        if self.teller is not None:
-            self.teller.lose(loss, reserved_usd)
+        if self.watcher is not None:
+            self.watcher.lose(loss, reserved_usd)
         if self.agent.journal is None:
             return
         if (mark := current_call.get()) is not None:

@@ -35,11 +35,14 @@ class RequestTeller:
 
     __slots__ = (
         "_agent", "_asked_at", "_attempt", "_began_at", "_by_tool", "_first_piece_seconds",
-        "_is_open", "_lost", "_node", "_request", "_request_id",
+        "_is_open", "_lost", "_node", "_request", "_request_id", "_turn",
     )  # fmt: skip
 
-    def __init__(self, agent: Agent, request: CompletionRequest, *, by_tool: bool) -> None:
+    def __init__(
+        self, agent: Agent, request: CompletionRequest, turn: int, *, by_tool: bool = False
+    ) -> None:
         self._agent = agent
+        self._turn = turn
         self._request = request
         self._by_tool = by_tool
         self._asked_at = agent.hub.seconds()
@@ -64,7 +67,7 @@ class RequestTeller:
         agent.hub.publish(
             RequestStarted(
                 sequence, at_seconds, agent_id, name,
-                agent.turn, self._attempt, request.model or "", self._by_tool, sent,
+                self._turn, self._attempt, request.model or "", self._by_tool, sent,
                 "" if paid is None else paid.budget_name,
                 None if paid is None else paid.tokens,
                 None if paid is None else paid.cost_usd,
@@ -151,7 +154,7 @@ class RequestTeller:
             CompletionReceived(
                 sequence, at_seconds, agent_id, name,
                 answer.finish_reason, usage, at_seconds - self._asked_at,
-                self._request_id, agent.turn, self._attempt or 1,
+                self._request_id, self._turn, self._attempt or 1,
                 answer.model or self._request.model, cost_usd, self._first_piece_seconds,
                 self._by_tool, self._node,
                 None if paid is None or usage is not None else paid.tokens,

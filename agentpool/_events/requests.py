@@ -11,7 +11,7 @@ from agentpool._messages import NO_USAGE, AgentId, ChatMessage, FinishReason, Us
 
 
 @final
-class MessagesAdded(EventBase, frozen=True):
+class MessagesAdded(EventBase, frozen=True, gc=False):
     """The conversation has grown. Sent before the request that contains the new messages."""
 
     place: int

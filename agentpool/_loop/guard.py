@@ -31,9 +31,8 @@ earlier turns again, so turn 10,000 costs what turn 10 costs.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from operator import attrgetter
 from typing import Final, Self, TypeAlias, final
 
 import msgspec
@@ -52,8 +51,6 @@ full length will hardly finish in the sixth."""
 STUCK_REPEATS: Final = 4
 """From this number of equal batches with equal results on, a model no longer polls but is stuck: by
 then each call has been refused once."""
-
-_RESULT: Final[Callable[[SeenCall], str | None]] = attrgetter("result")
 
 NO_NAMES: Final[frozenset[str]] = frozenset()
 
@@ -240,7 +237,10 @@ class LoopGuard(Live, gc=False):
         """
         seen = self._calls or self._seen()
         waiting = self.waiting_tools
-        found = tuple(map(seen.find_call, calls))
+        if len(calls) == 1:  # as in most answers
+            found: tuple[SeenCall, ...] = (seen.find_call(calls[0]),)
+        else:
+            found = tuple(map(seen.find_call, calls))
         waits = False
         if waiting:
             for call, one in zip(calls, found, strict=True):
@@ -270,7 +270,9 @@ class LoopGuard(Live, gc=False):
         """
         batch = (self._calls or self._seen()).batches[0]
         calls = batch.calls
-        for place, result in enumerate(results):
+        place = -1
+        for result in results:
+            place += 1  # enumerate() takes as long as the rest of this for a single call
             if result is None:
                 continue
             seen = calls[place]
@@ -286,7 +288,7 @@ class LoopGuard(Live, gc=False):
         if batch.waits and failed:
             batch.waits = any(seen.waits for seen in calls)
         # One that was refused has changed nothing: it counts as what it came to before.
-        batch.results = tuple(map(_RESULT, calls))
+        batch.results = tuple([seen.result for seen in calls])
 
     def record_truncation(self) -> Allow | Stop:
         """Count a truncated answer and decide whether to ask for the rest."""

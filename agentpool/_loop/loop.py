@@ -48,6 +48,7 @@ from agentpool._loop.thoughts import without_thoughts
 from agentpool._loop.tokens import without_large
 from agentpool._loop.window_strategy import make_room
 from agentpool._messages import (
+    CUT,
     OWNER_ID,
     AgentMessage,
     ChatMessage,
@@ -231,14 +232,14 @@ def _plan(run: Run, completion: Completion, spent: Stop | None) -> tuple[RunTool
     partial = run.partial
     text = join_pieces(partial, completion.text) if partial else completion.text
     run.say(text, completion)
-    run.acting = batch = RunTools(completion.tool_calls, [None] * len(completion.tool_calls))
+    run.acting = batch = RunTools(completion.tool_calls, [])
     verdict = spent or run.guard.check_stuck(completion.tool_calls)
     if verdict is not ALLOW:
         assert isinstance(verdict, Stop)  # noqa: S101  # nothing else is left
-        _refuse_from(0, batch, verdict)
+        _refuse_rest(batch, verdict)
         return batch, verdict
     stop = _judge(run, batch)
-    if not completion.finish_reason.is_cut or not refuse_cut(batch, run.tools):
+    if completion.finish_reason not in CUT or not refuse_cut(batch, run.tools):
         run.guard.reset_truncation()
         return batch, stop
     if completion.finish_reason is FinishReason.WINDOW_FULL:
@@ -251,24 +252,24 @@ def _plan(run: Run, completion: Completion, spent: Stop | None) -> tuple[RunTool
 
 def _judge(run: Run, batch: RunTools) -> Stop | None:
     """Refuse calls that may not run. After a stop, refuse the rest of the batch."""
-    for index, call in enumerate(batch.calls):
+    for call in batch.calls:
         # Counted before anything else, so that invented and denied calls use up the limit.
         verdict = run.guard.check_tool_call(call.name, call.arguments)
         # To look whether it is allowed takes a tenth of an instance check.
         if verdict is not ALLOW and isinstance(verdict, Stop):
-            _refuse_from(index, batch, verdict)
+            _refuse_rest(batch, verdict)
             return verdict
         refusal = run.refuse(call.name)
         if refusal is None and verdict is not ALLOW and isinstance(verdict, Block):
             refusal = verdict.text
-        if refusal is not None:
-            batch.results[index] = refused(call, refusal)
+        batch.results.append(None if refusal is None else refused(call, refusal))
     return None
 
 
-def _refuse_from(index: int, batch: RunTools, stop: Stop) -> None:
-    for later in range(index, len(batch.calls)):
-        batch.results[later] = refused(batch.calls[later], f"not run: {stop.text}")
+def _refuse_rest(batch: RunTools, stop: Stop) -> None:
+    """Refuse the calls that were not judged."""
+    text = f"not run: {stop.text}"
+    batch.results.extend(refused(call, text) for call in batch.calls[len(batch.results) :])
 
 
 def _acted(
@@ -278,12 +279,12 @@ def _acted(
     if stop is None:
         results: list[str | None] = []
         failed: AbstractSet[int] = NO_PLACES
-        for index, result in enumerate(batch.results):
-            if result is None or refusals[index] is not None:
+        for result in batch.results:
+            if result is None or refusals[len(results)] is not None:
                 results.append(None)
                 continue
             if result.is_error:
-                failed = {*failed, index}
+                failed = {*failed, len(results)}
             results.append(told_by(result) if result.attachments else result.content)
         run.guard.record_results(results, failed)
     run.settle("the run has ended")

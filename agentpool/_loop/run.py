@@ -6,7 +6,7 @@ says what is wanted, and the code that performs it writes the result into it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final, TypeAlias, final
 
 import msgspec
@@ -262,12 +262,11 @@ class Run(Live, gc=False):
         """
         batch, self.acting = self.acting, None
         assert batch is not None  # noqa: S101  # there are calls
-        assert self.conversation is not None  # noqa: S101  # and so there was a turn
-        for index, result in enumerate(batch.results):
-            if result is None:
-                state = BEGUN if index in batch.begun else NOT_RUN
-                result = refused(batch.calls[index], f"{state}: {reason}")  # noqa: PLW2901
-            self.conversation.append(result)
+        conversation = self.conversation
+        assert conversation is not None  # noqa: S101  # and so there was a turn
+        for result in _settled(batch, reason) if None in batch.results else batch.results:
+            assert result is not None  # noqa: S101  # see above
+            conversation.append(result)
 
     def settled_messages(self, reason: str) -> tuple[ChatMessage, ...]:
         """Return the conversation with a result for every call, and the text that arrived.
@@ -319,6 +318,12 @@ class Run(Live, gc=False):
             parts = _finished(parts, completion)
         before = len(text) - len(completion.text)
         return (*self.partial_parts, *(_moved(parts, before) if before else parts))
+
+
+def _settled(batch: RunTools, reason: str) -> Iterator[ToolMessage]:
+    for index, result in enumerate(batch.results):
+        state = BEGUN if index in batch.begun else NOT_RUN
+        yield result or refused(batch.calls[index], f"{state}: {reason}")
 
 
 def _finished(parts: tuple[ProviderPart, ...], completion: Completion) -> tuple[ProviderPart, ...]:

@@ -297,7 +297,7 @@ class AgentNursery(Home):
     def _conclude(self, agent: Agent, record: AgentRecord, slot: Slot, ending: Ending) -> None:
         status, error, reason = ending
         if status is AgentStatus.COMPLETED:
-            agent.phase(Phase.DONE)
+            agent.phase(Phase.DONE, agent.turn)
         outcome = agent.outcome(
             status, self.hub.seconds(), record.started_at, error=error, stop_reason=reason
         )

@@ -94,7 +94,8 @@ class ArgumentsDecoder:
             )
         if text[:1] != "{" and is_nothing(text) and not (self._schema["required"] and text.strip()):
             text = "{}"
-        text = escapes_without_halves(text)
+        if "\\" in text:
+            text = escapes_without_halves(text)
         try:
             arguments = decode(self._decoder, text)
         except msgspec.ValidationError as exc:
