@@ -214,17 +214,14 @@ class ModelRequest(Live):
                 await self._wait_before_retry(delay_seconds)
                 attempts, waited_seconds = attempts + 1, waited_seconds + delay_seconds
         finally:
-            self._detach()
+            if self.effect is not None:  # or it is a tool's, beside which the agent's own goes on
+                agent.slot.asking = None
+            if self._clock is not None:
+                self._clock.end()  # also for tasks that were left behind and still wait
 
     def _tell_retry(self, attempts: int, delay_seconds: float, error: DriverError) -> None:
         retried = (attempts, delay_seconds, str(error))
         self.agent.hub.tell(RequestRetried, self.agent.agent_id, self.agent.name, *retried)
-
-    def _detach(self) -> None:
-        if self.effect is not None:  # or it is a tool's, beside which the agent's own goes on
-            self.agent.slot.asking = None
-        if self._clock is not None:
-            self._clock.end()  # also for tasks that were left behind and still wait
 
     def _done(self, answer: Completion | LimitExceededError) -> Completion | LimitExceededError:
         """Store the answer in the agent's turn, and report it."""

@@ -122,7 +122,8 @@ async def _run_call(  # noqa: ASYNC910  # a tool without a checkpoint is its own
     *order* is ``None`` for the only call of an answer.
     """
     asked = effect.calls[index]
-    tool = _tool_of(agent, asked)
+    tool = agent.registry.get(asked.name)
+    assert tool is not None  # noqa: S101  # as in _tool_of()
     if agent.journal is not None or agent.purse is not None or must_ask(agent, tool):
         allowed = await _allowed(agent, effect, index, scope, order)
         if allowed is None:

@@ -68,7 +68,7 @@ def run_loop(run: Run) -> Generator[Effect, None, None]:
     """Yield the effects of *run* until it ends. The fields of ``run`` then say how it ended."""
     # Perceive: what it knows.
     conversation = run.conversation = _begin(run, (yield from _recalled(run)))
-    receive = Receive()
+    receive, has_window = Receive(), run.room_tokens is not None
     while run.stop is None:
         # Perceive: what it was told since, control first.
         yield receive
@@ -77,8 +77,10 @@ def run_loop(run: Run) -> Generator[Effect, None, None]:
             return
         yield from warnings
         pending = run.pending if run.partial else ()
-        if conversation.is_full(pending) and not (
-            yield from make_room(run, conversation, pending, _request(run, ()))
+        if (
+            has_window
+            and conversation.is_full(pending)
+            and not (yield from make_room(run, conversation, pending, _request(run, ())))
         ):
             return
         # Reason.
@@ -95,7 +97,8 @@ def run_loop(run: Run) -> Generator[Effect, None, None]:
             refusals = batch.results.copy()
             if None in refusals:
                 yield batch
-                _cut_results(run, conversation, batch)
+                if has_window:
+                    _cut_results(run, conversation, batch)
             _acted(run, batch, refusals, stop)
         elif take_text_answer(run, conversation, completion, spent):
             if run.has_memory:
@@ -295,8 +298,7 @@ def _acted(
 def _cut_results(run: Run, conversation: Conversation, batch: RunTools) -> None:
     """Cut results that are too long to be sent."""
     room_tokens = conversation.room_tokens_for_results(len(batch.calls))
-    if room_tokens is None:
-        return
+    assert room_tokens is not None  # noqa: S101  # there is a window
     count = run.attachment_tokens
     batch.results[:] = [one and _fitted(one, room_tokens, count) for one in batch.results]
 
