@@ -67,7 +67,7 @@ def complete(agent: Agent, effect: Complete) -> Awaitable[object]:
     hear: OnDelta = agent.arrived
     teller = None
     if agent.hub.listening:
-        turn = agent.turn
+        turn = run.guard.iterations
         agent.phase(_REASON, turn)
         tell_messages(agent, run)
         hear = teller = RequestTeller(agent, request, turn)

@@ -145,7 +145,8 @@ class LoopGuard(Live, gc=False):
     """The limits."""
     waiting_tools: AbstractSet[str] = NO_NAMES
     """The tools that wait for what others do."""
-    _iterations: int = 0
+    iterations: int = 0
+    """Iterations that were checked, including the one that ended the run."""
     _tool_calls: int = 0
     _truncations: int = 0
     _usage: Usage = NO_USAGE
@@ -155,16 +156,9 @@ class LoopGuard(Live, gc=False):
     _calls: SeenCalls | None = None
 
     @property
-    def iterations(self) -> int:
-        """Iterations that were checked, including the one that ended the run."""
-        return self._iterations
-
-    @property
     def turns(self) -> int:
         """Iterations that were allowed: the model requests of the run."""
-        count, most = self._iterations, self.resources.max_iterations
-        # min() takes three times as long, and each event asks.
-        return count if count < most else most  # noqa: FURB136
+        return min(self.iterations, self.resources.max_iterations)
 
     @property
     def tool_calls(self) -> int:
@@ -193,7 +187,7 @@ class LoopGuard(Live, gc=False):
 
     def check_iteration(self) -> Allow | Warn | Stop:
         """Count an iteration and decide whether it may make its request."""
-        self._iterations = count = self._iterations + 1
+        self.iterations = count = self.iterations + 1
         limit = self.resources.max_iterations
         # In whole numbers: at 2 of 3 iterations no four fifths are used.
         if count == 1 or (count <= limit and count * 5 < limit * 4):
