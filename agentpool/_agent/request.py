@@ -19,14 +19,14 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Awaitable, Sequence
-from typing import Final, final
+from typing import final
 
 import trio
 
 from agentpool._agent.agent import Agent
 from agentpool._agent.checked_answer import sound_answer
 from agentpool._agent.past_usage import broken_off, is_joint
-from agentpool._agent.request_events import RequestTeller, tell_messages
+from agentpool._agent.request_events import RequestTeller, tell_request
 from agentpool._agent.retry_policy import makes_sense
 from agentpool._agent.spending import Purse, estimate, is_refusal
 from agentpool._base import Live
@@ -36,7 +36,7 @@ from agentpool._errors import (
     LimitExceededError,
     NetworkError,
 )
-from agentpool._events import Phase, RequestRetried
+from agentpool._events import RequestRetried
 from agentpool._loop.guard import Stop
 from agentpool._loop.run import Complete
 from agentpool._loop.tokens import Estimator, means_nothing, sound_cost
@@ -49,8 +49,6 @@ from agentpool._scheduling.waits import Wait, WaitReason
 from agentpool._scheduling.watcher import current_asking
 from agentpool._served_call import Loss, current_call
 from agentpool.abc import Driver, OnDelta
-
-_REASON: Final = Phase.REASON  # to take it from the enum takes thirty times as long
 
 
 def complete(agent: Agent, effect: Complete) -> Awaitable[object]:
@@ -67,10 +65,7 @@ def complete(agent: Agent, effect: Complete) -> Awaitable[object]:
     hear: OnDelta = agent.arrived
     teller = None
     if agent.hub.listening:
-        turn = run.guard.iterations
-        agent.phase(_REASON, turn)
-        tell_messages(agent, run)
-        hear = teller = RequestTeller(agent, request, turn)
+        hear = teller = tell_request(agent, run, request)
     seconds = agent.config.manifest.resources.request_seconds
     scope = agent.step_scope
     allow(scope, seconds, agent.hub.now)
