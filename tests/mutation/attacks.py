@@ -363,7 +363,7 @@ ATTACKS: Final = (
         "            except (ValueError, RecursionError):\n                return\n",
         "            except (ValueError, RecursionError):\n"
         '                at = text.find("{", at + 1)\n                continue\n',
-        TOOLS_GROWTH, "answers_are_read",
+        "tests/tools/test_find_json.py", "what_is_no_object_is_not_found",
     ),
     Fault(
         "M8", "each of 400,000 blocks is looked at", "tools/mcp/_trimmed.py",
