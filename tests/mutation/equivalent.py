@@ -76,6 +76,11 @@ EQUIVALENT: Final[Mapping[tuple[str, str, str], str]] = {
     ): "one that runs is among the agents and not among those that wait, so others can send; none "
     "is queued while a slot is free. To look at the counts first costs less",
     (
+        "_pool/admission.py",
+        "if not queued and taken + count <= self.slots:",
+        "a comparison is turned around",
+    ): "where the last slot would be taken, the lines below come to the same",
+    (
         "_pool/deadlock.py",
         "self._tasks.clear()",
         "a call is gone",
