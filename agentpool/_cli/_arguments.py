@@ -38,7 +38,7 @@ exit codes:
   3    no agent failed, but a guard, a budget or a deadline stopped one
   4    all that is left waits for approvals: see agentpool approve
   5    the results, a trace or a report could not be written
-  130  interrupted: Ctrl-C, SIGTERM, or the output is no longer read
+  130  interrupted: Ctrl-C, SIGTERM, a closed terminal, or the output is no longer read
 """
 
 
@@ -135,7 +135,7 @@ examples:
 exit codes:
   0    the client is done
   2    the command or a manifest is wrong, or a model could not be opened
-  130  interrupted: Ctrl-C or SIGTERM
+  130  interrupted: Ctrl-C, SIGTERM or a closed terminal
 """
 
 _CHECK_EXAMPLES = """\

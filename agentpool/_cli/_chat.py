@@ -4,8 +4,8 @@ Rules:
 
 1. Answers go to standard output as they are written, everything else to standard error.
 2. Ctrl-C ends the turn, which then does not count, and the chat goes on. At the prompt, a second
-   Ctrl-C ends the chat. SIGTERM ends the chat immediately; a turn that it cuts off goes on if it is
-   asked again.
+   Ctrl-C ends the chat. SIGTERM, or closing the terminal, ends the chat immediately; a turn that
+   it cuts off goes on if it is asked again.
 3. A line that begins with a slash is a command for the chat. A space before the slash makes it a
    question.
 4. Another model or another branch needs a new pool, in which the model is opened again.
@@ -36,6 +36,7 @@ from agentpool import (
 from agentpool._amounts import counted
 from agentpool._cli._budget_file import BudgetFile
 from agentpool._cli._command import ChatCommand
+from agentpool._cli._interrupt import heeded_signals
 from agentpool._cli._manifests import load_all, without_manifest
 from agentpool._cli._override import Override
 from agentpool._cli._pool import open_command_pool
@@ -150,7 +151,7 @@ class _Chat:
 
     async def run(self) -> ExitCode:
         """Chat until the person or the input ends it. Return the exit code."""
-        with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        with trio.open_signal_receiver(*heeded_signals()) as signals:
             try:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._watch, signals)

@@ -1,4 +1,8 @@
-"""Ctrl-C: the first one ends the agents, the second one ends the program."""
+"""Ctrl-C: the first one ends the agents, the second one ends the program.
+
+A closed terminal (SIGHUP) ends the agents as well. It is often told twice, by the shell and by the
+system, so the second time changes nothing. Under ``nohup`` it is ignored, and stays so.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +16,17 @@ import trio
 
 from agentpool import AgentPoolError, as_bystander
 
-SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
-"""The signals that ask a program to end. Both exist on every platform."""
+_HANGUP: Final[signal.Signals | None] = getattr(signal, "SIGHUP", None)
+"""The terminal was closed. ``None``: this platform does not tell."""
+
+_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, *([] if _HANGUP is None else [_HANGUP]))
+"""The signals that ask a program to end."""
+
+
+def heeded_signals() -> tuple[signal.Signals, ...]:
+    """Return the signals that ask this program to end; a hangup only if it is not ignored."""
+    ignores_hangup = _HANGUP is not None and signal.getsignal(_HANGUP) is signal.SIG_IGN
+    return tuple(one for one in _SIGNALS if one is not _HANGUP or not ignores_hangup)
 
 
 @final
@@ -48,19 +61,24 @@ class Interruption:
 async def watch_signals(  # noqa: ASYNC114  # interruptible() starts it
     interruption: Interruption, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
 ) -> None:
-    """Wait for a signal and call *interruption*. A second signal ends the program immediately.
+    """Wait for a signal and call *interruption*. A second one ends the program immediately.
 
     Cancellation:
         The earlier signal handlers are restored.
     """
-    with as_bystander(), trio.open_signal_receiver(*SIGNALS) as signals:
+    heeded = heeded_signals()
+    with as_bystander(), trio.open_signal_receiver(*heeded) as signals:
         task_status.started()
         name = signal.Signals(await anext(aiter(signals))).name
     # No await up to here since the receiver was closed: no signal falls between. The
     # system's own handling also works when the program no longer gets round to anything.
-    for one in SIGNALS:
-        signal.signal(one, signal.SIG_DFL)
+    for one in heeded:
+        signal.signal(one, _stay if one is _HANGUP else signal.SIG_DFL)
     interruption.call(name)
+
+
+def _stay(_number: int, _frame: object) -> None:
+    """Do nothing. Not ``SIG_IGN``, which programs started meanwhile would inherit."""
 
 
 @contextlib.asynccontextmanager
@@ -88,7 +106,7 @@ async def interruptible(
 @contextlib.contextmanager
 def kept_handlers() -> Generator[None]:
     """Restore the signal handlers at the end of the block."""
-    before = [(one, signal.getsignal(one)) for one in SIGNALS]
+    before = [(one, signal.getsignal(one)) for one in _SIGNALS]
     try:
         yield
     finally:

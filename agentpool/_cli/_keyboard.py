@@ -44,14 +44,14 @@ class Keyboard:
             if self._is_lent or self._is_closed:
                 await self._back.wait()
                 continue
-            self._take_keys()
-            with trio.CancelScope() as self._wait:
-                await trio.lowlevel.wait_readable(self._input_fd)
-            if self._restore is None:
-                continue  # it was lent or closed meanwhile
             try:
+                self._take_keys()
+                with trio.CancelScope() as self._wait:
+                    await trio.lowlevel.wait_readable(self._input_fd)
+                if self._restore is None:
+                    continue  # it was lent or closed meanwhile
                 return os.read(self._input_fd, 1).decode(errors="replace")
-            except OSError:
+            except _terminal_errors():
                 return ""
 
     @contextmanager
@@ -89,17 +89,23 @@ class Keyboard:
 
     def _take_keys_again(self) -> None:
         """Stop showing keys now, not only when the next one is read."""
-        assert sys.platform != "win32"  # noqa: S101  # there are no keys, see keyboard_of()
-        import termios  # noqa: PLC0415  # not everywhere
-
-        with suppress(termios.error):  # it is gone, as whoever waits for a key is told
+        with suppress(*_terminal_errors()):  # it is gone, as whoever waits for a key is told
             self._take_keys()
 
     def _give_back(self) -> None:
         self._wait.cancel()
         restore, self._restore = self._restore, None
         if restore is not None:
-            restore()
+            with suppress(*_terminal_errors()):  # it is gone, and needs no settings
+                restore()
+
+
+def _terminal_errors() -> tuple[type[Exception], ...]:
+    """Return the errors of a terminal that is gone."""
+    assert sys.platform != "win32"  # noqa: S101  # there are no keys, see keyboard_of()
+    import termios  # noqa: PLC0415  # not everywhere
+
+    return OSError, termios.error
 
 
 def keyboard_of(stream: TextIO | None) -> Keyboard | None:

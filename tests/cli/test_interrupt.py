@@ -1,4 +1,7 @@
-"""Ctrl-C and SIGTERM: agents end in good order, results are kept, the second is final."""
+"""Ctrl-C, SIGTERM and a closed terminal: agents end in good order.
+
+Results are kept, and the second is final.
+"""
 
 import contextlib
 import json
@@ -55,13 +58,13 @@ def wait_for(process: subprocess.Popen[bytes], text: bytes) -> bytes:
     return seen
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_ctrl_c_during_map_keeps_what_there_is(desk: Desk, number: signal.Signals) -> None:
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_ctrl_c_during_map_keeps_what_there_is(desk: Desk, name: str) -> None:
     """Done is printed, partial is printed and marked, the rest is marked; exit 130."""
     desk.write(slow_toml=SLOW)
     process = desk.start(*MAP)
     wait_for(process, b"c.txt started")
-    process.send_signal(number)
+    process.send_signal(signal.Signals[name])
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert out.decode() == (
@@ -72,9 +75,9 @@ def test_ctrl_c_during_map_keeps_what_there_is(desk: Desk, number: signal.Signal
         "## e.txt (cancelled)\n\n"
         "## editor (cancelled)\n\n"
     )
-    assert f"{number.name}: ending the agents" in err.decode()
+    assert f"{name}: ending the agents" in err.decode()
     assert "1 completed, 5 cancelled in" in err.decode()
-    assert f"; interrupted: {number.name}" in err.decode()
+    assert f"; interrupted: {name}" in err.decode()
     assert b"Traceback" not in err
     assert b"editor started" not in err
 
@@ -175,13 +178,52 @@ def test_ctrl_c_while_the_query_is_typed(desk: Desk, monkeypatch: pytest.MonkeyP
     assert (done.code, done.err) == (130, "agentpool: interrupted\n")
 
 
+READS_PIPE = """
+[[answers]]
+tool = "shell"
+arguments = { command = "cat pipe" }
+times = 1
+[[answers]]
+text = "Read."
+"""
+
+
+@pytest.mark.parametrize(
+    "words", [("run", "cat.toml", "Go"), ("chat", "cat.toml")], ids=["run", "chat"]
+)
+def test_a_closed_terminal_ends_the_programs_of_agents(desk: Desk, words: tuple[str, ...]) -> None:
+    """They have process groups of their own, which the system does not tell."""
+    pty = pytest.importorskip("pty", reason="needs pseudo-terminals")
+    desk.write(
+        cat_toml='name="cat"\n[[capabilities]]\ntype="shell"\nallowed_commands=["cat"]\n',
+        pipe_toml=READS_PIPE,
+    )
+    os.mkfifo(desk.folder / "pipe")
+    process, terminal = pty.fork()
+    if process == 0:  # pragma: no cover  # another program from here on
+        os.execv(  # noqa: S606  # no shell is wanted
+            sys.executable,
+            [sys.executable, "-m", "agentpool", *words, "--driver", "script:pipe.toml"],
+        )
+    if words[0] == "chat":
+        os.write(terminal, b"Go\n")
+    # Opening it waits until the program has opened it as well.
+    with (desk.folder / "pipe").open("wb", buffering=0) as pipe:
+        os.close(terminal)
+        assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 130
+        with pytest.raises(BrokenPipeError):
+            pipe.write(b"Is anybody there?")
+
+
 def test_handlers_are_as_they_were(desk: Desk) -> None:
     """Whoever calls ``main`` from a program keeps his own."""
-    before = [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)]
+    all_three = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = [signal.getsignal(one) for one in all_three]
     with kept_handlers():
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        for one in all_three:
+            signal.signal(one, signal.SIG_IGN)
         assert main(["check", "reader.toml"]) == 0
-    assert [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)] == before
+    assert [signal.getsignal(one) for one in all_three] == before
 
 
 def test_only_the_first_call_counts() -> None:
@@ -212,3 +254,28 @@ async def test_after_the_first_signal_the_system_handles_the_next() -> None:
             os.kill(os.getpid(), signal.SIGTERM)
         assert interruption.reason == "SIGTERM"
         assert signal.getsignal(signal.SIGINT) is signal.SIG_DFL
+
+
+async def test_a_hangup_that_comes_twice_is_one() -> None:
+    """The shell tells of it, and the system as well; the agents are still ending."""
+    interruption = Interruption()
+    with kept_handlers():
+        async with trio.open_nursery() as nursery:
+            await nursery.start(watch_signals, interruption)
+            os.kill(os.getpid(), signal.SIGHUP)
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert interruption.reason == "SIGHUP"
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+async def test_a_hangup_that_is_ignored_stays_so() -> None:
+    """As ``nohup`` wants it."""
+    interruption = Interruption()
+    with kept_handlers():
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(watch_signals, interruption)
+            os.kill(os.getpid(), signal.SIGHUP)
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert interruption.reason == "SIGTERM"
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
