@@ -17,6 +17,7 @@ import trio
 
 from agentpool._errors import ToolError
 from agentpool.tools.system._process import open_group
+from agentpool.tools.system._repository_folder import is_inside_another
 from agentpool.tools.system._repository_settings import harmful_setting, repositories_below
 
 RUNS_NOTHING: Final[Mapping[str, str]] = {
@@ -73,7 +74,9 @@ class _NoRepositoryError(ToolError):
 
 
 async def _check(git: str, at: str, folder: str, environ: Mapping[str, str]) -> None:
-    listed = await _list_settings(git, at, environ)
+    # Without its work tree, git reads no repository; the file is read all the same once it is back.
+    source = ("--file", "config") if is_inside_another(at) else ()
+    listed = await _list_settings(git, at, environ, source)
     key = await trio.to_thread.run_sync(harmful_setting, listed, at, abandon_on_cancel=True)
     if key is not None:
         place = await trio.to_thread.run_sync(os.path.relpath, at, folder)
@@ -84,7 +87,9 @@ async def _check(git: str, at: str, folder: str, environ: Mapping[str, str]) -> 
         )
 
 
-async def _list_settings(git: str, folder: str, environ: Mapping[str, str]) -> str:
+async def _list_settings(
+    git: str, folder: str, environ: Mapping[str, str], source: Sequence[str]
+) -> str:
     """Return what git says of its settings in *folder*.
 
     Raises:
@@ -94,7 +99,7 @@ async def _list_settings(git: str, folder: str, environ: Mapping[str, str]) -> s
     failed = "git cannot be asked for its configuration here:"
     try:
         async with open_group(
-            [git, *_LIST_SETTINGS],
+            [git, *_LIST_SETTINGS, *source],
             folder=folder,
             environ=environ,
             keep_bytes=_MAX_SETTINGS_BYTES,

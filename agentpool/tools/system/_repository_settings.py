@@ -22,8 +22,13 @@ from pathlib import Path
 from typing import Final
 
 from agentpool._errors import ToolError
-from agentpool.tools.system._links_before_programs import MAX_ENTRIES
+from agentpool.tools.system._links_before_programs import MAX_ENTRIES, is_below
 from agentpool.tools.system._program_runners import known_as
+from agentpool.tools.system._repository_folder import (
+    is_inside_another,
+    own_folder,
+    repositories_inside,
+)
 
 MAX_REPOSITORIES: Final = 100
 """The most repositories below one folder to check: each takes some milliseconds."""
@@ -31,11 +36,11 @@ MAX_REPOSITORIES: Final = 100
 _ANY: Final = frozenset({"*"})
 
 _HARMLESS: Final[Mapping[str, frozenset[str]]] = {
-    "advice": _ANY, "alias": _ANY, "apply": _ANY, "author": _ANY, "blame": _ANY,
+    "advice": _ANY, "apply": _ANY, "author": _ANY, "blame": _ANY,
     "checkout": _ANY, "clean": _ANY, "color": _ANY, "column": _ANY, "commit": _ANY,
     "committer": _ANY, "extensions": _ANY, "feature": _ANY, "fetch": _ANY, "fsck": _ANY,
     "gitflow": _ANY, "gui": _ANY, "i18n": _ANY, "index": _ANY, "log": _ANY, "notes": _ANY,
-    "pack": _ANY, "pretty": _ANY, "pull": _ANY, "push": _ANY, "rebase": _ANY, "rerere": _ANY,
+    "pack": _ANY, "pretty": _ANY, "pull": _ANY, "push": _ANY, "rerere": _ANY,
     "revert": _ANY, "safe": _ANY, "sparse": _ANY, "stash": _ANY, "status": _ANY, "tag": _ANY,
     "transfer": _ANY, "user": _ANY, "versionsort": _ANY,
     "core": frozenset({
@@ -77,6 +82,10 @@ _HARMLESS: Final[Mapping[str, frozenset[str]]] = {
         "ff", "guitool", "log", "renamelimit", "renames", "renormalize", "stat",
         "suppressdest", "tool", "verbosity", "verifysignatures",
     }),
+    "rebase": frozenset({
+        "abbreviatecommands", "autosquash", "autostash", "backend", "forkpoint", "maxlabellength",
+        "missingcommitscheck", "rebasemerges", "reschedulefailedexec", "stat", "updaterefs",
+    }),
     "remote": frozenset({
         "fetch", "gh-resolved", "mirror", "partialclonefilter", "promisor", "prune",
         "prunetags", "push", "pushdefault", "pushurl", "skipdefaultupdate", "skipfetchall",
@@ -88,8 +97,11 @@ _HARMLESS: Final[Mapping[str, frozenset[str]]] = {
 }  # fmt: skip
 """The names of harmless settings, by section. Those of *_ANY* run nothing, whatever the name."""
 
-_LINK_BYTES: Final = 4096
-"""The most that is read of a file that says where a repository is: a path."""
+_ITS_OWN: Final = frozenset({"local", "worktree"})
+"""What git calls the settings of a repository itself."""
+
+_OF_A_FILE: Final = frozenset({"command"})
+"""What it calls those of a file that it is given."""
 
 _WORDS_ALONE: Final = {"core.fsmonitor": {"", "true", "false"}}
 """Settings that are harmless with these values."""
@@ -107,9 +119,10 @@ def harmful_setting(listed: str, folder: str) -> str | None:
         listed: What ``git config --list -z --show-scope`` wrote in *folder*.
         folder: A folder of the repository.
     """
+    scopes = _OF_A_FILE if is_inside_another(folder) else _ITS_OWN
     words = iter(listed.split("\0"))
     for scope, setting in zip(words, words, strict=False):
-        if scope not in {"local", "worktree"}:
+        if scope not in scopes:
             continue
         key, _, value = setting.partition("\n")
         is_own = key == "core.worktree" and _leads_back(folder, value)
@@ -121,19 +134,22 @@ def harmful_setting(listed: str, folder: str) -> str | None:
 def _leads_back(folder: str, worktree: str) -> bool:
     """Return whether the setting *worktree* is the place of the repository around *folder*."""
     places = (Path(folder), *Path(folder).parents)
+    if inside := next((one for one in places if one.name.casefold() == ".git"), None):
+        # Of a submodule: its work tree is somewhere in that of the repository around it.
+        around = os.path.realpath(inside.parent)
+        leads_to = os.path.realpath(Path(folder, worktree))
+        return is_below(leads_to, around) and not is_below(leads_to, os.path.realpath(inside))
     place = next((one for one in places if (one / ".git").exists()), places[0])
-    own = place / ".git"
-    if own.is_file():  # as in a submodule
-        with own.open("rb") as file:
-            text = os.fsdecode(file.read(_LINK_BYTES))
-        own = place / text.removeprefix("gitdir:").strip()
-    return os.path.realpath(own / worktree) == os.path.realpath(place)
+    return os.path.realpath(own_folder(place) / worktree) == os.path.realpath(place)
 
 
 def _is_harmless(key: str, value: str) -> bool:
     section, name = key.partition(".")[0], key.rpartition(".")[2]
     if key in _WORDS_ALONE:
         return value in _WORDS_ALONE[key]
+    if section == "alias":
+        # git looks for helpers by names with a dash: merge-NAME, remote-NAME, credential-NAME.
+        return "-" not in key
     if section == "branch":
         return name != "mergeoptions"  # it has options for git, and editors write names of theirs
     if section == "submodule" and name == "update":
@@ -145,11 +161,27 @@ def _is_harmless(key: str, value: str) -> bool:
 def repositories_below(folder: str) -> Iterator[str]:
     """Yield the folders below *folder* that may be repositories of their own. Blocks.
 
+    Those inside of a repository's own folder come last.
+
     Raises:
-        ToolError: If the folder has too many entries to check, or too many repositories.
+        ToolError: If the folder has too many entries to check, or too many repositories, or if
+            git could write through a link in a repository's own folder.
     """
     top = os.path.realpath(folder)
-    folders, count, found = [top], 0, 0
+    found, inside = list[str](), list[str]()
+    for place in _work_trees(top):
+        if place != top:
+            found.append(place)
+        inside += repositories_inside(str(own_folder(Path(place))))
+        if len(found) + len(inside) > MAX_REPOSITORIES:
+            raise _too_many(f"{MAX_REPOSITORIES} repositories in it")
+    yield from found
+    yield from inside
+
+
+def _work_trees(top: str) -> Iterator[str]:
+    """Yield the folders from *top* on that have a ``.git``."""
+    folders, count = [top], 0
     while folders:
         here = folders.pop()
         try:
@@ -161,14 +193,10 @@ def repositories_below(folder: str) -> Iterator[str]:
                 count += 1
                 if count > MAX_ENTRIES:
                     raise _too_many(f"{MAX_ENTRIES} entries")
-                if entry.name.casefold() != ".git":
-                    if entry.is_dir(follow_symlinks=False):
-                        folders.append(entry.path)
-                elif here != top:
-                    found += 1
-                    if found > MAX_REPOSITORIES:
-                        raise _too_many(f"{MAX_REPOSITORIES} repositories in it")
+                if entry.name.casefold() == ".git":
                     yield here
+                elif entry.is_dir(follow_symlinks=False):
+                    folders.append(entry.path)
 
 
 def _too_many(what: str) -> ToolError:

@@ -17,7 +17,7 @@ from trio.testing import wait_all_tasks_blocked
 from agentpool import Capability
 from agentpool.abc import Tool
 from agentpool.tools import shell_tools
-from agentpool.tools.system import _repository_check, _repository_settings
+from agentpool.tools.system import _repository_check, _repository_folder, _repository_settings
 from tests.support.tool_helpers import fail, result_of, use
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "killpg"), reason="the programs are POSIX")
@@ -88,6 +88,10 @@ def _shell(folder: Path, *programs: str) -> Tool:
         ('[submodule "x"]\n\tupdate = "!RUN"', "", "git status"),
         ('[url "ssh://127.0.0.1/"]\n\tinsteadOf = x', "", "git ls-remote x"),
         ("[core]\n\tworktree = ../..", "", "git checkout -f"),
+        ('[alias]\n\tremote-x = "!RUN"', "", "git fetch x::y"),
+        ('[alias]\n\tmerge-x = "!RUN"', "", "git cherry-pick --continue"),
+        ('[alias "credential-x"]\n\tcommand = "!RUN"', "", "git fetch"),
+        ('[rebase]\n\tinstructionFormat = "%s%nexec RUN"', "", "git pull --rebase"),
     ],
 )
 async def test_what_an_archive_configures_is_not_run(
@@ -156,6 +160,84 @@ async def test_nor_what_it_configures_in_a_repository_below(tmp_path: Path, how:
     told = (await result_of(shell, command="git diff --submodule=diff")).content
     assert not ran.exists()
     assert "the configuration of the repository at 'sub' sets" in told
+
+
+async def test_nor_what_it_configures_for_a_submodule_that_is_not_there(tmp_path: Path) -> None:
+    """Git obeys it as soon as the submodule is checked out, which is in the same call."""
+    inside, ran = _submodule(tmp_path), tmp_path / "ran"
+    (inside / "sub" / "a.txt").write_text("a\n")
+    _git(inside, "checkout", "-q", "--recurse-submodules", "HEAD~1")
+    assert not (inside / "sub").exists()
+    shell = _shell(inside, "git", "tar")
+    assert "HEAD" in await use(shell, command="git status")
+    config = (inside / ".git" / "modules" / "sub" / "config").read_text()
+    filters = f'[filter "x"]\n\tsmudge = "touch {ran}; cat"\n'
+    _archive(inside, {
+        ".git/modules/sub/config": config + filters,
+        ".git/modules/sub/info/attributes": "* filter=x\n",
+    })  # fmt: skip
+    await use(shell, command="tar -xf a.tar")
+    told = await fail(shell, command="git checkout --recurse-submodules main")
+    assert not ran.exists()
+    assert "repository at '.git/modules/sub' sets 'filter.x.smudge'" in told
+
+
+@pytest.mark.parametrize(
+    ("name", "leads_to", "kind", "command"),
+    [
+        ("COMMIT_EDITMSG", "config", tarfile.SYMTYPE, "git commit -am '[alias]'"),
+        ("COMMIT_EDITMSG", "config", tarfile.LNKTYPE, "git commit -am '[alias]'"),
+        ("MERGE_MSG", "config", tarfile.SYMTYPE, "git cherry-pick -e HEAD"),
+        ("MERGE_MSG", "config", tarfile.LNKTYPE, "git cherry-pick -e HEAD"),
+        ("logs/refs/heads/objects/x", "config", tarfile.LNKTYPE, "git status"),
+        ("objects/info", "refs", tarfile.SYMTYPE, "git gc"),
+        ("COMMIT_EDITMSG", "../../home/.gitconfig", tarfile.SYMTYPE, "git commit -am x"),
+        ("modules", "../evil", tarfile.SYMTYPE, "git status"),
+    ],
+)
+async def test_git_writes_through_no_link_in_its_folder(
+    tmp_path: Path, name: str, leads_to: str, kind: bytes, command: str
+) -> None:
+    """A message became the configuration, of the repository or of the user."""
+    inside = _repository(tmp_path / "in")
+    shell = _shell(inside, "git", "tar")
+    with tarfile.open(inside / "a.tar", "w") as archive:
+        member = tarfile.TarInfo(f".git/{name}")
+        member.type = kind
+        up = "../" * name.count("/")
+        member.linkname = ".git/config" if kind == tarfile.LNKTYPE else up + leads_to
+        archive.addfile(member)
+    if name == "objects/info":
+        shutil.rmtree(inside / ".git" / name)
+    await use(shell, command="tar -xf a.tar")
+    before = [(inside / ".git/config").read_text(), (tmp_path / "home/.gitconfig").read_text()]
+    told = await fail(shell, command=command)
+    assert "in the repository's own folder is a link" in told
+    assert repr(name) in told or kind == tarfile.LNKTYPE  # then both names are links
+    assert before == [
+        (inside / ".git/config").read_text(), (tmp_path / "home/.gitconfig").read_text(),
+    ]  # fmt: skip
+
+
+async def test_objects_that_clones_share_are_no_links(tmp_path: Path) -> None:
+    """Git makes hard links of them in a clone on the same disk."""
+    _repository(tmp_path / "other")
+    _git(tmp_path, "clone", "-q", str(tmp_path / "other"), "in")
+    shell = _shell(tmp_path / "in", "git")
+    assert "main" in await use(shell, command="git status")
+
+
+async def test_tar_writes_through_no_link(tmp_path: Path) -> None:
+    """With ``-h --overwrite`` it opens what a link leads to, wherever that is."""
+    inside = _repository(tmp_path / "in")
+    (tmp_path / "mine").write_text("mine")
+    (inside / "link").symlink_to(tmp_path / "mine")
+    _archive(inside, {"link": "not mine"})
+    shell = _shell(inside, "tar")
+    for options in ("-xhf a.tar --overwrite", "xhf a.tar", "-xf a.tar --dereference",
+                    "-xf a.tar --overwrite", "-xf a.tar --deref"):  # fmt: skip
+        assert "tar may not be run with" in await fail(shell, command=f"tar {options}")
+    assert (tmp_path / "mine").read_text() == "mine"
 
 
 async def test_what_people_configure_is_no_reason(tmp_path: Path) -> None:
@@ -238,6 +320,9 @@ async def test_what_cannot_be_looked_through_is_no_place_for_git(
         assert "did not answer in 0 seconds" in await fail(shell, command="git status")
     assert "a.txt" in await use(shell, command="git status --short")
     assert list(_repository_settings.repositories_below(str(inside / "nowhere"))) == []
+    with monkeypatch.context() as patch:
+        patch.setattr(_repository_folder, "MAX_ENTRIES", 3)
+        assert "more than 3 entries, too many" in await fail(shell, command="git status")
     told = await fail(shell, command="git -C nowhere status")
     assert "cannot be asked for its configuration here: [Errno 2]" in told
     (inside / ".git" / "config").write_text("[core")

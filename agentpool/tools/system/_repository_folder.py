@@ -1,0 +1,82 @@
+"""Looks through a repository's own folder: where git writes, and what else it may read there.
+
+Rules:
+
+1. git writes messages and logs into files of fixed names, and follows links. So it does not run in
+   a repository whose own folder has a link, except between objects: those it never writes again.
+2. A repository in it, as of a submodule that is not checked out, has a configuration that git
+   obeys once it is.
+
+These checks block, and run in threads.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from agentpool._errors import ToolError
+from agentpool.tools.system._links_before_programs import MAX_ENTRIES
+
+_LINK_BYTES: Final = 4096
+"""The most that is read of a file that says where a repository's own folder is: a path."""
+
+
+def own_folder(place: Path) -> Path:
+    """Return the own folder of the repository that *place* is the work tree of."""
+    own = place / ".git"
+    if own.is_file():  # as in a submodule
+        with own.open("rb") as file:
+            text = os.fsdecode(file.read(_LINK_BYTES))
+        return place / text.removeprefix("gitdir:").strip()
+    return own
+
+
+def is_inside_another(folder: str) -> bool:
+    """Return whether *folder* lies in a repository's own folder."""
+    return any(part.casefold() == ".git" for part in Path(folder).parts)
+
+
+def repositories_inside(own: str) -> Iterator[str]:
+    """Yield the folders below *own* that have a configuration.
+
+    Raises:
+        ToolError: If there is a link that git could write through, or too much to look at.
+    """
+    folders, count = [own], 0
+    while folders:
+        here = folders.pop()
+        try:
+            entries = os.scandir(here)
+        except OSError:
+            continue  # git cannot go there either
+        with entries:
+            for entry in entries:
+                count += 1
+                if count > MAX_ENTRIES:
+                    raise ToolError(
+                        f"the repository's own folder has more than {MAX_ENTRIES} entries, too "
+                        "many to check for links; run `git gc` in it"
+                    )
+                if _is_link(entry, own):
+                    raise ToolError(
+                        f"git may not be run here: {os.path.relpath(entry.path, own)!r} in the "
+                        "repository's own folder is a link, and git would write through it; "
+                        "remove it, or put a copy there"
+                    )
+                if entry.is_dir():
+                    folders.append(entry.path)
+                elif entry.name == "config" and here != own:
+                    yield here
+
+
+def _is_link(entry: os.DirEntry[str], own: str) -> bool:
+    if entry.is_symlink():
+        return True
+    if entry.is_dir() or entry.stat().st_nlink == 1:
+        return False
+    # A clone on the same disk shares the objects. Logs of branches may have any name.
+    parts = Path(os.path.relpath(entry.path, own)).parts
+    return "objects" not in parts or "logs" in parts
