@@ -66,15 +66,15 @@ async def test_no_archive_is_unpacked_through_a_link_that_leads_out(
 async def test_a_link_that_stays_inside_is_no_reason(tmp_path: Path) -> None:
     """Nor is one to a file that is not named, nor one in a folder that is only listed."""
     inside, outside = _folders(tmp_path)
-    (outside / "python").write_text("x")
+    (outside / "tool").write_text("x")
     (inside / "deep" / "lnk").symlink_to("..")
-    (inside / "python").symlink_to(outside / "python")
+    (inside / "tool").symlink_to(outside / "tool")
     (inside / "none").symlink_to(inside / "nothing")
     await _run(inside, "tar -xf a.tar", well=True)
     assert (inside / "evil").read_text() == "x"
     await _run(inside, "tar -czf new.tgz a.txt", well=True)
-    assert "link out" in await _run(inside, "tar -cfpython a.txt", well=False)
-    assert (outside / "python").read_text() == "x"
+    assert "link out" in await _run(inside, "tar -cftool a.txt", well=False)
+    assert (outside / "tool").read_text() == "x"
     (inside / "lnk").symlink_to(outside)
     for listing in ("tar tf a.tar", "tar -tvf a.tar", "tar --list -f a.tar"):
         assert "b.txt" in await _run(inside, listing, well=True)
