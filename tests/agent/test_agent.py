@@ -256,10 +256,20 @@ async def test_request_seconds_counts_the_waits_between_attempts(
     assert 8 <= trio.current_time() < 10
 
 
-async def test_a_wait_that_does_not_fit_is_not_begun(autojump_clock: MockClock) -> None:
-    """What the provider said is the error, not the limit that ran out asleep."""
-    slow = RateLimitError("slow", retry_after_seconds=30)
-    outcome = await run_one(ScriptedDriver([slow, "hi"]), request_seconds=10)
+@pytest.mark.parametrize("delay_seconds", [10, 30])
+async def test_a_wait_that_does_not_fit_is_not_begun(
+    delay_seconds: float, autojump_clock: MockClock
+) -> None:
+    """What the provider said is the error, not the limit that ran out asleep.
+
+    Nor does a wait fit that ends with the time: none would be left to ask.
+    """
+    slow = RateLimitError("slow", retry_after_seconds=delay_seconds)
+    to_the_second = RetryPolicy(base_seconds=0)
+    async with open_pool(ScriptedDriver([slow, "hi"]), request_retries=to_the_second) as pool:
+        outcome = await (
+            await pool.spawn(SpawnConfig(manifest(request_seconds=10), "hello"))
+        ).wait()
     assert outcome.error is slow
     assert trio.current_time() == 0
 

@@ -171,12 +171,17 @@ async def test_a_request_does_not_overtake_a_dearer_one(autojump_clock: MockCloc
     """Those that want little would keep one that wants much waiting for ever."""
     door = Door(RequestGate(tokens_per_minute=100, max_in_flight=9))
     async with trio.open_nursery() as nursery:
-        for name, tokens in (("a", 60), ("b", 60), ("c", 10)):
+        for name, tokens in (("a", 60), ("b", 60)):
             nursery.start_soon(door.go, name, None, tokens)
             await wait_all_tasks_blocked()
+        # The pace of "a" is over, and its minute is not: there is room for 40 tokens.
+        await trio.sleep(40)
+        nursery.start_soon(door.go, "c", None, 10)
+        await wait_all_tasks_blocked()
         statistics = door.gate.statistics()
-        assert (statistics.in_flight, statistics.waiting) == (1, 2)
-    assert [name for name, _ in door.log] == ["a", "b", "c"]
+        assert (statistics.in_flight, statistics.waiting) == (0, 2)
+    # 60 tokens more take 36 seconds of a minute, two of which are let pass.
+    assert door.log == [("a", 0), ("b", 60), ("c", 94)]
 
 
 @in_time
