@@ -18,7 +18,13 @@ from agentpool.tools._arguments import ArgumentsDecoder
 from agentpool.tools._output import build_output
 from agentpool.tools._schema import build_signature
 from agentpool.tools.mcp._incoming import mend_tools
-from agentpool.tools.mcp._rules import read_arguments, read_result, shown_schema, tool_names
+from agentpool.tools.mcp._rules import (
+    hidden_sign,
+    read_arguments,
+    read_result,
+    shown_schema,
+    tool_names,
+)
 from agentpool.tools.mcp._trimmed import trimmed
 from tests.support.growth import assert_linear
 
@@ -184,6 +190,13 @@ def test_tools_are_named_in_proportion() -> None:
 def test_schemas_are_written_in_proportion(kind: str) -> None:
     """An MCP server's schema is somebody else's."""
     assert_linear(shown_schema, SCHEMAS[kind])
+    assert_linear(hidden_sign, SCHEMAS[kind])
+
+
+def test_hidden_signs_are_looked_for_in_proportion() -> None:
+    """None is there, and each sign might be one."""
+    assert_linear(hidden_sign, lambda n: {"enum": ["\u26a0\ufe0f\n\u3000" * n]})
+    assert_linear(hidden_sign, lambda n: {"enum": [f"{at}\u00a0" for at in range(n)]})
 
 
 def test_results_are_read_in_proportion() -> None:

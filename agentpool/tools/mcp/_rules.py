@@ -7,9 +7,10 @@ Everything that a server sends is untrusted text. Rules:
    like another server's.
 2. A tool is offered if the manifest's entry for the server lists it. The agent's grants decide
    whether it may run it, as for every tool.
-3. Descriptions are one short line without invisible characters. A schema that is too large is not
-   shown. Only the server checks arguments against its schemas: a pattern in a schema can be made to
-   take forever.
+3. Descriptions are one short line without invisible characters. A tool with such characters in
+   its arguments' names and values is left out, since the server needs these unchanged. A schema
+   that is too large is not shown. Only the server checks arguments against its schemas: a pattern
+   in a schema can be made to take forever.
 4. A result is text, plus the images and documents that models can read. Everything else in it is
    described, not dumped, and no result is longer than a model can use.
 """
@@ -19,6 +20,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, TypeAlias, cast
@@ -73,6 +75,8 @@ ToolKey: TypeAlias = tuple[str, str]
 
 _HASH_CHARS: Final = 8
 _HASHED = re.compile(rf".*_[0-9a-f]{{{_HASH_CHARS}}}", re.DOTALL)
+_COLOURED = re.compile("(?<=[\u203c-\u3299\U0001f000-\U0001faff])\ufe0f")
+"""What asks for a coloured symbol, as in many an enumeration. It tells nothing."""
 _ILLEGAL = re.compile(r"[^a-zA-Z0-9_-]+")
 
 _Node: TypeAlias = Mapping[str, object]
@@ -205,6 +209,26 @@ def _cleaned(node: object, depth: int) -> object:
     if isinstance(node, list):
         return [_cleaned(one, depth - 1) for one in cast("list[object]", node)]
     return node
+
+
+def hidden_sign(shown: Mapping[str, object]) -> str:
+    """Return an invisible character of a shown schema, in a name or a value. Empty: it has none.
+
+    Blanks and the ends of lines are no such characters, nor is the one that colours a symbol.
+    """
+    todo: list[object] = [shown]  # references written out may be nested deeper than calls
+    while todo:
+        node = todo.pop()
+        if isinstance(node, Mapping):
+            todo.extend(cast("_Node", node).keys())
+            todo.extend(cast("_Node", node).values())
+        elif isinstance(node, list):
+            todo.extend(cast("list[object]", node))
+        elif isinstance(node, str) and not (node.isascii() and node.isprintable()):
+            for sign in set(_COLOURED.sub("", node)):
+                if is_unseen(sign) and sign not in "\n\r\t" and unicodedata.category(sign) != "Zs":
+                    return sign
+    return ""
 
 
 def one_line(text: str, limit: int) -> str:

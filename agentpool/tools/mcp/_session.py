@@ -30,9 +30,10 @@ from agentpool.abc import ToolResult
 from agentpool.tools._idempotency_key import KEY_IN_META
 from agentpool.tools.mcp._child import DYING_SECONDS, Child, open_child
 from agentpool.tools.mcp._http import open_http_client
-from agentpool.tools.mcp._incoming import Faults, mend_streams
+from agentpool.tools.mcp._incoming import MAX_REMOTE_NAME_CHARS, Faults, mend_streams
 from agentpool.tools.mcp._rules import (
     MAX_HINT_CHARS,
+    hidden_sign,
     one_line,
     read_result,
     shown_description,
@@ -172,7 +173,8 @@ async def open_session(
             assert_never(config.transport)
     faults: Faults = {}
     async with Client(_mended(opening, faults, life), cache=None) as client:
-        yield Session(await _list_tools(client, config.name), faults, life, config.name, client)
+        tools = await _list_tools(client, config.name, faults)
+        yield Session(tools, faults, life, config.name, client)
 
 
 @contextlib.asynccontextmanager
@@ -183,7 +185,7 @@ async def _mended(
         yield mend_streams(streams, faults, life.end)
 
 
-async def _list_tools(client: Client, server: str) -> tuple[ListedTool, ...]:
+async def _list_tools(client: Client, server: str, faults: Faults) -> tuple[ListedTool, ...]:
     found: dict[str, ListedTool] = {}
     cursor: str | None = None
     capabilities = client.session.server_capabilities
@@ -206,6 +208,11 @@ async def _list_tools(client: Client, server: str) -> tuple[ListedTool, ...]:
             if len(found) < MAX_TOOLS and tool.name not in found:
                 description = shown_description(server, tool.description)
                 schema = shown_schema(tool.input_schema)
+                if sign := hidden_sign(schema):
+                    where = "inputSchema: a name or a value has the invisible character"
+                    known = one_line(tool.name, MAX_REMOTE_NAME_CHARS)
+                    faults[known] = f"{where} U+{ord(sign):04X}"
+                    continue
                 found[tool.name] = ListedTool(tool.name, description, schema)
         cursor = page.next_cursor
         # A page that brings nothing new would be followed by more of them.
