@@ -184,18 +184,18 @@ class Admission(Live):
         self.closed = True
         self._room.unpark_all()
 
-    def admit(self, record: AgentRecord) -> None:
-        """Start *record* if a slot is free, otherwise queue it. Ask ``room_for`` first."""
+    def admit(self, record: AgentRecord) -> Slot | None:
+        """Return a slot for *record* if one is free, otherwise queue it. Ask ``room_for`` first."""
         is_free = self.running_count + self._lent < self.slots
         if is_free and not (self._returning or self.queued_count):
             # Through the queue it would be the next one as well.
             self.running_count += 1
-            self._start_with(record)
-            return
+            return self._slot_for(record)
         queue = self._children if record.depth else self._newcomers
         queue.push(record, record.share)
         if is_free:
             self.pump()
+        return None
 
     def withdraw(self, record: AgentRecord) -> None:
         """Remove a cancelled agent from the queue. Its place is free immediately."""
@@ -229,14 +229,17 @@ class Admission(Live):
                     self._room.unpark()
                 return
             self.running_count += 1
-            self._start_with(queue.pop())
+            self._start_next(queue)
 
-    def _start_with(self, record: AgentRecord) -> None:
+    def _slot_for(self, record: AgentRecord) -> Slot:
         if self._room:
             self._room.unpark()
         scope = trio.CancelScope()
-        slot = Slot(self, record.agent_id, scope, record.share, record.name)
-        self._start(record, slot)
+        return Slot(self, record.agent_id, scope, record.share, record.name)
+
+    def _start_next(self, queue: FairQueue[AgentRecord]) -> None:
+        record = queue.pop()
+        self._start(record, self._slot_for(record))
 
     def resize(self, slots: float) -> None:
         """Change the number of slots. Running agents go on, even if too many now."""
@@ -278,7 +281,7 @@ class Admission(Live):
         queue = self._children if self._children.waiting else self._newcomers
         if not queue.waiting:
             return False
-        self._start_with(queue.pop())
+        self._start_next(queue)
         return True
 
     # The slots' side.

@@ -38,13 +38,7 @@ from agentpool._pool.deadlock import DeadlockWatch
 from agentpool._pool.fan_in import FanIn
 from agentpool._pool.memory import PoolMemory
 from agentpool._pool.record import AgentRecord, OnEnd
-from agentpool._pool.run_outcome import (
-    OUTSIDE,
-    UNKNOWN,
-    Ending,
-    verdict,
-    verdict_on,
-)
+from agentpool._pool.run_outcome import OUTSIDE, UNKNOWN, Ending, verdict, verdict_on
 from agentpool._pool.shutdown import ShutdownStep, end_in_steps, wait_empty
 from agentpool._pool.spawn_checks import Entry, budget_for
 from agentpool._pool.starting import new_agent
@@ -200,8 +194,9 @@ class AgentNursery(Home):
                 parent.adopt(record)
             self.router.register(agent_id)
             self.hub.spawned(agent_id, record.parent_id, config)
-            self.admission.admit(record)
-            if self.hub.listening and record.status is AgentStatus.QUEUED:
+            if (slot := self.admission.admit(record)) is not None:
+                self._start(record, slot)
+            elif self.hub.listening and record.status is AgentStatus.QUEUED:
                 ahead = self.admission.queued_count - 1
                 self.admission.tell_queued(agent_id, record.name, ahead, again=False)
             for left in () if self.journal is None else self.journal.left_children(agent_id):
