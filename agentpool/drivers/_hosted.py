@@ -7,10 +7,11 @@ comes. A key is read again for each request, and appears in no repr, error, log 
 from __future__ import annotations
 
 import contextlib
+import sys
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Final, Protocol, TypeAlias, final
+from typing import Final, TypeAlias, final
 
 import attrs
 import msgspec
@@ -23,13 +24,15 @@ from agentpool._manifest.request_settings import options_faults
 from agentpool._manifest.wires import Wire, option_faults
 from agentpool._messages import Completion, CompletionRequest, Json, Usage
 from agentpool._surrogates import request_without_halves
-from agentpool.abc import HearsThoughts, OnDelta, OnSent, SendingDriver
+from agentpool.abc import OnDelta, OnSent, SendingDriver
+from agentpool.drivers._forgotten_locals import forget_locals
+from agentpool.drivers._hearer import Accumulator, Hearer
 from agentpool.drivers._http import HttpAnswer, HttpClient
 from agentpool.drivers._sent_headers import HiddenText
 from agentpool.drivers.wire._attachments import check_attachments, within_request
 from agentpool.drivers.wire._failure import failure_from_response, failure_in_body, shown
 from agentpool.drivers.wire._image_tokens import Counting
-from agentpool.drivers.wire._sse import MAX_EVENT_BYTES, SseEvent, SseParser
+from agentpool.drivers.wire._sse import MAX_EVENT_BYTES, SseEvent, SseParser, begins_stream
 
 # What follows the last event is the empty chunk that ends the body, mostly in the same packet.
 # Waiting this long for it keeps the connection, which saves the next request a handshake.
@@ -42,39 +45,6 @@ ApiKey: TypeAlias = str | Callable[[], str] | None
 
 Price: TypeAlias = Callable[[Usage, str | None], float | None]
 """The cost of a model's usage in US dollars. ``None``: unknown."""
-
-
-class Accumulator(Protocol):
-    """Builds an answer from the events of its stream."""
-
-    thoughts: list[str]
-    """The thoughts since ``take_thoughts`` was called."""
-
-    @property
-    def done(self) -> bool:
-        """Whether the stream has announced its end."""
-        ...
-
-    @property
-    def has_ended(self) -> bool:
-        """Whether it is known how the answer ended."""
-        ...
-
-    def feed(self, event: SseEvent) -> list[str]:
-        """Process the next event and return the pieces of text in it."""
-        ...
-
-    def take_thoughts(self) -> Sequence[str]:
-        """Return the thoughts since the last call."""
-        ...
-
-    def used(self) -> Completion | None:
-        """Return the usage of an answer that became an error. ``None``: there was none."""
-        ...
-
-    def finish(self) -> Completion:
-        """Return the answer, after the last event."""
-        ...
 
 
 @final
@@ -107,69 +77,48 @@ async def stream_completion(
     Cancellation:
         The connection is closed, which stops the model.
     """
-    accumulator = exchange.accumulator
-    hearer = _Hearer(accumulator, on_delta)
+    hearer = Hearer(exchange.accumulator, on_delta)
+    outside = sys.exception()
     async with client.post_stream(exchange.path, exchange.body, on_sent=on_sent) as answer:
-        first = await _refuse_other_answers(answer, secret=exchange.secret)
-        if first is not None and not _is_stream(first):
-            return await _take_whole(answer, first, hearer, secret=exchange.secret)
-        parser = SseParser()
-        while not accumulator.done:
-            try:
-                piece = first or await answer.receive()
-            except NetworkError:
-                if not accumulator.has_ended:
-                    raise
-                # The answer is whole; at most what it took is not known.
-                _take_end(parser, hearer, secret=exchange.secret)
-                return accumulator.finish()
-            first = None
-            if not piece:
-                _take_end(parser, hearer, secret=exchange.secret)
-                break
-            for event in parser.feed(piece):
-                hearer.feed(event)
-        completion = accumulator.finish()
-        if accumulator.done and not answer.has_ended:
-            # The answer is whole: what happens to the connection now is not harm to it.
-            with trio.move_on_after(_END_SECONDS), contextlib.suppress(DriverError):
-                await answer.receive()
-        return completion
+        # Here is no text of the provider's, and below it is forgotten if it is an error.
+        try:
+            return await _take_answer(answer, hearer, secret=exchange.secret)
+        except DriverError as error:
+            forget_locals(error, outside=outside)
+            raise
 
 
-@final
-@attrs.define(eq=False)
-class _Hearer:
-    """Passes on the text of an answer as it arrives."""
-
-    accumulator: Accumulator
-    on_delta: OnDelta | None
-    on_thought: Callable[[str], None] | None = attrs.field(init=False, default=None)
-
-    def __attrs_post_init__(self) -> None:
-        """Find out whether the receiver wants thoughts."""
-        # The attribute first: to ask for a protocol takes as long as six words of an answer.
-        if hasattr(self.on_delta, "thought") and isinstance(self.on_delta, HearsThoughts):
-            self.on_thought = self.on_delta.thought
-
-    def feed(self, event: SseEvent) -> None:
-        """Handle *event*.
-
-        Raises:
-            DriverError: If the event is an error of the provider's, or cannot be understood.
-        """
-        texts = self.accumulator.feed(event)
-        # A thought comes before the text that it led to.
-        if self.accumulator.thoughts:
-            for thought in self.accumulator.take_thoughts():
-                if self.on_thought is not None:
-                    self.on_thought(thought)
-        for text in texts:
-            if self.on_delta is not None:
-                self.on_delta(text)
+async def _take_answer(answer: HttpAnswer, hearer: Hearer, *, secret: str) -> Completion:
+    """Return an answer once it has arrived, or raise if it is an error or none."""
+    accumulator = hearer.accumulator
+    first = await _refuse_other_answers(answer, secret=secret)
+    if first is not None and not begins_stream(first):
+        return await _take_whole(answer, first, hearer, secret=secret)
+    parser = SseParser()
+    while not accumulator.done:
+        try:
+            piece = first or await answer.receive()
+        except NetworkError:
+            if not accumulator.has_ended:
+                raise
+            # The answer is whole; at most what it took is not known.
+            _take_end(parser, hearer, secret=secret)
+            return accumulator.finish()
+        first = None
+        if not piece:
+            _take_end(parser, hearer, secret=secret)
+            break
+        for event in parser.feed(piece):
+            hearer.feed(event)
+    completion = accumulator.finish()
+    if accumulator.done and not answer.has_ended:
+        # The answer is whole: what happens to the connection now is not harm to it.
+        with trio.move_on_after(_END_SECONDS), contextlib.suppress(DriverError):
+            await answer.receive()
+    return completion
 
 
-def _take_end(parser: SseParser, hearer: _Hearer, *, secret: str) -> None:
+def _take_end(parser: SseParser, hearer: Hearer, *, secret: str) -> None:
     """Handle a last event that has no empty line after it, or raise if it is an error."""
     event = parser.end()
     if failure := failure_in_body(parser.stray, secret=secret, is_bare=True):
@@ -180,13 +129,8 @@ def _take_end(parser: SseParser, hearer: _Hearer, *, secret: str) -> None:
             hearer.feed(event)
 
 
-def _is_stream(first: bytes) -> bool:
-    """Return whether an answer begins like a stream, even if its headers say otherwise."""
-    return first.lstrip().startswith((b"data:", b"event:", b"id:", b"retry:", b":"))
-
-
 async def _take_whole(
-    answer: HttpAnswer, first: bytes, hearer: _Hearer, *, secret: str
+    answer: HttpAnswer, first: bytes, hearer: Hearer, *, secret: str
 ) -> Completion:  # noqa: ASYNC910  # what has arrived is not waited for
     """Return an answer that did not arrive as a stream.
 

@@ -204,14 +204,14 @@ class HttpClient:
         if isinstance(self._transport, StackTransport):
             answer, body = await self._ask_stack(self._transport, method, path, content, on_sent)
             try:
-                _refuse_encoding(answer.headers, self._secrets)
+                _refuse_encoding(answer)
                 yield answer  # noqa: ASYNC911  # a request sent is a checkpoint
             finally:
                 body.close()  # it needs no await, and so no shield
             return  # noqa: ASYNC911  # a request sent is a checkpoint
         answer, stream = await self._ask_other(method, path, content, on_sent)
         try:
-            _refuse_encoding(answer.headers, self._secrets)
+            _refuse_encoding(answer)
             yield answer  # noqa: ASYNC911  # a request sent is a checkpoint
         finally:
             with trio.move_on_after(_CLOSE_SECONDS, shield=True):
@@ -320,11 +320,10 @@ async def open_http(
             await own.aclose()
 
 
-def _refuse_encoding(headers: Mapping[str, str], secrets: frozenset[str]) -> None:
-    encoding = headers.get("content-encoding", "identity")
-    if encoding.lower() != "identity":
-        # As it came: a key that it quotes is looked for letter by letter.
-        came = shown(redacted(encoding, secrets))
+def _refuse_encoding(answer: HttpAnswer) -> None:
+    if answer.headers.get("content-encoding", "identity").lower() != "identity":
+        # No local holds it as it came: it may quote a key, and a traceback may show locals.
+        came = shown(answer.headers_to_show()["content-encoding"])
         msg = f"the answer is encoded as {came!r}, which was not asked for"
         raise ProtocolError(msg)
 

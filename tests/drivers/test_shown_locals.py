@@ -5,6 +5,7 @@ from __future__ import annotations
 import traceback
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
+from types import TracebackType
 from typing import Final
 
 import pytest
@@ -20,6 +21,15 @@ WIRES: Final[dict[str, Callable[..., AbstractAsyncContextManager[Driver]]]] = {
     "openai": open_openai,
     "anthropic": open_anthropic,
 }
+ESCAPED: Final = KEY.replace("-", "\\u002d")
+"""As JSON may have it; whoever reads it has the key."""
+
+
+def stream(data: str) -> bytes:
+    """Return an answer with one event, and no end."""
+    return whole(f"data: {data}\n\n".encode(), content_type="text/event-stream")
+
+
 ANSWERS: Final = {
     "refuses the key": answering(whole(b"{}", status=401, content_type="application/json")),
     "speaks no HTTP": answering(b"220 ready\r\n\r\n"),
@@ -30,9 +40,30 @@ ANSWERS: Final = {
         whole(f'{{"error":{{"message":"{KEY} is wrong"}}}}'.encode(), status=401)
     ),
     "quotes it in a place": answering(head(302, {"location": f"/{KEY}", "content-length": "0"})),
+    "quotes it in escapes": answering(
+        whole(f'{{"error":{{"message":"{ESCAPED}"}}}}'.encode(), status=400)
+    ),
+    "quotes it in an encoding": answering(whole(b"{}", content_encoding=KEY)),
+    "quotes it in an error event": answering(stream(f'{{"error":{{"message":"{ESCAPED}"}}}}')),
+    "quotes it in an event": answering(stream(KEY)),
+    "quotes it in a chunk": answering(
+        stream(f'{{"choices":[{{"delta":{{"tool_calls":"{KEY}"}}}}]}}')
+    ),
+    "quotes it in its type of event": answering(stream(f'{{"type":"error","error":"{KEY}"}}')),
+    "quotes it in no stream": answering(
+        whole(f'{{"id":"{KEY}","choices":5}}'.encode(), content_type="application/json")
+    ),
     "quotes it in a type": answering(whole(b"no", content_type=f"text/{KEY}")),
 }
 ASK: Final = CompletionRequest([UserMessage("Hi")])
+
+
+def format_with_locals(error: BaseException, below: TracebackType | None) -> str:
+    """Return what is shown of *error* from the frame *below*."""
+    shown = traceback.TracebackException.from_exception(
+        error.with_traceback(below), capture_locals=True
+    )
+    return "".join(shown.format())
 
 
 @pytest.mark.parametrize("wire", WIRES)
@@ -46,9 +77,29 @@ async def test_no_local_of_a_failed_request_shows_the_key(wire: str, answer: str
         with pytest.raises(DriverError) as caught:
             await driver.complete(ASK)
     below = caught.tb.tb_next  # the test itself holds what the server was sent
-    shown = traceback.TracebackException.from_exception(
-        caught.value.with_traceback(below), capture_locals=True
-    )
-    told = "".join(shown.format())
+    told = format_with_locals(caught.value, below)
     assert "stream_completion" in told
     assert find_key(told) is None
+
+
+async def test_what_the_caller_was_at_is_left_to_look_at() -> None:
+    """Only frames of the request are emptied: also if it is made while an error is handled."""
+
+    def fail(found: str) -> None:
+        raise ValueError(found[:5])
+
+    async def ask(driver: Driver) -> None:
+        try:
+            fail("what I look for")
+        except ValueError:
+            await driver.complete(ASK)
+
+    async with (
+        open_watched(ANSWERS["quotes it in an event"]) as watched,
+        open_openai("m", api_key=KEY, base_url=watched.server.url) as driver,
+    ):
+        with pytest.raises(DriverError) as caught:
+            await ask(driver)
+    told = format_with_locals(caught.value, caught.tb)
+    assert "found = 'what I look for'" in told
+    assert "request = CompletionRequest(" in told

@@ -64,8 +64,24 @@ ATTACKS: Final = (
     ),
     Fault(
         "L18", "they show what a provider quotes", "drivers/_hosted.py",
-        "headers = answer.headers_to_show()", "headers = {**answer.headers}",
+        "forget_locals(error, outside=outside)", "del outside",
         "tests/drivers/test_shown_locals.py", "no_local_of_a_failed_request_shows_the_key",
+    ),
+    Fault(
+        "L18", "they show it in an encoding", "drivers/_http.py",
+        'came = shown(answer.headers_to_show()["content-encoding"])',
+        'came = shown(encoding := answer.headers["content-encoding"])',
+        "tests/drivers/test_shown_locals.py", "no_local_of_a_failed_request_shows_the_key",
+    ),
+    Fault(
+        "L9", "a schema hides a text from people", "tools/mcp/_session.py",
+        "if sign := hidden_sign(schema):", 'if sign := "":',
+        "tests/tools/mcp/test_servers.py", "hidden_text_in_its_arguments",
+    ),
+    Fault(
+        "M9", "a closed terminal leaves programs", "_cli/_interrupt.py",
+        'getattr(signal, "SIGHUP", None)', "None",
+        "tests/cli/test_interrupt.py", "a_closed_terminal_ends",
     ),
     Fault(
         "L6", "a key in other letters is shown", "_secrets.py",

@@ -47,6 +47,11 @@ _BOM: Final = b"\xef\xbb\xbf"
 _EMPTY_LINES: Final = re.compile(rb"\n{3,}")
 
 
+def begins_stream(first: bytes) -> bool:
+    """Return whether *first* begins like a stream of events, whatever the headers say."""
+    return first.lstrip().startswith((b"data:", b"event:", b"id:", b"retry:", b":"))
+
+
 @final
 class SseEvent(msgspec.Struct, frozen=True):
     """One event of a stream."""
