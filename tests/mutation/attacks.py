@@ -76,7 +76,7 @@ ATTACKS: Final = (
     Fault(
         "L9", "a schema hides a text from people", "tools/mcp/_session.py",
         "if sign := hidden_sign(schema):", 'if sign := "":',
-        "tests/tools/mcp/test_servers.py", "hidden_text_in_its_arguments",
+        "tests/tools/mcp/test_servers.py", "a_tool_with_a_hidden_text",
     ),
     Fault(
         "M9", "a closed terminal leaves programs", "_cli/_interrupt.py",
