@@ -665,6 +665,7 @@ async def test_let_in_and_without_a_slot_it_goes_back_when_the_gate_closes(
         assert (gate.statistics().in_flight, gate.statistics().waiting) == (2, 0)
         await trio.sleep(50)
         assert (gate.statistics().in_flight, gate.statistics().waiting) == (0, 1)
+        assert repr(gate).endswith(" in flight, 1 waiting>")
         if cancelled:
             waits.cancel()
             await waits.wait()

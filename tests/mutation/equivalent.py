@@ -76,6 +76,12 @@ EQUIVALENT: Final[Mapping[tuple[str, str, str], str]] = {
     ): "one that runs is among the agents and not among those that wait, so others can send; none "
     "is queued while a slot is free. To look at the counts first costs less",
     (
+        "_pool/deadlock.py",
+        "elif not (self._admission.book.listeners and self._stands_still(settled=False)):",
+        "and is or, or is and",
+    ): "a pool stands still only where somebody waits for a message, and is looked at again two "
+    "steps later before anybody is told. To look here first costs less",
+    (
         "_pool/admission.py",
         "if not queued and taken + count <= self.slots:",
         "a comparison is turned around",

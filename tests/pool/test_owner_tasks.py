@@ -29,6 +29,7 @@ from agentpool.observe import AgentFinished, Event, Observer
 from agentpool.testing import cancel_everywhere, explore, simulate
 from agentpool.tools import TEAM_TOOLS, ToolContext, ToolRegistry, tool
 from tests.support.fakes import LiveDriver, calling, manifest, query_of, results_of, tool_call
+from tests.support.growth import lines_run
 
 TEAM = manifest(capabilities=(Capability(CapabilityKind.MESSAGE), Capability.spawn(2)))
 TOOLS = ToolRegistry(TEAM_TOOLS)
@@ -380,6 +381,62 @@ def test_a_task_that_can_still_act_is_no_deadlock(late: str, *, is_outside: bool
 
     for seed in range(3):
         simulate(scenario, seed=seed)
+
+
+async def _late_after_a_wait() -> None:
+    """Wait outside of the pool for an agent that another task has spawned, and write later."""
+
+    async def write(pool: AgentPool) -> None:
+        await pool[2].wait()
+        await _late(pool)
+
+    async def answer(request: CompletionRequest) -> Completion | str:
+        if query_of(request) == "say y":
+            await trio.sleep(1)
+        return obedient(request)
+
+    async def own() -> None:
+        async with open_pool(FunctionDriver(answer), tools=TOOLS) as pool:
+            await pool.fan_out([config("wait"), config("say y")])
+            around.start_soon(write, pool)
+            assert "late news" in (await pool[1].wait()).text
+
+    async with trio.open_nursery() as around:
+        # A task of its own: what it has opened a nursery for is on its side in any case.
+        around.start_soon(own)
+    assert trio.current_time() == 11
+
+
+def test_a_task_outside_that_has_only_waited_can_still_act() -> None:
+    """To wait is to use the pool, and who has used it may do so again."""
+    explore(_late_after_a_wait, schedules=4, late_clock=False)
+
+
+async def _works_on(seconds: int) -> None:
+    """Work beside a pool that waits for it, and on after its end."""
+
+    async def work(pool: AgentPool) -> None:
+        await pool.spawn(config("say y"))
+        await trio.sleep(5)
+        pool[1].cancel()
+        for _ in range(seconds):
+            await trio.sleep(1)
+
+    async with trio.open_nursery() as around:
+        async with open_pool(FunctionDriver(obedient), tools=TOOLS) as pool:
+            await pool.spawn(config("wait"))
+            around.start_soon(work, pool)
+            await pool[1].wait()
+        assert trio.current_time() == 5
+
+
+def test_a_pool_that_has_ended_looks_at_nobody() -> None:
+    """It would cost every step of every task, as long as one works that it has looked at."""
+    few, many = (
+        lines_run(lambda seconds=seconds: simulate(_works_on, seconds), "_pool/deadlock.py")
+        for seconds in (1, 1000)
+    )
+    assert few == many > 0
 
 
 async def _left_with_the_owner() -> None:
