@@ -27,6 +27,7 @@ from agentpool._errors import ToolError, UsageError
 from agentpool._manifest.capability import Capability
 from agentpool._messages import ToolDefinition
 from agentpool._public import advised
+from agentpool._scheduling.thread_strand import strand_of_thread
 from agentpool.abc import OnUnknown, Tool, ToolContext, ToolResult
 from agentpool.tools._arguments import ArgumentsDecoder
 from agentpool.tools._failure import failed_result
@@ -149,12 +150,14 @@ class FunctionTool(Tool, Generic[P, R_co]):
             return failed_result(self._definition.name, exc)
 
     async def _run_in_thread(self, call: _ThreadCall) -> object:
+        name = f"tool {self._definition.name}"
+        if self._on_cancel != "abandon":
+            return await trio.to_thread.run_sync(call.run, thread_name=name)
         try:
-            return await trio.to_thread.run_sync(
-                call.run,
-                thread_name=f"tool {self._definition.name}",
-                abandon_on_cancel=self._on_cancel == "abandon",
-            )
+            with strand_of_thread():
+                return await trio.to_thread.run_sync(
+                    call.run, thread_name=name, abandon_on_cancel=True
+                )
         except trio.Cancelled:
             if call.leave():
                 self._let_go()

@@ -28,6 +28,12 @@ EQUIVALENT: Final[Mapping[tuple[str, str, str], str]] = {
         "there is one more await",
     ): "a delay begins a step later, and whoever is cancelled in that step has asked nothing",
     (
+        "_agent/request.py",
+        "return answer",
+        "there is one more await",
+    ): "a request that a budget pays begins a step later, and whoever is cancelled in that step "
+    "has reserved and asked nothing",
+    (
         "_pool/map.py",
         "if len(self._sources) > 1:",
         "a comparison is turned around",

@@ -149,6 +149,53 @@ async def test_a_call_from_a_thread_that_was_left_behind_takes_and_keeps_no_slot
     assert len(listening.outcome.left_behind) == count
 
 
+@pytest.mark.parametrize("count", [1, 2])
+async def test_a_thread_that_was_left_behind_gives_away_no_slot_when_it_calls_again(
+    count: int, mock_clock: MockClock
+) -> None:
+    """Its agent asks the model by then, and another agent began beside it."""
+    gauge, go_on, begun, waiting = Gauge(), threading.Event(), 0, trio.Event()
+
+    @tool(in_thread=True, on_cancel="abandon")
+    def listen(context: ToolContext) -> str:
+        """Work for long, and then wait for a message."""
+        go_on.wait(10)
+        trio.from_thread.run(hear, context)
+        raise AssertionError("unreachable")  # pragma: no cover
+
+    async def hear(context: ToolContext) -> None:
+        nonlocal begun
+        begun += 1
+        if begun == count:
+            waiting.set()
+        await context.agent.receive_many()
+
+    async def answer(request: CompletionRequest, _: OnDelta) -> Completion | str:
+        if query_of(request) == "listen" and not results_of(request):
+            return calls(*[call("listen")] * count)
+        with gauge.work(query_of(request)):
+            await trio.sleep(10)
+        return "done"
+
+    async with open_pool(
+        LiveDriver(answer), max_concurrent=1, tools=ToolRegistry([listen])
+    ) as pool:
+        listening = pool.spawn_nowait(SpawnConfig(manifest(tool_seconds=20.0), "listen"))
+        (other,) = pool.fan_out_nowait(jobs("one"))
+        await wait_all_tasks_blocked(0.01)
+        mock_clock.jump(20)
+        await wait_all_tasks_blocked()
+        go_on.set()
+        await waiting.wait()
+        await wait_all_tasks_blocked()
+        assert pool.statistics().running == 1
+        for _ in range(20):
+            mock_clock.jump(1)
+            await wait_all_tasks_blocked()
+        assert gauge.peak == 1
+        assert [one.outcome and one.outcome.text for one in (listening, other)] == ["done"] * 2
+
+
 async def test_a_thread_that_a_late_request_left_behind_takes_no_slot(
     mock_clock: MockClock,
 ) -> None:
