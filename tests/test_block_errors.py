@@ -45,7 +45,7 @@ ECHO = "agentpool.cluster:open_echo"
 BLOCKS: dict[str, Callable[[Path], AbstractAsyncContextManager[object]]] = {
     "pool": lambda _: open_pool(ScriptedDriver([])),
     "pool of manifests": lambda _: open_manifest_pool(
-        PoolPlan(manifests=[AgentManifest()], driver=ScriptedDriver([]))
+        PoolPlan(manifests=(AgentManifest(),), driver=ScriptedDriver([]))
     ),
     "journal": lambda folder: open_journal(folder / "journal.db"),
     "memory": lambda folder: open_sqlite_memory(folder / "memory.db"),

@@ -40,7 +40,7 @@ class Keyboard:
         Cancellation:
             No key is lost. The terminal gives single keys until ``close``.
         """
-        while True:
+        while True:  # noqa: ASYNC913  # each turn waits
             if self._is_lent or self._is_closed:
                 await self._back.wait()
                 continue
@@ -52,7 +52,7 @@ class Keyboard:
                     continue  # it was lent or closed meanwhile
                 return os.read(self._input_fd, 1).decode(errors="replace")
             except _terminal_errors():
-                return ""
+                return ""  # noqa: ASYNC910  # it waited, or there is no terminal
 
     @contextmanager
     def lent(self) -> Generator[None]:

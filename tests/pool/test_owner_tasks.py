@@ -433,7 +433,7 @@ async def _works_on(seconds: int) -> None:
 def test_a_pool_that_has_ended_looks_at_nobody() -> None:
     """It would cost every step of every task, as long as one works that it has looked at."""
     few, many = (
-        lines_run(lambda seconds=seconds: simulate(_works_on, seconds), "_pool/deadlock.py")
+        lines_run(partial(simulate, _works_on, seconds), "_pool/deadlock.py")
         for seconds in (1, 1000)
     )
     assert few == many > 0

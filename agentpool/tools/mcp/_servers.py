@@ -347,7 +347,7 @@ class McpServers:
 
 @opening("servers")
 @contextlib.asynccontextmanager
-async def open_mcp_servers(
+async def open_mcp_servers(  # noqa: ASYNC911  # a nursery that ends is a checkpoint
     *, environ: Mapping[str, str] | None = None, start_seconds: float = 30.0
 ) -> AsyncGenerator[McpServers]:
     """Let agents use the MCP servers of their manifests, until the end of the block.

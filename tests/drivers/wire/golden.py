@@ -10,7 +10,7 @@ from typing import Any, Final
 from agentpool import Usage
 from agentpool.abc import Completion
 from agentpool.drivers import FinishReason, ProviderPart, ToolCall
-from agentpool.drivers._hosted import Accumulator
+from agentpool.drivers._hearer import Accumulator
 from agentpool.drivers.wire._chat_answer import ChatAccumulator
 from agentpool.drivers.wire._messages_answer import MessageAccumulator
 
