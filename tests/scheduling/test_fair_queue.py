@@ -183,6 +183,18 @@ def test_a_withdrawn_group_that_is_swept_out_hands_its_turn_on_whole() -> None:
     assert groups_of(queue) == "bbc"
 
 
+def test_a_turn_that_goes_on_is_no_second_one_after_a_sweep() -> None:
+    """The group whose turn it is has as much of it left as before."""
+    crowd = [("b", 1, 0)] * (SPARE_GHOSTS + 4)
+    queue, items = queue_of(("a", 2, 0), ("a", 2, 0), ("a", 2, 0), *crowd, ("c", 1, 0))
+    queue.pop()
+    for item in items[3 : 3 + len(crowd)]:
+        item.gone = True
+        queue.note_gone()
+    assert queue._size == 3
+    assert groups_of(queue) == "aca"
+
+
 def test_who_is_left_keeps_the_order_when_most_are_withdrawn() -> None:
     """Those that are swept out were anywhere between the others."""
     count = 4 * SPARE_GHOSTS
