@@ -186,15 +186,12 @@ class Admission(Live):
 
     def admit(self, record: AgentRecord) -> Slot | None:
         """Return a slot for *record* if one is free, otherwise queue it. Ask ``room_for`` first."""
-        is_free = self.running_count + self._lent < self.slots
-        if is_free and not (self._returning or self.queued_count):
-            # Through the queue it would be the next one as well.
+        if self.running_count + self._lent < self.slots:
+            # It overtakes nobody: a slot that becomes free is given out in the same step.
             self.running_count += 1
             return self._slot_for(record)
         queue = self._children if record.depth else self._newcomers
         queue.push(record, record.share)
-        if is_free:
-            self.pump()
         return None
 
     def withdraw(self, record: AgentRecord) -> None:
