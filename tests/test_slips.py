@@ -20,6 +20,7 @@ from agentpool import (
     PrivacyTier,
     SpawnConfig,
     UsageError,
+    UserMessage,
     open_manifest_pool,
     open_pool,
     open_session,
@@ -340,3 +341,23 @@ def test_what_is_right_goes_through() -> None:
     simulate(scenario)
     assert AgentManifest(model=ModelConfig(), privacy=PrivacyTier.SOVEREIGN).name
     assert open_manifest_pool.__name__ == "open_manifest_pool"
+
+
+def test_a_list_of_messages_is_taken_for_a_tuple() -> None:
+    """As for every other config: the value itself has a tuple."""
+    history = [UserMessage("before")]
+    config = SpawnConfig(AgentManifest(), "hi", history=history)  # type: ignore[arg-type]
+    assert config.history == tuple(history)
+
+
+def test_an_error_that_says_nothing_of_arguments_comes_out_as_it_is() -> None:
+    """What a value of the user's own class raises is no slip in a call."""
+
+    class Odd(str):
+        __slots__ = ()
+
+        def isascii(self) -> bool:
+            raise TypeError("of its own")
+
+    with pytest.raises(TypeError, match=r"^of its own$"):
+        SpawnConfig(AgentManifest(), Odd("hi"))

@@ -108,8 +108,6 @@ class SeenCalls:
 
 
 def told_by(result: ToolMessage) -> str:
-    """Return the text by which *result* is compared; two pictures differ by their digests."""
-    if not result.attachments:
-        return result.content
+    """Return the text by which *result* with attachments is compared: two differ by digests."""
     digests = (hashlib.sha256(one.data).hexdigest() for one in result.attachments)
     return "\n".join((result.content, *digests))

@@ -48,6 +48,30 @@ async def test_a_thread_that_could_not_be_stopped_is_named_in_the_outcome() -> N
     assert left.startswith("grind (")
 
 
+async def test_threads_that_run_side_by_side_end_as_others_do() -> None:
+    """Each of several calls of an answer has a strand of its own."""
+
+    @tool(in_thread=True, on_cancel="abandon")
+    def double(number: int) -> int:
+        """Double a number.
+
+        Args:
+            number: Which.
+        """
+        return 2 * number
+
+    def answer(request: CompletionRequest) -> Completion:
+        if results := results_of(request):
+            return say(" ".join(one.content for one in results))
+        return calls(call("double", number=1), call("double", number=2))
+
+    async with open_pool(FunctionDriver(answer), tools=ToolRegistry([double])) as pool:
+        outcome = await (await pool.spawn(SpawnConfig(manifest(), "go"))).wait()
+    assert outcome.status is AgentStatus.COMPLETED
+    assert "2" in outcome.text
+    assert "4" in outcome.text
+
+
 async def test_a_thread_that_is_waited_for_is_not_left_behind() -> None:
     """The default: the cancellation takes as long as the thread does."""
     began, end = threading.Event(), threading.Event()

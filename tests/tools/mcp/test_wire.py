@@ -47,6 +47,23 @@ async def test_lines_of_blanks_are_no_messages() -> None:
     assert notes == []
 
 
+async def test_a_large_message_of_which_nothing_is_used_is_none() -> None:
+    """It is neither an answer nor a question, and the server goes on."""
+    large = b'{"jsonrpc":"2.0","method":"a","params":{"more":"' + b"x" * 20_000 + b'"}}\n'
+    pieces = [large, b'{"jsonrpc":"2.0","method":"a"}\n', b""]
+    notes: list[bytes] = []
+    to, arrived = anyio.create_memory_object_stream[SessionMessage | Exception](9)
+
+    async def receive() -> bytes:
+        await anyio.lowlevel.checkpoint()
+        return pieces.pop(0)
+
+    with to, arrived:
+        await read_messages(receive, to, note=notes.append)
+        assert arrived.statistics().current_buffer_used == 1
+    assert notes == []
+
+
 @pytest.mark.parametrize("part", [b"{}", b"[]"])
 async def test_a_message_of_too_many_parts_ends_its_server(part: bytes) -> None:
     """A line that is no message, of 16 MB of them, took 12 s and some gigabytes."""
