@@ -124,39 +124,53 @@ async def test_a_tool_that_cannot_say_what_it_left_costs_no_outcome() -> None:
         assert pool.statistics().warnings == 1
 
 
+@final
+class Listeners:
+    """A tool that waits for messages from its threads, *count* of them, and a model that calls it.
+
+    Its threads begin to wait when ``go_on`` is set, and ``waiting`` is set when all do.
+    """
+
+    def __init__(self, count: int, model_seconds: float) -> None:
+        """Make them; the model takes *model_seconds* for each answer but the calls."""
+        self.gauge, self.go_on, self.waiting = Gauge(), threading.Event(), trio.Event()
+        self.count, self.model_seconds, self.begun = count, model_seconds, 0
+
+        @tool(in_thread=True, on_cancel="abandon")
+        def listen(context: ToolContext) -> str:
+            """Work for a while, and then wait for a message that does not come."""
+            self.go_on.wait(10)
+            trio.from_thread.run(self.hear, context)
+            raise AssertionError("unreachable")  # pragma: no cover
+
+        self.tools = ToolRegistry([listen])
+
+    async def hear(self, context: ToolContext) -> None:
+        """Wait for a message."""
+        self.begun += 1
+        if self.begun == self.count:
+            self.waiting.set()
+        await context.agent.receive_many()
+
+    async def answer(self, request: CompletionRequest, _: OnDelta) -> Completion | str:
+        """Answer as the model does."""
+        if query_of(request) == "listen" and not results_of(request):
+            return calls(*[call("listen")] * self.count)
+        with self.gauge.work(query_of(request)):
+            await trio.sleep(self.model_seconds)
+        return "done"
+
+
 @pytest.mark.parametrize("count", [1, 2])
 async def test_a_call_from_a_thread_that_was_left_behind_takes_and_keeps_no_slot(
     count: int, mock_clock: MockClock
 ) -> None:
     """Its agent went on without a slot, and when it had ended, the call took one for ever."""
-    gauge, begun, waiting = Gauge(), 0, trio.Event()
-
-    @tool(in_thread=True, on_cancel="abandon")
-    def listen(context: ToolContext) -> str:
-        """Wait for a message that does not come."""
-        trio.from_thread.run(hear, context)
-        raise AssertionError("unreachable")  # pragma: no cover
-
-    async def hear(context: ToolContext) -> None:
-        nonlocal begun
-        begun += 1
-        if begun == count:
-            waiting.set()
-        await context.agent.receive_many()
-
-    async def answer(request: CompletionRequest, _: OnDelta) -> Completion | str:
-        if query_of(request) == "listen" and not results_of(request):
-            return calls(*[call("listen")] * count)
-        with gauge.work(query_of(request)):
-            await trio.sleep(1)
-        return "done"
-
-    async with open_pool(
-        LiveDriver(answer), max_concurrent=1, tools=ToolRegistry([listen])
-    ) as pool:
-        config = SpawnConfig(manifest(tool_seconds=20.0), "listen")
-        listening = pool.spawn_nowait(config)
-        await waiting.wait()
+    told = Listeners(count, model_seconds=1)
+    told.go_on.set()
+    async with open_pool(LiveDriver(told.answer), max_concurrent=1, tools=told.tools) as pool:
+        listening = pool.spawn_nowait(SpawnConfig(manifest(tool_seconds=20.0), "listen"))
+        await told.waiting.wait()
         others = pool.fan_out_nowait(jobs("one", "two"))
         await wait_all_tasks_blocked()
         mock_clock.jump(20)
@@ -167,7 +181,7 @@ async def test_a_call_from_a_thread_that_was_left_behind_takes_and_keeps_no_slot
         while not all(handle.outcome for handle in others):
             mock_clock.jump(1)
             await wait_all_tasks_blocked()
-        assert gauge.peak == 1
+        assert told.gauge.peak == 1
         assert pool.statistics().running == 0
     assert listening.outcome.text == "done"
     assert len(listening.outcome.left_behind) == count
@@ -178,45 +192,21 @@ async def test_a_thread_that_was_left_behind_gives_away_no_slot_when_it_calls_ag
     count: int, mock_clock: MockClock
 ) -> None:
     """Its agent asks the model by then, and another agent began beside it."""
-    gauge, go_on, begun, waiting = Gauge(), threading.Event(), 0, trio.Event()
-
-    @tool(in_thread=True, on_cancel="abandon")
-    def listen(context: ToolContext) -> str:
-        """Work for long, and then wait for a message."""
-        go_on.wait(10)
-        trio.from_thread.run(hear, context)
-        raise AssertionError("unreachable")  # pragma: no cover
-
-    async def hear(context: ToolContext) -> None:
-        nonlocal begun
-        begun += 1
-        if begun == count:
-            waiting.set()
-        await context.agent.receive_many()
-
-    async def answer(request: CompletionRequest, _: OnDelta) -> Completion | str:
-        if query_of(request) == "listen" and not results_of(request):
-            return calls(*[call("listen")] * count)
-        with gauge.work(query_of(request)):
-            await trio.sleep(10)
-        return "done"
-
-    async with open_pool(
-        LiveDriver(answer), max_concurrent=1, tools=ToolRegistry([listen])
-    ) as pool:
+    told = Listeners(count, model_seconds=10)
+    async with open_pool(LiveDriver(told.answer), max_concurrent=1, tools=told.tools) as pool:
         listening = pool.spawn_nowait(SpawnConfig(manifest(tool_seconds=20.0), "listen"))
         (other,) = pool.fan_out_nowait(jobs("one"))
         await wait_all_tasks_blocked(0.01)
         mock_clock.jump(20)
         await wait_all_tasks_blocked()
-        go_on.set()
-        await waiting.wait()
+        told.go_on.set()
+        await told.waiting.wait()
         await wait_all_tasks_blocked()
         assert pool.statistics().running == 1
         for _ in range(20):
             mock_clock.jump(1)
             await wait_all_tasks_blocked()
-        assert gauge.peak == 1
+        assert told.gauge.peak == 1
         assert [one.outcome and one.outcome.text for one in (listening, other)] == ["done"] * 2
 
 

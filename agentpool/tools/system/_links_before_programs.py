@@ -16,14 +16,11 @@ runs are not checked.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from agentpool._errors import ToolError
-
-MAX_ENTRIES: Final = 200_000
-"""The most entries of a folder to check: about a second."""
+from agentpool.tools.system._entries import entries_below
 
 _BARE: Final = ("HEAD", "objects")
 """The names that make a folder a repository without a work tree."""
@@ -36,35 +33,14 @@ def outward_link(folder: str, arguments: Sequence[str]) -> str | None:
         ToolError: If the folder has too many entries to check.
     """
     top = os.path.realpath(folder)
-    for entry in _links_below(top):
-        if is_below(os.path.realpath(entry.path), top):
+    for entry in entries_below(top, "for links that lead out of it; use a smaller folder"):
+        if not entry.is_symlink() or is_below(os.path.realpath(entry.path), top):
             continue
         # Where a value begins cannot be told: -cfout.tar. git names its patches itself.
         is_named = any(one.endswith(entry.name) for one in arguments)
         if entry.is_dir() or is_named or entry.name.endswith(".patch"):
             return os.path.relpath(entry.path, top)
     return None
-
-
-def _links_below(top: str) -> Iterator[os.DirEntry[str]]:
-    folders, count = [top], 0
-    while folders:
-        try:
-            entries = os.scandir(folders.pop())
-        except OSError:
-            continue  # what cannot be listed cannot be written to by name either
-        with entries:
-            for entry in entries:
-                count += 1
-                if count > MAX_ENTRIES:
-                    raise ToolError(
-                        f"the folder has more than {MAX_ENTRIES} entries, too many to check for "
-                        "links that lead out of it; use a smaller folder"
-                    )
-                if entry.is_symlink():
-                    yield entry
-                elif entry.is_dir():
-                    folders.append(entry.path)
 
 
 def other_repository(folder: str, steps: Sequence[str]) -> str | None:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from agentpool._errors import ToolError
-from agentpool.tools.system._links_before_programs import MAX_ENTRIES
+from agentpool.tools.system._entries import entries_below
 
 _LINK_BYTES: Final = 4096
 """The most that is read of a file that says where a repository's own folder is: a path."""
@@ -45,31 +45,16 @@ def repositories_inside(own: str) -> Iterator[str]:
     Raises:
         ToolError: If there is a link that git could write through, or too much to look at.
     """
-    folders, count = [own], 0
-    while folders:
-        here = folders.pop()
-        try:
-            entries = os.scandir(here)
-        except OSError:
-            continue  # git cannot go there either
-        with entries:
-            for entry in entries:
-                count += 1
-                if count > MAX_ENTRIES:
-                    raise ToolError(
-                        f"the repository's own folder has more than {MAX_ENTRIES} entries, too "
-                        "many to check for links; run `git gc` in it"
-                    )
-                if _is_link(entry, own):
-                    raise ToolError(
-                        f"git may not be run here: {os.path.relpath(entry.path, own)!r} in the "
-                        "repository's own folder is a link, and git would write through it; "
-                        "remove it, or put a copy there"
-                    )
-                if entry.is_dir():
-                    folders.append(entry.path)
-                elif entry.name == "config" and here != own:
-                    yield here
+    for entry in entries_below(own, "for links in the repository's own; run `git gc` in it"):
+        if _is_link(entry, own):
+            raise ToolError(
+                f"git may not be run here: {os.path.relpath(entry.path, own)!r} in the "
+                "repository's own folder is a link, and git would write through it; "
+                "remove it, or put a copy there"
+            )
+        place = str(Path(entry.path).parent)
+        if entry.name == "config" and place != own and entry.is_file():
+            yield place
 
 
 def _is_link(entry: os.DirEntry[str], own: str) -> bool:

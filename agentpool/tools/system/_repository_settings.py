@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import Final
 
 from agentpool._errors import ToolError
-from agentpool.tools.system._links_before_programs import MAX_ENTRIES, is_below
+from agentpool.tools.system._entries import entries_below
+from agentpool.tools.system._links_before_programs import is_below
 from agentpool.tools.system._program_runners import known_as
 from agentpool.tools.system._repository_folder import (
     is_inside_another,
@@ -32,6 +33,8 @@ from agentpool.tools.system._repository_folder import (
 
 MAX_REPOSITORIES: Final = 100
 """The most repositories below one folder to check: each takes some milliseconds."""
+
+_TOO_MUCH: Final = "what the configurations of repositories in it run; use a smaller folder"
 
 _ANY: Final = frozenset({"*"})
 
@@ -169,38 +172,17 @@ def repositories_below(folder: str) -> Iterator[str]:
     """
     top = os.path.realpath(folder)
     found, inside = list[str](), list[str]()
-    for place in _work_trees(top):
-        if place != top:
-            found.append(place)
-        inside += repositories_inside(str(own_folder(Path(place))))
+    for entry in entries_below(top, _TOO_MUCH, but=".git"):
+        if entry.name.casefold() != ".git":
+            continue
+        place = Path(entry.path).parent
+        if str(place) != top:
+            found.append(str(place))
+        inside += repositories_inside(str(own_folder(place)))
         if len(found) + len(inside) > MAX_REPOSITORIES:
-            raise _too_many(f"{MAX_REPOSITORIES} repositories in it")
+            raise ToolError(
+                f"the folder has more than {MAX_REPOSITORIES} repositories in it, too many to "
+                f"check {_TOO_MUCH}"
+            )
     yield from found
     yield from inside
-
-
-def _work_trees(top: str) -> Iterator[str]:
-    """Yield the folders from *top* on that have a ``.git``."""
-    folders, count = [top], 0
-    while folders:
-        here = folders.pop()
-        try:
-            entries = os.scandir(here)
-        except OSError:
-            continue  # git cannot go there either
-        with entries:
-            for entry in entries:
-                count += 1
-                if count > MAX_ENTRIES:
-                    raise _too_many(f"{MAX_ENTRIES} entries")
-                if entry.name.casefold() == ".git":
-                    yield here
-                elif entry.is_dir(follow_symlinks=False):
-                    folders.append(entry.path)
-
-
-def _too_many(what: str) -> ToolError:
-    return ToolError(
-        f"the folder has more than {what}, too many to check what the configurations of "
-        "repositories in it run; use a smaller folder"
-    )

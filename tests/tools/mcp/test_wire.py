@@ -31,26 +31,16 @@ async def test_reading_ends_when_nobody_wants_the_messages() -> None:
     assert (asked, noted) == (2, [])
 
 
-async def test_lines_of_blanks_are_no_messages() -> None:
-    """Some servers indent, and none of it is shown as what is no message."""
-    pieces = [b"\xef\xbb\xbf  \n\t\n", b'  \n{"jsonrpc":"2.0","method":"a"}\n', b""]
-    notes: list[bytes] = []
-    to, arrived = anyio.create_memory_object_stream[SessionMessage | Exception](9)
-
-    async def receive() -> bytes:
-        await anyio.lowlevel.checkpoint()
-        return pieces.pop(0)
-
-    with to, arrived:
-        await read_messages(receive, to, note=notes.append)
-        assert arrived.statistics().current_buffer_used == 1
-    assert notes == []
+LARGE = b'{"jsonrpc":"2.0","method":"a","params":{"more":"' + b"x" * 20_000 + b'"}}\n'
 
 
-async def test_a_large_message_of_which_nothing_is_used_is_none() -> None:
-    """It is neither an answer nor a question, and the server goes on."""
-    large = b'{"jsonrpc":"2.0","method":"a","params":{"more":"' + b"x" * 20_000 + b'"}}\n'
-    pieces = [large, b'{"jsonrpc":"2.0","method":"a"}\n', b""]
+@pytest.mark.parametrize("before", [b"\xef\xbb\xbf  \n\t\n", b"  \n", LARGE])
+async def test_lines_that_say_nothing_are_no_messages(before: bytes) -> None:
+    """Some servers indent, and of a large message without a question or an answer none is used.
+
+    Nothing of them is shown as what is no message.
+    """
+    pieces = [before, b'{"jsonrpc":"2.0","method":"a"}\n', b""]
     notes: list[bytes] = []
     to, arrived = anyio.create_memory_object_stream[SessionMessage | Exception](9)
 

@@ -14,7 +14,7 @@ import pytest
 
 from agentpool import Capability
 from agentpool.tools import shell_tools
-from agentpool.tools.system import _links_before_programs
+from agentpool.tools.system import _entries, _links_before_programs
 from agentpool.tools.system._command_rules import steps_of, writes_by_name
 from tests.support.tool_helpers import fail, file_kit, names_in, use
 
@@ -87,7 +87,7 @@ async def test_a_folder_with_too_much_in_it_is_not_looked_through(
     """It says so; a folder that cannot be listed is passed over."""
     inside, _ = _folders(tmp_path)
     assert _links_before_programs.outward_link(str(tmp_path / "none"), ()) is None
-    monkeypatch.setattr(_links_before_programs, "MAX_ENTRIES", 3)
+    monkeypatch.setattr(_entries, "MAX_ENTRIES", 3)
     assert "more than 3 entries" in await _run(inside, "tar -xf a.tar", well=False)
 
 

@@ -17,7 +17,7 @@ from trio.testing import wait_all_tasks_blocked
 from agentpool import Capability
 from agentpool.abc import Tool
 from agentpool.tools import shell_tools
-from agentpool.tools.system import _repository_check, _repository_folder, _repository_settings
+from agentpool.tools.system import _entries, _repository_check, _repository_settings
 from tests.support.tool_helpers import fail, result_of, use
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "killpg"), reason="the programs are POSIX")
@@ -305,7 +305,7 @@ async def test_what_cannot_be_looked_through_is_no_place_for_git(
     inside = _submodule(tmp_path)
     shell = _shell(inside, "git")
     with monkeypatch.context() as patch:
-        patch.setattr(_repository_settings, "MAX_ENTRIES", 3)
+        patch.setattr(_entries, "MAX_ENTRIES", 3)
         assert "more than 3 entries" in await fail(shell, command="git status")
     with monkeypatch.context() as patch:
         patch.setattr(_repository_settings, "MAX_REPOSITORIES", 0)
@@ -320,9 +320,6 @@ async def test_what_cannot_be_looked_through_is_no_place_for_git(
         assert "did not answer in 0 seconds" in await fail(shell, command="git status")
     assert "a.txt" in await use(shell, command="git status --short")
     assert list(_repository_settings.repositories_below(str(inside / "nowhere"))) == []
-    with monkeypatch.context() as patch:
-        patch.setattr(_repository_folder, "MAX_ENTRIES", 3)
-        assert "more than 3 entries, too many" in await fail(shell, command="git status")
     told = await fail(shell, command="git -C nowhere status")
     assert "cannot be asked for its configuration here: [Errno 2]" in told
     (inside / ".git" / "config").write_text("[core")
