@@ -355,6 +355,29 @@ ATTACKS: Final = (
         "tests/tools/system/test_repositories.py", "no_other_program_runs",
     ),
     Fault(
+        "C1", "and what it brings for a submodule that is not there",
+        "tools/system/_repository_settings.py",
+        "    yield from inside\n", "    yield from inside[:0]\n",
+        "tests/tools/system/test_repositories.py",
+        "nor_what_it_configures_for_a_submodule_that_is_not_there",
+    ),
+    Fault(
+        "C1", "git calls an alias as its own helper", "tools/system/_repository_settings.py",
+        'return "-" not in key', "return True",
+        "tests/tools/system/test_repositories.py", "what_an_archive_configures",
+    ),
+    Fault(
+        "C1", "git writes a message through a link in its folder",
+        "tools/system/_repository_folder.py",
+        "        if _is_link(entry, own):\n", "        if _is_link(entry, own) is None:\n",
+        "tests/tools/system/test_repositories.py", "git_writes_through_no_link_in_its_folder",
+    ),
+    Fault(
+        "L3", "tar writes through a link to a file", PROGRAMS,
+        '"-h", "--dereference", "--overwrite",\n', "\n",
+        "tests/tools/system/test_repositories.py", "tar_writes_through_no_link",
+    ),
+    Fault(
         "C1", "git runs what is called like a strategy", PROGRAMS,
         '"--build-fake-ancestor", "--strategy",', '"--build-fake-ancestor",',
         "tests/tools/system/test_programs.py", "doors_that_run",

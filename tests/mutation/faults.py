@@ -121,6 +121,13 @@ FAULTS: Final = (
         "agents_that_failed_with_one_error_are_all_there",
     ),
     Fault(
+        "D13", "the error of a block is lost behind a cancellation", "_block_errors.py",
+        "    if not is_cancellation(only):\n",
+        "    if is_cancellation(only):\n        raise only\n    if not is_cancellation(only):\n",
+        "tests/test_block_errors.py",
+        "an_error_of_a_block_comes_out_as_itself",
+    ),
+    Fault(
         "D14", "a pool that was closed takes children", "_pool/nursery.py",
         "        self.check_open()\n        parent = parent or",
         "        parent = parent or",

@@ -30,6 +30,12 @@ UNNOTICED: Final = (
         "tests/messaging/test_many_senders.py", "no_sender_waits_beside_an_inbox_with_room",
     ),
     Fault(
+        "E", "a thread that was left behind gives its agent's slot away",
+        "_scheduling/thread_strand.py",
+        "            strand.ended = True\n", "            pass\n",
+        "tests/scheduling/test_threads.py", "a_thread_that_was_left_behind_gives_away_no_slot",
+    ),
+    Fault(
         "E", "an owner's other task is overlooked", "_pool/deadlock.py",
         "            if not looks_on(task) and _works(task, waiters)\n",
         "            if not looks_on(task) and task is None\n",
