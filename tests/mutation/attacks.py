@@ -350,7 +350,7 @@ ATTACKS: Final = (
         "tests/tools/system/test_repositories.py", "nor_what_it_configures",
     ),
     Fault(
-        "C1", "and what it brings between the check and git", "tools/system/_turns.py",
+        "C1", "and what it brings between the check and git", "tools/system/_exclusion.py",
         "if self._running and self._kind is not kind:", "if self._running < 0:",
         "tests/tools/system/test_repositories.py", "no_other_program_runs",
     ),

@@ -40,6 +40,7 @@ from agentpool.tools.system._command_rules import (
     steps_of,
     writes_by_name,
 )
+from agentpool.tools.system._exclusion import Exclusion
 from agentpool.tools.system._links_before_programs import (
     misleading_target,
     other_repository,
@@ -48,7 +49,6 @@ from agentpool.tools.system._links_before_programs import (
 from agentpool.tools.system._process import Group, open_group
 from agentpool.tools.system._repository_check import RUNS_NOTHING, check_repositories
 from agentpool.tools.system._repository_settings import reads_repositories
-from agentpool.tools.system._turns import Turns
 
 MAX_SHOWN_BYTES: Final = 16 * 1024
 """The most bytes shown of each of the two outputs: some 4,000 tokens, half from its beginning, half
@@ -192,7 +192,7 @@ class _Shell:
     _environ: Mapping[str, str]
     _seconds: float
     _prefix: tuple[str, ...]
-    _turns: Turns = attrs.field(init=False, factory=Turns)
+    _exclusion: Exclusion = attrs.field(init=False, factory=Exclusion)
     _gits: frozenset[str] = attrs.field(init=False)
     """The full paths of granted programs that do what a repository says."""
 
@@ -218,7 +218,7 @@ class _Shell:
         if self._programs.allows_all:
             return await self._run(name, where, arguments, context, self._environ)
         is_git = where in self._gits
-        async with self._turns.take(kind=is_git):
+        async with self._exclusion.take(kind=is_git):
             await trio.to_thread.run_sync(
                 partial(self._check_folder, name, where, arguments), abandon_on_cancel=True
             )

@@ -16,8 +16,8 @@ import trio
 
 @final
 @attrs.define(eq=False)
-class Turns:
-    """Lets programs of two kinds run in turns."""
+class Exclusion:
+    """Lets programs of one of two kinds run at a time."""
 
     _door: trio.Lock = attrs.field(init=False, factory=trio.Lock)
     _running: int = attrs.field(init=False, default=0)
