@@ -9,17 +9,14 @@ import trio
 
 def is_cancellation(error: BaseException) -> bool:
     """Return whether *error* is a cancellation, or a group of nothing else."""
-    if isinstance(error, BaseExceptionGroup):
-        group = cast("BaseExceptionGroup[BaseException]", error)
-        return group.split(trio.Cancelled)[1] is None
-    return isinstance(error, trio.Cancelled)
+    return _besides_cancellations(error) is None
 
 
-def raise_unless_cancelled(failed: Exception | None, outside: BaseException) -> None:
+def raise_unless_cancelled(failed: BaseException | None, outside: BaseException) -> None:
     """Raise what a nursery raised around a block, unless the block failed and it was cancelled.
 
-    The error of the block is enough to leave a scope that was cancelled meanwhile: what goes on
-    inside that scope is cancelled again at its next checkpoint.
+    An error is enough to leave a scope that was cancelled meanwhile, and the cancellations beside
+    it are left out: what goes on inside that scope is cancelled again at its next checkpoint.
 
     Args:
         failed: The error of the block, which the caller raises next. ``None``: it raised none.
@@ -28,14 +25,27 @@ def raise_unless_cancelled(failed: Exception | None, outside: BaseException) -> 
     Raises:
         BaseException: *outside*, or the single error in it, or a group of *failed* and that.
     """
-    match outside:
-        case BaseExceptionGroup(exceptions=(BaseException() as only,)):
-            pass
-        case only:
-            pass
+    rest = _besides_cancellations(outside)
     if failed is None:
+        only = _single(outside if rest is None else rest)
         if only is outside:
             raise outside
         raise only from None
-    if not is_cancellation(only):
-        raise BaseExceptionGroup("the block failed, and a task beside it", [failed, only]) from None
+    if rest is not None:
+        both = [failed, _single(rest)]
+        raise BaseExceptionGroup("the block failed, and a task beside it", both) from None
+
+
+def _besides_cancellations(error: BaseException) -> BaseException | None:
+    if isinstance(error, BaseExceptionGroup):
+        return cast("BaseExceptionGroup[BaseException]", error).split(trio.Cancelled)[1]
+    return None if isinstance(error, trio.Cancelled) else error
+
+
+def _single(error: BaseException) -> BaseException:
+    """Return the only exception of a nursery's group, or *error* itself."""
+    match error:
+        case BaseExceptionGroup(exceptions=(BaseException() as only,)):
+            return only
+        case _:
+            return error

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from functools import wraps
 from importlib import import_module
 from types import FunctionType, ModuleType
@@ -22,7 +22,8 @@ T = TypeVar("T")
 def publish(names: MutableMapping[str, object], homes: Mapping[str, tuple[str, ...]] = {}) -> None:
     """Make a module public: it loads names on first use, and ``help`` shows fields (PEP 562).
 
-    Its ``__all__`` is what it has and can load.
+    Its ``__all__`` is what it has and can load: names whose extra is not installed are left out, so
+    that ``from ... import *`` works without it.
 
     Args:
         names: The ``globals()`` of the module.
@@ -33,7 +34,7 @@ def publish(names: MutableMapping[str, object], homes: Mapping[str, tuple[str, .
 
     def load(name: str) -> object:
         if name == "__all__":
-            return public()
+            return public([home for home in homes if _is_there(f"{face}.{home}")])
         for home, kept in homes.items():
             if name in kept:
                 module = import_module(f"{face}.{home}")
@@ -45,16 +46,24 @@ def publish(names: MutableMapping[str, object], homes: Mapping[str, tuple[str, .
         where: str = import_module("agentpool._call_advice").home_of(face, name)
         raise AttributeError(f"module {face!r} has no attribute {name!r}{where}")
 
-    def public() -> list[str]:
+    def public(below: Iterable[str]) -> list[str]:
         here = {name for name, value in names.items() if type(value) is not ModuleType}
         shown = {name for name in here - {"TYPE_CHECKING"} if not name.startswith("_")}
-        return sorted(shown.union(*homes.values()))
+        return sorted(shown.union(*(homes[home] for home in below)))
 
     def known() -> list[str]:
-        return sorted({*names, "__all__", *public()})
+        return sorted({*names, "__all__", *public(homes)})
 
     show_fields(names)
     names.update(__getattr__=load, __dir__=known)
+
+
+def _is_there(module: str) -> bool:
+    try:
+        import_module(module)
+    except ImportError:
+        return False
+    return True
 
 
 def advise_calls(names: Mapping[str, object]) -> None:

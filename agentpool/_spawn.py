@@ -38,6 +38,8 @@ class _Asked(msgspec.Struct, frozen=True, gc=False):
 class SpawnConfig(_Asked, frozen=True, kw_only=True, metaclass=AdvisedStruct):
     """One agent to run: its manifest, its query, and the terms of this run.
 
+    Copy one with other fields by ``msgspec.structs.replace(config, query="...")``.
+
     >>> from agentpool import AgentManifest, SpawnConfig, UsageLimits
     >>> config = SpawnConfig(
     ...     AgentManifest(), "Review a.py", name="a.py", limits=UsageLimits(request_limit=3)

@@ -4,6 +4,7 @@ import ast
 import importlib
 import importlib.metadata
 import inspect
+import subprocess
 import sys
 from pathlib import Path
 
@@ -497,3 +498,26 @@ def test_a_source_tree_has_no_version(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.metadata.version", missing)
     monkeypatch.delitem(sys.modules, "agentpool._version")
     assert agentpool.__version__ == "(not installed)"
+
+
+@pytest.mark.parametrize(
+    ("module", "needs", "left_out"),
+    [
+        ("agentpool", "nothing_of_that_name", ""),
+        ("agentpool.memory", "numpy", "open_semantic_memory"),
+        ("agentpool.observe", "opentelemetry", "OpenTelemetryMetrics"),
+        ("agentpool.testing", "hypothesis", "PoolMachine"),
+    ],
+)
+def test_a_star_takes_what_is_there(module: str, needs: str, left_out: str) -> None:
+    """A name whose extra is not installed is no reason to refuse all others."""
+    code = (
+        "import sys\n"
+        f"sys.modules[{needs!r}] = None\n"
+        f"from {module} import *\n"
+        f"assert {left_out!r} not in globals()\n"
+        f"import {module} as face\n"
+        f"assert set(face.__all__) <= set(globals())\n"
+        f"assert {left_out!r} in dir(face) + ['']\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

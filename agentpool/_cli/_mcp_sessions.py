@@ -1,7 +1,7 @@
 """Makes room for new MCP sessions: the one that was idle longest is ended.
 
-An open stream of events keeps a session in use, and a hundred of them would keep out all other
-clients while they are open. A session with a call under way is never ended.
+Sessions with a call under way are never ended. Those with an open stream of events are ended only
+if there is no other: if none were, a hundred open streams would keep out all other clients.
 """
 
 from __future__ import annotations

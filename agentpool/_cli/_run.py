@@ -113,7 +113,7 @@ def _refuse_parts_of_query(command: RunCommand) -> None:
 
 
 def _refuse_unread(attachments: Sequence[str], manifests: Sequence[AgentManifest]) -> None:
-    """Raise if a model on this machine would be loaded, only to refuse *attachments*."""
+    """Raise if a model on this machine reads no *attachments*, before it is loaded."""
     models = [manifest.model for manifest in manifests]
     models += [model.fallback for model in models if model.fallback is not None]
     for model in models:

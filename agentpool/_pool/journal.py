@@ -4,9 +4,10 @@ Rules:
 
 1. An agent has a key, which is the same whenever the same program runs again. A spawn with the key
    of a known agent returns that agent, finished or not: see ``agent_keys``.
-2. If the owner spawned an agent without a key, it goes on, or gets its outcome back, as soon as the
-   pool is open. An agent with a key does so when it is spawned again, and a child when the call
-   that spawned it runs again or, if that call has ended, together with its parent.
+2. When an agent of an earlier process goes on, or gets its outcome back, depends on its spawn:
+   - spawned by the owner without a key: as soon as the pool is open;
+   - spawned by the owner with a key: when it is spawned again;
+   - a child: when the call that spawned it runs again. If that call has ended: with its parent.
 3. An agent that is ended because its pool ends, or is aborted, has no outcome in the journal: the
    next process continues it. Any other end of an agent is final.
 """

@@ -181,12 +181,18 @@ async def _kept(
         yield opened
 
 
+_SHOWN_FAILURES: Final = 3
+"""How many of the agents that failed the error names. Its fields have all."""
+
+
 def _raise_unseen(agents: AgentNursery) -> None:
     unseen = agents.fan_in.unseen_failures()
     if unseen:
+        known = agents.fan_in.known
+        first = [f"agent {one} ({known[one].name})" for one in list(unseen)[:_SHOWN_FAILURES]]
         raise PoolError(
             f"{len(unseen)} of {agents.last_id} agents failed and their outcomes were "
-            "never retrieved",
+            f"never retrieved: {', '.join(first)}{', ...' * (len(unseen) > len(first))}",
             list(unseen.values()),
             tuple(unseen),
         )

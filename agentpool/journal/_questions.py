@@ -6,8 +6,8 @@ Rules:
    stays open: the next process asks again, unless the journal has an answer by then.
 2. An answer belongs to one question: of this agent, at this place of its run, about this call. It
    does not answer a different call at the same place.
-3. An answer can be given only by a process that holds the pool's lease. A process that runs the
-   pool holds it, and asks the questions itself.
+3. To record an answer, a process needs the pool's lease. While a pool runs, its own process holds
+   the lease, so no other process can answer; the pool asks its approver.
 """
 
 from __future__ import annotations

@@ -279,7 +279,7 @@ async def serve_live(
     sockets = trio.SocketListener(bound)
     # A cancelled block has an end that browsers see, too. What serves them ends below.
     serving = trio.CancelScope(shield=True)
-    failed: Exception | None = None
+    failed: BaseException | None = None
     try:
         async with sockets:
             telling = nullcontext() if approvals is None else approvals.tell(page.wake)
@@ -289,8 +289,10 @@ async def serve_live(
                         nursery.start_soon(page.serve, events, sockets, serving)  # noqa: ASYNC113  # what comes before it runs waits for it
                     try:
                         yield page
-                    except Exception as error:  # noqa: BLE001  # raised below, in no group
-                        failed = error
+                    except trio.Cancelled:
+                        raise
+                    except BaseException as error:  # noqa: BLE001  # raised below, in no group
+                        failed = error  # what ends below is cancelled, and would replace it
                     finally:
                         with trio.move_on_after(LAST_SECONDS, shield=True):
                             await page.end()

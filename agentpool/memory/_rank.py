@@ -5,9 +5,10 @@ Rules:
 1. A word is a run of letters, digits and the marks on them. Case, compatibility forms and accents
    do not matter (``é`` is ``e``, ``ø`` is ``o``, and ``i`` with or without its dot). The signs that
    join words in code (``_``, ``-``, ``.``) separate them here. Some scripts put no space between
-   words. There, a word is every character of Chinese and Japanese; every syllable of Korean, which
-   joins particles to nouns, and every two neighbouring ones; and every two neighbouring signs of
-   Thai, Lao, Khmer and Burmese.
+   words, so these stand for words there:
+   - Chinese and Japanese: each character;
+   - Korean, which joins particles to nouns: each syllable, and each two neighbouring ones;
+   - Thai, Lao, Khmer and Burmese: each two neighbouring signs.
 2. A text fits if it has one word of the query. BM25 decides how well: rare words count more, each
    repetition counts less, and long texts count less.
 3. Scores are scaled so that the best hit of a recall has 1.0: BM25's own numbers have no upper

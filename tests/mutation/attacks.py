@@ -369,7 +369,8 @@ ATTACKS: Final = (
     Fault(
         "C1", "git writes a message through a link in its folder",
         "tools/system/_repository_folder.py",
-        "        if _is_link(entry, own):\n", "        if _is_link(entry, own) is None:\n",
+        "        if (kind := _link_kind(entry, own)) is not None:\n",
+        '        if (kind := _link_kind(entry, own)) == "":\n',
         "tests/tools/system/test_repositories.py", "git_writes_through_no_link_in_its_folder",
     ),
     Fault(

@@ -122,8 +122,8 @@ FAULTS: Final = (
     ),
     Fault(
         "D13", "the error of a block is lost behind a cancellation", "_block_errors.py",
-        "    if not is_cancellation(only):\n",
-        "    if is_cancellation(only):\n        raise only\n    if not is_cancellation(only):\n",
+        "    if rest is not None:\n",
+        "    if rest is None:\n        raise outside\n    if rest is not None:\n",
         "tests/test_block_errors.py",
         "an_error_of_a_block_comes_out_as_itself",
     ),

@@ -68,7 +68,7 @@ class Counting:
 
 
 def counting_of(host: str, model: str, rules: Rules | None = None) -> Counting | None:
-    """Return how the provider of *model* counts. ``None``: unknown.
+    """Return how the provider of *model* counts the tokens of an image. ``None``: unknown.
 
     Args:
         host: The host that is asked.

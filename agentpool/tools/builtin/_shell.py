@@ -268,8 +268,9 @@ class _Shell:
         for known_as in (name, os.path.realpath(where)):
             if door := refused_argument(known_as, arguments):
                 raise ToolError(
-                    f"{name} may not be run with {door!r}: with it, it runs other programs, "
-                    "deletes or writes, and that is not granted"
+                    f"{name} may not be run with {door!r}: only what is known to run no other "
+                    "program and to write nowhere else is allowed; do without it, or have all "
+                    "programs granted ('*')"
                 )
 
     def _check_folder(self, name: str, where: str, arguments: Sequence[str]) -> None:
@@ -295,8 +296,8 @@ class _Shell:
                 )
             if step := other_repository(self._folder, steps_of(known_as, arguments)):
                 raise ToolError(
-                    f"{name} may not be directed to {step!r}: it is another repository, whose "
-                    "configuration may run programs"
+                    f"{name} may not be directed to {step!r}: it is another repository, or another "
+                    "work tree, whose configuration may run programs; make it the agent's folder"
                 )
 
     def _find(self, name: str) -> str:

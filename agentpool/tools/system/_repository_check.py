@@ -82,8 +82,8 @@ async def _check(git: str, at: str, folder: str, environ: Mapping[str, str]) -> 
         place = await trio.to_thread.run_sync(os.path.relpath, at, folder)
         raise ToolError(
             f"git may not be run here: the configuration of the repository at {place!r} sets "
-            f"{key[:_MAX_KEY_CHARS]!r}, which may run a program; set it in the user's own "
-            "configuration, or take it out"
+            f"{key[:_MAX_KEY_CHARS]!r}, which is not known to run no program; set it in the "
+            "user's own configuration (git config --global), or take it out"
         )
 
 

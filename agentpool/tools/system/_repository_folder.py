@@ -4,7 +4,9 @@ Rules:
 
 1. git writes messages and logs into files of fixed names, and follows links. So it does not run in
    a repository whose own folder has a link, except between objects: those it never writes again.
-2. A repository in it, as of a submodule that is not checked out, has a configuration that git
+2. That folder is called ``.git``, or is out of the program's reach: under another name its files
+   are like any others, which git writes from a commit.
+3. A repository in it, as of a submodule that is not checked out, has a configuration that git
    obeys once it is.
 
 These checks block, and run in threads.
@@ -19,6 +21,7 @@ from typing import Final
 
 from agentpool._errors import ToolError
 from agentpool.tools.system._entries import entries_below
+from agentpool.tools.system._links_before_programs import is_below
 
 _LINK_BYTES: Final = 4096
 """The most that is read of a file that says where a repository's own folder is: a path."""
@@ -27,11 +30,13 @@ _LINK_BYTES: Final = 4096
 def own_folder(place: Path) -> Path:
     """Return the own folder of the repository that *place* is the work tree of."""
     own = place / ".git"
-    if own.is_file():  # as in a submodule
-        with own.open("rb") as file:
-            text = os.fsdecode(file.read(_LINK_BYTES))
-        return place / text.removeprefix("gitdir:").strip()
-    return own
+    # A file as in a submodule.
+    return place / _text_of(own).removeprefix("gitdir:").strip() if own.is_file() else own
+
+
+def _text_of(file: Path) -> str:
+    with file.open("rb") as opened:
+        return os.fsdecode(opened.read(_LINK_BYTES))
 
 
 def is_inside_another(folder: str) -> bool:
@@ -39,29 +44,55 @@ def is_inside_another(folder: str) -> bool:
     return any(part.casefold() == ".git" for part in Path(folder).parts)
 
 
-def repositories_inside(own: str) -> Iterator[str]:
-    """Yield the folders below *own* that have a configuration.
+def check_name(own: str, top: str) -> None:
+    """Raise if git, running in *top*, could write the repository's own folder as other files.
 
     Raises:
-        ToolError: If there is a link that git could write through, or too much to look at.
+        ToolError: If it could.
     """
+    real = os.path.realpath(own)
+    if is_below(real, top) and not is_inside_another(real[len(top) :]):
+        raise ToolError(
+            f"git may not be run here: {os.path.relpath(real, top)!r} is a repository's own "
+            "folder and is not called '.git', so git could write its configuration from a commit"
+        )
+
+
+def repositories_inside(own: str, top: str) -> Iterator[str]:
+    """Yield the folders below *own* that have a configuration.
+
+    Args:
+        own: A repository's own folder.
+        top: The folder in which git will run, without links.
+
+    Raises:
+        ToolError: If git could write to what it obeys: through a link, or since it is among the
+            files of a work tree. Or if there is too much to look at.
+    """
+    check_name(own, top)
     for entry in entries_below(own, "for links in the repository's own; run `git gc` in it"):
-        if _is_link(entry, own):
+        if (kind := _link_kind(entry, own)) is not None:
             raise ToolError(
                 f"git may not be run here: {os.path.relpath(entry.path, own)!r} in the "
-                "repository's own folder is a link, and git would write through it; "
+                f"repository's own folder is a {kind} link, and git would write through it; "
                 "remove it, or put a copy there"
             )
         place = str(Path(entry.path).parent)
+        if entry.name == "commondir" and entry.is_file():
+            # Of a work tree beside the first one: where the configuration is.
+            check_name(str(Path(place, _text_of(Path(entry.path)).strip())), top)
         if entry.name == "config" and place != own and entry.is_file():
             yield place
 
 
-def _is_link(entry: os.DirEntry[str], own: str) -> bool:
-    if entry.is_symlink():
-        return True
-    if entry.is_dir() or entry.stat().st_nlink == 1:
-        return False
-    # A clone on the same disk shares the objects. Logs of branches may have any name.
+def _link_kind(entry: os.DirEntry[str], own: str) -> str | None:
+    """Return the kind of link that *entry* is. ``None``: git writes nothing through it."""
     parts = Path(os.path.relpath(entry.path, own)).parts
-    return "objects" not in parts or "logs" in parts
+    if parts[0] == "hooks":
+        return None  # git writes no hooks, and here it runs none
+    if entry.is_symlink():
+        return "symbolic"
+    if entry.is_dir() or entry.stat().st_nlink == 1:
+        return None
+    # A clone on the same disk shares the objects. Logs of branches may have any name.
+    return None if "objects" in parts and "logs" not in parts else "hard"

@@ -26,6 +26,7 @@ from agentpool.tools.system._entries import entries_below
 from agentpool.tools.system._links_before_programs import is_below
 from agentpool.tools.system._program_runners import known_as
 from agentpool.tools.system._repository_folder import (
+    check_name,
     is_inside_another,
     own_folder,
     repositories_inside,
@@ -39,13 +40,15 @@ _TOO_MUCH: Final = "what the configurations of repositories in it run; use a sma
 _ANY: Final = frozenset({"*"})
 
 _HARMLESS: Final[Mapping[str, frozenset[str]]] = {
-    "advice": _ANY, "apply": _ANY, "author": _ANY, "blame": _ANY,
+    "advice": _ANY, "am": _ANY, "apply": _ANY, "author": _ANY, "blame": _ANY,
     "checkout": _ANY, "clean": _ANY, "color": _ANY, "column": _ANY, "commit": _ANY,
     "committer": _ANY, "extensions": _ANY, "feature": _ANY, "fetch": _ANY, "fsck": _ANY,
-    "gitflow": _ANY, "gui": _ANY, "i18n": _ANY, "index": _ANY, "log": _ANY, "notes": _ANY,
+    "gitflow": _ANY, "github": _ANY, "gitlab": _ANY, "gui": _ANY, "i18n": _ANY,
+    "index": _ANY, "log": _ANY, "notes": _ANY,
     "pack": _ANY, "pretty": _ANY, "pull": _ANY, "push": _ANY, "rerere": _ANY,
     "revert": _ANY, "safe": _ANY, "sparse": _ANY, "stash": _ANY, "status": _ANY, "tag": _ANY,
     "transfer": _ANY, "user": _ANY, "versionsort": _ANY,
+    "vscode": _ANY,
     "core": frozenset({
         "abbrev", "attributesfile", "autocrlf", "bare", "bigfilethreshold", "checkstat",
         "commentchar", "commentstring", "commitgraph", "compression", "deltabasecachelimit",
@@ -58,10 +61,11 @@ _HARMLESS: Final[Mapping[str, frozenset[str]]] = {
         "trustctime", "untrackedcache", "warnambiguousrefs", "whitespace",
     }),
     "diff": frozenset({
-        "algorithm", "autorefreshindex", "colormoved", "colormovedws", "context", "dirstat",
+        "algorithm", "autorefreshindex", "binary", "colormoved", "colormovedws", "context",
+        "dirstat",
         "guitool", "ignoresubmodules", "indentheuristic", "interhunkcontext", "mnemonicprefix",
         "noprefix", "orderfile", "relative", "renamelimit", "renames", "statgraphwidth",
-        "submodule", "suppressblankempty", "tool", "wordregex",
+        "submodule", "suppressblankempty", "tool", "wordregex", "xfuncname",
     }),
     "format": frozenset({"pretty", "signoff", "subjectprefix"}),
     "gc": frozenset({
@@ -82,9 +86,11 @@ _HARMLESS: Final[Mapping[str, frozenset[str]]] = {
     "maintenance": frozenset({"auto", "autodetach", "strategy"}),
     "merge": frozenset({
         "autostash", "branchdesc", "conflictstyle", "defaulttoupstream", "directoryrenames",
-        "ff", "guitool", "log", "renamelimit", "renames", "renormalize", "stat",
+        "ff", "guitool", "log", "name", "renamelimit", "renames", "renormalize", "stat",
         "suppressdest", "tool", "verbosity", "verifysignatures",
     }),
+    "mergetool": frozenset({"keepbackup", "prompt"}),
+    "protocol": frozenset({"version"}),
     "rebase": frozenset({
         "abbreviatecommands", "autosquash", "autostash", "backend", "forkpoint", "maxlabellength",
         "missingcommitscheck", "rebasemerges", "reschedulefailedexec", "stat", "updaterefs",
@@ -172,13 +178,16 @@ def repositories_below(folder: str) -> Iterator[str]:
     """
     top = os.path.realpath(folder)
     found, inside = list[str](), list[str]()
+    above = next((one for one in Path(top).parents if (one / ".git").exists()), None)
+    if above is not None:
+        check_name(str(own_folder(above)), str(above))
     for entry in entries_below(top, _TOO_MUCH, but=".git"):
         if entry.name.casefold() != ".git":
             continue
         place = Path(entry.path).parent
         if str(place) != top:
             found.append(str(place))
-        inside += repositories_inside(str(own_folder(place)))
+        inside += repositories_inside(str(own_folder(place)), top)
         if len(found) + len(inside) > MAX_REPOSITORIES:
             raise ToolError(
                 f"the folder has more than {MAX_REPOSITORIES} repositories in it, too many to "

@@ -159,14 +159,16 @@ async def test_nor_what_it_configures_in_a_repository_below(tmp_path: Path, how:
     await use(shell, command="tar -xf a.tar")
     told = (await result_of(shell, command="git diff --submodule=diff")).content
     assert not ran.exists()
-    assert "the configuration of the repository at 'sub' sets" in told
+    assert "the configuration of the repository at 'sub' sets" in told or (
+        how == "a link" and "'evil' is a repository's own folder" in told
+    )
 
 
 async def test_nor_what_it_configures_for_a_submodule_that_is_not_there(tmp_path: Path) -> None:
     """Git obeys it as soon as the submodule is checked out, which is in the same call."""
     inside, ran = _submodule(tmp_path), tmp_path / "ran"
     (inside / "sub" / "a.txt").write_text("a\n")
-    _git(inside, "checkout", "-q", "--recurse-submodules", "HEAD~1")
+    _git(inside, "checkout", "-q", "-f", "--recurse-submodules", "HEAD~1")
     assert not (inside / "sub").exists()
     shell = _shell(inside, "git", "tar")
     assert "HEAD" in await use(shell, command="git status")
@@ -212,17 +214,41 @@ async def test_git_writes_through_no_link_in_its_folder(
     await use(shell, command="tar -xf a.tar")
     before = [(inside / ".git/config").read_text(), (tmp_path / "home/.gitconfig").read_text()]
     told = await fail(shell, command=command)
-    assert "in the repository's own folder is a link" in told
-    assert repr(name) in told or kind == tarfile.LNKTYPE  # then both names are links
+    words = "symbolic" if kind == tarfile.SYMTYPE else "hard"
+    assert f"in the repository's own folder is a {words} link" in told
+    assert repr(name) in told or words == "hard"  # then both names are links
     assert before == [
         (inside / ".git/config").read_text(), (tmp_path / "home/.gitconfig").read_text(),
     ]  # fmt: skip
 
 
-async def test_objects_that_clones_share_are_no_links(tmp_path: Path) -> None:
-    """Git makes hard links of them in a clone on the same disk."""
+@pytest.mark.parametrize("how", ["a file", "a link", "a common folder", "from above"])
+async def test_a_repository_whose_own_folder_is_among_its_files_is_no_place_for_git(
+    tmp_path: Path, how: str
+) -> None:
+    """A commit in it can be its configuration, which git obeys in the call that writes it."""
+    inside = _repository(tmp_path / "in")
+    meta = inside / "sub" / "meta"
+    meta.parent.mkdir()
+    if how == "a common folder":
+        shutil.copytree(inside / ".git", meta)
+        (inside / ".git" / "commondir").write_text("../sub/meta\n")
+    else:
+        (inside / ".git").rename(meta)
+        if how == "a link":
+            (inside / ".git").symlink_to("sub/meta")
+        else:
+            (inside / ".git").write_text("gitdir: sub/meta\n")
+    shell = _shell(meta.parent if how == "from above" else inside, "git")
+    told = await fail(shell, command="git status")
+    assert "meta' is a repository's own folder and is not called '.git'" in told
+
+
+async def test_links_that_git_writes_nothing_through_are_no_reason(tmp_path: Path) -> None:
+    """Git makes hard links of objects in a clone on the same disk; people link hooks."""
     _repository(tmp_path / "other")
     _git(tmp_path, "clone", "-q", str(tmp_path / "other"), "in")
+    (tmp_path / "in" / ".git" / "hooks" / "pre-push").symlink_to(tmp_path / "hook")
     shell = _shell(tmp_path / "in", "git")
     assert "main" in await use(shell, command="git status")
 
@@ -248,13 +274,15 @@ async def test_what_people_configure_is_no_reason(tmp_path: Path) -> None:
         "core.hooksPath": ".husky", "core.editor": "vi", "alias.st": "status -sb",
         "branch.main.vscode-merge-base": "origin/main", "extensions.worktreeConfig": "true",
         "lfs.repositoryformatversion": "0", "core.fsmonitor": "true", "gc.auto": "0",
-        "http.https://example.org/.extraheader": "X: y", "submodule.sub.update": "rebase",
+        "http.https://example.org/.extraheader": "X: y", "vscode.x": "y", "github.user": "me",
+        "am.threeWay": "true", "diff.python.xfuncname": "def", "protocol.version": "2",
+        "submodule.sub.update": "rebase",
     }.items():  # fmt: skip
         _git(inside, "config", key, value)
     _git(inside, "sparse-checkout", "init")
     for name in ("empty/.git", "dangling"):
         (inside / "deep" / name).mkdir(parents=True)
-    (inside / "deep" / "dangling" / ".git").write_text("gitdir: ../nowhere\n")
+    (inside / "deep" / "dangling" / ".git").write_text("gitdir: ../nowhere/.git/x\n")
     shell = _shell(inside, "git")
     assert "a.txt" in await use(shell, command="git status --short")
     assert "a.txt" in await use(_shell(inside / "sub", "git"), command="git status --short")
