@@ -29,8 +29,7 @@ except ImportError as exc:
     raise ImportError(
         as_installed(
             "searching by meaning needs numpy, tokenizers and safetensors; run: "
-            "pip install 'trio-agentpool[vectors]'; the other names of agentpool.memory are there "
-            "if you import them one by one"
+            "pip install 'trio-agentpool[vectors]'; the rest of agentpool.memory works without them"
         )
     ) from exc
 

@@ -12,8 +12,7 @@ except ImportError as exc:
     raise ImportError(
         as_installed(
             "PoolMachine and the strategies need Hypothesis; run: "
-            "pip install 'trio-agentpool[testing]'; the other names of agentpool.testing are there "
-            "if you import them one by one"
+            "pip install 'trio-agentpool[testing]'; the rest of agentpool.testing works without it"
         )
     ) from exc
 
