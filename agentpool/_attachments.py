@@ -28,6 +28,7 @@ from typing import Final, Literal, Self, TypeAlias, final
 
 import msgspec
 
+from agentpool._base import Shown
 from agentpool._checks import expect, expect_fields
 from agentpool._errors import UsageError
 from agentpool._media_size import pages_in, size_in
@@ -67,7 +68,7 @@ MOST_PAGES: Final = 1_000
 
 
 @final
-class Attachment(msgspec.Struct, frozen=True, gc=False):
+class Attachment(Shown, msgspec.Struct, frozen=True, gc=False):
     """An image or a PDF document."""
 
     media_type: str

@@ -5,22 +5,57 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cache
 from operator import attrgetter
-from typing import final
+from typing import TYPE_CHECKING, final
 
 import attrs
 import msgspec
 
 
-class Live(msgspec.Struct, eq=False):
+class Shown:
+    """Base class of objects that are shown in one line: ``<RequestGate 'gate' 2/4 in flight>``.
+
+    Fields are not shown: they may be large or secret. ``rich`` shows the same line as ``repr``.
+    """
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        """Return class and state."""
+        state = self._repr_words()
+        return f"<{type(self).__name__}{' ' * bool(state)}{state}>"
+
+    def _repr_words(self) -> str:
+        """Return what to show besides the class. Empty: nothing."""
+        return ""
+
+    if not TYPE_CHECKING:  # msgspec declares another result
+
+        def __rich_repr__(self) -> tuple[_Words, ...] | None:
+            """Return the state, for ``rich``, which would look at each field without this method.
+
+            ``None``: a subclass has another form, which ``rich`` finds.
+            """
+            words, begin = repr(self), f"<{type(self).__name__}"
+            state = words.removeprefix(begin).removesuffix(">").lstrip()
+            return (_Words(state),) * bool(state) if words.startswith(begin) else None
+
+        __rich_repr__.angular = True
+
+
+class _Words(str):
+    """A text whose ``repr`` has no quotes."""
+
+    __slots__ = ()
+
+    __repr__ = str.__str__
+
+
+class Live(Shown, msgspec.Struct, eq=False):
     """Base class of mutable objects, compared by identity.
 
     Making a struct takes a third of the time that attrs needs, and making its class a twentieth.
     Each agent has six such objects, and each import of agentpool makes all the classes.
     """
-
-    def __repr__(self) -> str:
-        """Return class and address. The contents may be large or secret."""
-        return object.__repr__(self)
 
 
 class Value:

@@ -30,6 +30,7 @@ from collections.abc import Callable
 from itertools import takewhile
 from typing import Final, Self, final
 
+from agentpool._amounts import counted
 from agentpool._base import Live
 from agentpool._budget.account import (
     COST,
@@ -63,6 +64,9 @@ class Reservation(Live):
     _settled: bool = False
     # Where a store knows of it, and in which period. None: stores have counted it before.
     _periods: dict[Ledger, str] | None = {}  # noqa: RUF012  # each has its own
+
+    def _repr_words(self) -> str:
+        return f"of {counted(self.tokens, 'token')}" + ", settled" * self._settled
 
     @property
     def tokens(self) -> int:

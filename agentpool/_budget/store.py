@@ -20,7 +20,7 @@ from typing import Final, TypeAlias, final
 
 import msgspec
 
-from agentpool._base import Live
+from agentpool._base import Live, Shown
 from agentpool._budget.account import Amounts
 from agentpool._budget.period import Period, period_at
 
@@ -63,7 +63,7 @@ class StoredUse(msgspec.Struct, frozen=True):
     """The kind with too little left; then nothing was taken. ``None``: there was enough."""
 
 
-class BudgetStore(ABC):
+class BudgetStore(Shown, ABC):
     """Stores what budgets have used. A journal is one; several processes may share it."""
 
     __slots__ = ()

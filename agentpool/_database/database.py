@@ -25,6 +25,7 @@ from typing import Final, NoReturn, TypeVar, final
 import attrs
 import trio
 
+from agentpool._base import Shown
 from agentpool._database.transaction import Transaction, Value
 from agentpool._errors import AgentPoolError
 from agentpool._file_kind import FileKind
@@ -280,3 +281,19 @@ def raise_as_ours(error: sqlite3.Error, path: Path, kind: FileKind, busy: str = 
         sqlite3.SQLITE_CORRUPT: "it is damaged; restore it from a copy",
     }.get(code, "look at the file")
     raise kind.error(f"{kind.name} file {str(path)!r}: {error}; {advice}") from error
+
+
+class InFile(Shown):
+    """Base class of stores in one SQLite file."""
+
+    __slots__ = ()
+
+    _database: Database
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self._database.path
+
+    def _repr_words(self) -> str:
+        return repr(str(self.path))

@@ -371,6 +371,9 @@ class OutcomeStream(Live):
 
     _map: QueryMap
 
+    def _repr_words(self) -> str:
+        return f"{self._map._given}/{self._map._spawned} outcomes taken"
+
     def __aiter__(self) -> Self:
         """Return the iterator itself."""
         return self

@@ -22,12 +22,9 @@ import msgspec
 import trio
 
 from agentpool._amounts import counted
+from agentpool._base import Shown
 from agentpool._checks import expect_arguments
-from agentpool._errors import (
-    RunBusyError,
-    SessionBusyError,
-    UsageError,
-)
+from agentpool._errors import RunBusyError, SessionBusyError, UsageError
 from agentpool._journal_records import JournalRecord, RecordKind
 from agentpool._messages import OWNER_ID, AgentId, ChatMessage
 from agentpool._opening import opening
@@ -68,7 +65,7 @@ class SessionTurn:
 
 @final
 @attrs.define(eq=False, repr=False)
-class Session:
+class Session(Shown):
     """A stored conversation. Opened by ``open_session``."""
 
     name: str

@@ -8,6 +8,7 @@ from typing import final
 
 import msgspec
 
+from agentpool._base import Shown
 from agentpool._budget.budget import Budget
 from agentpool._manifest.manifest import AgentManifest
 from agentpool._messages import AgentId, AgentMessage, Completion, CompletionRequest
@@ -28,7 +29,7 @@ class AgentInfo(msgspec.Struct, frozen=True, gc=False):
     """``RUNNING`` or ``PARKED``."""
 
 
-class AgentContext(ABC):
+class AgentContext(Shown, ABC):
     """What a tool can learn about its agent, and do on its behalf. Pools implement it."""
 
     __slots__ = ()

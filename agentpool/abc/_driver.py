@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import ClassVar, Protocol, TypeAlias, final, runtime_checkable
 
 from agentpool._attachments import Attachment
+from agentpool._base import Shown
 from agentpool._manifest.capability import PrivacyTier
 from agentpool._manifest.manifest import AgentManifest
 from agentpool._messages import Completion, CompletionRequest, Usage
@@ -29,7 +30,7 @@ class HearsThoughts(Protocol):
         """Receive a piece of the model's thoughts. Must not block."""
 
 
-class Driver(ABC):
+class Driver(Shown, ABC):
     """Answers requests: a hosted model, a local model, or a script."""
 
     __slots__ = ()

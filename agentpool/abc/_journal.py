@@ -5,10 +5,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
+from agentpool._base import Shown
 from agentpool._journal_records import JournalRecord, Lease
 
 
-class Journal(ABC):
+class Journal(Shown, ABC):
     """Records what a pool must not do twice.
 
     A journal has the records of many pools, each under its name. A process that writes records of a

@@ -6,10 +6,11 @@ from abc import ABC, abstractmethod
 
 import trio
 
+from agentpool._base import Shown
 from agentpool._fragments import Fragment, MemoryHit, MemoryQuery
 
 
-class Memory(ABC):
+class Memory(Shown, ABC):
     """Stores fragments, and recalls those that fit a query."""
 
     __slots__ = ()

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
+from agentpool._base import Shown
 from agentpool._budget.statistics import PoolStatistics
 from agentpool._events import Event, PoolInfo
 
 
-class Observer(ABC):
+class Observer(Shown, ABC):
     """Receives every event of a pool."""
 
     __slots__ = ()
@@ -25,8 +26,8 @@ class Observer(ABC):
         An exception is counted and reported once as a warning; the pool goes on.
         """
 
-    def on_open(self, pool: PoolInfo) -> None:  # noqa: B027  # most need not know
+    def on_open(self, pool: PoolInfo) -> None:  # most need not know
         """Called when *pool* opens, before its first event."""
 
-    def on_close(self, statistics: PoolStatistics) -> None:  # noqa: B027  # the same
+    def on_close(self, statistics: PoolStatistics) -> None:  # the same
         """Called when the pool has closed. No event comes after this."""

@@ -9,6 +9,7 @@ import msgspec
 import trio
 
 from agentpool._attachments import Attachment
+from agentpool._base import Shown
 from agentpool._budget.budget import Budget
 from agentpool._manifest.capability import Capability
 from agentpool._manifest.parts import OnUnknown
@@ -77,7 +78,7 @@ class ToolContext(msgspec.Struct, frozen=True, eq=False):
         return trio.current_effective_deadline() - trio.current_time()
 
 
-class Tool(ABC):
+class Tool(Shown, ABC):
     """One thing that an agent can do."""
 
     __slots__ = ()

@@ -38,6 +38,8 @@ import attrs
 import msgspec
 import trio
 
+from agentpool._amounts import counted
+from agentpool._base import Shown
 from agentpool._checks import expect_arguments
 from agentpool._errors import OverloadedError, RateLimitError
 from agentpool._scheduling.fair_queue import PLAIN, FairQueue
@@ -81,13 +83,16 @@ class GateStatistics(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 @final
 @attrs.define(eq=False, repr=False)
-class GateTicket:
+class GateTicket(Shown):
     """One request on its way through a gate."""
 
     tokens: int
     """The estimated tokens of question and answer."""
     used_tokens: int | None = None
     """The tokens actually used. Set this before the block ends. ``None``: unknown."""
+
+    def _repr_words(self) -> str:
+        return f"of {counted(self.tokens, 'token')}"
 
 
 @final
@@ -103,7 +108,7 @@ class _Waiting:
 
 
 @final
-class RequestGate:
+class RequestGate(Shown):
     """Holds requests back until the provider can accept them.
 
     Pass the same gate to all drivers whose requests count together, usually all with the same key.

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import final
 
+from agentpool._amounts import counted
 from agentpool._attachments import Attachment
+from agentpool._base import Shown
 from agentpool._checks import expect, expect_arguments
 from agentpool._loop.conversation import request_tokens
 from agentpool._manifest.capability import PrivacyTier
@@ -36,6 +38,9 @@ class GatedDriver(SendingDriver):
         expect(gate, RequestGate, "gate must be a RequestGate", "write GatedDriver(driver, gate)")
         self._driver = driver
         self._gate = gate
+
+    def _repr_words(self) -> str:
+        return f"of {type(self._driver).__name__} at gate {self._gate.name!r}"
 
     @property
     def gate(self) -> RequestGate:
@@ -111,7 +116,7 @@ class GatedDriver(SendingDriver):
 
 
 @final
-class ProviderGates:
+class ProviderGates(Shown):
     """One gate for each provider, with the same limits, made on first use.
 
     Requests to the same server with the same key share a gate, since the provider counts them
@@ -139,6 +144,9 @@ class ProviderGates:
         self._requests_per_minute = requests_per_minute
         self._tokens_per_minute = tokens_per_minute
         self._gates: dict[tuple[str, str, str | None], RequestGate] = {}
+
+    def _repr_words(self) -> str:
+        return f"of {counted(len(self._gates), 'provider')}"
 
     def gate(self, provider: str, base_url: str, api_key_env: str | None = None) -> RequestGate:
         """Return the gate of a provider, the same one at each call.

@@ -227,6 +227,9 @@ class HostedDriver(SendingDriver):
     _last_key: str = attrs.field(init=False, default="")
     _requests: int = attrs.field(init=False, default=0)
 
+    def _repr_words(self) -> str:
+        return repr(self._settings.model)
+
     @property
     def context_window(self) -> int | None:
         """The window that the driver was opened with."""

@@ -166,6 +166,9 @@ class LocalDriver(Driver):
     _settings: LocalSettings
     _requests: int = attrs.field(init=False, default=0)
 
+    def _repr_words(self) -> str:
+        return repr(self.model_path.name)
+
     @property
     def model_path(self) -> Path:
         """The file with the weights."""

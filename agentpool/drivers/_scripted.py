@@ -262,6 +262,9 @@ class ScriptedDriver(FakeDriver):
         self._steps: Iterator[Step] = iter(steps)
         self._taken = 0
 
+    def _repr_words(self) -> str:
+        return counted(self._taken, "step") + " taken"
+
     def _answer(self, request: CompletionRequest) -> Answer:  # noqa: ARG002  # it answers without looking
         for step in self._steps:
             self._taken += 1
@@ -323,6 +326,9 @@ class FunctionDriver(FakeDriver):
         )
         FakeDriver.__init__(self, facts)
         self._function = function
+
+    def _repr_words(self) -> str:
+        return f"of {getattr(self._function, '__name__', 'a function')}"
 
     def _answer(self, request: CompletionRequest) -> Answer | Awaitable[Answer]:
         return self._function(request)

@@ -9,6 +9,7 @@ from typing import final
 import attrs
 import trio
 
+from agentpool._amounts import counted
 from agentpool._budget.account import Amounts
 from agentpool._budget.period import Period
 from agentpool._budget.store import (
@@ -27,7 +28,7 @@ from agentpool.journal._joint import JointJournal, Spendings, kept_of
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class InMemoryJournal(JointJournal):
     """Keeps records for as long as the object lives.
 
@@ -50,6 +51,9 @@ class InMemoryJournal(JointJournal):
         init=False, factory=dict[tuple[str, str], Amounts]
     )
     """What budgets have used, by their names and periods."""
+
+    def _repr_words(self) -> str:
+        return f"of {counted(len(self._pools), 'pool')}"
 
     async def claim(self, pool: str, *, lease_seconds: float = 30.0) -> Lease:  # noqa: ARG002  # see below
         """Take over the records of *pool* from any earlier holder.

@@ -22,6 +22,7 @@ from typing import Final, TypeVar, final
 import attrs
 import msgspec
 
+from agentpool._base import Shown
 from agentpool._database.database import Database
 from agentpool._database.transaction import Row, Transaction, Value
 from agentpool._errors import UsageError
@@ -118,8 +119,8 @@ class _Asked(msgspec.Struct, frozen=True):
 
 
 @final
-@attrs.define(eq=False)
-class SharedWork:
+@attrs.define(eq=False, repr=False)
+class SharedWork(Shown):
     """Work in a journal, shared by several processes. Made by ``SqliteJournal.shared_work``."""
 
     _database: Database

@@ -29,7 +29,7 @@ from agentpool._budget.account import Amounts
 from agentpool._budget.period import Period
 from agentpool._budget.store import Correction, Limits, Spending, StoredUse, spend_all
 from agentpool._checks import expect_arguments
-from agentpool._database.database import Database
+from agentpool._database.database import Database, InFile
 from agentpool._database.opening import open_database
 from agentpool._database.transaction import Row, Transaction
 from agentpool._errors import JournalError, RunBusyError, UsageError
@@ -103,8 +103,8 @@ _COMMAND_OF: Final = "command of "
 
 
 @final
-@attrs.define(eq=False)
-class SqliteJournal(JointJournal):
+@attrs.define(eq=False, repr=False)
+class SqliteJournal(InFile, JointJournal):
     """Keeps records in an SQLite file. Opened by ``open_journal``."""
 
     _database: Database
@@ -114,11 +114,6 @@ class SqliteJournal(JointJournal):
     """Whether a write does not wait for the disk."""
     _leases: dict[str, SeenLease] = attrs.field(init=False, factory=dict[str, SeenLease])
     """Each pool's lease as it was last seen."""
-
-    @property
-    def path(self) -> Path:
-        """The file."""
-        return self._database.path
 
     async def claim(self, pool: str, *, lease_seconds: float = 30.0) -> Lease:
         """Take the right to write the records of *pool*.

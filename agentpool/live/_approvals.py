@@ -12,6 +12,7 @@ import outcome
 import trio
 
 from agentpool._approval import ApprovalRequest, Approver, Decision
+from agentpool._base import Shown
 
 
 @final
@@ -26,8 +27,8 @@ class PendingCall:
 
 
 @final
-@attrs.define(eq=False)
-class ApprovalDesk:
+@attrs.define(eq=False, repr=False)
+class ApprovalDesk(Shown):
     """Keeps calls until a person decides: pass ``desk.ask`` as ``open_pool(approve=…)``.
 
     Several people may look and decide; for each call the first decision counts.

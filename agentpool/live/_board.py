@@ -122,7 +122,7 @@ class Line:
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Board(Observer):
     """Stores what a display shows of a pool. Pass it to ``open_pool(observers=…)``.
 

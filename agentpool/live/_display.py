@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, TextIO, final
 
 import attrs
 
+from agentpool._base import Shown
 from agentpool._one_line import printable
 from agentpool.live._board import AgentView, BoardView
 
@@ -37,8 +38,8 @@ counts, loading and keys are added to these."""
 
 
 @final
-@attrs.define(eq=False)
-class LiveDisplay:
+@attrs.define(eq=False, repr=False)
+class LiveDisplay(Shown):
     """Lines at the bottom of a terminal that are redrawn in place.
 
     Made by ``open_display``. It writes to the terminal and so may block: call it in a thread.

@@ -27,6 +27,7 @@ import attrs
 import msgspec
 import trio
 
+from agentpool._base import Shown
 from agentpool._block_errors import raise_unless_cancelled
 from agentpool._opening import opening
 from agentpool._pool.pool import AgentPool
@@ -65,8 +66,8 @@ LAST_SECONDS: Final = 1.0
 
 
 @final
-@attrs.define(eq=False)
-class LivePage:
+@attrs.define(eq=False, repr=False)
+class LivePage(Shown):
     """The page of one pool."""
 
     url: str

@@ -22,6 +22,7 @@ import attrs
 import msgspec
 import trio
 
+from agentpool._amounts import counted
 from agentpool._checks import expect
 from agentpool._errors import UsageError
 from agentpool.abc import Fragment, Memory, MemoryHit, MemoryQuery
@@ -132,6 +133,9 @@ class InMemoryMemory(Memory):
         self._scope_of: dict[int, str] = {}
         self._written = 0
         self._evicted = 0
+
+    def _repr_words(self) -> str:
+        return counted(len(self._scope_of), "fragment")
 
     async def remember(self, fragment: Fragment) -> str:
         """Store *fragment* and return its id.

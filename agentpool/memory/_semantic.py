@@ -22,7 +22,7 @@ import msgspec
 import trio
 
 from agentpool._checks import expect, expect_arguments
-from agentpool._database.database import Database
+from agentpool._database.database import Database, InFile
 from agentpool._database.opening import open_database
 from agentpool._database.transaction import Row, Transaction
 from agentpool._opening import opening
@@ -64,7 +64,7 @@ ORDER BY created_at DESC, fragments.id DESC
 
 
 @final
-class SemanticMemory(Memory):
+class SemanticMemory(InFile, Memory):
     """A memory that also searches by meaning. Opened by ``open_semantic_memory``."""
 
     __slots__ = ("_by_words", "_database", "_embedder", "_thread")

@@ -25,7 +25,7 @@ from typing import Final, final
 import trio
 
 from agentpool._checks import expect, expect_arguments
-from agentpool._database.database import Database
+from agentpool._database.database import Database, InFile
 from agentpool._database.opening import open_database
 from agentpool._database.transaction import Row, Transaction, Value
 from agentpool._errors import MemoryStoreError, UsageError
@@ -127,18 +127,13 @@ ORDER BY score DESC, created_at DESC, fragments.id DESC LIMIT :limit
 
 
 @final
-class SqliteMemory(Memory):
+class SqliteMemory(InFile, Memory):
     """A memory in an SQLite file. Opened by ``open_sqlite_memory``."""
 
     __slots__ = ("_database",)
 
     def __init__(self, database: Database) -> None:
         self._database = database
-
-    @property
-    def path(self) -> Path:
-        """The file."""
-        return self._database.path
 
     async def remember(self, fragment: Fragment) -> str:
         """Store *fragment* and return its id.

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Final, final
 import msgspec
 
 import agentpool._events as events
+from agentpool._base import Shown
 from agentpool._budget.statistics import PoolStatistics
 from agentpool._checks import expect_arguments
 from agentpool._errors import RecordedError
@@ -72,7 +73,7 @@ _NOTICES: Final = (
 
 
 @final
-class RunIds(IdGenerator):
+class RunIds(Shown, IdGenerator):
     """Derives the ids of a pool's spans from its run id; all other ids are random.
 
     ``TracerProvider(id_generator=RunIds())``.

@@ -34,7 +34,7 @@ BAD_ARGUMENTS: Final = ("", "{", "null", "[]", '"text"', '{"a": NaN}', "\x00")
 
 
 @final
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, repr=False)
 class LoneContext(AgentContext):
     """A context without a pool: its messages are dropped, and there are no other agents."""
 

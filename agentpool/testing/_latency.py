@@ -51,7 +51,7 @@ def slow(async_fn: Callable[P, Awaitable[T]], seconds: float) -> Callable[P, Awa
 
 
 @final
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, repr=False)
 class LatencyDriver(Driver):
     """Delays each request to another driver at random, as a server does.
 

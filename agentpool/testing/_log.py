@@ -22,7 +22,7 @@ from agentpool.testing._simulation.findings import LeakError
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class EventLog(Observer):
     """An observer that stores every event.
 

@@ -15,6 +15,7 @@ import attrs
 import msgspec
 import trio
 
+from agentpool._base import Shown
 from agentpool._checks import expect_arguments
 from agentpool._errors import UsageError
 from agentpool._opening import opening
@@ -118,7 +119,7 @@ _LINES: Final = msgspec.json.Decoder(Quirk)
 
 @final
 @attrs.define(eq=False, repr=False)
-class QuirkServer:
+class QuirkServer(Shown):
     """Serves quirks over HTTP. Opened by ``open_quirk_server``."""
 
     _port: int

@@ -18,6 +18,7 @@ import httpx
 import msgspec
 import trio
 
+from agentpool._base import Shown
 from agentpool._checks import expect_arguments
 from agentpool._disk_file import open_to_write
 from agentpool._errors import RecordingMissError, UsageError
@@ -80,7 +81,7 @@ class _RecordedBody(httpx.AsyncByteStream):
 
 @final
 @attrs.define(eq=False, repr=False)
-class RecordingTransport(httpx.AsyncBaseTransport):
+class RecordingTransport(Shown, httpx.AsyncBaseTransport):
     """Sends requests and records the answers. Opened by ``open_recording``."""
 
     _inner: httpx.AsyncBaseTransport
@@ -142,7 +143,7 @@ class _ReplayedBody(httpx.AsyncByteStream):
 
 @final
 @attrs.define(eq=False, repr=False)
-class ReplayTransport(httpx.AsyncBaseTransport):
+class ReplayTransport(Shown, httpx.AsyncBaseTransport):
     """Answers requests from a recording. Opened by ``open_replay``."""
 
     _name: str

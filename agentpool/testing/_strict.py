@@ -16,6 +16,7 @@ import httpx
 import msgspec
 import trio
 
+from agentpool._base import Shown
 from agentpool._checks import expect_arguments
 from agentpool._errors import UsageError
 from agentpool._opening import opening
@@ -188,7 +189,7 @@ _KINDS: Final[Mapping[str, _Kind]] = {
 
 @final
 @attrs.define(eq=False, repr=False)
-class StrictFake(httpx.AsyncBaseTransport):
+class StrictFake(Shown, httpx.AsyncBaseTransport):
     """A fake server that refuses what the real one refuses. Made by ``strict_fake``."""
 
     _kind: _Kind

@@ -46,7 +46,7 @@ result without text, and small models repeat the call when they see none."""
 
 
 @final
-@attrs.define(eq=False, slots=False)  # functools.update_wrapper writes the function's names
+@attrs.define(eq=False, repr=False, slots=False)  # functools.update_wrapper writes names into it
 class FunctionTool(Tool, Generic[P, R_co]):
     """A function that agents and Python code can call. Made by ``tool``."""
 
@@ -73,6 +73,9 @@ class FunctionTool(Tool, Generic[P, R_co]):
         self._call = self.function
         if inspect.iscoroutinefunction(self.function):
             self._call_async = cast("Callable[..., Awaitable[object]]", self.function)
+
+    def _repr_words(self) -> str:
+        return repr(self._definition.name)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
         """Call the function directly, without checks or conversion."""

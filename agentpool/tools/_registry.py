@@ -23,6 +23,7 @@ from typing import Final, final
 
 import msgspec
 
+from agentpool._base import Shown
 from agentpool._checks import expect_each
 from agentpool._errors import UsageError
 from agentpool._manifest.capability import (
@@ -125,7 +126,7 @@ _NOTHING = Allowed((), frozenset(), partial(_refusal, {}, {}))
 
 
 @final
-class ToolRegistry:
+class ToolRegistry(Shown):
     """The tools of an agent, in the order in which models see them.
 
     It does not change; ``with_tools`` makes a larger one.

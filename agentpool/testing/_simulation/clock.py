@@ -28,6 +28,7 @@ from typing import Final, TypeAlias, final
 import trio
 from trio.testing import active_thread_count
 
+from agentpool._base import Shown
 from agentpool.testing._simulation.findings import HangError
 from agentpool.testing._simulation.outside import Outside, Vigil, own_threads
 
@@ -81,7 +82,7 @@ class Stage(ABC):
 
 
 @final
-class JumpingClock(trio.abc.Clock, trio.abc.Instrument):
+class JumpingClock(Shown, trio.abc.Clock, trio.abc.Instrument):
     """A virtual clock. Pass it to ``trio.run`` both as the clock and as an instrument."""
 
     def __init__(self, stage: Stage) -> None:

@@ -16,14 +16,15 @@ from typing import TypeVar, final
 import attrs
 import trio
 
+from agentpool._base import Shown
 from agentpool._errors import ToolError
 
 T = TypeVar("T")
 
 
 @final
-@attrs.frozen(eq=False)
-class FileWork:
+@attrs.frozen(eq=False, repr=False)
+class FileWork(Shown):
     """Limits how many file operations run in parallel. Make one for all agents of a pool."""
 
     readers: trio.CapacityLimiter = attrs.field(factory=lambda: trio.CapacityLimiter(8))
