@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from functools import partial
+from itertools import repeat
 from typing import TYPE_CHECKING, NoReturn, final
 
 import trio
@@ -105,9 +106,10 @@ class AgentPool(Live, weakref=True):
         """
         await trio.lowlevel.checkpoint_if_cancelled()
         agents, (wanted, drivers) = self._agents, self._wanted(configs)
-        records = await agents.admission.enter_each(
-            agents.accept, zip(wanted, drivers, strict=True)
-        )
+        # Each config is let go as its agent is accepted: the agent drops it at its end.
+        wanted.reverse()
+        each = map(list.pop, repeat(wanted, len(wanted)))
+        records = await agents.admission.enter_each(agents.accept, zip(each, drivers, strict=True))
         return [AgentHandle(record) for record in records]
 
     def fan_out_nowait(self, configs: Iterable[SpawnConfig]) -> list[AgentHandle]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 import pickle
 import tracemalloc
+import weakref
+from collections.abc import Iterator
 
 import pytest
 import trio
@@ -182,6 +184,49 @@ async def test_a_handle_is_forgotten_when_one_says_so() -> None:
         with pytest.raises(UsageError, match="forgotten"):
             pool[1]
         assert_quiescent(pool)
+
+
+@pytest.mark.parametrize("count", [1, 100])
+async def test_no_next_outcome_is_one_that_was_forgotten(count: int) -> None:
+    """Wherever among those that ended they are, few or many."""
+    async with open_pool(FunctionDriver(act), max_queued=count + 4) as pool:
+        handles = await pool.fan_out(jobs(*(f"q{number}" for number in range(count + 4))))
+        for handle in handles:
+            await handle.wait()
+        for handle in (handles[0], *handles[2:-2], handles[-1]):
+            handle.forget()
+        kept = {handles[1].agent_id, handles[-2].agent_id}
+        assert {one.agent_id async for one in pool.as_completed()} == kept
+        assert await pool.join_next() is None
+        assert_quiescent(pool)
+
+
+class _Key(str):
+    """Text that tells when it is dropped."""
+
+    __slots__ = ("__weakref__",)
+
+
+async def test_fan_out_lets_a_config_go_when_its_agent_has_ended() -> None:
+    """A hundred thousand configs took 14 MB until the last of their agents was accepted."""
+    left: list[int] = []
+    keys: list[weakref.ref[_Key]] = []
+
+    async def answer(_: CompletionRequest, __: OnDelta) -> str:
+        await trio.lowlevel.checkpoint()
+        left.append(sum(key() is not None for key in keys))
+        return "done"
+
+    def configs() -> Iterator[SpawnConfig]:
+        for number in range(5):
+            key = _Key(f"k{number}")
+            keys.append(weakref.ref(key))
+            yield SpawnConfig(manifest(), "go", key=key)
+
+    async with open_pool(LiveDriver(answer), max_concurrent=1, max_queued=0) as pool:
+        await pool.fan_out(configs())
+        await pool.join_all()
+    assert left == [5, 4, 3, 2, 1]
 
 
 async def test_what_was_forgotten_takes_no_place_of_those_that_are_kept() -> None:
