@@ -124,8 +124,8 @@ class FairQueue(Generic[T]):
         self._is_gone = is_gone
         self._cost_of = cost_of
         # The group of all who say nothing is always there: most queues have no other.
-        self._home = _Group[T](PLAIN.group)
-        self._groups = {PLAIN.group: self._home}
+        self._home: _Group[T] = _Group(PLAIN.group)
+        self._groups: dict[str, _Group[T]] = {PLAIN.group: self._home}
         self._turns: deque[_Group[T]] = deque()
         """The groups with items, the one whose turn it is first."""
         self._size: int = 0

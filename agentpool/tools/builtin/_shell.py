@@ -129,6 +129,7 @@ def shell_tools(
         _program_environ(environ, path),
         seconds,
         without_network,
+        _gits_among(programs),
     )
 
     async def shell(context: ToolContext, command: str) -> ToolResult:
@@ -150,6 +151,15 @@ def search_path(environ: Mapping[str, str]) -> str:
     """Return the folders with programs in *environ*, without relative ones."""
     entries = environ.get("PATH", os.defpath).split(os.pathsep)
     return os.pathsep.join(entry for entry in entries if Path(entry).is_absolute())
+
+
+def _gits_among(programs: Programs) -> frozenset[str]:
+    """Return the full paths of granted programs that do what a repository says."""
+    return frozenset(
+        one
+        for one in programs.paths.values()
+        if any(map(reads_repositories, (one, os.path.realpath(one))))
+    )
 
 
 def _program_environ(environ: Mapping[str, str], path: str) -> dict[str, str]:
@@ -192,16 +202,8 @@ class _Shell:
     _environ: Mapping[str, str]
     _seconds: float
     _prefix: tuple[str, ...]
+    _gits: frozenset[str]
     _exclusion: Exclusion = attrs.field(init=False, factory=Exclusion)
-    _gits: frozenset[str] = attrs.field(init=False)
-    """The full paths of granted programs that do what a repository says."""
-
-    @_gits.default
-    def _find_gits(self) -> frozenset[str]:
-        found = self._programs.paths.values()
-        return frozenset(
-            one for one in found if any(map(reads_repositories, (one, os.path.realpath(one))))
-        )
 
     async def run(self, command: str, context: ToolContext) -> ToolResult:
         """Run *command* and return the text for the model.
