@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
-from typing import Final, final
+from typing import Final, Self, final
 
 import attrs
 import msgspec
@@ -38,7 +39,9 @@ class _Asked(msgspec.Struct, frozen=True, gc=False):
 class SpawnConfig(_Asked, frozen=True, kw_only=True, metaclass=AdvisedStruct):
     """One agent to run: its manifest, its query, and the terms of this run.
 
-    Copy one with other fields by ``msgspec.structs.replace(config, query="...")``.
+    Copy one with other fields by ``msgspec.structs.replace(config, query="...")``. All copies, also
+    those of ``copy.deepcopy``, spend from the same ``budget``: its limit holds for all of them
+    together. A config with a budget cannot be pickled.
 
     >>> from agentpool import AgentManifest, SpawnConfig, UsageLimits
     >>> config = SpawnConfig(
@@ -106,6 +109,13 @@ class SpawnConfig(_Asked, frozen=True, kw_only=True, metaclass=AdvisedStruct):
             raise UsageError(f"query must not be empty, got {self.query!r}; say what to do")
         if not is_usual:
             self._check_terms()
+
+    def __deepcopy__(self, memo: dict[int, object]) -> Self:
+        """Return a copy of everything but the budget, which both spend from."""
+        if self.budget is not None:
+            memo[id(self.budget)] = self.budget
+        fields = msgspec.structs.asdict(self).items()
+        return type(self)(**{name: copy.deepcopy(value, memo) for name, value in fields})
 
     def _check_types(self) -> None:
         expect_fields(self, but=_CHECKED)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final, Literal, final
 
-from agentpool._base import Shown
+from agentpool._base import Shown, Unique
 from agentpool._budget.account import (
     COST,
     Account,
@@ -28,7 +28,7 @@ _LIMITS: Final = ("tokens", "cost_usd", "requests", "tool_calls")
 
 
 @final
-class Budget(Shown):
+class Budget(Unique, Shown):
     """A limit on what agents, pools and tools may spend together.
 
     Give it to ``open_pool`` or to a ``SpawnConfig``; several may have the same one. What is

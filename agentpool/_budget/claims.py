@@ -138,12 +138,15 @@ class Reservation(Live):
         self._ledger.root.reconsider()
 
     def _settle(self, used: Amounts | None) -> None:
-        if self._settled:
+        # The ledger knows those that it made: one that was made from another one (by
+        # ``msgspec.structs.replace``) holds nothing.
+        if self._settled or self not in self._ledger.open:
             raise UsageError(
-                f"a reservation of budget {self._ledger.name!r} was settled before; commit, "
-                "charge or refund it once"
+                f"a reservation of budget {self._ledger.name!r} was settled before, or is a copy; "
+                "commit, charge or refund the one from reserve(), once"
             )
         self._settled = True
+        self._ledger.open.remove(self)
         for one in self._ledger.path:
             one.account.set_aside(self._amounts, -1)
             if used is not None:
@@ -229,7 +232,9 @@ class Ledger(Live):
     path: tuple[Ledger, ...] = ()
     """Itself and every ledger above it, the root last."""
     under_way: dict[RequestReservation, None] = {}  # noqa: RUF012  # each has its own
-    """The reservations of requests in progress, in order."""
+    """The reservations of requests in progress, in order, here and below."""
+    open: set[Reservation] = set()  # noqa: RUF012  # each has its own
+    """The reservations of this ledger that are not settled."""
     waiting: dict[Claim, None] = {}  # noqa: RUF012  # each has its own
     """The waiting claims, in order. Used at the root only."""
     kept: Kept | None = None
@@ -357,12 +362,15 @@ class Ledger(Live):
     def _take(self, amounts: Amounts, *, priced: bool) -> Reservation:
         for one in self.path:
             one.account.set_aside(amounts)
-        return Reservation(self, amounts, priced)
+        reservation = Reservation(self, amounts, priced)
+        self.open.add(reservation)
+        return reservation
 
     def _take_for(self, claim: Claim) -> RequestReservation:
         reservation = RequestReservation(
             self, claim.amounts, claim.priced, _is_stalled=claim.is_stalled
         )
+        self.open.add(reservation)
         for one in self.path:
             one.account.set_aside(claim.amounts)
             one.under_way[reservation] = None

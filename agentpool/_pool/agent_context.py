@@ -22,6 +22,7 @@ import trio
 
 from agentpool._agent.agent import Agent
 from agentpool._agent.request import complete_aside
+from agentpool._base import Unique
 from agentpool._budget.budget import Budget
 from agentpool._checks import expect
 from agentpool._errors import PARENT_LEFT, LimitExceededError, PrivacyError, UsageError
@@ -60,7 +61,7 @@ async def tools_of_agent(context: AgentContext, build: ToolBuilder) -> ToolRegis
 
 
 @final
-class PoolAgentContext(AgentContext):
+class PoolAgentContext(Unique, AgentContext):
     """One agent, as its tools see it."""
 
     __slots__ = (

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, NoReturn, final
 
 import msgspec
 
-from agentpool._base import Shown
+from agentpool._base import Shown, Unique
 from agentpool._checks import expect_arguments
 from agentpool._messages import AgentId, AgentMessage
 from agentpool._outcome import AgentOutcome, AgentStatus
@@ -26,7 +26,7 @@ _ADVICE: Final[Mapping[str, str]] = {
 
 
 @final
-class AgentHandle(Shown, msgspec.Struct, frozen=True, weakref=True):
+class AgentHandle(Unique, Shown, msgspec.Struct, frozen=True, weakref=True):
     """The outside view of one agent, from its spawn on. Only a pool makes handles.
 
     Two handles are equal if they are of the same agent. A handle can watch its agent, write

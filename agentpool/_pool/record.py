@@ -10,6 +10,7 @@ import trio
 
 from agentpool._agent.agent import Agent
 from agentpool._agent.early_outcome import early_outcome
+from agentpool._base import Unique
 from agentpool._budget.budget import Budget
 from agentpool._errors import AgentCancelledError, UsageError
 from agentpool._messages import AgentId, AgentMessage
@@ -81,7 +82,7 @@ class Voice(ABC):
 
 
 @final
-class AgentRecord:
+class AgentRecord(Unique):
     """One agent, as the modules of its pool see it. Users get an ``AgentHandle``."""
 
     __slots__ = (

@@ -10,14 +10,14 @@ from typing import final
 import msgspec
 
 from agentpool._amounts import counted
-from agentpool._base import Shown
+from agentpool._base import Shown, Unique
 from agentpool._messages import AgentId, AgentMessage, DeadLetter
 from agentpool._messaging.post_office import PostOffice
 from agentpool._pool.caller import PoolVoice
 
 
 @final
-class MessageRouter(Shown, msgspec.Struct, frozen=True, eq=False, weakref=True):
+class MessageRouter(Unique, Shown, msgspec.Struct, frozen=True, eq=False, weakref=True):
     """Delivers messages between the agents of one pool, and counts them.
 
     >>> import trio

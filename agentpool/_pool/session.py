@@ -22,7 +22,7 @@ import msgspec
 import trio
 
 from agentpool._amounts import counted
-from agentpool._base import Shown
+from agentpool._base import Shown, Unique
 from agentpool._checks import expect_arguments
 from agentpool._errors import RunBusyError, SessionBusyError, UsageError
 from agentpool._journal_records import JournalRecord, RecordKind
@@ -65,7 +65,7 @@ class SessionTurn:
 
 @final
 @attrs.define(eq=False, repr=False)
-class Session(Shown):
+class Session(Unique, Shown):
     """A stored conversation. Opened by ``open_session``."""
 
     name: str

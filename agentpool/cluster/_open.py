@@ -13,7 +13,7 @@ import attrs
 from agentpool._agent.retry_policy import RetryPolicy
 from agentpool._approval import Approver
 from agentpool._background import background
-from agentpool._base import Shown
+from agentpool._base import Shown, Unique
 from agentpool._budget.budget import Budget
 from agentpool._checks import expect_arguments, is_number
 from agentpool._errors import UsageError
@@ -65,7 +65,7 @@ class PoolTerms(TypedDict, total=False):
 
 @final
 @attrs.define(eq=False, repr=False)
-class Cluster(Shown):
+class Cluster(Unique, Shown):
     """Nodes that work for this program. Opened by ``open_cluster``."""
 
     _nodes: Nodes

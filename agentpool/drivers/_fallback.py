@@ -31,6 +31,7 @@ import msgspec
 import trio
 
 from agentpool._attachments import Attachment
+from agentpool._base import Unique
 from agentpool._checks import expect, expect_each
 from agentpool._errors import (
     AllDriversFailedError,
@@ -82,7 +83,7 @@ class _Choice:
 
 
 @final
-class FallbackDriver(SendingDriver):
+class FallbackDriver(Unique, SendingDriver):
     """Asks several drivers in order until one answers.
 
     >>> import trio

@@ -39,7 +39,7 @@ import msgspec
 import trio
 
 from agentpool._amounts import counted
-from agentpool._base import Shown
+from agentpool._base import Shown, Unique
 from agentpool._checks import expect_arguments
 from agentpool._errors import OverloadedError, RateLimitError
 from agentpool._scheduling.fair_queue import PLAIN, FairQueue
@@ -83,7 +83,7 @@ class GateStatistics(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 @final
 @attrs.define(eq=False, repr=False)
-class GateTicket(Shown):
+class GateTicket(Unique, Shown):
     """One request on its way through a gate."""
 
     tokens: int
@@ -108,7 +108,7 @@ class _Waiting:
 
 
 @final
-class RequestGate(Shown):
+class RequestGate(Unique, Shown):
     """Holds requests back until the provider can accept them.
 
     Pass the same gate to all drivers whose requests count together, usually all with the same key.

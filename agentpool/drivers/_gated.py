@@ -6,7 +6,7 @@ from typing import final
 
 from agentpool._amounts import counted
 from agentpool._attachments import Attachment
-from agentpool._base import Shown
+from agentpool._base import Shown, Unique
 from agentpool._checks import expect, expect_arguments
 from agentpool._loop.conversation import request_tokens
 from agentpool._manifest.capability import PrivacyTier
@@ -116,7 +116,7 @@ class GatedDriver(SendingDriver):
 
 
 @final
-class ProviderGates(Shown):
+class ProviderGates(Unique, Shown):
     """One gate for each provider, with the same limits, made on first use.
 
     Requests to the same server with the same key share a gate, since the provider counts them

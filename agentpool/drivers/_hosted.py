@@ -18,6 +18,7 @@ import msgspec
 import trio
 
 from agentpool._attachments import Attachment
+from agentpool._base import Unique
 from agentpool._errors import DriverError, NetworkError, ProtocolError, UsageError
 from agentpool._manifest.capability import PrivacyTier
 from agentpool._manifest.request_settings import options_faults
@@ -219,7 +220,7 @@ class HostedSettings:
 
 
 @attrs.define(eq=False, repr=False)
-class HostedDriver(SendingDriver):
+class HostedDriver(Unique, SendingDriver):
     """A model behind an API. Each subclass implements one wire format."""
 
     _client: HttpClient

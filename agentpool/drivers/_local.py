@@ -22,6 +22,7 @@ import attrs
 import msgspec
 import trio
 
+from agentpool._base import Unique
 from agentpool._checks import expect_arguments
 from agentpool._child_process import end_group, ending
 from agentpool._environ import LIBRARIES, build_environ
@@ -157,7 +158,7 @@ class LocalSettings:
 
 @final
 @attrs.define(eq=False, repr=False)
-class LocalDriver(Driver):
+class LocalDriver(Unique, Driver):
     """A model on this machine. Opened by ``open_local``."""
 
     _client: HttpClient

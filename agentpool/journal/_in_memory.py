@@ -10,6 +10,7 @@ import attrs
 import trio
 
 from agentpool._amounts import counted
+from agentpool._base import Unique
 from agentpool._budget.account import Amounts
 from agentpool._budget.period import Period
 from agentpool._budget.store import (
@@ -29,7 +30,7 @@ from agentpool.journal._joint import JointJournal, Spendings, kept_of
 
 @final
 @attrs.define(eq=False, repr=False)
-class InMemoryJournal(JointJournal):
+class InMemoryJournal(Unique, JointJournal):
     """Keeps records for as long as the object lives.
 
     >>> import trio

@@ -22,7 +22,7 @@ from typing import Final, TypeVar, final
 import attrs
 import msgspec
 
-from agentpool._base import Shown
+from agentpool._base import Shown, Unique
 from agentpool._database.database import Database
 from agentpool._database.transaction import Row, Transaction, Value
 from agentpool._errors import UsageError
@@ -120,7 +120,7 @@ class _Asked(msgspec.Struct, frozen=True):
 
 @final
 @attrs.define(eq=False, repr=False)
-class SharedWork(Shown):
+class SharedWork(Unique, Shown):
     """Work in a journal, shared by several processes. Made by ``SqliteJournal.shared_work``."""
 
     _database: Database

@@ -25,6 +25,7 @@ from typing import Final, Literal, TypeAlias, TypeVar, final
 import attrs
 import trio
 
+from agentpool._base import Unique
 from agentpool._budget.account import Amounts
 from agentpool._budget.period import Period
 from agentpool._budget.store import Correction, Limits, Spending, StoredUse, spend_all
@@ -104,7 +105,7 @@ _COMMAND_OF: Final = "command of "
 
 @final
 @attrs.define(eq=False, repr=False)
-class SqliteJournal(InFile, JointJournal):
+class SqliteJournal(Unique, InFile, JointJournal):
     """Keeps records in an SQLite file. Opened by ``open_journal``."""
 
     _database: Database

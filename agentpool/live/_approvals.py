@@ -12,7 +12,7 @@ import outcome
 import trio
 
 from agentpool._approval import ApprovalRequest, Approver, Decision
-from agentpool._base import Shown
+from agentpool._base import Shown, Unique
 
 
 @final
@@ -28,7 +28,7 @@ class PendingCall:
 
 @final
 @attrs.define(eq=False, repr=False)
-class ApprovalDesk(Shown):
+class ApprovalDesk(Unique, Shown):
     """Keeps calls until a person decides: pass ``desk.ask`` as ``open_pool(approve=…)``.
 
     Several people may look and decide; for each call the first decision counts.

@@ -11,6 +11,7 @@ from typing import Final, assert_never, final
 import attrs
 import trio
 
+from agentpool._base import Unique
 from agentpool._errors import DeadlockError
 from agentpool._events import (
     AgentFinished,
@@ -123,7 +124,7 @@ class Line:
 
 @final
 @attrs.define(eq=False, repr=False)
-class Board(Observer):
+class Board(Unique, Observer):
     """Stores what a display shows of a pool. Pass it to ``open_pool(observers=…)``.
 
     It only takes notes, so no agent waits for the display.

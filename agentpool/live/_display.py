@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, TextIO, final
 
 import attrs
 
-from agentpool._base import Shown
+from agentpool._base import Shown, Unique
 from agentpool._one_line import printable
 from agentpool.live._board import AgentView, BoardView
 
@@ -39,7 +39,7 @@ counts, loading and keys are added to these."""
 
 @final
 @attrs.define(eq=False, repr=False)
-class LiveDisplay(Shown):
+class LiveDisplay(Unique, Shown):
     """Lines at the bottom of a terminal that are redrawn in place.
 
     Made by ``open_display``. It writes to the terminal and so may block: call it in a thread.

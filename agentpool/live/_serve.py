@@ -27,7 +27,7 @@ import attrs
 import msgspec
 import trio
 
-from agentpool._base import Shown
+from agentpool._base import Shown, Unique
 from agentpool._block_errors import raise_unless_cancelled
 from agentpool._opening import opening
 from agentpool._pool.pool import AgentPool
@@ -67,7 +67,7 @@ LAST_SECONDS: Final = 1.0
 
 @final
 @attrs.define(eq=False, repr=False)
-class LivePage(Shown):
+class LivePage(Unique, Shown):
     """The page of one pool."""
 
     url: str

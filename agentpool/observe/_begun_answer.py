@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import final
 
-from agentpool._base import Live
+from agentpool._base import Record
 from agentpool._events import (
     AgentFinished,
     CompletionReceived,
@@ -17,7 +17,7 @@ from agentpool._messages import AssistantMessage
 
 
 @final
-class BegunAnswer(Live):
+class BegunAnswer(Record):
     """The part that had come of an agent's last answer. Empty: nothing had, or it is complete."""
 
     _texts: list[str] = []  # noqa: RUF012  # each has its own

@@ -13,14 +13,14 @@ from __future__ import annotations
 from typing import Self, final
 
 from agentpool._amounts import counted, dollars
-from agentpool._base import Live
+from agentpool._base import Record
 from agentpool._events import CompletionReceived, LostRequest, RequestFailed, RequestStarted
 from agentpool._messages import NO_USAGE, Usage
 from agentpool._outcome import AgentOutcome
 
 
 @final
-class Bill(Live):
+class Bill(Record):
     """The usage of requests to models."""
 
     requests: int = 0

@@ -16,7 +16,7 @@ from typing import Final, final
 
 import msgspec
 
-from agentpool._base import Live
+from agentpool._base import Record
 from agentpool._checks import expect_arguments
 from agentpool._events import (
     AgentFinished,
@@ -108,7 +108,7 @@ def intervals_of(events: Iterable[Event]) -> dict[AgentId, tuple[Interval, ...]]
 
 
 @final
-class Life(Live):
+class Life(Record):
     """The intervals of one agent so far."""
 
     since: float

@@ -10,7 +10,7 @@ from typing import Final, TypeAlias, final
 
 import msgspec
 
-from agentpool._base import Live
+from agentpool._base import Record
 from agentpool._checks import expect_arguments
 from agentpool._errors import RecordedError, traceback_text
 from agentpool._events import (
@@ -69,7 +69,7 @@ _GOING_ON: Final = {
 
 
 @final
-class AgentRecord(Live):
+class AgentRecord(Record):
     """One agent, as far as the trace shows it."""
 
     agent_id: AgentId
@@ -204,7 +204,7 @@ class AgentRecord(Live):
 
 
 @final
-class ToolRecord(Live):
+class ToolRecord(Record):
     """One tool, over all agents."""
 
     name: str
@@ -225,7 +225,7 @@ class ToolRecord(Live):
 
 
 @final
-class PoolRecord(Live):
+class PoolRecord(Record):
     """A pool, as far as the trace shows it."""
 
     agents: dict[AgentId, AgentRecord] = {}  # noqa: RUF012  # each has its own

@@ -11,7 +11,7 @@ from typing import Final, final
 
 import msgspec
 
-from agentpool._base import Live
+from agentpool._base import Record
 from agentpool._events import (
     AgentFinished,
     ApprovalGiven,
@@ -46,7 +46,7 @@ class RefusedCall(msgspec.Struct, frozen=True):
 
 
 @final
-class Refusals(Live, gc=False):
+class Refusals(Record, gc=False):
     """The open calls of one agent since it last got results."""
 
     has_query: bool = False

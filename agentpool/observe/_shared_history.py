@@ -10,7 +10,7 @@ from typing import Final, final
 
 import msgspec
 
-from agentpool._base import Live
+from agentpool._base import Record
 from agentpool._events import MessagesAdded
 from agentpool._messages import AgentId, ChatMessage
 
@@ -19,7 +19,7 @@ _KEPT_AT_MOST: Final = 256
 
 
 @final
-class SharedHistory(Live):
+class SharedHistory(Record):
     """The last conversations in a trace."""
 
     _kept: dict[int, tuple[AgentId, tuple[ChatMessage, ...]]] = msgspec.field(

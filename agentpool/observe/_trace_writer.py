@@ -24,6 +24,7 @@ from typing import Final, Self, final
 
 import trio
 
+from agentpool._base import Unique
 from agentpool._budget.statistics import PoolStatistics
 from agentpool._checks import expect_arguments
 from agentpool._disk_file import check_file, mark_open, open_to_write, write_all
@@ -57,7 +58,7 @@ GRACE_SECONDS: Final = 10.0
 
 
 @final
-class TraceWriter(Observer):
+class TraceWriter(Unique, Observer):
     """Writes the events of a pool to a file as they happen.
 
     ``async with TraceWriter("run.trace") as trace:`` and then

@@ -6,14 +6,14 @@ from typing import Final, final
 
 import msgspec
 
-from agentpool._base import Live
+from agentpool._base import Record
 from agentpool._events import Event, RequestStarted, WindowCut
 
 _MARKED: Final = (RequestStarted, WindowCut)
 
 
 @final
-class WindowMark(Live):
+class WindowMark(Record):
     """One cut of a window, and its place in the conversation."""
 
     cut: WindowCut
@@ -25,7 +25,7 @@ class WindowMark(Live):
 
 
 @final
-class WindowMarks(Live):
+class WindowMarks(Record):
     """All cuts of one agent's window so far."""
 
     cuts: list[WindowMark] = []  # noqa: RUF012  # each has its own

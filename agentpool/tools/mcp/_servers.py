@@ -26,7 +26,7 @@ import attrs
 import msgspec
 import trio
 
-from agentpool._base import Shown
+from agentpool._base import Shown, Unique
 from agentpool._block_errors import raise_unless_cancelled
 from agentpool._checks import expect_arguments
 from agentpool._environ import build_environ
@@ -271,7 +271,7 @@ class _Server:
 
 @final
 @attrs.define(eq=False, repr=False)
-class McpServers(Shown):
+class McpServers(Unique, Shown):
     """The MCP servers of one block. Opened by ``open_mcp_servers``."""
 
     _nursery: trio.Nursery
