@@ -52,6 +52,23 @@ def expect(value: object, kind: type | tuple[type, ...], what: str, advice: str)
         raise UsageError(f"{what}, got {_kind_of(value)}; {advice}")
 
 
+def plain_text(text: str) -> str:
+    """Return *text* as a plain ``str``, since encoders take no subclass of it."""
+    return str.__str__(text)
+
+
+def expect_message(content: str, reply_to: int | None = None) -> str:
+    """Return *content* as a plain ``str``, or raise if it is no text, or *reply_to* no number.
+
+    Raises:
+        UsageError: If one of them is of another type.
+    """
+    expect(content, str, "content must be a str", "write the message as text")
+    if not (reply_to is None or type(reply_to) is int):
+        expect(reply_to, (), "reply_to must be an int or None", "write message.message_id")
+    return plain_text(content)
+
+
 def expect_each(values: object, kind: type, what: str, advice: str) -> None:
     """Raise unless *values* is an iterable that is neither text nor a single *kind*.
 
@@ -142,12 +159,18 @@ def expect_fields(value: object, *, but: Collection[str] = ()) -> None:
             continue
         if given is list and tuple in expected.kinds:
             found = tuple(cast("list[object]", found))
-            if isinstance(value, msgspec.Struct):
-                msgspec.structs.force_setattr(value, name, found)
-            else:
-                object.__setattr__(value, name, found)
+            _set_field(value, name, found)
         others = {other: allowed for other, _, allowed in fields}
         expected.check(found, name, of=kind.__name__, others=others)
+        if isinstance(found, str) and str in expected.kinds and given not in expected.kinds:
+            _set_field(value, name, plain_text(found))
+
+
+def _set_field(value: object, name: str, content: object) -> None:
+    if isinstance(value, msgspec.Struct):
+        msgspec.structs.force_setattr(value, name, content)
+    else:
+        object.__setattr__(value, name, content)
 
 
 def expect_arguments(

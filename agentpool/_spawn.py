@@ -11,7 +11,7 @@ import msgspec
 
 from agentpool._attachments import Attachment
 from agentpool._budget.budget import Budget
-from agentpool._checks import at_least, expect, expect_fields, expect_output_type
+from agentpool._checks import at_least, expect, expect_fields, expect_output_type, plain_text
 from agentpool._errors import CapabilityDeniedError, UsageError
 from agentpool._manifest.capability import Capability, CapabilityKind, asks_first
 from agentpool._manifest.manifest import AgentManifest
@@ -98,8 +98,14 @@ class SpawnConfig(_Asked, frozen=True, kw_only=True, metaclass=AdvisedStruct):
                 "write SpawnConfig(manifest, query)",
             )  # fmt: skip
             expect(self.query, str, "query must be a str", "write SpawnConfig(manifest, query)")
+            msgspec.structs.force_setattr(self, "query", plain_text(self.query))
         # Most agents have the usual terms: one comparison in place of a look at each.
-        is_usual = msgspec.structs.astuple(self)[2:] == SpawnConfig.__struct_defaults__
+        # True equals 1 and 0 equals False, so the types of such fields are looked at as well.
+        is_usual = (
+            msgspec.structs.astuple(self)[2:] == SpawnConfig.__struct_defaults__
+            and type(self.weight) is type(self.priority) is int
+            and type(self.outlives_parent) is bool
+        )
         if not is_usual:
             self._check_types()
         if not self.query.isascii():
@@ -138,7 +144,7 @@ class SpawnConfig(_Asked, frozen=True, kw_only=True, metaclass=AdvisedStruct):
                 f"deadline_seconds must be > 0, got {self.deadline_seconds!r}; "
                 "leave it out for no deadline"
             )
-        if self.weight != 1:
+        if self.weight != 1 or type(self.weight) is not int:
             at_least(1, "weight", self.weight)
 
     @property

@@ -503,17 +503,17 @@ def test_a_wrong_call_says_what_to_write_instead(build: Callable[[], object], sa
         build()
 
 
-def test_an_error_from_within_a_call_stays_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_from_within_a_call_stays_as_it_is() -> None:
     """It is not about the names of arguments."""
 
-    class Odd(str):
+    class Odd(list[AgentManifest]):
         __slots__ = ()
 
-        def strip(self, _: object = None) -> str:
+        def __len__(self) -> int:
             raise TypeError("odd")
 
     with pytest.raises(TypeError, match=r"^odd$"):
-        AgentManifest(name=Odd("x"))
+        PoolPlan(manifests=Odd())  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

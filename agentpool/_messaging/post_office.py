@@ -18,7 +18,7 @@ import msgspec
 import trio
 
 from agentpool._base import Live
-from agentpool._checks import expect
+from agentpool._checks import expect_message
 from agentpool._errors import AgentGoneError, InboxFullError, UnknownAgentError, UsageError
 from agentpool._messages import OWNER_ID, AgentId, AgentMessage, DeadLetter
 from agentpool._messaging.inbox import Inbox
@@ -280,8 +280,8 @@ class PostOffice(Live):
         has_turn: bool = False,
     ) -> AgentMessage:
         """Number a message and deliver it, in one step without a checkpoint."""
-        if type(content) is not str:
-            expect(content, str, "content must be a str", "write the message as text")
+        if type(content) is not str or not (reply_to is None or type(reply_to) is int):
+            content = expect_message(content, reply_to)
         if sender == recipient:
             raise UsageError(f"agent {sender} cannot send to itself; keep the text in a variable")
         kept, key = self._kept, ""
@@ -327,6 +327,7 @@ class PostOffice(Live):
         Cancellation:
             Messages sent before stay sent; the others were not sent.
         """
+        content = expect_message(content)
         sent: list[AgentMessage] = []
         for recipient in self.live_ids():
             if recipient in {sender, OWNER_ID}:

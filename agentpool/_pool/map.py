@@ -50,12 +50,18 @@ Accept: TypeAlias = Callable[[SpawnConfig, OnEnd], AgentRecord]
 """Accepts an agent. Only one function is told of its end."""
 
 
-def check_map(manifest: object, sources: Sequence[object], retries: int) -> None:
-    """Raise if *manifest* and *sources* cannot make a map.
+def check_map(
+    manifest: object,
+    sources: Sequence[object],
+    retries: int,
+    ordered: object,
+    config_of: Callable[[str], SpawnConfig],
+) -> None:
+    """Raise if these cannot make a map. *config_of*: makes the configs of its agents.
 
     Raises:
-        UsageError: If one of them is of the wrong kind, there is no source, or the number of
-            retries is invalid.
+        UsageError: If one of them is of the wrong kind, there is no source, or a number is
+            invalid.
     """
     at_least(0, "retries", retries)
     if not sources:
@@ -64,6 +70,8 @@ def check_map(manifest: object, sources: Sequence[object], retries: int) -> None
         manifest, AgentManifest, "manifest must be an AgentManifest",
         "read a file with AgentManifest.load(path)",
     )  # fmt: skip
+    expect(ordered, bool, "ordered must be a bool", "write ordered=True")
+    config_of("each query")  # raises if a term of the agents is wrong
     for source in sources:
         if not isinstance(source, AsyncIterable):
             expect_each(

@@ -143,6 +143,7 @@ class AgentPool(Live, weakref=True):
         Cancellation:
             No outcome is lost.
         """
+        expect_arguments(AgentPool.join_all, locals())
         self._agents.voice.refuse_agents("join_all")
         return await self._agents.fan_in.join_all(children=children)
 
@@ -205,11 +206,11 @@ class AgentPool(Live, weakref=True):
             PrivacyError: If an agent calls this and its tier is stricter than the manifest's.
             UsageError: If there is no source, or an argument is invalid.
         """
-        check_map(manifest, sources, retries)
         config_of = partial(
             SpawnConfig, manifest,
             output_type=output_type, group=group, weight=weight, priority=priority,
         )  # fmt: skip
+        check_map(manifest, sources, retries, ordered, config_of)
         agents, deadlocks = self._agents, self._agents.deadlocks
         agents.check_open()
         parent = agents.voice.check_tier(manifest)
