@@ -8,12 +8,7 @@ from importlib import import_module
 from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING, NoReturn, ParamSpec, SupportsIndex, TypeVar
 
-import msgspec
-
-if TYPE_CHECKING:
-    from msgspec import StructMeta
-else:
-    StructMeta = type(msgspec.Struct)  # it has its public name since msgspec 0.20
+from msgspec import StructMeta
 
 P = ParamSpec("P")
 T = TypeVar("T")
