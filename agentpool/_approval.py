@@ -28,7 +28,7 @@ class ApprovalRequest(msgspec.Struct, frozen=True, gc=False):
     which the pool gives, more than names: a model may have chosen a child's name."""
     may_have_run: bool = False
     """Whether the call had begun when an earlier process ended, and so may have been done.
-    `Approved` runs it again. `Denied` does not, and the model is told its reason."""
+    `Approved` runs it again. `Denied` does not, and gives the model its reason."""
 
 
 @final
@@ -44,7 +44,7 @@ class Denied(msgspec.Struct, frozen=True, gc=False):
     """Do not run the call. The agent goes on without it."""
 
     reason: str = ""
-    """Why not, for the model. Empty: it is told no reason."""
+    """Why not, for the model. Empty: the model gets no reason."""
     by: str = ""
     """Who decided."""
 
@@ -63,6 +63,6 @@ Decision: TypeAlias = Approved | Denied | Changed
 """A decision about a call."""
 
 Approver: TypeAlias = Callable[[ApprovalRequest], Decision | Awaitable[Decision]]
-"""Called with each question; may be async. A synchronous function must not block. The agent waits
-without a slot, and several questions may be open at once. If the function raises, the call is
+"""Called with each approval request; may be async. A synchronous function must not block. The agent
+waits without a slot, and several questions may be open at once. If the function raises, the call is
 refused and the model is told; the pool goes on."""

@@ -6,10 +6,9 @@ Rules:
    documents. Its first bytes must be those of its kind, whatever its file is called.
 2. It is not larger than the most that any provider takes. Each provider's own limit is checked
    before anything is sent to it.
-3. Drivers say how many tokens of a window it takes, since that depends on the provider. For an
-   unknown provider, the estimate is the highest count of any: that of OpenAI's newest models for
-   large images, Gemini's for small ones. An image that does not state its size counts as a large
-   one.
+3. Drivers estimate how many tokens an attachment takes, since providers count differently. For an
+   unknown provider, the estimate is the highest of all: OpenAI's newest models for large images,
+   Gemini for small ones. An image that does not state its size counts as large.
 
 Sources: https://platform.claude.com/docs/en/build-with-claude/vision and pdf-support,
 https://platform.openai.com/docs/guides/images-vision and
@@ -52,7 +51,7 @@ MOST_IMAGE_TOKENS: Final = 15_000
 4,784 at most."""
 
 PATCH_PIXELS: Final = 32
-"""OpenAI counts squares of that size."""
+"""The side of the squares that OpenAI counts."""
 
 TOKENS_PER_PATCH: Final = 1.31
 """Anthropic's count, with patches of 28 pixels. OpenAI's newest models count 1.2 per patch."""
@@ -74,12 +73,12 @@ class Attachment(Shown, msgspec.Struct, frozen=True, gc=False):
     media_type: str
     """``image/png``, ``image/jpeg``, ``image/gif``, ``image/webp`` or ``application/pdf``."""
     data: bytes
-    """All of it."""
+    """The complete contents."""
     name: str = ""
     """The name of the file. Empty: it has no name."""
 
     def __post_init__(self) -> None:
-        """Refuse data that no model reads."""
+        """Reject data that no model can read."""
         expect_fields(self)
         name = self.name or "the attachment"
         if self.media_type not in MEDIA_TYPES:
@@ -114,7 +113,7 @@ class Attachment(Shown, msgspec.Struct, frozen=True, gc=False):
             # A file that is named once, like a manifest; it waits for nothing else.
             if not S_ISREG(Path(path).stat().st_mode):
                 # A pipe would be waited for, and every agent with it.
-                reason = "it must be a file, and is a folder, a pipe or a device"
+                reason = "it must be a regular file, not a folder, a pipe or a device"
                 raise OSError(EINVAL, reason)  # noqa: TRY301  # as open would
             with open(path, "rb") as file:  # noqa: PTH123  # takes what is not a Path as well
                 data = file.read(MAX_ATTACHMENT_BYTES + 1)
@@ -147,7 +146,7 @@ class Attachment(Shown, msgspec.Struct, frozen=True, gc=False):
 
     @property
     def tokens(self) -> int:
-        """An estimate, on the high side, of the tokens that the attachment takes of any window."""
+        """A high estimate of the tokens that the attachment takes up in a context window."""
         if self.kind == "pdf":
             return pages_of(self) * PDF_PAGE_TOKENS
         size = pixels_of(self)
@@ -180,12 +179,12 @@ def pages_of(document: Attachment) -> int:
 def size_trouble(
     one: Attachment, most_image_bytes: int | None, most_image_pixels: int | None = None
 ) -> str:
-    """Return why a provider would refuse the size of *one*. Empty: it would not.
+    """Return why a provider would refuse *one* for its size. Empty: it would accept it.
 
     Args:
-        one: What would be sent.
-        most_image_bytes: The largest image that it takes. ``None``: any.
-        most_image_pixels: The longest side of an image that it takes. ``None``: any.
+        one: The attachment to send.
+        most_image_bytes: The largest image that the provider accepts. ``None``: any size.
+        most_image_pixels: The longest side of an image that it accepts. ``None``: any.
     """
     if one.kind != "image":
         return ""

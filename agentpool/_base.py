@@ -91,7 +91,7 @@ class Unique:
 class Record(Shown, msgspec.Struct, eq=False):
     """Base class of mutable collections of data, compared by identity. They may be copied.
 
-    Making a struct takes a third of the time that attrs needs, and making its class a twentieth.
+    Creating a struct takes a third of the time of an attrs object, and its class a twentieth.
     """
 
 
@@ -105,8 +105,8 @@ class Live(Unique, Record, eq=False):
 class Value:
     """Base class of frozen classes of attrs, compared by their fields.
 
-    attrs would compile these three methods for each class in each process: half of the time that
-    such a class takes at import. A class that inherits them sets ``eq=False`` and ``repr=False``.
+    attrs would compile these three methods for each class in each process, which is half of
+    the import time of such a class. A class that inherits them sets ``eq=False`` and ``repr=False``.
     """
 
     __slots__ = ()

@@ -1,4 +1,4 @@
-"""Lets the error of a block come out as itself, whatever becomes of the tasks beside it."""
+"""Raises the error of a block unchanged, whatever happens to the tasks beside it."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ def is_cancellation(error: BaseException) -> bool:
 
 
 def raise_unless_cancelled(failed: BaseException | None, outside: BaseException) -> None:
-    """Raise what a nursery raised around a block, unless the block failed and it was cancelled.
+    """Raise *outside*, unless the block failed and *outside* is a cancellation.
 
-    An error is enough to leave a scope that was cancelled meanwhile, and the cancellations beside
-    it are left out: what goes on inside that scope is cancelled again at its next checkpoint.
+    The block's error is enough to leave a scope that was cancelled meanwhile, so the cancellations
+    are dropped: whatever continues in that scope is cancelled again at its next checkpoint.
 
     Args:
         failed: The error of the block, which the caller raises next. ``None``: it raised none.
-        outside: What the nursery raised.
+        outside: The error of the nursery around the block.
 
     Raises:
         BaseException: *outside*, or the single error in it, or a group of *failed* and that.

@@ -59,8 +59,8 @@ PHRASE_MARKERS: Final = (
     "DISREGARD PREVIOUS",
     "NEW SYSTEM PROMPT:",
 )
-"""Orders that hardly occur in honest text. The original also has ``OVERRIDE:``. That is left out
-here, since it is a key in many YAML files, which agents could no longer edit."""
+"""Orders that hardly occur in honest text. ``OVERRIDE:`` is not one of them: it is a key in many
+YAML files, which agents could then no longer edit."""
 
 MARKERS: Final = (*TEMPLATE_MARKERS, *PHRASE_MARKERS)
 """The markers that are removed by default."""

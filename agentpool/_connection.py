@@ -41,7 +41,7 @@ class BadAnswerError(Exception):
 @final
 @attrs.frozen(repr=False)
 class RequestHead:
-    """The head of a request. Its repr hides the headers, since tracebacks may show it."""
+    """The head of a request. Its repr hides the headers, since it may appear in tracebacks."""
 
     request: h11.Request
     """What is sent."""
@@ -85,7 +85,7 @@ class Connection:
     _is_closed: bool = attrs.field(init=False, default=False)
     _has_begun: bool = attrs.field(init=False, default=False)
     idle_since: float = attrs.field(init=False, default=0.0)
-    """The time by trio's clock when it was last put aside."""
+    """When it last became idle, by trio's clock."""
 
     @classmethod
     async def open(

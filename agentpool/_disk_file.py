@@ -2,12 +2,12 @@
 
 Rules, the same for all of them:
 
-1. A new file can be read by its owner alone: conversations are in it.
-2. An existing file keeps its mode. If its whole contents are to be replaced and it belongs to
-   another user, that is refused, since that user could read it; only root may do so.
+1. A new file is readable by its owner only, since it contains conversations.
+2. An existing file keeps its mode. Only root may replace the contents of another user's file, since
+   that user could read them.
 3. A link is followed, and the file that it names is written. The link stays.
-4. Anything else than a file (a device, a pipe, a socket, a folder) is refused before it is opened.
-   It is never replaced, and never waited for.
+4. Anything other than a regular file (a device, a pipe, a socket, a folder) is refused before it is
+   opened. It is never replaced, and no open call waits for it.
 5. To replace the contents of a file, a new file is written next to it and renamed: so there is
    always the old file or the new one. A file with several names (hard links), or in a place where
    nothing can be renamed, is overwritten instead, so its other names have the new text as well.
@@ -52,7 +52,8 @@ def check_file(path: Path, *, added_to: bool = False) -> None:
 
     Args:
         path: The path to check.
-        added_to: Whether the old contents stay: then the file may be another user's, who shares it.
+        added_to: Whether the old contents stay. If so, the file may belong to another user, who
+            shares it.
 
     Raises:
         OSError: If it is something else. Says what it is.
@@ -95,10 +96,11 @@ def open_to_write(path: Path, *, append: bool = False) -> int:
 
 
 def mark_open(fd: int) -> bool:
-    """Show other processes that the file behind *fd* is being written, until it is closed.
+    """Mark the file behind *fd* for other processes as being written, until it is closed.
 
-    The mark ends with the process, however that ends. Returns False if another process is checking
-    for a mark at this very moment: try again. Where there are no locks, there is no mark.
+    The mark ends with the process, even if it is killed. Returns False if another process is
+    checking for a mark at this moment: try again. On a platform without file locks, nothing is
+    marked.
     """
     try:
         _flock(fd, "LOCK_SH", "LOCK_NB")
@@ -125,8 +127,8 @@ def is_marked_open(fd: int) -> bool:
 def check_locks(path: Path) -> None:
     """Raise if the file system at *path* has no locks between processes.
 
-    It is tried with another file in the same folder, since closing *path* itself would give up its
-    locks. If it cannot be tried, no error is raised.
+    The test locks another file in the same folder, since closing *path* itself would release its
+    locks. If the test is not possible, no error is raised.
 
     Raises:
         OSError: If there are no locks. Says where to keep the file.
@@ -231,7 +233,7 @@ def _flock(fd: int, *names: str) -> None:
 def _find_lock() -> Callable[[int], object] | None:
     """Return the call that locks a whole file while its descriptor is open. ``None``: none exists.
 
-    Other kinds of locks belong to the process, and would not keep the process itself out.
+    Other kinds of locks belong to the process as a whole, so they would not exclude that process.
     """
     try:
         fcntl = import_module("fcntl")
@@ -246,7 +248,7 @@ def _find_lock() -> Callable[[int], object] | None:
 def _check(found: os.stat_result, *, added_to: bool) -> None:
     if not stat.S_ISREG(found.st_mode):
         kind = kind_words(found.st_mode)
-        raise OSError(errno.EINVAL, f"it must be a file, and is {kind}; name another")
+        raise OSError(errno.EINVAL, f"it must be a regular file, not {kind}; name another")
     if not added_to and _is_foreign(found) and os.geteuid() != _ROOT:
         raise OSError(errno.EPERM, "it belongs to another user; name another file, or remove it")
 
@@ -256,7 +258,7 @@ def _is_foreign(found: os.stat_result) -> bool:
 
 
 def kind_words(mode: int) -> str:
-    """Return what something with this *mode* is that is no file, in words."""
+    """Describe something with this *mode* that is not a regular file."""
     kinds = (
         (stat.S_ISDIR, "a folder"),
         (stat.S_ISLNK, "a link that was put there just now"),

@@ -4,8 +4,8 @@ Rules:
 
 1. A child's environment is built from a list of whole names. The list has no prefixes or patterns,
    since the name of a secret could match them.
-2. If one kind of child needs more, these names are in a list of its own, next to the code that
-   starts it.
+2. If one kind of child needs more variables, their names are listed next to the code that starts
+   it.
 """
 
 from __future__ import annotations

@@ -20,14 +20,14 @@ class FileKind:
     error: type[AgentPoolError]
     """The type of error that SQLite's errors become."""
     migrations: Sequence[str]
-    """SQL scripts. The file's ``user_version`` says how many it has had; the others are run,
-    each with its number in one transaction."""
+    """SQL scripts. The file's ``user_version`` counts those that were run. Each of the others is
+    run and counted in one transaction."""
     functions: Mapping[str, Callable[[str], str]] = {}
-    """Functions of one text that its SQL may call. They run in the thread."""
+    """Functions of one text that its SQL may call. They run in the database thread."""
     interrupts: bool = True
     """Whether cancelling a call interrupts its transaction, which costs two tasks."""
     synchronous: str = "NORMAL"
-    """When to wait for the disk, in SQLite's words. A kill loses nothing; with ``FULL`` a power cut
-    loses nothing either."""
+    """SQLite's setting ``synchronous``. A killed process loses nothing; with ``FULL``, nor does a
+    power cut."""
     owners: str = "SELECT '' WHERE ? < 0"
-    """SQL that finds the names of what the process with the id ``?`` owns in the file."""
+    """SQL that lists, by name, what the process with the id ``?`` owns in the file."""

@@ -122,9 +122,8 @@ class PoolSummary(msgspec.Struct, frozen=True):
     owner: LeaseHolder | None
     """Who writes it now. ``None``: it is not being written."""
     ahead_seconds: float = 0.0
-    """How far its last write is ahead of this machine's clock: that was set back, or another
-    machine wrote.
-    0: it is not."""
+    """How far its last write is ahead of this machine's clock, because the clock was set back or
+    another machine wrote. 0: it is not ahead."""
 
     @property
     def is_open(self) -> bool:

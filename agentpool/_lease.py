@@ -6,16 +6,16 @@ asks; nothing here reads a clock.
 
 Rules:
 
-1. A thing has at most one holder. With every claim its fence rises, and it never falls.
+1. A lease has at most one holder. Every claim raises its fence, which never falls.
 2. Only the fence decides who may write: a holder whose fence is not the newest may neither write
    nor renew. The clock only decides how long others wait before they claim.
 3. A lease is over when its length has passed since the last renewal, or as soon as its holder is
    known to be dead or has given it up.
-4. A clock that shows a time before the last renewal was set back, so it does not show that the
-   lease is over. A claimant that has seen no renewal for the whole length of the lease, on a clock
-   of its own that never goes back, may claim.
-5. A holder counts from when it *asked* for a renewal, the grantor from when it granted it, which
-   is later. So a holder knows that its lease is over before any other may claim it.
+4. A clock that shows a time before the last renewal was set back, so it cannot show that the lease
+   is over. A claimant may still claim if it has seen no renewal for the whole length of the lease,
+   measured on a monotonic clock.
+5. The holder counts from when it *requested* a renewal. The grantor counts from when it granted it,
+   which is later. So the holder knows that its lease is over before another may claim it.
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
 Rules:
 
-1. Nothing is decoded but a few numbers at the beginning of an image. Of a document, the packed
-   lists of its objects are unpacked, as far as the bounds here allow.
-2. What is broken, or of an unknown form, has an unknown size, and is no error.
+1. Of an image, only a few numbers at its beginning are decoded. Of a document, the compressed lists
+   of its objects are unpacked, up to the limits below.
+2. The size of broken or unknown data is unknown. That is not an error.
 3. A document that does not state its number of pages is estimated by its size.
 
 Sources: https://www.rfc-editor.org/rfc/rfc9649 (WebP), ITU-T T.81 (JPEG) and ISO 32000-1, 7.5.7
@@ -22,7 +22,7 @@ BYTES_PER_PAGE: Final = 50_000
 """An average page, for a document that does not state its number of pages."""
 
 MAX_UNPACKED_BYTES: Final = 16 * 1024 * 1024
-"""As much is unpacked to count pages: a page takes some hundred bytes there."""
+"""The most bytes to unpack to count pages: a page takes some hundred of them."""
 
 MAX_PACKED_BYTES: Final = 4 * 1024 * 1024
 """The bound for each object stream."""

@@ -207,7 +207,7 @@ class FinishReason(enum.Enum):
 
 
 CUT: Final = (FinishReason.MAX_TOKENS, FinishReason.WINDOW_FULL)
-"""The endings of an incomplete answer. No set: it would hash each member in Python."""
+"""The endings of an incomplete answer. Not a set, which would hash each member in Python."""
 
 
 @final
@@ -293,9 +293,9 @@ def answer_tokens(max_tokens: int | None, window: int | None = None) -> int:
 
 
 def estimate_tokens(text: str) -> int:
-    """Estimate how many tokens *text* takes: its UTF-8 bytes over 2.5, rounded up.
+    """Estimate how many tokens *text* takes: its UTF-8 bytes divided by 2.5, rounded up.
 
-    The estimate is high on purpose, for English by half, because a provider refuses a request that
+    The estimate is high on purpose (by half for English), because a provider refuses a request that
     is one token too long. On samples of English, JSON, Chinese and code it was never below the
     o200k count (2026-11).
     """

@@ -1,7 +1,8 @@
 r"""Shows outside text to people on one line, without control sequences.
 
-A text that a person needs for a decision is cut short, invisible characters are written out, and
-long blanks are written as a number. So nothing in it can push another line off the screen.
+In a text that a person needs for a decision, invisible characters are shown as escapes, and a long
+run of blanks as its length. A long text is shortened. So nothing in it can push another line off
+the screen.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ _UNSEEN: Final = (
     "\U0001d159\U00016fe4\U000e0100-\U000e01ef]"
 )
 _MAX_MARKS: Final = 6
-"""The most marks on one letter: no script stacks more, and a heap of them would reach other
+"""The most combining marks on one letter: no script has more, and a taller stack would reach other
 lines."""
 
 _LONG_BLANK: Final = r" {4,}"

@@ -1,4 +1,4 @@
-"""Blocks that open something, which say what to write if they are not entered."""
+"""``async with`` blocks that, if they are not entered, raise an error that says what to write."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def opening(
 ) -> Callable[
     [Callable[P, AbstractAsyncContextManager[T]]], Callable[P, AbstractAsyncContextManager[T]]
 ]:
-    """Let a function that returns a block return an ``Opening``. *name*: the name of its target."""
+    """Make a function that opens a block return an ``Opening``. *name*: the block's target."""
 
     def wrap(
         function: Callable[P, AbstractAsyncContextManager[T]],

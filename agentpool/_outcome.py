@@ -139,8 +139,8 @@ class AgentOutcome(msgspec.Struct, frozen=True, kw_only=True):
     messages: tuple[ChatMessage, ...] = ()
     """The conversation, with a result for every tool call."""
     messages_left_out: int = 0
-    """How many of these did not fit into the window in the end: the last requests did not have
-    them, or only a stub of them. 0: nothing was left out."""
+    """How many of these no longer fitted into the window at the end: the last requests left them
+    out, or contained only a stub. 0: nothing was left out."""
     started_at: float | None = None
     """Seconds since the pool opened. ``None``: it never had a slot."""
     finished_at: float = 0.0

@@ -38,11 +38,11 @@ _given = dict[str, None]()
 """The secrets that drivers and MCP servers were given in this process, oldest first."""
 
 _GIVEN_AT_MOST: Final = 64
-"""How many are kept: a token that is renewed each minute is another one each time."""
+"""How many are kept. A token that is renewed each minute adds one each time."""
 
 
 def remember_secrets(values: Iterable[str]) -> None:
-    """Have *values* looked for from now on in all that this process writes about its agents."""
+    """Add *values* to the secrets to remove from all that this process writes about its agents."""
     for value in long_enough(values):
         _given.pop(value, None)
         _given[value] = None
@@ -56,7 +56,7 @@ def given_secrets() -> tuple[str, ...]:
 
 
 def redacted(text: str, secrets: Iterable[str]) -> str:
-    """Return *text* without the *secrets* in it. Secrets that are too short are left.
+    """Return *text* without the *secrets* in it. Secrets that are too short stay in it.
 
     Upper and lower case make no difference, since a quoted secret may be in either.
 

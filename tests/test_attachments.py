@@ -375,7 +375,7 @@ def test_what_is_no_file_is_neither_read_nor_waited_for(tmp_path: Path, kind: st
             place.mkdir()
         case _:
             place.symlink_to(os.devnull)
-    with pytest.raises(UsageError, match="there' cannot be read: it must be a file, and is a"):
+    with pytest.raises(UsageError, match="there' cannot be read: it must be a regular file, not a"):
         Attachment.load(place)
 
 

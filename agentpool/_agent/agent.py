@@ -60,9 +60,9 @@ def output_of(config: SpawnConfig) -> Output | None:
 def room_tokens(driver: Driver, config: SpawnConfig, registry: ToolRegistry) -> int | None:
     """Return how many tokens the conversation may take. ``None``: the window's size is unknown.
 
-    That is the window of the driver or of the manifest, whichever is smaller, less the answer's
-    ``max_tokens``, the system prompt and the tools' schemas. If the model reads less than that,
-    it is what the model reads.
+    This is the smaller of the driver's window and the manifest's, minus the answer's
+    ``max_tokens``, the system prompt and the tools' schemas. It is never more than the model can
+    read.
     """
     manifest = config.manifest
     window, own = driver.context_window, manifest.model.context_window
@@ -142,14 +142,14 @@ class Agent(Live):
     step_scope: trio.CancelScope | None = None
     """Cancels a step that takes too long. ``None``: no step has a limit."""
     told: int = 0
-    """How many messages of its conversation observers were told of."""
+    """How many messages of its conversation were reported to observers."""
     stream: StreamedText | None = None
     """Separates text and thoughts in the arriving answer. ``None``: the answer is not watched."""
     scope: str = ""
     """Its memory scope, once that was needed: see ``memory_scope``."""
     _context: AgentContext | None = None
     at_end: list[Callable[[], object]] | None = None
-    """Called when it has ended, however it ends. ``None``: nothing is."""
+    """Called when it has ended, however it ended. ``None``: no functions."""
 
     @property
     def context(self) -> AgentContext:
@@ -194,9 +194,9 @@ class Agent(Live):
     def share_limits(self) -> Budget | None:
         """Return the budget that the agent shares with its children; the first call makes it.
 
-        The guard holds the run to its limits, but learns what a child used only when that has
-        ended. So that several children at a time cannot each use all that is left, the rest becomes
-        a budget that they share. Requests and tool calls are limited by it as well.
+        The guard learns what a child used only when the child has ended. So what is left of the
+        limits becomes a shared budget: several children at a time cannot each use all of it. It
+        limits requests and tool calls as well.
 
         Raises:
             CapabilityDeniedError: If nothing is left for a child.
@@ -294,7 +294,7 @@ class Agent(Live):
             hub.publish(PhaseChanged(sequence, at_seconds, agent_id, name, phase, tool_name, turn))
 
     def arrived(self, piece: str, teller: PieceTeller | None = None) -> None:
-        """Record a piece of the answer. The *teller* of the request, if there is one, learns it."""
+        """Record a piece of the answer, and pass it to the request's *teller*, if there is one."""
         assert self.run is not None  # noqa: S101  # only a run asks the driver
         self.run.arrive(piece)
         if teller is not None:

@@ -56,8 +56,8 @@ async def ask_first(
         JournalError: If the question cannot be stored.
 
     Cancellation:
-        The question is withdrawn; nothing ran. A decision that was made is stored and told, also
-        if the agent is cancelled while it waits for its slot.
+        The question is withdrawn, and the call has not run. A decision that was already made is
+        stored and reported, even if the agent is cancelled while it waits for its slot.
     """
     hub = agent.hub
     asked_at = hub.seconds()

@@ -3,8 +3,8 @@
 Rules:
 
 1. A run is changed if its spawn was changed, or if it now asks for something other than before.
-2. The new run keeps what the old one had in its conversation: answers and results of calls, by its
-   old terms. A call that had begun and not ended is reported as such, and is not run.
+2. The new run keeps the conversation of the old one: its answers and results of calls, under the
+   old config. A call that had begun and not ended is reported as such, and is not run.
 3. If the tool says ``stop`` or ``ask`` for such calls, a person decides: there is no new run until
    that call has been settled.
 4. Requests that were sent and have no answer are charged to the old run, as they were reserved.

@@ -32,7 +32,7 @@ def sound_answer(agent: Agent, driver: Driver, completion: Completion) -> Comple
 
 
 def _is_ascii(answer: Completion) -> bool:
-    """Return whether no text of *answer* can have half a character in it."""
+    """Return whether all texts of *answer* are ASCII, and so cannot contain half a character."""
     if answer.parts or not answer.text.isascii():
         return False
     for call in answer.tool_calls:

@@ -97,7 +97,7 @@ def drive(agent: Agent) -> Awaitable[None]:
         Exception: The error that the driver failed with.
 
     Cancellation:
-        The run keeps what it had, and nothing of it goes on.
+        The run keeps its results so far, and all of its work has ended.
     """
     return _drive_limited(agent) if _has_limits(agent) else _drive_kept(agent)
 

@@ -1,4 +1,4 @@
-"""The attempts of one request in earlier processes, as the journal has them."""
+"""The attempts of one request in earlier processes, as recorded in the journal."""
 
 from __future__ import annotations
 

@@ -8,11 +8,11 @@ Rules:
    time that the request has left, the provider's error is raised without waiting.
 3. An answer gets its price here, if it is known: the price that the answer came with, or else the
    one that the driver computes.
-4. What a request needs of a budget is reserved before each attempt. A refusal by the provider costs
-   only the request itself, in a fallback as well. An answer that became an error at its end costs
-   what the provider measured. If an attempt broke off or was cancelled, its usage is unknown: all
-   that was reserved is charged, and the run counts it as unmeasured, with the text that had
-   arrived. A request that was never sent does not count.
+4. What a request needs of a budget is reserved before each attempt. A request that the provider
+   refuses counts as one request without tokens, in a fallback as well. An answer that became an
+   error at its end costs what the provider measured. If an attempt broke off or was cancelled, its
+   usage is unknown: all that was reserved is charged, and the run counts it as unmeasured, with the
+   text that had arrived. A request that was never sent does not count.
 5. A usage or a cost below zero is a mistake of the provider: it counts as unknown, with a warning.
 """
 
@@ -142,7 +142,7 @@ class ModelRequest(Live):
     effect: Complete | None = None
     """Receives the answer in the agent's turn. ``None``: a tool asks."""
     limit: trio.CancelScope | None = None
-    """Ends the request after its time. ``None``: it has no limit of its own."""
+    """Ends the request when its time is over. ``None``: it has no time limit."""
     has_left: bool = False
     """Whether part of the current attempt was sent, and no answer has come."""
     reservation: RequestReservation | None = None

@@ -76,7 +76,7 @@ class RequestTeller:
         )  # fmt: skip
 
     def end(self) -> None:
-        """Note that the attempt was answered: whatever breaks from now on, it has not failed."""
+        """Record that the attempt was answered: a later error does not make it a failed one."""
         self._is_open = False
 
     def failed(self, error: BaseException) -> None:

@@ -1,7 +1,7 @@
 """Compares what a resumed run does with what its journal recorded.
 
-Rule: a caller can never accept the result of a different kind of effect. It would be read as
-something that it is not, and all that follows would be at other places.
+Rule: a caller can never accept the recorded result of a different kind of effect. That result would
+be misread, and all later results would be at the wrong places.
 """
 
 from __future__ import annotations

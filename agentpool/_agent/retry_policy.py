@@ -2,13 +2,13 @@
 
 Rules:
 
-1. Delays double from attempt to attempt and are capped; chance moves each one within
-   its upper half, so that agents that failed together do not come back together.
+1. Delays double from attempt to attempt, up to a cap. Each delay is chosen at random between half
+   of its value and all of it, so that agents that failed together do not retry together.
 2. A delay that the provider asked for is never shortened, even if it is longer than the cap.
 3. There are at most ``max_attempts`` attempts, and no delay that would bring the sum of all delays
    above ``max_total_seconds``. After that the error is raised.
 
-Whether an error may be retried at all is not decided here: the error says so itself.
+The error itself says whether it may be retried at all.
 """
 
 from __future__ import annotations

@@ -4,11 +4,11 @@ Rules:
 
 1. A resumed run takes the same path, because the loop decides only by the results of its effects,
    and the recorded results are given back until none is left.
-2. What was asked for is compared by its digest. Whatever differs is an error, unless the
-   caller accepts it: another prompt or tool would make the old results answers to
-   something that was never asked. Another *thing* is never accepted: see ``comparing``.
-3. A request or a call that had begun and has no result may or may not have been done. A
-   request is made again, and counted. A call is told apart: see `Unknown`.
+2. What was asked for is compared by its digest. Any difference is an error, unless the caller
+   accepts it: with another prompt or tool, the old results would answer something that was never
+   asked. Another *kind* of effect is never accepted: see ``resume_mismatch``.
+3. A request or a call that had begun and has no result may or may not have been done. A request is
+   made again, and counted. For a call, the tool decides: see `OnUnknown`.
 4. Nothing is done before the record of its beginning is stored, and nothing follows it (the next
    request, the next call, the outcome) before its result is stored.
 """
@@ -56,7 +56,7 @@ from agentpool.journal._questions import decision_in, said_of
 from agentpool.journal._writer import JournalWriter
 
 OnMismatch: TypeAlias = Literal["refuse", "accept", "branch"]
-"""How to react when a resumed run asks for something else than before."""
+"""How to react when a resumed run asks for something other than before."""
 
 AGAIN: Final = "~"
 """Added to a run's key each time that it begins again with another history."""

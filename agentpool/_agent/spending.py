@@ -149,7 +149,7 @@ class Purse(Live):
                 immediately.
 
         Cancellation:
-            They were told.
+            The stores have been told.
         """
         for one in self.ledger.path:
             if one.kept is not None and one.kept.owed and one not in but:

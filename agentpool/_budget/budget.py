@@ -137,8 +137,8 @@ class Budget(Unique, Shown):
     ) -> None:
         """Raise, lower or remove a limit from now on.
 
-        Used and reserved amounts stay as they are, and agents that were stopped stay stopped. For
-        agents that wait for a share, the budget decides again.
+        Used and reserved amounts stay as they are, and agents that were stopped stay stopped. The
+        budget decides again about agents that wait for it.
 
         Args:
             kind: The limit to change.

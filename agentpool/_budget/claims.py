@@ -54,8 +54,8 @@ pool, so a claim waits for about one round of its agents."""
 class Reservation(Live):
     """Amounts that a budget has reserved for one purpose. Settle it exactly once.
 
-    As a context manager it settles itself at the end of its block, unless that was done before: the
-    used amount is unknown then, so all of it is charged.
+    As a context manager, it is charged in full at the end of its block, unless it was settled
+    before: the used amount is unknown then.
     """
 
     _ledger: Ledger

@@ -34,7 +34,7 @@ def build_budget(
         if known != config:
             raise UsageError(
                 f"manifests {whose!r} and {manifest.name!r} have budgets with the same name, "
-                f"{config.name!r}, and other limits; write the same, or give them other names"
+                f"{config.name!r}, but different limits; use the same limits, or different names"
             )
     for name, (config, whose) in wanted.items():
         if store is None:

@@ -1,9 +1,8 @@
-"""What ``agentpool check`` knows and doubts of the models of a manifest.
+"""What ``agentpool check`` reports on a manifest's models: facts and probable mistakes.
 
 Rules:
 
-1. Nothing is sent. What is doubted comes from published facts, and from what providers say
-   that they refuse.
+1. Nothing is sent. The doubts rest on published facts, and on what providers say they refuse.
 2. A doubt is a warning: facts may be older than a model, and names may be a user's own.
 
 Sources of the refusals: goose#11413 (effort beside tools), pi#4178 and litellm#31466 (forced
@@ -59,15 +58,15 @@ def key_words(place: Place) -> str:
 
 
 def window_words(model: ModelConfig) -> str:
-    """Return how large the window is, and who says so."""
+    """Return how large the window is, and the source of that number."""
     if model.context_window:
         return f"{model.context_window:,} tokens"
     if model.place is None:
-        return "the usual one of local models; context_window says another one"
+        return "the usual one of local models; context_window sets another one"
     facts = find_facts(model)
     if facts is None or facts.context_window is None:
-        return "unknown; context_window says it"
-    return f"{facts.context_window:,} tokens, as is published"
+        return "unknown; context_window sets it"
+    return f"{facts.context_window:,} tokens, as published"
 
 
 def model_object(model: ModelConfig) -> dict[str, Json]:

@@ -8,7 +8,7 @@ Rules:
    like every other path on its command line. Programs run in that folder.
 4. The programs of a Sovereign agent have no network. Where that is impossible, such an agent fails
    before its model is asked anything.
-5. The packaged model gets no memory tools that nobody asked for: it answers about them instead of
+5. The packaged model gets memory tools only on request: it tends to answer about them instead of
    the query.
 """
 
@@ -100,7 +100,7 @@ def build_tools(
         system_tools: Builds an agent's tools for files and programs.
         choose: Chooses the driver of an agent, which its tools may ask.
         own: The program's own tools, which every agent also has.
-        spares_packaged: Whether the packaged model gets no memory tools that nobody asked for.
+        spares_packaged: Whether the packaged model gets memory tools only on request.
     """
     with_team = own.with_tools(*TEAM_TOOLS)
 

@@ -3,14 +3,14 @@
 Rules:
 
 1. A transaction is done whole or not at all, whatever ends it.
-2. A call that is cancelled interrupts its own transaction, and returns when the thread is
-   free: nothing goes on behind it. A transaction that was committed in that moment stays.
-   SQLite forgets one that finds no statement, so long statements ask, too.
-3. What is small runs where it is, without a thread, until two in a row were slow.
-4. Who finds the file locked waits in trio, not in the thread: see ``agentpool._file_lock``.
-5. A file that was moved, deleted or replaced while it is open is not written any more: what
-   is written would be lost.
-6. What SQLite raises comes out as the error of the file's kind and names the file.
+2. A call that is cancelled interrupts its own transaction, and returns when the thread is free, so
+   that no work goes on after it. A transaction that was committed at that moment stays. SQLite
+   ignores an interrupt between two statements, so long statements check for it, too.
+3. Small transactions run in the caller's thread, until two in a row were slow.
+4. A call that finds the file locked waits in trio, not in the thread: see ``agentpool._file_lock``.
+5. A file that was moved, deleted or replaced while it is open is not written any more, since the
+   changes would be lost.
+6. SQLite's errors are raised as the error type of the file's kind, and name the file.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ T = TypeVar("T")
 
 _LOCKED: Final = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 QUICK_SECONDS: Final = 0.01
-"""What a small transaction may take without a thread: a hundred times what it does take."""
+"""The most that a small transaction may take without a thread: a hundred times the usual."""
 
 SLOW_COUNT: Final = 2
-"""In a row, that took longer: one alone may have been the turn of another process."""
+"""How many slow ones in a row end that. A single one may have waited for another process."""
 
 
 @final
@@ -73,7 +73,7 @@ class Database:
     _where: str
     """The file's absolute path: the working directory may change."""
     _identity: tuple[int, int]
-    """The file's device and number on it."""
+    """The file's device and inode number."""
     _turn: trio.Lock = attrs.field(factory=trio.Lock)
     # Of its own: tools may have taken all of trio's threads, and wait for this file.
     _thread: trio.CapacityLimiter = attrs.field(factory=lambda: trio.CapacityLimiter(1))
@@ -95,7 +95,8 @@ class Database:
     def write_at_once(self, job: Callable[[Transaction], None]) -> bool:
         """Run a small *job* in this thread and commit its changes. It must not wait for the disk.
 
-        Return whether that was done: not while others have the file, nor while it is slow.
+        Return whether it was run. It is not run while others have the file, or while the file is
+        slow.
 
         Raises:
             AgentPoolError: The kind's error, if the file cannot be written. Nothing has
@@ -115,7 +116,7 @@ class Database:
     def change_at_once(self, sql: str, values: Sequence[Value]) -> int:
         """Run one small statement in this thread and commit it. It must not wait for the disk.
 
-        Return how many rows it changed. 0: it was not run, as in ``write_at_once``, or found none.
+        Return how many rows it changed. 0: it found none, or was not run (see ``write_at_once``).
 
         Raises:
             AgentPoolError: The kind's error, if the file cannot be written. Nothing has
@@ -240,7 +241,7 @@ class Database:
 
 
 def identity_of(path: str) -> tuple[int, int]:
-    """Return what tells the file at *path* from all others: its device and number on it.
+    """Return the device and inode number of the file at *path*, which identify it.
 
     Raises:
         OSError: If there is no such file.
@@ -250,7 +251,7 @@ def identity_of(path: str) -> tuple[int, int]:
 
 
 def _no_text(path: Path, kind: FileKind, error: UnicodeDecodeError) -> AgentPoolError:
-    what = f"{kind.name} file {str(path)!r} has text that is none"
+    what = f"{kind.name} file {str(path)!r} has text that is not valid UTF-8"
     return kind.error(f"{what}: {error}; it is damaged, restore it from a copy")
 
 

@@ -2,10 +2,11 @@
 
 Rules:
 
-1. Nothing is written to a file that is another program's, and no statement is run on tables
-   that are not what our own migrations make: a view in the place of a table could take for
-   ever. What a file is is looked at before anything else.
-2. A newer format is refused untouched. Each migration is done whole or not at all.
+1. The kind of a file is checked before anything else. Nothing is written to another program's file,
+   and no statement is run on tables that differ from those of our own migrations: a view in the
+   place of a table could take for ever.
+2. A file of a newer format is refused and stays unchanged. Each migration is done whole or not at
+   all.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from agentpool._database.transaction import Transaction, Value
 from agentpool._file_kind import FileKind
 
 APPLICATION_ID: Final = 0x61676E70
-"""By which a file is known as ours: ``agnp`` in its bytes. Files from before it have 0."""
+"""Marks a file as agentpool's: the bytes ``agnp``. Files of the first versions have 0."""
 
 
 def add_functions(connection: sqlite3.Connection, kind: FileKind) -> None:

@@ -19,7 +19,7 @@ from agentpool._disk_file import check_file, check_locks, open_to_write
 from agentpool._file_kind import FileKind
 
 _ASK_EVERY_STEPS: Final = 1_000_000
-"""Steps of SQLite's machine, some 20 ms, after which a statement asks whether it is wanted."""
+"""After this many steps of SQLite's machine, some 20 ms, a statement checks for cancellation."""
 
 CLOSE_SECONDS: Final = 10.0  # for the last checkpoint of a large log; nothing depends on it
 
@@ -33,7 +33,7 @@ async def open_database(
     Args:
         path: The file. Its folder exists.
         kind: What it is for.
-        read_only: Whether nothing is made or changed, also not to a newer format.
+        read_only: Whether to create and change nothing, not even the format.
 
     Raises:
         AgentPoolError: The kind's error, if it cannot be opened, is no such file, or is of a

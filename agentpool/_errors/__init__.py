@@ -1,6 +1,6 @@
 """Every error that agentpool raises on purpose.
 
-The tree shows which errors there are, and for some of them who must act::
+The tree shows all errors, and what they mean or what to do::
 
     AgentPoolError
     ├── UsageError                 fix the calling code
@@ -34,7 +34,7 @@ The tree shows which errors there are, and for some of them who must act::
     │   ├── RunBusyError           another process owns the pool's records
     │   ├── SessionBusyError       the session has a turn that has not ended
     │   ├── LeaseLostError         another process took the pool's records over
-    │   └── ResumeMismatchError    the program asks for something else than before
+    │   └── ResumeMismatchError    the program asks for something other than before
     ├── PrivacyError               the data may not go there
     ├── AgentCancelledError        the agent was cancelled; says who did it and why
     ├── TraceError                 the file of a trace cannot be read or written

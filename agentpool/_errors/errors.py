@@ -181,8 +181,8 @@ class TraceError(AgentPoolError):
 class RecordedError(AgentPoolError):
     """An agent's error as read from a trace, in place of the exception itself.
 
-    A journal also gives this, unless the exception is one of agentpool's own: those get their
-    class back.
+    An error from a journal is of this type as well, unless it is one of agentpool's own errors,
+    which keep their class.
     """
 
     def __init__(

@@ -132,7 +132,7 @@ class WindowCut(EventBase, frozen=True, gc=False):
     """The places of the ``results`` in the conversation. Empty in traces of earlier versions."""
 
     def words(self) -> str:
-        """Return what left the window and what stands for it, for people."""
+        """Describe what was left out of the window, and what replaces it."""
         parts: list[str] = []
         if self.messages:
             are = "is" if self.messages == 1 else "are"
@@ -141,10 +141,10 @@ class WindowCut(EventBase, frozen=True, gc=False):
             sent = "is sent as a stub" if self.results == 1 else "are sent as stubs"
             parts.append(f"{counted(self.results, 'tool result')} {sent}")
         if self.summary:
-            parts.append("a summary stands for what has left")
+            parts.append("a summary replaces what was left out")
         if self.failure:
             parts.append(f"there is no summary: {self.failure}")
-        return f"the window was full: {', '.join(parts) or 'nothing left it'}"
+        return f"the window was full: {', '.join(parts) or 'nothing was left out'}"
 
 
 @final

@@ -19,8 +19,8 @@ class MessagesAdded(EventBase, frozen=True, gc=False):
     messages: tuple[ChatMessage, ...]
     """The new messages, oldest first."""
     after: AgentId = 0
-    """In a file, for a conversation that goes on after another agent's: that agent. Its first
-    messages come before these. 0: none do."""
+    """In a file: the agent whose conversation this one continues. Its first messages come before
+    these. 0: there is no such agent."""
     shared: int = 0
     """How many of that agent's messages those are."""
 
@@ -35,8 +35,8 @@ class LostRequest(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     cost_usd: float | None = 0.0
     """US dollars that its agent counts. ``None``: unknown."""
     is_measured: bool = True
-    """Whether ``usage`` is exact. A request that the provider refused is exact, at zero. If not, it
-    is an estimate of the text that had come."""
+    """Whether ``usage`` is exact. If the provider refused the request, it is exactly zero. If not,
+    it is an estimate of the text that had come."""
     charged_tokens: int | None = None
     """Estimated tokens that a budget was charged instead of ``usage``. ``None``: it was charged
     the known usage, or no budget pays."""
@@ -203,7 +203,7 @@ class GateChanged(EventBase, frozen=True, gc=False):
     limit: int
     """Requests that may be in flight from now on."""
     in_flight: int
-    """Requests that are."""
+    """Requests that are in flight now."""
     waiting: int
     """Requests that wait."""
     closed_seconds: float

@@ -3,7 +3,7 @@
 Rules:
 
 1. The conversation only grows. What was said is never changed, moved or shortened;
-   ``cut`` and ``fit`` decide what of it is sent, and what stands for the rest.
+   ``cut`` and ``fit`` decide which part of it is sent, and what replaces the rest.
 2. It has three parts: the history, the pinned messages (recalled data and the current query) and
    the messages after them. The pinned messages are always sent.
 3. The first and the third part are divided into groups, which are sent whole or not at all.
@@ -17,7 +17,7 @@ Rules:
 5. The newest group is always sent: without it the model would repeat its last turn. If it does not
    fit together with the pinned messages, that is an error and not a shorter request.
 
-Sizes are estimates on the high side, as said at `estimate_tokens`. Each message is measured
+Sizes are high estimates, as explained at `estimate_tokens`. Each message is measured
 once and each group dropped once, so a turn costs the same however long the conversation is.
 """
 
@@ -77,8 +77,8 @@ class Conversation(Live, gc=False):
         Args:
             history: The messages of earlier runs, with a result for every call.
             pinned: The messages that this run is about: recalled data and the query.
-            room_tokens: The window without the answer's own room, the system prompt and
-                the tools. ``None``: the window is unknown, so everything is sent.
+            room_tokens: The window minus the room for the answer, the system prompt and the tools.
+                ``None``: the window is unknown, so everything is sent.
             count: Estimates the tokens of an image or a document.
         """
         talk = cls([*history, *pinned], count)
@@ -242,7 +242,7 @@ class Conversation(Live, gc=False):
     def room_tokens_for_results(self, count: int) -> int | None:
         """Return how many tokens each result of the newest calls may have.
 
-        Call this when the answer was appended and its results were not yet. Results of that size
+        Call this after the answer was appended, and before its results are. Results of that size
         fit, and take at most half of the room that the pinned messages leave. The other half is for
         earlier turns, or the model would forget why it made the calls.
 

@@ -14,8 +14,8 @@ Rules:
    differs from the previous one starts the count again, even if only its picture is new: a model
    that polls is not in a loop.
 6. A run is stuck if the same batch of calls had the same results four times in a row, or if two
-   batches took turns four times each. If ``max_repeated_calls`` allows more, it takes as many more.
-   The whole batch is compared, not its first call.
+   batches took turns four times each. If ``max_repeated_calls`` allows more repetitions, that
+   number counts instead. The whole batch is compared, not its first call.
 7. A tool that waits for what others do never counts as repeated: it is meant to be called again. If
    such a call failed, it waited for nothing: it is still never refused, but rule 6 applies to it.
 8. Five truncated answers in a row stop the run; an answer with tool calls starts the count again.
@@ -49,7 +49,7 @@ MAX_TRUNCATIONS: Final = 5
 full length will hardly finish in the sixth."""
 
 STUCK_REPEATS: Final = 4
-"""From this number of equal batches with equal results on, a model no longer polls but is stuck: by
+"""After this many equal batches of calls with equal results, a model is stuck and not polling: by
 then each call has been refused once."""
 
 NO_NAMES: Final[frozenset[str]] = frozenset()
@@ -131,7 +131,7 @@ _KEYS: Final[Mapping[StopReason, str]] = {
 """The name of each limit in a manifest."""
 
 Verdict: TypeAlias = Allow | Warn | Block | Stop
-"""All that a guard can say."""
+"""The possible decisions of a guard."""
 
 ALLOW: Final = Allow()
 """The verdict of nearly every check. It is shared, so that it costs nothing."""
@@ -226,8 +226,8 @@ class LoopGuard(Live, gc=False):
     def check_stuck(self, calls: Sequence[ToolCall]) -> Allow | Stop:
         """Record the calls of one answer and decide whether the model repeats itself.
 
-        Call this once for each answer with tool calls, before `check_tool_call`, which uses what is
-        found out about the calls here.
+        Call this once for each answer with tool calls, before `check_tool_call`, which uses the
+        findings.
         """
         seen = self._calls or self._seen()
         waiting = self.waiting_tools

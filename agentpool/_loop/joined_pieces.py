@@ -7,7 +7,7 @@ Rules:
 2. A piece is a new answer if its beginning is the same as that of the answer, for at least half of
    the answer so far. Then the new wording replaces the old.
 3. Otherwise, if the piece begins with the end of the answer, the longest such text is kept once. A
-   short or monotonous one is chance: two lines of a table begin alike.
+   short or monotonous match is ignored as chance: two lines of a table may begin alike.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ CONTINUE: Final = (
 """The request to continue an answer that was cut at ``max_tokens``."""
 
 MIN_RESTART: Final = 8
-"""The characters that an answer must have before its beginning proves anything."""
+"""The fewest characters that an answer must have for its beginning to prove anything."""
 
 MIN_OVERLAP: Final = 12
 """Characters that must be the same before they count as a repetition."""
 
 MIN_VARIETY: Final = 6
-"""Different characters among these: a rule of a table has two or three."""
+"""The fewest different characters among these. The rule of a table has two or three."""
 
 MAX_OVERLAP: Final = 2_000
 """Characters that are compared. A model that repeats more than that is writing a new answer."""

@@ -7,7 +7,8 @@ Rules:
    a sentence, an end token. Two different objects are not an answer.
 3. If an answer does not fit, the model is told what is wrong and asked again, at most
    ``MAX_REPAIRS`` times in a run. For the guard, each is a turn like any other.
-4. An answer that was cut off does not fit: as the next piece, models begin a new object.
+4. An answer that was cut off does not fit. It is not continued, since models then begin a new
+   object.
 5. If no repair succeeds, the run fails. An answer that does not fit never becomes a value.
 
 The caller passes the function that reads a text as a type: nothing here knows types.

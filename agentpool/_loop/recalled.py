@@ -24,8 +24,8 @@ def recalled_block(fragments: Sequence[str]) -> str:
 def not_yet_in(history: Sequence[ChatMessage], fragments: Sequence[str]) -> Sequence[str]:
     """Return the *fragments* that are not yet in *history*.
 
-    Compared are the fragments that earlier runs of the conversation recalled, and the questions and
-    answers of the conversation itself.
+    They are compared with the fragments that earlier runs of the conversation recalled, and with
+    the questions and answers of the conversation itself.
     """
     blocks = list[str]()
     said = set[str]()

@@ -1,7 +1,7 @@
 """The state of one run: its input, the effects it asks for, and its result so far.
 
-``loop`` has the rules; this module has the values that they use. A run asks by effects: a value
-says what is wanted, and the code that performs it writes the result into it.
+``loop`` has the rules; this module has the values that they use. A run asks for things by effects.
+An effect is a value that says what is wanted; the code that performs it writes the result into it.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class RunTools(msgspec.Struct, eq=False):
     begun: tuple[int, ...] = ()
     """The places of calls whose tool was started, so that they may have been done."""
     changed: Mapping[int, ToolCall] = NO_CALLS
-    """Calls that were approved, as they are to run, by their places."""
+    """Approved calls, in the form in which they run, by their places."""
     began: Mapping[int, float] = NO_TIMES
     """When the observed calls began, by their places."""
 

@@ -2,7 +2,8 @@
 
 Models that run behind plain servers write their thoughts into the text. Rules:
 
-1. Thoughts are at the beginning of the text, in marks such as ``<think>…</think>``. Some servers
+1. Thoughts are at the beginning of the text, between marks such as ``<think>…</think>``. Some
+   servers
    leave out the first mark: then the last end mark at the beginning of a line ends the thoughts.
 2. A mark within an answer is a part of it: an answer may be about marks.
 3. Thoughts without an end mark are thoughts to the end, whether they were cut off or the model
@@ -11,8 +12,8 @@ Models that run behind plain servers write their thoughts into the text. Rules:
    certain. Thoughts without a first mark cannot be recognized before they end, so if the previous
    answer had such thoughts, the whole text is held back.
 
-Source for the third one: vLLM's parsers of reasoning, which take a text without an end mark for
-reasoning alone (docs.vllm.ai/en/latest/features/reasoning_outputs.html, 2026-11).
+Source for rule 3: vLLM's reasoning parsers, which treat a text without an end mark as reasoning
+only (docs.vllm.ai/en/latest/features/reasoning_outputs.html, 2026-11).
 """
 
 from __future__ import annotations
@@ -79,7 +80,7 @@ class StreamedText(Live):
     """What is held back before that, and is not searched again: blanks, or thoughts without a first
     mark."""
     _has_begun: bool = False
-    """Whether there are such thoughts among it."""
+    """Whether it contains such thoughts."""
     _close: str = ""
     """The mark that ends the arriving thoughts. Empty: no thoughts are arriving."""
     _is_text: bool = False

@@ -2,16 +2,16 @@
 
 Rules:
 
-1. Input is the bytes of everything that is sent over 2.5, as in ``estimate_tokens``: on the
-   high side. The schema of the answer is sent as well. Output is ``max_tokens``: a model
-   cannot write more. If that is not set, a long answer is assumed.
+1. The input is estimated as the bytes of all that is sent, including the schema of the answer,
+   divided by 2.5. That is high on purpose: see ``estimate_tokens``. The output is ``max_tokens``,
+   since a model cannot write more. If that is not set, a long answer is assumed.
 2. The cost is the driver's price for exactly these tokens, as if none were cached. If the driver
    has no price, the cost is unknown, and not zero.
 3. A conversation only grows, so a message that was measured is not measured again. If a part of it
    was left out or replaced, everything that is sent is measured again: it is never more than a
    window.
 
-The usage that a provider reports is what counts; this is only reserved until then.
+The estimate is only reserved. When the provider reports the usage, that replaces it.
 """
 
 from __future__ import annotations

@@ -6,8 +6,9 @@ Rules, in addition to those of ``conversation``:
    pinned messages leave. So requests begin in the same way for many turns, and a provider that
    caches the beginnings of requests need not read them again.
 2. If old results may be cleared, these go first, beginning with the oldest: each call stays, and a
-   stub replaces its result. Whole groups go only if that is not enough, and then until half of the
-   room is free: few tokens leave with each, and the next turn would fill the window again.
+   stub replaces its result. Whole groups are left out only if that is not enough, and then until
+   half of the room is free: each group frees few tokens, so the next turn would otherwise fill the
+   window again.
 3. A summary comes right after the pinned messages, and takes room as they do.
 4. The newest group is neither cleared nor left out.
 5. A message that was cleared or left out once stays so.
@@ -219,7 +220,7 @@ class Window(Live):
         Args:
             pending_tokens: The tokens of what is sent after the conversation.
             extra_tokens: The tokens of what is about to be pinned.
-            to_half: Whether it is at most half full, if anything leaves at all.
+            to_half: Whether to go down to half full, if anything has to be left out.
         """
         goal = self._goal(pending_tokens)
         kept, tokens = self.kept, self.kept_tokens + extra_tokens

@@ -2,7 +2,7 @@
 
 Rules:
 
-1. An effect reports everything that is left out of the window: nothing goes in silence.
+1. An effect reports everything that is left out of the window: nothing is left out silently.
 2. ``drop`` leaves out the oldest turns. ``clear_results`` first replaces old tool results by stubs.
    ``summary`` asks the model, in a separate request that the agent pays, to summarize what is left
    out, and sends the summary instead.

@@ -43,7 +43,7 @@ class BudgetConfig(Value):
     """The name in the file and in errors. Manifests with the same name share the budget."""
 
     def __attrs_post_init__(self) -> None:
-        """Refuse limits that are not positive numbers, and a budget without any."""
+        """Refuse limits that are not positive numbers, and a budget without limits."""
         expect_fields(self, but=("per", "tokens", "cost_usd", "requests", "tool_calls"))
         if faults := tuple(self._faults()):
             raise ManifestError(faults, source="BudgetConfig")
@@ -75,7 +75,7 @@ def read_budget(
 
     Args:
         table: The manifest's ``[budget]``.
-        homes: The keys that are known elsewhere in the file, each with the place where it belongs.
+        homes: Keys that belong elsewhere in the file, each with its place, for advice.
         is_there: Whether the manifest has that table.
     """
     if not is_there:

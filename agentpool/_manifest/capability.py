@@ -159,7 +159,7 @@ class Capability(Value, Checked):
 
 @final
 class UnsaidCapabilities(tuple[Capability, ...]):
-    """The grants of a manifest that says nothing about grants. Equal to them when they are said."""
+    """The default grants of a manifest without any. Equal to the same grants written out."""
 
     __slots__ = ()
 

@@ -32,7 +32,7 @@ def read_context(table: TomlTable, homes: Mapping[str, str]) -> ContextConfig | 
 
     Args:
         table: The manifest's ``[context]``.
-        homes: The keys that are known elsewhere in the file, each with the place where it belongs.
+        homes: Keys that belong elsewhere in the file, each with its place, for advice.
     """
     strategy: ContextStrategy = table.choice("strategy", STRATEGIES, ContextConfig().strategy)
     context = table.build(ContextConfig, strategy=strategy)

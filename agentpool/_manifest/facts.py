@@ -117,7 +117,7 @@ class ModelFacts:
 
 
 def _moves(model: ModelConfig) -> Iterator[str]:
-    """Yield the settings with which a reasoning model of OpenAI moves to Chat Completions."""
+    """Yield the settings that move a reasoning model of OpenAI to Chat Completions."""
     place = model.place
     if place is None or model.api is not None or not is_openai(place.host):
         return

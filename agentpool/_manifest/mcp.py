@@ -2,8 +2,8 @@
 
 Rules:
 
-1. A Sovereign agent has only servers on this machine, a Private one also servers of its user's own.
-   No such rule can check what a program that is started here does: the grant must name the program.
+1. A Sovereign agent uses only servers on this machine; a Private one also uses its user's own
+   servers. No rule can check what a local program does, so the grant must name the program.
 2. A manifest contains no secrets: ``env`` and ``api_key_env`` name variables.
 """
 
@@ -29,7 +29,7 @@ def read_server(table: TomlTable, homes: Mapping[str, str]) -> McpServerConfig |
 
     Args:
         table: One ``[[mcp_servers]]`` table; it collects what is wrong.
-        homes: The keys that are known elsewhere in the file, each with the place where it belongs.
+        homes: Keys that belong elsewhere in the file, each with its place, for advice.
     """
     table.require("name", "write a name of letters, digits, '_' and '-'")
     table.require("transport", "write 'stdio' or 'http'")

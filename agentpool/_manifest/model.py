@@ -323,7 +323,7 @@ def read_model(
 
     Args:
         table: The manifest's ``[model]``.
-        homes: The keys that are known elsewhere in the file, each with the place where it belongs.
+        homes: Keys that belong elsewhere in the file, each with its place, for advice.
         providers: The providers that it may name.
     """
     default = ModelConfig()

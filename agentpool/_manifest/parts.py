@@ -142,7 +142,7 @@ _INPUTS: Final = ("text", "image", "pdf")
 
 
 def inputs_faults(inputs: object) -> Iterator[Fault]:
-    """Yield the faults of what a model reads besides text. ``None`` has none."""
+    """Yield the faults of *inputs*, what a model reads besides text. ``None``: no faults."""
     if inputs is None:
         return
     words = ", ".join(map(repr, _INPUTS))

@@ -2,12 +2,12 @@
 
 Rules:
 
-1. One table, which nothing changes. A provider that is not in it is a `Provider` of your own,
-   or an address in the manifest.
+1. The table never changes. To use a provider that is not in it, make your own `Provider`, or write
+   its address in the manifest.
 2. The address and the variable of the manifest take precedence.
 3. A provider's own rules for its wire format are followed wherever its models are, even behind a
    gateway if the manifest names the provider.
-4. The provider's usual key is sent to the provider's own host, by TLS, and nowhere else. Another
+4. The provider's usual key is sent to the provider's own host, over TLS, and nowhere else. Another
    host gets only a key that the manifest names for it.
 
 Addresses and variables are those of the providers' own pages and of models.dev (2026-11).

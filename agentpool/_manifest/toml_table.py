@@ -2,8 +2,8 @@
 
 Rules:
 
-1. Each key is asked for by its type. A value of another type is a fault; the reading
-   goes on with the default, so that one run reports all faults.
+1. Each key is read with its expected type. A value of another type is a fault; reading goes on with
+   the default, so that one run reports all faults.
 2. An unknown key is a fault. If it has a place elsewhere in the file, the
    fault says where: TOML gives a key below ``[[table]]`` to that table, whatever the
    author meant. Otherwise the fault names the nearest key that exists.
@@ -209,8 +209,7 @@ class TomlTable(Live):
         """Note a fault for every key that was never read and is not in *also*.
 
         Args:
-            homes: The keys that are known elsewhere in the file, each with the place where it
-                belongs.
+            homes: Keys that belong elsewhere in the file, each with its place, for advice.
             also: Keys that are allowed here, although they were not read.
         """
         known = [*self._asked, *also]

@@ -4,10 +4,10 @@ Rules:
 
 1. At OpenAI itself, the Responses API is used, unless the manifest says otherwise. If a setting
    exists only in Chat Completions, that is used instead, but never together with a reasoning
-   effort: there, newer models do not take one if they have tools.
+   effort, which newer models refuse there if they have tools.
 2. A setting that an API never takes is refused in the manifest, not only in each request.
 3. An option that is merged with agentpool's own fields must have the type that the API wants. With
-   another type it could only be sent as nonsense, or left out in silence.
+   another type it could only be sent as nonsense, or left out silently.
 
 Source: https://platform.openai.com/docs/api-reference/responses/create,
 https://platform.claude.com/docs/en/api/messages and goose#11413 (2026-11).

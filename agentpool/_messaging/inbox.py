@@ -32,8 +32,9 @@ def _number_of(message: AgentMessage) -> int:
 class Inbox(Live):
     """The waiting messages of one agent.
 
-    This is not a memory channel: that would take in a message of a waiting sender before the sender
-    runs again, and if the sender is cancelled then, it cannot learn that its message was sent.
+    This is not a memory channel, which would accept the message of a waiting sender before the
+    sender runs again. If the sender were cancelled at that point, it could not learn that its
+    message was sent.
     """
 
     owner_id: AgentId

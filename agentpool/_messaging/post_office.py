@@ -70,7 +70,7 @@ class _Question(Live):
 
 
 Watch = Callable[[AgentMessage, str | None], None]
-"""Called with every accepted message, and again with a reason when it dies."""
+"""Called with every accepted message, and again, with a reason, when it becomes a dead letter."""
 
 
 @final

@@ -5,8 +5,8 @@ Rules:
 1. A message has a key: the key of the tool call that sends it, and its number among the messages of
    that call. A resumed call uses the same keys.
 2. A message with a known key is not sent again: the sender gets the old one. The owner has no
-   calls, and may do things in another order: each message of the owner stands for the first old
-   message to the same agent, in answer to the same message, that the owner has not sent again yet.
+   calls, and may do things in another order. So each message of the owner is matched with the first
+   old one to the same agent, in answer to the same message, that is not matched yet.
 3. A message that was accepted and not received waits for its recipient again, in the old order. The
    owner begins anew, so every message that was ever sent to the owner waits.
 4. A call without a result has received nothing: the messages that it took wait for it again.
@@ -60,7 +60,7 @@ class KeptPost:
     )
     """The answers for askers that ask again, by asker and question."""
     _unanswered: dict[int, AgentMessage] = attrs.field(factory=dict[int, AgentMessage])
-    """Questions of the owner, and messages of calls, that may be asked again and are not yet."""
+    """Questions of the owner, and messages of calls, that may be asked again and have not been."""
     _of_call: dict[str, list[AgentMessage]] = attrs.field(factory=dict[str, list[AgentMessage]])
     """The messages of each call without a result, by its key."""
     deliver: Callable[[AgentMessage], None] = attrs.field(init=False)
@@ -172,7 +172,7 @@ class KeptPost:
             book.add(one.wait, has_deadline=False)
 
     def find_again(self, agent_id: AgentId) -> bool:
-        """Return whether an agent was absent until now. It is no more."""
+        """Mark an agent as no longer absent. Return whether it was absent."""
         one = self.absent.pop(agent_id, None)
         if one is not None:
             self._book.remove(one.wait, has_deadline=False)
@@ -182,7 +182,7 @@ class KeptPost:
         """Remove the absent agents that *parent_id* no longer spawns, and return them.
 
         Args:
-            parent_id: An agent that has ended; or the owner, that leaves the pool's block.
+            parent_id: An agent that has ended; or the owner, when it leaves the pool's block.
             live: The agents that have an inbox. When the owner ends, the children of all other
                 agents count as well.
         """

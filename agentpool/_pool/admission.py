@@ -73,7 +73,7 @@ class Admission(Live):
     book: WaitBook = msgspec.field(default_factory=WaitBook)
     """The waits of its agents and its owner."""
     pace: Pace = msgspec.field(default_factory=Pace)
-    """Says when a call of the pool that has nothing to wait for must yield."""
+    """Decides when a call of the pool must yield although it has nothing to wait for."""
     _newcomers: FairQueue[AgentRecord] = msgspec.field(default_factory=_new_queue)
     _children: FairQueue[AgentRecord] = msgspec.field(default_factory=_new_queue)
     """Newcomers whose parents are agents of the pool."""
@@ -239,7 +239,7 @@ class Admission(Live):
         self._start(record, self._slot_for(record))
 
     def resize(self, slots: float) -> None:
-        """Change the number of slots. Running agents go on, even if too many now."""
+        """Change the number of slots. Agents go on even if more are running than that."""
         with self._hub:
             self._hub.tell(SlotsChanged, OWNER_ID, "", slots)
             self.slots = slots

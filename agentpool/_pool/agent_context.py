@@ -42,7 +42,7 @@ from agentpool.abc import AgentContext, AgentInfo, Driver, OnDelta
 from agentpool.tools._registry import ToolRegistry
 
 Accept: TypeAlias = Callable[[SpawnConfig, Driver, OnEnd | None, AgentRecord], AgentRecord]
-"""Accepts the child of an agent. Only one function is told of its end."""
+"""Accepts the child of an agent. Its end is reported only to the function passed in."""
 
 
 ToolBuilder: TypeAlias = Callable[[AgentContext], ToolRegistry | Awaitable[ToolRegistry]]
@@ -140,7 +140,7 @@ class PoolAgentContext(Unique, AgentContext):
         self._agent.at_end.append(call)
 
     async def pay_for_another_run(self) -> LimitExceededError | None:  # noqa: ASYNC910  # without a budget there is nothing to wait for
-        """Charge a repeated tool call. Return why it is not allowed. ``None``: it is."""
+        """Charge a repeated tool call. Return why it is not allowed. ``None``: it is allowed."""
         purse = self._agent.purse
         return None if purse is None else await purse.take_tool_call()  # noqa: ASYNC910  # without a budget there is nothing to wait for
 

@@ -8,8 +8,8 @@ Rules:
    same work was asked for.
 3. A racer belongs to its race, whether or not it was ever started: a spawn of the same work
    elsewhere never gets the outcome of a racer.
-4. After an agent has ended, the same may be started again in its group, or in its call. That is
-   another agent.
+4. After an agent has ended, its group or its call may start the same work again. That is another
+   agent.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ class AgentKeys:
     """The keys that this process has given out."""
 
     is_plain: bool
-    """Whether an earlier version began the pool, which knew racers and children by their order."""
+    """Whether the pool was begun by an earlier version, which identified racers and children by
+    order."""
     taken: dict[str, AgentId] = attrs.field(factory=dict[str, AgentId])
     """The agents that have the keys."""
     over: set[AgentId] = attrs.field(factory=set[AgentId])
@@ -89,11 +90,11 @@ class AgentKeys:
     def of_race(
         self, configs: Sequence[SpawnConfig], call: ServedCall | None
     ) -> Generator[Sequence[str]]:
-        """Set aside the keys of the racers of *configs*, in order, whichever are started.
+        """Reserve the keys of all racers of *configs*, in order, whether or not they are started.
 
         Args:
             configs: The configs of the racers.
-            call: The tool call that lets them race. ``None``: the owner does.
+            call: The tool call that starts the race. ``None``: the owner does.
 
         Raises:
             UsageError: If two have the same key, or one that another agent has.
@@ -122,7 +123,7 @@ class AgentKeys:
         """
         said = config.key or key
         if key in self.taken:
-            raise UsageError(f"key {said!r} is the key of agent {self.taken[key]} already")
+            raise UsageError(f"key {said!r} already belongs to agent {self.taken[key]}")
         if key in self.raced:
             raise UsageError(
                 f"key {said!r} belongs to a racer that was not started; give the agent another key"
@@ -153,13 +154,13 @@ def _twice(config: SpawnConfig, count: int) -> UsageError:
 
 
 def refuse_unkept(config: SpawnConfig) -> None:
-    """Raise if an agent without a key could not be continued by another process.
+    """Raise if the agent has no key and another process could not continue it.
 
     Raises:
         UsageError: If it could not.
     """
     if config.output_type is not None or config.budget is not None:
         raise UsageError(
-            f"agent {config.agent_name!r} has an output_type or a budget of its own, "
-            "which no journal can keep; give it a key, and spawn it again after a crash"
+            f"agent {config.agent_name!r} has an output_type or its own budget, which no journal "
+            f"can keep; give it a key, and spawn it again after a crash"
         )

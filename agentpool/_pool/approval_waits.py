@@ -1,9 +1,9 @@
-"""Waits until a pool can only go on after an approval.
+"""Waits until a pool cannot go on without an approval.
 
 Rules:
 
-1. An agent that waits for an approval cannot go on, whatever deadline it has: the caller here means
-   to give the answer in another process.
+1. An agent that waits for an approval counts as unable to go on, even if it has a deadline: the
+   caller intends to give the answer in another process.
 2. An agent that waits for others cannot go on if too few of these can. All other waits end by
    themselves.
 """
@@ -25,9 +25,9 @@ from agentpool._scheduling.waits import Wait, WaitReason, find_deadlocked
 async def wait_until_asking(pool: AgentPool) -> None:
     """Wait until nothing in *pool* can go on without an approval, or the pool has closed.
 
-    With a journal, the pool can then be ended: its questions are stored, and answered later. If all
-    agents may end without a question, also wait for the agents in another task: more may be
-    spawned, so an empty pool does not end this wait.
+    With a journal, the pool can then be closed: its questions are stored, and can be answered
+    later. An empty pool does not end this wait, since more agents may be spawned. So if all agents
+    may end without a question, also wait for the agents in another task.
 
     Cancellation:
         Nothing has changed.

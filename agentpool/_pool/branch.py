@@ -79,8 +79,8 @@ def fail_records(past: PastAgent) -> Iterator[JournalRecord]:
     """End *past*, because the journal has too little of it to continue it; yield the records."""
     yield from _open_requests(past)
     error = UsageError(
-        f"agent {past.agent_id} ({past.config.agent_name}) has an output_type or a budget of its "
-        "own, which no journal keeps, and the tool call that spawned it has ended; wait for it in "
+        f"agent {past.agent_id} ({past.config.agent_name}) has an output_type or its own budget, "
+        f"which no journal keeps, and the tool call that spawned it has ended; wait for it in "
         "the tool, or spawn it from the pool with a key"
     )
     past.outcome = early_outcome(past.config, past.agent_id, AgentStatus.FAILED, 0.0, error=error)
@@ -145,15 +145,15 @@ def spend(records: Sequence[JournalRecord], budget: Budget | None) -> None:
 
 
 def is_changed(past: PastAgent, config: SpawnConfig) -> bool:
-    """Return whether *past* was never spawned or branched with such a *config*."""
+    """Return whether *config* is new: *past* was never spawned or branched with an equal one."""
     return asked_digest(config) not in {past.digest, asked_digest(past.config)}
 
 
 def asked_digest(config: SpawnConfig) -> str:
     """Return a short hash of an agent's manifest and query.
 
-    A budget per day changes no answer, so it may change between two processes. So may the treatment
-    of calls that had begun.
+    A daily budget does not affect the answers, so it may differ between two processes. The same
+    holds for the treatment of calls that had begun.
     """
     manifest: object = config.manifest
     if config.manifest.budget is not None:

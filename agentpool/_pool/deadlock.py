@@ -10,7 +10,7 @@ report the end of such a task, so the watch follows it until it no longer works.
 The owner is the task that opened the pool and the tasks below it. If other tasks use the pool, it
 is the nearest common ancestor of both and all tasks below that. While one of these tasks does
 anything other than waiting in a call of the pool, or for its own nursery, the owner can still send.
-A bystander cannot.
+Tasks that declared themselves bystanders do not count.
 
 | the owner's tasks | agents | what happens |
 |---|---|---|

@@ -57,7 +57,7 @@ class Completions(Live):
 
 
 KEPT_OF_OTHERS: Final = 1000
-"""How many agents that were not started by the owner the pool still knows after their end."""
+"""How many ended agents the pool remembers of those that the owner did not start."""
 
 SPARE_GHOSTS: Final = 32
 """How many forgotten agents ``join_next`` always may have to skip."""
@@ -73,7 +73,8 @@ class FanIn(Live):
     known: dict[AgentId, AgentRecord] = msgspec.field(default_factory=dict[AgentId, AgentRecord])
     """Every agent that was accepted for the pool, in spawn order."""
     owned: dict[AgentId, AgentRecord] = msgspec.field(default_factory=dict[AgentId, AgentRecord])
-    """The agents of parents, maps, races and supervisions. Only these are told of the end."""
+    """The agents of parents, maps, races and supervisions. Their ends are reported only to
+    these."""
     active: dict[AgentId, None] = msgspec.field(default_factory=dict[AgentId, None])
     """Agents that have not ended."""
     active_owned: dict[AgentId, None] = msgspec.field(default_factory=dict[AgentId, None])

@@ -83,7 +83,7 @@ class AgentHandle(Unique, Shown, msgspec.Struct, frozen=True, weakref=True):
 
     @property
     def waits_for(self) -> str:
-        """What the agent waits for without a slot, in words. Empty: it does not wait so."""
+        """What the agent waits for without a slot, in words. Empty: it is not waiting."""
         return self._record.waits_for
 
     @property
@@ -111,7 +111,7 @@ class AgentHandle(Unique, Shown, msgspec.Struct, frozen=True, weakref=True):
         return await self._record.wait()
 
     def stream(self) -> TextStream:
-        """Return the agent's text as it arrives, an async iterator that ends with the agent.
+        """Return an async iterator over the agent's text as it arrives. It ends with the agent.
 
         ``with handle.stream() as pieces: async for piece in pieces: print(piece, end="")``
 

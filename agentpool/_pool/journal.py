@@ -54,7 +54,7 @@ from agentpool.journal._writer import JournalWriter
 PARENT_ENDED: Final = "its parent has ended"
 
 LOST: Final = "lost the race"
-"""Why an agent is cancelled when another one has won."""
+"""The reason for cancelling a racer when another one has won."""
 
 
 @final
@@ -242,7 +242,7 @@ class PoolJournal:
         return run
 
     def _let_branch(self, run: RunJournal, past: PastAgent, budget: Budget | None) -> None:
-        """Let another run take the place of *run* if its agent has changed."""
+        """Replace *run* with a new run if its agent has changed."""
         if past.agent_id in self._changed:
             run.changed_from = past.config
             run.ended_with = None if past.outcome is None else past.outcome.messages
@@ -287,7 +287,7 @@ class PoolJournal:
                 self.spend_again(past.agent_id, budget)
 
     def end_unstarted(self, key: str, budget: Budget | None) -> None:
-        """End a racer that an earlier process had started, and this one has not: it has lost."""
+        """End a racer that only an earlier process had started: it has lost the race."""
         past = self.past.get(key)
         if past is None or key in self.keys.taken:
             return

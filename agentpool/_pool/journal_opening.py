@@ -38,7 +38,7 @@ async def open_pool_journal(
         journal: The journal with the records.
         pool: The pool's name.
         resume: Whether to go on with the agents of an earlier process.
-        on_mismatch: What happens if an agent asks for something else than before.
+        on_mismatch: What happens if an agent asks for something other than before.
 
     Raises:
         RunBusyError: If another process writes them.

@@ -47,7 +47,7 @@ from agentpool._spawn import SpawnConfig
 Queries: TypeAlias = Iterable[str] | AsyncIterable[str]
 """The queries for ``pool.map``: any texts, even if they arrive one after the other."""
 Accept: TypeAlias = Callable[[SpawnConfig, OnEnd], AgentRecord]
-"""Accepts an agent. Only one function is told of its end."""
+"""Accepts an agent. Its end is reported only to the function passed in."""
 
 
 def check_map(
@@ -249,7 +249,7 @@ class QueryMap(Live):
                 self._on_change()
 
     def _give_up_retries(self) -> None:
-        """Give the failures out that would have been asked again."""
+        """Give out the failed outcomes of the queries that were to be asked again."""
         waiting, self._again = self._again, []
         for query in waiting:
             assert query.outcome is not None  # noqa: S101  # it failed

@@ -20,8 +20,9 @@ class PoolMemory(Live):
     def memory_for(self, config: SpawnConfig) -> Memory | None:
         """Return the memory of an agent. ``None``: it has no memory.
 
-        It has none without the grant, and none if its fragments could never be recalled: a pool's
-        own memory ends with the pool, and an agent's own scope ends with the agent.
+        An agent has no memory without the grant. It has none either if its fragments could never be
+        recalled: the pool's default memory ends with the pool, and an agent's default scope with
+        the agent.
         """
         if self._given is None and config.memory_scope is None:
             return None

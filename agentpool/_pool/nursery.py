@@ -358,7 +358,7 @@ class AgentNursery(Home):
                 self._end_unstarted(record, self.hub.seconds())
 
     def abort(self, cancelled_by: str, reason: str) -> None:
-        """Cancel every agent, first the queued ones so that none starts. Journals record no end."""
+        """Cancel every agent, the queued ones first so that none starts. No end is recorded."""
         if self.journal is not None:
             self.journal.writer.end_soon()
         with self.hub:

@@ -79,7 +79,8 @@ async def open_pool(
             last 1,000 of agents that parents, maps, races and supervisions started.
         random_seed: Seed of the jitter in retries. ``None``: from the system.
         journal: Where runs are recorded under the pool's name. ``None``: nowhere.
-        resume: Continue the recorded runs: changed ones too (``accept``), or anew (``branch``).
+        resume: Whether to continue the recorded runs. A changed run is an error with ``True``, goes
+            on with ``accept``, and is begun anew with ``branch``.
 
     Raises:
         PoolError: At the exit, if agents failed and their outcomes were never retrieved.

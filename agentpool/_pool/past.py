@@ -187,7 +187,7 @@ class Past(Live):
     sent: list[Sent] = msgspec.field(default_factory=list[Sent])
     """The messages, in the order of their numbers."""
     head: AgentId = OWNER_ID
-    """After which agent a session goes on. 0: it has no whole turn."""
+    """The agent after which a session continues. 0: it has no complete turn."""
 
     @classmethod
     def read(cls, records: Sequence[JournalRecord]) -> Past:

@@ -128,9 +128,9 @@ class AgentPool(Live, weakref=True):
     async def join_all(self, *, children: bool = False) -> dict[AgentId, AgentOutcome]:
         """Wait for every agent spawned so far, and return their outcomes in spawn order.
 
-        No agent is left out, whatever happened to it, even if its outcome was returned before,
-        unless it was forgotten (``keep_outcomes``). These are the agents of ``spawn`` and
-        ``fan_out``, called by the owner or by a tool.
+        The result has every agent of ``spawn`` and ``fan_out``, called by the owner or by a tool:
+        however it ended, and even if its outcome was returned before. Only agents that were
+        forgotten (``keep_outcomes``) are missing.
 
         Args:
             children: Whether to include the agents of ``run_child``, ``map``, ``race`` and
@@ -309,7 +309,7 @@ class AgentPool(Live, weakref=True):
         return await self._agents.shutdown(grace_seconds)
 
     def abort_all(self, reason: str = "no reason given") -> None:
-        """Cancel all agents, including queued ones. Each gets an outcome; journals record none.
+        """Cancel all agents, including queued ones. Each gets an outcome, which no journal records.
 
         ``join_all`` waits for them. The pool still accepts new agents. If the pool is resumed from
         a journal, the cancelled ones go on.
@@ -321,8 +321,8 @@ class AgentPool(Live, weakref=True):
         """Take all messages for the owner, waiting until there is one.
 
         Raises:
-            DeadlockError: If no agent is left that could send one, and no task of the owner that
-                waits for something other than the pool.
+            DeadlockError: If no agent is left that could send one, and all tasks of the owner wait
+                for the pool.
             AgentGoneError: If the pool has closed.
 
         Cancellation:

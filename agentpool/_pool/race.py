@@ -25,7 +25,7 @@ from agentpool._spawn import SpawnConfig
 from agentpool.abc import Driver
 
 Starter: TypeAlias = Callable[[OnEnd], AgentRecord]
-"""Starts one racer. Only one function is told of its end. There must be room."""
+"""Starts one racer. Its end is reported only to the function passed in. There must be room."""
 
 
 async def race(agents: AgentNursery, wanted: Sequence[tuple[SpawnConfig, Driver]]) -> AgentOutcome:

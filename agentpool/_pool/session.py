@@ -5,8 +5,8 @@ Rules:
 1. A session is a pool of the journal, and each turn is an agent of that pool, which continues from
    the messages of the previous turn. The process with the pool's lease has the session.
 2. A turn is part of the conversation when it is complete: its model ended it, or a limit did. A
-   turn that failed or was cancelled is no part of it. A turn that was cut off by the end of its
-   process is unfinished: it goes on if the same is asked again.
+   turn that failed or was cancelled is not part of it. A turn that was cut off by the end of its
+   process is unfinished: it goes on if it is asked again.
 3. At most one turn runs at a time. A second one waits or is refused, as ``on_busy`` says.
 4. Nothing is deleted: going back moves the head, and the next turn continues from there.
 """
@@ -56,7 +56,7 @@ class SessionTurn:
     """One complete turn of a conversation."""
 
     agent_id: AgentId
-    """The agent that took it. It names the turn in its session."""
+    """The agent that ran it. Its number identifies the turn in the session."""
     query: str
     """The query."""
     outcome: AgentOutcome

@@ -38,7 +38,7 @@ class Entry(Live):
 
         Args:
             config: The agent.
-            above: The manifest whose tier the agent's must not be laxer than. ``None``: none.
+            above: The manifest with the laxest tier that the agent may have. ``None``: any tier.
 
         Raises:
             UsageError: If its budget is not a part of its parent's or pool's, or as in

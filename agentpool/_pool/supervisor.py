@@ -24,7 +24,7 @@ from agentpool._scheduling.slot import parked
 from agentpool._scheduling.waits import Wait
 
 Starter: TypeAlias = Callable[[OnEnd], AgentRecord]
-"""Starts an agent. Only one function is told of its end. There must be room."""
+"""Starts an agent. Its end is reported only to the function passed in. There must be room."""
 
 
 async def supervise(

@@ -49,7 +49,7 @@ class TextStream(Live):
     """Whether the newest answer came as a whole, and was not given out yet."""
     _said_from: int | None = None
     """Where the run's own messages begin, if the stream was opened before the run: text from before
-    the program ended comes first then. ``None``: that text was given out, or was never wanted."""
+    the program ended then comes first. ``None``: that text was given out, or is not due."""
     _lot: Lot = msgspec.field(default_factory=Lot)
     _ear: _Ear | None = None
 

@@ -1,6 +1,6 @@
 """Decides when a call that need not wait should let other tasks run anyway.
 
-Yielding costs as much as two thirds of sending a message. So only one in ``STEPS`` of the calls
+Yielding costs two thirds as much as sending a message. So only one in ``STEPS`` of the calls
 that find everything ready yields, but all of them check whether they are cancelled. A loop of such
 calls lets others run at least that often. The first ``STEPS`` calls of a pool all yield: the agents
 of a small pool start in the order in which they were spawned, and tests of it see every step.

@@ -3,10 +3,10 @@
 Rules:
 
 1. It limits everything in its block, including the tasks that are started there.
-2. It stands still while any of these waits for its turn: at a gate, for an amount that others have
-   reserved in a budget, or for a slot. Such a wait is not time of the model. Deadlines around the
+2. It stops while any of these waits for its turn: at a gate, for an amount that others have
+   reserved in a budget, or for a slot. Such a wait is not the model's time. Deadlines around the
    clock are not moved.
-3. Nested clocks stand still together.
+3. Nested clocks stop together.
 4. A clock belongs to one agent, or to a caller outside of the pool. Other agents do not stop it,
    even if they were started in its block.
 """

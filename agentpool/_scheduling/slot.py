@@ -1,14 +1,14 @@
 """The right to run, and how an agent gives it back while it waits.
 
 An agent that waits for others (a child, an answer, room in an inbox, a retry) holds no
-slot meanwhile, so a pool of one runs any tree of parents and children. It takes a slot
+slot meanwhile, so a pool with one slot can run any tree of parents and children. It takes a slot
 again before it goes on, ahead of agents that have not started.
 
 An agent may run several tools side by side, each a strand. It waits when all of its strands wait,
-and a strand waits when any of its tasks does: a tool that waits for two children, or that waits for
-one while another task of it reads a connection, keeps no agent from running. Tasks that a tool
-starts inside itself belong to its strand, and so do calls back from its thread. Tasks that it
-leaves in nurseries outside of the agent are not the agent's: they wait like the owner.
+and a strand waits when any of its tasks does: other agents can run while a tool waits for two
+children, or waits for one while another of its tasks reads a connection. Tasks that a tool starts
+inside itself belong to its strand, and so do calls back from its thread. Tasks that it leaves in
+nurseries outside of the agent are not the agent's: they wait like the owner.
 
 Between two steps of trio, the slot of an agent that has started and not ended is in one of
 these states, and in no other. A slot that its agent has is never lent or wanted, and it is
@@ -300,10 +300,12 @@ current_strand: ContextVar[Strand | None] = ContextVar("agentpool_strand", defau
 class parked(Live):  # noqa: N801  # used as a statement: async with parked(Wait.message(), lot)
     """``async with parked(wait, lot):`` waits without a slot, and takes one at the end.
 
-    Outside of an agent there is no slot to give back. With *owner*, the pool learns of the wait of
-    a task on the owner's side. A time limit around it ends the wait, and the agent then waits for a
-    slot like every other: in a busy pool it goes on later than the limit. Only the agent's own
-    deadline and cancellation end that as well.
+    Outside of an agent there is no slot to give back. With *owner*, the wait of a task on the
+    owner's side is recorded in the pool.
+
+    A time limit around the block ends the wait. The agent then has to wait for a slot, so in a busy
+    pool it goes on later than the limit. Only the agent's own deadline or cancellation ends the
+    wait for the slot as well.
 
     Raises:
         DeadlockError: Raised by ``lot.park()``, if the wait would never end.

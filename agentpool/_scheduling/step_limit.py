@@ -21,7 +21,7 @@ def allow(
     seconds: float | None,
     now: Callable[[], float] = trio.current_time,
 ) -> float:
-    """Give the next step *seconds*. Return when it ends.
+    """Give the next step *seconds*. Return the time when they are over.
 
     Args:
         scope: Cancels the step. ``None``: no step of the agent has a limit.

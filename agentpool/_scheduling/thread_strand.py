@@ -12,10 +12,10 @@ from agentpool._scheduling.slot import current_slot, current_strand
 
 @contextmanager
 def strand_of_thread() -> Generator[None]:
-    """Give calls back from a thread to the agent only until the block is cancelled.
+    """Count a thread's calls back as the agent's only until the block is cancelled.
 
-    The thread is started in the block, and knows its strand from there. One of several tools that
-    run side by side has a strand of its own, which ends with it; the only one shares the agent's.
+    The thread is started in the block and inherits its strand. If several tools run side by side,
+    each has its own strand, which ends with the tool. A single tool uses the agent's strand.
     """
     slot = current_slot.get()
     if slot is None or current_strand.get() is not None:

@@ -180,7 +180,7 @@ FOR_A_MESSAGE: Final = Wait(WaitKind.MESSAGE, None, "a message", reason=WaitReas
 FOR_AN_EVENT: Final = Wait(WaitKind.EVENT, None, "an event")
 
 LISTENING: Final = frozenset({WaitKind.MESSAGE, WaitKind.EVENT})
-"""Waits that any agent that can go on, or the owner, may end."""
+"""Waits that can be ended by the owner, or by any agent that can go on."""
 
 
 @final
@@ -366,7 +366,8 @@ def describe_deadlock(
         parts = [_alone(agent_id, waits, names) for agent_id in agent_ids[:NAMED_AT_MOST]]
         if len(agent_ids) > NAMED_AT_MOST:
             parts.append(f"{len(agent_ids) - NAMED_AT_MOST} more wait as well")
-        return f"{', '.join(parts)}, and no running agent can unblock them"
+        them = "it" if len(agent_ids) == 1 else "them"
+        return f"{', '.join(parts)}, and no running agent can unblock {them}"
     parts = [_who(agent_ids[0], names)]
     for place, agent_id in enumerate(agent_ids):
         after = agent_ids[(place + 1) % len(agent_ids)]

@@ -24,6 +24,6 @@ def asking_now() -> Asking | None:
 
 
 def watcher_now() -> RequestWatcher | None:
-    """Return what reports the current task's request. ``None``: it makes none, or is unobserved."""
+    """Return the watcher of the current task's request. ``None``: no request, or no watcher."""
     asking = asking_now()
     return None if asking is None else asking.watcher

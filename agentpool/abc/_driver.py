@@ -62,8 +62,8 @@ class Driver(Shown, ABC):
     ) -> Awaitable[Completion]:
         """Answer *request*, and report when it is sent. Await it immediately.
 
-        A pool asks this way. If a driver does not report it, that is unknown, so each request
-        counts as sent. See `SendingDriver`.
+        Pools call this method. If a driver does not report when it sends, each request counts as
+        sent. See `SendingDriver`.
 
         Args:
             request: As in ``complete``.

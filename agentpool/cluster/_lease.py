@@ -56,7 +56,8 @@ class Lease:
             self.renewed_at = now
 
     def renew(self, heard_at: float, now: float) -> None:
-        """Record that the program was there at *heard_at*. Too late a message renews nothing."""
+        """Record that the program was there at *heard_at*. A message that is too late renews
+        nothing."""
         if self.phase(now) is Phase.WORK:
             self.renewed_at = max(self.renewed_at, heard_at)
 

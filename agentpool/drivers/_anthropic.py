@@ -123,7 +123,7 @@ async def open_anthropic(
         api_key: The key, or a function that returns it. It appears in no repr, error or log.
         context_window: Tokens of request and answer together. ``None``: unknown.
         privacy: The tier of the server. Only the caller knows it.
-        price: One price, a function, or a table by models. ``None``: as the ``prices`` extra knows.
+        price: One price, a function, or a table by models. ``None``: from the ``prices`` extra.
         options: Other fields of each request's body, such as ``thinking``.
         max_output_tokens: The most that the model can write. ``None``: unknown.
         cache: Whether the provider may cache the request, which makes the next one cheaper.

@@ -2,13 +2,14 @@
 
 Rules:
 
-1. While the breaker is closed, every request goes. After ``max_failures`` in a row it opens.
-2. While it is open, no request goes. It stays open for ``cool_down_seconds``, or longer if the
-   provider asked for a longer wait.
-3. Then a single request goes as a trial, and all others are still turned away. If the trial
+1. While the breaker is closed, it lets every request through. After ``max_failures`` in a row it
+   opens.
+2. While it is open, it lets no request through. It stays open for ``cool_down_seconds``, or longer
+   if the provider asked for a longer wait.
+3. Then it lets a single request through as a trial, and still turns all others away. If the trial
    succeeds, the breaker closes; if it fails, the breaker opens again. If the trial is abandoned
    (cancelled, or failed through no fault of the provider), the next request is the trial.
-4. The ends of attempts that began before it opened change nothing.
+4. Attempts that began before it opened change nothing when they end.
 
 The caller passes the time, in seconds on any clock that does not go back.
 """

@@ -90,7 +90,7 @@ async def stream_completion(
 
 
 async def _take_answer(answer: HttpAnswer, hearer: Hearer, *, secret: str) -> Completion:
-    """Return an answer once it has arrived, or raise if it is an error or none."""
+    """Return an answer once it has arrived, or raise if it is an error or not an answer."""
     accumulator = hearer.accumulator
     first = await _refuse_other_answers(answer, secret=secret)
     if first is not None and not begins_stream(first):

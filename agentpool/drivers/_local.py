@@ -277,7 +277,7 @@ async def open_local(
         model_path: A GGUF file. ``None``: the packaged model.
         context_window: The most tokens of one request and its answer together.
         parallel: The most parallel requests; each takes memory for a window. Other requests wait.
-        threads: The number of computing threads; more than there are free cores make it slower.
+        threads: The number of computing threads; more threads than free cores make it slower.
         seed: The seed for random choices. With a seed, the same request gets the same answer if it
             runs alone, and no work is reused between requests. ``None``: a new one each time.
         tool_rounds: How often in a row the model may call tools before it must answer in words.

@@ -43,7 +43,7 @@ async def open_driver(
 ) -> AsyncGenerator[Driver]:
     """Open the driver for *model* and close it at the end of the block.
 
-    A model on this machine is loaded now. To a remote one nothing is sent until the first request.
+    A local model is loaded immediately. For a remote one, nothing is sent until the first request.
 
     Args:
         model: The model settings of the manifest.

@@ -124,7 +124,8 @@ class OpenAIDriver(HostedDriver):
     _options: ChatOptions
     _api: Api | None
     """The API to use. ``None``: Responses, except for a request with fields that only Chat
-    Completions knows and without an effort, which Chat Completions may refuse beside tools."""
+    Completions knows and without an effort, which Chat Completions may refuse together with
+    tools."""
     _most_input_tokens: int | None = None
     _stale: frozenset[str] = attrs.field(init=False, default=frozenset())
     """Encrypted reasoning that the provider can no longer read."""
@@ -144,8 +145,8 @@ class OpenAIDriver(HostedDriver):
         """Ask the provider; after two kinds of refusal, change the request and ask again.
 
         If the provider can no longer read its own reasoning, that is left out from then on. If it
-        refuses the form of an answer, perhaps only beside tools, the form is described in words
-        from then on.
+        refuses the form of an answer, perhaps only together with tools, the form is described in
+        words from then on.
 
         Raises:
             DriverError: For any failure, as one of its subclasses.
@@ -249,7 +250,7 @@ async def open_openai(
         api_key: The key, or a function that returns it. It appears in no repr, error or log.
         context_window: Tokens of request and answer together. ``None``: unknown.
         privacy: The tier of the server. Only the caller knows it.
-        price: One price, a function, or a table by models. ``None``: as the ``prices`` extra knows.
+        price: One price, a function, or a table by models. ``None``: from the ``prices`` extra.
         options: Other fields of each request's body, such as ``service_tier``.
         max_tokens_field: The server's name for the limit of an answer. ``None``: the usual one.
         max_output_tokens: The most that the model can write. ``None``: unknown.

@@ -18,7 +18,7 @@ from agentpool._messages import AssistantMessage
 
 @final
 class BegunAnswer(Record):
-    """The part that had come of an agent's last answer. Empty: nothing had, or it is complete."""
+    """The part of an agent's last answer that had arrived. Empty: none, or it is complete."""
 
     _texts: list[str] = []  # noqa: RUF012  # each has its own
     _thoughts: list[str] = []  # noqa: RUF012  # each has its own

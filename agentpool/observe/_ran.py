@@ -1,4 +1,4 @@
-"""What a pool ran: by which command, of which manifests, with which models."""
+"""What ran in a pool: by which command, with which manifests and models."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Final
 from agentpool._events import AgentSpawned, CompletionReceived, Event
 
 NAMED: Final = 3
-"""The most manifests or models that are named; of more, the number is told."""
+"""The most manifests or models that are named; the rest are only counted."""
 
 
 def ran_words(command: str, events: Iterable[Event]) -> list[str]:

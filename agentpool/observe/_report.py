@@ -29,7 +29,7 @@ LONG_NOTE: Final = 80
 """The most characters of a note below a number: a longer one gets the room of two."""
 
 UNNAMED: Final = "pool"
-"""The name of a pool that nobody named."""
+"""The name of a pool without a name."""
 
 STATIC_ROWS: Final = 200
 """The most agents that are listed for readers without scripts."""

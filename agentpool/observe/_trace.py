@@ -5,8 +5,8 @@ Lines of a kind that this version does not know are skipped, and counted.
 
 Each message of a conversation is written once, in ``messages_added``, which gives it its place.
 Requests name the places that they send, and the outcome has only the messages after the last
-request. A system prompt that several agents share is written once as well. So is a conversation
-that another agent continues, as the turns of a session do.
+request. A system prompt that several agents share is written once as well, and so is a conversation
+that another agent continues, as in a session.
 """
 
 from __future__ import annotations
@@ -193,7 +193,7 @@ def parse_trace(
         lines: The lines, as a binary file has them.
         name: The name of the trace in errors.
         max_events: How many events are kept; after that, only those that begin or end agents.
-        max_bytes: So much is read with whole texts; of the rest, texts are cut.
+        max_bytes: The most bytes to read with whole texts. Later texts are cut.
 
     Raises:
         TraceError: If it is not a trace, or has a newer version.
@@ -224,7 +224,8 @@ def lines_of(file: BinaryIO, longest: int = MAX_LINE) -> Iterator[bytes]:
 
 
 def _with_rest(begun: bytes, file: BinaryIO, longest: int) -> bytes:
-    """Return the line that *begun* begins. What cannot be of a trace is read and not kept."""
+    """Return the line that *begun* begins. A line that cannot belong to a trace is read and not
+    kept."""
     parts, size = [begun], len(begun)
     while not parts[-1].endswith(b"\n") and (part := file.readline(_PIECE)):
         size += len(part)

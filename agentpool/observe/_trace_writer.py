@@ -40,7 +40,7 @@ from agentpool.observe._trace import format_words, may_be_trace
 from agentpool.observe._trace_lines import TraceLines
 
 FLUSH_SECONDS: Final = 0.02
-"""How long events wait before they are written. Promised are 50 ms: the rest is for a busy
+"""How long events wait before they are written. The promise is 50 ms: the rest is for a busy
 machine."""
 
 FLUSH_EVENTS: Final = 256
@@ -54,7 +54,8 @@ _UNKNOWN: Final = PoolInfo(run_id="0" * 32, name="", opened_at=0.0, max_concurre
 """Stands for the pool if events came without one."""
 
 GRACE_SECONDS: Final = 10.0
-"""How long the end waits for the disk. One that takes longer for some megabytes never answers."""
+"""How long the end waits for the disk. A disk that takes longer for some megabytes never
+answers."""
 
 
 @final

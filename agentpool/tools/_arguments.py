@@ -232,7 +232,7 @@ def _kind(schema: _Node) -> str:
 def all_faults(schema: _Node, text: str) -> list[str]:
     """Return the first faults that jsonschema finds; none if it is not installed.
 
-    None either for a long text, or where jsonschema and msgspec differ, as on dates.
+    Also returns none for a long text, and where jsonschema and msgspec differ, as on dates.
     """
     if len(text) > _MAX_LISTED_CHARS:
         return []

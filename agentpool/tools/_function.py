@@ -261,7 +261,8 @@ def tool(
         on_cancel: What happens to the thread when the call is cancelled or times out. ``wait``: the
             call ends when the function returns, so that nothing is left running. ``abandon``: the
             call ends immediately, and the function goes on in its thread.
-        needs_approval: Whether each call needs approval. ``open_pool(approve=...)`` says whose.
+        needs_approval: Whether each call needs approval. ``open_pool(approve=...)`` sets who gives
+            it.
         waits: Whether it waits for other agents. Repeating a call then never counts as a loop,
             whatever it returned the last time.
         on_unknown: What happens to a call that had begun when a journal is resumed: see

@@ -64,7 +64,7 @@ def build_output(output_type: object) -> Output:
 
 
 def _at_the_top(schema: Schema) -> Schema:
-    """Return *schema* with its top written out, which a type that has itself in it refers to."""
+    """Return *schema* with its top level written out: a type that contains itself refers to it."""
     reference, kept = schema.get("$ref"), cast("Mapping[str, Schema]", schema.get("$defs", {}))
     if not isinstance(reference, str):
         return schema

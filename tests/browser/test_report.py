@@ -293,7 +293,7 @@ def test_what_left_the_window_is_marked_where_it_stands(tmp_path: Path) -> None:
     drawer = re.sub(r"<[^>]+>", "|", dom[dom.index('id="drawer"') :])
     for told in (
         "turn 1, 1.00 s, not sent since turn 3", "returned, 0.50 s",
-        "returned, 0.50 s, sent as a stub since turn 3", "a summary stands for what has left",
+        "returned, 0.50 s, sent as a stub since turn 3", "a summary replaces what was left out",
         "|so far|", "an answer, as far as it had come", "|It ends|", "queued 1.00 s · ran 12.0 s",
     ):  # fmt: skip
         assert told in drawer, told

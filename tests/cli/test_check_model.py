@@ -136,11 +136,11 @@ def test_it_says_whether_the_key_is_there(desk: Desk, monkeypatch: pytest.Monkey
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     out = desk.call("check", "a.toml").out
     assert "  sends    $OPENAI_API_KEY to api.openai.com (not set in this environment)\n" in out
-    assert "  window   400,000 tokens, as is published; no limit for one answer\n" in out
+    assert "  window   400,000 tokens, as published; no limit for one answer\n" in out
     monkeypatch.setenv("OPENAI_API_KEY", "sk-of-nobody")
     assert "$OPENAI_API_KEY to api.openai.com\n" in desk.call("check", "a.toml").out
     desk.write(b_toml='privacy = "Standard"\n[model]\nremote_model = "m"')
-    assert "  window   unknown; context_window says it; " in desk.call("check", "b.toml").out
+    assert "  window   unknown; context_window sets it; " in desk.call("check", "b.toml").out
 
 
 def test_its_json_has_models_keys_and_facts(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -286,7 +286,9 @@ def test_a_folder_that_cannot_be_written_ends_the_command(desk: Desk) -> None:
     (desk.folder / "out" / "a.txt").mkdir(parents=True)
     done = desk.scripted(*words, "out", "--max-concurrent", "1")
     assert done.code in {2, 130}
-    assert "answer 'out/a.txt' cannot be written: it must be a file, and is a folder" in done.err
+    assert (
+        "answer 'out/a.txt' cannot be written: it must be a regular file, not a folder" in done.err
+    )
     assert not list((desk.folder / "out").glob(".*"))
 
 

@@ -112,7 +112,7 @@ def test_a_summary_is_read_where_the_conversation_is(desk: Desk) -> None:
     """Its text was in the trace alone."""
     traced(desk, "summary", "Pages so far: whales sing.")
     told = desk.call("show", "a.trace", "--agent", "1").out
-    assert "a summary stands for what has left\nPages so far: whales sing." in told
+    assert "a summary replaces what was left out\nPages so far: whales sing." in told
     assert "no summary" not in desk.call("show", "a.trace").out
     *_, cuts, _, _ = page_data(desk)
     assert {cut[3] for cut in cuts} == {"Pages so far: whales sing."}

@@ -86,7 +86,7 @@ def test_what_is_no_file_is_neither_replaced_nor_opened(
         code, said = write(desk, writer)
     assert code in {1, 2}
     assert str(place.name) in said
-    assert "it must be a file, and is a" in said
+    assert "it must be a regular file, not a" in said
     after = place.stat()
     assert (after.st_ino, after.st_mode) == (before.st_ino, before.st_mode)
     assert place.is_symlink() == (kind == "device")

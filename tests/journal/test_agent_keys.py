@@ -273,8 +273,8 @@ def test_a_key_given_twice_is_another_child_once_the_first_has_ended() -> None:
         assert (await family.run(again)).text == "A,B"
         assert family.asked == ["a", "b", "b"]
         for how, said in [
-            (spawned, "key 'same' is the key of agent 2 already"),
-            (fanned_out, "key 'same' is the key of agent 2 already"),
+            (spawned, "key 'same' already belongs to agent 2"),
+            (fanned_out, "key 'same' already belongs to agent 2"),
             (fanned_out_at_once, "key 'same' is the key of two of 2 agents"),
         ]:
             refused = await Family(how).run(again)

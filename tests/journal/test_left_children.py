@@ -131,7 +131,7 @@ def test_a_child_that_the_journal_has_in_part_fails_and_says_so() -> None:
         ended = await team.live()
         assert ended[1].text == "started 2"
         assert ended[2].status is AgentStatus.FAILED
-        assert "agent 2 (leaf) has an output_type or a budget of its own" in str(ended[2].error)
+        assert "agent 2 (leaf) has an output_type or its own budget" in str(ended[2].error)
         assert "leaf" not in team.asked
         again = await team.live()
         assert str(again[2].error) == str(ended[2].error)

@@ -767,7 +767,7 @@ def test_a_fan_out_with_a_key_that_is_taken_starts_nobody() -> None:
         one, two, three = (SpawnConfig(READER, "x", key=key) for key in "abc")
         async with open_kept(FunctionDriver(echo), journal=InMemoryJournal()) as pool:
             pool.spawn_nowait(one)
-            with pytest.raises(UsageError, match="key 'a' is the key of agent 1 already"):
+            with pytest.raises(UsageError, match="key 'a' already belongs to agent 1"):
                 pool.fan_out_nowait([two, SpawnConfig(READER, "x"), one])
             with pytest.raises(UsageError, match="key 'c' is the key of two of 3 agents"):
                 pool.fan_out_nowait([two, three, three])
@@ -826,7 +826,7 @@ def test_names_keys_and_resuming_are_checked() -> None:
         with pytest.raises(UsageError, match="resume=True needs a journal"):
             async with open_pool(FunctionDriver(echo), resume=True):
                 raise AssertionError
-        with pytest.raises(UsageError, match="'a' is the key of agent 1 already"):
+        with pytest.raises(UsageError, match="'a' already belongs to agent 1"):
             async with open_kept(FunctionDriver(echo), journal=journal) as pool:
                 await pool.fan_out([SpawnConfig(READER, "x", key="a")] * 2)
         for key in ("", "#1", "=x"):

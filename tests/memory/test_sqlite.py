@@ -371,7 +371,7 @@ async def test_a_lock_that_is_let_go_costs_nothing(tmp_path: Path) -> None:
     ("prepare", "said"),
     [
         (lambda path: path.write_bytes(b"I am no database at all, " * 100), "not a memory"),
-        (lambda path: path.mkdir(), "it must be a file, and is a folder"),
+        (lambda path: path.mkdir(), "it must be a regular file, not a folder"),
         (lambda path: path.parent.rmdir(), "its folder must exist"),
     ],
     ids=["another file", "a folder", "no folder"],

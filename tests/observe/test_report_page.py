@@ -345,7 +345,7 @@ def test_many_failures_are_counted_where_they_stand() -> None:
     [
         ("1 (a) asks 2 (b), which joins 1 (a)", (1, 2)),
         ("tool 'ask' failed: DeadlockError: 2 (b) asks 1 (a), which asks 2 (b)", (2, 1)),
-        ("1 (a) waits for a message, and no running agent can unblock them", ()),
+        ("1 (a) waits for a message, and no running agent can unblock it", ()),
         ("1 (a) asks 9 (z), which asks 1 (a)", ()),
         ("", ()),
     ],

@@ -175,7 +175,7 @@ def test_a_reader_beside_a_join_learns_that_no_agent_is_left() -> None:
     """It is the usual shape of a program that hears reports, and it hung for ever."""
     told: list[str] = []
     simulate(partial(_read_beside_a_join, told))
-    assert told == ["the owner waits for a message, and no running agent can unblock them"]
+    assert told == ["the owner waits for a message, and no running agent can unblock it"]
     explore(partial(_read_beside_a_join, told), schedules=20)
     cancel_everywhere(partial(_read_beside_a_join, told))
 
@@ -485,7 +485,7 @@ async def _waits_beside(task: Callable[[], Awaitable[None]]) -> None:
         with trio.fail_after(60):
             async with open_pool(FunctionDriver(obedient), tools=TOOLS) as pool:
                 outcome = await (await pool.spawn(config("wait"))).wait()
-        assert "no running agent can unblock them" in outcome.text
+        assert "no running agent can unblock it" in outcome.text
         nursery.cancel_scope.cancel()
 
 
@@ -595,7 +595,7 @@ async def _deadlock_after_a_bystanders_cancel() -> None:
                 pool.fan_out_nowait([config("say held"), config("say x")])
                 opened.set()
                 outcome = await (await pool.spawn(config("wait"))).wait()
-        assert "no running agent can unblock them" in outcome.text
+        assert "no running agent can unblock it" in outcome.text
         nursery.cancel_scope.cancel()
 
     async with trio.open_nursery() as nursery:

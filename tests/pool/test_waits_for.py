@@ -51,5 +51,5 @@ async def test_a_deadlock_is_one_line_of_the_log(caplog: pytest.LogCaptureFixtur
     (record,) = caplog.records
     assert record.getMessage() == (
         "agent 1 (silent) was told of a deadlock: tool 'wait_for_message' failed: DeadlockError: "
-        "1 (silent) waits for a message, and no running agent can unblock them"
+        "1 (silent) waits for a message, and no running agent can unblock it"
     )

@@ -8,9 +8,9 @@ Rules:
    (how large, how long) are left out: the caller checks the answer.
 3. A form that cannot be enforced at all, such as an object with any keys, is described in words.
    For Anthropic that is also a form that contains itself.
-4. So is a form together with tools for Groq and for Gemini before 3, which accept only one of the
-   two, and a form that any other server has refused in similar words. The tools are kept, since the
-   agent needs them.
+4. A form is also described in words if there are tools and the model accepts only one of the two
+   (Groq, and Gemini before 3), or if any other server has refused the form in similar words. The
+   tools are kept, since the agent needs them.
 
 Source of rule 4: vercel/ai#16540, agno#1065, openai-agents-python#656 and python-genai#867
 (seen 2026-11); of the others https://platform.openai.com/docs/guides/structured-outputs and

@@ -4,7 +4,7 @@ Rules:
 
 1. Nothing in a body can be relied on: each field may be anything.
 2. An empty error field means that there is no error: some servers always send the field.
-3. A number that says how long to wait counts like such words, even if it is in a string.
+3. A number that says how long to wait is read like a text that says so, even if it is in a string.
 
 Source: https://platform.openai.com/docs/guides/error-codes, google.rpc.RetryInfo in
 https://cloud.google.com/apis/design/errors,

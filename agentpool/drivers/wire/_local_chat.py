@@ -12,8 +12,8 @@ Rules:
    choice. After that it is asked to say in words what the tools returned. A small model does not
    notice by itself that it has what it needs.
 4. Calls of earlier rounds are shown in the same form as new ones are made.
-5. If the request sets a form for the answer, that form stands alone when no tools may be called;
-   otherwise it stands in place of the words.
+5. If the request sets a form for the answer, the model must use that form instead of words. If no
+   tools may be called, it is the only form allowed.
 6. An answer that was cut never passes for a whole one: a cut call keeps its broken name or
    arguments, and a cut text or form is kept with `MAX_TOKENS`. Only the form of rule 2 around it is
    removed.

@@ -143,7 +143,8 @@ class MessageOptions:
         """The cache mark to use: the user's, or the usual one. ``None``: the cache is off.
 
         The API accepts at most four marks, and marks for an hour only before those for five
-        minutes: a user's mark in addition to ours would be one too many, and after shorter ones.
+        minutes: a user's mark in addition to ours would be one too many, and would follow shorter
+            ones.
         """
         if not self.cache:
             return None
@@ -237,9 +238,9 @@ def _max_tokens(request: CompletionRequest, options: MessageOptions) -> int:
 
 
 def _begins_with_thoughts(messages: Sequence[ChatMessage], origin: Origin) -> bool:
-    """Return whether a loop of tools began with thoughts of this model, or there is none.
+    """Return whether the current loop of calls, if any, began with this model's thoughts.
 
-    With a budget for thoughts a loop that another model began, in a fallback, is refused.
+    With a budget for thoughts, the API refuses a loop that another model (in a fallback) began.
     Source: Anthropic's page on extended thinking, "toggling thinking modes" (2026-11).
     """
     first: AssistantMessage | None = None

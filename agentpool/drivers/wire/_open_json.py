@@ -33,13 +33,13 @@ class OpenJson:
     _depth: int = attrs.field(init=False, default=0)
     _is_text: bool = attrs.field(init=False, default=False)
     _has_opened: bool = attrs.field(init=False, default=False)
-    """Whether it is an object, a list or a string, which have an end of their own."""
+    """Whether it is an object, a list or a string, whose ends are marked."""
     _is_escaped: bool = attrs.field(init=False, default=False)
     _is_closed: bool = attrs.field(init=False, default=False)
     """Whether that end was reached, so that nothing may follow."""
 
     def read(self, pieces: Sequence[str]) -> bool:
-        """Read the new ones of *pieces*. Return whether all pieces together are JSON."""
+        """Read those of *pieces* that are new. Return whether all pieces together are JSON."""
         for place in range(self._read, len(pieces)):
             self._take(pieces, place)
         self._read = len(pieces)

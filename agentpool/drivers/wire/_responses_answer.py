@@ -11,8 +11,8 @@ Rules, besides those of every wire:
    servers do not stream pieces.
 4. A reasoning item is kept unchanged, except for its id, if the provider can read anything in it
    again.
-5. A failed response raises its error; an incomplete one ends with its reason. Its own
-   status decides which it is, before the name of the event that it came with.
+5. A failed response raises its error; an incomplete one ends with its reason. Its status decides
+   which it is, even if the event's name says otherwise.
 6. Comments before the answer are told apart from it: see ``_commentary``.
 
 Source: https://platform.openai.com/docs/api-reference/responses-streaming (2026-11);

@@ -143,7 +143,7 @@ class _Web:
         """Ask a web server and read its answer.
 
         Args:
-            context: The call, which has a name.
+            context: The call.
             url: The full address, http:// or https://.
             method: What to do with it.
             headers: Extra headers, such as accept or content-type.

@@ -158,7 +158,7 @@ class _BoundedStream(httpx2.AsyncByteStream):
         raise httpx2.ReadError(f"it sent a message of more than {most}")
 
     def _end(self) -> bytes:
-        """Return what was held back. Empty: nothing is any more."""
+        """Return what was held back, and hold nothing back any more."""
         rest = self._in_stream.end()
         if self._trimmer is None:
             return rest

@@ -1,6 +1,6 @@
 """Limits and repairs a server's messages before the SDK checks them.
 
-The SDK refuses a whole answer because of one bad part. What is too much has been cut before.
+The SDK refuses a whole answer because of one bad part. Messages that are too large were cut before.
 Rules:
 
 1. From a list of tools, the well-described ones are kept, with the fields that are used; every
@@ -90,7 +90,7 @@ def _fault_of(tool: Mapping[str, object]) -> str:
 
 
 class _Around(Generic[S]):
-    """Stands around a stream of the SDK, and is closed with it."""
+    """Wraps a stream of the SDK, and is closed with it."""
 
     def __init__(self, inner: S) -> None:
         self._inner: S = inner

@@ -76,7 +76,7 @@ ToolKey: TypeAlias = tuple[str, str]
 _HASH_CHARS: Final = 8
 _HASHED = re.compile(rf".*_[0-9a-f]{{{_HASH_CHARS}}}", re.DOTALL)
 _COLOURED = re.compile("(?<=[\u203c-\u3299\U0001f000-\U0001faff])\ufe0f")
-"""What asks for a coloured symbol, as in many an enumeration. It tells nothing."""
+"""The character that asks for a coloured symbol, as in many enumerations. It has no meaning."""
 _ILLEGAL = re.compile(r"[^a-zA-Z0-9_-]+")
 
 _Node: TypeAlias = Mapping[str, object]
@@ -214,7 +214,7 @@ def _cleaned(node: object, depth: int) -> object:
 def hidden_sign(shown: Mapping[str, object]) -> str:
     """Return an invisible character of a shown schema, in a name or a value. Empty: it has none.
 
-    Blanks and the ends of lines are no such characters, nor is the one that colours a symbol.
+    Blanks, line ends and the character that colours a symbol do not count.
     """
     todo: list[object] = [shown]  # references written out may be nested deeper than calls
     while todo:

@@ -1,13 +1,13 @@
-"""Cuts a server's large messages to what is used of them, before their parts become objects.
+"""Reduces a server's large messages to the parts that are used, before these become objects.
 
-To make an object of each of a million parts stands still for seconds, in a thread as well. What is
-not used is passed over as bytes, at a hundred megabytes a second. Rules:
+Making objects of a million parts blocks the program for seconds, even in a thread. Unused parts are
+skipped as bytes, at a hundred megabytes a second. Rules:
 
-1. Small messages are not looked at. Of a large one the fields are kept that are used, and of these
-   no more than a model could be shown.
-2. What is left out of a result is said in it.
+1. Small messages are passed on unchanged. Of a large one, only the fields that are used are kept,
+   and no more of these than a model could be shown.
+2. A result says what was left out of it.
 3. Of a large request only its id and method are kept, so that it is answered. A large notification
-   is left out: no use is made of any.
+   is dropped, since none is used.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from agentpool.tools._failure import clip
 from agentpool.tools.mcp._rules import MAX_RESULT_CHARS, MAX_SCHEMA_BYTES
 
 SMALL_BYTES: Final = 16 * 1024
-"""The largest message that is not looked at: fewer than ``MAX_BLOCKS`` blocks with a text."""
+"""The largest message that is passed on unchanged. It has fewer than ``MAX_BLOCKS`` text blocks."""
 
 MAX_TOOLS: Final = 500
 """The most tools of one server. No model can choose among more, and an endless list must end."""
@@ -37,7 +37,7 @@ _MAX_SCHEMAS_BYTES: Final = 10 * MAX_RAW_SCHEMA_BYTES
 """The largest schemas of all tools of a page together."""
 
 _MAX_FIELD_BYTES: Final = 64 * 1024
-"""The largest part that is no text: one field of a result, or what it holds beside texts."""
+"""The largest part that is not text: one field of a result, or its contents besides texts."""
 
 _SMALL_PART_BYTES: Final = 4 * 1024
 """The largest block or tool that is kept as it is."""
@@ -94,10 +94,10 @@ class _Block(msgspec.Struct, gc=False):
 
 
 def trimmed(message: bytes) -> bytes:
-    """Return *message* with what is used of it. Empty: nothing is.
+    """Return the parts of *message* that are used. Empty: none is.
 
     Raises:
-        ValueError: If it is large and no message.
+        ValueError: If it is large and not a message.
     """
     if len(message) <= SMALL_BYTES:
         return message

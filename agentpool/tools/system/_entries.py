@@ -13,7 +13,8 @@ MAX_ENTRIES: Final = 200_000
 
 
 def entries_below(top: str, advice: str, *, but: str | None = None) -> Iterator[os.DirEntry[str]]:
-    """Yield all entries below *top*, without following links. What cannot be listed has none.
+    """Yield all entries below *top*, without following links. Folders that cannot be listed have
+    none.
 
     Args:
         top: The folder.

@@ -1,7 +1,8 @@
 """Keeps two kinds of programs from running at the same time.
 
 One kind checks what the other may change: a check is worth nothing if the other runs meanwhile.
-Programs of one kind run side by side. Who comes first goes first, whatever its kind.
+Programs of one kind run side by side. They start in the order in which they came, whatever their
+kind.
 """
 
 from __future__ import annotations

@@ -8,9 +8,10 @@ Rules:
 3. The group is killed before the program is reaped, while no other process can have its number.
    (Where the system has no descriptor for a process, it is killed right after.)
 4. On Linux, processes that leave the session are found by a mark in their environment. Those that
-   also remove the mark are not found; only a program that wants to escape does that. To adopt
-   orphans (``PR_SET_CHILD_SUBREAPER``) is a setting of the whole process, whose other children
-   then are adopted as well, and nobody can tell which of two calls an orphan is from.
+   also remove the mark are not found; only a program that wants to escape does that. Orphans are
+   not adopted (``PR_SET_CHILD_SUBREAPER``): that is a setting of the whole process, it adopts
+   orphans of its other children as well, and it does not show to which of two calls an orphan
+   belongs.
 5. The beginning and the end of each output are kept, and the rest is only counted, so a program
    that writes forever takes no more memory than one that writes a page.
 """

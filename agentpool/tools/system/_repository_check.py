@@ -1,7 +1,7 @@
 """Asks git for the settings of the repositories that it may enter, before it runs there.
 
-git itself is asked, and no file is read in its place: only it knows where a repository begins, what
-it includes, and how its files are read.
+The settings are not read from files, since only git knows where a repository begins, what it
+includes, and how its files are read.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ async def _check(git: str, at: str, folder: str, environ: Mapping[str, str]) -> 
         place = await trio.to_thread.run_sync(os.path.relpath, at, folder)
         raise ToolError(
             f"git may not be run here: the configuration of the repository at {place!r} sets "
-            f"{key[:_MAX_KEY_CHARS]!r}, which is not known to run no program; set it in the "
+            f"{key[:_MAX_KEY_CHARS]!r}, which may run a program; set it in the "
             "user's own configuration (git config --global), or take it out"
         )
 

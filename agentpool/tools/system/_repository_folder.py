@@ -3,11 +3,12 @@
 Rules:
 
 1. git writes messages and logs into files of fixed names, and follows links. So it does not run in
-   a repository whose own folder has a link, except between objects: those it never writes again.
-2. That folder is called ``.git``, or is out of the program's reach: under another name its files
-   are like any others, which git writes from a commit.
-3. A repository in it, as of a submodule that is not checked out, has a configuration that git
-   obeys once it is.
+   a repository whose own folder has a link, except for links between objects, which git never
+   writes again.
+2. That folder must be called ``.git``, or be out of the program's reach. Under another name, git
+   could overwrite its files from a commit, like any other files.
+3. A repository in it, such as that of a submodule that is not checked out, has a configuration that
+   git obeys after the checkout.
 
 These checks block, and run in threads.
 """
@@ -28,7 +29,7 @@ _LINK_BYTES: Final = 4096
 
 
 def own_folder(place: Path) -> Path:
-    """Return the own folder of the repository that *place* is the work tree of."""
+    """Return the repository's own folder, such as ``.git``, for the work tree *place*."""
     own = place / ".git"
     # A file as in a submodule.
     return place / _text_of(own).removeprefix("gitdir:").strip() if own.is_file() else own
@@ -45,7 +46,7 @@ def is_inside_another(folder: str) -> bool:
 
 
 def check_name(own: str, top: str) -> None:
-    """Raise if git, running in *top*, could write the repository's own folder as other files.
+    """Raise if git, running in *top*, could overwrite its own folder like other files.
 
     Raises:
         ToolError: If it could.
@@ -66,8 +67,8 @@ def repositories_inside(own: str, top: str) -> Iterator[str]:
         top: The folder in which git will run, without links.
 
     Raises:
-        ToolError: If git could write to what it obeys: through a link, or since it is among the
-            files of a work tree. Or if there is too much to look at.
+        ToolError: If git could write to a configuration that it obeys: through a link, or because
+            that is among the files of a work tree. Also if there are too many entries to check.
     """
     check_name(own, top)
     for entry in entries_below(own, "for links in the repository's own; run `git gc` in it"):

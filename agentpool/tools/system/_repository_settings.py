@@ -7,9 +7,9 @@ Rules:
    elsewhere and are not looked at.
 2. A setting is harmless if it is listed here. git gets new ones that run programs with every
    release, and some have names of the user's choice, so no list of the others would be complete.
-3. What includes another file is not listed: git reads it again while it works.
-4. Where git itself is told otherwise, by the environment that it gets, a setting is harmless
-   too: hooks, editors, pagers and watchers of the file system.
+3. Settings that include another file are not listed, since git reads that again while it works.
+4. Settings that git's environment overrides are harmless, too: hooks, editors, pagers and watchers
+   of the file system.
 
 Finding repositories blocks, and runs in threads.
 """

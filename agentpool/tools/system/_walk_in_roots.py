@@ -95,7 +95,7 @@ def open_place(
             Windows.
 
     Yields:
-        The place. Its name was no link, and is not followed if it becomes one.
+        The place. Its name was not a link, and is not followed if it becomes one.
 
     Raises:
         ToolError: If *path* leads out of *roots*, or nowhere.
