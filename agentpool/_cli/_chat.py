@@ -79,7 +79,7 @@ class _Stream(Observer):
     agent_id: AgentId | None = None
     """The id of the agent. ``None``: no agent."""
     written: str = ""
-    """The text that came since the last line of something else."""
+    """The text that came since the last line of other output."""
     _pieces: deque[str | ToolStarted] = attrs.field(factory=deque[str | ToolStarted])
     _is_over: bool = False
     _news: trio.Event = attrs.field(factory=trio.Event)

@@ -155,8 +155,8 @@ def _why_no_memory(manifest: AgentManifest) -> str:
     if not lacks_memory_tools(manifest):
         return ""
     return (
-        ": the packaged model is too small for memory tools that nobody asked for; --memory, or a "
-        '[[capabilities]] table with type = "memory", adds them'
+        ": the packaged model gets memory tools only on request; --memory, or a [[capabilities]] "
+        'table with type = "memory", adds them'
     )
 
 

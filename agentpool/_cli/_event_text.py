@@ -10,7 +10,7 @@ from agentpool._cli._who import who_is
 from agentpool.tools import printable
 
 SHOWN_CHARACTERS: Final = 60
-"""Of what was said in an event."""
+"""The most characters shown of a text in an event."""
 
 
 def event_line(event: observe.Event) -> str:

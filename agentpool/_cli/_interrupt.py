@@ -1,7 +1,7 @@
 """Ctrl-C: the first one ends the agents, the second one ends the program.
 
-A closed terminal (SIGHUP) ends the agents as well. It is often told twice, by the shell and by the
-system, so the second time changes nothing. Under ``nohup`` it is ignored, and stays so.
+A closed terminal (SIGHUP) ends the agents as well. It is often reported twice, by the shell and by
+the system, so the second time changes nothing. Under ``nohup`` it is ignored, and stays so.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Makes room for new MCP sessions: the one that was idle longest is ended.
 
 Sessions with a call under way are never ended. Those with an open stream of events are ended only
-if there is no other: if none were, a hundred open streams would keep out all other clients.
+if there is no other session: if they were never ended, a hundred of them would keep out all other
+clients.
 """
 
 from __future__ import annotations

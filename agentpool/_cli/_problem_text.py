@@ -18,13 +18,13 @@ from agentpool.observe import AgentRecord, PoolRecord, RefusedCall, ToolFinished
 from agentpool.tools import printable
 
 OF_A_KIND: Final = 10
-"""Problems of one kind that are shown; of more, the number is told."""
+"""The most problems of one kind that are shown; the rest are counted."""
 
 ERROR_CHARACTERS: Final = 200
-"""Of what a tool said when it failed."""
+"""The most characters shown of a failed tool's text."""
 
 REFUSAL_CHARACTERS: Final = 400
-"""Of why a call was refused: the tools that there are are named in it."""
+"""The most characters shown of why a call was refused, which names the available tools."""
 
 _FRAME: Final = re.compile(r'^ +File "(.*)", line', re.MULTILINE)
 """The files of a traceback."""
@@ -38,13 +38,13 @@ class Problem(msgspec.Struct, frozen=True):
     """One thing that went wrong."""
 
     at_seconds: float
-    """When it did."""
+    """When it went wrong."""
     kind: str
-    """What many of its kind are called."""
+    """The plural name of its kind."""
     line: str
-    """It in one line."""
+    """The problem in one line."""
     traceback: str = ""
-    """Where it was raised. Empty: nowhere, or that says nothing."""
+    """Where it was raised. Empty: it was not raised, or that explains nothing."""
 
 
 def problem_lines(record: PoolRecord, *, has_times: bool) -> list[str]:

@@ -5,7 +5,7 @@ Rules:
 1. The type is made from the schema, so that the pool reads answers as it does for a type in a
    program.
 2. If a schema says something that a type cannot express, it is refused before any agent is asked.
-   Nothing is left out in silence.
+   Nothing is left out silently.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from agentpool import UsageError
 from agentpool._cli._inputs import read_text
 
 _MAX_DEPTH: Final = 32
-"""The most levels of a schema. Deeper ones are no form for an answer, and would reach Python's own
-limit."""
+"""The most levels of a schema. Deeper ones make no sense for an answer, and would reach Python's
+own limit."""
 
 _Schema: TypeAlias = dict[str, object]
 
@@ -90,8 +90,8 @@ class _Reader:
 
     _root: _Schema
     _named_before: dict[str, object] = attrs.field(init=False, factory=dict[str, object])
-    """The type of each reference that was read: if each of thirty names the next one twice, there
-    would be a thousand million to read."""
+    """The type of each reference that was read, so that it is read once: thirty references that
+    each name the next one twice would be a thousand million."""
 
     def read(  # noqa: PLR0911  # one for each kind of schema
         self, schema: object, where: str, name: str, depth: int = 0

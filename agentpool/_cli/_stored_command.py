@@ -41,7 +41,7 @@ class KeptCommand(msgspec.Struct, frozen=True):
 @final
 @attrs.define(eq=False)
 class CommandKeeper:
-    """Writes the command line to the journal: immediately if there is none, else once it works.
+    """Writes the command line to the journal: at once if there is none, otherwise once it works.
 
     If a command is refused because it asks for something else, it must not replace the command that
     the journal belongs to.

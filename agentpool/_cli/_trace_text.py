@@ -185,7 +185,7 @@ def _left_out(agent: AgentRecord) -> int:
 
 
 def _window(agent: AgentRecord) -> str:
-    """Return what is not sent any more of the conversation of *agent*, and what stands for it."""
+    """Say which parts of *agent*'s conversation are no longer sent, and what replaces them."""
     marks = agent.window
     gone = len(marks.gone)
     # Traces of earlier versions do not say which results are stubs, but all ends say how many.

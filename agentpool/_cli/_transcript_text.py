@@ -1,4 +1,4 @@
-"""A conversation of a trace in words, with what its model was not sent any more."""
+"""A conversation of a trace in words, with marks on what is no longer sent to the model."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def transcript(agent: AgentRecord, *, has_times: bool) -> str:
 
 
 def _cut(turn: int, words: str, summary: str) -> Iterator[str]:
-    """Yield what left the window before *turn*, and what stands for it."""
+    """Yield what was left out of the window before *turn*, and what replaces it."""
     yield f"--- before turn {turn}, {words}"
     if summary:
         yield summary
@@ -49,7 +49,7 @@ def _mark(agent: AgentRecord, place: int) -> str:
 
 
 def _begun(agent: AgentRecord) -> list[str]:
-    """Return what had come of an answer that did not end."""
+    """Return the part of an unfinished answer that had arrived."""
     lines: list[str] = []
     if agent.begun.thoughts:
         lines += ["--- model thinks, as far as it had come", agent.begun.thoughts, ""]

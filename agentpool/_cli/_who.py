@@ -1,4 +1,4 @@
-"""The names of agents, as lines about a trace have them."""
+"""The names of agents in lines about a trace."""
 
 from __future__ import annotations
 

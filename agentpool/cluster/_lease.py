@@ -56,8 +56,7 @@ class Lease:
             self.renewed_at = now
 
     def renew(self, heard_at: float, now: float) -> None:
-        """Record that the program was there at *heard_at*. A message that is too late renews
-        nothing."""
+        """Record that the program was there at *heard_at*. A late message renews nothing."""
         if self.phase(now) is Phase.WORK:
             self.renewed_at = max(self.renewed_at, heard_at)
 

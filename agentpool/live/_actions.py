@@ -15,7 +15,7 @@ from agentpool._pool.pool import AgentPool
 from agentpool.live._approvals import ApprovalDesk
 
 BY: Final = "the live page"
-"""The name that agents and traces get for whoever decided or cancelled here."""
+"""What agents and traces call the person who decided or cancelled on the page."""
 
 MAX_SLOTS: Final = 100_000
 """The most slots that a person may set: a higher number is a typing error."""

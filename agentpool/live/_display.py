@@ -26,8 +26,8 @@ _PHASE_COLUMNS: Final = 14
 _NUMBER_COLUMNS: Final = 8
 
 _FIXED_COLUMNS: Final = _NAME_COLUMNS + _PHASE_COLUMNS + 2 * _NUMBER_COLUMNS + 4
-"""All columns but the last words', which get the rest of the width; 4 are gaps. On a narrower
-terminal the tokens are left out and names are shorter."""
+"""The width of all columns except the last words, which get the rest. 4 of it are gaps. On a
+narrower terminal the tokens are left out and names are shorter."""
 
 _NARROWEST_NAME: Final = 6
 """The fewest columns of a name, on any terminal."""

@@ -224,8 +224,10 @@ def lines_of(file: BinaryIO, longest: int = MAX_LINE) -> Iterator[bytes]:
 
 
 def _with_rest(begun: bytes, file: BinaryIO, longest: int) -> bytes:
-    """Return the line that *begun* begins. A line that cannot belong to a trace is read and not
-    kept."""
+    """Return the line that *begun* begins.
+
+    A line that cannot belong to a trace is read and not kept.
+    """
     parts, size = [begun], len(begun)
     while not parts[-1].endswith(b"\n") and (part := file.readline(_PIECE)):
         size += len(part)

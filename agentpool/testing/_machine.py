@@ -26,7 +26,7 @@ from agentpool.testing._stage import PoolStage
 from agentpool.testing._strategies import driver_errors
 
 _ANY: Final[Strategy[int]] = st.integers(min_value=0, max_value=20)
-"""The index of an existing thing, counted in a circle."""
+"""The index of an existing thing, modulo their number."""
 
 _LIMIT: Final[Strategy[float]] = st.sampled_from([math.inf, 0.0, 0.5, 2.0])
 """How many seconds a caller waits before it gives up."""

@@ -14,7 +14,7 @@ _NAME: Final = r"[a-zA-Z0-9_-]{1,64}"
 def legal_names(asked: StrictAsked) -> str | None:
     """Refuse invalid names of tools, also in calls: OpenAI (mcp-use#90), Bedrock (mastra#13632).
 
-    Seen at both in November 2026. Anthropic takes 128 characters, which nobody needs.
+    Seen at both in November 2026. Anthropic takes 128 characters, which no client needs.
     """
     tools = items(asked.body.get("tools"))
     for name in (text(_named(one).get("name")) for one in (*tools, *asked.every_call())):
@@ -95,7 +95,7 @@ _EFFORTS: Final = ("low", "medium", "high", "xhigh", "max")
 
 
 def unique_tools(asked: StrictAsked) -> str | None:
-    """Anthropic: tools have names of their own and schemas of objects, and efforts are words."""
+    """Anthropic: names of tools are unique, their schemas are objects, and efforts are words."""
     names = [text(tool.get("name")) for tool in items(asked.body.get("tools"))]
     if len(set(names)) != len(names):
         return "tools: Tool names must be unique."
@@ -110,7 +110,7 @@ def unique_tools(asked: StrictAsked) -> str | None:
 
 
 def known_blocks(asked: StrictAsked) -> str | None:
-    """Anthropic: two roles, images of the user alone, and of four kinds."""
+    """Anthropic: there are two roles, and only the user sends images, of four kinds."""
     for index, message in enumerate(asked.messages):
         role = message.get("role")
         if role not in {"user", "assistant"}:
@@ -143,7 +143,7 @@ _ANSWERED_PARTS: Final = ("output_text", "refusal")
 
 
 def known_items(asked: StrictAsked) -> str | None:
-    """OpenAI: items, roles and parts that the API has, in their places (2026-11)."""
+    """OpenAI: only items, roles and parts that the API knows, in their places (2026-11)."""
     if not asked.body.get("input"):
         return "One of 'input' or 'previous_response_id' must be provided."
     for index, item in enumerate(asked.messages):

@@ -42,7 +42,7 @@ def user_first(asked: StrictAsked) -> str | None:
 
 
 def user_last(asked: StrictAsked) -> str | None:
-    """Anthropic: from Claude 4.6 on no answer is begun for the model (qwen-code#8039)."""
+    """Anthropic: from Claude 4.6 on a client may not begin an answer (qwen-code#8039)."""
     if asked.messages[-1].get("role") == "assistant":
         return (
             "This model does not support assistant message prefill. The conversation must end "
@@ -80,8 +80,8 @@ def thoughts_signed(asked: StrictAsked) -> str | None:
 def thoughts_first(asked: StrictAsked) -> str | None:
     """Anthropic: an answer whose calls are being worked on begins with its thought.
 
-    With a budget that holds of the loop's first answer, whoever gave it; without, another
-    model may have given it, and only this one's own answers come back as they were.
+    With a budget for thoughts, this holds for the loop's first answer, from any model. Without one,
+    that answer may be another model's; only the model's own answers must come back unchanged.
     """
     is_manual = fields(asked.body.get("thinking")).get("type") == "enabled"
     first: str | None = None
@@ -138,8 +138,8 @@ def adaptive_alone(asked: StrictAsked) -> str | None:
 def stateless(asked: StrictAsked) -> str | None:
     """OpenAI keeps nothing of a request that says ``store: false`` (bifrost#5410).
 
-    Items may come back with their ids, as its guide on reasoning has it; those of which only the
-    id comes back are looked for (2026-11).
+    Items may come back with their ids, as in OpenAI's guide on reasoning. If only the id of an item
+    comes back, the item is looked up (2026-11).
     """
     if asked.body.get("store") is not False:
         return "store must be false: this organization keeps no data"

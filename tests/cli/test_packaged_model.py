@@ -58,8 +58,8 @@ def test_the_packaged_model_has_memory_tools_if_somebody_asks_for_them(
         (
             "empty.toml",
             (
-                "  tools    none: the packaged model is too small for memory tools that nobody "
-                'asked for; --memory, or a [[capabilities]] table with type = "memory", adds them\n'
+                "  tools    none: the packaged model gets memory tools only on request; --memory, "
+                'or a [[capabilities]] table with type = "memory", adds them\n'
             ),
         ),
         ("noter.toml", "  tools    remember, recall\n"),

@@ -106,7 +106,7 @@ async def test_g14_a_quiet_pool_is_reported_when_the_owner_joins() -> None:
         outcomes = await pool.join_all()
     for outcome in outcomes.values():
         assert "waits for a message" in outcome.text
-        assert "no running agent can unblock them" in outcome.text
+        assert "no running agent can unblock" in outcome.text
 
 
 async def test_g14_leaving_the_block_counts_as_waiting() -> None:
@@ -223,7 +223,7 @@ async def test_a_strand_that_works_keeps_the_agent_alive(autojump_clock: MockClo
         assert "done working" in (await second.wait()).text
         outcome = await first.wait()
     # Once the work is done, nobody is left who could write to the first one.
-    assert "unblock them" in outcome.text
+    assert "unblock it" in outcome.text
     assert "told" in outcome.text
 
 
@@ -371,7 +371,7 @@ def test_g14_a_tool_that_waits_in_several_tasks_is_told(
 ) -> None:
     """When the last one at work is done, who is left waits for ever, and nobody looked."""
     text, told_at = simulate(partial(together, body, *steps))
-    assert "no running agent can unblock them" in text
+    assert "no running agent can unblock it" in text
     assert told_at == pytest.approx(at)
 
 

@@ -2,7 +2,7 @@
 
 Rules:
 
-1. Time moves only when no task can run and no task waits for exactly that in
+1. Time moves only when no task can run and no task waits for that moment in
    ``wait_all_tasks_blocked``. It moves to the next deadline, or past it by as much as the order of
    the run says, so that timers near each other go off together.
 2. While a task waits for a thread the clock stands still. While a task waits for a child process it

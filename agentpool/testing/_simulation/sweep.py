@@ -44,7 +44,7 @@ class CancelReport:
     points: int
     """The number of runs, each cancelled at another point."""
     steps: int
-    """The number of points in the uncancelled runs, of which each schedule has one."""
+    """The number of points in the uncancelled runs. Each schedule has one such run."""
     pools: int
     """The number of pools opened and checked in all runs together."""
     agents: int

@@ -13,8 +13,9 @@ MAX_ENTRIES: Final = 200_000
 
 
 def entries_below(top: str, advice: str, *, but: str | None = None) -> Iterator[os.DirEntry[str]]:
-    """Yield all entries below *top*, without following links. Folders that cannot be listed have
-    none.
+    """Yield all entries below *top*, without following links.
+
+    A folder that cannot be listed has none.
 
     Args:
         top: The folder.
