@@ -1,4 +1,4 @@
-"""The field descriptions that ``help`` shows: the texts below the fields in the source."""
+"""What ``help`` shows of fields: their types, and the texts below them in the source."""
 
 from __future__ import annotations
 
@@ -8,6 +8,17 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from functools import cache
 from itertools import pairwise
+
+
+def with_short_types(kind: type, signature: inspect.Signature) -> inspect.Signature:
+    """Return *signature*, that of *kind*, with its types as they are written in the source."""
+    written = dict[str, object]()
+    for base in reversed(kind.__mro__):
+        written |= inspect.get_annotations(base)
+    parameters = signature.parameters.values()
+    return signature.replace(
+        parameters=[one.replace(annotation=written[one.name]) for one in parameters]
+    )
 
 
 @cache

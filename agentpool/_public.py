@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, NoReturn, ParamSpec, SupportsIndex, TypeVar
 
 from msgspec import StructMeta
 
+if TYPE_CHECKING:
+    from inspect import Signature
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -118,6 +121,12 @@ class AdvisedStruct(StructMeta):
                 if advice is None:
                     raise
                 raise TypeError(advice) from error
+
+        @property
+        def __signature__(cls) -> Signature:  # noqa: N805  # as in StructMeta
+            """The signature, with types as in the source: msgspec shows where each one lives."""
+            signature = super().__signature__
+            return import_module("agentpool._field_docs").with_short_types(cls, signature)
 
 
 def call_name(function: Callable[..., object]) -> str:

@@ -113,9 +113,19 @@ def test_help_shows_fields_of_errors_and_of_bases() -> None:
     assert events.index("    sequence: ") < events.index("    text: ")
     config = pydoc.plain(pydoc.render_doc(agentpool.SpawnConfig))
     assert "weight: How many agents of its group are let in at each turn of the group." in config
+    assert (
+        "SpawnConfig(manifest: 'AgentManifest', query: 'str', *, name: 'str | None' = None"
+        in config
+    )
+    assert "agentpool._manifest" not in config
     outcome = pydoc.plain(pydoc.render_doc(agentpool.AgentOutcome))
     assert "agent_id: The agent's number." in outcome
     assert "ask_first" not in (inspect.getdoc(agentpool.AgentPool) or "")
+
+
+def test_help_of_a_pool_comes_to_its_first_sentence() -> None:
+    """The default of one argument was a list of sixty marks, in front of everything else."""
+    assert len(str(inspect.signature(agentpool.open_pool))) < 900
 
 
 def test_help_without_the_source_is_the_docstring() -> None:

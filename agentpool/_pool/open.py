@@ -12,7 +12,7 @@ from agentpool._agent.retry_policy import RetryPolicy
 from agentpool._approval import Approver
 from agentpool._block_errors import raise_unless_cancelled
 from agentpool._budget.budget import Budget
-from agentpool._chat_markers import MARKERS, Cleaner, default_cleaner
+from agentpool._chat_markers import Cleaner, default_cleaner
 from agentpool._checks import at_least, expect, expect_arguments, expect_each, expect_function
 from agentpool._errors import PoolError, UsageError
 from agentpool._messages import OWNER_ID
@@ -51,7 +51,7 @@ async def open_pool(
     observers: Sequence[Observer] = (),
     on_failure: Literal["collect", "abort"] = "collect",
     name: str = "pool",
-    markers: Sequence[str] = MARKERS,
+    markers: Sequence[str] | None = None,
     random_seed: int | None = None,
     keep_outcomes: int | None = None,
     journal: Journal | None = None,
@@ -74,13 +74,12 @@ async def open_pool(
         observers: Called with every event, as it happens; they must not block.
         on_failure: ``collect`` goes on after a failure; ``abort`` cancels the others.
         name: The pool's name in events and in memory scopes.
-        markers: Texts to remove from tool results and recalled memories. Empty: none.
+        markers: Texts to remove from tool results and recalled memories. ``None``: `MARKERS`.
         keep_outcomes: How many retrieved outcomes the pool keeps. ``None``: all, but only the
             last 1,000 of agents that parents, maps, races and supervisions started.
         random_seed: Seed of the jitter in retries. ``None``: from the system.
         journal: Where runs are recorded under the pool's name. ``None``: nowhere.
-        resume: Whether to continue the recorded runs. A changed run is an error with ``True``, goes
-            on with ``accept``, and is begun anew with ``branch``.
+        resume: ``True``: continue recorded runs. ``accept``: changed ones too; ``branch``: anew.
 
     Raises:
         PoolError: At the exit, if agents failed and their outcomes were never retrieved.
@@ -100,8 +99,8 @@ async def open_pool(
         yield pool
 
 
-def _cleaner(markers: Sequence[str]) -> Cleaner:
-    return default_cleaner() if markers is MARKERS else Cleaner(markers)
+def _cleaner(markers: Sequence[str] | None) -> Cleaner:
+    return default_cleaner() if markers is None else Cleaner(markers)
 
 
 # The arguments whose checks have words of their own.

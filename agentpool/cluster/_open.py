@@ -56,7 +56,7 @@ class PoolTerms(TypedDict, total=False):
     observers: Sequence[Observer]
     on_failure: Literal["collect", "abort"]
     name: str
-    markers: Sequence[str]
+    markers: Sequence[str] | None
     random_seed: int | None
     keep_outcomes: int | None
     journal: Journal | None

@@ -289,8 +289,7 @@ _LOW_BALANCE: Final = "credit balance is too low"
 """Anthropic's text for an empty account, sent with the status and the word of a bad request."""
 
 _NO_PROVIDER: Final = "no endpoints found"
-"""OpenRouter's text if no provider serves the model, or serves it in that way. Its status is that
-of a wrong path."""
+"""OpenRouter's text for a model that no provider serves, with the status of a wrong path."""
 
 # Of models: OpenRouter's, DeepSeek's, Z.AI's and NVIDIA's. Source: LangBot#1643, cline#6099,
 # KohakuTerrarium#73, goose#11667 and free-claude-code#1021 on GitHub (2026-11).
