@@ -65,4 +65,4 @@ Decision: TypeAlias = Approved | Denied | Changed
 Approver: TypeAlias = Callable[[ApprovalRequest], Decision | Awaitable[Decision]]
 """Called with each approval request; may be async. A synchronous function must not block. The agent
 waits without a slot, and several questions may be open at once. If the function raises, the call is
-refused and the model is told; the pool goes on."""
+refused and the model gets the reason; the pool goes on."""

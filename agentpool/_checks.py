@@ -145,7 +145,7 @@ def expect_fields(value: object, *, but: Collection[str] = ()) -> None:
     Args:
         value: An instance of a frozen class, from its ``__attrs_post_init__`` or
             ``__post_init__``.
-        but: The fields that have checks of their own.
+        but: The fields that are checked separately.
 
     Raises:
         UsageError: If a field is not. Names the field and says what was expected.

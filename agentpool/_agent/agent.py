@@ -303,7 +303,7 @@ class Agent(Live):
             self._tell_piece(piece)
 
     def _tell_piece(self, piece: str) -> None:
-        """Report a piece of the answer, with thoughts and text told apart."""
+        """Report a piece of the answer, as thoughts and text separately."""
         assert self.run is not None  # noqa: S101  # only a run asks the driver
         stream = self.stream
         if stream is None:

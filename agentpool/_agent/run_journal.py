@@ -112,7 +112,7 @@ class RunJournal(Live):
     on_settled: Callable[[str], object] = str
     """Told the key of a call that had begun before, and has its result now."""
     owed: Callable[[], Together | None] = lambda: None
-    """Returns what to tell budgets in the same file together with the next result."""
+    """Returns the corrections to budgets in the same file, to be written with the next result."""
     _due: JournalRecord | None = None
     """The record that a request begins, until a budget in the same file can be charged with it."""
     _marks: dict[int, ServedCall] = {}  # noqa: RUF012  # each has its own

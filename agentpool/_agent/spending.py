@@ -142,14 +142,14 @@ class Purse(Live):
         return tuple(one for one in path if one.kept and journal.writer.keeps(one.kept.store))
 
     async def settle(self, but: Sequence[Ledger] = ()) -> None:  # noqa: ASYNC910  # without a store there is nothing to wait for
-        """Tell the stores what was really used.
+        """Report to the stores what was really used.
 
         Args:
-            but: Budgets to leave out: they are told with the next result, which follows
+            but: Budgets to leave out: theirs are written with the next result, which follows
                 immediately.
 
         Cancellation:
-            The stores have been told.
+            The stores got the report.
         """
         for one in self.ledger.path:
             if one.kept is not None and one.kept.owed and one not in but:
@@ -312,7 +312,7 @@ async def _begin_with(
 
 
 def owed_by(ledgers: Sequence[Ledger]) -> Together | None:
-    """Return what the stores of *ledgers* still have to be told. ``None``: nothing."""
+    """Return the corrections that the stores of *ledgers* have not got yet. ``None``: none."""
     owing = [one for one in ledgers if one.kept is not None and one.kept.owed]
     return _together(owing, NOTHING, len) if owing else None
 

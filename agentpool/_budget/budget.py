@@ -24,7 +24,7 @@ from agentpool._checks import expect, expect_arguments
 from agentpool._errors import UsageError
 
 _LIMITS: Final = ("tokens", "cost_usd", "requests", "tool_calls")
-"""The arguments that have checks of their own."""
+"""The arguments that are checked separately."""
 
 
 @final

@@ -2,7 +2,7 @@
 
 Rules:
 
-1. Each agent gets the driver of its own manifest, never of another one's. Manifests that
+1. Each agent gets the driver of its manifest, never that of another one. Manifests that
    name the same model share one driver.
 2. Anything that a spawn would refuse is refused before any agent has run.
 """

@@ -77,7 +77,7 @@ class Report:
     waiting: int = attrs.field(init=False, default=0)
     """Agents that wait for approvals that are given later."""
     deadlocks: int = attrs.field(init=False, default=0)
-    """How often an agent was told of a deadlock."""
+    """How often an agent got a deadlock error."""
     is_lost: bool = attrs.field(init=False, default=False)
     """Whether a requested trace or report is missing, or not complete."""
     spent: BudgetStatistics | None = attrs.field(init=False, default=None)

@@ -95,7 +95,7 @@ class Seen(msgspec.Struct, frozen=True, tag=True):
     refused: int = 0
     """How many requests the budget did not allow."""
     deadlocks: int = 0
-    """How often an agent was told of a deadlock."""
+    """How often an agent got a deadlock error."""
 
 
 @final

@@ -8,7 +8,7 @@ Rules:
    worker was killed together with its command.
 3. A worker that is stopped while it writes has locked the file, and all others wait for it. After
    its lease it is ended, and the unfinished write has no effect.
-4. Each worker has a process group of its own, so Ctrl-C reaches only the command, which tells the
+4. Each worker has a separate process group, so Ctrl-C reaches only the command, which informs the
    workers. When the command is gone they end, since their input ends.
 """
 

@@ -26,7 +26,7 @@ The tree shows all errors, and what they mean or what to do::
     │   ├── EmptyAnswerError       the model answered, and said nothing
     │   ├── ProtocolError
     │   └── RecordingMissError
-    ├── ToolError                  told to the model, which may try again
+    ├── ToolError                  the model gets its text, and may try again
     │   └── CapabilityDeniedError
     ├── LimitExceededError         a guard or a budget said stop
     ├── MemoryStoreError           the file of a memory is locked, damaged or newer

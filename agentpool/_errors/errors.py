@@ -1,4 +1,4 @@
-"""The root of all errors, and the errors without a module of their own."""
+"""The root of all errors, and the errors that fit no other module."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ class DeadlockError(AgentPoolError):
 
 
 class ToolError(AgentPoolError):
-    """A tool cannot do what the model asked. The model is told the text."""
+    """A tool cannot do what the model asked. The model gets the text."""
 
 
 class CapabilityDeniedError(ToolError):

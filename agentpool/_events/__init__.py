@@ -2,7 +2,7 @@
 
 Every event carries its place in the order, the time and the agent. Lifecycle events
 (spawned, started, finished) are never dropped on the way to a reader; all others may be dropped,
-and the reader is told how many were.
+and the reader learns how many were.
 """
 
 from __future__ import annotations

@@ -108,6 +108,6 @@ class SeenCalls:
 
 
 def told_by(result: ToolMessage) -> str:
-    """Return the text that stands for *result* when it is compared: attachments as digests."""
+    """Return *result* as a text for comparing results. Attachments are digests in it."""
     digests = (hashlib.sha256(one.data).hexdigest() for one in result.attachments)
     return "\n".join((result.content, *digests))

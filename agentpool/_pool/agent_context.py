@@ -229,7 +229,7 @@ class PoolAgentContext(Unique, AgentContext):
         """Run a child to its end, without a slot, and return its outcome.
 
         Raises:
-            CapabilityDeniedError: If this agent may have no children of its own kind.
+            CapabilityDeniedError: If this agent may not have children with its own manifest.
             PrivacyError: If the child's tier is laxer than this agent's.
             PoolClosedError: If the pool takes no more agents.
             UsageError: If this agent has ended.

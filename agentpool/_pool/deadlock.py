@@ -14,12 +14,12 @@ Tasks that declared themselves bystanders do not count.
 
 | the owner's tasks | agents | what happens |
 |---|---|---|
-| one works, or waits with a deadline of its own | in a circle | one of the circle is told |
-| one works, or waits with a deadline of its own | all wait for messages | nothing: it may send |
-| all wait | in a circle, perhaps through the owner | an agent is told |
-| all wait | all wait for messages | the first agent is told |
-| all wait, one of them for a message | none is left | that one is told |
-| all wait, for events at most | none is left | nothing: it could not be told apart from a pause |
+| one works, or waits with its own deadline | in a circle | one of the circle gets the error |
+| one works, or waits with its own deadline | all wait for messages | nothing: it may send |
+| all wait | in a circle, perhaps through the owner | an agent gets the error |
+| all wait | all wait for messages | the first agent gets the error |
+| all wait, one of them for a message | none is left | that task gets the error |
+| all wait, for events at most | none is left | nothing: it looks the same as a pause |
 """
 
 from __future__ import annotations

@@ -163,7 +163,7 @@ class AgentNursery(Home):
         Args:
             config: The agent's config.
             driver: The driver that answers it.
-            on_end: Called at its end instead of the pool's fan-in. ``None``: the fan-in is told.
+            on_end: Called at its end instead of the pool's fan-in. ``None``: the fan-in is called.
             parent: The agent that spawns it. ``None``: the agent that the current task belongs to.
             past: The agent of an earlier process. ``None``: it is looked for.
             key: Its key in the journal. ``None``: the one that its spawn gives it.

@@ -51,7 +51,7 @@ class PoolRun(msgspec.Struct, frozen=True):
 
     run_id: str
     is_keyed: bool = False
-    """Whether racers and children have keys of their own. Earlier versions used their order."""
+    """Whether racers and children have separate keys. Earlier versions used their order."""
 
 
 @final
@@ -79,7 +79,7 @@ class Spawned(msgspec.Struct, frozen=True, omit_defaults=True):
     """Whether it is a child that goes on when the call that spawned it has ended."""
     outlives_parent: bool = False
     is_in_part: bool = False
-    """Whether it has an output type or a budget of its own, which no journal keeps."""
+    """Whether it has an output type or its own budget, which no journal keeps."""
 
     @classmethod
     def of(
@@ -151,7 +151,7 @@ class PastAgent(Live):
     is_free: bool = False
     """Whether it is a child that goes on when the call that spawned it has ended."""
     is_in_part: bool = False
-    """Whether it has an output type or a budget of its own, which is not known."""
+    """Whether it has an output type or its own budget, which is not known."""
 
     @property
     def runs(self) -> Iterator[Sequence[JournalRecord]]:

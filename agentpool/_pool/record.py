@@ -118,7 +118,7 @@ class AgentRecord(Unique):
     depth: int
     """Generations above it: 0 for an agent that the owner spawned."""
     on_end: OnEnd | None
-    """Called at its end instead of the pool's fan-in. ``None``: the fan-in is told."""
+    """Called at its end instead of the pool's fan-in. ``None``: the fan-in is called."""
     budget: Budget | None
     """The budget that it draws on. ``None``: it shares none."""
     _children: dict[AgentId, AgentRecord] | None

@@ -23,7 +23,7 @@ def as_bystander() -> Generator[None]:
     """Declare that tasks started in the block, and the current one, send no messages.
 
     The task that opened a pool can always write to its agents, and so can every task that runs next
-    to it. Therefore an agent that waits for a message is not told of a deadlock while such a task
+    to it. Therefore an agent that waits for a message gets no ``DeadlockError`` while such a task
     sleeps, serves or watches for signals. A bystander does not count. It may look at the pool, and
     cancel, interrupt and abort. What observers then do does not count as an act of the bystander.
 
@@ -83,7 +83,7 @@ class WaitKeeper(Protocol):
     outer_deadline: float
     """The deadline of everything around the pool. It does not count as a deadline of a wait."""
     book: WaitBook
-    """The waits of its agents, and of its owner."""
+    """The waits of the pool's agents and owner."""
 
 
 @final
@@ -119,7 +119,7 @@ class Owner(Live):
     )
     """The waits in calls of the pool, in the order in which they began."""
     _limited: int = 0
-    """How many of them have a deadline of their own."""
+    """How many of them have their own deadline."""
 
     @property
     def has_deadline(self) -> bool:

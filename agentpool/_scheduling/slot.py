@@ -66,7 +66,7 @@ class SlotKeeper(Protocol):
     """The deadline of everything around the keeper's pool. It does not count as a deadline of a
     wait."""
     book: WaitBook
-    """The waits of its agents, and of its owner."""
+    """The waits of the pool's agents and owner."""
 
     def release(self, slot: Slot, wait: Wait) -> None:
         """Take back the slot of a waiting agent, and give it to the next one."""
@@ -120,7 +120,7 @@ class Slot(Live):
         return self._waits or NO_WAITS
 
     def has_deadline(self) -> bool:
-        """Return whether the current task has a deadline of its own; ``guards`` do not count."""
+        """Return whether the current task has its own deadline; ``guards`` do not count."""
         deadline = trio.current_effective_deadline()
         if deadline in self.guards:
             # What is set further out ends later than the guard, except for the whole run.

@@ -2,8 +2,8 @@
 
 Rules:
 
-1. An agent that runs, is queued, or has a deadline of its own can go on. So can the owner, while
-   one of the tasks on its side does something other than waiting in a call of the pool.
+1. An agent that runs, is queued, or has its own deadline can go on. The owner can go on while one
+   of the tasks on its side does something other than waiting in a call of the pool.
 2. An agent that waits in several strands can go on when one of them can. The tasks on the owner's
    side are the strands of the owner.
 3. A wait for one of several agents ends if any of them can go on, a wait for all of them if

@@ -137,9 +137,9 @@ class AgentContext(Shown, ABC):
         """Run a child to its end, without a slot, and return its outcome.
 
         With a query, the child gets this agent's manifest, with fewer rights. With a config, the
-        child has a manifest of its own, within this agent's time, budget and tier.
+        child has that manifest, within this agent's time, budget and tier.
 
         Raises:
-            CapabilityDeniedError: If this agent may have no children of its own kind.
+            CapabilityDeniedError: If this agent may not have children with its own manifest.
             PrivacyError: If the child's tier is laxer than this agent's.
         """

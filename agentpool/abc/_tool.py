@@ -112,7 +112,7 @@ class Tool(Shown, ABC):
     def on_unknown(self) -> OnUnknown:
         """How to treat a call that had begun when the program ended.
 
-        ``report``: the model is told that it may have been done; ``rerun``: it runs again, because
+        ``report``: the model learns that it may have been done; ``rerun``: it runs again, because
         doing it twice has the same effect as once; ``ask``: the approver says whether it runs
         again; ``stop``: the run ends.
         """
@@ -132,8 +132,8 @@ class Tool(Shown, ABC):
             context: Facts about the call: the agent, and the time left.
 
         Raises:
-            ToolError: If the tool cannot do it. The model is told the text. For any other
-                ``Exception``, the model is told its type and text. The agent goes on.
+            ToolError: If the tool cannot do it. The model gets the text. For any other
+                ``Exception``, the model gets its type and text. The agent goes on.
 
         Cancellation:
             No part of the call goes on running.

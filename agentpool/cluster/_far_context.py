@@ -223,7 +223,7 @@ class FarContext(AgentContext):
         """Run a child to its end, without holding a slot, and return its outcome.
 
         Raises:
-            CapabilityDeniedError: If this agent may not spawn children of its own kind.
+            CapabilityDeniedError: If this agent may not have children with its own manifest.
             PrivacyError: If the child's tier is laxer than this agent's.
 
         Cancellation:

@@ -200,8 +200,8 @@ class Bench:
 def facts_of_shared(named: object) -> tuple[ToolFacts, ...] | None:
     """Return the facts about the tools that all agents share.
 
-    ``None``: *named* makes tools for each agent, or a schema cannot be pickled, which each agent is
-    then told.
+    ``None``: *named* makes tools for each agent, or a schema cannot be pickled; each agent then
+    gets that error.
     """
     if not isinstance(named, ToolRegistry):
         return None
@@ -248,7 +248,7 @@ async def _keep_open(  # noqa: ASYNC114  # it is for Nursery.start alone
     opening: AbstractAsyncContextManager[Driver],
     task_status: trio.TaskStatus[Driver] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Keep a driver open until the node ends, in a task of its own."""
+    """Keep a driver open in a separate task until the node ends."""
     async with opening as driver:
         # Foreign code, and type checkers are optional.
         if not isinstance(driver, Driver):  # pyright: ignore[reportUnnecessaryIsInstance]

@@ -8,8 +8,7 @@ Rules:
 3. Groups of agents share the gate by their weights, as they share a pool's queue. They share tokens
    if tokens are limited, otherwise requests.
 4. As long as requests wait, exactly one of them keeps the time for all, or has been woken to do so.
-   So a gate needs no task of its own, and
-   nothing of it runs on after a block.
+   So a gate needs no separate task, and nothing of it runs on after a block.
 5. A request that was let in, but finds the gate closed once it has its slot, waits again, ahead of
    all requests that were not let in yet.
 

@@ -9,7 +9,7 @@ Rules:
 3. Records that several agents note during a write go into the next write together. The first agent
    that waits writes them all; a task writes those that no agent waits for.
 4. A record and what a budget takes for it are one write, and a record whose budget refuses is left
-   out. The code that noted it is told before any waiting agent goes on.
+   out. The code that noted it learns that before any waiting agent goes on.
 5. A failed write ends the pool: an agent that went on would do things that are not recorded.
 6. A write is never cancelled: it would be unknown whether it was kept. It may wait for a stopped
    process for as long as that is stopped; but a pool that ends waits half a minute at most.

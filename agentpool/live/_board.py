@@ -152,7 +152,7 @@ class Board(Unique, Observer):
     _loading: str = attrs.field(init=False, default="")
     _loading_since: float = attrs.field(init=False, default=0.0)
     deadlocks: int = attrs.field(init=False, default=0)
-    """How often an agent was told that it waited for something that could never come."""
+    """How often an agent got a deadlock error."""
     elsewhere: dict[int, BoardView] = attrs.field(init=False, factory=dict[int, BoardView])
     """Agents in other processes, as far as they are seen, each under a number."""
     _rows: dict[AgentId, _Row] = attrs.field(init=False, factory=dict[AgentId, _Row])

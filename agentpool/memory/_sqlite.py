@@ -89,7 +89,7 @@ INSERT INTO word_index (word_index) VALUES ('rebuild');
 """Format 1, 2, 3, … of the file. A released one never changes: a change adds another.
 
 The index holds the words as our own rules split them, joined by spaces, at which its ``ascii``
-tokenizer splits them again. The scope is a word in a column of its own, so that searching one scope
+tokenizer splits them again. The scope is a word in a separate column, so that searching one scope
 does not read the others. Vectors exist from the first search by meaning on, and are deleted with
 their fragment. Format 3 splits words anew: without accents, and in more scripts.
 """

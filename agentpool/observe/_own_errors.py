@@ -34,7 +34,7 @@ _UNREADABLE: Final = (
 
 
 def own_error(recorded: RecordedError) -> Exception:
-    """Return the package's error that *recorded* stands for, or *recorded* for any other error."""
+    """Return *recorded* as the package's own error, or unchanged if it is any other error."""
     kind = _kinds().get(recorded.kind)
     if kind is None:
         return recorded

@@ -38,7 +38,7 @@ class RefusedCall(msgspec.Struct, frozen=True):
     turn: int
     """The turn of the call."""
     content: str
-    """The reason that the model was told."""
+    """The reason that the model got."""
     was_asked: bool
     """Whether a person was asked and did not approve."""
     at_seconds: float = 0.0

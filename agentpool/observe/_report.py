@@ -118,7 +118,7 @@ def _visible(character: str) -> str:
 
 
 def _title(trace: Trace, record: PoolRecord) -> str:
-    """Return the name of the pool, or of its manifest if the pool has no name of its own."""
+    """Return the name of the pool, or of its manifest if the pool has the default name."""
     name = trace.header.pool
     manifests = {agent.spawned.manifest for agent in record.agents.values()}
     if name in {"", UNNAMED} and len(manifests) == 1:

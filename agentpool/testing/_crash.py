@@ -40,7 +40,7 @@ class CrashReport:
 
     points: int
     """The number of crash points: before and after each write of a run without crashes. Each change
-    of a budget with ``store=journal`` is a write of its own, or part of one with records."""
+    of a budget with ``store=journal`` is a separate write, or part of one with records."""
     writes: int
     """The number of writes in that run."""
 

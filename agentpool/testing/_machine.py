@@ -44,7 +44,7 @@ REACTIONS: Final[tuple[Action, ...]] = (
     "abort",
     "close",
 )
-"""The operations that an observer may do. It may not resize: it is told of starts that were decided
+"""The operations that an observer may do. It may not resize: it sees starts that were decided
 earlier, with more slots, so the bound could not be checked."""
 
 OCCASIONS: Final[tuple[type[Event], ...]] = (

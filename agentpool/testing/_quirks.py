@@ -50,7 +50,7 @@ class QuirkResult(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     cost_usd: float | None = None
     """The cost in US dollars that the server reports. ``None``: it reports none."""
     error: str | None = None
-    """The class of agentpool's error that it raises instead; another client has names of its own.
+    """The class of agentpool's error that it raises instead; another client has other names.
     ``None``: it returns an answer."""
     retryable: bool = False
     """Whether asking again makes sense."""

@@ -182,7 +182,7 @@ def _message_blocks(writing: Writing) -> list[dict[str, object]]:
 
 
 def _pieces_of(block: Mapping[str, object]) -> tuple[dict[str, object], list[dict[str, object]]]:
-    """Return how a block begins, and what comes of it after that."""
+    """Return the beginning of a block, and the pieces that follow it."""
     match block["type"]:
         case "thinking":
             pieces: list[dict[str, object]] = [

@@ -56,7 +56,7 @@ _KEYS: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 class _SchemaFault(Protocol):
-    """The part of jsonschema's errors used here; it has no types of its own."""
+    """The part of jsonschema's errors used here; jsonschema itself has no types."""
 
     message: str
     json_path: str

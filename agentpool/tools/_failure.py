@@ -1,8 +1,8 @@
 """The text for the model when a tool fails.
 
-The model is told the type and the text of the error, but not the traceback: file names and lines
-help the tool's author, not the model, and would show it this machine's layout. The traceback is
-kept in the result, for the log and for observers.
+The model gets the type and the text of the error, but not the traceback: file names and lines help
+the tool's author, not the model, and would show it this machine's layout. The traceback is kept in
+the result, for the log and for observers.
 """
 
 from __future__ import annotations

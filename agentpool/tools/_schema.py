@@ -8,7 +8,7 @@ Rules:
    missing annotation, ``*args``, a type without a JSON form, a constraint in ``Annotated`` that
    would be silently ignored.
 3. Every object, nested ones too, is closed (``additionalProperties`` false), and the schema is
-   enforced: the model is told of a misspelt key at any depth.
+   enforced: the model gets an error for a misspelt key at any depth.
 4. Definitions are written out where they are used, because several providers and small local models
    do not follow ``$ref``. Only a type that contains itself stays a reference, and only in the
    schema that checks; the shown schema comes from ``_common_schema``.

@@ -80,7 +80,7 @@ def check_attachments(
 def within_request(request: CompletionRequest, most_bytes: int | None) -> CompletionRequest:
     """Return *request* without its oldest attachments, if together they exceed the limit.
 
-    The model is told of each missing one.
+    A note tells the model about each missing one.
 
     Args:
         request: The request to check.
@@ -106,12 +106,12 @@ def within_request(request: CompletionRequest, most_bytes: int | None) -> Comple
 def without_oldest(
     request: CompletionRequest, goes: Callable[[Attachment], bool], why: str
 ) -> CompletionRequest:
-    """Return *request* without the attachments that *goes* picks; a note tells the model of each.
+    """Return *request* with a note in place of each attachment that *goes* picks.
 
     Args:
         request: The request to check.
         goes: Returns whether to leave out an attachment. Called for each, the oldest first.
-        why: What the model is told.
+        why: The reason in the note.
     """
     messages = list(request.messages)
     for index, message in enumerate(messages):

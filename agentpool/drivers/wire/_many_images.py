@@ -6,8 +6,8 @@ Rules:
    side.
 2. A single message of the user with more images is refused before anything is sent.
 3. In a longer conversation the oldest images are left out, several together, so that the beginning
-   of a request stays the same for some turns, and in the provider's cache. The model is told of
-   each.
+   of a request stays the same for some turns, and in the provider's cache. A note tells the model
+   about each.
 
 Source: https://platform.claude.com/docs/en/build-with-claude/vision (2026-11),
 anthropics/claude-code#49720 and openclaude#520.

@@ -103,7 +103,7 @@ async def spawn_agent(context: ToolContext, query: str, name: str | None = None)
 
 TEAM_TOOLS: tuple[Tool, ...] = (send_message, ask_agent, wait_for_message, list_agents, spawn_agent)
 """The first four tools need the ``message`` capability, the last one ``spawn``. Tools that wait
-have no time limit of their own: the pool notices when a wait can never end."""
+have no time limit, since the pool notices when a wait can never end."""
 
 
 def _shown(message: AgentMessage) -> str:

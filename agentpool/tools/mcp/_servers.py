@@ -99,7 +99,7 @@ class McpTool(Tool):
             ToolError: If the arguments are not a JSON object, or the server does not answer.
 
         Cancellation:
-            The server is told that the call is given up.
+            The server learns that the call is given up.
         """
         await trio.lowlevel.checkpoint()
         key = key_for_others(context)

@@ -1,7 +1,7 @@
 """Sessions with MCP servers. No other module uses the SDK's client.
 
 Loaded when the first server is started, since loading takes 0.6 s. A session lives in the task that
-opened it; any task can make calls, and the server is told of a cancelled one.
+opened it; any task can make calls, and the server learns when one is cancelled.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ class Session:
                 result, or ends before it has answered.
 
         Cancellation:
-            The server is told that the call is given up.
+            The server learns that the call is given up.
         """
         params = types.CallToolRequestParams(name=tool, arguments=dict(arguments))
         if key:

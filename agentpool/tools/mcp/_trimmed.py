@@ -43,7 +43,8 @@ _SMALL_PART_BYTES: Final = 4 * 1024
 """The largest block or tool that is kept as it is."""
 
 _MAX_DATA_CHARS: Final = MAX_RESULT_CHARS - 64
-"""The most characters of data in place of a text: with what is said of the rest, it is not cut."""
+"""The most characters of data that replace a text. With the note about the rest, it need not be
+cut."""
 
 _ANYTHING: Final = Raw(b'{"type":"object"}')
 

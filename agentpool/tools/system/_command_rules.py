@@ -78,7 +78,7 @@ class _Doors:
     moving_commands: frozenset[str] = frozenset()
     """Commands that move files to the paths in their arguments, also through links."""
     naming_commands: frozenset[str] = frozenset()
-    """Commands that write to files with names of their own choice."""
+    """Commands that write to files whose names they choose themselves."""
     writes_by_name: bool = False
     """Whether it may write to names from inside an archive, or through links to its files."""
     only_lists: re.Pattern[str] | None = None

@@ -1,4 +1,4 @@
-"""Checks a folder for links before a program writes there under names of its own choice.
+"""Checks a folder for links before a program writes there under names that it chooses.
 
 Rules:
 

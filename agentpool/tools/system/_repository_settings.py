@@ -168,7 +168,7 @@ def _is_harmless(key: str, value: str) -> bool:
 
 
 def repositories_below(folder: str) -> Iterator[str]:
-    """Yield the folders below *folder* that may be repositories of their own. Blocks.
+    """Yield the folders below *folder* that may be repositories themselves. Blocks.
 
     Those inside of a repository's own folder come last.
 
