@@ -44,7 +44,7 @@ class Denied(msgspec.Struct, frozen=True, gc=False):
     """Do not run the call. The agent goes on without it."""
 
     reason: str = ""
-    """Why not, for the model. Empty: the model gets no reason."""
+    """The reason, for the model. Empty: the model gets none."""
     by: str = ""
     """Who decided."""
 

@@ -76,7 +76,7 @@ def _known(names: Sequence[str]) -> str:
 
 
 def home_of(face: str, name: str) -> str:
-    """Return advice that says which module has the *name* that *face* lacks. Empty: none has it."""
+    """Return advice on which module has the *name* that *face* lacks. Empty: no module has it."""
     if name.startswith("_") or f"{face}.{name}" in sys.modules or name in FACES:
         return ""
     for other in ("agentpool", *(f"agentpool.{one}" for one in FACES)):

@@ -44,7 +44,7 @@ class RequestHead:
     """The head of a request. Its repr hides the headers, since it may appear in tracebacks."""
 
     request: h11.Request
-    """What is sent."""
+    """The head that is sent."""
 
 
 @final

@@ -22,7 +22,7 @@ class Fragment(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     fragment_id: str = ""
     """The memory's own name for it. Empty until it is stored."""
     created_at: float = 0.0
-    """When, in seconds on the memory's clock: ``memory.now()``."""
+    """When it was created, in seconds on the memory's clock: ``memory.now()``."""
 
     def __post_init__(self) -> None:
         """Refuse fields of the wrong type."""

@@ -18,7 +18,7 @@ import msgspec
 NAME: Final = "trio-agentpool"
 
 _PIP: Final = re.compile(rf"pip install '{NAME}\[(?P<extra>[a-z,]+)\]'")
-"""How errors name the command, wherever they are raised."""
+"""The form of the command in all errors."""
 
 
 class _Origin(msgspec.Struct):

@@ -67,7 +67,7 @@ class JournalRecord(msgspec.Struct, frozen=True, gc=False):
     agent_id: AgentId
     """The agent of the run. 0 is the pool's owner, for messages that the owner sent."""
     kind: RecordKind
-    """What the record tells."""
+    """The kind of the record."""
     place: int = BEFORE_THE_RUN
     """Which effect of the run. -1: the run as a whole."""
     part: int = 0
@@ -118,7 +118,7 @@ class PoolSummary(msgspec.Struct, frozen=True):
     ended: int
     """Agents that have their outcome."""
     bytes: int
-    """What its records take in the file."""
+    """The size of its records in the file."""
     owner: LeaseHolder | None
     """Who writes it now. ``None``: it is not being written."""
     ahead_seconds: float = 0.0

@@ -119,7 +119,7 @@ class HeldLease(msgspec.Struct, frozen=True):
     seconds: float
     """How long it lasts after a renewal."""
     asked_at: float
-    """When it asked for the renewal that was granted last."""
+    """When it requested the renewal that was granted last."""
 
     @property
     def ends_at(self) -> float:

@@ -36,7 +36,7 @@ class AgentMessage(msgspec.Struct, frozen=True, gc=False):
     message_id: int
     """The router's number of this message: 1, 2, 3, …, across the whole pool."""
     reply_to: int | None = None
-    """The ``message_id`` that this one answers. ``None``: it answers nothing."""
+    """The ``message_id`` of the message that this one answers. ``None``: it is not an answer."""
 
 
 @final
@@ -46,7 +46,7 @@ class DeadLetter(msgspec.Struct, frozen=True, gc=False):
     message: AgentMessage
     """The message."""
     reason: str
-    """Why it will not be."""
+    """Why it will never be received."""
 
 
 @final

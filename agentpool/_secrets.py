@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Final
 
 REDACTED: Final = "[secret]"
-"""What stands in the place of a secret."""
+"""The text that replaces a secret."""
 
 SHORTEST_SECRET_CHARS: Final = 8
 """A shorter value is not a key but a placeholder, such as ``none``. Redacting it would damage
@@ -20,7 +20,7 @@ _SHAPES: Final = re.compile(
     r"eyJ[A-Za-z0-9_-]{8,}\.eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]+"
     r")"
 )
-"""What keys of well-known services look like. None of them may match ordinary texts: file names and
+"""Patterns for keys of well-known services. None of them may match ordinary texts: file names and
 words with a hyphen do not begin like this, or are shorter."""
 
 

@@ -30,7 +30,7 @@ class Loss(msgspec.Struct, frozen=True, gc=False):
     """The usage of a request that was sent and not answered."""
 
     tokens: int
-    """What a budget is charged."""
+    """Tokens that a budget is charged."""
     cost_usd: float | None
     """US dollars that a budget is charged. ``None``: unknown."""
     written: int | None = None

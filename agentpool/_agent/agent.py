@@ -127,7 +127,7 @@ class Agent(Live):
     memory: Memory | None
     """``None``: it neither recalls nor remembers."""
     purse: Purse | None
-    """How it draws on a budget that others share. ``None``: it shares no budget."""
+    """Its access to a budget that others share. ``None``: it shares no budget."""
     registry: ToolRegistry = EMPTY_REGISTRY
     """Its tools, once they have been made."""
     run: Run | None = None

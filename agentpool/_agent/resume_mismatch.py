@@ -90,7 +90,7 @@ def other_call(
 
 
 def early_end(place: int, last_place: int, called: Iterable[int]) -> str | None:
-    """Return how a run that ends at *place* falls short of its records. ``None``: it does not.
+    """Return what a run that ends at *place* leaves out of its records. ``None``: nothing.
 
     A lower limit may end it earlier now. What came after *place* was done, but would be reported as
     "not run", or not at all.

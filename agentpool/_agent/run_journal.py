@@ -82,7 +82,7 @@ class RunJournal(Live):
     begun: dict[tuple[int, int], JournalRecord] = {}  # noqa: RUF012  # each has its own
     """The recorded beginnings, with or without an end."""
     called: dict[int, JournalRecord] = {}  # noqa: RUF012  # each has its own
-    """What is known of the calls there, by place."""
+    """The known facts about calls, by place."""
     answers: dict[tuple[int, int], JournalRecord] = {}  # noqa: RUF012  # each has its own
     """The answers to approval questions."""
     last_place: int = -1
@@ -353,8 +353,8 @@ class RunJournal(Live):
             part: Its place among the calls of its answer.
             asked: The call.
             result: The result.
-            changed: The call that ran in its place. ``None``: it ran itself.
-            exhausted: Why the run ends with it. ``None``: it does not.
+            changed: The call that ran in its place. ``None``: the call itself ran.
+            exhausted: Why the run ends with it. ``None``: the run goes on.
             wakes: Whether the run waits for other calls before it goes on and flushes.
         """
         mark = self._marks.pop(part, None)

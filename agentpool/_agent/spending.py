@@ -221,7 +221,7 @@ class Purse(Live):
     async def take_tool_call(  # noqa: ASYNC910  # waits for stores alone
         self, journal: RunJournal | None = None, started: JournalRecord | None = None
     ) -> LimitExceededError | None:
-        """Spend one tool call. Return why the budget does not allow it. ``None``: it does.
+        """Spend one tool call. Return why the budget does not allow it. ``None``: it is allowed.
 
         Args:
             journal: The journal of the agent's run.

@@ -42,7 +42,7 @@ _ADVICE: Final[dict[int, str]] = dict.fromkeys(
     " for the input of a request and its longest possible answer, which a lower "
     "model.max_tokens shortens",
 )
-"""How to need less of the kinds that a request reserves before its size is known."""
+"""Advice on how a request can reserve less, by the kind of amount."""
 
 Amounts: TypeAlias = tuple[int, int, int, int]
 """Tokens, trillionths of a dollar, requests, tool calls."""

@@ -37,7 +37,7 @@ class Correction(msgspec.Struct, frozen=True):
     period: str
     """The period of the reservation. Empty: the current one."""
     amounts: Amounts
-    """How much more, or below zero, how much less."""
+    """The difference of each kind. Below zero: it used less."""
 
 
 @final

@@ -147,7 +147,7 @@ class _Chat:
     """Whether Ctrl-C was pressed once at this prompt."""
     _goes_on: bool = True
     _good: Override | None = None
-    """The override that worked last. ``None``: none has yet."""
+    """The override that worked last. ``None``: no override has worked yet."""
 
     async def run(self) -> ExitCode:
         """Chat until the person or the input ends it. Return the exit code."""

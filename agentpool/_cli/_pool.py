@@ -107,7 +107,7 @@ async def _warn_of_gates(
 async def _on_nodes(
     plan: PoolPlan, cluster: ClusterOptions | None, loading: Callable[[str], None]
 ) -> AsyncGenerator[PoolPlan]:
-    """Let the nodes of *cluster*, if given, answer instead of the local models."""
+    """Use the nodes of *cluster*, if given, instead of the local models."""
     if cluster is None:
         yield plan
     else:

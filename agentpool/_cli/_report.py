@@ -88,7 +88,7 @@ class Report:
     _rows: list[Row] = attrs.field(init=False, factory=list[Row])
     _wrong: bool = attrs.field(init=False, default=False)
     _unread: ExitCode | None = attrs.field(init=False, default=None)
-    """The exit code if standard output cannot be written any more. ``None``: it can."""
+    """The exit code if standard output cannot be written any more. ``None``: it can be written."""
 
     # --- as it comes
 
@@ -179,7 +179,7 @@ class Report:
         """Print the summary and return the exit code.
 
         Args:
-            interrupted: Why the command ended early. ``None``: it did not.
+            interrupted: Why the command ended early. ``None``: it ended normally.
             seconds: How long it took.
             spent: What was spent from the budget of all agents. ``None``: nothing was limited.
             gates: The gates at which requests waited.

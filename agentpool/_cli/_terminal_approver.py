@@ -125,7 +125,7 @@ class Prompter:
     _screen: Screen
     _input_fd: int
     keyboard: Keyboard | None = None
-    """Reads single keys from the same terminal. ``None``: nothing does."""
+    """Reads single keys from the same terminal. ``None``: no keys are read."""
     put_off: int = attrs.field(init=False, default=0)
     """Questions that wait for ``answer``."""
     _again: trio.Event = attrs.field(init=False, factory=trio.Event)

@@ -35,10 +35,10 @@ T = TypeVar("T")
 
 _LOCKED: Final = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 QUICK_SECONDS: Final = 0.01
-"""The most that a small transaction may take without a thread: a hundred times the usual."""
+"""The longest time of a small transaction without a thread: a hundred times the usual."""
 
 SLOW_COUNT: Final = 2
-"""How many slow ones in a row end that. A single one may have waited for another process."""
+"""After this many slow ones in a row, a thread is used. One alone may have waited for a process."""
 
 
 @final

@@ -58,7 +58,7 @@ class MessageDropped(EventBase, frozen=True, gc=False):
     message: AgentMessage
     """The message."""
     reason: str
-    """Why it will not be read."""
+    """Why it will never be read."""
 
 
 @final

@@ -22,7 +22,7 @@ class MessagesAdded(EventBase, frozen=True, gc=False):
     """In a file: the agent whose conversation this one continues. Its first messages come before
     these. 0: there is no such agent."""
     shared: int = 0
-    """How many of that agent's messages those are."""
+    """The number of those first messages."""
 
 
 @final
@@ -63,9 +63,9 @@ class RequestStarted(EventBase, frozen=True, gc=False):
     budget: str = ""
     """The budget that pays. Empty: none."""
     reserved_tokens: int | None = None
-    """Tokens reserved in it for this attempt. ``None``: nothing was."""
+    """Tokens reserved in it for this attempt. ``None``: none were reserved."""
     reserved_usd: float | None = None
-    """US dollars reserved in it. ``None``: nothing was, or there is no price."""
+    """US dollars reserved in it. ``None``: none were reserved, or there is no price."""
 
 
 @final

@@ -75,7 +75,7 @@ class Block(msgspec.Struct, frozen=True, gc=False):
     """Do not run this tool call. The run goes on."""
 
     text: str
-    """Why, for the model."""
+    """The reason, for the model."""
 
 
 @final

@@ -154,7 +154,7 @@ class Run(Live, gc=False):
     tools: tuple[ToolDefinition, ...]
     """The tools that the model sees."""
     refuse: Callable[[str], str | None]
-    """Why the tool of that name may not run. ``None``: it may."""
+    """Returns why the tool of that name may not run. ``None``: it may run."""
     room_tokens: int | None
     """The part of the window for the conversation. ``None``: the window's size is unknown."""
     guard: LoopGuard

@@ -17,7 +17,7 @@ from agentpool._messages import Completion, FinishReason, UserMessage, answer_to
 from agentpool._outcome import StopReason
 
 _BEGUN_CHARS: Final = 60
-"""How much of an answer an error shows."""
+"""The characters of an answer that an error shows."""
 
 
 def take_text_answer(

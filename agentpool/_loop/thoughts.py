@@ -175,7 +175,7 @@ def _beginning_at_end(text: str, mark: str) -> int:
 
 
 def _mark_at(text: str, at: int) -> str | None:
-    """Return the mark that ends the thoughts beginning *at*. ``None``: none begin there."""
+    """Return the mark that ends the thoughts beginning *at*. ``None``: no thoughts begin there."""
     return next((end for begin, end in MARKS if text.startswith(begin, at)), None)
 
 

@@ -155,7 +155,8 @@ class ModelConfig(Value):
     context_window: int | None = None
     """Tokens of request and answer together. ``None``: as the driver says."""
     inputs: tuple[str, ...] | None = None
-    """What the model reads besides text: ``image``, ``pdf``. ``None``: as is published of it."""
+    """What the model reads besides text: ``image``, ``pdf``. ``None``: what is published about
+    it."""
     fallback: ModelConfig | None = None
     """Which model answers when this one fails. It is asked with the same settings. ``None``:
     none."""

@@ -138,7 +138,7 @@ def is_loopback_url(url: str) -> bool:
 
 
 _INPUTS: Final = ("text", "image", "pdf")
-"""What a model may be said to read. All read text."""
+"""The inputs that a manifest may name. Every model also reads text."""
 
 
 def inputs_faults(inputs: object) -> Iterator[Fault]:

@@ -95,10 +95,10 @@ class Inbox(Live):
                 self._promised += self.turns.unpark(1)
 
     def send_nowait(self, message: AgentMessage, *, has_turn: bool = False) -> None:
-        """Put *message* in now.
+        """Put *message* into the inbox now.
 
         Args:
-            message: What to put in.
+            message: The message.
             has_turn: Whether its sender has waited for a place, and took its turn.
 
         Raises:
@@ -122,7 +122,7 @@ class Inbox(Live):
     async def receive_many(
         self, pool_owner: Owner | None = None, pace: Pace | None = None
     ) -> tuple[AgentMessage, ...]:
-        """Take all messages, waiting without a slot until there is one.
+        """Take all waiting messages. If there are none, wait for one without a slot.
 
         Args:
             pool_owner: The owner of the pool. ``None``: the inbox belongs to no pool.
@@ -159,7 +159,7 @@ class Inbox(Live):
         return taken
 
     def receive_many_nowait(self) -> tuple[AgentMessage, ...]:
-        """Take all waiting messages; perhaps none."""
+        """Take all waiting messages, if there are any."""
         taken = tuple(self._messages)
         if taken:
             self._messages.clear()

@@ -48,7 +48,7 @@ class _Question(Live):
     """Whether it was answered, or never will be."""
     answer: AgentMessage | None = None
     lot: Lot | None = None
-    """Where the asker waits. ``None``: it has not begun to."""
+    """Where the asker waits. ``None``: it has not begun to wait."""
     has_waited: bool = False
     """Whether the asker has begun to wait."""
 
@@ -340,7 +340,7 @@ class PostOffice(Live):
         return tuple(sent)
 
     async def receive_many(self, agent_id: AgentId) -> tuple[AgentMessage, ...]:
-        """Take all messages for *agent_id*, waiting until there is one.
+        """Take all waiting messages for *agent_id*. If there are none, wait for one.
 
         Cancellation:
             If cancelled, nothing was taken.
@@ -348,7 +348,7 @@ class PostOffice(Live):
         return await self._open_inbox(agent_id).receive_many(self._owner, self._pace)
 
     def receive_many_nowait(self, agent_id: AgentId) -> tuple[AgentMessage, ...]:
-        """Take all waiting messages for *agent_id*; perhaps none."""
+        """Take all waiting messages for *agent_id*, if there are any."""
         inbox = self._inboxes.get(agent_id)
         if inbox is None:
             if agent_id not in self._inboxes:

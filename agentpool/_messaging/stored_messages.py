@@ -125,7 +125,7 @@ class KeptPost:
     def known(
         self, key: str, sender: AgentId, recipient: AgentId, reply_to: int | None
     ) -> AgentMessage | None:
-        """Return the same message as accepted earlier. ``None``: it was not."""
+        """Return the same message, if it was accepted earlier. ``None``: it is new."""
         call = current_call.get()
         if call is None or sender == OWNER_ID:
             old = self._again.get((sender, recipient, reply_to))
@@ -197,7 +197,7 @@ class KeptPost:
         return lost
 
     def take_reply(self, question: AgentMessage) -> AgentMessage | None:
-        """Return the stored answer to a *question* that is asked again. ``None``: none came."""
+        """Return the stored answer to a *question* that is asked again. ``None``: there is none."""
         self._unanswered.pop(question.message_id, None)
         return self._replies.get(question.sender, {}).pop(question.message_id, None)
 

@@ -190,7 +190,7 @@ class PoolAgentContext(Unique, AgentContext):
         return reply
 
     async def receive_many(self) -> tuple[AgentMessage, ...]:
-        """Take all messages, waiting without a slot until there is one."""
+        """Take all waiting messages. If there are none, wait for one without a slot."""
         messages = await self._router.receive_many(self.agent_id)
         note_taken(*messages)
         return messages

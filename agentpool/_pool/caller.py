@@ -42,7 +42,7 @@ class PoolVoice(Voice):
         laxer tier. ``None``: it was not opened in an agent."""
 
     def caller(self) -> AgentRecord | None:
-        """Return the agent of this pool that runs the current task. ``None``: none does."""
+        """Return the agent of this pool that runs the current task. ``None``: no agent does."""
         slot = current_slot.get()
         if slot is None or slot.keeper is not self._admission:
             return None
@@ -141,7 +141,7 @@ class PoolVoice(Voice):
         return await self._router.broadcast(self.agent_id(), content)
 
     async def receive_many(self) -> tuple[AgentMessage, ...]:
-        """Take all messages for the owner, waiting until there is one.
+        """Take all waiting messages for the owner. If there are none, wait for one.
 
         Raises:
             UsageError: If the calling task was left behind by an agent that has ended.

@@ -291,8 +291,8 @@ class DeadlockWatch:
     def _parked(self, victim: AgentId, stuck: frozenset[AgentId]) -> Way | None:
         """Return the wait of *victim* to fail: preferably one for another stuck agent.
 
-        ``None``: it only waits for events. That wait is not ended by an error, since waiting may be
-        its purpose.
+        ``None``: it only waits for events. Such a wait gets no error, since waiting may be its
+        purpose.
         """
         if victim == OWNER_ID:
             waits = [(one.way, one.wait) for one in self.owner.waits.values()]

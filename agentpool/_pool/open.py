@@ -182,7 +182,7 @@ async def _kept(
 
 
 _SHOWN_FAILURES: Final = 3
-"""How many of the agents that failed the error names. Its fields have all."""
+"""How many of the failed agents the error's text names. Its fields have all of them."""
 
 
 def _raise_unseen(agents: AgentNursery) -> None:

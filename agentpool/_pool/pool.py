@@ -318,7 +318,7 @@ class AgentPool(Live, weakref=True):
         self._agents.abort(self._agents.voice.name(), reason)
 
     async def receive_many(self) -> tuple[AgentMessage, ...]:
-        """Take all messages for the owner, waiting until there is one.
+        """Take all waiting messages for the owner. If there are none, wait for one.
 
         Raises:
             DeadlockError: If no agent is left that could send one, and all tasks of the owner wait

@@ -76,7 +76,7 @@ class TextStream(Live):
         return f"<TextStream of agent {self._record.agent_id} ({self._record.name})>"
 
     def close(self) -> None:
-        """Take no more pieces. Those stored can still be read."""
+        """Accept no more pieces. The stored ones can still be read."""
         self._is_over = True
         if self._ear is not None:
             self._hub.unwatch(self._ear)

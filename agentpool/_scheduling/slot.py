@@ -100,7 +100,7 @@ class Slot(Live):
     task: trio.lowlevel.Task | None = None
     """The agent's own task. ``None``: it has not taken its first step, or has ended."""
     strands: tuple[Strand, ...] = ()
-    """What it does at the same time. Empty until it first waits; one while it does one thing."""
+    """Its strands, one for each thing that it does at the same time. Empty until it first waits."""
     forked: bool = False
     """Whether its own task waits for strands side by side, and does nothing else."""
     on_waiting: Callable[[], None] | None = None
@@ -109,7 +109,7 @@ class Slot(Live):
     """Deadlines that the manifest sets for its tools. They are not meant for waits: a wait that
     only they would end counts as one without a deadline."""
     asking: Asking | None = None
-    """The request that the agent makes in its own turn. ``None``: it makes none. (A context
+    """The request that the agent makes in its own turn. ``None``: there is no request. (A context
     variable would be a fiftieth of a turn.)"""
     _waits: dict[trio.lowlevel.Task, parked] | None = None
     _granted: trio.Event | None = None

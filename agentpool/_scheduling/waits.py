@@ -84,10 +84,10 @@ class Wait(msgspec.Struct, frozen=True):
     group: Collection[AgentId] = ()
     """The agents of which any, or all, must do it. It is a view: it changes as they end."""
     is_fed: Callable[[], bool] | None = None
-    """Returns whether something other than the group may end the wait now. ``None``: nothing
+    """Returns whether something other than the group may end the wait now. ``None``: nothing else
     may."""
     is_owners: Callable[[], bool] | None = None
-    """Returns whether the owner's side may end it as well now. ``None``: it may not."""
+    """Returns whether the owner's side may end the wait as well now. ``None``: it never may."""
 
     @property
     def agent_ids(self) -> Collection[AgentId]:

@@ -109,7 +109,7 @@ class AgentContext(Shown, ABC):
 
     @abstractmethod
     async def receive_many(self) -> tuple[AgentMessage, ...]:
-        """Take all messages, waiting without a slot until there is one."""
+        """Take all waiting messages. If there are none, wait for one without a slot."""
 
     @abstractmethod
     def without_slot(self, what: str) -> AbstractAsyncContextManager[None]:

@@ -193,7 +193,7 @@ class FarContext(AgentContext):
         return cast("AgentMessage", await self._ask("ask", recipient, content))
 
     async def receive_many(self) -> tuple[AgentMessage, ...]:
-        """Take all waiting messages, without a slot; if there is none, wait for one."""
+        """Take all waiting messages. If there are none, wait for one without a slot."""
         return cast("tuple[AgentMessage, ...]", await self._ask("receive_many"))
 
     @asynccontextmanager

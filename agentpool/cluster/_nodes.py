@@ -43,7 +43,7 @@ MOST_FAILED_LOOKS: Final = 3
 without saying why."""
 
 MOST_OPENINGS: Final = 3
-"""How often a node may be lost while it opens models before it gets no more work."""
+"""After this many losses while it opens models, a node gets no more work."""
 
 
 @final

@@ -209,7 +209,7 @@ async def _running(
     every_node: bool = True,
     model_seconds: float = 600.0,
 ) -> AsyncGenerator[Nodes, None]:
-    """Keep the nodes working inside the block; errors of the block come out unwrapped."""
+    """Keep the nodes working inside the block; errors of the block are raised unwrapped."""
     async with background() as nursery:
         tools = None if terms.tools is None else facts_of_shared(find(terms.tools))
         nodes = Nodes(source, terms, privacy, nursery, tools, model_seconds)

@@ -68,7 +68,7 @@ _NEWER_HOSTS: Final = (
 
 
 _NO_THOUGHTS: Final[Mapping[Rules, str]] = {"deepseek": "", "moonshot": " "}
-"""What these servers accept as the thoughts of an answer without thoughts."""
+"""The thoughts that these servers accept for an answer without thoughts."""
 
 
 def _usual_field(place: str) -> MaxTokensField:

@@ -28,7 +28,7 @@ AS_SEEN: Final = (
 _HELD: Final = "SELECT id, fence, holder, lease_seconds, renewed_at FROM pools WHERE name = ?"
 
 NEW_SHARE: Final = 0.05
-"""How much of a lease may pass before a write renews it: each renewal writes one page more."""
+"""The part of a lease that may pass before a write renews it: a renewal writes one page more."""
 
 _CHANGE: Final = (
     "UPDATE pools SET fence = ?, holder = ?, lease_seconds = ?, renewed_at = ? WHERE name = ?"

@@ -50,7 +50,7 @@ CREATE INDEX items_of_work ON items (work, pool, id);
 """
 
 _DIGEST_OF: Final = "digest of "
-"""How the name of the fact begins; the name of the work follows."""
+"""The beginning of the fact's name. The name of the work follows."""
 
 _NEXT: Final = "SELECT id, key, text FROM items WHERE work = ? AND pool IS NULL ORDER BY id LIMIT ?"
 

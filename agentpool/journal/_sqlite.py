@@ -52,7 +52,7 @@ from agentpool.journal._shared_work import SharedWork
 T = TypeVar("T")
 
 Durability: TypeAlias = Literal["process", "power"]
-"""What a written record survives: the end of the process, or also a power failure."""
+"""What a written record survives: the end of the process only, or a power failure as well."""
 
 MIGRATIONS: Final = (
     """\
@@ -100,7 +100,7 @@ _SYNCHRONOUS: Final[dict[str, str]] = {"process": "OFF", "power": "FULL"}
 """When SQLite waits for the disk."""
 
 _COMMAND_OF: Final = "command of "
-"""How the name of the fact begins; the pool's name follows."""
+"""The beginning of the fact's name. The pool's name follows."""
 
 
 @final

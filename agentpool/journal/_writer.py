@@ -35,7 +35,7 @@ END_SECONDS: Final = 30.0
 """The time for a write once its pool ends. The next process repeats what was not kept by then."""
 
 RENEWALS_PER_LEASE = 3
-"""How often in the length of a lease a pool renews it when it has nothing to write."""
+"""How often per lease a pool renews it when there is nothing to write."""
 
 
 @final
@@ -74,7 +74,7 @@ class JournalWriter(Live):
         return isinstance(self.journal, JointJournal) and store.backing_store is self.journal
 
     def wake(self) -> None:
-        """Have the noted records written soon, for callers whose ``flush`` may come much later."""
+        """Write the noted records soon, for callers whose ``flush`` may come much later."""
         if self._work:
             self._work.unpark()
 

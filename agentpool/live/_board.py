@@ -143,7 +143,7 @@ class Board(Unique, Observer):
     """
 
     total: int | None = None
-    """How many agents there will be, with inputs that cannot become one. ``None``: as many as are
+    """How many agents there will be, including inputs that cannot be read. ``None``: as many as are
     spawned."""
     keys: str = ""
     """Which keys do what, in words, for the last line. Empty: no keys are read."""

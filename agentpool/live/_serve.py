@@ -263,7 +263,7 @@ async def serve_live(
         pool: What is shown.
         listener: Where to serve: ``listen(port=8000)``. It is closed at the end. ``None``: any free
             port of this machine.
-        approvals: The desk whose calls can be decided on the page. ``None``: none can.
+        approvals: The desk whose calls can be decided on the page. ``None``: no calls.
 
     Raises:
         UsageError: If no port can be opened.

@@ -63,11 +63,11 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     circle: tuple[AgentId, ...] = ()
     """The agents of a deadlock: each waits for the next, and the last one for the first."""
     count: int = 1
-    """How many findings of its kind it stands for."""
+    """How many findings of its kind it represents."""
 
 
 def findings_of(trace: Trace, record: PoolRecord) -> list[Finding]:
-    """Return what went wrong, in order of time, and then what explains the course of the run."""
+    """Return the problems in order of time, and then the findings that explain the run."""
     found = [
         *_failures(trace, record),
         *_early_ends(trace, record),

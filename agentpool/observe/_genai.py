@@ -52,7 +52,7 @@ provider gets a value too."""
 # --- metrics
 
 USAGE: Final = "gen_ai.client.inference.usage"
-"""How the names of the token counters begin."""
+"""The beginning of the token counters' names."""
 
 TOKEN_COUNTERS: Final = {
     "input_tokens": "input_tokens",
@@ -60,7 +60,7 @@ TOKEN_COUNTERS: Final = {
     "cached_tokens": "cache_read.input_tokens",
     "reasoning_tokens": "reasoning.output_tokens",
 }
-"""How the names of the token counters end, by the fields of ``Usage``."""
+"""The ends of the token counters' names, by the fields of ``Usage``."""
 
 ESTIMATE_COUNTERS: Final = {
     "unmeasured": ("requests.unmeasured", "{request}", "Requests whose tokens are unknown."),

@@ -112,7 +112,7 @@ class EventReader(Live):
         return taken
 
     def close(self) -> None:
-        """Take no more events. Those stored can still be read."""
+        """Accept no more events. The stored ones can still be read."""
         if self._left_out:
             hub, count = self._hub, self._left_out
             place = (hub.last_sequence, hub.seconds(), OWNER_ID, "")

@@ -33,14 +33,14 @@ _LEVELS: Final[dict[type[object], int]] = {
     events.ToolFinished: logging.DEBUG,
     events.ToolStarted: logging.DEBUG,
 }
-"""How much each kind of event matters. Kinds that are missing here are not logged."""
+"""The log level of each kind of event. Kinds that are missing here are not logged."""
 
 _ENDS: Final = {
     AgentStatus.COMPLETED: logging.INFO,
     AgentStatus.STOPPED: logging.WARNING,
     AgentStatus.CANCELLED: logging.WARNING,
 }
-"""How much each kind of end matters; kinds that are missing here are failures."""
+"""The log level of each kind of end. Kinds that are missing here are failures."""
 
 
 @final

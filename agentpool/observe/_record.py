@@ -80,7 +80,7 @@ class AgentRecord(Record):
     """The earlier agent that spawned it. `OWNER_ID`: the owner, or an agent that is not in the
     trace."""
     started_at: float | None = None
-    """When it got its first slot. ``None``: it never did."""
+    """When it got its first slot. ``None``: it never had one."""
     finished_at: float | None = None
     """When it ended. ``None``: its end is not in the trace."""
     outcome: AgentOutcome | None = None

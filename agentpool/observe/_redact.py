@@ -48,7 +48,7 @@ _NAME_ENDS: Final = (
     "APIKEY", "API_KEY", "CREDENTIALS", "PASSPHRASE", "PASSWD", "PASSWORD", "SECRET", "TOKEN",
     "_PASS", "_PAT", "_PWD",
 )  # fmt: skip
-"""How the names of environment variables with keys end."""
+"""The ends of the names of environment variables with keys."""
 
 _PLAIN_WORDS: Final = re.compile("[a-z_-]{,15}")
 """Matches values such as that of ``SORT_KEY``: a short one in lower case is not an API key."""

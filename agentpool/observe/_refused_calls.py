@@ -24,7 +24,7 @@ from agentpool._messages import AgentId, AssistantMessage, ChatMessage, ToolMess
 from agentpool._outcome import AgentStatus
 
 _NOT_RUN: Final = "not run: "
-"""How the result begins if the agent ended before the call could run."""
+"""The beginning of the result if the agent ended before the call could run."""
 
 
 @final

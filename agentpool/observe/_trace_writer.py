@@ -132,7 +132,7 @@ class TraceWriter(Unique, Observer):
 
     @property
     def problem(self) -> str | None:
-        """Why the recording ended before the pool. ``None``: it did not."""
+        """Why the recording ended before the pool. ``None``: no problem."""
         return self._problem
 
     async def __aenter__(self) -> Self:

@@ -55,7 +55,7 @@ class Writing:
     model: str
     """The model that was asked for, and that answers."""
     number: int
-    """How many answers the fake gave before, which makes its ids unique."""
+    """How many answers the fake gave before. It makes the answer's ids unique."""
     has_usage: bool = True
     """Whether the request asks for usage."""
     is_encrypted: bool = True

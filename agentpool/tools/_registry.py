@@ -94,12 +94,12 @@ class Allowed(msgspec.Struct, frozen=True):
     """The tools that agents with certain grants can see and run."""
 
     definitions: tuple[ToolDefinition, ...]
-    """What the agents are shown: only the tools that they may run."""
+    """The definitions that the agents see: only those of tools that they may run."""
     waiting: frozenset[str]
     """The names of the tools that wait for other agents."""
     refusal: Callable[[str], str | None]
-    """Explains to the model why the agents may not run the tool of that name. ``None``: they may.
-    Not a method, which would cost each agent one more object."""
+    """Explains to the model why the agents may not run the tool of that name. ``None``: they may
+    run it. Not a method, which would cost each agent one more object."""
 
 
 def _refusal(names: Mapping[str, None], refused: Mapping[str, str], name: str) -> str | None:
@@ -190,7 +190,7 @@ class ToolRegistry(Shown):
         return self.allowed(grants, privacy).definitions
 
     def refusal(self, name: str, grants: Iterable[Capability], privacy: PrivacyTier) -> str | None:
-        """Explain to the model why *grants* do not allow the tool *name*. ``None``: they do."""
+        """Explain to the model why *grants* do not allow tool *name*. ``None``: they do."""
         return self.allowed(grants, privacy).refusal(name)
 
     def allowed(self, grants: Iterable[Capability], privacy: PrivacyTier) -> Allowed:
@@ -235,7 +235,7 @@ class ToolRegistry(Shown):
 
 
 def may_run(tool: Tool, grants: Iterable[Capability], privacy: PrivacyTier) -> str | None:
-    """Return, for the model, why *grants* do not allow *tool*. ``None``: they do.
+    """Return, for the model, why *grants* do not allow *tool*. ``None``: it is allowed.
 
     An agent needs both the grant and a privacy tier that allows the tool.
     """

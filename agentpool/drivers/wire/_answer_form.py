@@ -27,7 +27,7 @@ import msgspec
 from agentpool._messages import AnswerForm, Json
 
 Told: TypeAlias = Literal["never", "beside_tools", "always"]
-"""When a form is only described in words."""
+"""When to describe a form in words only."""
 
 _PLACES: Final[tuple[Told, ...]] = get_args(Told)
 """The values of ``Told``, from never to always."""

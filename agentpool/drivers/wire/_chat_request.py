@@ -120,13 +120,13 @@ class ChatOptions:
     """Whether it accepts a schema for the answer. If not, the schema is described in words, and the
     request asks for JSON of any kind."""
     told: Told = "never"
-    """When the form of an answer is only described in words, because the server refuses it."""
+    """When to describe the form of an answer in words only, because the server refuses it."""
     is_closed: bool = False
     """Whether it refuses unknown fields, ``stream_options`` and ``seed`` among them. It sends usage
     without being asked."""
     no_thought: str | None = None
-    """What is sent as the thoughts of an answer that has none, because it came from another model
-    or was cut off, if the server requires thoughts. ``None``: it does not."""
+    """If the server requires thoughts: what is sent for an answer without thoughts, which came from
+    another model or was cut off. ``None``: the server does not require thoughts."""
     needs_signatures: bool = False
     """Whether the first call of each answer must have Google's signature. A call of another model
     gets the signature that Google documents for this."""

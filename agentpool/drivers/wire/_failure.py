@@ -131,7 +131,7 @@ def failure_in_stream(error: ErrorBody | str, *, secret: str = "") -> DriverErro
 
 
 def _advice(kind: Callable[..., DriverError], status: int | None, reason: Reason) -> str:
-    """Return what to do about an error that a retry does not fix. Empty: nothing is known."""
+    """Return advice about an error that a retry does not fix. Empty: there is none."""
     is_unpaid = status == _PAYMENT_REQUIRED or not reason.words.isdisjoint(_UNPAID)
     is_unpaid = is_unpaid or _LOW_BALANCE in reason.text.lower()
     if kind in {AuthenticationError, RateLimitError} and is_unpaid:

@@ -74,7 +74,7 @@ ENDINGS: Final[Mapping[str, FinishReason | Ending]] = {
 """The meaning of each word; words are in lower case."""
 
 NO_ENDING: Final = frozenset({"", "null", "none", "finish_reason_unspecified"})
-"""What servers write while an answer has not ended."""
+"""The words of servers for an answer that has not ended."""
 
 
 def bad_end(ending: Ending | None, word: str, so_far: str) -> DriverError:

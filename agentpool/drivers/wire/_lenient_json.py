@@ -47,7 +47,7 @@ class _MisfitError(Exception):
 
 
 def read_leniently(data: str | bytes, decoder: msgspec.json.Decoder[T]) -> T:
-    """Return what *data*, which *decoder* could not read, must mean.
+    """Return the most likely meaning of *data*, which *decoder* could not read.
 
     Raises:
         DecodeError: If it cannot be understood.

@@ -74,7 +74,7 @@ class GrowingAnswer:
     """The part of one answer that has arrived."""
 
     call_id_prefix: str
-    """How new ids begin, for calls without one; different in every answer."""
+    """The beginning of new ids, for calls without one. It differs in every answer."""
     parts: list[ProviderPart] = attrs.field(init=False, factory=list[ProviderPart])
     """The parts that the provider wants back."""
     _texts: list[str] = attrs.field(init=False, factory=list[str])

@@ -212,7 +212,7 @@ class ResponseAccumulator(GrowingCompletion):
 
         Args:
             told: The event's data.
-            item: The item as the event describes it. ``None``: it does not.
+            item: The item as the event describes it. ``None``: the event does not describe it.
             ends: Whether it is the item's last event.
         """
         name = (item and item.id) or told.item_id or ""

@@ -40,7 +40,7 @@ class GrowingCompletion(ABC):
     """Builds an answer from the events of its stream. Each subclass implements one wire."""
 
     call_id_prefix: str = "call"
-    """How new ids begin, for calls without one; different in every answer."""
+    """The beginning of new ids, for calls without one. It differs in every answer."""
     secret: str = ""
     """The secret to redact in every error."""
     origin: Origin = NOWHERE

@@ -12,7 +12,7 @@ import msgspec
 from agentpool._errors import BadRequestError, ProtocolError
 
 _NOTHING: Final = frozenset({b"", b"null", b"[]", b"{}", b'""'})
-"""What servers write where there is nothing."""
+"""The values that servers write for nothing."""
 
 
 def checked_text(text: object) -> str:

@@ -29,8 +29,8 @@ IDLE_SHARE: Final = 0.01
 """The share of a beat for which this process may work and still count as idle."""
 
 LONGEST: Final = 10
-"""How many times as long a vigil takes at most if the process never stops working. Without this
-limit a thread that computes forever would never be found."""
+"""The most that a vigil is extended, as a multiple of its time, if the process never stops working.
+Without this limit a thread that computes forever would never be found."""
 
 _TRIO: Final = Path(trio.__file__).parent
 _CORE: Final = str(_TRIO / "_core")

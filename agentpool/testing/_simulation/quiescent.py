@@ -38,7 +38,7 @@ def assert_quiescent(pool: AgentPool) -> None:
 def pool_leaks(
     agents: AgentNursery, handles: Iterable[AgentRecord], *, closed: bool
 ) -> Iterator[str]:
-    """Yield what a pool still holds, or lacks, although all its agents have ended.
+    """Yield everything that a pool wrongly holds or lacks after all its agents have ended.
 
     Args:
         agents: The pool.

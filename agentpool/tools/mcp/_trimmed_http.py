@@ -28,7 +28,7 @@ class BodyTrimmer:
         return b""
 
     def end(self) -> bytes:
-        """Return what is used of the answer, once."""
+        """Return the used parts of the answer, once."""
         body = b"".join(self._pieces)
         self._pieces.clear()
         try:
@@ -45,7 +45,7 @@ class EventTrimmer:
     _rest: bytearray = attrs.field(factory=bytearray)
 
     def feed(self, data: bytes) -> bytes:
-        """Return what *data* completes, or what is too much for a message."""
+        """Return the events that *data* completes, or data that is too long for a message."""
         looked_at = max(len(self._rest) - 3, 0)
         self._rest += data
         whole: list[bytes] = []
@@ -58,7 +58,7 @@ class EventTrimmer:
         return b"".join(whole) + (self.end() if len(self._rest) > MAX_MESSAGE_BYTES else b"")
 
     def end(self) -> bytes:
-        """Return what is left, which is no whole event."""
+        """Return the rest, which is not a whole event."""
         rest = bytes(self._rest)
         self._rest.clear()
         return rest

@@ -90,9 +90,9 @@ class Group:
     """A running program and everything that it started."""
 
     stdout: Kept
-    """What it wrote to standard output."""
+    """The program's standard output."""
     stderr: Kept
-    """What it wrote to standard error."""
+    """The program's standard error."""
     _process: trio.Process
     _input: bytes
     _max_bytes: float

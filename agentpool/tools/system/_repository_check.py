@@ -90,7 +90,7 @@ async def _check(git: str, at: str, folder: str, environ: Mapping[str, str]) -> 
 async def _list_settings(
     git: str, folder: str, environ: Mapping[str, str], source: Sequence[str]
 ) -> str:
-    """Return what git says of its settings in *folder*.
+    """Return git's list of its settings in *folder*.
 
     Raises:
         ToolError: If it says too much, or nothing in time.

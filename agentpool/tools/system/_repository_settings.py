@@ -107,10 +107,10 @@ _HARMLESS: Final[Mapping[str, frozenset[str]]] = {
 """The names of harmless settings, by section. Those of *_ANY* run nothing, whatever the name."""
 
 _ITS_OWN: Final = frozenset({"local", "worktree"})
-"""What git calls the settings of a repository itself."""
+"""Git's name for the settings of a repository itself."""
 
 _OF_A_FILE: Final = frozenset({"command"})
-"""What it calls those of a file that it is given."""
+"""Git's name for the settings of a file that is passed to it."""
 
 _WORDS_ALONE: Final = {"core.fsmonitor": {"", "true", "false"}}
 """Settings that are harmless with these values."""
