@@ -106,7 +106,8 @@ class Value:
     """Base class of frozen classes of attrs, compared by their fields.
 
     attrs would compile these three methods for each class in each process, which is half of
-    the import time of such a class. A class that inherits them sets ``eq=False`` and ``repr=False``.
+    the import time of such a class. A class that inherits them sets ``eq=False`` and
+    ``repr=False``.
     """
 
     __slots__ = ()
