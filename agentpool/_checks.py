@@ -32,6 +32,7 @@ from typing import (
 import msgspec
 
 from agentpool._errors import UsageError
+from agentpool._numbers import is_whole, quoted
 from agentpool._opening import Opening
 from agentpool._secrets import SHORTEST_SECRET_CHARS
 
@@ -127,14 +128,9 @@ def at_least(least: int, name: str, number: object) -> int:
     Raises:
         UsageError: If it is not.
     """
-    if not isinstance(number, int) or isinstance(number, bool) or number < least:
-        raise UsageError(f"{name} must be a whole number >= {least}, got {number!r}")
+    if not is_whole(number) or number < least:
+        raise UsageError(f"{name} must be a whole number >= {least}, got {quoted(number)}")
     return number
-
-
-def is_number(value: object) -> bool:
-    """Return whether *value* is a number. ``True`` and ``False`` are not."""
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def expect_fields(value: object, *, but: Collection[str] = ()) -> None:
@@ -155,7 +151,7 @@ def expect_fields(value: object, *, but: Collection[str] = ()) -> None:
     for name, usual, expected in fields:
         found: object = getattr(value, name)
         given = type(found)
-        if given in usual or name in but:
+        if name in but or (given in usual and (given is not int or is_whole(found))):
             continue
         if given is list and tuple in expected.kinds:
             found = tuple(cast("list[object]", found))
@@ -252,6 +248,8 @@ class Expected(msgspec.Struct, frozen=True):
         is_plain = self.choices or {int, float} & {*self.kinds}
         if is_plain and isinstance(value, str) and len(value) < SHORTEST_SECRET_CHARS:
             return repr(value)
+        if isinstance(value, int) and not is_whole(value) and not isinstance(value, bool):
+            return quoted(value)
         return _kind_of(value)
 
     def _advice(self, value: object, others: Mapping[str, Expected]) -> str:
@@ -274,8 +272,9 @@ class Expected(msgspec.Struct, frozen=True):
     def _allows(self, value: object) -> bool:
         if isinstance(value, str) and self.choices:
             return value in self.choices
-        if isinstance(value, bool) and bool not in self.kinds:
-            return False  # Python counts True as an int, and no reader does
+        if isinstance(value, int) and not is_whole(value):
+            # Python counts True as an int, and no reader does; other integers are too long.
+            return isinstance(value, bool) and bool in self.kinds
         if isinstance(value, str | bytes) and not {str, bytes} & {*self.kinds}:
             return False  # a text is a sequence of characters, which is never what is meant
         return isinstance(value, self.kinds) or (self.takes_functions and callable(value))

@@ -14,8 +14,8 @@ import msgspec
 from agentpool._base import Live
 from agentpool._budget.period import next_period
 from agentpool._budget.statistics import BudgetMeter, BudgetStatistics
-from agentpool._checks import is_number
 from agentpool._errors import LimitExceededError, UsageError
+from agentpool._numbers import is_number, is_whole, quoted
 from agentpool._outcome import StopReason
 
 KINDS: Final = (
@@ -275,9 +275,9 @@ def count_limit(name: str, limit: float | None) -> int | None:
     # Type checkers are optional, and a bool is an int.
     if limit is None:
         return None
-    if not isinstance(limit, int) or isinstance(limit, bool) or limit < 1:
+    if not is_whole(limit) or limit < 1:
         raise UsageError(
-            f"{name} must be a whole number >= 1, got {limit!r}; leave it out for no limit"
+            f"{name} must be a whole number >= 1, got {quoted(limit)}; leave it out for no limit"
         )
     return limit
 
@@ -291,7 +291,9 @@ def cost_limit(name: str, limit: float | None) -> int | None:
     if limit is None:
         return None
     if not is_number(limit) or not 0 < limit < math.inf:
-        raise UsageError(f"{name} must be finite and > 0, got {limit!r}; leave it out for no limit")
+        raise UsageError(
+            f"{name} must be finite and > 0, got {quoted(limit)}; leave it out for no limit"
+        )
     return max(1, pico(limit))
 
 
@@ -301,9 +303,8 @@ def count(name: str, number: int) -> int:
     Raises:
         UsageError: If it is not.
     """
-    whole = isinstance(number, int)  # pyright: ignore[reportUnnecessaryIsInstance]  # type checkers are optional
-    if isinstance(number, bool) or not (whole and number >= 0):
-        raise UsageError(f"{name} must be a whole number >= 0, got {number!r}")
+    if not is_whole(number) or number < 0:
+        raise UsageError(f"{name} must be a whole number >= 0, got {quoted(number)}")
     return number
 
 
@@ -315,7 +316,7 @@ def pico(cost_usd: float) -> int:
     """
     if not is_number(cost_usd) or not 0 <= cost_usd < math.inf:
         raise UsageError(
-            f"cost_usd must be finite and >= 0, got {cost_usd!r}; use None if it is unknown"
+            f"cost_usd must be finite and >= 0, got {quoted(cost_usd)}; use None if it is unknown"
         )
     scaled = cost_usd * PICO
     return round(scaled) if scaled < math.inf else int(cost_usd) * PICO

@@ -190,15 +190,27 @@ def _check_period(found: Words) -> None:
 
 def count(word: str) -> int:
     """Parse *word* as a number, for argparse."""
-    if not (word.isascii() and word.isdigit() and int(word) > 0):
+    if not (word.isascii() and word.isdigit() and word.strip("0")):
         raise argparse.ArgumentTypeError(f"must be a whole number >= 1, got {word!r}")
-    return int(word)
+    return _int(word)
 
 
 def _whole(word: str) -> int:
     if not (word.isascii() and word.isdigit()):
         raise argparse.ArgumentTypeError(f"must be a whole number >= 0, got {word!r}")
-    return int(word)
+    return _int(word)
+
+
+_MOST_DIGITS: Final = 18
+"""Files and journals hold integers of 19 digits, of which not all fit."""
+
+
+def _int(digits: str) -> int:
+    if len(digits) > _MOST_DIGITS:
+        raise argparse.ArgumentTypeError(
+            f"must have at most {_MOST_DIGITS} digits, got a number of {len(digits)}"
+        )
+    return int(digits)
 
 
 def address(word: str) -> Address:

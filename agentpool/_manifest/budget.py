@@ -9,10 +9,11 @@ import attrs
 
 from agentpool._base import Value
 from agentpool._budget.period import Period
-from agentpool._checks import expect_fields, is_number
+from agentpool._checks import expect_fields
 from agentpool._errors import Fault, ManifestError
 from agentpool._manifest.parts import count_faults
 from agentpool._manifest.toml_table import TomlTable, shown, words_of
+from agentpool._numbers import is_number
 
 _PERIODS: Final[Mapping[str, Period]] = words_of(Period)
 

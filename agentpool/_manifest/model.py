@@ -17,7 +17,7 @@ from typing import Final, Literal, TypeAlias, cast, final
 import attrs
 
 from agentpool._base import Value
-from agentpool._checks import expect_fields, is_number
+from agentpool._checks import expect_fields
 from agentpool._errors import Fault
 from agentpool._manifest.parts import (
     control_trouble,
@@ -38,6 +38,7 @@ from agentpool._manifest.request_settings import (
 from agentpool._manifest.toml_table import AT_THE_TOP, TomlTable, shown, words_of
 from agentpool._manifest.wires import Api, option_faults, setting_faults, wire_of
 from agentpool._messages import Json, Usage
+from agentpool._numbers import is_number
 
 OnCut: TypeAlias = Literal["stop", "continue"]
 """What to do after an answer that was cut at ``max_tokens``."""

@@ -24,10 +24,11 @@ from urllib.parse import SplitResult
 import attrs
 
 from agentpool._base import Value
-from agentpool._checks import expect_fields, is_number
+from agentpool._checks import expect_fields
 from agentpool._errors import Fault, ManifestError
 from agentpool._manifest.toml_table import shown
 from agentpool._manifest.urls import split_url
+from agentpool._numbers import is_number, is_whole
 
 OnUnknown: TypeAlias = Literal["report", "rerun", "ask", "stop"]
 """How to treat a tool call that may or may not have been done."""
@@ -156,7 +157,7 @@ def inputs_faults(inputs: object) -> Iterator[Fault]:
 
 def count_faults(path: str, value: object, *, above: int = 0) -> Iterator[Fault]:
     """Yield a fault unless *value* is an integer above *above*."""
-    if not isinstance(value, int) or isinstance(value, bool):
+    if not is_whole(value):
         yield Fault(path, f"must be an integer, got {shown(value)}")
     elif value <= above:
         yield Fault(path, f"must be > {above}, got {shown(value)}")

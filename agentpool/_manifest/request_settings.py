@@ -18,10 +18,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, TypedDict, cast
 
-from agentpool._checks import is_number
 from agentpool._errors import Fault
 from agentpool._manifest.parts import count_faults
 from agentpool._manifest.toml_table import TomlTable, shown
+from agentpool._numbers import is_number, is_whole
 
 MAX_TEMPERATURE: Final = 2.0
 """OpenAI's upper limit; Anthropic itself refuses more than 1.0."""
@@ -91,7 +91,7 @@ def asking_faults(asking: Asking, window: int | None) -> Iterator[Fault]:
         if value is not None and not (is_number(value) and 0 <= value <= most):
             yield Fault(name, f"must be in [0.0, {most}], got {shown(value)}")
     seed = cast("object", asking["seed"])
-    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int)):
+    if seed is not None and not is_whole(seed):
         yield Fault("seed", f"must be an integer, got {shown(seed)}")
     yield from _stop_faults(asking["stop"])
     for name, word in (

@@ -15,12 +15,13 @@ from agentpool._approval import Approver
 from agentpool._background import background
 from agentpool._base import Shown, Unique
 from agentpool._budget.budget import Budget
-from agentpool._checks import expect_arguments, is_number
+from agentpool._checks import expect_arguments
 from agentpool._errors import UsageError
 from agentpool._install import as_installed
 from agentpool._manifest.capability import PrivacyTier
 from agentpool._manifest.manifest import AgentManifest
 from agentpool._needs_trio import check_trio
+from agentpool._numbers import is_number, quoted
 from agentpool._opening import opening
 from agentpool._pool.agent_context import ToolBuilder
 from agentpool._pool.open import open_pool
@@ -174,7 +175,7 @@ def _check_arguments(given: Mapping[str, object]) -> None:
     for name in ("lease_seconds", "start_seconds", "model_seconds"):
         seconds = given[name]
         if not (is_number(seconds) and 0 < cast("float", seconds) < math.inf):
-            raise UsageError(f"{name} must be > 0, got {seconds!r}")
+            raise UsageError(f"{name} must be > 0, got {quoted(seconds)}")
 
 
 def _terms(

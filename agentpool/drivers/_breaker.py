@@ -21,6 +21,7 @@ from typing import final
 
 import attrs
 
+from agentpool._checks import at_least
 from agentpool._errors import UsageError
 
 
@@ -61,8 +62,7 @@ class CircuitBreaker:
 
     def __attrs_post_init__(self) -> None:
         """Refuse limits that are not positive."""
-        if self.max_failures < 1:
-            raise UsageError(f"max_failures must be >= 1, got {self.max_failures!r}")
+        at_least(1, "max_failures", self.max_failures)
         if not self.cool_down_seconds >= 0:
             raise UsageError(f"cool_down_seconds must be >= 0, got {self.cool_down_seconds!r}")
 

@@ -32,7 +32,7 @@ import trio
 
 from agentpool._attachments import Attachment
 from agentpool._base import Unique
-from agentpool._checks import expect, expect_each
+from agentpool._checks import expect, expect_arguments, expect_each
 from agentpool._errors import (
     AllDriversFailedError,
     AuthenticationError,
@@ -121,6 +121,7 @@ class FallbackDriver(Unique, SendingDriver):
         Raises:
             UsageError: If there are no drivers, or a number is invalid.
         """
+        expect_arguments(FallbackDriver.__init__, locals(), but=("drivers", "models"))
         if not drivers:
             raise UsageError("FallbackDriver needs at least one driver, got none")
         for driver in drivers:

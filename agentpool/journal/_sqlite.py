@@ -37,6 +37,7 @@ from agentpool._errors import JournalError, RunBusyError, UsageError
 from agentpool._file_kind import FileKind
 from agentpool._journal_records import JournalRecord, Lease, PoolSummary
 from agentpool._needs_trio import check_trio
+from agentpool._numbers import is_number, quoted
 from agentpool._opening import opening
 from agentpool.journal._budgets import MIGRATION as BUDGETS
 from agentpool.journal._budgets import BudgetTable
@@ -127,8 +128,8 @@ class SqliteJournal(Unique, InFile, JointJournal):
         Cancellation:
             The lease may have been taken; a claim by the same journal takes it again.
         """
-        if not lease_seconds > 0:
-            raise UsageError(f"lease_seconds must be > 0, got {lease_seconds!r}")
+        if not (is_number(lease_seconds) and lease_seconds > 0):
+            raise UsageError(f"lease_seconds must be > 0, got {quoted(lease_seconds)}")
         try:
             fence = await self._write(lambda t: take(t, pool, lease_seconds, self._opening))
         except RunBusyError as busy:

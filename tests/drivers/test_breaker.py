@@ -115,7 +115,7 @@ def test_half_open_closes() -> None:
 @pytest.mark.parametrize(
     ("max_failures", "cool_down_seconds", "says"),
     [
-        (0, 1.0, "max_failures must be >= 1, got 0"),
+        (0, 1.0, "max_failures must be a whole number >= 1, got 0"),
         (1, -0.5, "cool_down_seconds must be >= 0, got -0.5"),
         (1, math.nan, "cool_down_seconds must be >= 0, got nan"),
     ],

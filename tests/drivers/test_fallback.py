@@ -575,7 +575,7 @@ async def test_it_fails_in_our_words() -> None:
     ("numbers", "says"),
     [
         ({"patience_seconds": 0.0}, "patience_seconds must be > 0, got 0.0"),
-        ({"max_failures": 0}, "max_failures must be >= 1, got 0"),
+        ({"max_failures": 0}, "max_failures must be a whole number >= 1, got 0"),
         ({"cool_down_seconds": -1.0}, "cool_down_seconds must be >= 0, got -1.0"),
     ],
 )
