@@ -70,6 +70,22 @@ def expect_message(content: str, reply_to: int | None = None) -> str:
     return plain_text(content)
 
 
+def expect_piece(piece: object, driver: object) -> str:
+    """Return a *piece* of an answer as a plain ``str``, or raise if it is no text.
+
+    Called where a piece arrives, so that it does not depend on who watches what happens then.
+
+    Raises:
+        UsageError: If it is no text. Names the *driver* that passed it on.
+    """
+    if isinstance(piece, str):
+        return plain_text(piece)
+    raise UsageError(
+        f"driver {type(driver).__name__} passed {_kind_of(piece)} to on_delta; each piece of an "
+        "answer must be a str"
+    )
+
+
 def expect_each(values: object, kind: type, what: str, advice: str) -> None:
     """Raise unless *values* is an iterable that is neither text nor a single *kind*.
 

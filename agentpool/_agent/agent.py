@@ -16,6 +16,7 @@ from agentpool._approval import Approver
 from agentpool._base import Live
 from agentpool._budget.budget import Budget, family_budget
 from agentpool._chat_markers import Cleaner
+from agentpool._checks import expect_piece
 from agentpool._errors import CapabilityDeniedError
 from agentpool._events import Phase, PhaseChanged, TextDelta, ThoughtDelta
 from agentpool._loop.conversation import fixed_tokens
@@ -296,6 +297,8 @@ class Agent(Live):
     def arrived(self, piece: str, teller: PieceTeller | None = None) -> None:
         """Record a piece of the answer, and pass it to the request's *teller*, if there is one."""
         assert self.run is not None  # noqa: S101  # only a run asks the driver
+        if type(piece) is not str:
+            piece = expect_piece(piece, self.driver)
         self.run.arrive(piece)
         if teller is not None:
             teller.arrived()
@@ -333,6 +336,12 @@ class Agent(Live):
 
     def thought(self, piece: str) -> None:
         """Report a piece of the model's thoughts."""
+        if type(piece) is not str:
+            # Not raised: thoughts are only for those who watch, and watching changes nothing.
+            kind = type(piece).__name__
+            text = f"driver {type(self.driver).__name__} passed a thought of type {kind}, not str"
+            self.hub.warned(self.agent_id, self.name, text)
+            return
         self.hub.tell(ThoughtDelta, self.agent_id, self.name, piece)
 
     def outcome(

@@ -31,6 +31,7 @@ from agentpool._agent.retry_policy import makes_sense
 from agentpool._agent.spending import Purse, estimate, is_refusal
 from agentpool._base import Live
 from agentpool._budget.claims import Ledger, RequestReservation
+from agentpool._checks import expect_piece
 from agentpool._errors import (
     DriverError,
     LimitExceededError,
@@ -101,6 +102,7 @@ async def complete_aside(
     teller = RequestTeller(agent, request, agent.turn, by_tool=True) if is_heard else None
 
     def arrive(piece: str) -> None:
+        piece = expect_piece(piece, driver)
         arrived.append(piece)
         if teller is not None:
             teller.arrived()

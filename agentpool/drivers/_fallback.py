@@ -32,7 +32,7 @@ import trio
 
 from agentpool._attachments import Attachment
 from agentpool._base import Unique
-from agentpool._checks import expect, expect_arguments, expect_each
+from agentpool._checks import expect, expect_arguments, expect_each, expect_piece
 from agentpool._errors import (
     AllDriversFailedError,
     AuthenticationError,
@@ -238,7 +238,9 @@ class FallbackDriver(Unique, SendingDriver):
                 errors.append(None)
                 self._tell(number, None)
                 continue
-            heard = _Heard(on_delta, on_sent, holds_back=choice is not self._choices[-1])
+            heard = _Heard(
+                choice.driver, on_delta, on_sent, holds_back=choice is not self._choices[-1]
+            )
             try:
                 return await self._ask(choice, attempt, request, heard)
             except DriverError as error:
@@ -310,13 +312,14 @@ class _Heard:
     """
 
     __slots__ = (
-        *("_held", "_holds_back", "_on_delta", "_on_sent"),
+        *("_driver", "_held", "_holds_back", "_on_delta", "_on_sent"),
         *("has_left", "patience", "was_handed_on"),
     )
 
     def __init__(
-        self, on_delta: OnDelta | None, on_sent: OnSent | None, *, holds_back: bool
+        self, driver: Driver, on_delta: OnDelta | None, on_sent: OnSent | None, *, holds_back: bool
     ) -> None:
+        self._driver = driver
         self._on_delta = on_delta
         self._on_sent = on_sent
         self._holds_back = holds_back
@@ -330,7 +333,7 @@ class _Heard:
             self.patience.lift()
         if self._on_delta is None:
             return
-        self._held += text
+        self._held += text if type(text) is str else expect_piece(text, self._driver)
         if self._held and not (self._holds_back and self._held.isspace()):
             self._holds_back = False
             self.hand_on()
