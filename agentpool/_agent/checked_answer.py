@@ -5,30 +5,53 @@ from __future__ import annotations
 import msgspec
 
 from agentpool._agent.agent import Agent
+from agentpool._budget.claims import RequestReservation
 from agentpool._loop.tokens import means_nothing, sound_cost
 from agentpool._messages import Completion
 from agentpool._surrogates import answer_without_halves
 from agentpool.abc import Driver
 
 
-def sound_answer(agent: Agent, driver: Driver, completion: Completion) -> Completion:
-    """Return the answer with its price, without impossible numbers and broken characters."""
+def sound_answer(
+    agent: Agent, driver: Driver, completion: Completion, paid: RequestReservation | None
+) -> Completion:
+    """Return the answer with its price, without impossible numbers and broken characters.
+
+    Args:
+        agent: The agent that asked.
+        driver: The driver that answered.
+        completion: Its answer.
+        paid: The reservation for the request. ``None``: no budget pays for it.
+    """
     if not _is_ascii(completion):  # the drivers here mend theirs
         completion = answer_without_halves(completion)
     usage, cost_usd = completion.usage, completion.cost_usd
     if usage is None and cost_usd is None:
         return completion  # as most models on this machine answer
+    if usage is not None and means_nothing(usage):
+        _warn(agent, "usage", usage)
+        usage = None
     if cost_usd is not None:
         cost_usd = sound_cost(cost_usd)
-    if usage is not None and means_nothing(usage):
-        text = f"the provider reported the impossible usage {usage!r}; it is counted as unknown"
-        agent.hub.warned(agent.agent_id, agent.name, text)
-        usage = None
-    if cost_usd is None and usage is not None:
+        if cost_usd is None:
+            # The price that the driver computes does not stand in: the answer contradicts it.
+            _warn(agent, "cost", completion.cost_usd)
+            if paid is not None:
+                paid.doubt_price()
+    elif usage is not None:
         cost_usd = sound_cost(driver.price(usage, model=completion.model))
     if usage is completion.usage and cost_usd == completion.cost_usd:
         return completion
     return msgspec.structs.replace(completion, usage=usage, cost_usd=cost_usd)
+
+
+def _warn(agent: Agent, what: str, value: object) -> None:
+    try:
+        shown = repr(value)
+    except ValueError:  # of a number that Python does not write
+        shown = "of thousands of digits"
+    text = f"the provider reported the impossible {what} {shown}; it is counted as unknown"
+    agent.hub.warned(agent.agent_id, agent.name, text)
 
 
 def _is_ascii(answer: Completion) -> bool:

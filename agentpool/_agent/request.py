@@ -13,7 +13,7 @@ Rules:
    error at its end costs what the provider measured. If an attempt broke off or was cancelled, its
    usage is unknown: all that was reserved is charged, and the run counts it as unmeasured, with the
    text that had arrived. A request that was never sent does not count.
-5. A usage or a cost below zero is a mistake of the provider: it counts as unknown, with a warning.
+5. A usage or a cost that is below zero, or no number, counts as unknown, with a warning.
 """
 
 from __future__ import annotations
@@ -309,7 +309,7 @@ class ModelRequest(Live):
             self.watcher.end()
         if self.failed:
             self._count_failed()
-        return sound_answer(self.agent, self.driver, answer)
+        return sound_answer(self.agent, self.driver, answer, self.reservation)
 
     def _break_off(self, error: BaseException) -> None:
         """Count what a failed attempt used, and report that it failed; only once."""

@@ -175,6 +175,11 @@ class RequestReservation(Reservation):
         """Mark the request as sent: its reservation can no longer simply be refunded."""
         self._started = True
 
+    def doubt_price(self) -> None:
+        """Count an unknown cost as unpriced if the request was thought to be free."""
+        if not self._amounts[COST]:
+            self._priced = False
+
     def __exit__(self, *_: object) -> None:
         """Settle the reservation if it is not settled yet."""
         if not self._settled and not self._started:

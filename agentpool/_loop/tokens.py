@@ -16,8 +16,7 @@ The estimate is only reserved. When the provider reports the usage, that replace
 
 from __future__ import annotations
 
-import math
-from typing import final
+from typing import Final, final
 
 import msgspec
 
@@ -34,23 +33,43 @@ from agentpool._messages import (
     Usage,
     answer_tokens,
 )
+from agentpool._numbers import is_number
+
+MOST_TOKENS: Final = 2**63 - 1
+"""More than this is no count of tokens, and could not be stored."""
+
+_MOST_USD: Final = 1e15
+"""More than this is no price, and sums of it would not be exact to a cent."""
 
 
 def sound_cost(cost_usd: float | None) -> float | None:
-    """Return *cost_usd*. ``None``: it is negative, infinite or not a number."""
-    return cost_usd if cost_usd is not None and 0 <= cost_usd < math.inf else None
+    """Return *cost_usd*. ``None``: it is negative, too large, or not a number."""
+    # It is foreign, and type checkers are optional.
+    if cost_usd is None or not is_number(cost_usd) or not 0 <= cost_usd <= _MOST_USD:
+        return None
+    return cost_usd
 
 
 def means_nothing(usage: Usage) -> bool:
-    """Return whether a number of *usage* is below zero, which is impossible."""
-    # Spelled out: a loop over the fields takes longer than the rest of the look at an answer.
+    """Return whether *usage* has a number that cannot be a count of tokens."""
+    # Spelled out: a loop over the fields takes longer than the rest of the look at an answer. A
+    # bool is an int, and so is its sum with others.
     return (
-        usage.input_tokens < 0
+        type(usage.input_tokens) is not int
+        or type(usage.output_tokens) is not int
+        or type(usage.cached_tokens) is not int
+        or type(usage.reasoning_tokens) is not int
+        or type(usage.cache_write_tokens) is not int
+        or type(usage.cache_write_hour_tokens) is not int
+        or usage.input_tokens < 0
         or usage.output_tokens < 0
         or usage.cached_tokens < 0
         or usage.reasoning_tokens < 0
         or usage.cache_write_tokens < 0
         or usage.cache_write_hour_tokens < 0
+        or usage.total_tokens > MOST_TOKENS
+        or usage.cached_tokens + usage.cache_write_tokens > MOST_TOKENS
+        or usage.reasoning_tokens + usage.cache_write_hour_tokens > MOST_TOKENS
     )
 
 

@@ -39,7 +39,7 @@ import trio
 
 from agentpool._amounts import counted
 from agentpool._base import Shown, Unique
-from agentpool._checks import expect_arguments
+from agentpool._checks import at_least, expect_arguments
 from agentpool._errors import OverloadedError, RateLimitError
 from agentpool._scheduling.fair_queue import PLAIN, FairQueue
 from agentpool._scheduling.random import build_random
@@ -80,6 +80,11 @@ class GateStatistics(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     limited."""
 
 
+def _check_used(_: GateTicket, attribute: attrs.Attribute[int | None], tokens: int | None) -> None:
+    if tokens is not None:
+        at_least(0, attribute.name, tokens)
+
+
 @final
 @attrs.define(eq=False, repr=False)
 class GateTicket(Unique, Shown):
@@ -87,7 +92,7 @@ class GateTicket(Unique, Shown):
 
     tokens: int
     """The estimated tokens of question and answer."""
-    used_tokens: int | None = None
+    used_tokens: int | None = attrs.field(default=None, validator=_check_used)
     """The tokens actually used. Set this before the block ends. ``None``: unknown."""
 
     def _repr_words(self) -> str:
@@ -186,10 +191,14 @@ class RequestGate(Unique, Shown):
         Args:
             tokens: The estimated tokens of question and answer. 0: they are not counted.
 
+        Raises:
+            UsageError: If that is not a whole number of at least 0, or ``used_tokens`` is set to
+                something else than one. Nothing was counted.
+
         Cancellation:
             No other request loses its turn. A request that had begun still counts in its minute.
         """
-        passage = await self._enter(max(tokens, 0))
+        passage = await self._enter(at_least(0, "tokens", tokens))
         ticket = GateTicket(passage.tokens)
         try:
             yield ticket

@@ -446,7 +446,7 @@ ATTACKS: Final = (
     ),
     Fault(
         "L20", "a negative usage is taken for a measured one", "_loop/tokens.py",
-        "        usage.input_tokens < 0\n        or", "        False or",
+        "or usage.input_tokens < 0\n", "or False\n",
         SPENDING, "a_usage_that_means_nothing",
     ),
     Fault(
@@ -459,5 +459,51 @@ ATTACKS: Final = (
         "            if skipped_bytes > MAX_SKIPPED_BYTES:\n",
         "            if skipped_bytes < 0:\n",
         "tests/tools/builtin/test_files.py", "a_line_far_away",
+    ),
+    Fault(
+        "M14", "a copied reservation is settled again", "_base.py",
+        "    def __copy__(self) -> NoReturn:", "    def __copied__(self) -> NoReturn:",
+        "tests/test_copies.py", "what_counts_cannot_be_copied",
+    ),
+    Fault(
+        "M14", "and one that msgspec made from it", "_budget/claims.py",
+        "if self._settled or self not in self._ledger.open:", "if self._settled:",
+        "tests/test_copies.py", "a_reservation_made_from_another",
+    ),
+    Fault(
+        "M14", "a copy of a config has a budget of its own", "_spawn.py",
+        "memo[id(self.budget)] = self.budget",
+        "memo[id(self.budget)] = Budget(tokens=1)",
+        "tests/test_copies.py", "copies_of_a_config",
+    ),
+    Fault(
+        "M15", "an impossible cost counts as the driver's price", "_agent/checked_answer.py",
+        "    elif usage is not None:\n", "    if cost_usd is None and usage is not None:\n",
+        "tests/agent/test_impossible_numbers.py", "a_cost_that_cannot_be",
+    ),
+    Fault(
+        "M15", "an unknown cost of a free model is zero", "_agent/checked_answer.py",
+        "paid.doubt_price()", "pass",
+        "tests/agent/test_impossible_numbers.py", "a_cost_that_cannot_be",
+    ),
+    Fault(
+        "M15", "half a token is counted", "_loop/tokens.py",
+        "        type(usage.input_tokens) is not int\n        or", "        False\n        or",
+        "tests/agent/test_impossible_numbers.py", "a_usage_that_is_no_count",
+    ),
+    Fault(
+        "M15", "a ticket takes less than nothing", "drivers/_gate.py",
+        "        at_least(0, attribute.name, tokens)\n", "        pass\n",
+        "tests/drivers/test_gate_numbers.py", "used_tokens_of_a_wrong_kind",
+    ),
+    Fault(
+        "M15", "a gate takes a request of less than nothing", "drivers/_gate.py",
+        'self._enter(at_least(0, "tokens", tokens))', "self._enter(max(tokens, 0))",
+        "tests/drivers/test_gate_numbers.py", "a_request_of_a_wrong_size",
+    ),
+    Fault(
+        "M15", "a gate counts what an answer wrongly says", "drivers/_gated.py",
+        "if usage is not None and not means_nothing(usage):", "if usage is not None:",
+        "tests/agent/test_impossible_numbers.py", "a_usage_that_is_no_count",
     ),
 )  # fmt: skip
