@@ -72,7 +72,7 @@ class ServedCall(Live):
         return f"{self.key}/{self.children + ahead + 1}"
 
     def own_key(self, key: str) -> str:
-        """Return the key of an agent that the call spawns with *key*."""
+        """Return the full key of an agent that the call spawns under *key*."""
         return f"{self.key}/:{key}"
 
 

@@ -55,7 +55,7 @@ class RequestTeller:
         self._is_open = False
 
     def begin(self, paid: RequestReservation | None) -> None:
-        """Report that an attempt begins, paid by the reservation *paid*."""
+        """Report that an attempt begins. *paid*: the reservation that pays for it."""
         agent, request = self._agent, self._request
         self._attempt += 1
         self._first_piece_seconds = None
@@ -80,7 +80,7 @@ class RequestTeller:
         self._is_open = False
 
     def failed(self, error: BaseException) -> None:
-        """Report that the attempt failed, unless it was answered or that was reported."""
+        """Report that the attempt failed, unless it was answered or this was reported."""
         if not self._is_open:
             return
         self._is_open = False
@@ -146,7 +146,7 @@ class RequestTeller:
         agent.hub.publish(FellBack(*stamp, driver, driver + 1, kind, text, model, next_model))
 
     def answered(self, answer: Completion, paid: RequestReservation | None) -> None:
-        """Report the answer, paid by the reservation *paid*."""
+        """Report the answer. *paid*: the reservation that pays for it."""
         agent = self._agent
         usage, cost_usd = answer.usage, answer.cost_usd
         sequence, at_seconds, agent_id, name = agent.hub.stamp(agent.agent_id, agent.name)

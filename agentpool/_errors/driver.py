@@ -108,7 +108,7 @@ class InvalidOutputError(DriverError):
 
 
 class EmptyAnswerError(DriverError):
-    """The model answered without text or tool call; at the end of a run, even when asked again."""
+    """The model's answer was empty. As the error of a run: twice in a row."""
 
 
 class ProtocolError(DriverError):

@@ -84,7 +84,7 @@ class ResumeMismatchError(JournalError):
         Args:
             message: What went wrong, and what to do.
             agent_id: The agent of the run.
-            place: Which effect of the run; -1 is what the agent was spawned with.
+            place: The number of the effect in the run. -1: the spawn itself.
             differs: The difference, in words.
         """
         super().__init__(message)

@@ -71,7 +71,7 @@ class SlotsChanged(EventBase, frozen=True, gc=False):
 
 @final
 class EventsMissed(EventBase, frozen=True, gc=False):
-    """A slow reader missed events. It takes the place of the missed ones."""
+    """A slow reader missed events. This event takes their place."""
 
     count: int
     """How many events were left out just before this one."""

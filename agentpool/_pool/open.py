@@ -65,7 +65,7 @@ async def open_pool(
         driver: Answers the agents' requests, or chooses a driver by manifest.
         max_concurrent: Agents that run at the same time.
         max_queued: Agents that may wait for their first slot. 0: refuse agents instead.
-        inbox_capacity: Messages that wait for one agent before its senders wait.
+        inbox_capacity: How many messages can wait for one agent before senders must wait.
         memory: Where agents store fragments. ``None``: in a memory that ends with the pool.
         tools: The agents' tools, or a function that builds them for each agent.
         budget: What all agents may spend together. ``None``: each run has only its own limits.

@@ -108,8 +108,8 @@ class FallbackDriver(Unique, SendingDriver):
         """Make a driver that asks *drivers* in this order.
 
         Args:
-            drivers: The drivers, in the order in which they are asked. Whoever opened them must
-                close them.
+            drivers: The drivers, in the order in which they are asked. The code that opened them
+                must close them.
             patience_seconds: How long each driver may take until its first word (or until the whole
                 answer, if it does not stream) before the next is asked. Waiting at a gate does not
                 count. ``None``: no limit.

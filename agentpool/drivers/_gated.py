@@ -31,7 +31,7 @@ class GatedDriver(SendingDriver):
         """Make a driver that asks *driver* through *gate*.
 
         Args:
-            driver: The driver to ask. Whoever opened it must close it.
+            driver: The driver to ask. The code that opened it must close it.
             gate: The gate at which requests wait. Several drivers, and so several pools, may share
                 it.
         """

@@ -34,7 +34,7 @@ _MEANINGS: Final[Mapping[str, tuple[type[DriverError], str]]] = {
 
 
 def raise_as_driver_error(exc: Exception, secrets: Collection[str] = ()) -> NoReturn:
-    """Raise the driver error that stands for *exc*, with *secrets* redacted.
+    """Raise the driver error that corresponds to *exc*, with *secrets* redacted.
 
     Raises:
         DriverError: The driver error.

@@ -4,7 +4,7 @@ Rules:
 
 1. A request is identified by its method, its host without the port, its path without the query, and
    its body. Headers, and so API keys, do not matter; a server on another port counts as the same.
-2. Only those headers of an answer are kept that a driver uses.
+2. Of the headers of an answer, only those that a driver uses are kept.
 3. An API key that a server quotes, or a prompt contains, is replaced by as many stars: the pieces
    of the stream keep their lengths.
 4. An exchange is a single line, written in one go when the exchange ends. A last line without a

@@ -12,7 +12,7 @@ _NAME: Final = r"[a-zA-Z0-9_-]{1,64}"
 
 
 def legal_names(asked: StrictAsked) -> str | None:
-    """Refuse invalid names of tools, also in calls: OpenAI (mcp-use#90), Bedrock (mastra#13632).
+    """Refuse invalid tool names, as OpenAI and Bedrock do (mcp-use#90, mastra#13632).
 
     Seen at both in November 2026. Anthropic takes 128 characters, which no client needs.
     """
@@ -37,7 +37,7 @@ _ROLES: Final = ("system", "developer", "user", "assistant", "tool", "function")
 
 
 def known_roles(asked: StrictAsked) -> str | None:
-    """Refuse a conversation without messages, and unknown roles: all servers."""
+    """Refuse a conversation without messages, and unknown roles, as all servers do."""
     if not asked.messages:
         return "Invalid 'messages': empty array. Expected an array with minimum length 1."
     for index, message in enumerate(asked.messages):
@@ -50,7 +50,7 @@ def known_roles(asked: StrictAsked) -> str | None:
 
 
 def images_of_users(asked: StrictAsked) -> str | None:
-    """Refuse images outside user messages: OpenAI (openai-node#1030, OpenHands#7700), Mistral."""
+    """Refuse images outside user messages, as OpenAI and Mistral do (openai-node#1030)."""
     for index, message in enumerate(asked.messages):
         kinds = {text(part.get("type")) for part in items(message.get("content"))}
         if message.get("role") != "user" and "image_url" in kinds:
@@ -62,7 +62,7 @@ def images_of_users(asked: StrictAsked) -> str | None:
 
 
 def no_stop(asked: StrictAsked) -> str | None:
-    """Refuse texts to stop at: GPT-5 to 5.4, and o1 to o4 (smolagents#1893, litellm#28650)."""
+    """Refuse stop texts, as GPT-5 to 5.4 and o1 to o4 do (smolagents#1893, litellm#28650)."""
     thinks = re.match(r"gpt-5(?:\.[0-4])?(?:-|$)|o[134]\b", text(asked.body.get("model")))
     if thinks and asked.body.get("stop") is not None:
         return "Unsupported parameter: 'stop' is not supported with this model."
@@ -70,14 +70,14 @@ def no_stop(asked: StrictAsked) -> str | None:
 
 
 def no_stream_options(asked: StrictAsked) -> str | None:
-    """Refuse options of a stream where there is none: OpenAI and vLLM (vllm#4967)."""
+    """Refuse options of a stream if no stream is requested, as OpenAI and vLLM do (vllm#4967)."""
     if asked.body.get("stream_options") is not None and asked.body.get("stream") is not True:
         return "Stream options can only be defined when `stream=True`."
     return None
 
 
 def answer_not_last(asked: StrictAsked) -> str | None:
-    """Refuse an answer as the last message, unless it is a beginning: Mistral (crewAI#2194)."""
+    """Refuse an answer without ``prefix`` as the last message, as Mistral does (crewAI#2194)."""
     last = asked.messages[-1]
     if last.get("role") == "assistant" and last.get("prefix") is not True:
         return (
@@ -95,7 +95,7 @@ _EFFORTS: Final = ("low", "medium", "high", "xhigh", "max")
 
 
 def unique_tools(asked: StrictAsked) -> str | None:
-    """Anthropic: names of tools are unique, their schemas are objects, and efforts are words."""
+    """Require unique tool names, schemas of objects and known efforts, as Anthropic does."""
     names = [text(tool.get("name")) for tool in items(asked.body.get("tools"))]
     if len(set(names)) != len(names):
         return "tools: Tool names must be unique."
@@ -110,7 +110,7 @@ def unique_tools(asked: StrictAsked) -> str | None:
 
 
 def known_blocks(asked: StrictAsked) -> str | None:
-    """Anthropic: there are two roles, and only the user sends images, of four kinds."""
+    """Allow two roles, and images only from the user and of four kinds, as Anthropic does."""
     for index, message in enumerate(asked.messages):
         role = message.get("role")
         if role not in {"user", "assistant"}:
@@ -143,7 +143,7 @@ _ANSWERED_PARTS: Final = ("output_text", "refusal")
 
 
 def known_items(asked: StrictAsked) -> str | None:
-    """OpenAI: only items, roles and parts that the API knows, in their places (2026-11)."""
+    """Allow only known items, roles and parts, in their places, as OpenAI does (2026-11)."""
     if not asked.body.get("input"):
         return "One of 'input' or 'previous_response_id' must be provided."
     for index, item in enumerate(asked.messages):

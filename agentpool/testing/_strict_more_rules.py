@@ -17,18 +17,18 @@ THOUGHTS: Final = frozenset({"thinking", "redacted_thinking"})
 
 
 def has_version(asked: StrictAsked) -> str | None:
-    """Anthropic: https://platform.claude.com/docs/en/api/versioning (2026-11)."""
+    """Require Anthropic's version: https://platform.claude.com/docs/en/api/versioning (2026-11)."""
     return None if asked.headers.get("anthropic-version") else "anthropic-version: is required"
 
 
 def has_limit(asked: StrictAsked) -> str | None:
-    """Anthropic: the limit is required."""
+    """Require a limit of the answer, as Anthropic does."""
     limit = asked.body.get("max_tokens")
     return None if isinstance(limit, int) and limit > 0 else "max_tokens: Field required"
 
 
 def user_first(asked: StrictAsked) -> str | None:
-    """Anthropic: the user comes first, and no message is empty."""
+    """Require the user first, and no empty message, as Anthropic does."""
     messages = asked.messages
     if not messages or messages[0].get("role") != "user":
         return "messages: first message must use the user role"
@@ -42,7 +42,7 @@ def user_first(asked: StrictAsked) -> str | None:
 
 
 def user_last(asked: StrictAsked) -> str | None:
-    """Anthropic: from Claude 4.6 on a client may not begin an answer (qwen-code#8039)."""
+    """Refuse the beginning of an answer, as Claude 4.6 and later do (qwen-code#8039)."""
     if asked.messages[-1].get("role") == "assistant":
         return (
             "This model does not support assistant message prefill. The conversation must end "
@@ -52,7 +52,7 @@ def user_last(asked: StrictAsked) -> str | None:
 
 
 def results_next(asked: StrictAsked) -> str | None:
-    """Anthropic: the results of all calls come next, and first."""
+    """Require the results of all calls at the start of the next message, as Anthropic does."""
     waiting: set[str] = set()
     for message in asked.messages:
         blocks = items(message.get("content"))
@@ -70,7 +70,7 @@ def results_next(asked: StrictAsked) -> str | None:
 
 
 def thoughts_signed(asked: StrictAsked) -> str | None:
-    """Anthropic: a signature must be one that it made (hebo-gateway#132, pydantic-ai#7601)."""
+    """Refuse foreign signatures, as Anthropic does (hebo-gateway#132, pydantic-ai#7601)."""
     for block in asked.blocks("assistant"):
         if block.get("type") == "thinking" and text(block.get("signature")) not in asked.issued:
             return "Invalid `signature` in `thinking` block"
@@ -78,7 +78,7 @@ def thoughts_signed(asked: StrictAsked) -> str | None:
 
 
 def thoughts_first(asked: StrictAsked) -> str | None:
-    """Anthropic: an answer whose calls are being worked on begins with its thought.
+    """Require the thought at the beginning of an answer with open calls, as Anthropic does.
 
     With a budget for thoughts, this holds for the loop's first answer, from any model. Without one,
     that answer may be another model's; only the model's own answers must come back unchanged.
@@ -102,7 +102,7 @@ def thoughts_first(asked: StrictAsked) -> str | None:
 
 
 def few_marks(asked: StrictAsked) -> str | None:
-    """Anthropic: https://platform.claude.com/docs/en/build-with-claude/prompt-caching."""
+    """Refuse too many cache marks, as Anthropic does (docs/en/build-with-claude/prompt-caching)."""
     marks = str(asked.body).count("'cache_control'")
     if marks > MOST_MARKS:
         return (
@@ -115,9 +115,9 @@ _BEFORE_ADAPTIVE: Final = re.compile(r"claude-(?:opus|sonnet|haiku)-4(?:-[0-5])?
 
 
 def adaptive_alone(asked: StrictAsked) -> str | None:
-    """From Claude Opus 4.7 on, thinking takes no budget; in Opus 5.5 it is always on.
+    """Refuse thinking other than ``adaptive``, as Claude Opus 4.7 and later do.
 
-    Before 4.6 it is the other way round, and of those models only Opus 4.5 accepts an effort
+    Models before 4.6 refuse ``adaptive`` instead, and only Opus 4.5 of them accepts an effort
     (bugbug#5719, pensarai/apex#890, seen 2026-11).
     """
     kind, model = fields(asked.body.get("thinking")).get("type"), text(asked.body.get("model"))
@@ -136,7 +136,7 @@ def adaptive_alone(asked: StrictAsked) -> str | None:
 
 
 def stateless(asked: StrictAsked) -> str | None:
-    """OpenAI keeps nothing of a request that says ``store: false`` (bifrost#5410).
+    """Refuse what needs a stored request, as OpenAI does with ``store: false`` (bifrost#5410).
 
     Items may come back with their ids, as in OpenAI's guide on reasoning. If only the id of an item
     comes back, the item is looked up (2026-11).
@@ -153,7 +153,7 @@ def stateless(asked: StrictAsked) -> str | None:
 
 
 def encrypted_back(asked: StrictAsked) -> str | None:
-    """OpenAI reads only what it encrypted itself (sub2api#3138)."""
+    """Refuse encrypted reasoning of others, as OpenAI does (sub2api#3138)."""
     for item in asked.messages:
         if item.get("type") == "reasoning" and (
             text(item.get("encrypted_content")) not in asked.issued
@@ -163,7 +163,7 @@ def encrypted_back(asked: StrictAsked) -> str | None:
 
 
 def reasoning_with_calls(asked: StrictAsked) -> str | None:
-    """OpenAI: a call must follow its reasoning, and reasoning must be followed by an item.
+    """Require reasoning before its call, and an item after reasoning, as OpenAI does.
 
     A call made by another model has no reasoning.
     """
@@ -182,7 +182,7 @@ def reasoning_with_calls(asked: StrictAsked) -> str | None:
 
 
 def outputs_match(asked: StrictAsked) -> str | None:
-    """OpenAI: each call has one output, and each output its call."""
+    """Require one output for each call, and a call for each output, as OpenAI does."""
     called = [text(one.get("call_id")) for one in _of(asked, "function_call")]
     answered = [text(one.get("call_id")) for one in _of(asked, "function_call_output")]
     for one in called:

@@ -27,7 +27,7 @@ FOREIGN_CALL: Final = "skip_thought_signature_validator"
 
 
 def no_sampling(asked: StrictAsked) -> str | None:
-    """Refuse sampling: GPT-5 on, Claude Opus 4.7 on (langchaingo#1355, github/app#2574)."""
+    """Refuse sampling, as GPT-5 and Opus 4.7 on do (langchaingo#1355, github/app#2574)."""
     for name in SAMPLING:
         if asked.body.get(name) is not None:
             return f"Unsupported parameter: '{name}' is not supported with this model."
@@ -35,7 +35,7 @@ def no_sampling(asked: StrictAsked) -> str | None:
 
 
 def newer_limit(asked: StrictAsked) -> str | None:
-    """Refuse the old name of the limit: OpenAI's newer models in chat (OpenHands#11662)."""
+    """Refuse the old name of the limit, as OpenAI's newer models do in chat (OpenHands#11662)."""
     if "max_tokens" in asked.body:
         return (
             "Unsupported parameter: 'max_tokens' is not supported with this model. "
@@ -45,7 +45,7 @@ def newer_limit(asked: StrictAsked) -> str | None:
 
 
 def no_effort_with_tools(asked: StrictAsked) -> str | None:
-    """Refuse an effort with tools: GPT-5.6 and later in Chat Completions (goose#11413)."""
+    """Refuse an effort with tools, as GPT-5.6 and later do in Chat Completions (goose#11413)."""
     effort = asked.body.get("reasoning_effort")
     if asked.body.get("tools") and effort not in {None, "none"}:
         return (
@@ -56,7 +56,7 @@ def no_effort_with_tools(asked: StrictAsked) -> str | None:
 
 
 def no_forced_tools(asked: StrictAsked) -> str | None:
-    """Refuse a forced tool while the model thinks: Claude Opus 5.5, DeepSeek V4 (litellm#31466)."""
+    """Refuse a forced tool while the model thinks, as Opus 5.5, DeepSeek V4 do (litellm#31466)."""
     choice = asked.body.get("tool_choice")
     kind = choice if isinstance(choice, str) else fields(choice).get("type")
     if kind not in {None, "auto", "none"}:
@@ -65,7 +65,7 @@ def no_forced_tools(asked: StrictAsked) -> str | None:
 
 
 def known_fields(*known: str) -> Rule:
-    """Return a rule that refuses all other fields: OpenAI, Anthropic and Mistral."""
+    """Return a rule that refuses all other fields, as OpenAI, Anthropic and Mistral do."""
 
     def rule(asked: StrictAsked) -> str | None:
         unknown = [name for name in asked.body if name not in known]
@@ -75,7 +75,7 @@ def known_fields(*known: str) -> Rule:
 
 
 def known_message_fields(*known: str) -> Rule:
-    """Return a rule that refuses other fields of a message: Mistral (crush#1590) and Groq.
+    """Return a rule that refuses other fields of a message, as Mistral (crush#1590) and Groq do.
 
     Groq calls its thoughts ``reasoning``, and refuses them by the other name (req_llm#772).
     """
@@ -103,7 +103,7 @@ def id_form(pattern: str, words: str) -> Rule:
 
 
 def unique_ids(asked: StrictAsked) -> str | None:
-    """Refuse an id that two calls have: Anthropic and OpenAI (oh-my-pi#2055, pi#9057)."""
+    """Refuse an id that two calls have, as Anthropic and OpenAI do (oh-my-pi#2055, pi#9057)."""
     seen: set[str] = set()
     for one in _call_ids(asked):
         if one in seen:
@@ -118,7 +118,7 @@ def _call_ids(asked: StrictAsked) -> Iterator[str]:
 
 
 def results_follow_calls(asked: StrictAsked) -> str | None:
-    """Refuse a call without exactly one result right after it: all servers."""
+    """Refuse a call without exactly one result right after it, as all servers do."""
     waiting: list[str] = []
     for message in asked.messages:
         if message.get("role") == "tool":
@@ -133,7 +133,7 @@ def results_follow_calls(asked: StrictAsked) -> str | None:
 
 
 def system_first(asked: StrictAsked) -> str | None:
-    """Refuse a later system message: Mistral, and the templates of most local models."""
+    """Refuse a system message that is not the first one, as Mistral and most local models do."""
     for index, message in enumerate(asked.messages):
         if message.get("role") == "system" and index:
             return "System message must be at the beginning."
@@ -141,7 +141,7 @@ def system_first(asked: StrictAsked) -> str | None:
 
 
 def no_user_after_tool(asked: StrictAsked) -> str | None:
-    """Refuse a user message right after a tool's: Mistral (goose#5998, zed#37021)."""
+    """Refuse a user message right after a tool's, as Mistral does (goose#5998, zed#37021)."""
     roles = [message.get("role") for message in asked.messages]
     if ("tool", "user") in itertools.pairwise(roles):
         return "Unexpected role 'user' after role 'tool'"
@@ -149,7 +149,7 @@ def no_user_after_tool(asked: StrictAsked) -> str | None:
 
 
 def no_empty_answer(asked: StrictAsked) -> str | None:
-    """Refuse an answer without text and calls: Mistral and Kimi K3 (tolokaforge#1286)."""
+    """Refuse an answer without text and calls, as Mistral and Kimi K3 do (tolokaforge#1286)."""
     for message in asked.messages:
         is_empty = not message.get("content") and not message.get("tool_calls")
         if message.get("role") == "assistant" and is_empty:
@@ -158,7 +158,7 @@ def no_empty_answer(asked: StrictAsked) -> str | None:
 
 
 def content_key(asked: StrictAsked) -> str | None:
-    """Refuse a message without ``content`` (null is fine): llama-cpp-python, SGLang, gateways."""
+    """Refuse a message without ``content``, as llama-cpp-python, SGLang and gateways do."""
     for index, message in enumerate(asked.messages):
         if "content" not in message:
             return f"messages[{index}]: missing field 'content'"
@@ -166,7 +166,7 @@ def content_key(asked: StrictAsked) -> str | None:
 
 
 def arguments_are_objects(asked: StrictAsked) -> str | None:
-    """Refuse arguments that are no object: vLLM, Ollama and llama.cpp (llama.cpp#25510).
+    """Refuse arguments that are not an object, as vLLM, Ollama, llama.cpp do (llama.cpp#25510).
 
     These servers parse them (pydantic-ai#7060).
     """
@@ -180,7 +180,7 @@ def arguments_are_objects(asked: StrictAsked) -> str | None:
 
 
 def reasoning_back(asked: StrictAsked) -> str | None:
-    """Refuse an answer without its thoughts: DeepSeek V4 and Kimi (pi#3636, crewAI#5878).
+    """Refuse an answer without its thoughts, as DeepSeek V4 and Kimi do (pi#3636, crewAI#5878).
 
     The rule holds for every answer (opencode#24802, Zoo-Code#201). An answer of another model needs
     empty thoughts (continue#11285, hermes-agent#15741).
@@ -195,7 +195,7 @@ def reasoning_back(asked: StrictAsked) -> str | None:
 
 
 def reasoning_beside_calls(asked: StrictAsked) -> str | None:
-    """Refuse calls without thoughts, or with empty ones: Kimi K2.5 and later (pi#4178).
+    """Refuse calls without thoughts, or with empty ones, as Kimi K2.5 and later do (pi#4178).
 
     A call made by another model needs a space as its thoughts (llmgateway#2093, continue#11600).
     """
@@ -212,7 +212,7 @@ def reasoning_beside_calls(asked: StrictAsked) -> str | None:
 
 
 def signatures_back(asked: StrictAsked) -> str | None:
-    """Refuse an answer whose first call has no signature: Gemini 3 (securo#884).
+    """Refuse an answer whose first call has no signature, as Gemini 3 does (securo#884).
 
     Also seen in dify-official-plugins#2088. A call made by another model needs a special signature
     (vercel/ai#15550).
@@ -229,23 +229,23 @@ def signatures_back(asked: StrictAsked) -> str | None:
 
 
 def no_schemas(asked: StrictAsked) -> str | None:
-    """Refuse a schema for the answer: DeepSeek (litellm#31466, inspect_ai#4916)."""
+    """Refuse a schema for the answer, as DeepSeek does (litellm#31466, inspect_ai#4916)."""
     if fields(asked.body.get("response_format")).get("type") == "json_schema":
         return "This response_format type is unavailable now"
     return None
 
 
 def no_form_with_tools(asked: StrictAsked) -> str | None:
-    """Refuse a form with tools: Groq (vercel/ai#16540, agno#1065, seen 2026-11)."""
+    """Refuse a form of the answer with tools, as Groq does (vercel/ai#16540, agno#1065)."""
     if asked.body.get("response_format") is not None and asked.body.get("tools"):
         return "json mode cannot be combined with tool/function calling"
     return None
 
 
 def no_older_form_with_tools(asked: StrictAsked) -> str | None:
-    """Refuse a form with tools: Gemini before 3 (openai-agents-python#656, python-genai#867).
+    """Refuse a form of the answer with tools, as Gemini before 3 does (python-genai#867).
 
-    Seen in November 2026.
+    Also seen in openai-agents-python#656 (November 2026).
     """
     is_older = re.search(r"gemini-[12]\b", text(asked.body.get("model")))
     if is_older and no_form_with_tools(asked) is not None:
@@ -254,7 +254,7 @@ def no_older_form_with_tools(asked: StrictAsked) -> str | None:
 
 
 def no_images(asked: StrictAsked) -> str | None:
-    """Refuse images: models that only read text."""
+    """Refuse images, as models that only read text do."""
     for message in asked.messages:
         for part in items(message.get("content")):
             if part.get("type") in {"image_url", "image", "input_image"}:
@@ -263,7 +263,7 @@ def no_images(asked: StrictAsked) -> str | None:
 
 
 def strict_schemas(asked: StrictAsked) -> str | None:
-    """Refuse a strict schema that is open or does not require all its keys: OpenAI."""
+    """Refuse a strict schema that is open or does not require all its keys, as OpenAI does."""
     named = fields(fields(asked.body.get("response_format")).get("json_schema"))
     form = fields(fields(asked.body.get("text")).get("format"))
     for tool in items(asked.body.get("tools")):
@@ -279,7 +279,7 @@ def strict_schemas(asked: StrictAsked) -> str | None:
 
 
 def legal_keys(asked: StrictAsked) -> str | None:
-    """Refuse illegal names of arguments: Anthropic (decocms/studio#6874, ComposioHQ#3574).
+    """Refuse illegal names of arguments, as Anthropic does (decocms/studio#6874, ComposioHQ#3574).
 
     Only the top level is checked.
     """

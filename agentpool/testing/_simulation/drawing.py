@@ -31,7 +31,7 @@ def draw(
     Args:
         steps: All steps of the run.
         names: The names of its tasks.
-        plan: The order of the run, after the run.
+        plan: The order of the run, once the run has ended.
         cut: What was cancelled, and when. ``None``: nothing was cancelled.
     """
     shown = _shown(len(steps), plan, cut)

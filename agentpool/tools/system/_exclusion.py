@@ -18,7 +18,7 @@ import trio
 @final
 @attrs.define(eq=False)
 class Exclusion:
-    """Lets programs of one of two kinds run at a time."""
+    """Lets programs of only one of two kinds run at the same time."""
 
     _door: trio.Lock = attrs.field(init=False, factory=trio.Lock)
     _running: int = attrs.field(init=False, default=0)

@@ -3,8 +3,8 @@
 Rules:
 
 1. A repository's own settings lie in the folder, where other granted programs write: an archive can
-   bring them. So git does not run where they may run a program. The user's own settings lie
-   elsewhere and are not looked at.
+   bring them. So git does not run where such settings may run a program. The user's own settings
+   lie elsewhere and are not checked.
 2. A setting is harmless if it is listed here. git gets new ones that run programs with every
    release, and some have names of the user's choice, so no list of the others would be complete.
 3. Settings that include another file are not listed, since git reads that again while it works.
