@@ -14,7 +14,7 @@ from agentpool._block_errors import raise_unless_cancelled
 async def background() -> AsyncGenerator[trio.Nursery]:
     """Open a nursery whose tasks are cancelled at the end of the block.
 
-    An error of the block is raised as it is, in no group.
+    An error of the block is raised unchanged, not in a group.
     """
     failed: Exception | None = None
     try:

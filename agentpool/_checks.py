@@ -54,7 +54,7 @@ def expect(value: object, kind: type | tuple[type, ...], what: str, advice: str)
 
 
 def plain_text(text: str) -> str:
-    """Return *text* as a plain ``str``, since encoders take no subclass of it."""
+    """Return *text* as a plain ``str``, since encoders do not accept subclasses of it."""
     return str.__str__(text)
 
 

@@ -36,7 +36,8 @@ _NO_RENAME: Final = (errno.EACCES, errno.EPERM, errno.EBUSY)
 _ROOT: Final = 0
 
 _NO_LOCKS: Final = (
-    "its file system has no locks, so that two processes could write at once; keep it on a disk "
+    "its file system has no locks, so two processes could write at the same time; keep it on a "
+    "disk "
     "of this machine"
 )
 

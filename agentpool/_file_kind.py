@@ -27,7 +27,7 @@ class FileKind:
     interrupts: bool = True
     """Whether cancelling a call interrupts its transaction, which costs two tasks."""
     synchronous: str = "NORMAL"
-    """SQLite's setting ``synchronous``. A killed process loses nothing; with ``FULL``, nor does a
-    power cut."""
+    """SQLite's setting ``synchronous``. A kill of the process loses nothing. With ``FULL``, a power
+    cut loses nothing either."""
     owners: str = "SELECT '' WHERE ? < 0"
     """SQL that lists, by name, what the process with the id ``?`` owns in the file."""

@@ -28,7 +28,8 @@ MAX_PACKED_BYTES: Final = 4 * 1024 * 1024
 """The bound for each object stream."""
 
 _MAX_FAILURES: Final = 20
-"""Object streams that cannot be unpacked: an encrypted document has no other ones."""
+"""After this many object streams that cannot be unpacked, the search ends: in an encrypted
+document, none can."""
 
 _MAX_SEGMENTS: Final = 500
 """The most segments of a JPEG that are read to find the one that states its size."""

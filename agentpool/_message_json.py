@@ -35,7 +35,7 @@ def messages_from_json(text: str | bytes) -> tuple[ChatMessage, ...]:
     (UserMessage(text='Hi'),)
 
     Raises:
-        UsageError: If *text* is no such conversation. Says where.
+        UsageError: If *text* is not such a conversation. Says where.
     """
     try:
         return msgspec.json.decode(text, type=tuple[ChatMessage, ...])

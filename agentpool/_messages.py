@@ -83,12 +83,12 @@ class UserMessage(
 class ProviderPart(msgspec.Struct, frozen=True, gc=False):
     """Part of an answer that only its provider understands, such as a signed thought.
 
-    It goes back, as it came, to the same model at the same provider, and to no other. It is
-    never a part of the answer's text.
+    It is sent back unchanged, but only to the same model at the same provider. It is never a part
+    of the answer's text.
     """
 
     provider: str
-    """The host that it came from, with its port if that is no usual one."""
+    """The host that it came from, with its port if that is unusual."""
     model: str
     """The model that was asked for."""
     kind: str

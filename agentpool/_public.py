@@ -65,7 +65,7 @@ def _is_there(module: str) -> bool:
 
 
 def advise_calls(names: Mapping[str, object]) -> None:
-    """Make classes in *names* explain which keyword arguments they take.
+    """Make classes in *names* say, after a wrong call, which arguments they take.
 
     A call costs one stack frame more.
     """
@@ -80,7 +80,7 @@ def advise_calls(names: Mapping[str, object]) -> None:
 
 
 def advised(function: Callable[P, T], *, name: str = "") -> Callable[P, T]:
-    """Make calls of *function* with wrong arguments say which arguments it takes.
+    """Return *function* with better errors: a wrong call says which arguments it takes.
 
     Args:
         function: A public function, or the ``__init__`` of a public class.
@@ -104,7 +104,7 @@ def advised(function: Callable[P, T], *, name: str = "") -> Callable[P, T]:
 
 
 class AdvisedStruct(StructMeta):
-    """Makes calls of a struct's class with wrong arguments say which arguments it takes."""
+    """Metaclass of structs with better errors: a wrong call says which arguments it takes."""
 
     if not TYPE_CHECKING:  # a type checker shall see the fields
         # `help` asks the metaclass first, and would take the text above for that of the class.

@@ -129,7 +129,7 @@ async def test_a_file_system_without_locks_is_refused(
 ) -> None:
     """Two processes could write a journal at once there."""
     monkeypatch.setattr("agentpool._disk_file._find_lock", lambda: lock)
-    with pytest.raises(JournalError, match=r"has no locks, so that two processes could write"):
+    with pytest.raises(JournalError, match=r"has no locks, so two processes could write"):
         async with open_journal(tmp_path / "j.db"):
             raise AssertionError
     assert os.listdir(tmp_path) == []  # noqa: PTH208  # nothing waits here

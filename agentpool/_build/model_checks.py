@@ -144,7 +144,7 @@ def _option_doubts(model: ModelConfig) -> Iterator[str]:
         near = difflib.get_close_matches(key, (*_KNOWN_OPTIONS, *OWN_FIELDS), 1, _ALIKE)
         if near:
             advice = OWN_FIELDS.get(near[0])
-            advice = f", which is no option: {advice}" if advice else ""
+            advice = f", which is not an option: {advice}" if advice else ""
             yield f"model.options.{key}: is sent as it is; did you mean {near[0]!r}{advice}?"
 
 
@@ -153,7 +153,7 @@ def _wire_refusals(model: ModelConfig, place: Place, *, has_tools: bool) -> Iter
     effort = wants_effort(model.reasoning_effort)
     if wire == "chat" and is_openai(place.host) and effort and has_tools:
         yield (
-            'model.api: "chat" takes no reasoning_effort beside tools at newer models of OpenAI; '
+            'model.api: newer OpenAI models refuse reasoning_effort together with tools in "chat"; '
             'leave out api = "chat"'
         )
     if place.rules == "moonshot":

@@ -152,7 +152,7 @@ class RunCommand:
     attachments: tuple[str, ...] = ()
     """The paths of images and documents that belong to the query."""
     session: str | None = None
-    """The conversation that it is a turn of. ``None``: it belongs to no conversation."""
+    """The conversation of which this is a turn. ``None``: it is not part of one."""
     options: Options
 
 

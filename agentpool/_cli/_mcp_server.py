@@ -241,7 +241,7 @@ async def serve_http(
 
     Args:
         server: The server, at ``/mcp``.
-        listener: A listening socket on this machine's own address. It is closed at the end.
+        listener: A listening socket on a loopback address. It is closed at the end.
         wait_end: Returns when it is time to end.
     """
     host, port, *_ = listener.getsockname()

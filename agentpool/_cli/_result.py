@@ -23,7 +23,7 @@ class Result:
     label: str
     """The heading of the result."""
     source: str | None = None
-    """The path of the input. ``None``: it came from no file."""
+    """The path of the input. ``None``: it did not come from a file."""
     outcome: AgentOutcome | None = None
     """The agent's outcome. ``None``: there was none."""
     error: Exception | None = None

@@ -272,7 +272,7 @@ class Run(Live, gc=False):
         """Return the conversation with a result for every call, and the text that arrived.
 
         Args:
-            reason: Why calls without a result did not end.
+            reason: Why calls without a result did not end, for the model.
         """
         if self.conversation is None:
             return (*self.history, UserMessage(self.query, self.attachments))

@@ -135,7 +135,7 @@ class ModelConfig(Value):
     needs room. ``None``: as many as the model may write."""
     temperature: float | None = None
     """0.0 is the likeliest word each time; 2.0 is the upper end. ``None``: the model's own;
-    newer models take no other."""
+    newer models refuse any other."""
     top_p: float | None = None
     """The share of likely words to choose from. ``None``: the model's own."""
     stop: tuple[str, ...] = ()

@@ -108,7 +108,8 @@ class McpServerConfig(Value):
     api_key_env: str | None = None
     """The variable with the token that an ``http`` server asks for. ``None``: none."""
     private_host: bool = False
-    """Whether the place at ``url`` is your own. A `PRIVATE` agent goes to no other."""
+    """Whether the place at ``url`` is your own. A `PRIVATE` agent uses only such servers and this
+    machine."""
     on_unknown: OnUnknown = "report"
     """How to treat a call that had begun when a journal is resumed: see `Tool`."""
 

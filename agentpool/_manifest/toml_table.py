@@ -34,7 +34,7 @@ SHOWN_CHARACTERS: Final = 60
 
 MAX_GUESSES: Final = 100
 """The number of faults in one file after which no corrections are suggested: a guess takes a
-thousand times longer than reading a key, and that many faults are no typing errors."""
+thousand times longer than reading a key, and that many faults are not typing errors."""
 
 MAX_KEY_PARTS: Final = 100
 """The limit for a dotted key. Python's parser takes time proportional to the square of the number

@@ -50,7 +50,7 @@ class Inbox(Live):
     _promised: int = 0
     """Places that are kept for senders who were woken and have not run yet."""
     _handed: int = 0
-    """Messages for readers that were woken. These take no place."""
+    """Messages for readers that were woken. These do not count as waiting."""
     _closed: bool = False
 
     @property

@@ -85,7 +85,7 @@ class RequestClock(Live):
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Detach the clock, also from abandoned tasks that still wait."""
+        """Detach the clock, even from abandoned tasks that still wait."""
         assert self._token is not None  # noqa: S101  # it was entered
         self.end()
         _clock.reset(self._token)
@@ -95,7 +95,7 @@ class RequestClock(Live):
         self._is_over = True
 
     def is_of(self, slot: Slot | None) -> bool:
-        """Return whether the clock belongs to the agent of *slot*. ``None``: to no agent."""
+        """Return whether the clock belongs to the agent of *slot*. ``None``: no agent."""
         return self._slot is slot
 
 

@@ -8,8 +8,8 @@ Rules:
    side are the strands of the owner.
 3. A wait for one of several agents ends if any of them can go on, a wait for all of them if
    each can. A wait for a message, or for an event, ends if any other agent or the owner can go on.
-4. A wait for anything else (a timer, a person) ends by itself. So does the wait for a place in the
-   queue: there is one unless every slot is held, and an agent that holds one can go on.
+4. A wait for anything else (a timer, a person) ends by itself, and so does the wait for a place in
+   the queue: if there is no place, every slot is held, and an agent with a slot can go on.
 5. Apply these rules until nothing changes any more: the agents that still cannot go on are
    deadlocked.
 """

@@ -1,6 +1,6 @@
 """Lets gates and fallbacks report to the observers of the asking agent.
 
-Gates and fallbacks know no pool. They find the request that they serve by the task that calls them.
+Gates and fallbacks do not know the pool. They find their request by the task that calls them.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The common parts of drivers for hosted models: keys, facts, and one streamed exchange.
 
 The wire modules say what is sent and what the answer means; this module sends it and passes on what
-comes. A key is read again for each request, and appears in no repr, error, log or event.
+comes. A key is read again for each request, and never appears in a repr, error, log or event.
 """
 
 from __future__ import annotations

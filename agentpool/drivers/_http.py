@@ -291,7 +291,7 @@ async def open_http(
 
     Args:
         base_url: ``http`` or ``https``, a host, and perhaps a path and a query.
-        headers: Headers for every request. Their values appear in no error or log.
+        headers: Headers for every request. Their values never appear in an error or log.
         verify: Whether to check certificates, or the TLS context to use.
         proxy: The URL of a proxy, which is used through httpx's own transport.
         transport: The transport to use instead of our own; it is left open at the end.

@@ -247,7 +247,7 @@ async def open_openai(
     Args:
         model: The provider's name of the model.
         base_url: The address of the API, with its version: ``http://127.0.0.1:8080/v1``.
-        api_key: The key, or a function that returns it. It appears in no repr, error or log.
+        api_key: The key, or a function that returns it. It never appears in a repr, error or log.
         context_window: Tokens of request and answer together. ``None``: unknown.
         privacy: The tier of the server. Only the caller knows it.
         price: One price, a function, or a table by models. ``None``: from the ``prices`` extra.

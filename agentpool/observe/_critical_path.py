@@ -21,7 +21,7 @@ from agentpool.observe._intervals import Interval, Reason
 from agentpool.observe._record import AgentRecord, PoolRecord
 
 MAX_STEPS: Final = 20_000
-"""The most steps of a path: a longer one is of no use."""
+"""The most steps of a path: a longer one does not help."""
 
 
 @final

@@ -45,7 +45,7 @@ _VALUES: Final = {name: char.encode() for char, name in _NAMED.items()}
 _LETTERS: Final = {"\n": b"n", "\r": b"r", "\t": b"t", "\b": b"b", "\f": b"f"}
 _SLASH: Final = rb"(?:\\|%(?:25){0,3}5[cC])"
 _BREAK: Final = rb"(?:\\{1,31}+[nrt]|\s){0,64}+"
-"""Matches the end of a line, also inside JSON, with the indent of the next line."""
+"""Matches the end of a line, even inside JSON, with the indent of the next line."""
 
 
 def base64_of(data: bytes) -> Iterator[str]:

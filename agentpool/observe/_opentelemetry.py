@@ -8,7 +8,7 @@ Rules:
    closed, or where a trace was cut, the span ends there and is marked ``agentpool.open``.
 3. With ``RunIds`` the ids of the spans are derived from the run's id, so that a run has the same
    ids live and afterwards. The run's id is the id of its OpenTelemetry trace.
-4. Messages and answers are in no span unless *content* asks for them. Then each request has only
+4. Spans contain messages and answers only if *content* asks for them. Then each request has only
    what is new since the previous one: whole conversations would grow quadratically.
 """
 

@@ -4,7 +4,7 @@ Rules:
 
 1. An error of the package gets its class and its fields back, since ``except`` clauses and retries
    depend on them.
-2. Every other error stays a `RecordedError`. So does an error whose fields cannot be read.
+2. Every other error stays a `RecordedError`, and so does an error whose fields cannot be read.
 """
 
 from __future__ import annotations

@@ -271,7 +271,7 @@ class PoolRecord(Record):
         return self.bill.cost_usd
 
     def end_of(self, agent: AgentRecord) -> float:
-        """Return when *agent* ended; if it had not, when the trace ends."""
+        """Return when *agent* ended, or when the trace ends if the agent had not ended."""
         return self.seconds if agent.finished_at is None else agent.finished_at
 
     def roots(self) -> Iterator[AgentRecord]:

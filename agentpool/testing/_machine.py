@@ -188,7 +188,7 @@ class PoolMachine(PoolStage):
     @stateful.precondition(lambda self: self._met < len(self.handles))
     @stateful.rule(target=agents)
     def meet(self) -> stateful.MultipleResults[AgentHandle]:
-        """Add to the model the agents that were spawned meanwhile, also those by an observer."""
+        """Add the agents spawned meanwhile, even those spawned by observers, to the model."""
         return self._new()
 
     @stateful.rule(target=agents, count=st.integers(min_value=1, max_value=4))

@@ -125,7 +125,7 @@ class FunctionTool(Tool, Generic[P, R_co]):
             context: Facts about the call, for the parameter annotated with ``ToolContext``.
 
         Returns:
-            The result for the model, also if the call was invalid or failed.
+            The result for the model, even if the call was invalid or failed.
 
         Cancellation:
             An async function is cancelled where it waits. A function in a thread cannot be

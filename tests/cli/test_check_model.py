@@ -27,7 +27,10 @@ def warnings_of(desk: Desk, model: str) -> list[str]:
 
 
 REFUSED = [
-    (("openai", "gpt-5", 'api = "chat"\nreasoning_effort = "low"'), "no reasoning_effort beside"),
+    (
+        ("openai", "gpt-5", 'api = "chat"\nreasoning_effort = "low"'),
+        "reasoning_effort together with tools",
+    ),
     (("moonshot", "kimi-k2.6", "temperature = 0.5"), "model.temperature: Kimi K2.5 and later"),
     (("moonshot", "kimi-k2.6", "top_p = 0.5"), "model.top_p: Kimi K2.5 and later take none"),
     (

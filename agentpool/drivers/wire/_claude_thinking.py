@@ -55,7 +55,7 @@ def claude_thinking(
 
     Args:
         model: The model that is asked.
-        effort: How much the model shall think, in a word.
+        effort: How much to think, as a word.
         own: The ``thinking`` field in the user's options.
         limit: The most tokens of the answer.
 

@@ -8,7 +8,7 @@ of another kind. Rules:
 1. A first half at the end of a piece waits for the next piece in the same place. If that begins
    with the second half, both become the character. The same goes for the first bytes.
 2. Every other half, and every byte that belongs to no character, becomes U+FFFD, the replacement
-   character. So does a half at which an answer was cut.
+   character. A half at which an answer was cut becomes one, too.
 
 Source: RFC 8259 section 8.2 for what JSON says of halves, Unicode 16 section 3.9 for the mark.
 """

@@ -97,7 +97,7 @@ NEVER_HEADERS: Final = frozenset(
 """Headers that can never be allowed, since the request sets them."""
 
 _OF_A_DEED: Final = frozenset({"content-type", "idempotency-key"})
-"""Headers that make no sense in a request that only reads."""
+"""Headers that are useless in a request that only reads."""
 
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _KEEP_METHOD: Final = frozenset({307, 308})

@@ -200,9 +200,7 @@ async def _list_tools(client: Client, server: str, faults: Faults) -> tuple[List
                 return ()  # noqa: ASYNC910  # it has answered
             raise ToolError(f"it answered the question for its tools with {_say(error)}") from error
         except ValidationError as error:
-            raise ToolError(
-                "it answered the question for its tools with no list of them"
-            ) from error
+            raise ToolError("it did not answer the question for its tools with a list") from error
         for tool in page.tools:
             # Of a page no more than are kept: the others cost time, and are never seen.
             if len(found) < MAX_TOOLS and tool.name not in found:

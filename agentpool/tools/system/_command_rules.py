@@ -76,7 +76,7 @@ class _Doors:
     writing_commands: frozenset[str] = frozenset()
     """Commands that write to the paths in their arguments."""
     moving_commands: frozenset[str] = frozenset()
-    """Commands that move files to the paths in their arguments, also through links."""
+    """Commands that move files to the paths in their arguments, even through links."""
     naming_commands: frozenset[str] = frozenset()
     """Commands that write to files whose names they choose themselves."""
     writes_by_name: bool = False

@@ -141,7 +141,7 @@ def harmful_setting(listed: str, folder: str) -> str | None:
 
 
 def _leads_back(folder: str, worktree: str) -> bool:
-    """Return whether the setting *worktree* is the place of the repository around *folder*."""
+    """Return whether the setting *worktree* points to the repository around *folder*."""
     places = (Path(folder), *Path(folder).parents)
     if inside := next((one for one in places if one.name.casefold() == ".git"), None):
         # Of a submodule: its work tree is somewhere in that of the repository around it.

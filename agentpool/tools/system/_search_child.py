@@ -155,7 +155,7 @@ def opened_folder(entry: Entry, closed: frozenset[int]) -> Generator[int | str |
 class GlobPattern:
     """A path pattern, matched part by part so that no folder is walked twice.
 
-    A state is the number of parts already matched; ``**`` can match any number of names, also none.
+    A state is the number of parts already matched; ``**`` can match any number of names, or none.
     """
 
     def __init__(self, pattern: str) -> None:
