@@ -97,7 +97,7 @@ def _writes(tool: Tool) -> bool:
 
 
 def end_late(agent: Agent, effect: RunTools, index: int) -> None:
-    """Give a call that ran out of time its result.
+    """Store the result of a call that ran out of time.
 
     Args:
         agent: The agent that called.

@@ -312,7 +312,7 @@ def pico(cost_usd: float) -> int:
     """Return US dollars as a whole number of trillionths of a dollar.
 
     Raises:
-        UsageError: If it is negative, infinite or no number.
+        UsageError: If it is negative, infinite or not a number.
     """
     if not is_number(cost_usd) or not 0 <= cost_usd < math.inf:
         raise UsageError(

@@ -79,7 +79,7 @@ class Budget(Unique, Shown):
             store: What keeps the used amounts: a journal.
 
         Raises:
-            UsageError: If a limit is 0, negative, infinite or no number.
+            UsageError: If a limit is 0, negative, infinite or not a number.
         """
         expect_arguments(Budget.__init__, locals(), but=("parent", *_LIMITS))
         if (per is None) != (store is None):
@@ -145,7 +145,7 @@ class Budget(Unique, Shown):
             limit: How much is allowed in total. ``None``: there is no limit any more.
 
         Raises:
-            UsageError: If it is 0, negative, infinite or no number.
+            UsageError: If it is 0, negative, infinite or not a number.
         """
         self._ledger.account.change_limit(kind, limit)
         self._ledger.root.reconsider()

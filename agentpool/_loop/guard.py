@@ -356,7 +356,7 @@ class LoopGuard(Live, gc=False):
             cost_usd: US dollars. ``None``: the answer has no known price.
 
         Raises:
-            UsageError: If it is negative, infinite or no number. Nothing was added.
+            UsageError: If it is negative, infinite or not a number. Nothing was added.
         """
         limit = self.resources.max_cost_usd
         if cost_usd is None:

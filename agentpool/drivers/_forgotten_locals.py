@@ -12,7 +12,7 @@ _OURS: Final = __name__.rpartition(".")[0]
 
 
 def forget_locals(error: DriverError, *, outside: BaseException | None) -> None:
-    """Remove the locals of what raised *error*, since a traceback may show locals.
+    """Clear the local variables of frames that raised *error*, since a traceback may show them.
 
     Only frames of drivers that have ended are emptied, never those of the caller.
 

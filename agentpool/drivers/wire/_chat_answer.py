@@ -8,7 +8,7 @@ Rules, besides those of every wire:
 2. An ``error`` ends the stream with the error that it describes, even if it is not an object.
 3. Tool calls make the answer `TOOL_USE`, even where the provider says ``stop``.
 4. Thoughts are kept under the server's name for them, and sent back under that name: DeepSeek and
-   Kimi refuse the next turn without thoughts, Gemini one without its signatures.
+   Kimi refuse the next turn if thoughts are missing, and Gemini if its signatures are.
 5. The last complete usage counts. A usage with input or output missing is ignored.
 6. Anything but text is refused.
 

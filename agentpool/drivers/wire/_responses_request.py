@@ -4,10 +4,9 @@ Rules:
 
 1. The provider stores nothing: the whole conversation is sent each time, and encrypted reasoning is
    requested, so that it can be sent back.
-2. Items are sent back without the ids that the server gave them. It would look for an item with
-   that id, which it has not stored; some ids are refused by the very server that gave them
-   (hermes-agent#10788, oh-my-pi#284). The type in OpenAI's own client requires one for reasoning,
-   the API does not.
+2. Items are sent back without the ids that the server gave them. The server would look for an item
+   with that id, which it has not stored, and some servers refuse their own ids (hermes-agent#10788,
+   oh-my-pi#284). OpenAI's own client requires an id for reasoning, but the API does not.
 3. Reasoning comes before the item that it led to, in the original order.
 4. Tools and the form of the answer are strict if their schemas allow it, and explicitly not strict
    otherwise: the API's default would refuse a schema with an optional key.

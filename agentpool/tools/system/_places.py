@@ -143,7 +143,8 @@ class Place:
         """Write *data* to the place, atomically.
 
         The data is forced to the disk before the renaming: after a power cut there is either the
-        old file or the new one. The renaming itself is not forced, so it may be the old one.
+        old file or the new one. The renaming itself is not forced, so a power cut right after it
+        may leave the old file.
 
         Args:
             data: Everything that the file will hold.

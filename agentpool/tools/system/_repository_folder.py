@@ -46,7 +46,7 @@ def is_inside_another(folder: str) -> bool:
 
 
 def check_name(own: str, top: str) -> None:
-    """Raise if git, running in *top*, could overwrite its own folder like other files.
+    """Raise if git in *top* could overwrite a repository's own folder like other files.
 
     Raises:
         ToolError: If it could.
