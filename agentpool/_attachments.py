@@ -4,7 +4,7 @@ Rules:
 
 1. An attachment is of a kind that models read: PNG, JPEG, GIF and WebP images, and PDF
    documents. Its first bytes must be those of its kind, whatever the name of its file.
-2. It is not larger than the most that any provider takes. Each provider's own limit is checked
+2. It is not larger than the highest limit of all providers. Each provider's own limit is checked
    before anything is sent to it.
 3. Drivers estimate how many tokens an attachment takes, since providers count differently. For an
    unknown provider, the estimate is the highest of all: OpenAI's newest models for large images,

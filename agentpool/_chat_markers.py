@@ -5,17 +5,17 @@ Rules:
 1. Texts that some model would read as the structure of the conversation (``<|im_start|>``,
    ``[INST]``, …), and a few phrases that try to give orders, are replaced by `REPLACEMENT`.
 2. A marker is found in any case that Unicode knows (a long s is an s, the Kelvin sign is a k),
-   and any white space in it stands for any white space in the text.
+   and white space in a marker matches any white space in the text.
 3. Everything else stays as it was, to the character. Where one character stands for two
-   letters and a marker needs only one of them, as with ``ß``, the character goes whole.
+   letters and a marker needs only one of them, as with ``ß``, the whole character is replaced.
 4. Cleaning takes time in proportion to the text, and cleaning a clean text changes nothing.
 5. A fence around data is longer than any that stands in the data: no text can close it.
 
 Theory of operation: markers are looked for in the case-folded text. Folding goes character by
-character and never drops one. So places in a folded text of the same length are places in the
-original, and a longer one gets a map. Each marker found is cut out of the original. No new marker
-can form where the parts meet, since no marker begins or ends with a part of the replacement;
-`Cleaner` refuses a marker that does.
+character and never drops one. So if the folded text has the same length, its positions are those of
+the original; if it is longer, a map gives the positions. Each marker found is cut out of the
+original. No new marker can form where the parts meet, since no marker begins or ends with a part of
+the replacement; `Cleaner` refuses a marker that does.
 
 This stops known markers. It does not stop an order in other words: no list can.
 """

@@ -2,8 +2,8 @@
 
 Rules:
 
-1. A call that needs approval and gets no answer does not run: there is no approver, or it fails, or
-   it does not answer in time.
+1. A call that needs approval does not run without it: if there is no approver, or the approver
+   fails or does not answer in time.
 2. The agent waits without a slot. The time of the tool itself begins afterwards.
 3. If an approver fails, that is an error of the call, which the model and observers get.
 """

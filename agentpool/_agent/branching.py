@@ -7,7 +7,7 @@ Rules:
    old config. A call that had begun and not ended is reported as such, and is not run.
 3. If the tool says ``stop`` or ``ask`` for such calls, a person decides: there is no new run until
    that call has been settled.
-4. Requests that were sent and have no answer are charged to the old run, as they were reserved.
+4. Requests that were sent and have no answer are charged to the old run, at the reserved amounts.
 """
 
 from __future__ import annotations

@@ -9,8 +9,8 @@ Rules:
    asked. Another *kind* of effect is never accepted: see ``resume_mismatch``.
 3. A request or a call that had begun and has no result may or may not have been done. A request is
    made again, and counted. For a call, the tool decides: see `OnUnknown`.
-4. Nothing is done before the record of its beginning is stored, and nothing follows it (the next
-   request, the next call, the outcome) before its result is stored.
+4. An action begins only when the record of its beginning is stored. The next request, the next call
+   and the outcome wait until its result is stored.
 """
 
 from __future__ import annotations

@@ -6,8 +6,8 @@ Rules:
    only says whether there is a key.
 2. A key is never shown, only its variable.
 3. For each missing part, the command that installs it is printed, adapted to this installation.
-4. The first thing is whether a model can be asked. Missing parts that most people do not need share
-   one line.
+4. The first thing shown is whether a model can be asked. Missing parts that most people do not need
+   share one line.
 """
 
 from __future__ import annotations

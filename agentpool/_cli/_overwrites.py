@@ -2,7 +2,7 @@
 
 Rules:
 
-1. Two paths are one file if the system says so, whatever their spelling and through links.
+1. Two paths are one file if the system says so, even if they are spelled differently or are links.
    For files that do not exist yet, their places are compared.
 2. Nothing is written here, so a command that is refused has changed nothing.
 3. A journal or a memory is never overwritten, whether or not the command uses it.

@@ -2,7 +2,7 @@
 
 Rules:
 
-1. Without a terminal there is no person to ask, and then no call runs that needs approval.
+1. Without a terminal there is no person to ask, so no call that needs approval runs.
 2. Only one question is shown at a time, and nothing else is written to the terminal meanwhile.
 3. Text that was typed before a question was shown does not count as an answer.
 4. The question begins with the agent that asks, with the numbers that the pool gave. Each text that

@@ -20,10 +20,10 @@ The tree shows all errors, and what they mean or what to do::
     │   ├── BadRequestError
     │   ├── ContextOverflowError
     │   ├── UnknownModelError
-    │   ├── FailedAttemptError     the model failed to write what it wanted to
+    │   ├── FailedAttemptError     the model's output was unusable
     │   ├── AllDriversFailedError
     │   ├── InvalidOutputError     no answer had the form that was asked for
-    │   ├── EmptyAnswerError       the model answered, and said nothing
+    │   ├── EmptyAnswerError       the model's answer was empty
     │   ├── ProtocolError
     │   └── RecordingMissError
     ├── ToolError                  the model gets its text, and may try again

@@ -2,15 +2,15 @@
 
 Rules:
 
-1. Each check counts first and judges then. A counter rises by exactly one per check.
+1. Each check first counts and then decides. A counter rises by exactly one per check.
 2. From four fifths of the iterations or tokens on there is a warning each time; the
    first iteration never warns, since a run of one turn is at its limit by design.
 3. Reaching a limit is allowed, exceeding it is not: a run of 5 iterations makes 5 requests.
 4. Every requested tool call counts, whether it can run or not. The first call above the limit stops
    the run and is not counted.
-5. Two calls are the same if their names are and their arguments mean the same JSON:
-   spaces and the order of keys do not matter. From ``max_repeated_calls`` on, such a call is
-   refused, however long ago the others were, as long as all had the same result. A result that
+5. Two calls are the same if they have the same name and equal JSON arguments: spaces and the order
+   of keys do not matter. From ``max_repeated_calls`` on, such a call is refused, however long ago
+   the others were, as long as all had the same result. A result that
    differs from the previous one starts the count again, even if only its picture is new: a model
    that polls is not in a loop.
 6. A run is stuck if the same batch of calls had the same results four times in a row, or if two

@@ -3,7 +3,7 @@
 Rules:
 
 1. A model that is asked to continue may do so, may repeat the end of what it wrote, or may write
-   its whole answer again. The joined text has nothing twice.
+   its whole answer again. The joined text contains nothing twice.
 2. A piece is a new answer if its beginning is the same as that of the answer, for at least half of
    the answer so far. Then the new wording replaces the old.
 3. Otherwise, if the piece begins with the end of the answer, the longest such text is kept once. A

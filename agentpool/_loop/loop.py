@@ -15,7 +15,7 @@ Rules:
 5. A stuck loop, a spent budget and a truncated answer are stop reasons. Only an answer
    that the model itself ended is a success.
 6. A truncated answer is continued only if the manifest says so. Its pieces are one answer,
-   and what asks for the next piece is not part of the conversation.
+   and the requests for the next piece are not part of the conversation.
 7. If an answer was truncated in its thoughts, before its first word, it had too little room: the
    limit is raised once to the most that the model can write. If an answer has neither text nor
    calls, the request is made once more; a second such answer is an error.

@@ -11,7 +11,7 @@ Rules:
    object.
 5. If no repair succeeds, the run fails. An answer that does not fit never becomes a value.
 
-The caller passes the function that reads a text as a type: nothing here knows types.
+The caller passes the function that parses a text as a type: this module does not know types.
 """
 
 from __future__ import annotations

@@ -3,8 +3,7 @@
 Models that run behind plain servers write their thoughts into the text. Rules:
 
 1. Thoughts are at the beginning of the text, between marks such as ``<think>…</think>``. Some
-   servers
-   leave out the first mark: then the last end mark at the beginning of a line ends the thoughts.
+   servers omit the first mark: then the last end mark at the beginning of a line ends the thoughts.
 2. A mark within an answer is a part of it: an answer may be about marks.
 3. Thoughts without an end mark are thoughts to the end, whether they were cut off or the model
    forgot the mark: such an answer has no text, and is asked for again.

@@ -5,7 +5,7 @@ Rules:
 1. Nothing is allowed unless it is granted.
 2. Grants add up: ``shell [ls]`` and ``shell [cat]`` allow a tool that needs both.
 3. Paths are compared by containment, part by part: ``/data`` covers ``/data/a.txt`` and
-   not ``/database``. A path that climbs out with ``..`` is covered by nothing but ``*``.
+   not ``/database``. A path that climbs out with ``..`` is covered only by ``*``.
 4. Hosts are compared by name without case; ``.example.org`` covers every host below
    ``example.org`` and not ``example.org`` itself.
 5. Only a written ``*`` means everything: an empty grant allows nothing. A requirement of ``*``

@@ -5,7 +5,7 @@ Rules, in addition to those in ``parts``:
 1. An invalid manifest does not exist: making one raises `ManifestError` with every
    fault. Reading TOML reports the faults of all parts together, each with its path.
 2. Sovereign data stays on this machine: no model and no MCP server elsewhere.
-3. A grant says what it grants: an empty list of paths, commands or hosts allows
+3. A grant must be explicit: an empty list of paths, commands or hosts allows
    nothing, so it is refused, as is a scope that could never match.
 4. If the tier could not be read, nothing is checked against it: one mistake gives one fault.
 """

@@ -6,7 +6,7 @@ Rules:
    models refuse any sampling parameter, even one that names their own default.
 2. Options are for fields that have no setting here. They go into the body as they are. A
    field that is written by the wire itself is refused, with the setting to use instead.
-3. A number that no provider accepts is refused here. If some do, the provider must judge it.
+3. A number that no provider accepts is refused here. If some accept it, the provider decides.
 
 Source: https://platform.openai.com/docs/api-reference/chat/create,
 https://platform.openai.com/docs/api-reference/responses/create and

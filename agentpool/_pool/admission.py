@@ -5,7 +5,8 @@ Rules:
 1. There are never more agents with a slot than there are slots.
 2. An agent that gave its slot back to wait for others comes before one that has not started, and a
    child of an agent comes before any other newcomer: work that has begun is finished first.
-3. Agents that come back are served in order. Newcomers, and children, share by their groups.
+3. Agents that come back are served in order. Newcomers share the slots by their groups, and so do
+   children.
 4. A newcomer is a plain value until it has a slot: no task, no scope, no inbox.
 5. The slot of an agent that waits only at gates is lent to agents that come back, but never to a
    new one: that would have to wait at the gate as well, while its time runs. The slot of an agent

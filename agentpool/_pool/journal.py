@@ -4,7 +4,7 @@ Rules:
 
 1. An agent has a key, which is the same whenever the same program runs again. A spawn with the key
    of a known agent returns that agent, finished or not: see ``agent_keys``.
-2. When an agent of an earlier process goes on, or gets its outcome back, depends on its spawn:
+2. How an agent of an earlier process was spawned decides when it goes on, or gets its outcome back:
    - spawned by the owner without a key: as soon as the pool is open;
    - spawned by the owner with a key: when it is spawned again;
    - a child: when the call that spawned it runs again. If that call has ended: with its parent.

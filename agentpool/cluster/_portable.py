@@ -2,7 +2,7 @@
 
 Rules:
 
-1. A batch is pickled as a whole, so that what many of its items share is sent once.
+1. A batch is pickled as a whole, so that parts that many items share are sent once.
 2. An item that cannot be pickled fails alone; the rest of its batch is sent.
 3. An error is sent as itself only if unpickling gives the same type and text. Any other is sent as
    a `RemoteError`.

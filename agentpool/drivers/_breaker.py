@@ -2,8 +2,8 @@
 
 Rules:
 
-1. While the breaker is closed, it lets every request through. After ``max_failures`` in a row it
-   opens.
+1. While the breaker is closed, it lets every request through. After ``max_failures`` failures in a
+   row it opens.
 2. While it is open, it lets no request through. It stays open for ``cool_down_seconds``, or longer
    if the provider asked for a longer wait.
 3. Then it lets a single request through as a trial, and still turns all others away. If the trial

@@ -6,11 +6,11 @@ loads the model, writes one line of JSON with its address to its output, and ser
 ends.
 
 Its input is a pipe whose other end only the parent holds, so the input ends when the parent ends,
-in whatever way. Two things watch for that. On every system, a thread does. On Linux the kernel
-does, too: it sends SIGIO when the pipe ends, which ends the process without Python's help. This is
-needed because llama.cpp holds the interpreter's lock while it loads, so that no thread can run.
-(PR_SET_PDEATHSIG would not do: it watches the thread that started the child, and trio starts
-processes from a thread that ends when it has been idle for a while.)
+in whatever way. A thread watches for that on every system. On Linux the kernel does, too: it sends
+SIGIO when the pipe ends, which ends the process without Python's help. This is needed because
+llama.cpp holds the interpreter's lock while it loads, so that no thread can run. (PR_SET_PDEATHSIG
+would not do: it watches the thread that started the child, and trio starts processes from a thread
+that ends when it has been idle for a while.)
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
 Rules:
 
 1. There are never more requests in flight than the limit.
-2. In any 60 seconds, no more requests begin, with no more tokens, than the provider allows in a
-   minute. A single request that is larger than this still goes, alone.
+2. The requests that begin in any 60 seconds, and their tokens, do not exceed what the provider
+   allows in a minute. A single request that is larger than that is still sent, alone.
 3. Requests are spread over the minute: after a quiet time, two seconds' worth may go together, and
    then they go one by one.
 4. Tokens are estimated before a request and corrected after it. If they stay unknown, the estimate

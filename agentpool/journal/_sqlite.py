@@ -5,8 +5,9 @@ Rules:
 1. The records of one call are all kept or none, and the same transaction checks the lease: a
    process whose lease was taken over can write nothing more.
 2. A lease ends when its length has passed since the last write, or up to a twentieth earlier: a
-   write does not renew a lease newer than that. If the holder was a process of this machine, since
-   its last start, and is dead, the lease is free immediately.
+   write does not renew a lease that was renewed less than a twentieth of its length ago. If the
+   holder was a process of this machine, since its last start, and is dead, the lease is free
+   immediately.
 3. The clock decides only how long another process waits; the fence decides who may write. If the
    clock went back, a lease stays alive until ``claim`` has seen no write for its length.
 4. Later versions read what any released version wrote. A file of a newer format is refused and left

@@ -5,7 +5,7 @@ Rules:
 1. A word is a run of letters, digits and the marks on them. Case, compatibility forms and accents
    do not matter (``é`` is ``e``, ``ø`` is ``o``, and ``i`` with or without its dot). The signs that
    join words in code (``_``, ``-``, ``.``) separate them here. Some scripts put no space between
-   words, so these stand for words there:
+   words, so these count as words there:
    - Chinese and Japanese: each character;
    - Korean, which joins particles to nouns: each syllable, and each two neighbouring ones;
    - Thai, Lao, Khmer and Burmese: each two neighbouring signs.

@@ -3,7 +3,8 @@
 Rules:
 
 1. A recall returns only fragments of its scope. Scores are FTS5's BM25, which counts how rare a
-   word is in the whole file: other scopes may change the order of hits, never which are found.
+   word is in the whole file: other scopes may change the order of hits, but never which hits are
+   found.
 2. Words are those of `agentpool.memory._rank`, so both memories find the same. They are stored
    beside the content: to remove a text, the index needs the words with which it was added, and
    another Python may split the text into other words.

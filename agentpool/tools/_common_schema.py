@@ -8,7 +8,7 @@ Rules:
 
 1. Every node has one type, or is a choice of such nodes: a list of types, ``oneOf`` and an
    enumeration of mixed values become a choice. A node without a type allows any value.
-2. An array has ``items``; a tuple's allow the types of all its places. An object has
+2. An array has ``items``; those of a tuple allow the types of all its positions. An object has
    ``properties``, and requires only those.
 3. An enumeration has only texts, none of them empty. Other values are put into words.
 4. ``allOf`` is merged, and the top of a tool's schema is an object, never a choice.

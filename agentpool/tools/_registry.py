@@ -7,8 +7,8 @@ Rules:
    bytes and a provider's prompt cache works.
 3. An agent is shown only the tools that it may run. If it asks for another nevertheless, the same
    rule refuses it, with a text for the model.
-4. The data of a Sovereign agent does not leave this machine: whatever was granted, it is not shown,
-   and may not run, a tool whose purpose is to talk to other machines.
+4. The data of a Sovereign agent does not leave this machine: even if granted, a tool whose purpose
+   is to talk to other machines is not shown to such an agent, and does not run.
 
 This module does not load the code that makes schemas, since ``import agentpool`` loads this module.
 """

@@ -2,10 +2,9 @@
 
 Rules:
 
-1. Only a request that may succeed later is retryable: never one with a wrong key, or a bad one. The
-   header ``x-should-retry`` overrides this.
-2. A conversation that is too long has its own error, whatever the status, and whatever words the
-   server uses.
+1. Only a request that may succeed later is retryable: never one with a wrong key, or an invalid
+   one. The header ``x-should-retry`` overrides this.
+2. A conversation that is too long has its own error, with any status and any words of the server.
 3. An error that is only a word is judged by that word, then by the status that it names. An unknown
    word is retryable unless it sounds like a bad request.
 4. A call, or JSON, that the model failed to write is the model's fault, not the request's.

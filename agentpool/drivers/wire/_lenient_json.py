@@ -1,4 +1,4 @@
-"""Reads JSON with wrong types, from careless servers, as what it must mean.
+"""Reads JSON with wrong types, from careless servers, by its most likely meaning.
 
 Only data that could not be read strictly comes here, so correct servers cost nothing extra.
 

@@ -1,8 +1,8 @@
 """Asks a small local model: with tools as text, and answers in an enforced form.
 
-A model of 135M parameters does not keep to a format for tool calls by itself. So a grammar enforces
-it: if tools may be called, the answer must be JSON that is either one call, with arguments that fit
-the tool's schema, or an answer in words.
+A model of 135M parameters does not follow a format for tool calls by itself. So a grammar enforces
+the format: if tools may be called, the answer must be JSON that is either one call, with arguments
+that fit the tool's schema, or an answer in words.
 
 Rules:
 

@@ -1,8 +1,8 @@
 """Converts names of called tools into a form that servers accept.
 
 A model may call a tool that does not exist, under any name: ``functions.add``, or ``add numbers``.
-The result of the call tells it so, but the call is sent back with every later request, and servers
-refuse names of another form than theirs. Names of existing tools have that form.
+The result of the call says that there is no such tool, but the call is sent back with every later
+request, and servers refuse names that do not have their form. Names of existing tools have it.
 
 Source: OpenAI's ``^[a-zA-Z0-9_-]+$``, at most 64 characters, and Anthropic's
 ``^[a-zA-Z0-9_-]{1,128}$``; mcp-use#90, mastra#13632 and opencode#48750 (2026-11).

@@ -2,9 +2,9 @@
 
 Everything that a server sends is untrusted text. Rules:
 
-1. The name of a tool for providers says which server it comes from, is valid everywhere, and is
-   unique: ``a_b`` + ``c`` and ``a`` + ``b_c`` differ, and no server can choose a name that looks
-   like another server's.
+1. The name under which a tool is sent to providers says which server it comes from, is valid
+   everywhere, and is unique: ``a_b`` + ``c`` and ``a`` + ``b_c`` differ, and no server can choose a
+   name that looks like another server's.
 2. A tool is offered if the manifest's entry for the server lists it. The agent's grants decide
    whether it may run it, as for every tool.
 3. Descriptions are one short line without invisible characters. A tool with such characters in

@@ -8,8 +8,8 @@ Rules:
 2. A program must be named as it was granted: by its bare name, or by its full path. ``*`` allows
    every name on the ``PATH`` and every full path.
 3. Granting a program grants everything that it can do. Some programs are usually granted for
-   reading only. Unless the grant is ``*``, these are refused the arguments with which they run
-   other programs, delete, or write elsewhere. A program with its own commands, such as git, may
+   reading only. Unless the grant is ``*``, arguments with which these run other programs, delete,
+   or write elsewhere are refused. A program with its own commands, such as git, may
    only run commands known to do none of this, with only known options before the command: an
    unknown option could take a value, and hide the command. This closes the known doors; it is not a
    sandbox.

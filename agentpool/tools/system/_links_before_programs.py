@@ -9,7 +9,7 @@ Rules:
 3. A repository's own folder has programs that git runs. No file may be moved there or out of the
    folder, by its name or through a link.
 
-These checks block, and run in threads. Neither is a sandbox: links that a program makes while it
+These checks block, and run in threads. They are not a sandbox: links that a program makes while it
 runs are not checked.
 """
 

@@ -7,7 +7,7 @@ Rules:
    files about processes would show their environment with its keys.
 3. A file is written completely beside its place and then renamed. A reader sees either the old file
    or the new one; a link that has appeared in its place is replaced, not followed.
-4. Nothing is written where git finds what to run: neither below a ``.git`` nor in its place.
+4. Nothing is written where git finds programs to run: neither below a ``.git`` nor in its place.
 
 ``_walk_in_roots`` finds a place. All of this blocks, and runs in threads.
 """
