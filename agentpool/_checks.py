@@ -96,16 +96,25 @@ def expect_each(values: object, kind: type, what: str, advice: str) -> None:
         raise UsageError(f"{what}, got {_kind_of(values)}; {advice}")
 
 
-def expect_function(value: object, what: str, advice: str) -> None:
-    """Raise unless *value* is callable.
+def expect_function(value: object, what: str, advice: str, instead_of: type = NoneType) -> None:
+    """Raise unless *value* is a function. The class *instead_of* and classes below it are none.
 
     Raises:
         UsageError: If it is not. A coroutine that was passed in its place is closed.
     """
-    if not callable(value):
+    if not _is_function(value, (instead_of,)):
         if inspect.iscoroutine(value):
             value.close()  # or Python warns that it was never awaited
         raise UsageError(f"{what}, got {_kind_of(value)}; {advice}")
+
+
+def _is_function(value: object, made: tuple[type, ...]) -> bool:
+    """Return whether *value* is called to make one of *made*, and is not the class of one.
+
+    Tools are called by models alone: a tool in place of another function would run unasked.
+    """
+    is_class_of = isinstance(value, type) and issubclass(value, made)
+    return callable(value) and not is_class_of and not hasattr(type(value), "_is_tool")
 
 
 def has_fields(kind: type) -> bool:
@@ -293,7 +302,9 @@ class Expected(msgspec.Struct, frozen=True):
             return isinstance(value, bool) and bool in self.kinds
         if isinstance(value, str | bytes) and not {str, bytes} & {*self.kinds}:
             return False  # a text is a sequence of characters, which is never what is meant
-        return isinstance(value, self.kinds) or (self.takes_functions and callable(value))
+        return isinstance(value, self.kinds) or (
+            self.takes_functions and _is_function(value, self.kinds)
+        )
 
 
 @cache

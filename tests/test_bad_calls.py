@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable
 from enum import IntEnum, StrEnum
 from pathlib import Path
@@ -17,18 +18,27 @@ from agentpool import (
     AgentManifest,
     AgentPool,
     AgentStatus,
+    Capability,
+    PoolPlan,
+    Session,
     SpawnConfig,
+    UnknownAgentError,
     UsageError,
+    UserMessage,
     open_pool,
+    open_session,
+    session_pool_name,
 )
-from agentpool.abc import AgentContext
+from agentpool.abc import AgentContext, CompletionRequest, Journal
+from agentpool.cluster import open_cluster
 from agentpool.drivers import FunctionDriver, ScriptedDriver, call
 from agentpool.journal import open_journal
 from agentpool.observe import TraceWriter, read_trace
 from agentpool.tools import ToolContext, ToolRegistry, tool
-from tests.support.fakes import job, manifest
+from tests.support.fakes import LiveDriver, hanging_driver, job, manifest
 
 WRONG: Any = 3.0
+_REQUEST = CompletionRequest((UserMessage("?"),))
 
 
 class _Number(IntEnum):
@@ -191,3 +201,172 @@ def test_what_equals_a_default_must_be_of_its_type(terms: dict[str, Any], says: 
     """In Python True is 1, and no reader means it so."""
     with pytest.raises(UsageError, match=says):
         SpawnConfig(manifest(), "?", **terms)
+
+
+@tool
+def delete_all(what: str) -> str:
+    """Delete everything."""
+    raise AssertionError(what)
+
+
+async def _open_pool(**parts: Any) -> None:
+    async with open_pool(**{"driver": ScriptedDriver(["x"]), **parts}) as pool:
+        await pool.spawn(job())
+
+
+async def _open_session(journal: Journal, driver: Any) -> None:
+    async with open_session(journal, "anna", driver):
+        pass
+
+
+async def _open_cluster(**parts: Any) -> None:
+    async with open_cluster(address="local:1", **parts):
+        pass
+
+
+_DRIVER = "driver must be a Driver, or a function from a manifest to one, got "
+_TOOLS = "tools must be a ToolRegistry, or a function that makes one, got "
+
+
+@pytest.mark.parametrize(
+    ("use", "says"),
+    [
+        (
+            lambda _: _open_pool(tools=delete_all),
+            f"{_TOOLS}a value of type FunctionTool; write",
+        ),
+        (lambda _: _open_pool(tools=ToolRegistry), f"{_TOOLS}the class ToolRegistry"),
+        (lambda _: _open_pool(driver=ScriptedDriver), f"{_DRIVER}the class ScriptedDriver; open"),
+        (lambda _: _open_pool(driver=LiveDriver), f"{_DRIVER}the class LiveDriver"),
+        (lambda _: _open_pool(driver=delete_all), f"{_DRIVER}a value of type FunctionTool"),
+        (lambda _: _open_pool(approve=delete_all), "approve must be a function, got a value of t"),
+        (lambda j: _open_session(j, ScriptedDriver), "driver must be a Driver or a function, got"),
+        (
+            lambda j: _open_session(j, delete_all),
+            "driver must be a Driver or a function, got a val",
+        ),
+        (
+            lambda _: _later(PoolPlan, manifests=(manifest(),), driver=ScriptedDriver),
+            "driver must be a Driver, a function or None, got the class ScriptedDriver",
+        ),
+        (
+            lambda _: _open_cluster(driver="agentpool.cluster:open_echo", tools=delete_all),
+            "is a single tool; name a registry",
+        ),
+        (lambda _: _later(FunctionDriver, delete_all), "function must be a function of a request"),
+        (lambda _: _later(tool, delete_all), "@tool must decorate a function, got a value of typ"),
+    ],
+)
+async def test_a_thing_is_no_function_that_makes_one(
+    use: Callable[[Journal], Awaitable[object]], says: str, tmp_path: Path
+) -> None:
+    """A tool that was taken for the builder of all tools ran at each spawn, unasked."""
+    async with open_journal(tmp_path / "runs.db") as journal:
+        with pytest.raises(UsageError, match=re.escape(says)):
+            await use(journal)
+
+
+async def test_an_async_function_cannot_choose_drivers() -> None:
+    """It is said, and Python does not warn of a coroutine that nobody awaited."""
+
+    async def choose(_: object) -> ScriptedDriver:
+        return ScriptedDriver(["x"])  # pragma: no cover  # never awaited
+
+    async with open_pool(choose) as pool:  # type: ignore[arg-type]
+        with pytest.raises(UsageError, match="got a coroutine: an async function cannot choose"):
+            await pool.spawn(job())
+
+
+@pytest.mark.parametrize(
+    ("use", "says"),
+    [
+        (lambda agent: agent.run_child("hi", name=3), "name must be a str or None, got a value"),
+        (lambda agent: agent.run_child("hi", name=b"x"), "name must be a str or None, got a val"),
+        (lambda agent: agent.run_child(3), "query must be a str or a SpawnConfig, got"),
+        (lambda agent: agent.send(0, "hi", reply_to="x"), "reply_to must be an int or None"),
+        (lambda agent: agent.send(0, 3), "content must be a str, got a value of type int"),
+        (lambda agent: agent.ask(0, None), "content must be a str, got None"),
+        (lambda agent: agent.complete("gpt", _REQUEST), "driver must be a Driver, got a value"),
+        (lambda agent: agent.complete(None, _REQUEST), "driver must be a Driver, got None"),
+        (lambda agent: agent.complete(hanging_driver(), "y"), "request must be a CompletionReq"),
+        (
+            lambda agent: agent.complete(hanging_driver(), CompletionRequest("hi")),  # type: ignore[arg-type]
+            "messages must be a Sequence, got a value of type str",
+        ),
+        (
+            lambda agent: agent.complete(hanging_driver(), CompletionRequest(["hi"])),  # type: ignore[list-item]
+            "each item in messages must be a",
+        ),
+        (
+            lambda agent: agent.complete(hanging_driver(), _REQUEST, on_delta=3),
+            "on_delta must be a function or None, got a value of type int",
+        ),
+    ],
+)
+async def test_a_tool_is_told_what_its_context_takes(
+    use: Callable[[Any], Awaitable[object]], says: str, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Nothing was sent, asked or started, and another call beside it goes on."""
+    ran = list[str]()
+
+    async def try_it(agent: AgentContext) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(beside, agent)
+            with pytest.raises(UsageError, match=re.escape(says)):
+                await use(agent)
+
+    async def beside(agent: AgentContext) -> None:
+        async with agent.without_slot("a webhook"):
+            await trio.sleep(1)
+        ran.append("beside")
+
+    driver = ScriptedDriver([call("use_context"), "done"])
+    async with open_pool(driver, tools=_in_a_tool(try_it)) as pool:
+        child = Capability.spawn(2)
+        config = SpawnConfig(AgentManifest(name="a", capabilities=(child,)), "?")
+        outcome = await (await pool.spawn(config)).wait()
+        assert (outcome.text, outcome.error) == ("done", None)
+        assert (pool.router.message_count, pool.statistics().spawned) == (0, 1)
+    assert ran == ["beside"]
+    assert len(driver.requests) == 2
+
+
+@pytest.mark.parametrize(
+    ("use", "says"),
+    [
+        (lambda _: _later(Session.of, "x"), "pool must be an AgentPool, got a value of type str"),
+        (lambda s: _later(Session.of, s.pool, on_busy="no"), "on_busy must be 'refuse' or 'wait'"),
+        (lambda s: s.go_back("one"), "turns must be an int, got"),
+        (lambda s: s.go_back(True), "turns must be an int, got"),  # noqa: FBT003
+        (lambda s: s.branch(3), "name must be a str, got"),
+        (lambda s: s.branch("b", turns="x"), "turns must be an int or None, got"),
+        (lambda s: s.ask("hi"), "config must be a SpawnConfig"),
+        (lambda s: s.begin("hi"), "config must be a SpawnConfig"),
+        (lambda _: _later(session_pool_name, 3), "name must be a str, got"),
+    ],
+)
+async def test_a_session_says_what_it_takes(
+    use: Callable[[Any], Awaitable[object]], says: str, tmp_path: Path
+) -> None:
+    """And goes on with its next turn."""
+    async with (
+        open_journal(tmp_path / "runs.db") as journal,
+        open_session(journal, "anna", ScriptedDriver(["one", "two"])) as session,
+    ):
+        await session.ask(job())
+        with pytest.raises(UsageError, match=re.escape(says)):
+            await use(session)
+        assert (await session.ask(job())).text == "two"
+
+
+@pytest.mark.parametrize("number", [-(10**400), True, "1", 1.0], ids=range(4))
+async def test_an_agent_that_never_was_is_named_shortly(number: Any) -> None:
+    """A number of 400 digits helps nobody, and Python refuses to write one of 5,000."""
+    longer = 10**5_000
+    async with open_pool(ScriptedDriver(["x"])) as pool:
+        await pool.spawn(job())
+        for one in (number, longer):
+            with pytest.raises(UsageError, match="there is no agent"):
+                pool[one]
+        with pytest.raises(UnknownAgentError, match="there is no agent"):
+            pool.router.send_nowait(number, "hi")

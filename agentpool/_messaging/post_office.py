@@ -22,6 +22,7 @@ from agentpool._checks import expect_message
 from agentpool._errors import AgentGoneError, InboxFullError, UnknownAgentError, UsageError
 from agentpool._messages import OWNER_ID, AgentId, AgentMessage, DeadLetter
 from agentpool._messaging.inbox import Inbox
+from agentpool._numbers import quoted
 from agentpool._scheduling.owner import Owner
 from agentpool._scheduling.pace import Pace
 from agentpool._scheduling.parking_lot import Lot
@@ -371,7 +372,8 @@ class PostOffice(Live):
                 f"agent {agent_id} has ended; its outcome tells how", recipient=agent_id
             )
         return UnknownAgentError(
-            f"there is no agent {agent_id!r} in this pool; the last one is {self._highest_id}",
+            f"there is no agent {quoted(agent_id)} in this pool; "
+            f"the last one is {self._highest_id}",
             recipient=agent_id,
         )
 

@@ -24,7 +24,7 @@ from agentpool._agent.agent import Agent
 from agentpool._agent.request import complete_aside
 from agentpool._base import Unique
 from agentpool._budget.budget import Budget
-from agentpool._checks import expect
+from agentpool._checks import expect, expect_arguments, expect_fields
 from agentpool._errors import PARENT_LEFT, LimitExceededError, PrivacyError, UsageError
 from agentpool._manifest.manifest import AgentManifest
 from agentpool._messages import AgentId, AgentMessage, Completion, CompletionRequest
@@ -158,6 +158,8 @@ class PoolAgentContext(Unique, AgentContext):
         Cancellation:
             The request ends at the provider as well.
         """
+        expect_arguments(AgentContext.complete, locals())
+        expect_fields(request)
         self._check_alive()
         manifest = self.manifest
         if not manifest.privacy.allows(driver.privacy):
@@ -237,6 +239,7 @@ class PoolAgentContext(Unique, AgentContext):
         Cancellation:
             The child is cancelled and has ended.
         """
+        expect_arguments(AgentContext.run_child, locals())
         await trio.lowlevel.checkpoint_if_cancelled()
         seconds_left = trio.current_effective_deadline() - trio.current_time()
         if seconds_left <= 0:

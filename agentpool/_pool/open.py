@@ -125,12 +125,14 @@ def _check_parts(given: Mapping[str, object]) -> None:
             driver,
             "driver must be a Driver, or a function from a manifest to one",
             "open one with agentpool.drivers.open_driver(manifest.model)",
+            Driver,
         )
     if tools is not None and not isinstance(tools, ToolRegistry):
         expect_function(
             tools,
             "tools must be a ToolRegistry, or a function that makes one",
             "write ToolRegistry([tool, ...])",
+            ToolRegistry,
         )
     if memory is not None:
         expect(memory, Memory, "memory must be a Memory", "write agentpool.memory.InMemoryMemory()")

@@ -17,6 +17,7 @@ from agentpool._errors import UsageError
 from agentpool._manifest.manifest import AgentManifest
 from agentpool._messages import OWNER_ID, AgentId, AgentMessage
 from agentpool._needs_trio import check_trio
+from agentpool._numbers import quoted
 from agentpool._opening import opening
 from agentpool._outcome import AgentOutcome
 from agentpool._pool.fan_in import Completions
@@ -352,7 +353,7 @@ class AgentPool(Live, weakref=True):
                     "it, or raise keep_outcomes"
                 )
             raise UsageError(
-                f"there is no agent {agent_id!r} in this pool; the last one is "
+                f"there is no agent {quoted(agent_id)} in this pool; the last one is "
                 f"{self._agents.last_id}"
             )
         return AgentHandle(record)

@@ -93,14 +93,13 @@ class Session(Unique, Shown):
         Raises:
             UsageError: If the pool is not a session's.
         """
+        expect_arguments(Session.of, locals())
         kept = pool._agents.journal  # pyright: ignore[reportPrivateUsage]  # one floor
         if kept is None or not pool.name.startswith(PREFIX):
             raise UsageError(
                 f"pool {pool.name!r} is not a session; open it with a journal, resume=True and "
                 "name=session_pool_name(...)"
             )
-        if on_busy not in {"refuse", "wait"}:
-            raise UsageError(f"on_busy must be 'refuse' or 'wait', got {on_busy!r}")
         session = cls(pool.name.removeprefix(PREFIX), pool, kept, on_busy)
         for past in kept.past.values():
             if past.parent_id == OWNER_ID:
@@ -233,6 +232,7 @@ class Session(Unique, Shown):
         Cancellation:
             The turns are undone.
         """
+        expect_arguments(Session.go_back, locals())
         self._refuse_busy()
         known = self.turns
         if not 0 < turns <= len(known):
@@ -260,6 +260,7 @@ class Session(Unique, Shown):
         Cancellation:
             The new session is complete, or empty.
         """
+        expect_arguments(Session.branch, locals())
         self._refuse_busy()
         known = self.turns
         if turns is not None and not 0 <= turns <= len(known):
@@ -318,6 +319,7 @@ def session_pool_name(name: str) -> str:
     Raises:
         UsageError: If it is not a name.
     """
+    expect_arguments(session_pool_name, locals())
     if not name.strip() or not name.isprintable():
         raise UsageError(f"a session's name must be a line of text, got {name!r}")
     return f"{PREFIX}{name}"

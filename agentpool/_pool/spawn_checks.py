@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import final
 
@@ -77,6 +78,9 @@ def check_config(config: SpawnConfig) -> None:
 
 def _no_driver(manifest: AgentManifest, driver: object) -> UsageError:
     got = driver.advice if isinstance(driver, Opening) else repr(driver)
+    if inspect.iscoroutine(driver):
+        driver.close()  # or Python warns that it was never awaited
+        got = "a coroutine: an async function cannot choose drivers"
     return UsageError(
         f"the driver of manifest {manifest.name!r} must be a Driver, got {got}; "
         "return one from the factory; a function that answers is FunctionDriver(f)"

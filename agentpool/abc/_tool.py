@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import final
+from typing import ClassVar, final
 
 import msgspec
 import trio
@@ -82,6 +82,9 @@ class Tool(Shown, ABC):
     """One thing that an agent can do."""
 
     __slots__ = ()
+
+    _is_tool: ClassVar = True
+    """Tells checks of arguments that a tool is no function, even if it can be called as one."""
 
     @property
     @abstractmethod

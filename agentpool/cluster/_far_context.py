@@ -14,6 +14,7 @@ import trio
 
 from agentpool._base import Live
 from agentpool._budget.budget import Budget
+from agentpool._checks import expect_arguments, expect_fields
 from agentpool._errors import UsageError
 from agentpool._manifest.manifest import AgentManifest
 from agentpool._messages import AgentId, AgentMessage, Completion, CompletionRequest
@@ -176,6 +177,8 @@ class FarContext(AgentContext):
         Cancellation:
             The request ends at the provider as well.
         """
+        expect_arguments(AgentContext.complete, locals())
+        expect_fields(request)
         with self._lend(driver) as number:
             answer = cast("Completion", await self._ask("complete", number, request))
         if on_delta is not None and answer.text:
