@@ -32,7 +32,7 @@ async def test_the_context_of_an_agent_ends_with_it() -> None:
     """A tool's context refers to its agent, which refers to it: a circle, unless it is cut."""
 
     @tool
-    async def look(context: ToolContext) -> str:
+    async def look(context: ToolContext) -> str:  # noqa: ASYNC124  # as tools are
         """Look."""
         return context.agent_name and "seen"
 

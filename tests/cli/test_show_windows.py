@@ -50,7 +50,7 @@ def traced(desk: Desk, strategy: str, summary: str = "") -> AgentOutcome:
     """Return the outcome of an agent that reads more pages than its window holds."""
     turns = 0
 
-    async def answer(request: CompletionRequest) -> Completion | str:
+    async def answer(request: CompletionRequest) -> Completion | str:  # noqa: ASYNC124  # as drivers
         nonlocal turns
         last = request.messages[-1]
         if "Write down what is needed" in getattr(last, "text", ""):

@@ -166,7 +166,7 @@ async def test_a_tool_call_that_was_not_sent_begins_elsewhere() -> None:
         for one in go:
             one.set()
             await trio.testing.wait_all_tasks_blocked()
-        with trio.fail_after(60):
+        with trio.fail_after(60):  # noqa: ASYNC100  # each wait is one
             told, elsewhere = [(await one.wait()).text for one in handles]
     assert "may or may not have been done" in told
     assert elsewhere.isdigit()

@@ -122,7 +122,7 @@ def test_an_answer_that_is_not_asked_for_again_is_a_dead_letter() -> None:
 def test_answers_to_messages_that_were_no_questions_keep_their_order() -> None:
     """They are heard when the owner sends again, in the order in which they were written."""
 
-    async def answer(request: CompletionRequest) -> Answer:
+    async def answer(request: CompletionRequest) -> Answer:  # noqa: ASYNC124  # as drivers are
         if "from the owner" not in said(request):
             return call("wait_for_message")
         texts = {0: ("Seven", 1), 1: ("or eight", 1), 2: ("or nine", None)}

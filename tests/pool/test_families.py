@@ -335,7 +335,7 @@ async def test_what_a_tool_spawns_is_held_to_the_tier_of_its_agent(way: str) -> 
 async def test_a_parent_counts_what_is_unknown_of_its_children() -> None:
     """A request of a child that broke off is charged to the parent, so its total is too low."""
 
-    async def answer(request: CompletionRequest, _: OnDelta) -> Completion | str:
+    async def answer(request: CompletionRequest, _: OnDelta) -> Completion | str:  # noqa: ASYNC124  # as drivers are
         if query_of(request) == "child":
             raise RuntimeError("the connection broke")
         if results_of(request):
