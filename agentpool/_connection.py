@@ -230,7 +230,9 @@ class Connection:
             event = await self._next_event()
             if isinstance(event, h11.Response):
                 return AnswerHead(event.status_code, event.headers)
-        raise BadAnswerError(f"more than {_MAX_INFORMATIONAL} informational answers, and no other")
+        raise BadAnswerError(
+            f"more than {_MAX_INFORMATIONAL} informational answers, and no final answer"
+        )
 
     async def _next_event(self) -> h11.Event:
         ended = False

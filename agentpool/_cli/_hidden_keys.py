@@ -45,7 +45,7 @@ def write_told(text: str) -> None:
 def keys_hidden() -> Generator[None]:
     """Remove keys from everything that is written to standard error inside the block.
 
-    This also writes the error that ends the program, since Python would write it after the block.
+    It also writes the error that ends the program: Python would write it only after the block.
     """
     stream = sys.stderr
     # It has all that is asked of a text stream, by way of the one below it.

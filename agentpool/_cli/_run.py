@@ -119,7 +119,7 @@ def _refuse_unread(attachments: Sequence[str], manifests: Sequence[AgentManifest
     for model in models:
         if attachments and model.remote_model is None:
             raise UsageError(
-                f"{model.words} reads text alone, got --attach {attachments[0]}; name a model "
+                f"{model.words} reads only text, got --attach {attachments[0]}; name a model "
                 "that reads images and documents, such as --model gemini/gemini-2.5-flash"
             )
 

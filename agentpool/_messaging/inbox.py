@@ -169,7 +169,7 @@ class Inbox(Live):
         return taken
 
     def close(self) -> tuple[AgentMessage, ...]:
-        """Close the inbox, fail everything that waits, and return the unread messages."""
+        """Close the inbox, raise an error in all waiting calls, and return the unread messages."""
         self._closed = True
         left = self.receive_many_nowait()
         self.book.woken += len(self._readers)

@@ -111,7 +111,7 @@ def checked_driver(
         raise _no_driver(manifest, driver)
     if not manifest.privacy.allows(driver.privacy):
         raise PrivacyError(
-            f"manifest {manifest.name!r} is {manifest.privacy.value}, its driver is "
+            f"manifest {manifest.name!r} is {manifest.privacy.value}, but its driver is "
             f"{driver.privacy.value}; use a local model, or a laxer privacy in the manifest"
         )
     for one in config.attachments:

@@ -319,7 +319,8 @@ class HostedDriver(Unique, SendingDriver):
     def _cost_usd(self, answer: Completion) -> float | None:
         """Return the cost of *answer*. ``None``: neither the user nor the server gives it.
 
-        A gateway without a price reports that everything is free: any other price goes first.
+        A gateway without a price reports that everything is free, so any other price has
+        precedence.
         """
         usage, said = answer.usage, answer.cost_usd
         if said is None or usage is None:

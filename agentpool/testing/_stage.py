@@ -151,7 +151,7 @@ class PoolStage(stateful.RuleBasedStateMachine):
         return [AssertionError(f"{error.by_agent} raised at the exit, {own} failed")]
 
     def note_event(self, event: Event) -> None:
-        """Called for each event, in the middle of its cause. Does nothing; subclasses may act."""
+        """Called for each event, during the operation that causes it. Subclasses may act here."""
 
     # --- what the rules are made of
 

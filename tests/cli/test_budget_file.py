@@ -181,7 +181,7 @@ def test_the_budgets_of_manifests_are_opened_with_their_pool() -> None:
         ),
         (
             PoolPlan(manifests=(manifest("a", 1), manifest("b", 2)), journal=InMemoryJournal()),
-            "manifests 'a' and 'b' have budgets with the same name, 'agents', and other limits",
+            "manifests 'a' and 'b' have budgets with the same name, 'agents', but different limits",
         ),
     ],
 )

@@ -95,7 +95,7 @@ def test_an_image_is_refused_before_a_local_model_is_loaded(
     done = desk.call("run", *words, "What is on it?", "--attach", "a.png")
     assert done.code == 2
     assert done.err == (
-        f"agentpool: error: {name} reads text alone, got --attach a.png; name a model that reads "
+        f"agentpool: error: {name} reads only text, got --attach a.png; name a model that reads "
         "images and documents, such as --model gemini/gemini-2.5-flash\n"
     )
     assert not (desk.folder / "sent.json").exists()

@@ -541,7 +541,7 @@ async def test_g17_a_sovereign_agent_is_refused_before_a_socket_opens() -> None:
         open_openai("m", base_url=server.url) as second,
         open_pool(FallbackDriver(primary, second)) as pool,
     ):
-        with pytest.raises(PrivacyError, match="is Sovereign, its driver is Standard"):
+        with pytest.raises(PrivacyError, match="is Sovereign, but its driver is Standard"):
             await pool.spawn(SpawnConfig(AgentManifest(), "secret"))
         await wait_all_tasks_blocked()
     assert (server.lines, primary.requests) == ([], ())

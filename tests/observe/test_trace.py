@@ -418,13 +418,13 @@ def test_content_must_be_a_word_that_is_known() -> None:
 async def test_a_file_that_cannot_be_written_is_refused(tmp_path: Path, name: str) -> None:
     """At the start, before anything has been spent."""
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(TraceError, match=r"cannot be written|must be a file"):
+    with pytest.raises(TraceError, match=r"cannot be written|must be a regular file"):
         await TraceWriter(tmp_path / name).__aenter__()
 
 
 async def test_a_device_is_no_file() -> None:
     """Nor is what only looks like one."""
-    with pytest.raises(TraceError, match="must be a file"):
+    with pytest.raises(TraceError, match="must be a regular file"):
         await TraceWriter("/dev/null").__aenter__()
 
 

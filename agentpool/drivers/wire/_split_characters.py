@@ -61,7 +61,7 @@ class Halves:
         return escapes_without_halves(data) != data or _has_bytes(data)
 
     def mend(self, data: str) -> list[str]:
-        """Return the event *data* without halves; before it, the event of a lone half, if any."""
+        """Return the event *data* without halves, after the event of a lone half, if any."""
         has_bytes = _has_bytes(data) or _has_bytes(self.half)
         try:
             event: object = json.loads(data, strict=False)

@@ -60,6 +60,6 @@ def replay(
     last = max(finding.preemptions, default=-1)
     if last >= plan.places or (cancel is not None and not cancel.place):
         raise UsageError(
-            f"{scenario.name} has changed: it did not fail, and ended before all that the token "
-            "says had happened; look for the fault again with explore"
+            f"{scenario.name} has changed: it ended without failing, before everything in the "
+            f"token had happened; search for the fault again with explore"
         )

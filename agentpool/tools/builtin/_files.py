@@ -199,8 +199,8 @@ class _Writing:
                 before = os.fstat(file.fileno())
                 if before.st_size > MAX_EDIT_BYTES:
                     raise ToolError(
-                        f"{path!r} has {before.st_size} bytes, and no more than {MAX_EDIT_BYTES} "
-                        "are edited; write another program for it"
+                        f"{path!r} has {before.st_size} bytes, and only files of up to "
+                        f"{MAX_EDIT_BYTES} can be edited; use another program"
                     )
                 data = file.read(MAX_EDIT_BYTES + 1)
             _check_text(path, data[:_SNIFFED_BYTES])

@@ -270,8 +270,8 @@ class _Shell:
         for known_as in (name, os.path.realpath(where)):
             if door := refused_argument(known_as, arguments):
                 raise ToolError(
-                    f"{name} may not be run with {door!r}: only what is known to run no other "
-                    "program and to write nowhere else is allowed; do without it, or have all "
+                    f"{name} may not be run with {door!r}: that could run another program, or "
+                    f"write elsewhere; do without it, or have all "
                     "programs granted ('*')"
                 )
 

@@ -198,9 +198,9 @@ async def _list_tools(client: Client, server: str, faults: Faults) -> tuple[List
             if capabilities is not None and capabilities.tools is None:
                 # It never said that it has any: it may have resources alone.
                 return ()  # noqa: ASYNC910  # it has answered
-            raise ToolError(f"it answered the question for its tools with {_say(error)}") from error
+            raise ToolError(f"it answered the request for its tools with {_say(error)}") from error
         except ValidationError as error:
-            raise ToolError("it did not answer the question for its tools with a list") from error
+            raise ToolError("it did not answer the request for its tools with a list") from error
         for tool in page.tools:
             # Of a page no more than are kept: the others cost time, and are never seen.
             if len(found) < MAX_TOOLS and tool.name not in found:
@@ -296,7 +296,7 @@ async def _open_http(
 
 
 def _means_lost(error: MCPError) -> bool:
-    """Return whether the session can answer no more calls."""
+    """Return whether the session can no longer answer calls."""
     # What the SDK says by itself, the second of an HTTP server that does not know the session.
     # Not the code alone: servers use the same one for whatever they like.
     return error.message in {"Connection closed", "Session terminated"}

@@ -42,7 +42,7 @@ _BLANK_LINES: Final = re.compile(rb"\n[ \t\r\n]*\n")
 @final
 @attrs.define(eq=False)
 class LineSplitter:
-    """Splits bytes into lines, looking at each byte once. Keeps one of several blank lines."""
+    """Splits bytes into lines, looking at each byte once. Joins several blank lines into one."""
 
     _limit: int = MAX_MESSAGE_BYTES
     _rest: bytearray = attrs.field(factory=bytearray)

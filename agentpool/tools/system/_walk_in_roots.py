@@ -231,5 +231,5 @@ class _Walk:
     def _look_again(self, part: str) -> None:
         self._looks += 1
         if self._looks > _MAX_LOOKS:
-            raise ToolError(f"the way to {self._path!r} does not stop changing; try again")
+            raise ToolError(f"the path to {self._path!r} keeps changing; try again")
         self._left.append(part)

@@ -357,9 +357,9 @@ async def test_a_server_with_resources_alone_has_no_tools() -> None:
 @pytest.mark.parametrize(
     ("server", "says"),
     [
-        (config(list_error="broken"), "it answered the question for its tools with broken (code "),
-        (config(list={"tools": 5}), "it did not answer the question for its tools with a list"),
-        (config(list={}), "it did not answer the question for its tools with a list"),
+        (config(list_error="broken"), "it answered the request for its tools with broken (code "),
+        (config(list={"tools": 5}), "it did not answer the request for its tools with a list"),
+        (config(list={}), "it did not answer the request for its tools with a list"),
     ],
 )
 async def test_a_list_that_is_none_is_not_the_handshakes_fault(
