@@ -42,7 +42,7 @@ _GIVEN_AT_MOST: Final = 64
 
 
 def remember_secrets(values: Iterable[str]) -> None:
-    """Add *values* to the secrets to remove from all that this process writes about its agents."""
+    """Remember *values* as secrets, to be removed from what this process writes about agents."""
     for value in long_enough(values):
         _given.pop(value, None)
         _given[value] = None

@@ -336,7 +336,7 @@ class ModelRequest(Live):
     def _count_failed(self, *, but_last: bool = False) -> DriverError | None:
         """Count what failed drivers used before another one was asked.
 
-        Returns the error of the last of them, if there is one and it must not be counted here.
+        With *but_last*, the last error is not counted but returned.
         """
         count = len(self.failed) - but_last
         failed, last = self.failed[:count], self.failed[count:]

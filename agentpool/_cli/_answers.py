@@ -41,7 +41,7 @@ class AnswerFolder:
         return cls(path, dict(zip(inputs, _file_names(inputs), strict=True)))
 
     async def write(self, result: Result) -> None:
-        """Write the answer of *result*. An incomplete one ends in ``.partial``.
+        """Write the answer of *result*. The file of an incomplete one ends in ``.partial``.
 
         The file appears under its name when it is complete.
 

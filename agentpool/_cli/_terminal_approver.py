@@ -176,7 +176,7 @@ class Prompter:
             self.keyboard.close()
 
     def answer(self) -> None:
-        """Ask all questions that were put off again."""
+        """Ask again all questions that were put off."""
         self._again.set()
         self._again = trio.Event()
 

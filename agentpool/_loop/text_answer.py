@@ -87,7 +87,7 @@ def _truncated(run: Run, limit: int | None, rest: str) -> Stop:
 
 
 def window_is_full(run: Run) -> Stop:
-    """Return the stop of a run whose window has no room for the rest of the answer.
+    """Return the `Stop` for a run whose window has no room for the rest of the answer.
 
     A request for the rest would be even longer.
     """

@@ -3,7 +3,7 @@
 Rules, also for ``model``. They are checked once, when a value is made:
 
 1. Counts are integers above zero, and ``True`` does not count as 1. Money and seconds are finite.
-2. ``None`` means no limit. Only for cost, 0 means no limit (as in existing manifests).
+2. ``None`` means no limit, except for cost, where 0 means no limit (as in existing manifests).
 3. A setting that would be ignored is refused: a quantization without a repository, an address
    without a remote model, a URL for a server that is started by a command.
 4. An address is judged by its parsed host, never by the beginning of its text.

@@ -53,8 +53,8 @@ async def open_driver(
         environ: The environment with the key and the folders. ``None``: that of this process.
         transport: An httpx transport for a remote model, such as a recording; it is left open at
             the end. ``None``: our own.
-        gates: The gates at which requests to providers wait; the fallback's requests wait at its
-            provider's. A model on this machine has no gate. ``None``: no request waits.
+        gates: The gates at which requests to providers wait. The fallback has the gate of its own
+            provider, and a model on this machine has none. ``None``: no request waits.
 
     Raises:
         AuthenticationError: If the variable with the key is empty, or holds more than a key. The

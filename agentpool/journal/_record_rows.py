@@ -32,7 +32,7 @@ def keep(
 
     Args:
         transaction: The transaction.
-        lease: The right to write them.
+        lease: The right to write the records.
         records: What to keep.
         seen: Each pool's lease as it was last seen.
 

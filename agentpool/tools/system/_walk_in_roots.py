@@ -7,8 +7,8 @@ Rules:
    swapping a folder for a link during the walk can cause a refusal, but never access to another
    place.
 2. ``..`` goes back to the folder that the walk came from.
-3. The last name need not exist yet. It is never the name of a link: a link is followed, even if it
-   leads nowhere.
+3. The last name need not exist yet. If it is a link, the link is followed, even if it leads
+   nowhere.
 
 Where the platform cannot open files relative to a folder (Windows), links are resolved first and
 the result is opened by its full path. The answers are the same, but a folder that is swapped
