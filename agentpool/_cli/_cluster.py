@@ -65,7 +65,7 @@ async def open_cluster_drivers(
     """Open the models of *manifests* on every node, and yield drivers that ask them.
 
     Args:
-        manifests: Every manifest of which there will be agents.
+        manifests: The manifests of all agents that will run.
         options: The cluster.
         gates: The gates for requests to providers, in this process. ``None``: there are none.
 

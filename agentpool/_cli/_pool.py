@@ -46,7 +46,7 @@ async def open_command_pool(
     """Open the models of *manifests* and a pool of agents that use them.
 
     Args:
-        manifests: Every manifest of which there will be agents.
+        manifests: The manifests of all agents that will run.
         options: How to run them.
         budget_file: The limit for all agents together, and the file with the spending.
         gates: The gates for their requests. ``None``: there are none.

@@ -224,7 +224,7 @@ async def conduct(
     """Open models and a pool, call *work*, and return the exit code.
 
     Args:
-        manifests: Every manifest of which there will be agents.
+        manifests: The manifests of all agents that will run.
         options: How to run them.
         job_count: How many jobs there will be.
         headings: Whether each result has its label as a heading.

@@ -224,7 +224,7 @@ class Run(Live, gc=False):
 
     @property
     def pending(self) -> tuple[ChatMessage, ...]:
-        """A truncated answer, and the request for its rest. Only while there is one."""
+        """A truncated answer and the request for its rest. Empty: there is no such answer."""
         return (AssistantMessage(self.partial, (), self.partial_parts), UserMessage(CONTINUE))
 
     @property

@@ -179,7 +179,7 @@ class AgentRecord(Unique):
 
     @property
     def share(self) -> Share:
-        """The agent's part of the queue, until it has ended."""
+        """The agent's group, weight and priority in the queue, until it has ended."""
         assert self._config is not None  # noqa: S101
         return self._config.share
 

@@ -1,6 +1,6 @@
 """Decides which browser requests are allowed, without the network.
 
-1. The page itself shows nothing secret, so every request to this machine's address gets it.
+1. The page itself shows nothing secret, so every request to this machine's address gets the page.
 2. What happens in the pool is shown only to requests with the token in the link, which no browser
    sends by itself.
 3. A request that changes something must come from this page, as the browser's ``Origin`` says.

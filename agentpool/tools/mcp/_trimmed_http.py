@@ -18,7 +18,7 @@ _LINE_END: Final = re.compile(rb"\r\n|\n|\r")
 @final
 @attrs.define(eq=False)
 class BodyTrimmer:
-    """Cuts an answer that is one message."""
+    """Trims an answer that consists of one message."""
 
     _pieces: list[bytes] = attrs.field(factory=list[bytes])
 
@@ -40,7 +40,7 @@ class BodyTrimmer:
 @final
 @attrs.define(eq=False)
 class EventTrimmer:
-    """Cuts the events of a stream, each when it is whole."""
+    """Trims the events of a stream, each when it is complete."""
 
     _rest: bytearray = attrs.field(factory=bytearray)
 
