@@ -224,7 +224,7 @@ class Run(Live, gc=False):
 
     @property
     def pending(self) -> tuple[ChatMessage, ...]:
-        """A truncated answer and the request for its rest. Empty: there is no such answer."""
+        """A truncated answer and the request for its rest. Use it only while there is one."""
         return (AssistantMessage(self.partial, (), self.partial_parts), UserMessage(CONTINUE))
 
     @property
