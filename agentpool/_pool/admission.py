@@ -190,7 +190,7 @@ class Admission(Live):
         if self.running_count + self._lent < self.slots:
             # It overtakes nobody: a slot that becomes free is given out in the same step.
             self.running_count += 1
-            return self._slot_for(record)
+            return self._slot_for(record, self._hub.seconds())
         queue = self._children if record.depth else self._newcomers
         queue.push(record, record.share)
         return None
@@ -227,17 +227,17 @@ class Admission(Live):
                     self._room.unpark()
                 return
             self.running_count += 1
-            self._start_next(queue)
+            self._start_next(queue, self._hub.seconds())
 
-    def _slot_for(self, record: AgentRecord) -> Slot:
+    def _slot_for(self, record: AgentRecord, now: float) -> Slot:
         if self._room:
             self._room.unpark()
         scope = trio.CancelScope()
-        return Slot(self, record.agent_id, scope, record.share, record.name)
+        return Slot(self, record.agent_id, scope, record.share, record.name, now)
 
-    def _start_next(self, queue: FairQueue[AgentRecord]) -> None:
+    def _start_next(self, queue: FairQueue[AgentRecord], now: float) -> None:
         record = queue.pop()
-        self._start(record, self._slot_for(record))
+        self._start(record, self._slot_for(record, now))
 
     def resize(self, slots: float) -> None:
         """Change the number of slots. Agents go on even if more are running than that."""
@@ -247,11 +247,13 @@ class Admission(Live):
             self.pump()
             self._room.unpark_all()
 
-    def leave(self, slot: Slot, *, newcomers: bool) -> None:
+    def leave(self, slot: Slot, now: float, *, newcomers: bool) -> None:
         """Take back the slot of an agent that ended, if it has one.
 
         Args:
             slot: The agent's slot.
+            now: The time, as the hub tells it. The next agent begins at the end of this one, and
+                the two share the number.
             newcomers: Whether newcomers may start. They may not when the pool's nursery is
                 cancelled, since they would be cancelled right after their start.
         """
@@ -262,14 +264,14 @@ class Admission(Live):
         self._end_loan(slot)
         if slot.held:
             slot.held = False
-            if newcomers and self._hand_on():
+            if newcomers and self._hand_on(now):
                 return
             self.running_count -= 1
             if not (self._returning or self._room):
                 return  # nobody else could have it
         self.pump(newcomers=newcomers)
 
-    def _hand_on(self) -> bool:
+    def _hand_on(self, now: float) -> bool:
         """Give the slot of an ended agent to a new one, if a new one is next.
 
         In a pool with a queue, this happens at the end of every agent.
@@ -279,7 +281,7 @@ class Admission(Live):
         queue = self._children if self._children.waiting else self._newcomers
         if not queue.waiting:
             return False
-        self._start_next(queue)
+        self._start_next(queue, now)
         return True
 
     # The slots' side.

@@ -276,11 +276,12 @@ class PoolAgentContext(Unique, AgentContext):
         child = self._accept(config, driver, AgentRecord.collect, self._record)
         slot = self._record.slot
         own = config.manifest.resources.run_seconds or math.inf
-        child.is_guarded = (
+        if (
             slot is not None
             and trio.current_effective_deadline() in slot.guards
             and (config.deadline_seconds or math.inf) < own
-        )
+        ):
+            child.noted().is_guarded = True
         return child
 
     def _config_of_other(

@@ -243,7 +243,7 @@ class AgentNursery(Home):
         return budget_for(config, self.budget if parent is None else parent.budget)
 
     def _start(self, record: AgentRecord, slot: Slot) -> None:
-        record.begin(slot, self.hub.seconds())
+        record.begin(slot)
         self.running[record.agent_id] = record
         self.hub.tell(AgentStarted, record.agent_id, record.name)
         self.nursery.start_soon(self._live, record, slot, name=record.name)
@@ -294,7 +294,7 @@ class AgentNursery(Home):
         if status is AgentStatus.COMPLETED:
             agent.phase(Phase.DONE, agent.turn)
         outcome = agent.outcome(
-            status, self.hub.seconds(), record.started_at, error=error, stop_reason=reason
+            status, self.hub.seconds(), slot.started_at, error=error, stop_reason=reason
         )
         self._end(record, outcome, slot)
         agent.close()
@@ -321,7 +321,10 @@ class AgentNursery(Home):
                 # it is cancelled, newcomers would start only to be cancelled one by one.
                 queued = self.admission.queued_count
                 newcomers = not queued or trio.current_effective_deadline() != -math.inf
-                self.admission.leave(slot, newcomers=newcomers)
+                # Taken in this step, unless observers or a journal have had their time since.
+                is_now = self.journal is None and not self.hub.listening
+                now = outcome.finished_at if is_now else self.hub.seconds()
+                self.admission.leave(slot, now, newcomers=newcomers)
                 self.deadlocks.suspect()
             if record.on_end is not None:
                 # Whoever waits for one of several has one less that could end its wait.

@@ -6,11 +6,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Protocol, TypeAlias, final
 
+import msgspec
 import trio
 
 from agentpool._agent.agent import Agent
 from agentpool._agent.early_outcome import early_outcome
-from agentpool._base import Unique
+from agentpool._base import Live, Unique
 from agentpool._budget.budget import Budget
 from agentpool._errors import AgentCancelledError, UsageError
 from agentpool._messages import AgentId, AgentMessage
@@ -82,16 +83,26 @@ class Voice(ABC):
 
 
 @final
+class Rare(Live):
+    """What few agents have: in a place of its own, it takes no memory of all the others."""
+
+    children: dict[AgentId, AgentRecord] = msgspec.field(default_factory=dict["int", "AgentRecord"])
+    """Its children that have not ended."""
+    interrupted: bool = False
+    """Whether it was asked to end after its turn."""
+    is_guarded: bool = False
+    """Whether its only deadline is the one that a manifest sets for the tool that started it."""
+
+
+@final
 class AgentRecord(Unique):
     """One agent, as the modules of its pool see it. Users get an ``AgentHandle``."""
 
     __slots__ = (
         "_cancelled",
-        "_children",
         "_config",
         "_driver",
         "_ended",
-        "_ended_at",
         "_outcome",
         "_pool",
         "_seen",
@@ -100,13 +111,11 @@ class AgentRecord(Unique):
         "agent_id",
         "budget",
         "depth",
-        "interrupted",
-        "is_guarded",
         "is_left_open",
         "name",
         "on_end",
         "parent_id",
-        "started_at",
+        "rare",
     )
 
     agent_id: AgentId
@@ -121,26 +130,20 @@ class AgentRecord(Unique):
     """Called at its end instead of the pool's fan-in. ``None``: the fan-in is called."""
     budget: Budget | None
     """The budget that it draws on. ``None``: it shares none."""
-    _children: dict[AgentId, AgentRecord] | None
-    """Its children. ``None``: it had none, as is usual."""
-    interrupted: bool
-    """Whether it was asked to end after its turn."""
-    started_at: float | None
-    """When it got its first slot, in seconds since the pool opened. ``None``: it has none yet."""
+    rare: Rare | None
+    """What few agents have. ``None``: it has none of it."""
     agent: Agent | None
     """The running agent. ``None``: it has not started, or has ended."""
     is_left_open: bool
     """Whether it is ended only because its process ends, so that the next process continues it."""
-    is_guarded: bool
-    """Whether its only deadline is the one that a manifest sets for the tool that started it."""
     _pool: Caretaker
     _config: SpawnConfig | None
     _driver: Driver | None
     _slot: Slot | None
-    _outcome: AgentOutcome | None
+    _outcome: AgentOutcome | float | None
+    """A number: when it was cancelled without ever having a slot; its outcome is made on first
+    use."""
     _ended: Lot | None
-    _ended_at: float | None
-    """When it was cancelled without ever having a slot, and its outcome was not made yet."""
     _seen: bool
     _cancelled: tuple[str, str] | None
 
@@ -161,19 +164,15 @@ class AgentRecord(Unique):
         self.depth = parent.depth + 1 if parent is not None else 0
         self.on_end = on_end
         self.budget = budget
-        self._children = None
-        self.interrupted = False
-        self.started_at = None
+        self.rare = None
         self.agent = None
         self.is_left_open = False
-        self.is_guarded = False
         self._pool = pool
         self._config = config
         self._driver = driver
         self._slot = None
         self._outcome = None
         self._ended = None
-        self._ended_at = None
         self._seen = False
         self._cancelled = None
 
@@ -191,10 +190,11 @@ class AgentRecord(Unique):
     @property
     def status(self) -> AgentStatus:
         """The stage of the agent's life."""
-        if self._outcome is not None:
-            return self._outcome.status
+        outcome = self._outcome
+        if outcome is not None:
+            return AgentStatus.CANCELLED if isinstance(outcome, float) else outcome.status
         if self._slot is None:
-            return AgentStatus.QUEUED if self._ended_at is None else AgentStatus.CANCELLED
+            return AgentStatus.QUEUED
         return AgentStatus.RUNNING if self._slot.held else AgentStatus.PARKED
 
     @property
@@ -255,30 +255,31 @@ class AgentRecord(Unique):
 
     def interrupt(self) -> None:
         """Stop the agent after its current turn, with the reason ``INTERRUPTED``."""
-        self.interrupted = True
+        self.noted().interrupted = True
         if self.agent is not None:
             self.agent.interrupted = True
 
     @property
     def has_ended(self) -> bool:
         """Whether the agent has ended. Unlike ``outcome``, this does not retrieve the outcome."""
-        return self._outcome is not None or self._ended_at is not None
+        return self._outcome is not None
 
     @property
     def ended_with(self) -> AgentOutcome | None:
         """The outcome, without counting it as retrieved. ``None``: the agent has not ended."""
-        if self._ended_at is not None:
-            self._outcome = self.unstarted_outcome(self._ended_at)
-            self._config = self._driver = self._ended_at = None
-        return self._outcome
+        outcome = self._outcome
+        if isinstance(outcome, float):
+            self._outcome = outcome = self.unstarted_outcome(outcome)
+            self._config = self._driver = None
+        return outcome
 
     @property
     def unseen_failure(self) -> Exception | None:
         """The agent's error, if its outcome was never retrieved."""
         outcome = self._outcome
-        if self._seen or outcome is None or outcome.status is not AgentStatus.FAILED:
+        if self._seen or not isinstance(outcome, AgentOutcome):
             return None
-        return outcome.error
+        return outcome.error if outcome.status is AgentStatus.FAILED else None
 
     @property
     def slot(self) -> Slot | None:
@@ -290,10 +291,9 @@ class AgentRecord(Unique):
         """Who cancelled the agent first, and why."""
         return self._cancelled
 
-    def begin(self, slot: Slot, started_at: float) -> None:
+    def begin(self, slot: Slot) -> None:
         """Record that the agent has its first slot."""
         self._slot = slot
-        self.started_at = started_at
 
     @property
     def hub(self) -> EventHub:
@@ -303,18 +303,22 @@ class AgentRecord(Unique):
     @property
     def children(self) -> tuple[AgentRecord, ...]:
         """Children that have not ended and are cancelled when this agent ends."""
-        return () if self._children is None else tuple(self._children.values())
+        return () if self.rare is None else tuple(self.rare.children.values())
 
     def adopt(self, child: AgentRecord) -> None:
         """Add *child* to those that are cancelled when this agent ends."""
-        if self._children is None:
-            self._children = {}
-        self._children[child.agent_id] = child
+        self.noted().children[child.agent_id] = child
 
     def let_go(self, child: AgentRecord) -> None:
         """Remove *child*, which has ended."""
-        if self._children is not None:
-            self._children.pop(child.agent_id, None)
+        if self.rare is not None:
+            self.rare.children.pop(child.agent_id, None)
+
+    def noted(self) -> Rare:
+        """Return what few agents have, to write into it."""
+        if self.rare is None:
+            self.rare = Rare()
+        return self.rare
 
     def mark_cancelled(self, cancelled_by: str, reason: str) -> None:
         """Record who cancelled the agent first, and why."""
@@ -352,7 +356,7 @@ class AgentRecord(Unique):
 
         So an abort of ten thousand of them takes no longer than to take them out of the queue.
         """
-        self._ended_at = ended_at
+        self._outcome = ended_at
         if self._ended is not None:
             self._ended.unpark_all()
 

@@ -50,13 +50,14 @@ def new_agent(
     agent = record.agent = Agent(
         agent_id, name, home, config, driver, slot, hub, router, memory.memory_for(config), purse
     )
-    if record.interrupted:
-        agent.interrupted = True
+    rare = record.rare
+    if rare is not None:
+        agent.interrupted = rare.interrupted
     if journal is not None:
         agent.journal = journal.run_of(agent_id, budget)
     seconds = seconds_of(config)
     if seconds is not None:
         slot.scope.deadline = trio.current_time() + seconds
-        if record.is_guarded:
+        if rare is not None and rare.is_guarded:
             slot.guards = (slot.scope.deadline,)
     return agent

@@ -94,6 +94,8 @@ class Slot(Live):
     """The agent's share of a gate."""
     name: str = ""
     """The agent's name."""
+    started_at: float = 0.0
+    """When the agent got it, in seconds since the pool opened."""
     held: bool = True
     lent: bool = False
     """Whether it is given back only for agents that come back, not for new ones."""
