@@ -16,11 +16,15 @@ import attrs
 import h11
 import trio
 
+from agentpool._chunks import ChunkJoiner
+
 # What one read may bring. A token's event is under 1 KiB; a few reads empty any buffer.
 _READ_BYTES: Final = 64 * 1024
 
 # More than any provider sends; a server that sends headers without end is refused here.
 _MAX_HEADER_BYTES: Final = 64 * 1024
+
+_IN_CHUNKS: Final = (b"transfer-encoding", b"chunked")
 
 # "100 Continue" and its like, before the answer proper.
 _MAX_INFORMATIONAL: Final = 16
@@ -84,6 +88,10 @@ class Connection:
     )
     _is_closed: bool = attrs.field(init=False, default=False)
     _has_begun: bool = attrs.field(init=False, default=False)
+    _joiner: ChunkJoiner | None = attrs.field(init=False, default=None)
+    """Joins the chunks of the answer. ``None``: its head was not read, or it comes in no chunks."""
+    _later: bytes = attrs.field(init=False, default=b"")
+    """What came together with the head of the answer. h11 gets it once it has read that."""
     idle_since: float = attrs.field(init=False, default=0.0)
     """When it last became idle, by trio's clock."""
 
@@ -208,7 +216,7 @@ class Connection:
             # Fails if it is not at its end, or one of the two does not want to go on.
             self._http.start_next_cycle()
             # What came after the end would be taken for the next request's answer.
-            if not unasked and not self._is_closed:
+            if not (unasked or self._later or self._is_closed):
                 return True
         self.close()
         return False
@@ -221,6 +229,7 @@ class Connection:
 
     async def _send(self, head: RequestHead, body: bytes) -> AnswerHead:
         self._has_begun = False
+        self._joiner = None
         with contextlib.suppress(trio.BrokenResourceError):
             # A server that refuses a request may close before it has read all of it;
             # its answer, if there is one, is still to be read.
@@ -229,7 +238,11 @@ class Connection:
         for _ in range(_MAX_INFORMATIONAL):
             event = await self._next_event()
             if isinstance(event, h11.Response):
-                return AnswerHead(event.status_code, event.headers)
+                headers = [(name.lower(), value) for name, value in event.headers.raw_items()]
+                begun, _ = self._http.trailing_data
+                if _IN_CHUNKS in headers and not begun:
+                    self._joiner = ChunkJoiner()
+                return AnswerHead(event.status_code, headers)
         raise BadAnswerError(
             f"more than {_MAX_INFORMATIONAL} informational answers, and no final answer"
         )
@@ -245,13 +258,25 @@ class Connection:
                 raise self._lost() from None
             if isinstance(event, h11.Event):
                 return event  # noqa: ASYNC910  # what has arrived is not waited for
-            try:
-                data = await self._stream.receive_some(_READ_BYTES)
-            except trio.BrokenResourceError as exc:
-                raise self._lost() from exc
+            if self._later:
+                data, self._later = self._later, b""
+            else:
+                try:
+                    data = bytes(await self._stream.receive_some(_READ_BYTES))
+                except trio.BrokenResourceError as exc:
+                    raise self._lost() from exc
             ended = not data
             self._has_begun = self._has_begun or bool(data)
-            self._http.receive_data(bytes(data))
+            self._http.receive_data(self._next_part(data))
+
+    def _next_part(self, data: bytes) -> bytes:
+        """Return the part of *data* that h11 reads next."""
+        if self._joiner is not None:
+            return self._joiner.join(data)
+        if self._http.their_state is h11.SEND_RESPONSE:
+            head, end, self._later = data.partition(b"\r\n\r\n")
+            return head + end
+        return data
 
     def _lost(self) -> ConnectionLostError:
         if self._has_begun:

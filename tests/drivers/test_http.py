@@ -415,14 +415,38 @@ async def test_a_second_answer_over_tls_is_no_answer_to_the_next_request(extra: 
         assert len(server.lines) == 3
 
 
-async def test_bytes_after_the_end_are_no_answer_to_the_next_request() -> None:
+IN_CHUNKS = CHUNKED + chunk(b"mi") + chunk(b"ne") + chunk(b"")
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"), [(whole(b"mine"), b"mine"), (EMPTY, b""), (IN_CHUNKS, b"mine")]
+)
+@pytest.mark.parametrize("forged", [whole(b"forged"), chunk(b"forged")])
+async def test_bytes_after_the_end_are_no_answer_to_the_next_request(
+    answer: bytes, said: bytes, forged: bytes
+) -> None:
     """Whoever can add them could answer for the provider."""
     async with (
-        open_loopback(always(whole(b"mine") + whole(b"forged"))) as server,
+        open_loopback(always(answer + forged)) as server,
         open_http(server.url) as client,
     ):
-        assert [await post(client) for _ in range(3)] == [b"mine"] * 3
+        assert [await post(client) for _ in range(3)] == [said] * 3
         assert len(server.lines) == 3
+
+
+@pytest.mark.parametrize("cut", range(0, len(IN_CHUNKS) + 1, 3))
+async def test_an_answer_in_chunks_is_whole_wherever_it_is_cut(cut: int) -> None:
+    """Within its head, between head and body, within a chunk; behind a head that says to wait."""
+
+    async def serve(line: Line) -> None:
+        while await line.read_request():
+            await line.send(b"HTTP/1.1 103 Early Hints\r\n\r\n" + IN_CHUNKS[:cut])
+            await wait_all_tasks_blocked(0.001)
+            await line.send(IN_CHUNKS[cut:])
+
+    async with open_loopback(serve) as server, open_http(server.url) as client:
+        assert [await post(client) for _ in range(2)] == [b"mine"] * 2
+        assert len(server.lines) == 1
 
 
 async def test_bytes_while_idle_are_no_answer_to_the_next_request() -> None:
