@@ -2,21 +2,59 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import trio
 
 from agentpool._errors import UsageError
+
+_OF_LIVE_OBJECTS: Final = ("pool.", "handle.", "router.")
+"""Calls of objects that a program has while trio runs: trio is elsewhere, not missing."""
+
+_ASYNC: Final = ("pool.spawn",)
+"""Those of them that are async."""
 
 
 def check_trio(name: str) -> None:
     """Raise unless the caller of *name* runs on trio.
 
     Raises:
-        UsageError: If it runs on asyncio or on nothing.
+        UsageError: If it runs on asyncio, in another thread, or on nothing.
     """
     if not trio.lowlevel.in_trio_task():
-        raise UsageError(
-            f"{name}() needs trio; run the program with trio.run(main), not with "
-            "asyncio.run(main()); a server that must stay on asyncio keeps its pool in a thread: "
-            "await asyncio.to_thread(trio.run, main), as in examples/asyncio_service.py and on "
-            "the page 'Use it beside asyncio'"
+        raise outside_of_trio(name)
+
+
+def outside_of_trio(name: str) -> UsageError:
+    """Return the error for a call of *name* that was made outside of trio's tasks."""
+    is_worker = _is_in_thread_of_trio()
+    if name.startswith(_OF_LIVE_OBJECTS):
+        if trio.lowlevel.in_trio_run():
+            return UsageError(f"{name}() was called in a callback; call it in a task of trio")
+        how = "run_sync" if name not in _ASYNC else "run"
+        token = "" if is_worker else ", trio_token=token"
+        origin = "token = trio.lowlevel.current_trio_token(), taken in trio's thread"
+        return UsageError(
+            f"{name}() needs trio; it was called in another thread; write there "
+            f"trio.from_thread.{how}({name}, ...{token}){'' if is_worker else f', with {origin}'}"
         )
+    if is_worker:
+        return UsageError(
+            f"{name}() needs trio, and was called in a worker thread; enter it in an async "
+            "function, and call that with trio.from_thread.run(function)"
+        )
+    return UsageError(
+        f"{name}() needs trio; run the program with trio.run(main), not with "
+        "asyncio.run(main()); a server that must stay on asyncio keeps its pool in a thread: "
+        "await asyncio.to_thread(trio.run, main), as in examples/asyncio_service.py and on "
+        "the page 'Use it beside asyncio'"
+    )
+
+
+def _is_in_thread_of_trio() -> bool:
+    """Return whether ``trio.to_thread.run_sync`` started the current thread."""
+    try:
+        trio.from_thread.check_cancelled()
+    except RuntimeError:
+        return False
+    return True

@@ -24,6 +24,7 @@ class Opening(AbstractAsyncContextManager[T]):
         self._block = block
         self._call = call
         self._name = name
+        self._is_entered = False
 
     @property
     def advice(self) -> str:
@@ -32,7 +33,17 @@ class Opening(AbstractAsyncContextManager[T]):
         return f"what {call}() returns; enter it: async with {call}(...) as {name}"
 
     async def __aenter__(self) -> T:
-        """Open it."""
+        """Open it.
+
+        Raises:
+            UsageError: If it was entered before.
+        """
+        if self._is_entered:
+            raise UsageError(
+                f"this block of {self._call}() was entered before; call {self._call}(...) again "
+                "for each block"
+            )
+        self._is_entered = True
         return await self._block.__aenter__()
 
     async def __aexit__(

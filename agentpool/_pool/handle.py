@@ -10,6 +10,7 @@ import msgspec
 from agentpool._base import Shown, Unique
 from agentpool._checks import expect_arguments
 from agentpool._messages import AgentId, AgentMessage
+from agentpool._needs_trio import check_trio
 from agentpool._outcome import AgentOutcome, AgentStatus
 from agentpool._pool.record import AgentRecord
 from agentpool._pool.text_stream import TextStream
@@ -118,6 +119,7 @@ class AgentHandle(Unique, Shown, msgspec.Struct, frozen=True, weakref=True):
         Raises:
             UsageError: If the agent itself calls it: it would wait for itself.
         """
+        self._record.voice.owner.check_thread("handle.stream")
         self._record.refuse_itself()
         return TextStream._open(self._record, self._record.hub)  # pyright: ignore[reportPrivateUsage]  # only handles make them
 
@@ -127,6 +129,7 @@ class AgentHandle(Unique, Shown, msgspec.Struct, frozen=True, weakref=True):
         Cancelling an agent that has ended does nothing.
         """
         expect_arguments(AgentHandle.cancel, locals())
+        self._record.voice.owner.check_thread("handle.cancel")
         self._record.cancel(reason)
 
     def forget(self) -> None:
@@ -138,10 +141,12 @@ class AgentHandle(Unique, Shown, msgspec.Struct, frozen=True, weakref=True):
         Raises:
             UsageError: If the agent has not ended.
         """
+        self._record.voice.owner.check_thread("handle.forget")
         self._record.forget()
 
     def interrupt(self) -> None:
         """Stop the agent after its current turn, with the reason ``INTERRUPTED``."""
+        self._record.voice.owner.check_thread("handle.interrupt")
         self._record.interrupt()
 
     async def send(self, content: str, *, reply_to: int | None = None) -> AgentMessage:
@@ -164,7 +169,11 @@ class AgentHandle(Unique, Shown, msgspec.Struct, frozen=True, weakref=True):
             InboxFullError: If there is no room. Nothing was sent.
             AgentGoneError: If it has ended. Nothing was sent.
         """
-        return self._record.voice.send_nowait(self.agent_id, content, reply_to)
+        try:
+            return self._record.voice.send_nowait(self.agent_id, content, reply_to)
+        except RuntimeError:  # of trio, outside of a task
+            check_trio("handle.send_nowait")
+            raise
 
     async def ask(self, content: str) -> AgentMessage:
         """Send the agent a question and wait for the message that replies to it.

@@ -116,6 +116,7 @@ class AgentNursery(Home):
 
     def close(self) -> None:
         """Accept no more agents, including children."""
+        self.voice.owner.check_thread("pool.close")
         self.admission.close()
 
     def check_open(self) -> None:
@@ -362,6 +363,7 @@ class AgentNursery(Home):
 
     def abort(self, cancelled_by: str, reason: str) -> None:
         """Cancel every agent, the queued ones first so that none starts. No end is recorded."""
+        self.voice.owner.check_thread("pool.abort_all")
         if self.journal is not None:
             self.journal.writer.end_soon()
         with self.hub:

@@ -91,8 +91,7 @@ class AgentPool(Live, weakref=True):
             PrivacyError: If its tier forbids its driver, or is laxer than a calling agent's.
         """
         check_trio("pool.spawn_nowait")
-        (handle,) = self.fan_out_nowait((config,))
-        return handle
+        return self.fan_out_nowait((config,))[0]
 
     async def fan_out(self, configs: Iterable[SpawnConfig]) -> list[AgentHandle]:
         """Accept agents in order, waiting while the queue is full.
@@ -123,6 +122,7 @@ class AgentPool(Live, weakref=True):
             ManifestError: If a manifest cannot work with its driver.
             PrivacyError: If a tier forbids its driver, or is laxer than a calling agent's.
         """
+        check_trio("pool.fan_out_nowait")
         records = self._agents.accept_all(*self._wanted(configs))
         return [AgentHandle(record) for record in records]
 

@@ -13,6 +13,7 @@ from agentpool._amounts import counted
 from agentpool._base import Shown, Unique
 from agentpool._messages import AgentId, AgentMessage, DeadLetter
 from agentpool._messaging.post_office import PostOffice
+from agentpool._needs_trio import check_trio
 from agentpool._pool.caller import PoolVoice
 
 
@@ -101,7 +102,11 @@ class MessageRouter(Unique, Shown, msgspec.Struct, frozen=True, eq=False, weakre
             AgentGoneError: If it has ended. Nothing was sent.
             UsageError: If sender and recipient are the same. Nothing was sent.
         """
-        return self._voice.send_nowait(recipient, content, reply_to)
+        try:
+            return self._voice.send_nowait(recipient, content, reply_to)
+        except RuntimeError:  # of trio, outside of a task
+            check_trio("router.send_nowait")
+            raise
 
     async def ask(self, recipient: AgentId, content: str) -> AgentMessage:
         """Send a question and wait for the message that replies to it.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -12,6 +13,7 @@ import trio
 
 from agentpool._base import Live
 from agentpool._errors import DeadlockError, UsageError
+from agentpool._needs_trio import outside_of_trio
 from agentpool._scheduling.waits import Wait, WaitBook
 
 _LOOKS_ON: Final = ContextVar("_LOOKS_ON", default=False)
@@ -114,6 +116,8 @@ class Owner(Live):
     """The task that opened the pool."""
     root: trio.lowlevel.Task = msgspec.field(default_factory=trio.lowlevel.current_task)
     """The task that the side begins with."""
+    thread: int = msgspec.field(default_factory=threading.get_ident)
+    """The thread of the pool."""
     waits: dict[trio.lowlevel.Task, OwnersWait] = msgspec.field(
         default_factory=dict[trio.lowlevel.Task, OwnersWait]
     )
@@ -130,6 +134,17 @@ class Owner(Live):
     def is_everybody(self) -> bool:
         """Whether every task of the program is on this side, including trio's."""
         return self.root.parent_nursery is None
+
+    def check_thread(self, call: str) -> None:
+        """Raise if *call* was not made in the thread of the pool.
+
+        Trio would not notice what it changes before something else wakes it.
+
+        Raises:
+            UsageError: If it was made in another one.
+        """
+        if threading.get_ident() != self.thread:
+            raise outside_of_trio(call)
 
     def note_use(self) -> None:
         """Record that the current task, which belongs to no agent, uses the pool."""

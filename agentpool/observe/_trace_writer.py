@@ -145,6 +145,8 @@ class TraceWriter(Unique, Observer):
             Nothing is open.
         """
         check_trio("TraceWriter")
+        if self._thread is not None or self._closing:
+            raise UsageError("this TraceWriter was entered before; make one for each block")
         file = await trio.to_thread.run_sync(_open, self._path)
         self._thread = threading.Thread(
             target=self._write, args=(file,), name=f"trace {self._path.name}", daemon=True

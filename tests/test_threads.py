@@ -1,0 +1,215 @@
+"""Calls from another thread are refused with what to write, and blocks are entered once."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from agentpool import (
+    AgentHandle,
+    AgentPool,
+    AgentStatus,
+    ModelConfig,
+    UsageError,
+    open_pool,
+    open_session,
+)
+from agentpool.drivers import ScriptedDriver, open_driver
+from agentpool.journal import open_journal
+from agentpool.memory import open_sqlite_memory
+from agentpool.observe import TraceWriter
+from agentpool.tools import open_mcp_servers
+from tests.support.fakes import hanging_driver, job, manifest
+
+Use = Callable[[AgentPool, AgentHandle], object]
+
+
+async def _in_a_worker(call: Callable[[], object]) -> None:
+    await trio.to_thread.run_sync(call)
+
+
+async def _in_a_plain_thread(call: Callable[[], object]) -> None:
+    raised = list[BaseException]()
+
+    def run() -> None:
+        try:
+            call()
+        except BaseException as error:  # noqa: BLE001  # raised below
+            raised.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    await trio.to_thread.run_sync(thread.join)
+    if raised:
+        raise raised[0]
+
+
+CALLS: dict[str, Use] = {
+    "pool.spawn_nowait": lambda pool, _: pool.spawn_nowait(job()),
+    "pool.fan_out_nowait": lambda pool, _: pool.fan_out_nowait([job()]),
+    "pool.abort_all": lambda pool, _: pool.abort_all(),
+    "pool.close": lambda pool, _: pool.close(),
+    "router.send_nowait": lambda pool, agent: pool.router.send_nowait(agent.agent_id, "hi"),
+    "handle.send_nowait": lambda _, agent: agent.send_nowait("hi"),
+    "handle.cancel": lambda _, agent: agent.cancel(),
+    "handle.interrupt": lambda _, agent: agent.interrupt(),
+    "handle.forget": lambda _, agent: agent.forget(),
+    "handle.stream": lambda _, agent: agent.stream(),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+async def test_a_call_from_another_thread_says_how_to_call(name: str) -> None:
+    """Trio is there, in its own thread: `trio.run(main)` would be wrong advice."""
+    async with open_pool(hanging_driver()) as pool:
+        handle = await pool.spawn(job())
+        await trio.testing.wait_all_tasks_blocked()
+        call: Any = CALLS[name]
+        how = f"{name}() needs trio; it was called in another thread; write there "
+        with pytest.raises(UsageError) as caught:
+            await _in_a_worker(lambda: call(pool, handle))
+        assert str(caught.value) == f"{how}trio.from_thread.run_sync({name}, ...)"
+        with pytest.raises(UsageError) as caught:
+            await _in_a_plain_thread(lambda: call(pool, handle))
+        assert str(caught.value) == (
+            f"{how}trio.from_thread.run_sync({name}, ..., trio_token=token), with token = "
+            "trio.lowlevel.current_trio_token(), taken in trio's thread"
+        )
+        assert (pool.statistics().spawned, pool.router.message_count) == (1, 0)
+        assert handle.status is AgentStatus.RUNNING
+        handle.cancel()
+        assert (await handle.wait()).status is AgentStatus.CANCELLED
+
+
+async def test_the_advice_for_threads_works() -> None:
+    """From a thread of trio and from another, beside an agent that is cancelled meanwhile."""
+    async with open_pool(ScriptedDriver(["a", "b", "c"])) as pool:
+        token = trio.lowlevel.current_trio_token()
+        beside = await pool.spawn(job())
+        beside.cancel()
+        await _in_a_worker(lambda: trio.from_thread.run_sync(pool.spawn_nowait, job()))
+        await _in_a_worker(lambda: trio.from_thread.run(pool.spawn, job()))
+        await _in_a_plain_thread(
+            lambda: trio.from_thread.run_sync(pool.spawn_nowait, job(), trio_token=token)
+        )
+        statuses = [one.status for one in (await pool.join_all()).values()]
+    assert statuses == [AgentStatus.CANCELLED, *[AgentStatus.COMPLETED] * 3]
+
+
+async def test_an_async_call_from_a_thread_is_told_to_be_async() -> None:
+    """It goes by another function of trio's."""
+    async with open_pool(ScriptedDriver(["a"])) as pool:
+
+        def spawn() -> None:
+            with pytest.raises(UsageError, match=r"trio.from_thread.run\(pool.spawn, ...\)$"):
+                pool.spawn(job()).send(None)
+
+        await _in_a_worker(spawn)
+
+
+async def test_a_block_cannot_be_entered_in_a_thread() -> None:
+    """A thread of trio has trio nearby; an async function brings the block there."""
+
+    def enter() -> None:
+        opening: Any = open_pool(ScriptedDriver(["a"]))
+        says = r"call that with trio.from_thread.run\(function\)"
+        with pytest.raises(UsageError, match=says):
+            opening.__aenter__().send(None)
+
+    await _in_a_worker(enter)
+
+
+class _Spawner(trio.abc.Instrument):
+    """Spawns before trio waits: in trio's thread, and in no task."""
+
+    def __init__(self, pool: AgentPool) -> None:
+        self.pool = pool
+        self.said = list[str]()
+
+    def before_io_wait(self, timeout: float) -> None:  # noqa: ARG002  # as trio calls it
+        try:
+            self.pool.spawn_nowait(job())
+        except UsageError as error:
+            self.said.append(str(error))
+
+
+async def test_a_callback_is_told_to_be_a_task() -> None:
+    """No thread has to be crossed, so advice about threads would be wrong."""
+    async with open_pool(ScriptedDriver(["a"])) as pool:
+        spawner = _Spawner(pool)
+        trio.lowlevel.add_instrument(spawner)
+        await trio.sleep(0.001)
+        trio.lowlevel.remove_instrument(spawner)
+        assert pool.statistics().spawned == 0
+    assert spawner.said[0] == (
+        "pool.spawn_nowait() was called in a callback; call it in a task of trio"
+    )
+
+
+Open = Callable[[Path, Any], AbstractAsyncContextManager[object]]
+
+BLOCKS: dict[str, Open] = {
+    "open_pool": lambda _, __: open_pool(ScriptedDriver(["x"])),
+    "open_journal": lambda folder, _: open_journal(folder / "a.db"),
+    "open_sqlite_memory": lambda folder, _: open_sqlite_memory(folder / "b.db"),
+    "open_mcp_servers": lambda _, __: open_mcp_servers(),
+    "open_session": lambda _, journal: open_session(journal, "anna", ScriptedDriver(["x"])),
+    "open_driver": lambda _, __: open_driver(
+        ModelConfig(remote_model="m", base_url="http://localhost:1")
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+async def test_a_block_is_entered_once(name: str, tmp_path: Path) -> None:
+    """During the first time, and after it."""
+    says = re.escape(f"this block of {name}() was entered before; call {name}(...) again for each")
+    async with open_journal(tmp_path / "runs.db") as journal:
+        block = BLOCKS[name](tmp_path, journal)
+        async with block:
+            with pytest.raises(UsageError, match=says):
+                await _enter(block)
+        with pytest.raises(UsageError, match=says):
+            await _enter(block)
+
+
+async def test_a_block_that_was_cancelled_while_it_opened_is_used_up(tmp_path: Path) -> None:
+    """It is not known how far it came, and another one is a call away."""
+    block = open_journal(tmp_path / "a.db")
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await _enter(block)
+    assert scope.cancelled_caught
+    with pytest.raises(UsageError, match="was entered before"):
+        await _enter(block)
+    async with open_journal(tmp_path / "a.db"):
+        pass
+
+
+async def _enter(block: AbstractAsyncContextManager[object]) -> None:
+    async with block:
+        pass
+
+
+async def test_a_map_and_a_writer_are_entered_once(tmp_path: Path) -> None:
+    """The second time would mix two runs in one place."""
+    async with open_pool(ScriptedDriver(["x"])) as pool:
+        block = pool.map(manifest(), ["a"])
+        async with block as outcomes:
+            async for _ in outcomes:
+                pass
+        with pytest.raises(UsageError, match=re.escape("this block of pool.map() was entered bef")):
+            await _enter(block)
+    writer = TraceWriter(tmp_path / "run.trace")
+    async with writer:
+        with pytest.raises(UsageError, match="this TraceWriter was entered before"):
+            await _enter(writer)
+    with pytest.raises(UsageError, match="this TraceWriter was entered before"):
+        await _enter(writer)
