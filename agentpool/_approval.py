@@ -7,6 +7,7 @@ from typing import TypeAlias, final
 
 import msgspec
 
+from agentpool._checks import CheckedStruct
 from agentpool._manifest.capability import Capability
 from agentpool._messages import OWNER_ID, AgentId, ToolCall
 
@@ -32,7 +33,7 @@ class ApprovalRequest(msgspec.Struct, frozen=True, gc=False):
 
 
 @final
-class Approved(msgspec.Struct, frozen=True, gc=False):
+class Approved(CheckedStruct, frozen=True, gc=False):
     """Run the call."""
 
     by: str = ""
@@ -40,7 +41,7 @@ class Approved(msgspec.Struct, frozen=True, gc=False):
 
 
 @final
-class Denied(msgspec.Struct, frozen=True, gc=False):
+class Denied(CheckedStruct, frozen=True, gc=False):
     """Do not run the call. The agent goes on without it."""
 
     reason: str = ""
@@ -50,7 +51,7 @@ class Denied(msgspec.Struct, frozen=True, gc=False):
 
 
 @final
-class Changed(msgspec.Struct, frozen=True, gc=False):
+class Changed(CheckedStruct, frozen=True, gc=False):
     """Run the call with other arguments."""
 
     arguments: str

@@ -28,6 +28,7 @@ from functools import cache
 from typing import Final, final
 
 from agentpool._base import Live
+from agentpool._checks import expect_arguments, expect_fields
 from agentpool._errors import UsageError
 
 REPLACEMENT: Final = "[SANITIZED]"
@@ -83,6 +84,7 @@ class Cleaner(Live):
 
     def __post_init__(self) -> None:
         """Compile one pattern of all markers."""
+        expect_fields(self)
         self.markers = tuple(self.markers)
         for marker in self.markers:
             _check(marker)
@@ -95,6 +97,8 @@ class Cleaner(Live):
         >>> Cleaner().clean("a <|im_start|>system b")
         'a [SANITIZED]system b'
         """
+        if type(text) is not str:
+            expect_arguments(Cleaner.clean, locals())
         if self._pattern is None:
             return text
         folded = text.casefold()
@@ -128,6 +132,7 @@ def as_data(heading: str, text: str) -> str:
     ~~~ hello
     ~~~~
     """
+    expect_arguments(as_data, locals())
     longest = max(map(len, re.findall(f"{_FENCE_SIGN}+", text)), default=0)
     fence = _FENCE_SIGN * max(_SHORTEST_FENCE, longest + 1)
     return f"{heading}\n{fence}\n{text}\n{fence}"

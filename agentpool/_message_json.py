@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 import msgspec
 
+from agentpool._checks import expect_arguments, expect_whole
 from agentpool._errors import UsageError
 from agentpool._messages import ChatMessage
 from agentpool._surrogates import messages_without_halves
@@ -21,7 +22,10 @@ def messages_to_json(messages: Iterable[ChatMessage]) -> str:
     >>> messages_to_json([UserMessage("Hi")])
     '[{"role":"user","text":"Hi"}]'
     """
+    expect_arguments(messages_to_json, locals())
     told = tuple(messages)
+    for message in told:
+        expect_whole(message)
     try:
         return msgspec.json.encode(told).decode()
     except UnicodeEncodeError:
@@ -37,6 +41,7 @@ def messages_from_json(text: str | bytes) -> tuple[ChatMessage, ...]:
     Raises:
         UsageError: If *text* is not such a conversation. Says where.
     """
+    expect_arguments(messages_from_json, locals())
     try:
         return msgspec.json.decode(text, type=tuple[ChatMessage, ...])
     except (msgspec.DecodeError, UnicodeError, RecursionError) as exc:

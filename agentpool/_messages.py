@@ -12,6 +12,7 @@ from typing import Final, TypeAlias, final
 import msgspec
 
 from agentpool._attachments import Attachment
+from agentpool._checks import CheckedStruct, expect_arguments
 
 Json: TypeAlias = bool | int | float | str | Sequence["Json"] | Mapping[str, "Json"] | None
 """A JSON value."""
@@ -137,7 +138,7 @@ ChatMessage: TypeAlias = UserMessage | AssistantMessage | ToolMessage
 
 
 @final
-class ToolDefinition(msgspec.Struct, frozen=True):
+class ToolDefinition(CheckedStruct, frozen=True):
     """A tool as the model sees it."""
 
     name: str
@@ -211,7 +212,7 @@ CUT: Final = (FinishReason.MAX_TOKENS, FinishReason.WINDOW_FULL)
 
 
 @final
-class AnswerForm(msgspec.Struct, frozen=True):
+class AnswerForm(CheckedStruct, frozen=True):
     """The required form of a text answer: only JSON that fits a schema."""
 
     name: str
@@ -299,6 +300,8 @@ def estimate_tokens(text: str) -> int:
     is one token too long. On samples of English, JSON, Chinese and code it was never below the
     o200k count (2026-11).
     """
+    if type(text) is not str:
+        expect_arguments(estimate_tokens, locals())
     # A lone surrogate is not text, but a file's name may have one: it is counted, not refused.
     size = len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
     return (size * 2 + 4) // 5

@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from functools import cache
 from typing import Final
 
+from agentpool._checks import expect_arguments
+
 MAX_NAME_CHARS: Final = 60
 """The limit for an agent's name that a model chose, so that it fits on a line with the
 request."""
@@ -50,6 +52,8 @@ def printable(text: str) -> str:
     >>> printable("a\x1b[2Jb\n c")
     'a [2Jb c'
     """
+    if type(text) is not str:
+        expect_arguments(printable, locals())
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
@@ -74,6 +78,8 @@ def one_line(text: str, limit: int | None = None) -> str:
     >>> one_line("a long name", 6)
     'a long…'
     """
+    if type(text) is not str or limit is not None:
+        expect_arguments(one_line, locals())
     cut = text if limit is None else text[: limit + 1]
     shown = re.sub(
         _LONG_BLANK, lambda blank: f"[{len(blank[0])} blanks]", "".join(_each_written(cut))

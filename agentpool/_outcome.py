@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, NoReturn, TypeVar, cast, final, is_type
 
 import msgspec
 
+from agentpool._checks import expect_output_type
 from agentpool._errors import LimitExceededError, UsageError
 from agentpool._messages import NO_USAGE, AgentId, ChatMessage, Usage
 from agentpool._public import refuse_attribute
@@ -177,6 +178,7 @@ class AgentOutcome(msgspec.Struct, frozen=True, kw_only=True):
             UsageError: If its value is of another type, or it was spawned without one.
             Exception: What ``unwrap`` raises.
         """
+        expect_output_type(output_type)
         self.unwrap()
         # A TypedDict is a plain dict when the program runs.
         kind: type[object] = dict if is_typeddict(output_type) else output_type

@@ -11,7 +11,14 @@ import msgspec
 
 from agentpool._attachments import Attachment
 from agentpool._budget.budget import Budget
-from agentpool._checks import at_least, expect, expect_fields, expect_output_type, plain_text
+from agentpool._checks import (
+    at_least,
+    expect,
+    expect_fields,
+    expect_output_type,
+    expect_whole,
+    plain_text,
+)
 from agentpool._errors import CapabilityDeniedError, UsageError
 from agentpool._manifest.capability import Capability, CapabilityKind, asks_first
 from agentpool._manifest.manifest import AgentManifest
@@ -127,6 +134,8 @@ class SpawnConfig(_Asked, frozen=True, kw_only=True, metaclass=AdvisedStruct):
         expect_fields(self, but=_CHECKED)
         if self.name is not None:
             msgspec.structs.force_setattr(self, "name", without_halves(self.name))
+        for message in self.history:
+            expect_whole(message, of="history: ")
         if self.output_type is not None:
             expect_output_type(self.output_type)
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import msgspec
 
 from agentpool._agent.agent import Agent
 from agentpool._budget.claims import RequestReservation
+from agentpool._checks import expect, expect_whole
+from agentpool._errors import UsageError
 from agentpool._loop.tokens import means_nothing, sound_cost
-from agentpool._messages import Completion
+from agentpool._messages import Completion, Usage
+from agentpool._numbers import is_number, quoted
 from agentpool._surrogates import answer_without_halves
 from agentpool.abc import Driver
 
@@ -22,7 +27,17 @@ def sound_answer(
         driver: The driver that answered.
         completion: Its answer.
         paid: The reservation for the request. ``None``: no budget pays for it.
+
+    Raises:
+        UsageError: If it is no answer, or has a field of a wrong type. The driver may be a user's.
     """
+    kind: object = type(completion)
+    if kind is not Completion:
+        expect(
+            completion, Completion, f"{type(driver).__name__}.complete() must return a Completion",
+            "write return Completion(text)",
+        )  # fmt: skip
+    expect_whole(completion, of="answer of the driver: ")
     if not _is_ascii(completion):  # the drivers here mend theirs
         completion = answer_without_halves(completion)
     usage, cost_usd = completion.usage, completion.cost_usd
@@ -39,7 +54,7 @@ def sound_answer(
             if paid is not None:
                 paid.doubt_price()
     elif usage is not None:
-        cost_usd = sound_cost(driver.price(usage, model=completion.model))
+        cost_usd = sound_cost(_price_of(driver, usage, completion.model))
     if usage is completion.usage and cost_usd == completion.cost_usd:
         return completion
     return msgspec.structs.replace(completion, usage=usage, cost_usd=cost_usd)
@@ -52,6 +67,39 @@ def _warn(agent: Agent, what: str, value: object) -> None:
         shown = "of thousands of digits"
     text = f"the provider reported the impossible {what} {shown}; it is counted as unknown"
     agent.hub.warned(agent.agent_id, agent.name, text)
+
+
+def _price_of(driver: Driver, usage: Usage, model: str | None) -> float | None:
+    price = driver.price(usage, model=model)
+    if price is not None and not is_number(price):
+        who = type(driver).__name__
+        raise UsageError(f"{who}.price() must return a float or None, got {quoted(price)}")
+    return price
+
+
+def refuse_wrong_method(driver: Driver, error: BaseException) -> None:
+    """Raise an error in words if *error* came from a call of the driver that was not possible.
+
+    Raises:
+        UsageError: If ``complete`` is not async, or takes other arguments.
+    """
+    if type(error) is TypeError and _raised_in(error) in _ASKING:
+        raise UsageError(
+            f"{type(driver).__name__}.complete() cannot be asked: {error}; write "
+            "async def complete(self, request, *, on_delta=None)"
+        ) from error
+
+
+_ASKING: Final = ("agentpool._agent.request", "agentpool.abc._driver")
+"""The modules that call drivers. A TypeError of theirs, and not of the driver, is of the call."""
+
+
+def _raised_in(error: BaseException) -> object:
+    """Return the name of the module in which *error* was raised."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return None if trace is None else trace.tb_frame.f_globals.get("__name__")
 
 
 def _is_ascii(answer: Completion) -> bool:

@@ -24,7 +24,7 @@ from typing import final
 import trio
 
 from agentpool._agent.agent import Agent
-from agentpool._agent.checked_answer import sound_answer
+from agentpool._agent.checked_answer import refuse_wrong_method, sound_answer
 from agentpool._agent.past_usage import broken_off, is_joint
 from agentpool._agent.request_events import RequestTeller, tell_request
 from agentpool._agent.retry_policy import makes_sense
@@ -32,11 +32,7 @@ from agentpool._agent.spending import Purse, estimate, is_refusal
 from agentpool._base import Live
 from agentpool._budget.claims import Ledger, RequestReservation
 from agentpool._checks import expect_piece
-from agentpool._errors import (
-    DriverError,
-    LimitExceededError,
-    NetworkError,
-)
+from agentpool._errors import DriverError, LimitExceededError, NetworkError
 from agentpool._events import RequestRetried
 from agentpool._loop.guard import Stop
 from agentpool._loop.run import Complete
@@ -207,6 +203,7 @@ class ModelRequest(Live):
                     self._tell_retry(attempts, delay_seconds, error)
                 except BaseException as error:
                     self._break_off(error)
+                    refuse_wrong_method(self.driver, error)
                     raise
                 await self._wait_before_retry(delay_seconds)
                 attempts, waited_seconds = attempts + 1, waited_seconds + delay_seconds
@@ -299,6 +296,7 @@ class ModelRequest(Live):
             answer = await self._ask()
         except BaseException as error:
             self._break_off(error)
+            refuse_wrong_method(self.driver, error)
             raise
         return self._sound(answer)
 

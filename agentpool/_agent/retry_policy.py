@@ -19,7 +19,7 @@ from typing import Final, final
 import attrs
 
 from agentpool._base import Value
-from agentpool._checks import expect_fields
+from agentpool._checks import expect_arguments, expect_fields
 from agentpool._errors import DriverError, FailedAttemptError, UsageError
 
 MAX_DOUBLINGS: Final = 60
@@ -70,6 +70,7 @@ class RetryPolicy(Value):
             retry_after_seconds: What the provider asked for. ``None``: nothing.
             jitter: A random number from 0.0 up to, not including, 1.0.
         """
+        expect_arguments(RetryPolicy.next_delay_seconds, locals())
         if attempt >= self.max_attempts:
             return None
         doubled = self.base_seconds * 2.0 ** min(attempt - 1, MAX_DOUBLINGS)

@@ -20,6 +20,7 @@ from agentpool._agent.past_usage import is_joint
 from agentpool._approval import Denied
 from agentpool._attachments import Attachment, size_trouble
 from agentpool._chat_markers import as_data
+from agentpool._checks import expect_whole
 from agentpool._errors import LimitExceededError, UsageError
 from agentpool._events import Phase, ToolFinished, ToolStarted
 from agentpool._journal_records import JournalRecord
@@ -141,6 +142,7 @@ async def _run_call(  # noqa: ASYNC910  # a tool without a checkpoint is its own
         # Foreign code, and type checkers are optional.
         if not isinstance(result, ToolResult):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise UsageError(f"a tool must return a ToolResult, got {result!r}")  # noqa: TRY301
+        expect_whole(result)
     except Exception as error:  # noqa: BLE001  # a tool's failure is told to the model
         _finish(agent, effect, index, failed_result(call.name, error), tool, error=error)
         return  # noqa: ASYNC910  # a tool without a checkpoint is its own fault

@@ -118,6 +118,7 @@ class Budget(Unique, Shown):
 
     def is_within(self, other: Budget) -> bool:
         """Return whether all spending of this budget also counts in *other*."""
+        expect_arguments(Budget.is_within, locals())
         return other._ledger in self._ledger.path
 
     @property
@@ -147,6 +148,7 @@ class Budget(Unique, Shown):
         Raises:
             UsageError: If it is 0, negative, infinite or not a number.
         """
+        expect_arguments(Budget.change_limit, locals(), but=("limit",))
         self._ledger.account.change_limit(kind, limit)
         self._ledger.root.reconsider()
 

@@ -51,7 +51,7 @@ class BudgetConfig(Value):
 
     def _faults(self) -> list[Fault]:
         faults = list[Fault]()
-        if self.per not in _PERIODS:
+        if self.per not in tuple(_PERIODS):
             faults.append(Fault("per", f"must be one of {', '.join(_PERIODS)}, got {self.per!r}"))
         counts = {"tokens": self.tokens, "requests": self.requests, "tool_calls": self.tool_calls}
         for path, value in counts.items():

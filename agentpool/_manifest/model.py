@@ -234,7 +234,7 @@ def _model_faults(model: ModelConfig) -> Iterator[Fault]:
         yield Fault("model_quantization", "means nothing without model_repo")
     yield from _remote_faults(model)
     yield from _fallback_faults(model)
-    if model.on_cut not in ON_CUT:
+    if model.on_cut not in tuple(ON_CUT):
         words = ", ".join(map(repr, ON_CUT))
         yield Fault("on_cut", f"must be one of {words}, got {shown(model.on_cut)}")
     asking = Asking(

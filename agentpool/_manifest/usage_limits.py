@@ -8,6 +8,7 @@ import attrs
 
 from agentpool._base import Value
 from agentpool._budget.account import cost_limit, count_limit
+from agentpool._checks import expect_arguments
 from agentpool._manifest.parts import ResourceQuota
 
 
@@ -38,6 +39,7 @@ class UsageLimits(Value):
 
     def narrow(self, quota: ResourceQuota) -> ResourceQuota:
         """Return *quota*, narrowed by these limits."""
+        expect_arguments(UsageLimits.narrow, locals())
         tokens, own_tokens = quota.max_tokens_budget, self.total_tokens_limit
         if tokens is None or (own_tokens is not None and own_tokens < tokens):
             tokens = own_tokens

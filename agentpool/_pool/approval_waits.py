@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 import trio
 
+from agentpool._checks import expect_arguments
 from agentpool._events import AgentFinished, AgentParked
 from agentpool._pool.nursery import AgentNursery
 from agentpool._pool.pool import AgentPool
@@ -32,6 +33,7 @@ async def wait_until_asking(pool: AgentPool) -> None:
     Cancellation:
         Nothing has changed.
     """
+    expect_arguments(wait_until_asking, locals())
     agents = pool._agents  # pyright: ignore[reportPrivateUsage]  # one floor
     with pool.events() as events:
         await trio.lowlevel.checkpoint()

@@ -15,6 +15,8 @@ from typing import Final, final
 from agentpool._agent.request_events import lost_request
 from agentpool._approval import Changed, Denied
 from agentpool._base import Live
+from agentpool._checks import expect_arguments
+from agentpool._errors import UsageError
 from agentpool._events import (
     AgentFinished,
     AgentSpawned,
@@ -58,8 +60,12 @@ def trace_of_journal(pool: str, records: Sequence[JournalRecord]) -> Trace:
         records: What ``journal.read(pool)`` returned; at least one.
 
     Raises:
+        UsageError: If there are no records.
         JournalError: If one of them cannot be read.
     """
+    expect_arguments(trace_of_journal, locals())
+    if not records:
+        raise UsageError("records must not be empty; give what journal.read(pool) returned")
     past = Past.read(records)
     telling = _Telling(past)
     for record in last_runs(records[1:]):

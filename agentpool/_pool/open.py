@@ -23,7 +23,7 @@ from agentpool._pool.memory import PoolMemory
 from agentpool._pool.nursery import AgentNursery
 from agentpool._pool.pool import AgentPool
 from agentpool._pool.run_outcome import OUTSIDE
-from agentpool._pool.spawn_checks import Entry
+from agentpool._pool.spawn_checks import Entry, check_facts
 from agentpool._scheduling.random import build_random
 from agentpool._surrogates import without_halves
 from agentpool.abc import Driver, DriverFactory, Journal, Memory, Observer
@@ -120,7 +120,9 @@ def _check_parts(given: Mapping[str, object]) -> None:
     request_retries = given["request_retries"]
     driver, tools, memory = given["driver"], given["tools"], given["memory"]
     budget, approve, observers = given["budget"], given["approve"], given["observers"]
-    if not isinstance(driver, Driver):
+    if isinstance(driver, Driver):
+        check_facts(driver)
+    else:
         expect_function(
             driver,
             "driver must be a Driver, or a function from a manifest to one",

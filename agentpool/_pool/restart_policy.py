@@ -15,7 +15,7 @@ import attrs
 import msgspec
 
 from agentpool._base import Live
-from agentpool._checks import expect_fields
+from agentpool._checks import expect_arguments, expect_fields
 from agentpool._errors import UsageError
 from agentpool._outcome import AgentOutcome, AgentStatus
 
@@ -72,17 +72,20 @@ class RestartPolicy:
 
         A cancelled agent is never restarted, since it was ended on purpose.
         """
+        expect_arguments(RestartPolicy.wants, locals())
         if self.restart == "never" or outcome.status is AgentStatus.CANCELLED:
             return False
         return self.restart == "permanent" or outcome.status is AgentStatus.FAILED
 
     def delay(self, restarts: int) -> float:
         """Return the seconds to wait before a restart, after *restarts* others in a row."""
+        expect_arguments(RestartPolicy.delay, locals())
         # A power of so many is not a number any more, and the longest wait is long passed.
         return min(self.delay_seconds * 2.0 ** min(restarts, 1000), self.max_delay_seconds)
 
     def together(self, place: int, count: int) -> range:
         """Return the positions of the agents that restart together with the one at *place*."""
+        expect_arguments(RestartPolicy.together, locals())
         match self.strategy:
             case "one_for_one":
                 return range(place, place + 1)

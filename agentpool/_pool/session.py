@@ -331,6 +331,7 @@ def session_names(pools: Sequence[str]) -> tuple[str, ...]:
     >>> session_names(["run", "session anna"])
     ('anna',)
     """
+    expect_arguments(session_names, locals())
     return tuple(one.removeprefix(PREFIX) for one in pools if one.startswith(PREFIX))
 
 

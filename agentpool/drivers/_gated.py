@@ -162,6 +162,7 @@ class ProviderGates(Unique, Shown):
         Raises:
             UsageError: If a limit is not a whole number of at least 1.
         """
+        expect_arguments(ProviderGates.gate, locals())
         key = provider, base_url.rstrip("/"), api_key_env
         if key not in self._gates:
             # Not the whole address: it may have a name and a password in it.

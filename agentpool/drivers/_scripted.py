@@ -72,12 +72,15 @@ def call(name: str, /, **arguments: Json) -> Completion:
     >>> call("add", a=1, b=2).tool_calls[0].arguments
     '{"a":1,"b":2}'
     """
+    if type(name) is not str:
+        expect_arguments(call, locals())
     encoded = msgspec.json.encode(arguments).decode()
     return calls_of((ToolCall(call_id="", name=name, arguments=encoded),))
 
 
 def calls(*answers: Completion, text: str = "", usage: Usage | None = None) -> Completion:
     """Combine several calls into one answer: ``calls(call("add", a=1), call("now"))``."""
+    expect_arguments(calls, locals())
     return calls_of(
         tuple(one for answer in answers for one in answer.tool_calls), text=text, usage=usage
     )

@@ -23,6 +23,7 @@ from agentpool._budget.store import (
     minus,
     spend_all,
 )
+from agentpool._checks import expect_arguments
 from agentpool._errors import LeaseLostError
 from agentpool._journal_records import JournalRecord, Lease, PoolSummary, RecordKind
 from agentpool.journal._joint import JointJournal, Spendings, kept_of
@@ -56,11 +57,12 @@ class InMemoryJournal(Unique, JointJournal):
     def _repr_words(self) -> str:
         return f"of {counted(len(self._pools), 'pool')}"
 
-    async def claim(self, pool: str, *, lease_seconds: float = 30.0) -> Lease:  # noqa: ARG002  # see below
+    async def claim(self, pool: str, *, lease_seconds: float = 30.0) -> Lease:  # see below
         """Take over the records of *pool* from any earlier holder.
 
         The lease never ends, and *lease_seconds* is ignored: no other process can want the pool.
         """
+        expect_arguments(InMemoryJournal.claim, locals())
         await trio.lowlevel.checkpoint()
         fence = self._fences[pool] = self._fences.get(pool, 0) + 1
         return Lease(pool, fence, math.inf)
@@ -77,6 +79,7 @@ class InMemoryJournal(Unique, JointJournal):
 
     async def read(self, pool: str) -> tuple[JournalRecord, ...]:
         """Return all records of *pool*, oldest first."""
+        expect_arguments(InMemoryJournal.read, locals())
         await trio.lowlevel.checkpoint()
         return tuple(self._pools.get(pool, ()))
 

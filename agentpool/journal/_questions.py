@@ -19,6 +19,7 @@ import msgspec
 import trio
 
 from agentpool._approval import Approved, Changed, Decision, Denied
+from agentpool._checks import expect_arguments
 from agentpool._errors import JournalError, UsageError
 from agentpool._journal_records import JournalRecord, RecordKind
 from agentpool._messages import AgentId, ToolCall
@@ -57,6 +58,7 @@ def open_questions(records: Iterable[JournalRecord]) -> tuple[OpenQuestion, ...]
     Raises:
         JournalError: If one of them cannot be read.
     """
+    expect_arguments(open_questions, locals())
     asked: dict[Spot, JournalRecord] = {}
     spots: dict[AgentId, list[Spot]] = {}
     for record in records:
@@ -94,6 +96,7 @@ async def answer_question(
     Cancellation:
         The question may have been answered.
     """
+    expect_arguments(answer_question, locals())
     lease = await journal.claim(pool)
     try:
         found = {one.question_id: one for one in open_questions(await journal.read(pool))}

@@ -23,6 +23,7 @@ import attrs
 import msgspec
 
 from agentpool._base import Shown, Unique
+from agentpool._checks import Checked, CheckedStruct
 from agentpool._database.database import Database
 from agentpool._database.transaction import Row, Transaction, Value
 from agentpool._errors import UsageError
@@ -63,7 +64,7 @@ _ENDED: Final = (
 
 
 @final
-class WorkItem(msgspec.Struct, frozen=True):
+class WorkItem(CheckedStruct, frozen=True):
     """One piece of shared work."""
 
     key: str
@@ -120,7 +121,7 @@ class _Asked(msgspec.Struct, frozen=True):
 
 @final
 @attrs.define(eq=False, repr=False)
-class SharedWork(Unique, Shown):
+class SharedWork(Checked, Unique, Shown):
     """Work in a journal, shared by several processes. Made by ``SqliteJournal.shared_work``."""
 
     _database: Database

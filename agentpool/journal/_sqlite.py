@@ -38,7 +38,6 @@ from agentpool._errors import JournalError, RunBusyError, UsageError
 from agentpool._file_kind import FileKind
 from agentpool._journal_records import JournalRecord, Lease, PoolSummary
 from agentpool._needs_trio import check_trio
-from agentpool._numbers import is_number, quoted
 from agentpool._opening import opening
 from agentpool.journal._budgets import MIGRATION as BUDGETS
 from agentpool.journal._budgets import BudgetTable
@@ -129,8 +128,9 @@ class SqliteJournal(Unique, InFile, JointJournal):
         Cancellation:
             The lease may have been taken; a claim by the same journal takes it again.
         """
-        if not (is_number(lease_seconds) and lease_seconds > 0):
-            raise UsageError(f"lease_seconds must be > 0, got {quoted(lease_seconds)}")
+        expect_arguments(SqliteJournal.claim, locals())
+        if not lease_seconds > 0:
+            raise UsageError(f"lease_seconds must be > 0, got {lease_seconds!r}")
         try:
             fence = await self._write(lambda t: take(t, pool, lease_seconds, self._opening))
         except RunBusyError as busy:
@@ -212,6 +212,7 @@ class SqliteJournal(Unique, InFile, JointJournal):
         Raises:
             JournalError: If the file cannot be read.
         """
+        expect_arguments(SqliteJournal.read, locals())
 
         def select(transaction: Transaction) -> list[Row]:
             return transaction.rows(
@@ -272,6 +273,7 @@ class SqliteJournal(Unique, InFile, JointJournal):
         Raises:
             JournalError: If the file cannot be written.
         """
+        expect_arguments(SqliteJournal.keep_command, locals())
         keep = "INSERT OR IGNORE" if is_first else "INSERT OR REPLACE"
         await self._database.write(
             lambda transaction: transaction.change(
@@ -285,6 +287,7 @@ class SqliteJournal(Unique, InFile, JointJournal):
         Raises:
             JournalError: If the file cannot be read.
         """
+        expect_arguments(SqliteJournal.command_of, locals())
         rows = await self._database.read(
             lambda t: t.rows("SELECT value FROM facts WHERE name = ?", _COMMAND_OF + pool)
         )
@@ -325,6 +328,7 @@ class SqliteJournal(Unique, InFile, JointJournal):
         Raises:
             JournalError: If there is no such pool, it has not ended, or the file cannot be written.
         """
+        expect_arguments(SqliteJournal.prune, locals())
         found = {one.pool: one for one in await self.pools()}
         if pool not in found:
             raise JournalError(f"the journal has no pool {pool!r}; it has {sorted(found)}")

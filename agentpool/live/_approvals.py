@@ -13,6 +13,7 @@ import trio
 
 from agentpool._approval import ApprovalRequest, Approver, Decision
 from agentpool._base import Shown, Unique
+from agentpool._checks import expect_arguments
 
 
 @final
@@ -47,6 +48,7 @@ class ApprovalDesk(Unique, Shown):
         Args:
             changed: The function to call. It must not block.
         """
+        expect_arguments(ApprovalDesk.tell, locals())
         self._told.append(changed)
         try:
             yield
@@ -59,6 +61,7 @@ class ApprovalDesk(Unique, Shown):
         Cancellation:
             The call can no longer be decided.
         """
+        expect_arguments(ApprovalDesk.ask, locals())
         self._last = number = self._last + 1
         self._waiting[number] = (request, trio.lowlevel.current_task())
         self._changed()
@@ -80,6 +83,7 @@ class ApprovalDesk(Unique, Shown):
 
     def decide(self, number: int, decision: Decision) -> bool:
         """Decide about a call. Return whether it was still waiting; if not, nothing changes."""
+        expect_arguments(ApprovalDesk.decide, locals())
         request_and_task = self._waiting.pop(number, None)
         if request_and_task is None:
             return False
@@ -94,6 +98,7 @@ class ApprovalDesk(Unique, Shown):
 
 def first_decision(*approvers: Approver) -> Approver:
     """Return an approver that asks all *approvers* in parallel and takes the first decision."""
+    expect_arguments(first_decision, locals())
 
     async def ask(request: ApprovalRequest) -> Decision:
         decisions: list[Decision] = []

@@ -12,6 +12,7 @@ import attrs
 import trio
 
 from agentpool._base import Unique
+from agentpool._checks import Checked, expect_arguments
 from agentpool._errors import DeadlockError
 from agentpool._events import (
     AgentFinished,
@@ -124,7 +125,7 @@ class Line:
 
 @final
 @attrs.define(eq=False, repr=False)
-class Board(Unique, Observer):
+class Board(Checked, Unique, Observer):
     """Stores what a display shows of a pool. Pass it to ``open_pool(observers=…)``.
 
     It only takes notes, so no agent waits for the display.
@@ -205,22 +206,26 @@ class Board(Unique, Observer):
 
     def unreadable(self, line: str) -> None:
         """Count an input that no agent can be made for."""
+        expect_arguments(Board.unreadable, locals())
         self.count(AgentStatus.FAILED)
         self.say(line)
 
     def count(self, status: AgentStatus, tokens: int = 0) -> None:
         """Count an agent that ended in another process, and its tokens."""
+        expect_arguments(Board.count, locals())
         self._ended[status] += 1
         self._tokens += tokens
 
     def say(self, text: str, *, notable: bool = False) -> None:
         """Queue a line to be written."""
+        expect_arguments(Board.say, locals())
         line = f"[{self._ended.total()}/{self._expected}] {printable(text)}"
         self._lines.append(Line(line, notable))
         self._news.set()
 
     def load(self, what: str) -> None:
         """Show that *what* is being loaded; pass an empty text when it is loaded."""
+        expect_arguments(Board.load, locals())
         self._loading, self._loading_since = printable(what), trio.current_time()
         if what:
             self.say(f"loads {what}")
@@ -231,6 +236,7 @@ class Board(Unique, Observer):
 
     async def note(self, text: str) -> None:
         """Queue a line that is shown even beside a display."""
+        expect_arguments(Board.note, locals())
         await trio.lowlevel.checkpoint()
         self.say(text, notable=True)
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, TextIO, final
 import attrs
 
 from agentpool._base import Shown, Unique
+from agentpool._checks import expect_arguments, expect_method
 from agentpool._one_line import printable
 from agentpool.live._board import AgentView, BoardView
 
@@ -131,6 +132,7 @@ class LiveDisplay(Unique, Shown):
 
 def open_display(stream: TextIO) -> LiveDisplay | None:
     """Return a display on *stream*. ``None``: rich is missing, or the terminal is unsuitable."""
+    expect_method(stream, "write", "stream must be a text stream", "write open_display(sys.stderr)")
     try:
         from rich.console import Console  # noqa: PLC0415  # the optional door
     except ImportError:
@@ -149,6 +151,7 @@ def counts_line(view: BoardView) -> str:
     ...                       tokens=1234, tokens_per_second=81.4))
     '3 done, 1 ended early, 0 running, 2 queued · 1,234 tokens, 81 per second'
     """
+    expect_arguments(counts_line, locals())
     parts = [f"{view.done} done"]
     if view.failed:
         parts.append(f"{view.failed} failed")

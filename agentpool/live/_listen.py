@@ -7,6 +7,7 @@ import os
 import socket
 from typing import Final
 
+from agentpool._checks import expect_arguments
 from agentpool._errors import UsageError
 
 _LAST_PORT: Final = 65_535
@@ -22,6 +23,7 @@ def listen(host: str = "127.0.0.1", port: int = 0) -> socket.socket:
     Raises:
         UsageError: If another machine could reach it, or the port is taken.
     """
+    expect_arguments(listen, locals())
     try:
         loopback = ipaddress.ip_address(host).is_loopback
     except ValueError as error:

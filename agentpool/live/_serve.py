@@ -29,6 +29,7 @@ import trio
 
 from agentpool._base import Shown, Unique
 from agentpool._block_errors import raise_unless_cancelled
+from agentpool._checks import expect_arguments
 from agentpool._opening import opening
 from agentpool._pool.pool import AgentPool
 from agentpool._scheduling.owner import as_bystander
@@ -268,6 +269,7 @@ async def serve_live(
     Raises:
         UsageError: If no port can be opened.
     """
+    expect_arguments(serve_live, locals())
     bound = trio.socket.from_stdlib_socket(listen() if listener is None else listener)
     host, port, *_ = bound.getsockname()
     name = f"[{host}]" if ":" in host else host

@@ -17,6 +17,7 @@ from typing import TextIO
 import trio
 
 from agentpool._background import background
+from agentpool._checks import expect_arguments
 from agentpool._opening import opening
 from agentpool._scheduling.owner import as_bystander
 from agentpool.live._board import Board
@@ -50,6 +51,7 @@ async def show_in_terminal(
     Cancellation:
         The display is gone, and the cursor is as it was.
     """
+    expect_arguments(show_in_terminal, locals(), but=("stream",))
     board = Board(total)
     display = open_display(sys.stderr if stream is None else stream)
     async with background() as nursery:

@@ -23,7 +23,7 @@ import msgspec
 import trio
 
 from agentpool._amounts import counted
-from agentpool._checks import expect
+from agentpool._checks import expect, expect_arguments
 from agentpool._errors import UsageError
 from agentpool.abc import Fragment, Memory, MemoryHit, MemoryQuery
 from agentpool.memory._rank import WordIndex, rarest, scaled, words
@@ -123,6 +123,7 @@ class InMemoryMemory(Memory):
         Raises:
             UsageError: If the limit is below 1.
         """
+        expect_arguments(InMemoryMemory.__init__, locals())
         if max_fragments_per_scope is not None and max_fragments_per_scope < 1:
             raise UsageError(
                 "max_fragments_per_scope must be >= 1, "

@@ -204,6 +204,7 @@ class SqliteMemory(InFile, Memory):
         Cancellation:
             Nothing has changed.
         """
+        expect_arguments(SqliteMemory.search, locals())
         return await self._find(text, scope, limit)
 
     async def _find(
@@ -261,6 +262,7 @@ class SqliteMemory(InFile, Memory):
         Cancellation:
             Either all fragments are there or none.
         """
+        expect_arguments(SqliteMemory.forget_scope, locals())
         sql = "DELETE FROM fragments WHERE scope = (SELECT id FROM scopes WHERE name = ?)"
         return await self._delete(sql, scope)
 

@@ -23,7 +23,7 @@ import msgspec
 import agentpool._events as events
 from agentpool._base import Shown
 from agentpool._budget.statistics import PoolStatistics
-from agentpool._checks import expect_arguments
+from agentpool._checks import expect_arguments, expect_method
 from agentpool._errors import RecordedError
 from agentpool._install import as_installed
 from agentpool._messages import AgentId, ChatMessage
@@ -114,7 +114,12 @@ class OpenTelemetryObserver(Observer):
             tracer_provider: Where the spans go. ``None``: the global provider.
             content: Whether spans contain messages and answers.
         """
-        provider = tracer_provider or get_tracer_provider()
+        expect_arguments(OpenTelemetryObserver.__init__, locals())
+        provider = get_tracer_provider() if tracer_provider is None else tracer_provider
+        expect_method(
+            provider, "get_tracer", "tracer_provider must be a TracerProvider",
+            "write TracerProvider() of opentelemetry.sdk.trace",
+        )  # fmt: skip
         self._tracer = provider.get_tracer("agentpool", f"genai-{names.CONVENTIONS}")
         # The interface of a provider does not show its ids.
         ids: object = getattr(provider, "id_generator", None)

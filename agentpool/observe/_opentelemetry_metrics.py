@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final, final
 
+from agentpool._checks import expect_method
 from agentpool._events import (
     AgentFinished,
     AgentSpawned,
@@ -74,7 +75,11 @@ class OpenTelemetryMetrics(Observer):
         Args:
             meter_provider: Where the numbers go. ``None``: the global provider.
         """
-        provider = meter_provider or get_meter_provider()
+        provider = get_meter_provider() if meter_provider is None else meter_provider
+        expect_method(
+            provider, "get_meter", "meter_provider must be a MeterProvider",
+            "write MeterProvider() of opentelemetry.sdk.metrics",
+        )  # fmt: skip
         meter = provider.get_meter("agentpool", f"genai-{names.CONVENTIONS}")
         self._tokens = {
             field: meter.create_counter(f"{names.USAGE}.{of}", "{token}", f"Tokens: {of}.")

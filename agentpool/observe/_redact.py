@@ -23,6 +23,7 @@ from urllib.parse import quote, quote_plus
 import msgspec
 
 from agentpool._base import Live
+from agentpool._checks import expect_arguments
 from agentpool._errors import UsageError
 from agentpool._messages import Json
 from agentpool._secrets import (
@@ -67,6 +68,7 @@ def secrets_of_environment(environ: Mapping[str, str] | None = None) -> tuple[st
     Args:
         environ: The environment. ``None``: that of this process.
     """
+    expect_arguments(secrets_of_environment, locals())
     variables = os.environ if environ is None else environ
     return tuple(
         value

@@ -126,6 +126,7 @@ def lone_context(call_id: str = "call-1") -> ToolContext:
     Args:
         call_id: The id of the call.
     """
+    expect_arguments(lone_context, locals())
     return ToolContext(LoneContext(), call_id)
 
 

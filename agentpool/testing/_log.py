@@ -8,6 +8,7 @@ from typing import final
 
 import attrs
 
+from agentpool._checks import Checked
 from agentpool._events import (
     AgentFinished,
     AgentSpawned,
@@ -23,7 +24,7 @@ from agentpool.testing._simulation.findings import LeakError
 
 @final
 @attrs.define(eq=False, repr=False)
-class EventLog(Observer):
+class EventLog(Checked, Observer):
     """An observer that stores every event.
 
     >>> log = EventLog()

@@ -137,6 +137,7 @@ class QuirkServer(Shown):
         Raises:
             UsageError: If there is no such quirk.
         """
+        expect_arguments(QuirkServer.url, locals())
         if name not in self._quirks:
             msg = f"there is no quirk {name!r}; look through quirks()"
             raise UsageError(msg)

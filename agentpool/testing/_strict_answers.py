@@ -8,7 +8,7 @@ from typing import Final, cast, final
 import attrs
 import msgspec
 
-from agentpool._checks import expect_fields
+from agentpool._checks import expect_each, expect_fields
 
 SIGNATURES: Final = "S+/="
 """The end of every signature: characters that a client must send back unchanged."""
@@ -29,6 +29,12 @@ class FakeTurn:
     def __attrs_post_init__(self) -> None:
         """Refuse fields of the wrong type."""
         expect_fields(self, but=("calls",))
+        expect_each(
+            self.calls,
+            dict,
+            "calls must be a sequence of names with arguments",
+            "write [(name, {})]",
+        )
 
 
 @final

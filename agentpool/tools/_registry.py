@@ -24,7 +24,7 @@ from typing import Final, final
 import msgspec
 
 from agentpool._base import Shown
-from agentpool._checks import expect_each
+from agentpool._checks import expect, expect_arguments, expect_each
 from agentpool._errors import UsageError
 from agentpool._manifest.capability import (
     Capability,
@@ -155,8 +155,12 @@ class ToolRegistry(Shown):
             # A function without @tool is the usual slip, and type checkers are optional.
             if not isinstance(tool, Tool):  # pyright: ignore[reportUnnecessaryIsInstance]
                 raise UsageError(f"{tool!r} is not a tool; decorate the function with @tool")
-            name = tool.definition.name
-            check_name(name)
+            definition = tool.definition
+            expect(
+                definition, ToolDefinition, "definition of a tool must be a ToolDefinition",
+                "write ToolDefinition(name, description, input_schema)",
+            )  # fmt: skip
+            check_name(name := definition.name)
             if name in by_name:
                 raise UsageError(
                     f"there are two tools with the name {name!r}; "
@@ -191,6 +195,7 @@ class ToolRegistry(Shown):
 
     def refusal(self, name: str, grants: Iterable[Capability], privacy: PrivacyTier) -> str | None:
         """Explain to the model why *grants* do not allow tool *name*. ``None``: they do."""
+        expect_arguments(ToolRegistry.refusal, locals())
         return self.allowed(grants, privacy).refusal(name)
 
     def allowed(self, grants: Iterable[Capability], privacy: PrivacyTier) -> Allowed:
@@ -198,9 +203,14 @@ class ToolRegistry(Shown):
         # EMPTY_REGISTRY is shared by all; it has nothing to remember and never changes.
         if not self._tools:
             return _NOTHING
-        key = (tuple(grants), privacy)
-        allowed = self._remembered.get(key)
+        try:
+            key = (tuple(grants), privacy)
+            allowed = self._remembered.get(key)
+        except TypeError:
+            expect_arguments(ToolRegistry.allowed, locals())
+            raise
         if allowed is None:
+            expect_arguments(ToolRegistry.allowed, {"grants": key[0], "privacy": privacy})
             refused = {
                 name: reason
                 for name, tool in self._tools.items()

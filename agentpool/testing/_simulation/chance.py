@@ -7,6 +7,7 @@ from typing import Final
 
 import trio
 
+from agentpool._checks import expect_arguments
 from agentpool._scheduling.random import build_random
 
 _dice: Final[trio.lowlevel.RunVar[dict[str, Random]]] = trio.lowlevel.RunVar("agentpool_dice")
@@ -28,6 +29,7 @@ def dice(name: str = "") -> Random:
     Raises:
         RuntimeError: If it is called outside a trio run.
     """
+    expect_arguments(dice, locals())
     try:
         found = _dice.get()
     except LookupError:

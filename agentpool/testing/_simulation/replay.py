@@ -44,8 +44,8 @@ def replay(
     """
     expect_arguments(replay, locals(), but=("async_fn",))
     refuse_inside_trio()
-    finding = parse_token(token)
     scenario = Scenario.of(async_fn, *args, max_steps=max_steps)
+    finding = parse_token(token)
     plan = Plan(finding.preemptions, finding.delays)
     cancel: Cancel | None = None
     if finding.target is None:

@@ -174,6 +174,7 @@ async def find_isolation(environ: Mapping[str, str]) -> tuple[str, ...] | None:
     Args:
         environ: The environment whose ``PATH`` is searched for ``unshare``.
     """
+    expect_arguments(find_isolation, locals())
     await trio.lowlevel.checkpoint()
     path = search_path(environ)
     unshare, trial = (shutil.which(name, path=path) for name in ("unshare", "true"))

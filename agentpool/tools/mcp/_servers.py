@@ -290,6 +290,7 @@ class McpServers(Unique, Shown):
         Raises:
             ToolError: If one of its servers cannot be used. The error says which, and why.
         """
+        expect_arguments(McpServers.build, locals())
         return ToolRegistry(await self.tools_for(context.manifest))
 
     async def tools_for(self, manifest: AgentManifest) -> tuple[Tool, ...]:
@@ -306,6 +307,7 @@ class McpServers(Unique, Shown):
         Cancellation:
             Servers that have started keep running.
         """
+        expect_arguments(McpServers.tools_for, locals())
         await trio.lowlevel.checkpoint()
         wanted = [
             (config, self._server_of(config, manifest.privacy))

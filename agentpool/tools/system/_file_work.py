@@ -17,6 +17,7 @@ import attrs
 import trio
 
 from agentpool._base import Shown
+from agentpool._checks import Checked, expect_arguments
 from agentpool._errors import ToolError
 
 T = TypeVar("T")
@@ -24,7 +25,7 @@ T = TypeVar("T")
 
 @final
 @attrs.frozen(eq=False, repr=False)
-class FileWork(Shown):
+class FileWork(Shown, Checked):
     """Limits how many file operations run in parallel. Make one for all agents of a pool."""
 
     readers: trio.CapacityLimiter = attrs.field(factory=lambda: trio.CapacityLimiter(8))
@@ -47,6 +48,7 @@ class FileWork(Shown):
         Cancellation:
             The call ends when *function* does.
         """
+        expect_arguments(FileWork.read, locals())
         return await _in_thread(path, function, self.readers)
 
     async def write(self, path: str, function: Callable[[], T]) -> T:
@@ -62,6 +64,7 @@ class FileWork(Shown):
         Cancellation:
             If *function* has not begun, nothing was done; otherwise everything was.
         """
+        expect_arguments(FileWork.write, locals())
         return await _in_thread(path, function, self.writer)
 
 
