@@ -135,7 +135,7 @@ async def test_a_child_is_told_no_key_that_has_not_set_its_limit() -> None:
             return str(n)
         return str((await context.agent.run_child("on and on")).error)
 
-    async def ask_on(request: CompletionRequest, _: OnDelta) -> Completion | str:
+    async def ask_on(request: CompletionRequest, _: OnDelta) -> Completion | str:  # noqa: ASYNC124  # as drivers are
         results = results_of(request)
         if results and query_of(request) == "begin":
             return results[0].content
