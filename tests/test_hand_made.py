@@ -168,6 +168,18 @@ async def test_a_driver_with_wrong_methods_is_told_what_to_write(
     assert says in str(outcome.error)
 
 
+@pytest.mark.parametrize(("answer", "says"), ANSWERS[2:])
+async def test_a_wrong_answer_of_a_function_or_a_script_is_named_as_well(
+    answer: Any,  # noqa: ANN401
+    says: str,
+) -> None:
+    """Before its tokens are estimated and its calls are numbered."""
+    for driver in (FunctionDriver(lambda _: answer), ScriptedDriver([answer])):
+        outcome = await outcome_of(driver)
+        assert (outcome.status, type(outcome.error)) == (AgentStatus.FAILED, UsageError)
+        assert says.removeprefix("answer of the driver: ") in str(outcome.error)
+
+
 async def test_a_type_error_from_within_a_driver_stays_as_it_is() -> None:
     """It is not about how the driver was asked."""
 

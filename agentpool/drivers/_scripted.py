@@ -23,6 +23,7 @@ from agentpool._checks import (
     expect_each,
     expect_fields,
     expect_function,
+    expect_whole,
 )
 from agentpool._errors import ProtocolError, UsageError
 from agentpool._manifest.capability import PrivacyTier
@@ -191,6 +192,8 @@ class FakeDriver(Driver):
             answer, (str, Completion), "the function must return text or a Completion",
             "write return before the answer",
         )  # fmt: skip
+        if isinstance(answer, Completion):
+            expect_whole(answer, of="answer of the driver: ")
         completion = Completion(text=answer) if isinstance(answer, str) else answer
         if any(not one.call_id for one in completion.tool_calls):
             numbered = tuple(self._numbered(one) for one in completion.tool_calls)
