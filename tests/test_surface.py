@@ -101,6 +101,23 @@ async def test_a_message_is_of_whoever_calls() -> None:
     }  # fmt: skip
 
 
+async def test_a_tool_is_given_what_the_abstract_context_has_and_no_more() -> None:
+    """It charged calls that nobody made, and broke the pool by what it had called at the end."""
+    seen = list[AgentContext]()
+
+    async def look(_: str, context: ToolContext) -> str:  # noqa: ASYNC124  # a stand-in
+        seen.append(context.agent)
+        return "seen"
+
+    driver = ScriptedDriver([calling(tool_call("look")), "done"])
+    async with open_pool(driver, tools=ToolRegistry([FakeTool("look", look)])) as pool:
+        await (await pool.spawn(job())).wait()
+    (context,) = seen
+    assert {name for name in dir(context) if name[0] != "_"} == {
+        name for name in dir(AgentContext) if name[0] != "_"
+    }
+
+
 async def test_handles_of_one_agent_are_equal_and_cannot_be_changed() -> None:
     """So they are good keys, and nobody rewrites what an agent is called."""
     async with open_pool(hanging_driver()) as pool:

@@ -133,17 +133,6 @@ class PoolAgentContext(Unique, AgentContext):
         purse = self._agent.purse
         return None if purse is None else purse.budget
 
-    def when_ended(self, call: Callable[[], object]) -> None:
-        """Call *call* when the agent has ended, however it ended. *call* must not block."""
-        if self._agent.at_end is None:
-            self._agent.at_end = []
-        self._agent.at_end.append(call)
-
-    async def pay_for_another_run(self) -> LimitExceededError | None:  # noqa: ASYNC910  # without a budget there is nothing to wait for
-        """Charge a repeated tool call. Return why it is not allowed. ``None``: it is allowed."""
-        purse = self._agent.purse
-        return None if purse is None else await purse.take_tool_call()  # noqa: ASYNC910  # without a budget there is nothing to wait for
-
     async def complete(
         self, driver: Driver, request: CompletionRequest, *, on_delta: OnDelta | None = None
     ) -> Completion:
@@ -214,10 +203,6 @@ class PoolAgentContext(Unique, AgentContext):
         expect(what, str, "what must be a str", "say what is waited for")
         async with parked(Wait.other(what)):
             yield
-
-    def count_others(self) -> int:
-        """Return how many agents ``list_agents`` would return, without listing them."""
-        return len(self._running) - (self._record.agent_id in self._running)
 
     def list_agents(self) -> tuple[AgentInfo, ...]:
         """Return every other agent that has started and has not ended."""
@@ -297,3 +282,33 @@ class PoolAgentContext(Unique, AgentContext):
             deadline_seconds=least if least < math.inf else None,
             budget=config.budget or self._agent.share_limits(),
         )
+
+
+# --- for the tools of other machines, and not for tools: these have what ``AgentContext`` has
+
+
+def _inside(context: AgentContext) -> PoolAgentContext:
+    assert isinstance(context, PoolAgentContext)  # noqa: S101  # its tools were made in a pool
+    return context
+
+
+def call_at_end(context: AgentContext, call: Callable[[], object]) -> None:
+    """Call *call* when the agent has ended, however it ended. *call* must not block or raise."""
+    agent = _inside(context)._agent  # pyright: ignore[reportPrivateUsage]  # the package's own way in
+    if agent.at_end is None:
+        agent.at_end = []
+    agent.at_end.append(call)
+
+
+async def pay_for_another_run(context: AgentContext) -> LimitExceededError | None:  # noqa: ASYNC910  # without a budget there is nothing to wait for
+    """Charge a repeated tool call. Return why it is not allowed. ``None``: it is."""
+    purse = _inside(context)._agent.purse  # pyright: ignore[reportPrivateUsage]  # the same
+    return None if purse is None else await purse.take_tool_call()  # noqa: ASYNC910  # without a budget there is nothing to wait for
+
+
+def count_others(context: AgentContext) -> int | None:
+    """Return how many agents ``list_agents`` would return. ``None``: not without listing them."""
+    if not isinstance(context, PoolAgentContext):
+        return None
+    running = context._running  # pyright: ignore[reportPrivateUsage]  # the same
+    return len(running) - (context.agent_id in running)

@@ -13,7 +13,7 @@ from typing import Final, TypeAlias, cast, final
 import trio
 
 from agentpool._manifest.manifest import AgentManifest
-from agentpool._pool.agent_context import PoolAgentContext
+from agentpool._pool.agent_context import call_at_end
 from agentpool._scheduling.request_clock import waiting_for_turn
 from agentpool.abc import AgentContext
 from agentpool.cluster._errors import NodeLostError
@@ -83,18 +83,13 @@ class Kit:
             raise
         self._link, self._number = link, number
         self.facts = cast("tuple[ToolFacts, ...]", found)
-        _call_at_end(agent, partial(link.close_kit, number))
+        call_at_end(agent, partial(link.close_kit, number))
 
 
 def keep_tools(link: Link, agent: AgentContext) -> None:
     """Record that an agent uses a node's shared tools until it ends."""
     link.agents += 1
-    _call_at_end(agent, link.let_go)
-
-
-def _call_at_end(agent: AgentContext, call: Callable[[], object]) -> None:
-    assert isinstance(agent, PoolAgentContext)  # noqa: S101  # its tools were made in a pool
-    agent.when_ended(call)
+    call_at_end(agent, link.let_go)
 
 
 @final

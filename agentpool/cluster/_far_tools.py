@@ -12,7 +12,7 @@ from agentpool._errors import ToolError
 from agentpool._loop.run import UNSURE
 from agentpool._manifest.capability import Capability
 from agentpool._messages import ToolDefinition
-from agentpool._pool.agent_context import PoolAgentContext
+from agentpool._pool.agent_context import pay_for_another_run
 from agentpool._scheduling.request_clock import waiting_for_turn
 from agentpool.abc import AgentContext, OnUnknown, Tool, ToolContext, ToolResult
 from agentpool.cluster._agent_tools import Kit, Kits, Labels, keep_tools
@@ -106,8 +106,7 @@ async def _pay_again(agent: AgentContext, lost: NodeLostError) -> None:  # noqa:
     Raises:
         ToolError: If a budget does not allow the charge.
     """
-    assert isinstance(agent, PoolAgentContext)  # noqa: S101  # its tools were made in a pool
-    if (refusal := await agent.pay_for_another_run()) is not None:
+    if (refusal := await pay_for_another_run(agent)) is not None:
         raise ToolError(f"{lost}; it was not run again: {refusal}") from refusal
 
 

@@ -12,7 +12,7 @@ import trio
 from agentpool._background import background
 from agentpool._errors import UsageError
 from agentpool._messages import CompletionRequest
-from agentpool._pool.agent_context import PoolAgentContext
+from agentpool._pool.agent_context import count_others
 from agentpool._scheduling.owner import look_on
 from agentpool._spawn import SpawnConfig
 from agentpool.abc import AgentContext, Completion, OnDelta, OnSent, PrivacyTier, SendingDriver
@@ -26,7 +26,7 @@ MAX_LISTED: Final = 256
 def facts_of(agent: AgentContext) -> AgentFacts:
     """Return what a tool on a node may know about its agent."""
     # Of a thousand that run, each call would look at all.
-    are_many = isinstance(agent, PoolAgentContext) and agent.count_others() > MAX_LISTED
+    are_many = (count_others(agent) or 0) > MAX_LISTED
     return AgentFacts(
         agent.agent_id, agent.name, agent.manifest, agent.depth, agent.parent_id,
         agent.memory_scope, agent.seconds(), None if are_many else agent.list_agents(),

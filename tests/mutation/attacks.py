@@ -506,4 +506,11 @@ ATTACKS: Final = (
         "if usage is not None and not means_nothing(usage):", "if usage is not None:",
         "tests/agent/test_impossible_numbers.py", "a_usage_that_is_no_count",
     ),
+    Fault(
+        "M14", "a tool is given more than its context", "_pool/agent_context.py",
+        "    def list_agents(self) -> tuple[AgentInfo, ...]:\n",
+        "    def count_others(self) -> int:\n        return 0\n\n"
+        "    def list_agents(self) -> tuple[AgentInfo, ...]:\n",
+        "tests/test_surface.py", "a_tool_is_given_what",
+    ),
 )  # fmt: skip
