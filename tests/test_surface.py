@@ -96,7 +96,7 @@ async def test_a_message_is_of_whoever_calls() -> None:
         pool.abort_all()
     senders = {message.content: message.sender for message in sent}
     assert senders == {
-        "by the router": 1, "of an observer": 1, "at once": 1, "by a handle": 1, "to all": 1,
+        "by the router": 1, "of an observer": OWNER_ID, "at once": 1, "by a handle": 1, "to all": 1,
         "of the owner": OWNER_ID,
     }  # fmt: skip
 

@@ -19,6 +19,7 @@ from typing import TypeAlias, final
 
 import msgspec
 import trio
+from trio.lowlevel import current_task
 
 from agentpool._agent.agent import Agent
 from agentpool._agent.request import complete_aside
@@ -32,6 +33,7 @@ from agentpool._messaging.post_office import PostOffice
 from agentpool._one_line import MAX_NAME_CHARS, one_line
 from agentpool._outcome import AgentOutcome
 from agentpool._pool.admission import Admission
+from agentpool._pool.caller import PoolVoice
 from agentpool._pool.record import AgentRecord, OnEnd
 from agentpool._pool.spawn_checks import check_child_tier
 from agentpool._scheduling.slot import parked
@@ -66,7 +68,7 @@ class PoolAgentContext(Unique, AgentContext):
 
     __slots__ = (
         "__weakref__", "_accept", "_admission", "_agent", "_driver_for", "_record", "_router",
-        "_running",
+        "_running", "_voice",
     )  # fmt: skip
 
     def __init__(
@@ -79,6 +81,7 @@ class PoolAgentContext(Unique, AgentContext):
         running: Mapping[AgentId, AgentRecord],
         accept: Accept,
         driver_for: Callable[[SpawnConfig], Driver],
+        voice: PoolVoice,
     ) -> None:
         self._record = record
         self._agent = agent
@@ -87,6 +90,7 @@ class PoolAgentContext(Unique, AgentContext):
         self._running = running
         self._accept = accept
         self._driver_for = driver_for
+        self._voice = voice
 
     @property
     def agent_id(self) -> AgentId:
@@ -129,7 +133,8 @@ class PoolAgentContext(Unique, AgentContext):
         Raises:
             UsageError: If the agent has ended.
         """
-        self._check_alive()
+        if self._record.has_ended:
+            self._check_user()
         purse = self._agent.purse
         return None if purse is None else purse.budget
 
@@ -149,7 +154,7 @@ class PoolAgentContext(Unique, AgentContext):
         """
         expect_arguments(AgentContext.complete, locals())
         expect_fields(request)
-        self._check_alive()
+        self._check_user()
         manifest = self.manifest
         if not manifest.privacy.allows(driver.privacy):
             raise PrivacyError(
@@ -164,34 +169,38 @@ class PoolAgentContext(Unique, AgentContext):
         """Send a message, waiting while the inbox is full, without a slot.
 
         Raises:
-            UsageError: If the agent has ended. Nothing was sent.
+            UsageError: If the agent has ended, or the task is not the agent's. Nothing was sent.
         """
-        self._check_alive()
+        self._check_user()
         return await self._router.send(self.agent_id, recipient, content, reply_to=reply_to)
 
     async def ask(self, recipient: AgentId, content: str) -> AgentMessage:
         """Send a question and wait for its reply, without a slot.
 
         Raises:
-            UsageError: If the agent has ended. Nothing was sent.
+            UsageError: If the agent has ended, or the task is not the agent's. Nothing was sent.
         """
-        self._check_alive()
+        self._check_user()
         reply = await self._router.ask(self.agent_id, recipient, content)
         note_taken(reply)
         return reply
 
     async def receive_many(self) -> tuple[AgentMessage, ...]:
         """Take all waiting messages. If there are none, wait for one without a slot."""
+        self._check_user()
         messages = await self._router.receive_many(self.agent_id)
         note_taken(*messages)
         return messages
 
-    def _check_alive(self) -> None:
-        if self._record.has_ended:
-            raise UsageError(
-                f"agent {self.agent_id} ({self.name}) has ended: its context can no longer send, "
-                "ask or spend; end everything that a tool starts before the tool returns"
-            )
+    def _check_user(self) -> None:
+        """Raise unless the current task may act as the agent.
+
+        Raises:
+            UsageError: If the agent has ended, or the task is not the agent's.
+        """
+        slot = self._agent.slot
+        if slot.task is not current_task():
+            self._voice.refuse_others(slot)
 
     @asynccontextmanager
     async def without_slot(self, what: str) -> AsyncGenerator[None, None]:
@@ -225,6 +234,8 @@ class PoolAgentContext(Unique, AgentContext):
             The child is cancelled and has ended.
         """
         expect_arguments(AgentContext.run_child, locals())
+        if self._agent.slot.task is not None:  # otherwise that error says which child was wanted
+            self._check_user()
         await trio.lowlevel.checkpoint_if_cancelled()
         seconds_left = trio.current_effective_deadline() - trio.current_time()
         if seconds_left <= 0:

@@ -1,14 +1,24 @@
 """Finds out which agent makes a call to its pool: the current task's, or the owner.
 
-An agent cannot write under another's name, since it does not state the sender: that is taken from
-the slot in its task's context.
+An agent cannot write under another's name, since it does not state the sender. Rules:
+
+1. What a task below an agent's own task does, the agent does, whatever context it runs in: a tool
+   cannot leave its agent by an empty ``contextvars.Context``, nor enter another by a copied one.
+   That holds for the agents of a pool inside an agent as well, and for the sources of its maps.
+2. What a task elsewhere does is done by the agent in whose tool it was started, or else by the
+   owner. Once that agent has ended, it is refused.
+3. Calls that trio itself runs, from threads and by ``run_sync_soon``, are of the agent in their
+   context, or else of the owner: nothing tells who asked for them.
+4. What an observer does while it is told of an event, the owner does.
 """
 
 from __future__ import annotations
 
-from typing import final
+from contextvars import ContextVar
+from typing import Final, final
 
 import trio
+from trio.lowlevel import current_task
 
 from agentpool._errors import UsageError
 from agentpool._manifest.manifest import AgentManifest
@@ -18,23 +28,33 @@ from agentpool._pool.admission import Admission
 from agentpool._pool.record import AgentRecord, Voice
 from agentpool._pool.spawn_checks import check_child_tier
 from agentpool._scheduling.owner import Owner, looks_on, refuse_bystander
-from agentpool._scheduling.slot import current_slot
+from agentpool._scheduling.slot import Slot, current_slot
 from agentpool.observe._hub import EventHub
+
+feeds_for: Final[ContextVar[Slot | None]] = ContextVar("agentpool_feeds_for", default=None)
+"""The slot of the agent whose map the current task feeds. ``None``: none, or the owner's."""
 
 
 @final
 class PoolVoice(Voice):
     """Sends messages on behalf of the calling agent or the owner."""
 
-    __slots__ = ("_admission", "_hub", "_router", "opener", "owner")
+    __slots__ = ("_admission", "_hub", "_nursery", "_opened_in", "_router", "opener", "owner")
 
     def __init__(
-        self, router: PostOffice, admission: Admission, owner: Owner, hub: EventHub
+        self,
+        router: PostOffice,
+        admission: Admission,
+        owner: Owner,
+        hub: EventHub,
+        nursery: trio.Nursery,
     ) -> None:
         self._router = router
+        self._nursery = nursery  # its agents are tasks of it
         self._admission = admission
         self.owner = owner
         """The tasks that use the pool and belong to no agent."""
+        self._opened_in = owner.task
         self._hub = hub
         # Looked up now, as long as that agent is there.
         self.opener: AgentManifest | None = admission.opener()
@@ -42,30 +62,80 @@ class PoolVoice(Voice):
         laxer tier. ``None``: it was not opened in an agent."""
 
     def caller(self) -> AgentRecord | None:
-        """Return the agent of this pool that runs the current task. ``None``: no agent does."""
-        slot = current_slot.get()
-        if slot is None or slot.keeper is not self._admission:
-            return None
-        return self._admission.running.get(slot.agent_id)
+        """Return the agent of this pool that makes the call. ``None``: none does."""
+        slot = self._slot()
+        return None if slot is None else self._admission.running.get(slot.agent_id)
 
-    def _note_owner(self) -> None:
-        """Record that the owner's side uses the pool; raise if a task of an ended agent does.
+    def _slot(self) -> Slot | None:
+        """Return the slot of the agent of this pool that makes the call. ``None``: the owner does.
+
+        The slot's ``task`` is ``None`` if the agent has ended.
+        """
+        slot, task = current_slot.get(), current_task()
+        if slot is None:
+            if task is self._opened_in:
+                return None
+        elif slot.task is task and slot.keeper is self._admission and not self._hub.listening:
+            return slot
+        return None if self._is_observers() else self._find_slot(task, slot)
+
+    def _is_observers(self) -> bool:
+        """Return whether the call comes from an observer that is told of an event."""
+        return self._hub.listening and self._hub.is_telling
+
+    def _find_slot(self, task: trio.lowlevel.Task, slot: Slot | None) -> Slot | None:
+        """Return the slot of the agent for which *task* runs; *slot* is the current context's."""
+        one, opened_in = task, self._opened_in
+        while one is not opened_in and (nursery := one.parent_nursery) is not None:
+            if nursery is self._nursery:
+                return one.context.get(current_slot) or one.context.get(feeds_for)
+            one = nursery.parent_task
+        # Below no agent: by the context that it was started with.
+        started_in = task.context.get(current_slot)
+        if started_in is None and slot is not None and self._is_trios(task):
+            started_in = slot
+        while started_in is not None and started_in.keeper is not self._admission:
+            started_in = started_in.keeper.outer
+        return started_in
+
+    def _is_trios(self, task: trio.lowlevel.Task) -> bool:
+        """Return whether *task* is one of trio's own, or below one, and not of the program."""
+        return _top_of(task) is not _top_of(self.owner.task)
+
+    def refuse_others(self, slot: Slot) -> None:
+        """Raise if the current task must not act as the agent of *slot*.
 
         Raises:
-            UsageError: If the current task was left behind by an agent that has ended.
+            UsageError: If that agent has ended, or the task belongs to another agent or the owner.
         """
-        if self._hub.is_telling:
+        who = f"agent {slot.agent_id} ({slot.name})"
+        if slot.task is None:
+            raise UsageError(
+                f"{who} has ended: its context can no longer send, ask or spend; end everything "
+                "that a tool starts before the tool returns"
+            )
+        task = current_task()
+        found = self._find_slot(task, current_slot.get())
+        if found is slot or (found is None and self._is_trios(task)):
+            return  # the latter is a call from a thread, or a system task: see rule 3
+        other = "a task of the owner" if found is None else f"agent {found.agent_id}"
+        raise UsageError(
+            f"the context of {who} was used by {other}; only the agent's own tasks can act as it: "
+            "call it in the tool, or in a task that the tool starts"
+        )
+
+    def _note_owner(self) -> None:
+        """Record that the owner's side uses the pool; raise if a bystander does.
+
+        Raises:
+            UsageError: If the current task is a bystander's.
+        """
+        if self._hub.listening and self._hub.is_telling:
             # An observer acts for the owner, whichever task tells it of an event: that of an
             # agent which ends, or of a bystander that cancels one.
-            if not looks_on(trio.lowlevel.current_task()):
+            if not looks_on(current_task()):
                 self.owner.note_use()
             return
-        slot = current_slot.get()
-        if slot is not None and slot.keeper is self._admission:
-            raise UsageError(
-                f"agent {slot.agent_id} ({slot.name}) has ended, but a task that it started still "
-                "uses the pool; start tasks that outlive an agent outside of the agents"
-            )
         refuse_bystander()
         self.owner.note_use()
 
@@ -77,11 +147,20 @@ class PoolVoice(Voice):
         Raises:
             UsageError: If the current task was left behind by an agent that has ended.
         """
-        caller = self.caller()
-        if caller is not None:
+        slot = self._slot()
+        if slot is not None:
+            self._refuse_ended(slot)
+            caller = self._admission.running[slot.agent_id]
             return caller, caller.take_work()[0].manifest
         self._note_owner()
         return None, self.opener
+
+    def _refuse_ended(self, slot: Slot) -> None:
+        if slot.task is None:
+            raise UsageError(
+                f"agent {slot.agent_id} ({slot.name}) has ended, but a task that it started still "
+                "uses the pool; start tasks that outlive an agent outside of the agents"
+            )
 
     def check_tier(self, manifest: AgentManifest) -> AgentRecord | None:
         """Return the caller, or raise if its privacy tier forbids a child with *manifest*.
@@ -101,28 +180,37 @@ class PoolVoice(Voice):
         Raises:
             UsageError: If an agent of this pool calls, or an agent of a pool inside that agent.
         """
-        slot = current_slot.get()
-        while slot is not None:
-            if slot.keeper is self._admission:
-                raise UsageError(
-                    f"agent {slot.agent_id} called {what}() of its own pool and would wait for "
-                    "itself; wait for the handles of its children instead"
-                )
-            slot = slot.keeper.outer
+        slot = self._slot()
+        if slot is not None:
+            raise UsageError(
+                f"agent {slot.agent_id} called {what}() of its own pool and would wait for "
+                "itself; wait for the handles of its children instead"
+            )
 
     def agent_id(self) -> AgentId:
         """Return the id of the caller; the owner's id outside of agents."""
-        caller = self.caller()
-        if caller is not None:
-            return caller.agent_id
-        self._note_owner()
-        return OWNER_ID
+        # As _slot(), without its call: every message comes through here.
+        slot, task = current_slot.get(), current_task()
+        if not self._hub.listening:
+            if slot is None:
+                if task is self._opened_in:
+                    refuse_bystander()
+                    return OWNER_ID
+            elif slot.task is task and slot.keeper is self._admission:
+                return slot.agent_id
+            slot = self._find_slot(task, slot)
+        else:
+            slot = self._slot()
+        if slot is None:
+            self._note_owner()
+            return OWNER_ID
+        self._refuse_ended(slot)
+        return slot.agent_id
 
     def name(self) -> str:
         """Return the caller's name, for people."""
-        slot = current_slot.get()
-        is_agents = slot is not None and slot.keeper is self._admission
-        return f"agent {slot.agent_id}" if slot is not None and is_agents else "owner"
+        slot = self._slot()
+        return "owner" if slot is None else f"agent {slot.agent_id}"
 
     async def send(self, recipient: AgentId, content: str, reply_to: int | None) -> AgentMessage:
         """Send on behalf of the caller."""
@@ -146,6 +234,14 @@ class PoolVoice(Voice):
         Raises:
             UsageError: If the calling task was left behind by an agent that has ended.
         """
-        if self.caller() is None:
-            self._note_owner()
+        self.agent_id()
         return await self._router.receive_many(OWNER_ID)
+
+
+def _top_of(task: trio.lowlevel.Task) -> trio.lowlevel.Task:
+    """Return the ancestor of *task* just below trio's first task; *task* itself if it is there."""
+    while (nursery := task.parent_nursery) is not None:
+        if nursery.parent_task.parent_nursery is None:
+            break
+        task = nursery.parent_task
+    return task

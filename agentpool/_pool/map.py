@@ -37,10 +37,11 @@ from agentpool._manifest.manifest import AgentManifest
 from agentpool._messages import AgentId
 from agentpool._outcome import AgentOutcome, AgentStatus
 from agentpool._pool.admission import Admission
+from agentpool._pool.caller import feeds_for
 from agentpool._pool.record import AgentRecord, OnEnd
 from agentpool._scheduling.owner import Owner
 from agentpool._scheduling.parking_lot import Lot
-from agentpool._scheduling.slot import current_slot, parked
+from agentpool._scheduling.slot import Slot, current_slot, parked
 from agentpool._scheduling.waits import Wait
 from agentpool._spawn import SpawnConfig
 
@@ -214,10 +215,10 @@ class QueryMap(Live):
         """Return the same, assuming that a source which now waits for others goes on."""
         return bool(self._waiting_sources()) and not (self._ordered and self._next_ids)
 
-    async def feed(self) -> None:  # noqa: ASYNC910  # the feeding has its own
-        """Spawn agents for the queries, as many at a time as the pool runs."""
-        # A task of the pool: it has no part in the slot of an agent that opened the map.
-        current_slot.set(None)
+    async def feed(self, asker: Slot | None) -> None:  # noqa: ASYNC910  # the feeding has its own
+        """Spawn agents for the queries on behalf of *asker*, as many as the pool runs."""
+        current_slot.set(None)  # a task of the pool has no part in the slot of *asker*,
+        feeds_for.set(asker)  # but what sources do, that agent does
         try:
             with self._scope:
                 async with trio.open_nursery() as nursery:

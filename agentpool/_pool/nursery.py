@@ -102,7 +102,7 @@ class AgentNursery(Home):
             self.running,
         )
         self.deadlocks = DeadlockWatch(nursery, self.admission, self.running)
-        self.voice = PoolVoice(self.router, self.admission, self.deadlocks.owner, self.hub)
+        self.voice = PoolVoice(self.router, self.admission, self.deadlocks.owner, self.hub, nursery)
         self.router.open(self.deadlocks.owner, self.admission.pace)
         self.fan_in.open(self.deadlocks.owner, self.admission.pace)
 
@@ -302,9 +302,9 @@ class AgentNursery(Home):
 
     def make_context(self, agent: Agent) -> AgentContext:
         """Make the context that the tools of *agent* get."""
-        return PoolAgentContext(
-            self.running[agent.agent_id], agent, router=self.router, admission=self.admission,
-            running=self.running, accept=self.accept, driver_for=self.driver_for)  # fmt: skip
+        return PoolAgentContext(self.running[agent.agent_id], agent, router=self.router,
+            voice=self.voice, admission=self.admission, running=self.running, accept=self.accept,
+            driver_for=self.driver_for)  # fmt: skip
 
     def _end(self, record: AgentRecord, outcome: AgentOutcome, slot: Slot | None) -> None:
         if self.journal is not None:

@@ -225,7 +225,7 @@ class AgentPool(Live, weakref=True):
             retries,
         )  # fmt: skip
         deadlocks.sources.append(run.may_start)
-        agents.nursery.start_soon(run.feed, name="map")
+        agents.nursery.start_soon(run.feed, parent and parent.slot, name="map")
         try:
             yield OutcomeStream(run)
         finally:

@@ -70,6 +70,10 @@ class Voice(ABC):
     """The task that opened the pool."""
 
     @abstractmethod
+    def name(self) -> str:
+        """Return the caller's name, for people."""
+
+    @abstractmethod
     async def send(self, recipient: AgentId, content: str, reply_to: int | None) -> AgentMessage:
         """Send on behalf of the caller."""
 
@@ -249,9 +253,7 @@ class AgentRecord(Unique):
 
         Cancelling an agent that has ended does nothing.
         """
-        slot = current_slot.get()
-        by = "owner" if slot is None else f"agent {slot.agent_id}"
-        self._pool.cancel_agent(self, by, reason)
+        self._pool.cancel_agent(self, self.voice.name(), reason)
 
     def interrupt(self) -> None:
         """Stop the agent after its current turn, with the reason ``INTERRUPTED``."""

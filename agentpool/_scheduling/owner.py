@@ -148,11 +148,15 @@ class Owner(Live):
 
     def note_use(self) -> None:
         """Record that the current task, which belongs to no agent, uses the pool."""
-        task = trio.lowlevel.current_task()
+        one = task = trio.lowlevel.current_task()
         if task is self.task:
             return
-        above = dict.fromkeys(_line_of(task))
-        self.root = next(one for one in _line_of(self.root) if one in above)
+        while one is not self.root:
+            if one.parent_nursery is None:
+                above = dict.fromkeys(_line_of(task))
+                self.root = next(one for one in _line_of(self.root) if one in above)
+                return
+            one = one.parent_nursery.parent_task
 
     def begin(self, task: trio.lowlevel.Task, way: Way) -> None:
         """Record that *task* waits, and what it waits for."""

@@ -513,4 +513,41 @@ ATTACKS: Final = (
         "    def list_agents(self) -> tuple[AgentInfo, ...]:\n",
         "tests/test_surface.py", "a_tool_is_given_what",
     ),
+    Fault(
+        "M14", "a tool leaves its agent by an empty context", "_pool/caller.py",
+        "            if nursery is self._nursery:\n", "            if nursery is None:\n",
+        "tests/pool/test_who_speaks.py", "a_tool_writes_as_its_agent",
+    ),
+    Fault(
+        "M14", "a tool enters another agent by its context", "_pool/caller.py",
+        "        elif slot.task is task and slot.keeper is self._admission:\n",
+        "        elif slot.keeper is self._admission:\n",
+        "tests/pool/test_who_speaks.py", "a_tool_writes_as_its_agent",
+    ),
+    Fault(
+        "M14", "a sovereign agent has a child of a laxer tier", "_pool/caller.py",
+        "            if nursery is self._nursery:\n", "            if nursery is None:\n",
+        "tests/pool/test_who_speaks.py", "a_tool_has_no_child",
+    ),
+    Fault(
+        "M14", "another agent's context is of use", "_pool/agent_context.py",
+        "            self._voice.refuse_others(slot)\n", "            pass\n",
+        "tests/pool/test_who_speaks.py", "the_context_of_an_agent",
+    ),
+    Fault(
+        "M14", "an agent within an agent is the owner", "_pool/caller.py",
+        "            one = nursery.parent_task\n        # Below no agent",
+        "            break\n        # Below no agent",
+        "tests/pool/test_who_speaks.py", "an_agent_in_a_pool_inside",
+    ),
+    Fault(
+        "M14", "a source of an agent's map is the owner", "_pool/map.py",
+        "        feeds_for.set(asker)\n", "        feeds_for.set(None)\n",
+        "tests/pool/test_who_speaks.py", "a_source_of_an_agents_map",
+    ),
+    Fault(
+        "M14", "an observer chooses the sender by the event", "_pool/caller.py",
+        "        if hub.listening and hub.is_telling:\n", "        if hub.listening is None:\n",
+        "tests/pool/test_who_speaks.py", "what_an_observer_does",
+    ),
 )  # fmt: skip

@@ -211,14 +211,15 @@ FAULTS: Final = (
     ),
     Fault(
         "D11", "what an ended agent left behind acts for the owner", "_pool/caller.py",
-        "slot.keeper is self._admission:\n            raise",
-        "slot.agent_id < 0:\n            raise",
+        'if slot.task is None:\n            raise UsageError(\n                f"agent ',
+        'if slot.agent_id < 0:\n            raise UsageError(\n                f"agent ',
         "tests/pool/test_after_the_end.py",
         "a_task_that_an_ended_agent_left_behind",
     ),
     Fault(
         "D8", "an observer is refused as the bystander that tells it", "_pool/caller.py",
-        "        if self._hub.is_telling:\n", "        if not self._hub:\n",
+        "        if self._hub.listening and self._hub.is_telling:\n",
+        "        if not self._hub:\n",
         "tests/pool/test_owner_tasks.py", "an_observer_acts_for_the_pool",
     ),
     Fault(

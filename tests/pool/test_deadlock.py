@@ -13,6 +13,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from agentpool import (
     AgentGoneError,
     AgentManifest,
+    AgentOutcome,
     AgentPool,
     AgentStatus,
     Capability,
@@ -23,7 +24,7 @@ from agentpool import (
 )
 from agentpool._pool.deadlock import Workers
 from agentpool._scheduling.slot import Slot, SlotKeeper
-from agentpool.abc import AgentContext, Completion, CompletionRequest, OnDelta
+from agentpool.abc import Completion, CompletionRequest, OnDelta
 from agentpool.drivers import FunctionDriver
 from agentpool.testing import cancel_everywhere, explore, simulate
 from agentpool.tools import TEAM_TOOLS, ToolContext, ToolRegistry, tool
@@ -152,31 +153,40 @@ async def test_a_join_with_a_deadline_is_no_deadlock(autojump_clock: MockClock) 
         assert "hello" in (await handle.wait()).text
 
 
-async def test_an_owner_that_runs_an_agents_child_waits_once(autojump_clock: MockClock) -> None:
+async def test_a_task_elsewhere_that_runs_its_agents_child_waits_once(
+    autojump_clock: MockClock,
+) -> None:
     """A wait that stayed in the books hid every later deadlock: somebody seemed to go on."""
-    lent: list[AgentContext] = []
+    outcomes: list[AgentOutcome] = []
     is_done = trio.Event()
 
     @tool
-    async def lend(context: ToolContext) -> str:
-        """Lend the context to the owner of the pool."""
-        lent.append(context.agent)
+    async def leave(context: ToolContext) -> str:
+        """Leave a task in a nursery of the owner, where it waits like the owner."""
+
+        async def run_child() -> None:
+            outcomes.append(await context.agent.run_child("say hello"))
+            is_done.set()
+
+        around.start_soon(run_child)
         await is_done.wait()
-        return "lent"
+        return "left"
 
     def answer(request: CompletionRequest) -> Completion | str:
-        if query_of(request) == "lend" and not results_of(request):
-            return calling(tool_call("lend"))
+        if query_of(request) == "leave" and not results_of(request):
+            return calling(tool_call("leave"))
         return obedient(request)
 
-    tools = ToolRegistry([*TEAM_TOOLS, lend])
+    tools = ToolRegistry([*TEAM_TOOLS, leave])
     with trio.fail_after(60):
-        async with open_pool(FunctionDriver(answer), tools=tools) as pool:
-            await pool.spawn(SpawnConfig(member(), "lend"))
-            await wait_all_tasks_blocked()
+        async with (
+            trio.open_nursery() as around,
+            open_pool(FunctionDriver(answer), tools=tools) as pool,
+        ):
+            await pool.spawn(SpawnConfig(member(), "leave"))
             with trio.fail_after(50):
-                outcome = await lent[0].run_child("say hello")
-            is_done.set()
+                await is_done.wait()
+            (outcome,) = outcomes
             assert (outcome.text, outcome.agent_id) == ("hello", 2)
             waiting = await pool.spawn(SpawnConfig(member(), "wait"))
             await pool.join_all()

@@ -241,16 +241,17 @@ def test_an_agent_whose_map_waits_for_another_agent_is_in_its_circle() -> None:
     assert "1 (worker) reads a map that is fed by the owner, which" in told[0], told
 
 
-async def test_the_source_of_an_agents_map_acts_for_the_owner() -> None:
-    """It is a task of the pool, and may wait for the agent that reads the map."""
+async def test_the_source_of_an_agents_map_acts_for_that_agent() -> None:
+    """It is a task of the pool, and was the owner's: so a tool could write as the owner."""
     pool: AgentPool
 
     @tool(timeout_seconds=math.inf)
     async def go() -> str:
         """Read a map."""
+        other = await pool.spawn(config("wait"))
 
         async def source() -> AsyncIterator[str]:  # noqa: ASYNC900  # as users write them
-            sent = await pool[1].send("?")
+            sent = await other.send("?")
             yield f"say from {sent.sender}"
 
         async with pool.map(TEAM, source()) as outcomes:
@@ -265,7 +266,7 @@ async def test_the_source_of_an_agents_map_acts_for_the_owner() -> None:
     tools = ToolRegistry([*TEAM_TOOLS, go])
     async with open_pool(FunctionDriver(answer), tools=tools, max_concurrent=2) as pool:
         await pool.spawn(config("go"))
-        assert (await pool[1].wait()).text == "from 0"
+        assert (await pool[1].wait()).text == "from 1"
 
 
 async def _with_a_reader_of_events(agents: tuple[str, ...]) -> None:
