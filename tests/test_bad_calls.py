@@ -25,6 +25,7 @@ from agentpool import (
     UnknownAgentError,
     UsageError,
     UserMessage,
+    open_drivers,
     open_pool,
     open_session,
     session_pool_name,
@@ -370,3 +371,13 @@ async def test_an_agent_that_never_was_is_named_shortly(number: Any) -> None:
                 pool[one]
         with pytest.raises(UnknownAgentError, match="there is no agent"):
             pool.router.send_nowait(number, "hi")
+
+
+@pytest.mark.parametrize(
+    "given", [ScriptedDriver(["x"]), None, "gpt"], ids=["driver", "none", "text"]
+)
+async def test_what_opens_a_driver_returns_a_block(given: Any) -> None:
+    """A driver that nobody closes is the usual slip."""
+    with pytest.raises(UsageError, match="open_one must return an async context manager of a dri"):
+        async with open_drivers([manifest()], open_one=lambda _: given):
+            pass

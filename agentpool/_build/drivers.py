@@ -19,7 +19,7 @@ import msgspec
 
 from agentpool._opening import opening
 from agentpool._install import as_installed
-from agentpool._checks import expect_arguments
+from agentpool._checks import expect, expect_arguments
 from agentpool import drivers
 from agentpool._pool.spawn_checks import checked_driver
 from agentpool._errors import UsageError
@@ -78,6 +78,11 @@ async def open_drivers(
             if key not in opened:
                 if open_one is not None:
                     opening = open_one(manifest.model)
+                    expect(
+                        opening, AbstractAsyncContextManager,
+                        "open_one must return an async context manager of a driver",
+                        "decorate it with contextlib.asynccontextmanager",
+                    )  # fmt: skip
                 else:
                     # Looked up here, since it loads httpx, which a script has no use for.
                     opening = drivers.open_driver(manifest.model, gates=gates)
