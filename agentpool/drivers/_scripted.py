@@ -192,9 +192,16 @@ class FakeDriver(Driver):
             answer, (str, Completion), "the function must return text or a Completion",
             "write return before the answer",
         )  # fmt: skip
-        if isinstance(answer, Completion):
-            expect_whole(answer, of="answer of the driver: ")
         completion = Completion(text=answer) if isinstance(answer, str) else answer
+        try:
+            return self._completed(completion, request)
+        except (AttributeError, TypeError, UsageError):
+            # The pool checks each answer; this one cannot even be completed.
+            expect_whole(completion, of="answer of the driver: ")
+            raise
+
+    def _completed(self, completion: Completion, request: CompletionRequest) -> Completion:
+        completion.text.isascii()  # or it could not be streamed
         if any(not one.call_id for one in completion.tool_calls):
             numbered = tuple(self._numbered(one) for one in completion.tool_calls)
             completion = msgspec.structs.replace(completion, tool_calls=numbered)
