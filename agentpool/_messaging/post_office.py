@@ -163,6 +163,8 @@ class PostOffice(Live):
             reason: The reason in the dead letters. Empty: that the agent ended first.
         """
         inbox = self._inboxes.pop(agent_id, None)
+        if inbox is None and self._kept is None and not self._questions:
+            return  # as with most agents: nobody wrote to it
         unread = [] if inbox is None else list(inbox.close())
         if self._kept is not None:
             self._kept.ended.add(agent_id)

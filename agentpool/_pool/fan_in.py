@@ -77,6 +77,8 @@ class FanIn(Live):
     these."""
     active: dict[AgentId, None] = msgspec.field(default_factory=dict[AgentId, None])
     """Agents that have not ended."""
+    failed: set[AgentId] = msgspec.field(default_factory=set[AgentId])
+    """Agents that failed. The pool's end looks at these, and not at all of its agents."""
     active_owned: dict[AgentId, None] = msgspec.field(default_factory=dict[AgentId, None])
     """The agents of parents, maps, races and supervisions that have not ended."""
     _ended: deque[AgentId] = msgspec.field(default_factory=deque[AgentId])
@@ -147,6 +149,7 @@ class FanIn(Live):
     def _drop(self, record: AgentRecord) -> None:
         self.known.pop(record.agent_id, None)
         self.owned.pop(record.agent_id, None)
+        self.failed.discard(record.agent_id)
         # Each scan is paid for by the half of the agents that it throws out.
         if len(self._ended) > 2 * len(self.known) + SPARE_GHOSTS:
             self._ended = deque(one for one in self._ended if one in self.known)
@@ -208,8 +211,9 @@ class FanIn(Live):
         """Errors of failed agents whose outcomes were never retrieved, in spawn order."""
         return {
             agent_id: error
-            for agent_id, record in self.known.items()
-            if (error := record.unseen_failure) is not None
+            for agent_id in sorted(self.failed)
+            if (record := self.known.get(agent_id)) is not None
+            and (error := record.unseen_failure) is not None
         }
 
 

@@ -94,13 +94,10 @@ class AgentNursery(Home):
         self.nursery = nursery
         self.hub.introduce(self.name, slots)
         self.admission = Admission(
-            slots,
-            max_queued,
-            self.hub,
-            self._start,
+            slots, max_queued, self.hub, self._start,
             lambda agent_id: self.deadlocks.suspect(agent_id),  # noqa: PLW0108  # made below
             self.running,
-        )
+        )  # fmt: skip
         self.deadlocks = DeadlockWatch(nursery, self.admission, self.running)
         self.voice = PoolVoice(self.router, self.admission, self.deadlocks.owner, self.hub, nursery)
         self.router.open(self.deadlocks.owner, self.admission.pace)
@@ -314,17 +311,19 @@ class AgentNursery(Home):
             self.router.unregister(record.agent_id)
             self.running.pop(record.agent_id, None)
             self.hub.tell(AgentFinished, record.agent_id, record.name, outcome)
+            if failed := outcome.error is not None and outcome.status is AgentStatus.FAILED:
+                self.fan_in.failed.add(record.agent_id)
             self._let_go(record)
-            if self.abort_on_failure and outcome.status is AgentStatus.FAILED:
+            if failed and self.abort_on_failure:
                 self.abort("pool", f"agent {record.agent_id} ({record.name}) failed")
             if slot is not None:
                 # The agent's own scope is closed here, so this is the nursery's state: once
                 # it is cancelled, newcomers would start only to be cancelled one by one.
                 queued = self.admission.queued_count
                 newcomers = not queued or trio.current_effective_deadline() != -math.inf
-                # Taken in this step, unless observers or a journal have had their time since.
-                is_now = self.journal is None and not self.hub.listening
-                now = outcome.finished_at if is_now else self.hub.seconds()
+                # Observers and a journal may have taken their time since the outcome was made.
+                is_late = self.journal is not None or self.hub.listening
+                now = self.hub.seconds() if is_late else outcome.finished_at
                 self.admission.leave(slot, now, newcomers=newcomers)
                 self.deadlocks.suspect()
             if record.on_end is not None:
@@ -335,7 +334,7 @@ class AgentNursery(Home):
         parent = self.running.get(record.parent_id)
         if parent is not None:
             parent.let_go(record)
-        for child in record.children:
+        for child in record.children if record.rare is not None else ():
             self.cancel_agent(child, f"agent {record.agent_id}", "its parent has ended")
         self.fan_in.ended(record)
         if not self.running:

@@ -27,6 +27,7 @@ from agentpool import (
 from agentpool.abc import OnDelta
 from agentpool.drivers import Completion, CompletionRequest, FunctionDriver, OverloadedError
 from agentpool.testing import assert_quiescent, cancel_everywhere
+from agentpool.testing._simulation.quiescent import agents_of
 from agentpool.tools import ToolContext, ToolRegistry, tool
 from tests.support.fakes import (
     LiveDriver,
@@ -197,6 +198,16 @@ async def test_no_next_outcome_is_one_that_was_forgotten(count: int) -> None:
         kept = {handles[1].agent_id, handles[-2].agent_id}
         assert {one.agent_id async for one in pool.as_completed()} == kept
         assert await pool.join_next() is None
+        assert_quiescent(pool)
+
+
+async def test_the_failure_of_a_forgotten_agent_is_forgotten() -> None:
+    """Whether the owner started it or a map did, or a pool that lives long would grow."""
+    async with open_pool(FunctionDriver(act), keep_outcomes=0) as pool:
+        async with pool.map(manifest(), ["bad", "bad", "good"]) as outcomes:
+            assert [outcome.status.value async for outcome in outcomes].count("failed") == 2
+        assert (await (await pool.spawn(job("bad"))).wait()).status is AgentStatus.FAILED
+        assert not agents_of(pool).fan_in.failed
         assert_quiescent(pool)
 
 
