@@ -542,12 +542,13 @@ ATTACKS: Final = (
     ),
     Fault(
         "M14", "a source of an agent's map is the owner", "_pool/map.py",
-        "        feeds_for.set(asker)\n", "        feeds_for.set(None)\n",
+        "        feeds_for.set(asker)", "        feeds_for.set(None)",
         "tests/pool/test_who_speaks.py", "a_source_of_an_agents_map",
     ),
     Fault(
         "M14", "an observer chooses the sender by the event", "_pool/caller.py",
-        "        if hub.listening and hub.is_telling:\n", "        if hub.listening is None:\n",
+        "        return self._hub.listening and self._hub.is_telling\n",
+        "        return self._hub.listening is None\n",
         "tests/pool/test_who_speaks.py", "what_an_observer_does",
     ),
 )  # fmt: skip
