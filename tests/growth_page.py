@@ -13,7 +13,7 @@ from tests import test_growth as texts
 from tests.drivers.wire import test_growth as wires
 from tests.journal import test_growth as journals
 from tests.loop import test_growth as loops
-from tests.memory import test_rank as memories
+from tests.memory import test_word_search as memories
 from tests.observe import test_growth as traces
 from tests.tools import test_growth as tools
 
@@ -40,7 +40,7 @@ def rows() -> list[tuple[str, Iterable[str], str]]:
         *((name, ("in pieces",), "tests/loop") for name in loops.READERS),
         *((name, kinds, "tests/observe") for name, kinds in traces.HARD.items()),
         *((name, kinds, "tests/journal") for name, (_, kinds) in journals.READERS.items()),
-        ("words to remember and to recall", memories.MARKS, "tests/memory/test_rank.py"),
+        ("words to remember and to recall", memories.MARKS, "tests/memory/test_word_search.py"),
         ("empty lines of streams", ("one, two and four of a kind",), "tests/test_empty_lines.py"),
         ("faulty tables of a manifest", ("17,000 of them",), "tests/manifest/test_manifest.py"),
         ("references in a schema file", ("each names two more",), "tests/cli/test_schema.py"),

@@ -12,7 +12,7 @@ from mcp.shared.message import SessionMessage
 
 from agentpool.drivers.wire._sse import SseParser
 from agentpool.observe._trace import parse_trace
-from agentpool.tools.mcp._wire import read_messages
+from agentpool.tools.mcp._message_lines import read_messages
 from tests.support.growth import lines_run
 
 PIECE = 64 * 1024
@@ -58,9 +58,9 @@ def feed_messages(data: bytes) -> None:
         (feed_events, "drivers/wire/_sse.py", b"\n"),
         (feed_events, "drivers/wire/_sse.py", b"\r\n"),
         (feed_events, "drivers/wire/_sse.py", b"\r"),
-        (feed_messages, "tools/mcp/_wire.py", b"\n"),
-        (feed_messages, "tools/mcp/_wire.py", b"\r\n"),
-        (feed_messages, "tools/mcp/_wire.py", b" \t\n"),
+        (feed_messages, "tools/mcp/_message_lines.py", b"\n"),
+        (feed_messages, "tools/mcp/_message_lines.py", b"\r\n"),
+        (feed_messages, "tools/mcp/_message_lines.py", b" \t\n"),
     ],
     ids=lambda one: getattr(one, "__name__", ascii(one)),
 )

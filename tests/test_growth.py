@@ -37,8 +37,8 @@ from agentpool.testing._recording import read_exchanges
 from agentpool.testing._simulation.token import parse_token
 from agentpool.tools.builtin._files import replace_once
 from agentpool.tools.builtin._team import has_heading
+from agentpool.tools.mcp._message_lines import LineSplitter
 from agentpool.tools.mcp._secrets import Secrets, SecretsInStream
-from agentpool.tools.mcp._wire import LineSplitter
 from agentpool.tools.system._command_rules import refused_argument, split_command
 from agentpool.tools.system._page import Page
 from tests.support.growth import assert_linear

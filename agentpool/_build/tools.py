@@ -50,7 +50,7 @@ from agentpool.tools import (
 )
 from agentpool.tools.builtin._shell import search_path
 from agentpool.tools.builtin._team import TEAM_TOOLS
-from agentpool.tools.mcp._rules import wants_server
+from agentpool.tools.mcp._tool_views import wants_server
 from agentpool.tools.mcp._servers import McpServers
 from agentpool.tools.system._program_runners import carriers
 

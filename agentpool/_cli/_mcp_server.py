@@ -38,7 +38,7 @@ from agentpool._cli._mcp_tools import (
     read_outcome,
     read_query,
 )
-from agentpool.tools.mcp._wire import Incoming, read_messages, write_messages
+from agentpool.tools.mcp._message_lines import Incoming, read_messages, write_messages
 
 PROGRESS_SECONDS: Final = 0.25
 """Seconds between two notifications about one call: often enough for a person who watches."""

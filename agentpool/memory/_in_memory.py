@@ -26,8 +26,8 @@ from agentpool._amounts import counted
 from agentpool._checks import expect, expect_arguments
 from agentpool._errors import UsageError
 from agentpool.abc import Fragment, Memory, MemoryHit, MemoryQuery
-from agentpool.memory._rank import WordIndex, rarest, scaled, words
 from agentpool.memory._split_words import AT_ONCE_CHARS, words_of
+from agentpool.memory._word_search import WordIndex, rarest, scaled, words
 
 INDEXED_AT_ONCE: Final = 100
 """How many fragments are indexed before other tasks get a turn: 1 to 2 ms."""

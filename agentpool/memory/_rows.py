@@ -9,7 +9,7 @@ import attrs
 from agentpool._database.transaction import Row
 from agentpool._errors import MemoryStoreError
 from agentpool.abc import Fragment, MemoryHit
-from agentpool.memory._rank import scaled
+from agentpool.memory._word_search import scaled
 
 
 @final

@@ -6,7 +6,7 @@ from typing import Final
 
 import trio
 
-from agentpool.memory._rank import words
+from agentpool.memory._word_search import words
 
 AT_ONCE_CHARS: Final = 20_000
 """The longest text that is split in the event loop: about 1 ms. A longer one goes to a thread."""

@@ -5,9 +5,9 @@ Rules:
 1. A recall returns only fragments of its scope. Scores are FTS5's BM25, which counts how rare a
    word is in the whole file: other scopes may change the order of hits, but never which hits are
    found.
-2. Words are those of `agentpool.memory._rank`, so both memories find the same. They are stored
-   beside the content: to remove a text, the index needs the words with which it was added, and
-   another Python may split the text into other words.
+2. Words are those of `agentpool.memory._word_search`, so both memories find the same. They are
+   stored beside the content: to remove a text, the index needs the words with which it was added,
+   and a different Python may split the text into other words.
 3. Ids are never used again.
 4. When ``remember`` returns, the fragment has been handed to the system: a kill loses nothing.
 """
@@ -34,9 +34,9 @@ from agentpool._file_kind import FileKind
 from agentpool._needs_trio import check_trio
 from agentpool._opening import opening
 from agentpool.abc import Fragment, Memory, MemoryHit, MemoryQuery
-from agentpool.memory._rank import rarest, words
 from agentpool.memory._rows import ScopeSummary, hits_of, summary_of
 from agentpool.memory._split_words import words_of
+from agentpool.memory._word_search import rarest, words
 
 _ID: Final = re.compile(r"mem-([1-9][0-9]{0,17})", re.ASCII)
 """The ids that ``remember`` returns. The bound is that of SQLite's integers."""

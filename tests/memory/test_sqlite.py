@@ -34,8 +34,8 @@ from agentpool.memory import (
     _sqlite,
     open_sqlite_memory,
 )
-from agentpool.memory._rank import MAX_QUERY_WORDS
 from agentpool.memory._sqlite import MIGRATIONS
+from agentpool.memory._word_search import MAX_QUERY_WORDS
 from agentpool.testing import cancel_everywhere, simulate
 
 MEMORY = Capability(CapabilityKind.MEMORY)

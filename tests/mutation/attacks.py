@@ -27,9 +27,9 @@ ATTACKS: Final = (
         "tests/drivers/wire/test_growth.py", "what_is_nested_in_an_event",
     ),
     Fault(
-        "M8", "a message has any number of parts", "tools/mcp/_wire.py",
+        "M8", "a message has any number of parts", "tools/mcp/_message_lines.py",
         "if has_too_many_nodes(line):", "if False:",
-        "tests/tools/mcp/test_wire.py", "a_message_of_too_many_parts",
+        "tests/tools/mcp/test_message_lines.py", "a_message_of_too_many_parts",
     ),
     Fault(
         "M8", "every part of a large message becomes an object", "tools/mcp/_trimmed.py",
@@ -148,9 +148,9 @@ ATTACKS: Final = (
         "tests/tools/builtin/test_http_request.py", "a_server_does_not_choose",
     ),
     Fault(
-        "H4", "marks in a row are sorted", "memory/_rank.py",
+        "H4", "marks in a row are sorted", "memory/_word_search.py",
         'text = _MARKS_IN_A_ROW.sub(r"\\1", text).casefold()', "text = text.casefold()",
-        "tests/memory/test_rank.py", "words_are_found_in_proportion",
+        "tests/memory/test_word_search.py", "words_are_found_in_proportion",
     ),
     Fault(
         "H5", "each key is counted anew", "tools/_arguments.py",
@@ -212,9 +212,9 @@ ATTACKS: Final = (
         TOOLS_GROWTH, "of_a_long_answer_one_fault",
     ),
     Fault(
-        "M12", "a key of a server's call is written twice", "tools/mcp/_rules.py",
+        "M12", "a key of a server's call is written twice", "tools/mcp/_tool_views.py",
         "    if repeated:\n", "    if not text:\n",
-        "tests/tools/mcp/test_rules.py", "other_arguments_run_nothing",
+        "tests/tools/mcp/test_tool_views.py", "other_arguments_run_nothing",
     ),
     Fault(
         "M13", "clients that hang up keep their places", "_cli/_mcp_server.py",
@@ -305,7 +305,7 @@ ATTACKS: Final = (
         "tests/test_empty_lines.py", "empty_lines_take_steps_by_the_piece",
     ),
     Fault(
-        "L11", "empty lines of a server are read one by one", "tools/mcp/_wire.py",
+        "L11", "empty lines of a server are read one by one", "tools/mcp/_message_lines.py",
         '_BLANK_LINES.sub(b"\\n", data).split', "data.split",
         "tests/test_empty_lines.py", "empty_lines_take_steps_by_the_piece",
     ),
@@ -450,9 +450,9 @@ ATTACKS: Final = (
         SPENDING, "a_usage_that_means_nothing",
     ),
     Fault(
-        "L21", "each of 20,000 tools is looked at", "tools/mcp/_incoming.py",
+        "L21", "each of 20,000 tools is looked at", "tools/mcp/_repaired_messages.py",
         'cast("list[object]", listed)[:MAX_TOOLS]', 'cast("list[object]", listed)',
-        "tests/tools/mcp/test_incoming.py", "of_20_000_tools",
+        "tests/tools/mcp/test_repaired_messages.py", "of_20_000_tools",
     ),
     Fault(
         "L22", "a file with a hole is read to its end", "tools/builtin/_files.py",

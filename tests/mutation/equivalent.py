@@ -49,12 +49,12 @@ EQUIVALENT: Final[Mapping[tuple[str, str, str], str]] = {
         "and is or, or is and",
     ): "both are given or neither; anything else was refused above",
     (
-        "memory/_rank.py",
+        "memory/_word_search.py",
         "if at + len(step) < end:",
         "a comparison is turned around",
     ): "the last step is cut between two words as well, and has the same words",
     (
-        "memory/_rank.py",
+        "memory/_word_search.py",
         "if at + len(step) < end:",
         "plus is minus",
     ): "every step is cut between two words, also the last one, and has the same words",

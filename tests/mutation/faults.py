@@ -251,7 +251,7 @@ FAULTS: Final = (
         "children_do_not_multiply_the_limits",
     ),
     Fault(
-        "B3", "a malformed tool costs its server", "tools/mcp/_incoming.py",
+        "B3", "a malformed tool costs its server", "tools/mcp/_repaired_messages.py",
         "if fault := _fault_of(known):",
         'if (fault := _fault_of(known)) == "none":',
         "tests/tools/mcp/test_servers.py",

@@ -74,16 +74,16 @@ LOST: Final = (
         "tests/test_bad_input.py", "each_argument_of_a_wrong_type",
     ),
     Fault(
-        "B8", "accents make another word", "memory/_rank.py",
+        "B8", "accents make another word", "memory/_word_search.py",
         'text = _ACCENTS.sub("", unicodedata.normalize("NFKD", text))',
         'text = unicodedata.normalize("NFKD", text)',
-        "tests/memory/test_rank.py", "a_word_is_found_where",
+        "tests/memory/test_word_search.py", "a_word_is_found_where",
     ),
     Fault(
-        "B8", "a word with a particle is another one", "memory/_rank.py",
+        "B8", "a word with a particle is another one", "memory/_word_search.py",
         '            yield from signs\n        yield from map("".join, pairwise(signs))\n',
         "            yield signs\n",
-        "tests/memory/test_rank.py", "a_word_is_found_where",
+        "tests/memory/test_word_search.py", "a_word_is_found_where",
     ),
     Fault(
         "B9", "a path may have a tab and a line break", "_manifest/parts.py",

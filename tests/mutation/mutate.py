@@ -56,7 +56,7 @@ ROOMS: Final[dict[str, tuple[str, ...]]] = {
         "tests/drivers/test_gate.py", "tests/observe/test_events.py", "tests/test_bad_input.py",
         "tests/test_surface.py",
     ),
-    "memory/_rank.py": ("tests/memory",),
+    "memory/_word_search.py": ("tests/memory",),
 }  # fmt: skip
 """Each room, with the tests that should notice."""
 

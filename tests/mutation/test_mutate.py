@@ -50,10 +50,10 @@ def test_each_way_to_break_a_line_is_there() -> None:
 
 def test_a_sample_is_the_same_for_a_seed() -> None:
     """A mutant that was not noticed is found again, and each room has its share."""
-    rooms = ("_pool/fan_in.py", "memory/_rank.py")
+    rooms = ("_pool/fan_in.py", "memory/_word_search.py")
     first = sample(10, 7, rooms)
     assert first == sample(10, 7, rooms) != sample(10, 8, rooms)
-    assert [mutant.room for mutant in first].count("memory/_rank.py") == 5
+    assert [mutant.room for mutant in first].count("memory/_word_search.py") == 5
 
 
 def test_another_line_moves_nothing_in_the_draw() -> None:

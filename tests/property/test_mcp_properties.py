@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentpool import ToolError
-from agentpool.tools.mcp._rules import (
+from agentpool.tools.mcp._message_lines import LineSplitter
+from agentpool.tools.mcp._tool_views import (
     MAX_HINT_CHARS,
     MAX_RESULT_CHARS,
     one_line,
@@ -16,7 +17,6 @@ from agentpool.tools.mcp._rules import (
     shown_schema,
     tool_names,
 )
-from agentpool.tools.mcp._wire import LineSplitter
 
 SERVERS = st.text("ab_-", min_size=1, max_size=4)
 TOOLS = st.one_of(st.text("ab_-", max_size=6), st.text(max_size=80))

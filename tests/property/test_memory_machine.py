@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from agentpool.abc import Fragment, Memory, MemoryQuery
 from agentpool.memory import InMemoryMemory, open_sqlite_memory
-from agentpool.memory._rank import words
+from agentpool.memory._word_search import words
 
 WORDS = ["sea", "SEA", "cold", "Straße", "猫", "हिन्दी", "x_1", "\0", '"', "🙂"]
 CONTENTS = st.text(max_size=20) | st.lists(st.sampled_from(WORDS), max_size=5).map(" ".join)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from agentpool.abc import Fragment, MemoryHit, MemoryQuery
 from agentpool.memory import InMemoryMemory
-from agentpool.memory._rank import WordIndex, words
+from agentpool.memory._word_search import WordIndex, words
 
 TEXTS = st.text(max_size=40) | st.lists(
     st.sampled_from(

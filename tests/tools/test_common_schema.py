@@ -29,7 +29,7 @@ from agentpool.tools import (
 )
 from agentpool.tools._common_schema import MAX_PARTS, common_schema
 from agentpool.tools._output import build_output
-from agentpool.tools.mcp._rules import shown_schema
+from agentpool.tools.mcp._tool_views import shown_schema
 from tests.support.strict_schema import refusals
 
 

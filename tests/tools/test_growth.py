@@ -17,8 +17,8 @@ from agentpool.drivers import Attachment
 from agentpool.tools._arguments import ArgumentsDecoder
 from agentpool.tools._output import build_output
 from agentpool.tools._schema import build_signature
-from agentpool.tools.mcp._incoming import mend_tools
-from agentpool.tools.mcp._rules import (
+from agentpool.tools.mcp._repaired_messages import mend_tools
+from agentpool.tools.mcp._tool_views import (
     hidden_sign,
     read_arguments,
     read_result,

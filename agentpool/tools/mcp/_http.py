@@ -10,9 +10,9 @@ from typing import Final, final
 import httpx2
 import trio
 
+from agentpool.tools.mcp._message_lines import MAX_MESSAGE_BYTES, MAX_NODES, nodes_in
 from agentpool.tools.mcp._secrets import Secrets, SecretsInStream
 from agentpool.tools.mcp._trimmed_http import BodyTrimmer, EventTrimmer
-from agentpool.tools.mcp._wire import MAX_MESSAGE_BYTES, MAX_NODES, nodes_in
 
 NOT_FOUND: Final = 404
 SESSION_HEADER: Final = "mcp-session-id"

@@ -46,14 +46,14 @@ from agentpool.abc import AgentContext, OnUnknown, Tool, ToolContext, ToolResult
 from agentpool.tools._idempotency_key import key_for_others
 from agentpool.tools._registry import ToolRegistry
 from agentpool.tools.mcp._child import GRACE_SECONDS
-from agentpool.tools.mcp._rules import (
+from agentpool.tools.mcp._secrets import Secrets
+from agentpool.tools.mcp._tool_views import (
     ToolKey,
     offered_tools,
     read_arguments,
     tool_names,
     wants_server,
 )
-from agentpool.tools.mcp._secrets import Secrets
 
 if TYPE_CHECKING:
     from agentpool.tools.mcp._session import ListedTool, Session

@@ -30,8 +30,15 @@ from agentpool.abc import ToolResult
 from agentpool.tools._idempotency_key import KEY_IN_META
 from agentpool.tools.mcp._child import DYING_SECONDS, Child, open_child
 from agentpool.tools.mcp._http import open_http_client
-from agentpool.tools.mcp._incoming import MAX_REMOTE_NAME_CHARS, Faults, mend_streams
-from agentpool.tools.mcp._rules import (
+from agentpool.tools.mcp._message_lines import (
+    MAX_MESSAGE_BYTES,
+    Incoming,
+    read_messages,
+    write_messages,
+)
+from agentpool.tools.mcp._repaired_messages import MAX_REMOTE_NAME_CHARS, Faults, mend_streams
+from agentpool.tools.mcp._secrets import Secrets
+from agentpool.tools.mcp._tool_views import (
     MAX_HINT_CHARS,
     hidden_sign,
     one_line,
@@ -39,9 +46,7 @@ from agentpool.tools.mcp._rules import (
     shown_description,
     shown_schema,
 )
-from agentpool.tools.mcp._secrets import Secrets
 from agentpool.tools.mcp._trimmed import MAX_TOOLS
-from agentpool.tools.mcp._wire import MAX_MESSAGE_BYTES, Incoming, read_messages, write_messages
 
 _QUEUED_MESSAGES: Final = 256
 """The most messages that wait for a server that does not read: this many calls can be cancelled

@@ -19,7 +19,7 @@ import msgspec
 from msgspec import Raw
 
 from agentpool.tools._failure import clip
-from agentpool.tools.mcp._rules import MAX_RESULT_CHARS, MAX_SCHEMA_BYTES
+from agentpool.tools.mcp._tool_views import MAX_RESULT_CHARS, MAX_SCHEMA_BYTES
 
 SMALL_BYTES: Final = 16 * 1024
 """The largest message that is passed on unchanged. It has fewer than ``MAX_BLOCKS`` text blocks."""

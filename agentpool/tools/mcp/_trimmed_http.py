@@ -7,8 +7,8 @@ from typing import Final, final
 
 import attrs
 
+from agentpool.tools.mcp._message_lines import MAX_MESSAGE_BYTES
 from agentpool.tools.mcp._trimmed import SMALL_BYTES, trimmed
-from agentpool.tools.mcp._wire import MAX_MESSAGE_BYTES
 
 # Between two events is an empty line.
 _EMPTY_LINE: Final = re.compile(rb"\r\n\r\n|\n\n|\r\r")

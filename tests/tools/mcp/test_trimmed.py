@@ -11,11 +11,11 @@ import trio
 from mcp_types import JSONRPCError, JSONRPCRequest, JSONRPCResponse, jsonrpc_message_adapter
 
 from agentpool.tools.mcp._http import open_http_client
-from agentpool.tools.mcp._rules import MAX_RESULT_CHARS, read_result
+from agentpool.tools.mcp._message_lines import MAX_MESSAGE_BYTES
 from agentpool.tools.mcp._secrets import Secrets
+from agentpool.tools.mcp._tool_views import MAX_RESULT_CHARS, read_result
 from agentpool.tools.mcp._trimmed import MAX_BLOCKS, MAX_TOOLS, SMALL_BYTES, trimmed
 from agentpool.tools.mcp._trimmed_http import BodyTrimmer, EventTrimmer
-from agentpool.tools.mcp._wire import MAX_MESSAGE_BYTES
 from tests.support.growth import assert_linear
 from tests.support.hostile_server import answering, open_watched
 from tests.support.http_servers import head

@@ -9,7 +9,7 @@ import pytest
 from mcp.shared.message import SessionMessage
 
 from agentpool import ToolError
-from agentpool.tools.mcp._wire import MAX_NODES, has_too_many_nodes, read_messages
+from agentpool.tools.mcp._message_lines import MAX_NODES, has_too_many_nodes, read_messages
 
 
 async def test_reading_ends_when_nobody_wants_the_messages() -> None:

@@ -6,14 +6,14 @@ import anyio
 from mcp.shared.message import SessionMessage
 from mcp_types import JSONRPCRequest, JSONRPCResponse
 
-from agentpool.tools.mcp._incoming import (
+from agentpool.tools.mcp._message_lines import Incoming
+from agentpool.tools.mcp._repaired_messages import (
     MAX_UNANSWERED,
     Faults,
     mend_streams,
     mend_tools,
 )
 from agentpool.tools.mcp._trimmed import MAX_TOOLS
-from agentpool.tools.mcp._wire import Incoming
 
 
 async def test_errors_of_a_line_are_handed_on_and_both_ends_close() -> None:

@@ -22,7 +22,7 @@ from mcp_types import JSONRPCError, JSONRPCNotification, JSONRPCRequest, JSONRPC
 from mcp_types.methods import validate_server_result
 from pydantic import ValidationError
 
-from agentpool.tools.mcp._rules import MAX_HINT_CHARS, one_line
+from agentpool.tools.mcp._tool_views import MAX_HINT_CHARS, one_line
 from agentpool.tools.mcp._trimmed import MAX_RAW_SCHEMA_BYTES, MAX_TOOLS
 
 MAX_REMOTE_NAME_CHARS: Final = 256

@@ -14,7 +14,7 @@ from agentpool.abc import ToolResult
 from agentpool.drivers import Attachment
 from agentpool.tools._arguments import MAX_ARGUMENTS_CHARS
 from agentpool.tools._registry import check_name
-from agentpool.tools.mcp._rules import (
+from agentpool.tools.mcp._tool_views import (
     MAX_ATTACHMENT_CHARS,
     MAX_DESCRIPTION_CHARS,
     MAX_RESULT_ATTACHMENTS,

@@ -9,8 +9,8 @@ from collections.abc import Callable
 
 import pytest
 
-from agentpool.memory import _rank
-from agentpool.memory._rank import MAX_QUERY_WORDS, WordIndex, rarest, scaled, words
+from agentpool.memory import _word_search
+from agentpool.memory._word_search import MAX_QUERY_WORDS, WordIndex, rarest, scaled, words
 from tests.support.growth import assert_linear
 
 
@@ -110,7 +110,7 @@ def test_a_text_is_looked_for_by_its_beginning() -> None:
 
 def test_the_examples_in_the_docstrings_are_true() -> None:
     """A reader tries them first."""
-    assert doctest.testmod(_rank).failed == 0
+    assert doctest.testmod(_word_search).failed == 0
 
 
 def index_of(*texts: str) -> WordIndex:
