@@ -525,20 +525,9 @@ ATTACKS: Final = (
         "tests/pool/test_who_speaks.py", "a_tool_writes_as_its_agent",
     ),
     Fault(
-        "M14", "a sovereign agent has a child of a laxer tier", "_pool/caller.py",
-        "            if nursery is self._nursery:\n", "            if nursery is None:\n",
-        "tests/pool/test_who_speaks.py", "a_tool_has_no_child",
-    ),
-    Fault(
         "M14", "another agent's context is of use", "_pool/agent_context.py",
         "            self._voice.refuse_others(slot)\n", "            pass\n",
         "tests/pool/test_who_speaks.py", "the_context_of_an_agent",
-    ),
-    Fault(
-        "M14", "an agent within an agent is the owner", "_pool/caller.py",
-        "            one = nursery.parent_task\n        # Below no agent",
-        "            break\n        # Below no agent",
-        "tests/pool/test_who_speaks.py", "an_agent_in_a_pool_inside",
     ),
     Fault(
         "M14", "a source of an agent's map is the owner", "_pool/map.py",
