@@ -356,8 +356,10 @@ def test_an_error_that_says_nothing_of_arguments_comes_out_as_it_is() -> None:
     class Odd(str):
         __slots__ = ()
 
-        def isascii(self) -> bool:
+        def __eq__(self, other: object) -> bool:
             raise TypeError("of its own")
 
+        __hash__ = str.__hash__
+
     with pytest.raises(TypeError, match=r"^of its own$"):
-        SpawnConfig(AgentManifest(), Odd("hi"))
+        SpawnConfig(AgentManifest(), "hi", group=Odd("hi"))

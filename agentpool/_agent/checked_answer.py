@@ -1,7 +1,8 @@
-"""Clean up a driver's answer: texts that can be stored and sent, and numbers that make sense."""
+"""Checks what drivers and tools return, and repairs answers: their texts and their numbers."""
 
 from __future__ import annotations
 
+from types import NoneType
 from typing import Final
 
 import msgspec
@@ -11,10 +12,13 @@ from agentpool._budget.claims import RequestReservation
 from agentpool._checks import expect, expect_whole
 from agentpool._errors import UsageError
 from agentpool._loop.tokens import means_nothing, sound_cost
-from agentpool._messages import Completion, Usage
+from agentpool._messages import Completion, FinishReason, ToolCall, Usage
 from agentpool._numbers import is_number, quoted
 from agentpool._surrogates import answer_without_halves
-from agentpool.abc import Driver
+from agentpool.abc import Driver, ToolResult
+
+_USAGES: Final = (Usage, NoneType)
+_MODELS: Final = (str, NoneType)
 
 
 def sound_answer(
@@ -37,9 +41,8 @@ def sound_answer(
             completion, Completion, f"{type(driver).__name__}.complete() must return a Completion",
             "write return Completion(text)",
         )  # fmt: skip
-    expect_whole(completion, of="answer of the driver: ")
-    if not _is_ascii(completion):  # the drivers here mend theirs
-        completion = answer_without_halves(completion)
+    if not _is_plain(completion):
+        completion = answer_without_halves(_expected(completion))
     usage, cost_usd = completion.usage, completion.cost_usd
     if usage is None and cost_usd is None:
         return completion  # as most models on this machine answer
@@ -58,6 +61,37 @@ def sound_answer(
     if usage is completion.usage and cost_usd == completion.cost_usd:
         return completion
     return msgspec.structs.replace(completion, usage=usage, cost_usd=cost_usd)
+
+
+def expect_result(result: object) -> None:
+    """Raise unless a tool's *result* is one, with fields of their types. The tool may be a user's.
+
+    Raises:
+        UsageError: If it is not.
+    """
+    if not isinstance(result, ToolResult):
+        raise UsageError(f"a tool must return a ToolResult, got {result!r}")
+    is_text_alone = (
+        type(result.content) is str
+        and result.is_error is False
+        and result.error_type == result.traceback == ""
+        and result.attachments == ()
+    )
+    if not is_text_alone:
+        expect_whole(result)
+
+
+def _expected(answer: Completion) -> Completion:
+    """Return *answer* with plain texts, or raise if a field is of a wrong type.
+
+    Impossible numbers are no error, since a provider may report them: they count as unknown later.
+    """
+    usage: object = answer.usage
+    kept = {"usage": usage if isinstance(usage, Usage) else None, "cost_usd": answer.cost_usd}
+    wrong = {"usage": None if isinstance(usage, Usage) else usage, "cost_usd": None}
+    checked = msgspec.structs.replace(answer, **wrong)
+    expect_whole(checked, of="answer of the driver: ")
+    return msgspec.structs.replace(checked, **kept)
 
 
 def _warn(agent: Agent, what: str, value: object) -> None:
@@ -102,11 +136,29 @@ def _raised_in(error: BaseException) -> object:
     return None if trace is None else trace.tb_frame.f_globals.get("__name__")
 
 
-def _is_ascii(answer: Completion) -> bool:
-    """Return whether all texts of *answer* are ASCII, and so cannot contain half a character."""
-    if answer.parts or not answer.text.isascii():
+def _is_plain(answer: Completion) -> bool:
+    """Return whether *answer* has fields of the usual types and no text with half a character.
+
+    Spelled out, since a look at the annotation of each field takes ten times as long. Half a
+    character is never ASCII.
+    """
+    if (
+        type(answer.text) is not str
+        or not answer.text.isascii()
+        or type(answer.tool_calls) is not tuple
+        or type(answer.finish_reason) is not FinishReason
+        or type(answer.usage) not in _USAGES
+        or type(answer.model) not in _MODELS
+        or answer.parts != ()
+    ):
         return False
     for call in answer.tool_calls:
-        if not (call.arguments.isascii() and call.name.isascii() and call.call_id.isascii()):
+        kind: object = type(call)
+        if kind is not ToolCall:
+            return False
+        call_id, name, arguments = call.call_id, call.name, call.arguments
+        if not (type(call_id) is type(name) is type(arguments) is str):
+            return False
+        if not (call_id.isascii() and name.isascii() and arguments.isascii()):
             return False
     return True

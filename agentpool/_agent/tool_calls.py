@@ -16,12 +16,12 @@ import trio
 from agentpool._agent.agent import Agent
 from agentpool._agent.approver import ask_first, must_ask
 from agentpool._agent.call_order import CallOrder, order_of
+from agentpool._agent.checked_answer import expect_result
 from agentpool._agent.past_usage import is_joint
 from agentpool._approval import Denied
 from agentpool._attachments import Attachment, size_trouble
 from agentpool._chat_markers import as_data
-from agentpool._checks import expect_whole
-from agentpool._errors import LimitExceededError, UsageError
+from agentpool._errors import LimitExceededError
 from agentpool._events import Phase, ToolFinished, ToolStarted
 from agentpool._journal_records import JournalRecord
 from agentpool._loop.guard import Stop
@@ -139,10 +139,7 @@ async def _run_call(  # noqa: ASYNC910  # a tool without a checkpoint is its own
     guard = _limit(agent, tool, scope)
     try:
         result = await tool.run(call.arguments, context)
-        # Foreign code, and type checkers are optional.
-        if not isinstance(result, ToolResult):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise UsageError(f"a tool must return a ToolResult, got {result!r}")  # noqa: TRY301
-        expect_whole(result)
+        expect_result(result)
     except Exception as error:  # noqa: BLE001  # a tool's failure is told to the model
         _finish(agent, effect, index, failed_result(call.name, error), tool, error=error)
         return  # noqa: ASYNC910  # a tool without a checkpoint is its own fault
