@@ -663,14 +663,17 @@ async def test_let_in_and_without_a_slot_it_goes_back_when_the_gate_closes(
         await busy.send("go on")
         await trio.sleep(60)
         assert (gate.statistics().in_flight, gate.statistics().waiting) == (2, 0)
+        nursery.start_soon(door.go, "newcomer")
         await trio.sleep(50)
-        assert (gate.statistics().in_flight, gate.statistics().waiting) == (0, 1)
-        assert repr(gate).endswith(" in flight, 1 waiting>")
+        assert (gate.statistics().in_flight, gate.statistics().waiting) == (0, 2)
+        assert repr(gate).endswith(" in flight, 2 waiting>")
         if cancelled:
             waits.cancel()
             await waits.wait()
-            assert gate.statistics().waiting == 0
+            assert gate.statistics().waiting == 1
     assert [170 <= at <= 180 for _, at in log] == ([] if cancelled else [True])
+    (came,) = [at for name, at in door.log if name == "newcomer"]
+    assert (170 <= came <= 180) is cancelled
     assert (gate.statistics().in_flight, gate.statistics().waiting) == (0, 0)
 
 

@@ -145,7 +145,7 @@ UNNOTICED: Final = (
         "E", "agents end while a join counts them", "_pool/fan_in.py",
         "        missing = dict(self.active)\n",
         "        missing = dict(self.active)\n        await trio.lowlevel.checkpoint()\n",
-        "tests/pool/test_fan_in.py", "a_join_beside_a_spawn",
+        "tests/pool/test_fan_in.py", "an_agent_may_end_while_a_join_begins",
     ),
     Fault(
         "E", "an outcome is lost where its join is cancelled", "_pool/fan_in.py",

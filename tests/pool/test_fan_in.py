@@ -93,6 +93,17 @@ def test_a_join_beside_a_spawn_ends() -> None:
     assert cancel_inner_everywhere(_joins_beside_a_spawn, schedules=2) > 20
 
 
+async def test_an_agent_may_end_while_a_join_begins(autojump_clock: MockClock) -> None:
+    """It would be waited for without end if the join looked at it before, and listened after."""
+    for steps in range(10):
+        async with open_pool(LiveDriver(sleepy)) as pool:
+            await pool.fan_out(jobs("0", "0"))
+            for _ in range(steps):
+                await trio.lowlevel.checkpoint()
+            with trio.fail_after(60):
+                assert set(await pool.join_all()) == {1, 2}
+
+
 async def _gives_up_a_join(scope: trio.CancelScope) -> None:
     """Give up reading outcomes anywhere, and read on: none is lost, none comes twice."""
     seen: list[int] = []
