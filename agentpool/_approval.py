@@ -23,12 +23,13 @@ class ApprovalRequest(msgspec.Struct, frozen=True, gc=False):
     call: ToolCall
     """The call, as the model wrote it. Its arguments may be invalid JSON."""
     capability: Capability | None
-    """The capability that the tool needs. ``None``: no capability."""
+    """The capability that the tool needs. ``None``: the tool needs no capability."""
     parent_id: AgentId = OWNER_ID
-    """The number of the agent that spawned the calling one. 0: the owner spawned it. Trust numbers,
-    which the pool gives, more than names: a model may have chosen a child's name."""
+    """The number of the agent that spawned the calling agent. 0: the owner spawned the calling
+    agent. Trust numbers, which the pool gives, more than names: a model may have chosen a child's
+    name."""
     may_have_run: bool = False
-    """Whether the call had begun when an earlier process ended, and so may have been done.
+    """Whether the call had begun when an earlier process ended. Such a call may have been done.
     `Approved` runs it again. `Denied` does not, and gives the model its reason."""
 
 
@@ -52,10 +53,10 @@ class Denied(CheckedStruct, frozen=True, gc=False):
 
 @final
 class Changed(CheckedStruct, frozen=True, gc=False):
-    """Run the call with other arguments."""
+    """Run the call with different arguments."""
 
     arguments: str
-    """JSON text. The tool checks it as it checks what a model wrote."""
+    """JSON text. The tool checks these arguments like arguments that a model wrote."""
     by: str = ""
     """Who decided."""
 

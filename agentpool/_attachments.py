@@ -41,7 +41,7 @@ MEDIA_TYPES: Final = ("image/png", "image/jpeg", "image/gif", "image/webp", PDF_
 """The supported media types."""
 
 MAX_ATTACHMENT_BYTES: Final = 32 * 1024 * 1024
-"""No provider takes a request with room for more."""
+"""No provider accepts a request large enough for a larger attachment."""
 
 LEAST_IMAGE_TOKENS: Final = 1_120
 """Gemini 3's count for an image of any size."""
@@ -101,7 +101,7 @@ class Attachment(Shown, msgspec.Struct, frozen=True, gc=False):
         """Load the attachment in the file *path*. Its first bytes tell its type.
 
         Raises:
-            UsageError: If it cannot be read, is too large, or is not of a supported type.
+            UsageError: If the file cannot be read, is too large, or is not of a supported type.
         """
         expect(
             path,
@@ -184,7 +184,8 @@ def size_trouble(
     Args:
         one: The attachment to send.
         most_image_bytes: The largest image that the provider accepts. ``None``: any size.
-        most_image_pixels: The longest side of an image that it accepts. ``None``: any.
+        most_image_pixels: The longest side of an image that the provider accepts. ``None``: any
+            length.
     """
     if one.kind != "image":
         return ""

@@ -33,7 +33,7 @@ class Shown:
         def __rich_repr__(self) -> tuple[_Words, ...] | None:
             """Return the state, for ``rich``, which would look at each field without this method.
 
-            ``None``: a subclass has another form, which ``rich`` finds.
+            Returns ``None`` if a subclass has a ``repr`` of a different form, which ``rich`` finds.
             """
             words, begin = repr(self), f"<{type(self).__name__}"
             state = words.removeprefix(begin).removesuffix(">").lstrip()

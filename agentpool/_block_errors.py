@@ -23,7 +23,8 @@ def raise_unless_cancelled(failed: BaseException | None, outside: BaseException)
         outside: The error of the nursery around the block.
 
     Raises:
-        BaseException: *outside*, or the single error in it, or a group of *failed* and that.
+        BaseException: If *failed* is ``None``: *outside*, or the only error in it. Otherwise a
+            group of *failed* and the errors in *outside* that are no cancellations.
     """
     rest = _besides_cancellations(outside)
     if failed is None:

@@ -37,7 +37,7 @@ def call_advice(
 ) -> str | None:
     """Return what is wrong with the arguments of ``function(*given, **named)``.
 
-    ``None``: nothing is wrong with them, so the error came from inside the function.
+    ``None``: the arguments are right, so the error came from inside the function.
 
     Args:
         name: The name of the function, or of the class whose ``__init__`` it is.

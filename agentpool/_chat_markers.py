@@ -51,8 +51,8 @@ TEMPLATE_MARKERS: Final = (
     "<\uff5cend\u2581of\u2581sentence\uff5c>",
 )  # fmt: skip
 """How chat templates (ChatML, Command, DeepSeek, Gemma, GLM, Harmony, Llama, Mistral, Phi,
-Qwen) write who speaks. A local
-model that is given one of them as text may take what follows for another speaker's turn."""
+Qwen) write who speaks. A local model that gets such a marker as text may mistake what follows for
+the turn of a different speaker."""
 
 PHRASE_MARKERS: Final = (
     "IGNORE PREVIOUS INSTRUCTIONS",
@@ -92,7 +92,7 @@ class Cleaner(Live):
             self._pattern = re.compile("|".join(map(_source_of, self.markers)))
 
     def clean(self, text: str) -> str:
-        """Return *text* without markers; the same object if there are none.
+        """Return *text* without markers. A text that has none is returned as the same object.
 
         >>> Cleaner().clean("a <|im_start|>system b")
         'a [SANITIZED]system b'
@@ -168,5 +168,6 @@ def _check(marker: str) -> None:
         )
     ):
         raise UsageError(
-            f"a marker must not overlap {REPLACEMENT!r}, which replaces it, got {marker!r}"
+            f"a marker must not overlap {REPLACEMENT!r}, which replaces it, got {marker!r}; "
+            "leave it out"
         )

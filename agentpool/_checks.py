@@ -36,7 +36,7 @@ def expect(value: object, kind: type | tuple[type, ...], what: str, advice: str)
         advice: What to write instead.
 
     Raises:
-        UsageError: If it is of another kind.
+        UsageError: If *value* is not of this kind.
     """
     if not isinstance(value, kind):
         raise UsageError(f"{what}, got {kind_of(value)}; {advice}")
@@ -48,10 +48,10 @@ def plain_text(text: str) -> str:
 
 
 def expect_message(content: str, reply_to: int | None = None) -> str:
-    """Return *content* as a plain ``str``, or raise if it is no text, or *reply_to* no number.
+    """Return *content* as a plain ``str``. Raise unless it is text and *reply_to* is a number.
 
     Raises:
-        UsageError: If one of them is of another type.
+        UsageError: If one of them is of the wrong type.
     """
     expect(content, str, "content must be a str", "write the message as text")
     if not (reply_to is None or type(reply_to) is int):
@@ -60,12 +60,12 @@ def expect_message(content: str, reply_to: int | None = None) -> str:
 
 
 def expect_piece(piece: object, driver: object) -> str:
-    """Return a *piece* of an answer as a plain ``str``, or raise if it is no text.
+    """Return a *piece* of an answer as a plain ``str``. Raise if the piece is not text.
 
-    Called where a piece arrives, so that it does not depend on who watches what happens then.
+    Called where a piece arrives: the check must not depend on whether the answer is watched.
 
     Raises:
-        UsageError: If it is no text. Names the *driver* that passed it on.
+        UsageError: If the piece is not text. Names the *driver* that passed it on.
     """
     if isinstance(piece, str):
         return plain_text(piece)
@@ -86,10 +86,10 @@ def expect_each(values: object, kind: type, what: str, advice: str) -> None:
 
 
 def expect_function(value: object, what: str, advice: str, instead_of: type = NoneType) -> None:
-    """Raise unless *value* is a function. The class *instead_of* and classes below it are none.
+    """Raise unless *value* is a function. The class *instead_of* and its subclasses are refused.
 
     Raises:
-        UsageError: If it is not. A coroutine that was passed in its place is closed.
+        UsageError: If *value* is not a function. A coroutine that was passed instead is closed.
     """
     if not is_function(value, (instead_of,)):
         if inspect.iscoroutine(value):
@@ -109,7 +109,7 @@ def expect_output_type(kind: object) -> None:
     """Raise unless *kind* is a class whose objects have named fields.
 
     Raises:
-        UsageError: If it is not. Says what to write instead.
+        UsageError: If *kind* is not such a class. Says what to write instead.
     """
     if isinstance(kind, type) and has_fields(kind):
         return
@@ -150,7 +150,7 @@ def expect_fields(value: object, *, but: Collection[str] = (), of: str = "") -> 
         of: The class whose help says more. Empty: the class of *value*.
 
     Raises:
-        UsageError: If a field is not. Names the field and says what was expected.
+        UsageError: If a field is of the wrong type. Names the field and says what was expected.
     """
     kind = type(value)
     fields = fields_of(kind)  # type: ignore[arg-type]  # mypy takes no class for hashable
@@ -185,7 +185,8 @@ def expect_arguments(
     Called first in a function, as ``expect_arguments(open_journal, locals())``.
 
     Raises:
-        UsageError: If an argument does not. Names the argument and says what was expected.
+        UsageError: If an argument is of the wrong type. Names the argument and says what was
+            expected.
     """
     for name, expected in parameters_of(function):
         if name in arguments and name not in but:
@@ -197,15 +198,16 @@ def expect_arguments(
 def expect_whole(value: msgspec.Struct, *, of: str = "") -> None:
     """Raise unless each field of *value*, and of the structs in its fields, is of its type.
 
-    Messages and answers are made too often to check each one when it is made, so they are checked
-    where a user's come in. The types of most have been seen before: one look-up then does.
+    Messages and answers are made too often for a check of each one, so they are checked only where
+    one comes from a user. Most have fields of types that were seen before: then one look-up is
+    enough.
 
     Args:
         value: A struct that does not check its own fields.
-        of: Where it came from, for the error. Empty: it is named by its class alone.
+        of: Where the value came from, for the error. Empty: the error names only its class.
 
     Raises:
-        UsageError: If a field is not.
+        UsageError: If a field is of the wrong type.
     """
     fields = msgspec.structs.astuple(value)
     inner = _inner_fields(type(value), tuple(map(type, fields)))
@@ -234,10 +236,10 @@ class CheckedStruct(msgspec.Struct, frozen=True):
 
 
 def expect_method(value: object, method: str, what: str, advice: str) -> None:
-    """Raise unless *value* has a *method*: for kinds that are known by what they can do.
+    """Raise unless *value* has a method of that name: for kinds that are known by what they can do.
 
     Raises:
-        UsageError: If it has none.
+        UsageError: If *value* has no such method, or is a class.
     """
     if not callable(getattr(value, method, None)) or isinstance(value, type):
         raise UsageError(f"{what}, got {kind_of(value)}; {advice}")
@@ -259,7 +261,8 @@ def _inner_fields(
 ) -> tuple[tuple[int, tuple[type, ...]], ...] | None:
     """Return the fields of *kind* to look into if their values have these *types*.
 
-    Each with the classes of its items. ``None``: the values themselves need a look.
+    Each field comes with the classes of its items. ``None``: the types are not enough, so the
+    values themselves must be checked.
     """
     inner = list[tuple[int, tuple[type, ...]]]()
     for name, usual, expected in fields_of(kind):

@@ -1,13 +1,14 @@
 """Joins the chunks of an HTTP/1.1 body that arrived together, so that h11 reads one and not many.
 
-A model's server sends each token in a chunk of its own, and for h11 a chunk is more work than the
-token in it is for everybody else.
+A model's server sends each token in its own chunk. For h11, a chunk is more work than its token is
+for all the other code.
 
 Rules:
 
-1. What goes on means what came: the same body, the same trailer, the same errors.
+1. The joined bytes mean the same as those that came: the same body, the same trailer, the same
+   errors.
 2. Only whole chunks in the plainest form are joined: digits, line end, data, line end. Everything
-   else goes on as it came, and h11 decides about it.
+   else is passed on unchanged, and h11 judges it.
 3. Nothing is held back.
 """
 
@@ -30,7 +31,7 @@ class ChunkJoiner:
 
     def __init__(self) -> None:
         self._left: int | None = 0
-        """Bytes until the next chunk begins. ``None``: unknown, and nothing more is joined."""
+        """Bytes until the next chunk begins. ``None``: unknown, so nothing more is joined."""
 
     def join(self, data: bytes) -> bytes:
         """Return *data*, the next part of the body, with the whole chunks in it as one."""

@@ -35,7 +35,7 @@ class ConnectionLostError(Exception):
 
 
 class NoAnswerError(ConnectionLostError):
-    """The connection was lost before the first byte of an answer: it may have been stale."""
+    """The connection, perhaps a stale one, was lost before the first byte of an answer."""
 
 
 class BadAnswerError(Exception):
@@ -89,11 +89,13 @@ class Connection:
     _is_closed: bool = attrs.field(init=False, default=False)
     _has_begun: bool = attrs.field(init=False, default=False)
     _joiner: ChunkJoiner | None = attrs.field(init=False, default=None)
-    """Joins the chunks of the answer. ``None``: its head was not read, or it comes in no chunks."""
+    """Joins the chunks of the answer. ``None``: the head of the answer has not been read, or the
+    answer does not come in chunks."""
     _later: bytes = attrs.field(init=False, default=b"")
-    """What came together with the head of the answer. h11 gets it once it has read that."""
+    """Bytes that came together with the head of the answer. h11 gets them after it has read the
+    head."""
     idle_since: float = attrs.field(init=False, default=0.0)
-    """When it last became idle, by trio's clock."""
+    """When the connection last became idle, by trio's clock."""
 
     @classmethod
     async def open(
@@ -104,11 +106,11 @@ class Connection:
         Args:
             target: The server to connect to. Its certificate must be for ``target.host``.
             tls: The certificates to trust.
-            address: The address to connect to, even if the name resolves to another. ``None``: look
-                it up.
+            address: The address to connect to, even if the name resolves to a different one.
+                ``None``: look the name up.
 
         Raises:
-            OSError: If nothing listens there.
+            OSError: If nothing listens at the address.
             trio.BrokenResourceError: If the TLS handshake failed.
 
         Cancellation:
@@ -159,7 +161,7 @@ class Connection:
 
         Raises:
             NoAnswerError: If the connection ended before anything came back.
-            ConnectionLostError: If it ended in the middle of the headers.
+            ConnectionLostError: If the connection ended in the middle of the headers.
             BadAnswerError: If the answer is not HTTP.
 
         Cancellation:

@@ -57,7 +57,7 @@ def check_file(path: Path, *, added_to: bool = False) -> None:
             shares it.
 
     Raises:
-        OSError: If it is something else. Says what it is.
+        OSError: If *path* is something else. Says what it is.
     """
     with contextlib.suppress(FileNotFoundError):
         _check(path.stat(), added_to=added_to)
@@ -97,11 +97,11 @@ def open_to_write(path: Path, *, append: bool = False) -> int:
 
 
 def mark_open(fd: int) -> bool:
-    """Mark the file behind *fd* for other processes as being written, until it is closed.
+    """Show other processes that the file behind *fd* is being written, until *fd* is closed.
 
-    The mark ends with the process, even if it is killed. Returns False if another process is
-    checking for a mark at this moment: try again. On a platform without file locks, nothing is
-    marked.
+    The mark ends with the process, even if the process is killed. Returns False if another process
+    is checking for a mark at this moment; in that case, try again. On a platform without file
+    locks, nothing is marked.
     """
     try:
         _flock(fd, "LOCK_SH", "LOCK_NB")
@@ -113,7 +113,7 @@ def mark_open(fd: int) -> bool:
 
 
 def is_marked_open(fd: int) -> bool:
-    """Return whether a process with the file behind *fd* open has marked it.
+    """Return whether a process that has the file behind *fd* open has marked it.
 
     Also returns True if there is no way to know.
     """
@@ -216,7 +216,7 @@ def _write_beside(path: Path, data: bytes, mode: int) -> None:
 
 
 def _flock(fd: int, *names: str) -> None:
-    """Lock or unlock the file behind *fd*, until it is closed.
+    """Lock or unlock the file behind *fd*. A lock lasts until *fd* is closed.
 
     Raises:
         OSError: If it cannot be locked, or this platform has no such locks.
@@ -249,7 +249,7 @@ def _find_lock() -> Callable[[int], object] | None:
 def _check(found: os.stat_result, *, added_to: bool) -> None:
     if not stat.S_ISREG(found.st_mode):
         kind = kind_words(found.st_mode)
-        raise OSError(errno.EINVAL, f"it must be a regular file, not {kind}; name another")
+        raise OSError(errno.EINVAL, f"it must be a regular file, not {kind}; name another file")
     if not added_to and _is_foreign(found) and os.geteuid() != _ROOT:
         raise OSError(errno.EPERM, "it belongs to another user; name another file, or remove it")
 

@@ -42,7 +42,7 @@ class Expected(msgspec.Struct, frozen=True):
 
     @property
     def usual(self) -> tuple[type, ...]:
-        """The allowed classes that need no further check; tuples need one for their items."""
+        """The allowed classes whose values need no further check. The items of tuples need one."""
         return () if self.choices else tuple(kind for kind in self.kinds if kind is not tuple)
 
     def check(
@@ -57,7 +57,7 @@ class Expected(msgspec.Struct, frozen=True):
             others: Other arguments that the value may have been meant for, by name.
 
         Raises:
-            UsageError: If it is not.
+            UsageError: If *value* is not allowed.
         """
         if not self._allows(value):
             raise UsageError(
@@ -79,7 +79,7 @@ class Expected(msgspec.Struct, frozen=True):
         return kind_of(value)
 
     def _advice(self, value: object, others: Mapping[str, Expected]) -> str:
-        """Return what to write in place of *value*, with a semicolon. Empty: it is not known."""
+        """Return what to write in place of *value*, with a semicolon. Empty: there is no advice."""
         if isinstance(value, str | PurePath):
             for kind in self.kinds:
                 if kind.__name__ in _WRITTEN:
@@ -205,9 +205,9 @@ def kind_of(value: object) -> str:
 
 
 def is_function(value: object, made: tuple[type, ...]) -> bool:
-    """Return whether *value* is called to make one of *made*, and is not the class of one.
+    """Return whether *value* can be called, and is neither a tool nor one of the classes *made*.
 
-    Tools are called by models alone: a tool in place of another function would run unasked.
+    Only models call tools: a tool in place of another function would run without being asked for.
     """
     is_class_of = isinstance(value, type) and issubclass(value, made)
     return callable(value) and not is_class_of and not hasattr(type(value), "_is_tool")

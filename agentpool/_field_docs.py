@@ -11,7 +11,7 @@ from itertools import pairwise
 
 
 def with_short_types(kind: type, signature: inspect.Signature) -> inspect.Signature:
-    """Return *signature*, that of *kind*, with its types as they are written in the source."""
+    """Return the *signature* of *kind* with its types as they are written in the source."""
     written = dict[str, object]()
     for base in reversed(kind.__mro__):
         written |= inspect.get_annotations(base)

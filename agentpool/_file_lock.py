@@ -6,8 +6,8 @@ Rules:
    the process with the lock is stopped, it looks once a second.
 2. A process that keeps the lock for half a minute hangs, or makes a backup: an error names it.
 3. A stopped process cannot release the lock, and no other process can take it away. The wait lasts
-   as long as it is stopped, and that time does not count: the person who stopped it must continue
-   or end it. A warning with its process id says so immediately.
+   as long as the process is stopped, and that time does not count: the person who stopped the
+   process must continue or end it. A warning with the process id says so immediately.
 4. If the system does not tell which process has the lock, there is no guess: the wait ends after
    half a minute.
 """
@@ -84,10 +84,10 @@ def lock_holder(path: Path) -> LockHolder | None:
 
 
 def _is_of(pid: int, device: tuple[int, int], file: os.stat_result) -> bool:
-    """Return whether a lock of *pid* on a file of that number is a lock on *file*.
+    """Return whether a lock of *pid*, on a file with the inode number of *file*, is on *file*.
 
-    Files on two devices may have the same number. Some file systems give one device for a file and
-    another one for its locks: then the lock is on *file* if the process has *file* open.
+    Files on two devices may have the same number. Some file systems report one device for a file
+    and a different one for its locks: then the lock is on *file* if the process has *file* open.
     """
     if device == (os.major(file.st_dev), os.minor(file.st_dev)):
         return True

@@ -40,9 +40,9 @@ class MemoryQuery(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     limit: int = 5
     """The maximum number of hits."""
     source: str | None = None
-    """Only from this source. ``None``: from all."""
+    """Find only fragments from this source. ``None``: fragments from all sources."""
     since: float | None = None
-    """Only fragments created at this time or later. ``None``: all."""
+    """Find only fragments created at this time or later. ``None``: fragments of any age."""
 
     def __post_init__(self) -> None:
         """Refuse fields of the wrong type."""

@@ -45,17 +45,18 @@ class RecordKind(enum.Enum):
     """A message was accepted by the router. The body is the message; the part is 1 if its
     sender waits for the answer."""
     TAKEN = "taken"
-    """Messages were taken from an inbox other than at a turn's beginning. The body is their ids."""
+    """Messages were taken from an inbox later than at the beginning of a turn. The body is their
+    ids."""
     ASKED = "asked"
     """An approval was asked for. The body is the call."""
     ANSWERED = "answered"
     """An approval was given or denied. The body says which."""
     ENDED = "ended"
     """The agent has ended. The body is its outcome, without the messages that its history already
-    has; the part is the number of those."""
+    has. The part is the number of messages that are left out."""
     HEAD = "head"
-    """A session continues after this agent's turn; later turns no longer count. 0: from its
-    beginning."""
+    """A session continues after this agent's turn; later turns no longer count. 0: the session
+    continues from its beginning."""
     SPENT = "spent"
     """What the agent had spent according to records that were pruned. The body is the totals."""
 
@@ -85,7 +86,7 @@ class Lease(msgspec.Struct, frozen=True):
     pool: str
     """The pool's name in the journal."""
     fence: int
-    """Rises with every owner. A record of an older fence is refused."""
+    """Rises with every owner. A record with an older fence is refused."""
     seconds: float
     """How long the lease lasts after the last write. An owner that stalls for longer loses it."""
 
@@ -102,7 +103,8 @@ class LeaseHolder(msgspec.Struct, frozen=True):
     """When that process started, as its system reports it, since process ids are used again.
     Empty: unknown."""
     opening: int = 0
-    """Which opening of the journal in that process. 0: an earlier version did not say."""
+    """Which opening of the journal in that process. 0: unknown, since an earlier version wrote
+    this."""
 
 
 @final
@@ -116,7 +118,7 @@ class PoolSummary(msgspec.Struct, frozen=True):
     agents: int
     """Agents that were accepted."""
     ended: int
-    """Agents that have their outcome."""
+    """Agents that have an outcome."""
     bytes: int
     """The size of its records in the file."""
     owner: LeaseHolder | None

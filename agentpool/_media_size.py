@@ -29,7 +29,7 @@ MAX_PACKED_BYTES: Final = 4 * 1024 * 1024
 
 _MAX_FAILURES: Final = 20
 """After this many object streams that cannot be unpacked, the search ends: in an encrypted
-document, none can."""
+document, none of them can be."""
 
 _MAX_SEGMENTS: Final = 500
 """The most segments of a JPEG that are read to find the one that states its size."""

@@ -55,7 +55,7 @@ class ToolCall(msgspec.Struct, frozen=True, gc=False):
     """A model's request to run a tool."""
 
     call_id: str
-    """The model's name for this call; its result carries the same."""
+    """The model's name for this call; the result of the call carries the same name."""
     name: str
     """The tool's name, as the model wrote it. There may be no such tool."""
     arguments: str
@@ -99,10 +99,10 @@ class ProviderPart(msgspec.Struct, frozen=True, gc=False):
     text: str = ""
     """The readable part. Empty: there is none."""
     text_at: int = 0
-    """Characters of the answer's text before it."""
+    """How many characters of the answer's text come before this part."""
     call_at: int = 0
-    """The number of tool calls before it. For a part that belongs to a call: the place of that
-    call."""
+    """The number of tool calls before this part. For a part that belongs to a call: the place of
+    that call."""
 
 
 @final
@@ -232,8 +232,8 @@ class CompletionRequest(msgspec.Struct, frozen=True, gc=False):
     tools: tuple[ToolDefinition, ...] = ()
     """The tools that the model may call, in a stable order."""
     max_tokens: int | None = None
-    """The most tokens that the model may write, including thoughts. ``None``: as many as the
-    model may."""
+    """The most tokens that the model may write, including thoughts. ``None``: as many as the model
+    can."""
     temperature: float | None = None
     """0.0 is the likeliest word each time; 2.0 is the upper end. ``None``: not sent."""
     model: str | None = None
@@ -268,7 +268,7 @@ class Completion(msgspec.Struct, frozen=True, gc=False):
     model: str | None = None
     """The model that answered. ``None``: the provider did not say."""
     cost_usd: float | None = None
-    """US dollars. ``None``: as the driver prices its usage."""
+    """US dollars. ``None``: the driver computes the price from the usage."""
     parts: tuple[ProviderPart, ...] = ()
     """The parts that its provider wants back, in the order of their arrival."""
 

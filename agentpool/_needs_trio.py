@@ -9,10 +9,11 @@ import trio
 from agentpool._errors import UsageError
 
 _OF_LIVE_OBJECTS: Final = ("pool.", "handle.", "router.")
-"""Calls of objects that a program has while trio runs: trio is elsewhere, not missing."""
+"""Methods of objects that exist only while trio runs. If their caller is not in trio, trio runs
+elsewhere."""
 
 _ASYNC: Final = ("pool.spawn",)
-"""Those of them that are async."""
+"""Those of these methods that are async."""
 
 
 def check_trio(name: str) -> None:
@@ -35,7 +36,7 @@ def outside_of_trio(name: str) -> UsageError:
         token = "" if is_worker else ", trio_token=token"
         origin = "token = trio.lowlevel.current_trio_token(), taken in trio's thread"
         return UsageError(
-            f"{name}() needs trio; it was called in another thread; write there "
+            f"{name}() needs trio, and was called in another thread; there, write "
             f"trio.from_thread.{how}({name}, ...{token}){'' if is_worker else f', with {origin}'}"
         )
     if is_worker:

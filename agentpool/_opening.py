@@ -28,7 +28,7 @@ class Opening(AbstractAsyncContextManager[T]):
 
     @property
     def advice(self) -> str:
-        """What it is, and how to enter it."""
+        """What the block is, and how to enter it."""
         call, name = self._call, self._name
         return f"what {call}() returns; enter it: async with {call}(...) as {name}"
 
@@ -36,12 +36,12 @@ class Opening(AbstractAsyncContextManager[T]):
         """Open it.
 
         Raises:
-            UsageError: If it was entered before.
+            UsageError: If the block has already been entered.
         """
         if self._is_entered:
             raise UsageError(
-                f"this block of {self._call}() was entered before; call {self._call}(...) again "
-                "for each block"
+                f"this block of {self._call}() has already been entered; "
+                f"call {self._call}(...) again for each block"
             )
         self._is_entered = True
         return await self._block.__aenter__()

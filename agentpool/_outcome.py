@@ -124,8 +124,8 @@ class AgentOutcome(msgspec.Struct, frozen=True, kw_only=True):
     """Requests that were made again after the program had ended in the middle of them: the
     provider may have charged for both."""
     unmeasured_requests: int = 0
-    """Requests with unknown usage: the provider did not state it, or they broke off. If there are
-    any, ``usage`` is too low."""
+    """Requests with unknown usage: the provider did not state it, or the request broke off. If
+    there are any, ``usage`` is too low."""
     cost_usd: float | None = None
     """US dollars. ``None``: part of it has no known price. 0.0 is free of charge."""
     iterations: int = 0
@@ -140,8 +140,8 @@ class AgentOutcome(msgspec.Struct, frozen=True, kw_only=True):
     messages: tuple[ChatMessage, ...] = ()
     """The conversation, with a result for every tool call."""
     messages_left_out: int = 0
-    """How many of these no longer fitted into the window at the end: the last requests left them
-    out, or contained only a stub. 0: nothing was left out."""
+    """How many of the messages no longer fitted into the window at the end: the last requests left
+    them out, or had only a stub of them. 0: nothing was left out."""
     started_at: float | None = None
     """Seconds since the pool opened. ``None``: it never had a slot."""
     finished_at: float = 0.0

@@ -20,13 +20,13 @@ T = TypeVar("T")
 def publish(names: MutableMapping[str, object], homes: Mapping[str, tuple[str, ...]] = {}) -> None:
     """Make a module public: it loads names on first use, and ``help`` shows fields (PEP 562).
 
-    Its ``__all__`` is what it has and can load: names whose extra is not installed are left out, so
-    that ``from ... import *`` works without it.
+    Its ``__all__`` lists the names that it has or can load. Names whose extra is not installed are
+    left out, so that ``from ... import *`` works without the extra.
 
     Args:
         names: The ``globals()`` of the module.
-        homes: The modules below it, each with those of its names that are loaded on first use. One
-            that is itself public has its own name.
+        homes: The modules below it, each with those of its names that are loaded on first use.
+            Where the name is that of the module, the module itself is loaded.
     """
     face = str(names["__name__"])
 
@@ -124,7 +124,7 @@ class AdvisedStruct(StructMeta):
 
         @property
         def __signature__(cls) -> Signature:  # noqa: N805  # as in StructMeta
-            """The signature, with types as in the source: msgspec shows where each one lives."""
+            """The signature, with types as in the source: msgspec would add their modules."""
             signature = super().__signature__
             return import_module("agentpool._field_docs").with_short_types(cls, signature)
 

@@ -57,7 +57,7 @@ class Summed(msgspec.Struct, frozen=True, gc=False, array_like=True):
     text: str
     failure: str
     completion: Completion | None = None
-    """``None``: a file of the earliest version, which does not have it."""
+    """``None``: the file is of the earliest version, which did not store the completion."""
 
 
 encode: Final = whole_json
@@ -131,8 +131,8 @@ def received_ids(records: Iterable[JournalRecord]) -> Iterator[int]:
 def answers_left(records: Iterable[JournalRecord]) -> dict[tuple[int, int], JournalRecord]:
     """Return the unused answers to approval questions, by place and part.
 
-    An answer that let a call begin again is used up when the call has begun: from then on it is
-    unknown again whether the call was done.
+    An answer that let a call begin again is used up when the call has begun: from then on, nobody
+    knows again whether the call was done.
     """
     answers: dict[tuple[int, int], JournalRecord] = {}
     begun, again = set[tuple[int, int]](), set[tuple[int, int]]()

@@ -20,7 +20,7 @@ class Charge(msgspec.Struct, frozen=True, gc=False):
     cost_usd: float | None
     """US dollars. ``None``: unknown."""
     requests: int
-    """Requests to a model. 0: a child made them, and has them in its own records."""
+    """Requests to a model. 0: a child made the requests, which are in its own records."""
     unmeasured: int = 0
     """Requests of a child whose usage is unknown."""
 
@@ -34,12 +34,13 @@ class Loss(msgspec.Struct, frozen=True, gc=False):
     cost_usd: float | None
     """US dollars that a budget is charged. ``None``: unknown."""
     written: int | None = None
-    """For the run, an estimate of the text that had come. ``None``: the run counts nothing,
-    since the request was refused, or its process ended."""
+    """The run's estimate for the text that had come. ``None``: the request was refused, or its
+    process ended, so the run counts nothing."""
     price: float | None = None
     """US dollars for the run. ``None``: unknown."""
     was_cut: bool = False
-    """Whether it was cancelled. Its run can only make the same request again in another process."""
+    """Whether the request was cancelled. Its run can make the same request again only in a
+    different process."""
     usage: Usage | None = None
     """Tokens, as the provider measured them. ``None``: unknown."""
     is_repeated: bool = False
@@ -68,7 +69,7 @@ class ServedCall(Live):
     """Messages that it sent so far."""
 
     def child_key(self, ahead: int = 0) -> str:
-        """Return the key of the next agent that the call spawns, or of one *ahead* places later."""
+        """Return the key of the next agent that the call spawns, after skipping *ahead* keys."""
         return f"{self.key}/{self.children + ahead + 1}"
 
     def own_key(self, key: str) -> str:

@@ -34,7 +34,7 @@ _CHECKED: Final = frozenset({"manifest", "query", "output_type", "weight"})
 
 
 class _Asked(msgspec.Struct, frozen=True, gc=False):
-    """The part of a config that is written without names."""
+    """The fields of a config that are written without their names."""
 
     manifest: AgentManifest
     """The kind of agent."""
@@ -71,30 +71,30 @@ class SpawnConfig(_Asked, frozen=True, kw_only=True, metaclass=AdvisedStruct):
     outcome's ``value`` is an instance. ``None``: any text."""
     memory_scope: str | None = None
     """The memory scope to use: agents with the same scope share their fragments. ``None``: a
-    separate one."""
+    separate scope."""
     limits: UsageLimits | None = None
     """Limits that narrow the manifest's for this run. ``None``: no change."""
     budget: Budget | None = None
-    """The budget that it and its children spend from: a part of its parent's budget, or else of
-    the pool's. ``None``: that budget itself."""
+    """The budget that the agent and its children spend from. It must be a part of the parent's
+    budget, or of the pool's if there is no parent. ``None``: they spend from that larger budget
+    directly."""
     key: str | None = None
     """Names the agent in the pool's journal: in a resumed pool, a spawn with the same key is the
     same agent, finished or not. A child's key names it within the call that spawns it. Children
-    that are spawned at the same time need keys, since the order identifies those without one. Must
-    not begin with ``#`` or ``=``.
-    ``None``: the number serves as the key; in a map or a supervision the query, in a race the
-    place."""
+    that are spawned at the same time need keys, since children without keys are identified by their
+    order. A key must not begin with ``#`` or ``=``. ``None``: the agent's number serves as its key.
+    In a map or a supervision its query does, and in a race its place."""
     group: str = ""
     """The group with which it shares slots and gates. Waiting groups take turns, whatever their
     sizes."""
     weight: int = 1
-    """How many agents of its group are let in at each turn of the group. The newest agent's weight
-    counts."""
+    """How many agents of its group are let in at each turn of the group. If the weights differ,
+    that of the newest agent counts."""
     priority: int = 0
     """The priority within its group: one level is worth a hundred places in the queue."""
     outlives_parent: bool = False
-    """Whether an agent that a tool spawned goes on when the agent of that tool has ended.
-    Otherwise it is cancelled then."""
+    """Whether an agent that a tool spawned goes on after its parent, the agent of that tool, has
+    ended. Otherwise it is cancelled when its parent ends."""
 
     def __post_init__(self) -> None:
         """Refuse an empty query and fields of the wrong type or range."""
@@ -210,7 +210,7 @@ def child_of(
         used_tokens: What the parent has used of its own token budget.
         seconds_left: What the parent has left of its time; ``inf``: no limit.
         used_usd: What the parent has spent of its own cost limit, as far as is known.
-        budget: The budget that the child spends from. ``None``: the one of its parent.
+        budget: The budget that the child spends from. ``None``: its parent's budget.
 
     Raises:
         CapabilityDeniedError: If the parent may have no children, or has nothing left.

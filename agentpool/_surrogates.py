@@ -29,8 +29,8 @@ _ESCAPE: Final = (
     r"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
     r"|(?P<half>u[dD][89a-fA-F][0-9a-fA-F]{2})|.)"
 )
-"""An escape. They are matched one at a time from the left, so that an escaped backslash is not
-taken for the beginning of the next one, and a text is looked through once."""
+"""An escape. Escapes are matched one at a time from the left. So an escaped backslash is not taken
+for the beginning of the next escape, and a text is searched only once."""
 
 
 @cache

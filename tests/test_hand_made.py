@@ -150,7 +150,10 @@ async def test_a_wrong_answer_of_a_driver_is_the_error_of_the_outcome(
 @pytest.mark.parametrize(
     ("driver", "says"),
     [
-        (NotAsync(), "NotAsync.complete() cannot be asked: object Completion can't be used in 'aw"),
+        (
+            NotAsync(),
+            "NotAsync.complete() cannot be called: object Completion can't be used in 'aw",
+        ),
         (NoPieces(), "on_delta'; write async def complete(self, request, *, on_delta=None)"),
         (OddPrice(Completion("x", usage=Usage(1, 1))), "got 'cheap'"),
     ],

@@ -72,7 +72,7 @@ async def test_a_call_from_another_thread_says_how_to_call(name: str) -> None:
         handle = await pool.spawn(job())
         await trio.testing.wait_all_tasks_blocked()
         call: Any = CALLS[name]
-        how = f"{name}() needs trio; it was called in another thread; write there "
+        how = f"{name}() needs trio, and was called in another thread; there, write "
         with pytest.raises(UsageError) as caught:
             await _in_a_worker(lambda: call(pool, handle))
         assert str(caught.value) == f"{how}trio.from_thread.run_sync({name}, ...)"
@@ -170,7 +170,9 @@ BLOCKS: dict[str, Open] = {
 @pytest.mark.parametrize("name", BLOCKS)
 async def test_a_block_is_entered_once(name: str, tmp_path: Path) -> None:
     """During the first time, and after it."""
-    says = re.escape(f"this block of {name}() was entered before; call {name}(...) again for each")
+    says = re.escape(
+        f"this block of {name}() has already been entered; call {name}(...) again for each"
+    )
     async with open_journal(tmp_path / "runs.db") as journal:
         block = BLOCKS[name](tmp_path, journal)
         async with block:
@@ -187,7 +189,7 @@ async def test_a_block_that_was_cancelled_while_it_opened_is_used_up(tmp_path: P
         scope.cancel()
         await _enter(block)
     assert scope.cancelled_caught
-    with pytest.raises(UsageError, match="was entered before"):
+    with pytest.raises(UsageError, match="has already been entered"):
         await _enter(block)
     async with open_journal(tmp_path / "a.db"):
         pass
@@ -205,7 +207,9 @@ async def test_a_map_and_a_writer_are_entered_once(tmp_path: Path) -> None:
         async with block as outcomes:
             async for _ in outcomes:
                 pass
-        with pytest.raises(UsageError, match=re.escape("this block of pool.map() was entered bef")):
+        with pytest.raises(
+            UsageError, match=re.escape("this block of pool.map() has already been")
+        ):
             await _enter(block)
     writer = TraceWriter(tmp_path / "run.trace")
     async with writer:

@@ -94,11 +94,11 @@ class Home(ABC):
     cleaner: Cleaner
     """Removes markers from tool results and recalled fragments."""
     approve: Approver | None
-    """Asked before calls that need it. ``None``: calls that need it are refused."""
+    """Asked before calls that need approval. ``None``: such calls are refused."""
     retries: RetryPolicy
     """When a failed request is made again."""
     memory_scope: str
-    """The part of the pool's memory that its agents' own scopes are in."""
+    """The part of the pool's memory that contains the scopes of its agents."""
 
     @abstractmethod
     def make_context(self, agent: Agent) -> AgentContext:
@@ -147,10 +147,10 @@ class Agent(Live):
     stream: StreamedText | None = None
     """Separates text and thoughts in the arriving answer. ``None``: the answer is not watched."""
     scope: str = ""
-    """Its memory scope, once that was needed: see ``memory_scope``."""
+    """Its memory scope, once it has been needed: see ``memory_scope``."""
     _context: AgentContext | None = None
     at_end: list[Callable[[], object]] | None = None
-    """Called when it has ended, however it ended. ``None``: no functions."""
+    """Called when the agent has ended, however it ended. ``None``: nothing is called."""
 
     @property
     def context(self) -> AgentContext:
@@ -243,7 +243,7 @@ class Agent(Live):
         Args:
             usage: Tokens. ``None``: unknown.
             cost_usd: US dollars. ``None``: unknown.
-            requests: Requests that a tool made. A child has its own in its records.
+            requests: Requests that a tool made. Those of a child are in the child's own records.
             unmeasured: Requests of a child whose usage is unknown.
         """
         assert self.run is not None  # noqa: S101  # only its tools have children

@@ -2,8 +2,8 @@
 
 Rules:
 
-1. A call that needs approval does not run without it: if there is no approver, or the approver
-   fails or does not answer in time.
+1. A call that needs approval does not run without it. The call is refused if there is no approver,
+   or if the approver fails or does not answer in time.
 2. The agent waits without a slot. The time of the tool itself begins afterwards.
 3. If an approver fails, that is an error of the call, which the model and observers get.
 """
@@ -50,7 +50,7 @@ async def ask_first(
         tool: The tool that is called.
         call: The call, as the model wrote it.
         part: Its place among the calls of its answer.
-        may_have_run: Whether it had begun when an earlier process ended.
+        may_have_run: Whether the call had begun when an earlier process ended.
 
     Raises:
         JournalError: If the question cannot be stored.
@@ -79,7 +79,7 @@ async def ask_first(
 
 
 def _told(agent: Agent, call: ToolCall, decision: Decision, asked_at: float) -> ToolCall | Denied:
-    """Publish *decision*, and return what it makes of *call*."""
+    """Publish *decision*. Return the call to run, or the refusal."""
     if isinstance(decision, Changed):
         call = msgspec.structs.replace(call, arguments=decision.arguments)
     denied = decision if isinstance(decision, Denied) else None

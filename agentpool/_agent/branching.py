@@ -33,7 +33,7 @@ from agentpool._spawn import SpawnConfig
 from agentpool.tools._registry import ToolRegistry
 
 NOT_THEN: Final = "not run: it could not be called then"
-"""The result in the history of a call that was refused and is allowed now."""
+"""The result that the history gives for a call that was refused then and is allowed now."""
 
 NewRun: TypeAlias = Callable[[Agent, SpawnConfig, ToolRegistry], Run]
 """Makes the run of an agent from a config."""
@@ -109,7 +109,7 @@ def _replay(
 def _as_before(
     refuse: Callable[[str], str | None], records: tuple[JournalRecord, ...]
 ) -> Callable[[str], str | None]:
-    """Return a *refuse* that allows the tools called before, and refuses those refused before.
+    """Return a *refuse* that allows the tools called before, and refuses the tools refused before.
 
     Which tools exist and are allowed now does not matter for these calls.
     """

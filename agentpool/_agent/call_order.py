@@ -2,8 +2,8 @@
 
 The calls of an answer run side by side, and trio lets tasks take their first steps in any
 order. Messages of one agent arrive in the order in which it sends them, so calls of tools
-with the grant ``message`` begin one after the other: each starts the next one before it waits
-for anything, and takes its first step before that one does.
+with the grant ``message`` begin one after the other: each call starts the next one before it waits
+for anything, and takes its first step before the next one does.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class CallOrder(Live):
     _unstarted: deque[int]
     """The calls that have no task."""
     _last: int | None = None
-    """The last one that was given a task."""
+    """The last call that was given a task."""
     _lots: dict[int, Lot] = msgspec.field(default_factory=dict[int, Lot])
     """Where a call waits if it reaches its tool before its turn."""
 

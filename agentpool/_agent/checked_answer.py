@@ -33,7 +33,8 @@ def sound_answer(
         paid: The reservation for the request. ``None``: no budget pays for it.
 
     Raises:
-        UsageError: If it is no answer, or has a field of a wrong type. The driver may be a user's.
+        UsageError: If *completion* is not a ``Completion``, or has a field of a wrong type: the
+            driver may be a user's.
     """
     kind: object = type(completion)
     if kind is not Completion:
@@ -82,9 +83,10 @@ def expect_result(result: object) -> None:
 
 
 def _expected(answer: Completion) -> Completion:
-    """Return *answer* with plain texts, or raise if a field is of a wrong type.
+    """Return *answer* with plain texts. Raise if a field is of a wrong type.
 
-    Impossible numbers are no error, since a provider may report them: they count as unknown later.
+    Impossible numbers are not an error, since a provider may report them. They later count as
+    unknown.
     """
     usage: object = answer.usage
     kept = {"usage": usage if isinstance(usage, Usage) else None, "cost_usd": answer.cost_usd}
@@ -112,20 +114,21 @@ def _price_of(driver: Driver, usage: Usage, model: str | None) -> float | None:
 
 
 def refuse_wrong_method(driver: Driver, error: BaseException) -> None:
-    """Raise an error in words if *error* came from a call of the driver that was not possible.
+    """Raise a clear error if *error* shows that the driver's method cannot be called.
 
     Raises:
-        UsageError: If ``complete`` is not async, or takes other arguments.
+        UsageError: If ``complete`` is not async, or takes different arguments.
     """
     if type(error) is TypeError and _raised_in(error) in _ASKING:
         raise UsageError(
-            f"{type(driver).__name__}.complete() cannot be asked: {error}; write "
+            f"{type(driver).__name__}.complete() cannot be called: {error}; write "
             "async def complete(self, request, *, on_delta=None)"
         ) from error
 
 
 _ASKING: Final = ("agentpool._agent.request", "agentpool.abc._driver")
-"""The modules that call drivers. A TypeError of theirs, and not of the driver, is of the call."""
+"""The modules that call drivers. A TypeError that is raised in them, and not in the driver, comes
+from the call itself."""
 
 
 def _raised_in(error: BaseException) -> object:

@@ -5,7 +5,7 @@ Rules:
 1. All that a run had used counts for the run and for the budgets it draws on, as if one process had
    done everything: answers, calls, and requests that broke off.
 2. A request that was sent before its process ended may have been charged. It is made again and
-   counted as repeated. The first attempt is charged to the budget only, at the amount that a
+   counted as repeated. The first attempt is charged only to the budget, at the amount that a
    request reserves.
 3. A call that had begun is charged once, even if it is run again: a budget that allowed it the
    first time does not refuse it the second time.

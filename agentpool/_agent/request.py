@@ -9,11 +9,11 @@ Rules:
 3. An answer gets its price here, if it is known: the price that the answer came with, or else the
    one that the driver computes.
 4. What a request needs of a budget is reserved before each attempt. A request that the provider
-   refuses counts as one request without tokens, in a fallback as well. An answer that became an
-   error at its end costs what the provider measured. If an attempt broke off or was cancelled, its
-   usage is unknown: all that was reserved is charged, and the run counts it as unmeasured, with the
-   text that had arrived. A request that was never sent does not count.
-5. A usage or a cost that is below zero, or no number, counts as unknown, with a warning.
+   refuses counts as one request without tokens, even if a fallback then asks another driver. An
+   answer that became an error at its end costs what the provider measured. If an attempt broke off
+   or was cancelled, its usage is unknown: all that was reserved is charged, and the run counts it
+   as unmeasured, with the text that had arrived. A request that was never sent does not count.
+5. A usage or a cost that is negative, or not a number, counts as unknown, with a warning.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def late_answer(agent: Agent) -> NetworkError:
     """Return the error for a request that ran out of time."""
     return NetworkError(
         f"no complete answer within {agent.config.manifest.resources.request_seconds:g} seconds; "
-        "raise resources.request_seconds if the model is slow"
+        "increase resources.request_seconds if the model is slow"
     )
 
 
@@ -134,9 +134,10 @@ class ModelRequest(Live):
     for_tool: Sequence[str]
     """The pieces that have come for a tool."""
     watcher: RequestTeller | None
-    """Tells observers. ``None``: none."""
+    """Tells observers. ``None``: there are no observers."""
     estimator: Estimator | None = None
-    """Says what it needs of a budget. ``None``: the one of the agent's conversation."""
+    """Estimates what the request needs of a budget. ``None``: the estimator of the agent's
+    conversation is used."""
     effect: Complete | None = None
     """Receives the answer in the agent's turn. ``None``: a tool asks."""
     limit: trio.CancelScope | None = None
@@ -146,12 +147,12 @@ class ModelRequest(Live):
     reservation: RequestReservation | None = None
     """The reservation for the current attempt."""
     loss_is_kept: bool = False
-    """Whether the journal has the usage of the last attempt, so that a new attempt must begin
-    there."""
+    """Whether the journal has the usage of the last attempt. If so, a new attempt must be recorded
+    as well when it begins."""
     failed: tuple[DriverError, ...] = ()
     """The errors of replaced drivers that are not counted yet."""
     failed_before: int = 0
-    """How many of them there were when the request to the last driver was sent."""
+    """How many errors ``failed`` had when the request to the last driver was sent."""
     _clock: RequestClock | None = None
 
     @property
@@ -162,7 +163,7 @@ class ModelRequest(Live):
 
     @property
     def clock(self) -> RequestClock | None:
-        """The clock that stops while it waits for its turn, made on first use. ``None``: none."""
+        """The clock, which stops while the request waits for its turn. ``None``: no time limit."""
         if self._clock is None and self.limit is not None:
             self._clock = RequestClock(self.limit)
         return self._clock
@@ -170,7 +171,7 @@ class ModelRequest(Live):
     async def make(self) -> Completion | LimitExceededError:
         """Make the request. Retry it if that may help and nothing has arrived yet.
 
-        If a budget does not allow it, the error is returned.
+        If a budget does not allow the request, the error is returned.
 
         Raises:
             DriverError: The error of the last attempt.

@@ -38,7 +38,7 @@ def other_thing(
 
     Args:
         effect: The effect that comes next. It is not one of tool calls.
-        called: The record of a tool call at its place.
+        called: The record of a tool call at the place of the effect.
         begun: The record that something began there.
         ended: The record of its result.
         is_last: Whether no later place has a record.

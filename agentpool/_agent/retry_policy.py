@@ -39,7 +39,7 @@ class RetryPolicy(Value):
     base_seconds: float = 1.0
     """The longest delay after the first attempt; each one after it is twice as long."""
     max_delay_seconds: float = 60.0
-    """The most that a delay grows to by doubling."""
+    """The longest delay that doubling leads to."""
     max_total_seconds: float = 120.0
     """The most that all delays of one request take together."""
 
@@ -83,5 +83,5 @@ class RetryPolicy(Value):
 
 
 def makes_sense(error: DriverError, attempt: int) -> bool:
-    """Return whether *error* allows another attempt after *attempt* of them."""
+    """Return whether *error* allows another attempt after that many attempts."""
     return error.retryable and not (isinstance(error, FailedAttemptError) and attempt > 1)

@@ -59,13 +59,14 @@ OnMismatch: TypeAlias = Literal["refuse", "accept", "branch"]
 """How to react when a resumed run asks for something other than before."""
 
 AGAIN: Final = "~"
-"""Added to a run's key each time that it begins again with another history."""
+"""Added to a run's key each time that the run begins again with a different history."""
 
 OnBranch: TypeAlias = Callable[
     [SpawnConfig, tuple[ChatMessage, ...], Sequence[JournalRecord]], SpawnConfig
 ]
 """Takes the config of a new run, and the messages and last records of the old run. Records that the
-old run is over and that the new one begins with these messages; returns its config."""
+old run is over and that the new one begins with these messages. Returns the config of the new
+run."""
 
 
 @final
@@ -106,11 +107,11 @@ class RunJournal(Live):
     changed_from: SpawnConfig | None = None
     """The run's config before it changed. ``None``: it has not changed."""
     ended_with: tuple[ChatMessage, ...] | None = None
-    """The messages of such a run, if it had ended. ``None``: it had not ended."""
+    """The messages of a changed run that had ended. ``None``: the run had not ended."""
     on_branch: OnBranch | None = None
-    """Records that another run begins. ``None``: a changed run is not branched."""
+    """Records that a new run begins. ``None``: a changed run is not branched."""
     on_settled: Callable[[str], object] = str
-    """Told the key of a call that had begun before, and has its result now."""
+    """Called with the key of a call that had begun before and now has its result."""
     owed: Callable[[], Together | None] = lambda: None
     """Returns the corrections to budgets in the same file, to be written with the next result."""
     _due: JournalRecord | None = None
@@ -197,7 +198,7 @@ class RunJournal(Live):
             if is_refused or record is None:
                 continue
             if record.digest != digest_of(call.name, call.arguments):
-                self._refuse(f"call {call.name!r} has other arguments")
+                self._refuse(f"call {call.name!r} has different arguments")
             called = read_body(record.body, Called)
             effect.results[part] = called.result
             if called.changed is not None:
@@ -226,7 +227,7 @@ class RunJournal(Live):
             and begun is not None
             and begun.digest != self._digest(effect.request)
         ):
-            self._refuse("the request has another prompt, other tools or other settings")
+            self._refuse("the request has a different prompt, or different tools or settings")
 
     def refuse_early_end(self) -> None:
         """Raise ``ResumeMismatchError`` if the run ends before an effect that it once performed."""
@@ -261,9 +262,9 @@ class RunJournal(Live):
         return due
 
     def begin_call(self, part: int, call: ToolCall) -> JournalRecord:
-        """Record that a tool is about to run, as soon as this is flushed. Return the record.
+        """Record that a tool runs as soon as this record is flushed. Return the record.
 
-        The call's key is its body.
+        The body of the record is the key of the call.
         """
         started = self.start_of(part, call)
         self.writer.note(started, wakes=False)

@@ -92,7 +92,7 @@ class Purse(Live):
     estimator: Estimator = msgspec.field(default_factory=Estimator)
     """Estimates requests of the agent's conversation."""
     passed: bool = False
-    """Whether a limit is passed since the last answer."""
+    """Whether a limit has been passed since the last answer."""
 
     def __post_init__(self) -> None:
         """Reconsider waiting claims when this agent begins to wait."""
@@ -145,7 +145,7 @@ class Purse(Live):
         """Report to the stores what was really used.
 
         Args:
-            but: Budgets to leave out: theirs are written with the next result, which follows
+            but: Budgets to leave out: their reports are written with the next result, which follows
                 immediately.
 
         Cancellation:
@@ -289,7 +289,8 @@ async def _begin_with(
 ) -> tuple[Ledger, int] | None:
     """Take *reservation* in the stores of *ledgers*, in one transaction with *started*.
 
-    Returns the ledger with too little left, and the kind that is missing. Then nothing is stored.
+    If a ledger has too little left, nothing is stored. Returns that ledger and the kind of limit
+    that is reached. ``None``: all of them had enough.
     """
     lacks: list[tuple[Ledger, int]] = []
 

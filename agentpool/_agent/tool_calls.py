@@ -52,7 +52,7 @@ def run_calls(agent: Agent, effect: RunTools) -> Awaitable[None]:
         An awaitable, to be awaited immediately.
 
     Cancellation:
-        Results of calls that have ended are in their places; nothing goes on.
+        Results of calls that have ended are in their places. No call goes on.
     """
     results = effect.results
     if results.count(None) == 1:

@@ -210,13 +210,13 @@ class Account(Live):
     def _ways_on(self) -> str:
         """Return what can be done when there is too little left."""
         if not self.period:
-            return "raise the limit to go on"
+            return "increase the limit to go on"
         if begins := next_period(self.period):
             return (
-                f"the limit is for the {self.period} (UTC): raise it, or go on at {begins}, when "
-                "the whole limit is available again"
+                f"the limit is for the {self.period} (UTC): increase it, or go on at {begins}, "
+                "when the whole limit is available again"
             )
-        return "the limit is for as long as the store lasts: raise it to go on"
+        return "the limit is for as long as the store lasts: increase it to go on"
 
     def statistics(self) -> BudgetStatistics:
         """Return a snapshot of the counters."""

@@ -31,7 +31,7 @@ _LIMITS: Final = ("tokens", "cost_usd", "requests", "tool_calls")
 class Budget(Unique, Shown):
     """A limit on what agents, pools and tools may spend together.
 
-    Give it to ``open_pool`` or to a ``SpawnConfig``; several may have the same one. What is
+    Give it to ``open_pool`` or to a ``SpawnConfig``. Several of these may share one budget. What is
     spent from a budget with a parent is spent from the parent as well.
 
     >>> from agentpool import Budget
@@ -65,7 +65,8 @@ class Budget(Unique, Shown):
         """Make a budget with nothing spent, or with what its store says.
 
         Args:
-            tokens: Tokens in plus tokens out. ``None``: no limit, here as below.
+            tokens: Tokens in plus tokens out. ``None``: no limit. The same holds for the limits
+                below.
             cost_usd: US dollars.
             requests: Requests to a model, retries included.
             tool_calls: Tool calls that run.
@@ -146,7 +147,7 @@ class Budget(Unique, Shown):
             limit: How much is allowed in total. ``None``: there is no limit any more.
 
         Raises:
-            UsageError: If it is 0, negative, infinite or not a number.
+            UsageError: If *limit* is 0, negative, infinite or not a number.
         """
         expect_arguments(Budget.change_limit, locals(), but=("limit",))
         self._ledger.account.change_limit(kind, limit)
@@ -198,7 +199,7 @@ def family_budget(
 
     It treats limits as a guard does: an agent that is not above a limit may make one more request,
     whatever the estimate says, and unknown costs are ignored. Limits of requests and tool calls are
-    exact, and the one of tool calls may be 0.
+    exact, and the limit of tool calls may be 0.
     """
     budget = Budget(
         tokens=tokens, cost_usd=cost_usd, requests=requests, parent=parent, name=name,

@@ -15,7 +15,7 @@ Rules:
    only while the used amount alone would leave enough, and while a part of the missing amount is
    held by a request whose agent does not wait for another. So no agents wait in a circle, and a
    claim that cannot be met is refused.
-7. A claim that fits may overtake one that waits for more, but the same one is overtaken at most
+7. A claim that fits may overtake one that waits for more, but the same claim is overtaken at most
    ``MAX_PASSED`` times: then all others wait behind it. So small requests do not starve a large
    one.
 8. An unknown cost is not zero: it is counted as unpriced, and a limit on cost allows nothing
@@ -54,8 +54,8 @@ pool, so a claim waits for about one round of its agents."""
 class Reservation(Live):
     """Amounts that a budget has reserved for one purpose. Settle it exactly once.
 
-    As a context manager, it is charged in full at the end of its block, unless it was settled
-    before: the used amount is unknown then.
+    Used as a context manager, a reservation that is not settled within the block is charged in full
+    at its end, since the used amount is unknown.
     """
 
     _ledger: Ledger
@@ -103,7 +103,7 @@ class Reservation(Live):
                 there was no estimate either, the cost is unknown.
 
         Raises:
-            UsageError: If it was settled before, or a number is invalid. Nothing has changed.
+            UsageError: If it has already been settled, or a number is invalid. Nothing has changed.
         """
         used = self._amounts[TOKENS] if tokens is None else count("tokens", tokens)
         cost = self._amounts[COST] if cost_usd is None else pico(cost_usd)
@@ -142,8 +142,8 @@ class Reservation(Live):
         # ``msgspec.structs.replace``) holds nothing.
         if self._settled or self not in self._ledger.open:
             raise UsageError(
-                f"a reservation of budget {self._ledger.name!r} was settled before, or is a copy; "
-                "commit, charge or refund the one from reserve(), once"
+                f"a reservation of budget {self._ledger.name!r} has already been settled, or is a "
+                "copy; commit, charge or refund the one from reserve(), once"
             )
         self._settled = True
         self._ledger.open.remove(self)
@@ -208,7 +208,7 @@ class Claim(Live):
     result: RequestReservation | LimitExceededError | None = None
     """``None``: it waits."""
     wake: Callable[[], object] = lambda: None
-    """Called when a claim that waited has its result. Set it if it waits."""
+    """Called when a waiting claim gets its result. Set this if the claim waits."""
     short: Ledger | None = None
     """The ledger that had too little for the claim at the last look. ``None``: all had enough."""
     passed: int = 0
@@ -283,7 +283,7 @@ class Ledger(Live):
         return self._take(amounts, priced=priced)
 
     def record(self, spent: Spent, *, is_stored: bool = True) -> None:
-        """Count what was spent without a reservation, or counted by stores. No limit refuses it."""
+        """Count what was spent without a reservation, or counted by stores; no limit refuses it."""
         reservation = self._take(spent.amounts, priced=spent.cost_usd is not None)
         reservation._periods = None if is_stored else {}  # pyright: ignore[reportPrivateUsage]  # see reserved_by()
         if spent.is_lost:

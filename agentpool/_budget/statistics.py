@@ -82,4 +82,4 @@ class PoolStatistics(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Which observer raised first, and its error. A full disk under a recording shows up here.
     Empty: none raised."""
     budget: BudgetStatistics | None = None
-    """The budget that the pool was opened with. ``None``: none."""
+    """The budget that the pool was opened with. ``None``: it was opened without a budget."""

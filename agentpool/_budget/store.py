@@ -70,10 +70,10 @@ class BudgetStore(Shown, ABC):
 
     @property
     def backing_store(self) -> BudgetStore:
-        """The store that keeps the amounts: this one, or the one that it passes every call to.
+        """The store that keeps the amounts: this one, or the one to which it passes every call.
 
-        If that is the journal of a pool, the amounts of a request are written in one transaction
-        with the record of the request.
+        If that store is the journal of a pool, the amounts of a request are written in one
+        transaction with the record of the request.
         """
         return self
 
@@ -114,7 +114,7 @@ class Kept(Live):
         Args:
             period: The period of the reservation in the store. Empty: there is none.
             reserved: What the store has counted for it.
-            used: What it really used. ``None``: nothing.
+            used: What it really used. ``None``: nothing was used.
         """
         known = reserved if period else NOTHING
         change = minus(used or NOTHING, known)

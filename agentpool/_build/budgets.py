@@ -18,7 +18,7 @@ def build_budget(
 
     Args:
         manifests: The manifests of the agents. A budget in one of them limits all agents.
-        whole: Another budget. All that is spent counts in it as well.
+        whole: A further budget, in which all that is spent counts as well.
         store: What keeps the spent amounts.
 
     Raises:

@@ -1,8 +1,8 @@
-"""Open the drivers that manifests name, with the keys of the environment.
+"""Opens the drivers that manifests name, with the keys of the environment.
 
 Rules:
 
-1. Each agent gets the driver of its manifest, never that of another one. Manifests that
+1. Each agent gets the driver of its own manifest, never that of another manifest. Manifests that
    name the same model share one driver.
 2. Anything that a spawn would refuse is refused before any agent has run.
 """

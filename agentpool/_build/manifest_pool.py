@@ -1,4 +1,4 @@
-"""Open a pool from manifests, with the models that they name and the tools that they grant."""
+"""Opens a pool from manifests, with the models that they name and the tools that they grant."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class PoolPlan:
     max_concurrent: int = 8
     """Agents that run at the same time."""
     max_queued: int = 10_000
-    """Agents that may wait for their first slot. 0: refuse instead."""
+    """Agents that may wait for their first slot. 0: refuse agents instead."""
     keep_outcomes: int | None = None
     """How many of the retrieved outcomes the pool still keeps. Set a number if the pool lives as
     long as a server. ``None``: all."""
@@ -75,10 +75,10 @@ class PoolPlan:
     """The budget that all agents share. ``None``: only the limits of each run, and the
     ``[budget]`` of a manifest."""
     budget_store: BudgetStore | None = None
-    """The store for the ``[budget]`` of manifests: a journal. ``None``: the one in
-    ``journal``."""
+    """The store for the ``[budget]`` of manifests: a journal. ``None``: ``journal`` is the
+    store."""
     approve: Approver | None = None
-    """Asked before calls that need approval. ``None``: they are refused."""
+    """Asked before calls that need approval. ``None``: such calls are refused."""
     observers: Sequence[Observer] = ()
     """Called with every event, as it happens; they must not block."""
     name: str = "pool"
@@ -114,7 +114,7 @@ class PoolPlan:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """The grants of the manifests without a tool in this program, one sentence each."""
+        """The grants for which this program has no tool, one sentence each."""
         return tuple(self._warnings())
 
     def _warnings(self) -> Iterator[str]:

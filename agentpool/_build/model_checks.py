@@ -49,7 +49,7 @@ _SHOWN_NAMES: Final = 5
 
 
 def key_words(place: Place) -> str:
-    """Return which key is sent, and whether it is there."""
+    """Return which key is sent, and whether it is set."""
     variable = place.api_key_env
     if variable is None:
         return f"no key to {place.host}"
@@ -62,7 +62,7 @@ def window_words(model: ModelConfig) -> str:
     if model.context_window:
         return f"{model.context_window:,} tokens"
     if model.place is None:
-        return "the usual one of local models; context_window sets another one"
+        return "the usual window of local models; context_window sets a different one"
     facts = find_facts(model)
     if facts is None or facts.context_window is None:
         return "unknown; context_window sets it"
@@ -94,7 +94,7 @@ def model_doubts(model: ModelConfig, *, has_tools: bool) -> Iterator[str]:
 
     Args:
         model: What the manifest says.
-        has_tools: Whether it will be shown any.
+        has_tools: Whether the model will be shown tools.
     """
     facts = find_facts(model)
     if facts is not None:
@@ -113,7 +113,7 @@ def _name_doubts(model: ModelConfig) -> Iterator[str]:
     # What was trained there has a prefix, and how a router shall choose is said behind the name.
     if name.startswith("ft:") or name.partition(":")[0] in published_names(place.facts):
         return
-    said = f"model.remote_model: nothing is published of {name!r}"
+    said = f"model.remote_model: nothing is published about {name!r}"
     if near := near_names(model)[:1]:
         yield f"{said}; did you mean {near[0]!r}?"
     elif names := published_names(place.facts):
@@ -159,14 +159,17 @@ def _wire_refusals(model: ModelConfig, place: Place, *, has_tools: bool) -> Iter
     if place.rules == "moonshot":
         for key in ("temperature", "top_p"):
             if getattr(model, key) is not None:
-                yield f"model.{key}: Kimi K2.5 and later take none but their own; leave it out"
+                yield f"model.{key}: Kimi K2.5 and later accept only their own; leave it out"
     own = model.options.get("thinking")
     thinking = cast("Mapping[str, object]", own).get("type") if isinstance(own, Mapping) else None
     thinks = thinking in {"enabled", "adaptive"} or (effort and wire == "messages")
     if _is_forced(model.options.get("tool_choice")) and (
         thinks or place.rules in {"deepseek", "moonshot"}
     ):
-        yield f"model.options.tool_choice: {name} forces no tool while it thinks; leave it out"
+        yield (
+            f"model.options.tool_choice: {name} cannot be forced to call tools while it thinks; "
+            "leave it out"
+        )
     if wire == "messages" and "claude" in name:
         yield from _claude_refusals(model, name, thinking=thinking, thinks=thinks)
 
@@ -180,7 +183,7 @@ def _claude_refusals(
     takes_none = facts is not None and facts.takes_sampling is False
     for key in ("temperature", "top_p"):
         if thinks and getattr(model, key) is not None and not takes_none:
-            yield f"model.{key}: {name} takes none while it thinks; leave it out"
+            yield f"model.{key}: {name} accepts none while it thinks; leave it out"
     if "top_k" in model.options and (thinks or takes_none):
         yield f"model.options.top_k: {name} takes none; leave it out"
 

@@ -1,4 +1,4 @@
-"""Build the tools that a manifest grants to its agents.
+"""Builds the tools that a manifest grants to its agents.
 
 Rules:
 
@@ -185,8 +185,8 @@ class SystemTools:
 def lacks_memory_tools(manifest: AgentManifest) -> bool:
     """Return whether *manifest* gets no memory tools, although it grants memory.
 
-    It says nothing about grants, and its model is the packaged one, which is too small for tools
-    that it does not need.
+    Such a manifest says nothing about grants, and its model is the packaged one, which is too small
+    for tools that it does not need.
     """
     model = manifest.model
     is_packaged = not (model.remote_model or model.model_path or model.model_repo)
@@ -232,7 +232,7 @@ def _missing_programs(manifest: AgentManifest) -> Iterator[str]:
         if grant.kind is not CapabilityKind.SHELL:
             continue
         for name in carriers(grant.scope):
-            yield f"grants {name!r}, which runs whatever it is told to: that is as good as '*'"
+            yield f"grants {name!r}, which runs whatever it is told to: that is the same as '*'"
         for name in grant.scope:
             if name != ANYTHING and shutil.which(name, path=path) is None:
                 yield f"grants the program {name!r}, which is not on this machine"

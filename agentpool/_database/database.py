@@ -38,7 +38,8 @@ QUICK_SECONDS: Final = 0.01
 """The longest time of a small transaction without a thread: a hundred times the usual."""
 
 SLOW_COUNT: Final = 2
-"""After this many slow ones in a row, a thread is used. One alone may have waited for a process."""
+"""After this many slow transactions in a row, a thread is used. A single one may have waited for
+another process."""
 
 
 @final
@@ -264,10 +265,10 @@ def raise_as_ours(error: sqlite3.Error, path: Path, kind: FileKind, busy: str = 
     """Raise SQLite's *error* as the error type of the file, with advice.
 
     Args:
-        error: What it raised.
+        error: The error that SQLite raised.
         path: The file.
         kind: What it is for.
-        busy: What to do if others have it locked.
+        busy: What to do if another process has the file locked.
 
     Raises:
         AgentPoolError: Always.

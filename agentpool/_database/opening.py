@@ -57,7 +57,8 @@ async def open_database(
         found = await database.read(partial(look, kind=kind, path=path))
         if read_only:
             if not found:
-                raise kind.error(f"{str(path)!r} is not a {kind.name}: it is empty; name another")
+                what = f"{str(path)!r} is not a {kind.name}"
+                raise kind.error(f"{what}: it is empty; name another file")
             yield database
             return
         # A log beside the file: readers and one writer at once, from several processes. A

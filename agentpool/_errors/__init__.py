@@ -5,12 +5,12 @@ The tree shows all errors, and what they mean or what to do::
     AgentPoolError
     ├── UsageError                 fix the calling code
     ├── ManifestError              fix the manifest; carries every fault
-    ├── PoolFullError              wait, or raise max_queued
+    ├── PoolFullError              wait, or increase max_queued
     ├── PoolClosedError            the pool takes no more work
     ├── MessageError               nothing was sent
     │   ├── UnknownAgentError      there never was such an agent
-    │   ├── AgentGoneError         it was there and has ended
-    │   └── InboxFullError         it is there and has no room
+    │   ├── AgentGoneError         the agent has ended
+    │   └── InboxFullError         the inbox of the agent is full
     ├── DeadlockError              agents wait for each other in a circle
     ├── DriverError                the model's side; retryable or not
     │   ├── RateLimitError

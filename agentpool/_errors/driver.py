@@ -75,7 +75,7 @@ class UnknownModelError(DriverError):
 class FailedAttemptError(DriverError):
     """The model's output was unusable, such as a tool call that cannot be parsed.
 
-    A second attempt mostly succeeds. A third would only cost the same again.
+    A second attempt usually succeeds. A third would only cost the same again.
     """
 
     default_retryable = True
@@ -94,12 +94,12 @@ class AllDriversFailedError(DriverError):
     ) -> None:
         super().__init__(message, retryable=retryable, retry_after_seconds=retry_after_seconds)
         self.errors: tuple[DriverError, ...] = tuple(errors)
-        """Their errors, in the order in which they were asked. Empty: no driver was asked, since
-        all had failed too often before."""
+        """The errors of the drivers, in the order in which they were asked. Empty: no driver was
+        asked, since all of them had failed too often before."""
 
 
 class InvalidOutputError(DriverError):
-    """The model gave no answer of the requested form, although it was told what was wrong."""
+    """The model gave no answer of the requested form, even though it was told what was wrong."""
 
     def __init__(self, message: str, *, answers: int) -> None:
         super().__init__(message)
@@ -108,7 +108,7 @@ class InvalidOutputError(DriverError):
 
 
 class EmptyAnswerError(DriverError):
-    """The model's answer was empty. As the error of a run: twice in a row."""
+    """The model's answer was empty. If this error ended a run, two answers in a row were empty."""
 
 
 class ProtocolError(DriverError):

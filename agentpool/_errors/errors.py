@@ -89,7 +89,7 @@ class PoolFullError(AgentPoolError):
         self.running: int = running
         """Agents that held a slot at that moment."""
         self.queued: int = queued
-        """Agents that waited for one."""
+        """Agents that waited for a slot."""
 
 
 class PoolClosedError(AgentPoolError):
@@ -144,7 +144,7 @@ class LimitExceededError(AgentPoolError):
         self.kind: str = kind
         """The exceeded limit, in the words of ``StopReason``: ``max_iterations``, …"""
         self.used: float = used
-        """How much of it was used, in its own unit."""
+        """How much of the limit was used, in its own unit."""
         self.limit: float = limit
         """How much was allowed, in the same unit."""
         self.source: str = source

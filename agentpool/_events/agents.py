@@ -34,7 +34,7 @@ class AgentSpawned(EventBase, frozen=True, gc=False):
     group: str = ""
     """The group with which it shares slots and gates."""
     deadline_seconds: float | None = None
-    """The most seconds that it may take. ``None``: no limit."""
+    """The most seconds that its run may take. ``None``: no limit."""
     prompt_id: int = 0
     """In the file of a trace: the number of the system prompt, which is stored there once. 0
     everywhere else."""
@@ -123,11 +123,12 @@ class WindowCut(EventBase, frozen=True, gc=False):
     results: int
     """Tool results that are sent as a stub from now on."""
     tokens: int
-    """An estimate of the tokens that these took."""
+    """An estimate of the tokens that these messages and results took."""
     summary: str = ""
     """The model's summary of them. Empty: there is none."""
     failure: str = ""
-    """The reason why a wanted summary is missing. Empty: it is there, or none was wanted."""
+    """The reason why a wanted summary is missing. Empty: the summary is there, or none was
+    wanted."""
     stubs: tuple[int, ...] = ()
     """The places of the ``results`` in the conversation. Empty in traces of earlier versions."""
 

@@ -19,10 +19,10 @@ class MessagesAdded(EventBase, frozen=True, gc=False):
     messages: tuple[ChatMessage, ...]
     """The new messages, oldest first."""
     after: AgentId = 0
-    """In a file: the agent whose conversation this one continues. Its first messages come before
-    these. 0: there is no such agent."""
+    """In a file: the agent whose conversation this one continues. That agent's first messages come
+    before the messages of this event. 0: there is no such agent."""
     shared: int = 0
-    """The number of those first messages."""
+    """How many first messages of that agent these are."""
 
 
 @final
@@ -35,8 +35,8 @@ class LostRequest(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     cost_usd: float | None = 0.0
     """US dollars that its agent counts. ``None``: unknown."""
     is_measured: bool = True
-    """Whether ``usage`` is exact. If the provider refused the request, it is exactly zero. If not,
-    it is an estimate of the text that had come."""
+    """Whether ``usage`` is exact. It is exactly zero if the provider refused the request. A
+    ``usage`` that is not exact is an estimate of the text that had come."""
     charged_tokens: int | None = None
     """Estimated tokens that a budget was charged instead of ``usage``. ``None``: it was charged
     the known usage, or no budget pays."""
@@ -75,7 +75,7 @@ class RequestFirstPiece(EventBase, frozen=True, gc=False):
     request_id: int
     """The ``sequence`` of its ``RequestStarted``."""
     seconds: float
-    """Seconds since then."""
+    """Seconds from that event to this one."""
 
 
 @final
@@ -111,7 +111,7 @@ class CompletionReceived(EventBase, frozen=True, gc=False):
     attempt: int = 1
     """Which attempt was answered, from 1."""
     model: str | None = None
-    """The model that answered. ``None``: the provider did not name it, nor did the manifest."""
+    """The model that answered. ``None``: neither the provider nor the manifest named it."""
     cost_usd: float | None = None
     """US dollars. ``None``: there is no price."""
     first_piece_seconds: float | None = None
@@ -175,7 +175,7 @@ class FellBack(EventBase, frozen=True, gc=False):
     next_driver: int
     """Which one is asked."""
     error_type: str
-    """The type of the error. Empty: it was skipped, since it had failed too often."""
+    """The type of the error. Empty: the driver was skipped, since it had failed too often."""
     error: str
     """The error's text."""
     model: str = ""

@@ -8,10 +8,10 @@ Rules:
    the messages after them. The pinned messages are always sent.
 3. The first and the third part are divided into groups, which are sent whole or not at all.
    After the pinned messages: a group begins at each answer of the model, and holds the results of
-   its calls and the messages that came in after it. Messages before the first answer are a group.
-   In the history: a group begins with the user's message after an answer without tool calls, and
-   ends with the next such answer. So a call is never parted from its result, and a request never
-   begins with an answer.
+   its calls and the messages that came in after it. The messages before the first answer form a
+   group of their own. In the history: a group begins with the user's message after an answer
+   without tool calls, and ends with the next such answer. So a call is never parted from its
+   result, and a request never begins with an answer.
 4. The oldest groups are left out first and none is skipped: first those of the history, then those
    of the third part. A group that was left out once stays out: the window does not grow.
 5. The newest group is always sent: without it the model would repeat its last turn. If it does not
@@ -49,7 +49,7 @@ MESSAGE_TOKENS: Final = 4
 
 CONTINUATION_MASK: Final = 0b1100_0000
 CONTINUATION_BYTE: Final = 0b1000_0000
-"""All bytes of a UTF-8 character except the first begin with these two bits: RFC 3629."""
+"""Every byte of a UTF-8 character but the first begins with these two bits: RFC 3629."""
 
 
 @final
@@ -60,7 +60,8 @@ class Conversation(Live, gc=False):
     _count_attachment: CountAttachment = highest_tokens
     _window: Window | None = None
     _pinned: range = NOTHING
-    """The places of the pinned messages. Nothing without a window: no part is shown alone."""
+    """The places of the pinned messages. Empty if the window is unknown, since everything is then
+    sent."""
     _summary: tuple[ChatMessage, ...] = ()
 
     @classmethod
@@ -178,7 +179,8 @@ class Conversation(Live, gc=False):
         Args:
             pending: The messages that are sent after the conversation and are not part of it.
             clears_results: Whether to leave out old results first, before whole groups.
-            summary: The text that replaces everything left out. ``None``: as before.
+            summary: The text that replaces everything left out. ``None``: the earlier summary
+                stays.
 
         Raises:
             ContextOverflowError: If the pinned messages and the newest group do not fit.
@@ -203,7 +205,7 @@ class Conversation(Live, gc=False):
     def leaving(self, pending: Sequence[ChatMessage], extra_tokens: int) -> Sequence[ChatMessage]:
         """Return the messages that the next cut will leave out, for a summary.
 
-        They are the beginning of the previous request. Empty if nothing would be left out.
+        These messages are the beginning of the previous request. Empty: nothing would be left out.
 
         Args:
             pending: The messages that are sent after the conversation and are not part of it.

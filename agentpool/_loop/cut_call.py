@@ -1,6 +1,7 @@
 """Tool calls that were cut off, in their name or arguments, at the limit of the answer.
 
-The tool could only say that the arguments are not JSON, and the model would write as much again.
+If such a call ran, the tool could only say that the arguments are not JSON, and the model would
+write just as much again.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ CUT_CALL: Final = (
 )
 """The result of such a call, for the model."""
 
-CUT_IN_CALL: Final = "within a tool call; raise model.max_tokens"
+CUT_IN_CALL: Final = "within a tool call; increase model.max_tokens"
 """Where the last of too many answers was cut, for the error."""
 
 

@@ -16,8 +16,8 @@ Rules:
 6. A run is stuck if the same batch of calls had the same results four times in a row, or if two
    batches took turns four times each. If ``max_repeated_calls`` allows more repetitions, that
    number counts instead. The whole batch is compared, not its first call.
-7. A tool that waits for what others do never counts as repeated: it is meant to be called again. If
-   such a call failed, it waited for nothing: it is still never refused, but rule 6 applies to it.
+7. A tool that waits for what others do never counts as repeated: it is meant to be called again. A
+   call that failed has waited for nothing. It is still never refused, but rule 6 applies to it.
 8. Five truncated answers in a row stop the run; an answer with tool calls starts the count again.
 9. Unknown usage is counted as unmeasured, not as zero, and there is one warning for each limit that
    cannot be checked any more. If a part of the cost is unknown, the cost is unknown, but the known
@@ -46,7 +46,7 @@ from agentpool._outcome import StopReason
 
 MAX_TRUNCATIONS: Final = 5
 """Truncated answers in a row that stop a run. A model that has not finished after five answers of
-full length will hardly finish in the sixth."""
+full length will hardly finish in a sixth."""
 
 STUCK_REPEATS: Final = 4
 """After this many equal batches of calls with equal results, a model is stuck and not polling: by
@@ -103,8 +103,8 @@ class Stop(msgspec.Struct, frozen=True, gc=False):
         """Make the error that ``unwrap`` raises for this verdict.
 
         Args:
-            unfit: Why no earlier answer was of the required type. Empty: no answer had a wrong
-                type.
+            unfit: Why no earlier answer was of the required type. Empty: there was no answer of a
+                wrong type.
             quota: The limits of the manifest. The error names the key that set the limit, unless
                 the run had a lower limit. ``None``: the manifest was narrowed for the run.
         """
@@ -134,7 +134,8 @@ Verdict: TypeAlias = Allow | Warn | Block | Stop
 """The possible decisions of a guard."""
 
 ALLOW: Final = Allow()
-"""The verdict of nearly every check. It is shared, so that it costs nothing."""
+"""The verdict of nearly every check. One object serves all checks, so that none of them creates a
+new one."""
 
 
 @final

@@ -7,8 +7,8 @@ performs them without an event loop.
 
 Rules:
 
-1. Every run is bounded by its guard's iterations. Nothing in here waits.
-2. An answer that was paid for is kept. One that crosses a budget is flagged, not lost.
+1. Every run is bounded by its guard's iterations. Nothing in this module waits.
+2. An answer that was paid for is kept. An answer that crosses a budget is flagged, not lost.
 3. Every tool call that a model asked for gets exactly one result, in the order of the
    calls, even when it is refused or when the run ends first.
 4. Every call counts for the guard: unknown, denied and repeated ones too.

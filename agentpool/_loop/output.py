@@ -24,7 +24,7 @@ import msgspec
 from agentpool._messages import AnswerForm
 
 MAX_REPAIRS: Final = 2
-"""After two repairs, a model is unlikely to fix its answer in a third."""
+"""A model that has not fixed its answer in two repairs is unlikely to fix it in a third."""
 
 CUT_OFF: Final = "it was cut off at max_tokens; write less"
 

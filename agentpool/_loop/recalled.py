@@ -24,7 +24,7 @@ def recalled_block(fragments: Sequence[str]) -> str:
 def not_yet_in(history: Sequence[ChatMessage], fragments: Sequence[str]) -> Sequence[str]:
     """Return the *fragments* that are not yet in *history*.
 
-    They are compared with the fragments that earlier runs of the conversation recalled, and with
+    The fragments are compared with those that earlier runs of the conversation recalled, and with
     the questions and answers of the conversation itself.
     """
     blocks = list[str]()

@@ -37,7 +37,7 @@ from agentpool._messages import (
 from agentpool._outcome import StopReason
 
 NO_ANSWER = Completion()
-"""The last piece of an answer that broke off: nothing is known of it."""
+"""The last piece of an answer that broke off. Nothing is known about that piece."""
 
 
 @final
@@ -57,7 +57,7 @@ class Receive(msgspec.Struct, eq=False, gc=False):
     messages: Sequence[AgentMessage] = ()
     """Result: the messages, in the order of their arrival."""
     interrupted: bool = False
-    """Result: whether the run is asked to stop here. Comes before any message."""
+    """Result: whether the run is asked to stop here. This takes precedence over any message."""
 
 
 @final
@@ -72,7 +72,7 @@ class Complete(msgspec.Struct, eq=False, gc=False):
 
 NO_CALLS: Final[Mapping[int, ToolCall]] = {}
 NO_TIMES: Final[Mapping[int, float]] = {}
-"""A shared empty dict for most effects: one in each would cost a fiftieth of a turn."""
+"""An empty dict that most effects share: a separate one in each would cost a fiftieth of a turn."""
 
 
 @final
@@ -118,9 +118,9 @@ class Summarize(msgspec.Struct, eq=False, gc=False):
     text: str = ""
     """Result: the summary. Empty: there is none."""
     failure: str = ""
-    """Result: why there is none. If it is set from the start, the model is not asked."""
+    """Result: why there is no summary. If this is set from the start, the model is not asked."""
     completion: Completion | None = None
-    """Result: the answer, with its usage. ``None``: there was none."""
+    """Result: the answer, with its usage. ``None``: there was no answer."""
 
 
 @final
@@ -130,9 +130,9 @@ class LeftOut(msgspec.Struct, frozen=True, gc=False):
     strategy: ContextStrategy
     cut: Cut
     summary: str
-    """The summary that replaces it from now on. Empty: there is none."""
+    """The summary that replaces what was left out from now on. Empty: there is no summary."""
     failure: str
-    """Why there is no summary. Empty: there is one, or none was wanted."""
+    """Why there is no summary. Empty: there is a summary, or none was wanted."""
 
 
 Effect: TypeAlias = Recall | Receive | Complete | RunTools | Remember | Summarize | LeftOut | Warn
@@ -167,7 +167,7 @@ class Run(Live, gc=False):
     misfits: int = 0
     """The answers that were not of the output's type."""
     misfit: str = ""
-    """The beginning of the last one, and what is wrong with it."""
+    """The beginning of the last answer of a wrong type, and what is wrong with it."""
     value: object = None
     """The answer as a value of the output's type."""
     conversation: Conversation | None = None
@@ -185,11 +185,11 @@ class Run(Live, gc=False):
     partial_parts: tuple[ProviderPart, ...] = ()
     """The parts that its provider wants back with that answer."""
     arriving: list[str] | tuple[()] = ()
-    """Pieces of the completion that arrives right now. ``arrive`` adds one."""
+    """The pieces that have arrived of the current completion. ``arrive`` adds a piece."""
     last_text: str = ""
     """The text that the model wrote with its last tool calls."""
     acting: RunTools | None = None
-    """The calls that run right now."""
+    """The calls that are running now."""
     stop_reason: StopReason | None = None
     stop: Stop | None = None
     """The reason for stopping the run. ``None``: it goes on, or the model ended it."""
@@ -224,7 +224,7 @@ class Run(Live, gc=False):
 
     @property
     def pending(self) -> tuple[ChatMessage, ...]:
-        """A truncated answer and the request for its rest. Use it only while there is one."""
+        """The answer that was cut off and the request for its rest. Use this only after a cut."""
         return (AssistantMessage(self.partial, (), self.partial_parts), UserMessage(CONTINUE))
 
     @property
@@ -327,7 +327,7 @@ def _settled(batch: RunTools, reason: str) -> Iterator[ToolMessage]:
 
 
 def _finished(parts: tuple[ProviderPart, ...], completion: Completion) -> tuple[ProviderPart, ...]:
-    """Return *parts* without the last one if it was cut off; it would be refused."""
+    """Return *parts* without a last part that was cut off, which a provider would refuse."""
     chars, calls = len(completion.text), len(completion.tool_calls)
     return tuple(part for part in parts if part.text_at < chars or part.call_at < calls)
 

@@ -27,7 +27,7 @@ class SeenCall(Live, gc=False):
     result: str | None = None
     """The last result, in the form of `told_by`. ``None``: there is none yet."""
     waits: bool = False
-    """Whether it waits for others and did not fail last time, so that it does not count as
+    """Whether the call waits for others and did not fail last time. Such a call does not count as
     repeated."""
     failed: bool = False
     """Whether it failed last time."""
@@ -39,13 +39,13 @@ class Batch(msgspec.Struct, eq=False, gc=False):
 
     calls: tuple[SeenCall, ...]
     waits: bool = False
-    """Whether one of them waits for others, so that the batch does not count as repeated."""
+    """Whether one of the calls waits for others. Such a batch does not count as repeated."""
     results: tuple[str | None, ...] | None = None
     """The results. ``None``: there are none yet."""
 
 
 NO_BATCH: Final = Batch((), waits=True)
-"""A batch that counts as a repetition of none."""
+"""A batch of no calls, which never counts as a repetition."""
 
 
 @final

@@ -69,7 +69,7 @@ def _find_room(run: Run, completion: Completion, spent: Stop | None) -> None:
         if raised is not None and raised > answer_tokens(limit, run.room_tokens):
             return
     is_known = run.raised_tokens is not None
-    advice = "the model can write no more" if is_known else "raise model.max_tokens"
+    advice = "the model can write no more" if is_known else "increase model.max_tokens"
     run.end(_truncated(run, limit, f" before its first word; {advice}"))
 
 
@@ -125,7 +125,7 @@ def _cut_off(run: Run, completion: Completion, spent: Stop | None) -> None:
         verdict = run.guard.record_truncation()
         stop = verdict if isinstance(verdict, Stop) else None
     else:
-        advice = 'raise model.max_tokens, or set model.on_cut = "continue"'
+        advice = 'increase model.max_tokens, or set model.on_cut = "continue"'
         stop = spent or _truncated(run, limit, f"; {advice}")
     if stop is not None:
         run.end(stop)

@@ -76,10 +76,10 @@ class StreamedText(Live):
     """Whether thoughts are expected that have no first mark."""
     _held: str = ""
     _before: list[str] = []  # noqa: RUF012  # each has its own
-    """What is held back before that, and is not searched again: blanks, or thoughts without a first
+    """The text that is held back and not searched again: blanks, or thoughts without a first
     mark."""
     _has_begun: bool = False
-    """Whether it contains such thoughts."""
+    """Whether that text contains such thoughts."""
     _close: str = ""
     """The mark that ends the arriving thoughts. Empty: no thoughts are arriving."""
     _is_text: bool = False

@@ -11,7 +11,7 @@ Rules:
    was left out or replaced, everything that is sent is measured again: it is never more than a
    window.
 
-The estimate is only reserved. When the provider reports the usage, that replaces it.
+The estimate is only reserved. The usage that the provider reports replaces the estimate.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ from agentpool._messages import (
 from agentpool._numbers import is_number
 
 MOST_TOKENS: Final = 2**63 - 1
-"""More than this is no count of tokens, and could not be stored."""
+"""A larger number is no count of tokens, and could not be stored."""
 
 _MOST_USD: Final = 1e15
-"""More than this is no price, and sums of it would not be exact to a cent."""
+"""A larger number is no price, and sums of such numbers would not be exact to a cent."""
 
 
 def sound_cost(cost_usd: float | None) -> float | None:

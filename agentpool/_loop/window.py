@@ -11,7 +11,7 @@ Rules, in addition to those of ``conversation``:
    window again.
 3. A summary comes right after the pinned messages, and takes room as they do.
 4. The newest group is neither cleared nor left out.
-5. A message that was cleared or left out once stays so.
+5. A message that was once cleared or left out is never sent again.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ class Cut(msgspec.Struct, frozen=True, gc=False):
     results: int
     """Tool results that are sent as a stub from now on."""
     tokens: int
-    """An estimate of the tokens that these took."""
+    """An estimate of the tokens that these messages and results took."""
     stubs: tuple[int, ...] = ()
     """The places of these results in the conversation."""
 

@@ -43,7 +43,7 @@ class Inbox(Live):
     turns: Lot = msgspec.field(default_factory=Lot)
     """Senders that wait for room."""
     book: WaitBook = msgspec.field(default_factory=WaitBook)
-    """Told of readers that were woken and have not run yet."""
+    """Counts the readers that were woken and have not run yet."""
     _messages: deque[AgentMessage] = msgspec.field(default_factory=_no_messages)
     _readers: Lot = msgspec.field(default_factory=Lot)
     """The readers that wait for a message."""
@@ -111,7 +111,7 @@ class Inbox(Live):
         if not has_turn and (is_full or self._promised or self.turns):
             raise InboxFullError(
                 f"the inbox of agent {self.owner_id} is full ({self.capacity} messages); "
-                "wait with send(), or raise inbox_capacity",
+                "wait with send(), or increase inbox_capacity",
                 recipient=self.owner_id,
             )
         self._messages.append(message)
@@ -126,10 +126,10 @@ class Inbox(Live):
 
         Args:
             pool_owner: The owner of the pool. ``None``: the inbox belongs to no pool.
-            pace: Decides when to yield although there are messages. ``None``: yield always.
+            pace: Decides when to yield even though there are messages. ``None``: always yield.
 
         Raises:
-            AgentGoneError: If the inbox was closed: nothing will come.
+            AgentGoneError: If the inbox was closed, so that no message can arrive.
             DeadlockError: If no agent is left that could send anything.
 
         Cancellation:

@@ -46,7 +46,7 @@ class _Question(Live):
     message_id: int = 0
     """0: it has not been accepted."""
     over: bool = False
-    """Whether it was answered, or never will be."""
+    """Whether the question has been answered, or never will be."""
     answer: AgentMessage | None = None
     lot: Lot | None = None
     """Where the asker waits. ``None``: it has not begun to wait."""
@@ -57,9 +57,9 @@ class _Question(Live):
     def is_open(self) -> bool:
         """Whether the question still waits for an answer.
 
-        An asker that has begun to wait and is not in the lot any more was cancelled, or told
-        of a deadlock. It may need a slot before it takes its next step, and its question
-        stays in the router until then: an answer that comes meanwhile goes to its inbox.
+        An asker that has begun to wait and is no longer in the lot was cancelled, or told of a
+        deadlock. It may need a slot before it takes its next step, and its question stays in the
+        router until then: an answer that comes meanwhile goes to its inbox.
         """
         return not self.over and (bool(self.lot) or not self.has_waited)
 
@@ -146,12 +146,12 @@ class PostOffice(Live):
         """Open an inbox for *agent_id*.
 
         Raises:
-            UsageError: If it is registered already. Nothing has changed.
+            UsageError: If it is already registered. Nothing has changed.
         """
         if self._kept is not None and self._kept.find_again(agent_id):
             return  # its inbox is there, with what was sent meanwhile
         if agent_id in self._inboxes:
-            raise UsageError(f"agent {agent_id} is registered already")
+            raise UsageError(f"agent {agent_id} is already registered")
         self._inboxes[agent_id] = None
         self._highest_id = max(self._highest_id, agent_id)
 

@@ -5,8 +5,8 @@ Rules:
 1. A message has a key: the key of the tool call that sends it, and its number among the messages of
    that call. A resumed call uses the same keys.
 2. A message with a known key is not sent again: the sender gets the old one. The owner has no
-   calls, and may do things in another order. So each message of the owner is matched with the first
-   old one to the same agent, in answer to the same message, that is not matched yet.
+   calls, and may do things in a different order. So each message of the owner is matched with an
+   old message: the first unmatched one that went to the same agent in answer to the same message.
 3. A message that was accepted and not received waits for its recipient again, in the old order. The
    owner begins anew, so every message that was ever sent to the owner waits.
 4. A call without a result has received nothing: the messages that it took wait for it again.
@@ -41,7 +41,7 @@ class Absent(Live):
     name: str
     parent_id: AgentId
     wait: Wait
-    """For its parent, that may spawn it."""
+    """The wait for its parent, which may spawn the agent again."""
 
 
 @final
@@ -64,7 +64,7 @@ class KeptPost:
     _of_call: dict[str, list[AgentMessage]] = attrs.field(factory=dict[str, list[AgentMessage]])
     """The messages of each call without a result, by its key."""
     deliver: Callable[[AgentMessage], None] = attrs.field(init=False)
-    """Puts an answer that no question waits for into the inbox."""
+    """Puts an answer into the inbox if no question waits for the answer."""
     _book: WaitBook = attrs.field(init=False)
     """Where the waits of absent agents are counted."""
     ended: set[AgentId] = attrs.field(factory=set[AgentId])

@@ -9,9 +9,9 @@ Rules:
    children.
 4. A newcomer is a plain value until it has a slot: no task, no scope, no inbox.
 5. The slot of an agent that waits only at gates is lent to agents that come back, but never to a
-   new one: that would have to wait at the gate as well, while its time runs. The slot of an agent
-   that also waits for something else is given away, since it may wait for the end of an agent that
-   has not started.
+   new one: the new agent would have to wait at the gate as well, while its time runs. The slot of
+   an agent that also waits for something else is given away, since it may wait for the end of an
+   agent that has not started.
 """
 
 from __future__ import annotations
@@ -63,9 +63,9 @@ class Admission(Live):
     """Newcomers that may wait."""
     _hub: EventHub
     _start: Callable[[AgentRecord, Slot], None]
-    """Called before the slot is given to the next agent."""
+    """Starts an agent with its first slot."""
     _on_waiting: Callable[[AgentId], None]
-    """Called afterwards."""
+    """Called after an agent has begun to wait."""
     running: Mapping[AgentId, AgentRecord]
     """The agents of the pool that have started and have not ended."""
     outer: Slot | None = msgspec.field(default_factory=current_slot.get)
@@ -74,7 +74,7 @@ class Admission(Live):
     book: WaitBook = msgspec.field(default_factory=WaitBook)
     """The waits of its agents and its owner."""
     pace: Pace = msgspec.field(default_factory=Pace)
-    """Decides when a call of the pool must yield although it has nothing to wait for."""
+    """Decides when a call of the pool must yield even though it has nothing to wait for."""
     _newcomers: FairQueue[AgentRecord] = msgspec.field(default_factory=_new_queue)
     _children: FairQueue[AgentRecord] = msgspec.field(default_factory=_new_queue)
     """Newcomers whose parents are agents of the pool."""
@@ -122,7 +122,7 @@ class Admission(Live):
         return PoolFullError(
             f"no room for {count} more: {running} of {self.slots:g} slots are "
             f"taken and {queued} of {self.max_queued} places in the queue; wait with spawn(), "
-            "or raise max_queued",
+            "or increase max_queued",
             running=running,
             queued=queued,
         )
@@ -131,8 +131,8 @@ class Admission(Live):
         """Call *accept* as soon as a new agent has room, waiting without a slot.
 
         An agent that waits here is the parent of the new agent. It takes its own slot again only
-        after the new one was let in, so that agents can have children even in a pool with one slot
-        and no queue.
+        after the new one has been let in, so that agents can have children even in a pool with one
+        slot and no queue.
 
         Raises:
             Exception: An error from *accept*.
@@ -252,8 +252,8 @@ class Admission(Live):
 
         Args:
             slot: The agent's slot.
-            now: The time, as the hub tells it. The next agent begins at the end of this one, and
-                the two share the number.
+            now: The time, as the hub tells it. The next agent begins when this one ends, so both
+                get the same number.
             newcomers: Whether newcomers may start. They may not when the pool's nursery is
                 cancelled, since they would be cancelled right after their start.
         """

@@ -44,7 +44,7 @@ from agentpool.abc import AgentContext, AgentInfo, Driver, OnDelta
 from agentpool.tools._registry import ToolRegistry
 
 Accept: TypeAlias = Callable[[SpawnConfig, Driver, OnEnd | None, AgentRecord], AgentRecord]
-"""Accepts the child of an agent. Its end is reported only to the function passed in."""
+"""Accepts the child of an agent. The child's end is reported only to the function passed in."""
 
 
 ToolBuilder: TypeAlias = Callable[[AgentContext], ToolRegistry | Awaitable[ToolRegistry]]
@@ -145,7 +145,7 @@ class PoolAgentContext(Unique, AgentContext):
 
         Raises:
             LimitExceededError: If a budget does not allow it. The driver was not asked.
-            PrivacyError: If the agent's tier forbids the driver. It was not asked.
+            PrivacyError: If the agent's tier forbids the driver. The driver was not asked.
             UsageError: If the agent has ended. The driver was not asked.
             DriverError: The error of the last attempt.
 
@@ -283,7 +283,7 @@ class PoolAgentContext(Unique, AgentContext):
     def _config_of_other(
         self, config: SpawnConfig, name: str | None, seconds_left: float
     ) -> SpawnConfig:
-        """Return the config of a child with another manifest, within this agent's limits."""
+        """Return the config of a child with a different manifest, within this agent's limits."""
         check_child_tier(self.manifest, config.manifest)
         own = config.deadline_seconds or config.manifest.resources.run_seconds or math.inf
         least = min(own, seconds_left)
@@ -312,13 +312,13 @@ def call_at_end(context: AgentContext, call: Callable[[], object]) -> None:
 
 
 async def pay_for_another_run(context: AgentContext) -> LimitExceededError | None:  # noqa: ASYNC910  # without a budget there is nothing to wait for
-    """Charge a repeated tool call. Return why it is not allowed. ``None``: it is."""
+    """Charge a repeated tool call. Return why it is not allowed. ``None``: it is allowed."""
     purse = _inside(context)._agent.purse  # pyright: ignore[reportPrivateUsage]  # the same
     return None if purse is None else await purse.take_tool_call()  # noqa: ASYNC910  # without a budget there is nothing to wait for
 
 
 def count_others(context: AgentContext) -> int | None:
-    """Return how many agents ``list_agents`` would return. ``None``: not without listing them."""
+    """Return how many agents ``list_agents`` would return. ``None``: only a list can tell."""
     if not isinstance(context, PoolAgentContext):
         return None
     running = context._running  # pyright: ignore[reportPrivateUsage]  # the same

@@ -3,13 +3,13 @@
 Rules:
 
 1. An agent has the key that its spawn gives it. The key of a child belongs to the call that spawns
-   it: another call may use the same key for another child.
-2. Agents of a map or a supervision without a key are identified by their work, and by how often the
-   same work was asked for.
+   it: a different call may use the same key for a different child.
+2. An agent of a map or supervision that was given no key is identified by its work and by a count
+   of the requests for that same work.
 3. A racer belongs to its race, whether or not it was ever started: a spawn of the same work
    elsewhere never gets the outcome of a racer.
-4. After an agent has ended, its group or its call may start the same work again. That is another
-   agent.
+4. After an agent has ended, its group or its call may start the same work again. A new agent then
+   does it.
 """
 
 from __future__ import annotations
@@ -119,11 +119,13 @@ class AgentKeys:
         """Raise if this process has an agent with *key*, or had a racer with it.
 
         Raises:
-            UsageError: If there is or was one.
+            UsageError: If there is or was such an agent or racer.
         """
         said = config.key or key
         if key in self.taken:
-            raise UsageError(f"key {said!r} already belongs to agent {self.taken[key]}")
+            raise UsageError(
+                f"key {said!r} already belongs to agent {self.taken[key]}; choose another key"
+            )
         if key in self.raced:
             raise UsageError(
                 f"key {said!r} belongs to a racer that was not started; give the agent another key"
@@ -141,7 +143,7 @@ class AgentKeys:
         return f"{key}.{self._times[key]}"
 
     def _unused(self, key: str) -> str:
-        """Return *key*, or if its agent has ended, the key of the next agent in its place."""
+        """Return *key* if it is unused, or else the key of the next agent with the same work."""
         first, times = key, 0
         while key in self.raced or self.taken.get(key) in self.over:
             times += 1
@@ -150,14 +152,16 @@ class AgentKeys:
 
 
 def _twice(config: SpawnConfig, count: int) -> UsageError:
-    return UsageError(f"key {config.key!r} is the key of two of {count} agents")
+    return UsageError(
+        f"key {config.key!r} is the key of two of {count} agents; give one of them another key"
+    )
 
 
 def refuse_unkept(config: SpawnConfig) -> None:
     """Raise if the agent has no key and another process could not continue it.
 
     Raises:
-        UsageError: If it could not.
+        UsageError: If another process could not continue the agent.
     """
     if config.output_type is not None or config.budget is not None:
         raise UsageError(

@@ -28,7 +28,7 @@ async def wait_until_asking(pool: AgentPool) -> None:
 
     With a journal, the pool can then be closed: its questions are stored, and can be answered
     later. An empty pool does not end this wait, since more agents may be spawned. So if all agents
-    may end without a question, also wait for the agents in another task.
+    may end without a question, wait for the agents as well, in a separate task.
 
     Cancellation:
         Nothing has changed.

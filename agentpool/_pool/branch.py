@@ -32,7 +32,7 @@ def begin_again(
     own: int,
     digest: str,
 ) -> list[JournalRecord]:
-    """End the run of *past* and begin another for its agent; return the new records.
+    """End the run of *past* and begin a new run of its agent. Return the new records.
 
     Args:
         past: The agent to branch.
@@ -103,7 +103,7 @@ def _open_requests(past: PastAgent) -> Iterator[JournalRecord]:
 
 
 def _begin_record(past: PastAgent, config: SpawnConfig, own: int, digest: str) -> JournalRecord:
-    """Make the record that begins another run of *past*'s agent."""
+    """Make the record that begins a new run of *past*'s agent."""
     base = len(config.history) - own
     is_same = config.history[:base] == past.config.history[: len(past.config.history) - past.own]
     after = past.after * is_same
@@ -121,7 +121,7 @@ def next_config(
         past: The agent to branch.
         config: The config that it was spawned with now.
         messages: The history and the messages of its last run.
-        is_changed: Whether it was spawned with another config. Then its history is that of
+        is_changed: Whether it was spawned with a different config. If so, its history is that of
             *config*, with the messages of its runs.
     """
     known = len(past.config.history)

@@ -1,15 +1,16 @@
-"""Finds out which agent makes a call to its pool: the current task's, or the owner.
+"""Finds out who makes a call to a pool: the agent of the current task, or the owner.
 
-An agent cannot write under another's name, since it does not state the sender. Rules:
+An agent cannot write under another agent's name, since it does not state the sender. Rules:
 
-1. What a task below an agent's own task does, the agent does, whatever context it runs in: a tool
-   cannot leave its agent by an empty ``contextvars.Context``, nor enter another by a copied one.
-   That holds for the agents of a pool inside an agent as well, and for the sources of its maps.
-2. What a task elsewhere does is done by the agent in whose tool it was started, or else by the
-   owner. Once that agent has ended, it is refused.
-3. Calls that trio itself runs, from threads and by ``run_sync_soon``, are of the agent in their
-   context, or else of the owner: nothing tells who asked for them.
-4. What an observer does while it is told of an event, the owner does.
+1. Whatever a task below an agent's own task does is done by that agent, whatever context the task
+   runs in: a tool cannot leave its agent by an empty ``contextvars.Context``, nor act as another
+   agent by a copied context. The same holds for the agents of a pool inside an agent, and for the
+   sources of its maps.
+2. Whatever any other task does is done by the agent in whose tool the task was started, or else by
+   the owner. Once that agent has ended, calls of the task are refused.
+3. Calls that trio itself runs, from threads and by ``run_sync_soon``, are made by the agent in
+   their context, or else by the owner: nothing else tells who asked for them.
+4. Whatever an observer does while it is told of an event is done by the owner.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ from agentpool._scheduling.slot import Slot, current_slot
 from agentpool.observe._hub import EventHub
 
 feeds_for: Final[ContextVar[Slot | None]] = ContextVar("agentpool_feeds_for", default=None)
-"""The slot of the agent whose map the current task feeds. ``None``: none, or the owner's."""
+"""The slot of the agent whose map the current task feeds. ``None``: the task feeds no map, or a map
+of the owner."""
 
 
 @final
@@ -142,7 +144,7 @@ class PoolVoice(Voice):
     def above(self) -> tuple[AgentRecord | None, AgentManifest | None]:
         """Return the caller, and the manifest whose privacy tier binds what it spawns.
 
-        That is the caller's, or else that of the agent in which the pool was opened.
+        That is the caller's manifest, or else that of the agent in which the pool was opened.
 
         Raises:
             UsageError: If the current task was left behind by an agent that has ended.

@@ -1,16 +1,16 @@
 """Detects agents that wait for each other in a circle, and pools where all wait.
 
-A first check is cheap: it follows the waits of one agent, and only if another one waits for that
-agent. If it suspects a deadlock, there is a full check two scheduler steps later, when all tasks
-that were woken have run.
+A first check is cheap: it follows the waits of one agent, and only if another agent waits for that
+one. If it suspects a deadlock, there is a full check two scheduler steps later, when all tasks that
+were woken have run.
 
 An agent without a slot may have tasks that work, in addition to tasks that wait. trio does not
 report the end of such a task, so the watch follows it until it no longer works.
 
-The owner is the task that opened the pool and the tasks below it. If other tasks use the pool, it
-is the nearest common ancestor of both and all tasks below that. While one of these tasks does
-anything other than waiting in a call of the pool, or for its own nursery, the owner can still send.
-Tasks that declared themselves bystanders do not count.
+The owner is the task that opened the pool and the tasks below it. If other tasks use the pool as
+well, the owner is the nearest common ancestor of these tasks and all tasks below that ancestor.
+While one of these tasks does anything other than waiting in a call of the pool, or for its own
+nursery, the owner can still send. Tasks that declared themselves bystanders do not count.
 
 | the owner's tasks | agents | what happens |
 |---|---|---|
@@ -103,7 +103,8 @@ class DeadlockWatch:
         self._admission = admission
         self._running = running
         self.sources: list[Callable[[], bool]] = []
-        """One for each open map: returns whether it may start an agent by itself."""
+        """One function for each open map. It returns whether the map may start an agent by
+        itself."""
         # Those who seemed to close a circle, in the order of the suspicions.
         self._suspects: dict[AgentId, None] = {}
         # Whether anything was suspected since the last round.
@@ -291,8 +292,8 @@ class DeadlockWatch:
     def _parked(self, victim: AgentId, stuck: frozenset[AgentId]) -> Way | None:
         """Return the wait of *victim* to fail: preferably one for another stuck agent.
 
-        ``None``: it only waits for events. Such a wait gets no error, since waiting may be its
-        purpose.
+        ``None``: the agent only waits for events. Such a wait gets no error, since waiting may be
+        its purpose.
         """
         if victim == OWNER_ID:
             waits = [(one.way, one.wait) for one in self.owner.waits.values()]

@@ -60,7 +60,7 @@ KEPT_OF_OTHERS: Final = 1000
 """How many ended agents the pool remembers of those that the owner did not start."""
 
 SPARE_GHOSTS: Final = 32
-"""How many forgotten agents ``join_next`` always may have to skip."""
+"""How many forgotten agents may always be left for ``join_next`` to skip."""
 
 
 @final
@@ -83,7 +83,8 @@ class FanIn(Live):
     """The agents of parents, maps, races and supervisions that have not ended."""
     _ended: deque[AgentId] = msgspec.field(default_factory=deque[AgentId])
     """The agents that ``join_next`` has not returned, in the order in which they ended. Forgotten
-    ones may be among them: an ordered dict, which finds them, takes ten times as much memory."""
+    agents may be among them: an ordered dict could drop these, but takes ten times as much
+    memory."""
     _given_out: deque[AgentRecord] = msgspec.field(default_factory=deque[AgentRecord])
     """The agents whose outcome may be forgotten, oldest first."""
     _joins: list[_Join] = msgspec.field(default_factory=list[_Join])
@@ -105,7 +106,7 @@ class FanIn(Live):
             self.active_owned[record.agent_id] = None
 
     def find(self, agent_id: AgentId) -> AgentRecord | None:
-        """Return the record of an agent. ``None``: it never existed or was forgotten."""
+        """Return the record of an agent. ``None``: it never existed, or is no longer kept."""
         if type(agent_id) is not int:  # True is a key that finds agent 1, and no id
             return None
         return self.known.get(agent_id) or self.owned.get(agent_id)
@@ -161,7 +162,7 @@ class FanIn(Live):
         return bool(self._ended)
 
     async def join_next(self) -> AgentOutcome | None:
-        """Return the next outcome that was not returned yet. ``None``: no agent is left.
+        """Return the next outcome that has not been returned yet. ``None``: no agent is left.
 
         Cancellation:
             No outcome is lost: the next caller gets it.

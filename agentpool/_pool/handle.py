@@ -104,7 +104,7 @@ class AgentHandle(Unique, Shown, msgspec.Struct, frozen=True, weakref=True):
 
         Raises:
             UsageError: If the agent waits for itself.
-            DeadlockError: If it can never end while the caller waits.
+            DeadlockError: If the agent can never end while the caller waits.
 
         Cancellation:
             The agent goes on, and its outcome is not lost.

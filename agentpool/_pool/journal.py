@@ -7,7 +7,8 @@ Rules:
 2. How an agent of an earlier process was spawned decides when it goes on, or gets its outcome back:
    - spawned by the owner without a key: as soon as the pool is open;
    - spawned by the owner with a key: when it is spawned again;
-   - a child: when the call that spawned it runs again. If that call has ended: with its parent.
+   - a child: when the call that spawned it runs again; if that call has ended, together with its
+     parent.
 3. An agent that is ended because its pool ends, or is aborted, has no outcome in the journal: the
    next process continues it. Any other end of an agent is final.
 """
@@ -80,7 +81,7 @@ class PoolJournal:
     head: AgentId = OWNER_ID
     """The agent after which a session continues. 0: it has no complete turn."""
     head_messages: tuple[ChatMessage, ...] = ()
-    """The messages up to there."""
+    """The messages up to the turn of that agent."""
     _histories: dict[AgentId, tuple[ChatMessage, ...]] = attrs.field(
         factory=dict[AgentId, tuple[ChatMessage, ...]]
     )
@@ -88,7 +89,7 @@ class PoolJournal:
     _key_of: dict[AgentId, str] = attrs.field(factory=dict[AgentId, str])
     """The keys of this process's agents."""
     _changed: dict[AgentId, str] = attrs.field(factory=dict[AgentId, str])
-    """The digests of agents that were spawned with another config than before, and must be
+    """The digests of agents that were spawned with a different config than before, and must be
     branched."""
 
     def __attrs_post_init__(self) -> None:
@@ -98,7 +99,7 @@ class PoolJournal:
     def start(self, nursery: trio.Nursery, running: Mapping[AgentId, AgentRecord]) -> None:
         """Start the task that writes the records, in *nursery*.
 
-        In the owner's task, it would hide that the owner waits.
+        If it ran in the owner's task, the task would hide that the owner waits.
         """
         self._running = running
         nursery.start_soon(self.writer.run, name="journal")
@@ -150,7 +151,7 @@ class PoolJournal:
             in_group: Whether it belongs to a map, a race or a supervision.
 
         Raises:
-            ResumeMismatchError: If it was spawned with something else before.
+            ResumeMismatchError: If the agent has been spawned with something else before.
             UsageError: If this process has an agent with its key already, or another process could
                 not continue it.
         """
@@ -180,7 +181,7 @@ class PoolJournal:
         """Raise the errors that ``accept`` would raise for any of *configs*.
 
         Raises:
-            ResumeMismatchError: If one was spawned with something else before.
+            ResumeMismatchError: If one of the agents has been spawned with something else before.
             UsageError: If two have the same key, or this process has an agent with it.
         """
         call = None if parent is None else current_call.get()
@@ -194,9 +195,9 @@ class PoolJournal:
             return None
         if self._on_mismatch == "refuse" and is_changed(past, config):
             raise ResumeMismatchError(
-                f"agent {past.agent_id} with key {said!r} was spawned with another manifest, query "
-                "or history before; undo the change, give it another key, or resume with "
-                "resume='branch' or resume='accept'",
+                f"agent {past.agent_id} with key {said!r} has already been spawned with another "
+                "manifest, query or history; undo the change, give the agent another key, or "
+                "resume with resume='branch' or resume='accept'",
                 agent_id=past.agent_id, place=-1, differs="the agent's manifest, query or history",
             )  # fmt: skip
         if not past.fits(config) and self._on_mismatch == "refuse":
@@ -308,7 +309,7 @@ class PoolJournal:
                 self.spend_again(child.agent_id, budget)
 
     def _goes_on_alone(self, child: PastAgent) -> bool:
-        """Return whether this process continues *child*, although its call has ended."""
+        """Return whether this process continues *child*, even though its call has ended."""
         return child.is_free and child.key in self.keys.taken
 
     def left_children(self, agent_id: AgentId) -> Iterator[PastAgent]:

@@ -49,7 +49,7 @@ from agentpool.journal._questions import decision_in
 from agentpool.observe._trace import Trace, TraceHeader
 
 NOT_KEPT: Final = "kept without its error"
-"""The error of a failed request, since a journal does not store that."""
+"""The text in place of the error of a failed request, which a journal does not store."""
 
 
 def trace_of_journal(pool: str, records: Sequence[JournalRecord]) -> Trace:

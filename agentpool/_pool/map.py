@@ -212,7 +212,7 @@ class QueryMap(Live):
         return self.may_start() and not (self._ordered and self._next_ids)
 
     def _may_be_fed_by_owner(self) -> bool:
-        """Return the same, assuming that a source which now waits for others goes on."""
+        """Return what ``_may_be_fed`` would return if the sources that wait for others went on."""
         return bool(self._waiting_sources()) and not (self._ordered and self._next_ids)
 
     async def feed(self, asker: Slot | None) -> None:  # noqa: ASYNC910  # the feeding has its own

@@ -20,7 +20,7 @@ class PoolMemory(Live):
     def memory_for(self, config: SpawnConfig) -> Memory | None:
         """Return the memory of an agent. ``None``: it has no memory.
 
-        An agent has no memory without the grant. It has none either if its fragments could never be
+        An agent without the grant has no memory. Nor has an agent whose fragments could never be
         recalled: the pool's default memory ends with the pool, and an agent's default scope with
         the agent.
         """

@@ -156,7 +156,7 @@ class AgentNursery(Home):
     ) -> AgentRecord:
         """Accept *config*. Every agent of the pool comes through here.
 
-        The caller has checked that there is room, without an await since.
+        The caller has checked that there is room, and has awaited nothing since.
 
         Args:
             config: The agent's config.

@@ -69,7 +69,7 @@ async def open_pool(
         memory: Where agents store fragments. ``None``: in a memory that ends with the pool.
         tools: The agents' tools, or a function that builds them for each agent.
         budget: What all agents may spend together. ``None``: each run has only its own limits.
-        approve: Asked before calls that need approval. ``None``: they are refused.
+        approve: Asked before calls that need approval. ``None``: such calls are refused.
         request_retries: When a failed request is made again. ``None``: four attempts at most.
         observers: Called with every event, as it happens; they must not block.
         on_failure: ``collect`` goes on after a failure; ``abort`` cancels the others.
@@ -77,9 +77,9 @@ async def open_pool(
         markers: Texts to remove from tool results and recalled memories. ``None``: `MARKERS`.
         keep_outcomes: How many retrieved outcomes the pool keeps. ``None``: all, but only the
             last 1,000 of agents that parents, maps, races and supervisions started.
-        random_seed: Seed of the jitter in retries. ``None``: from the system.
+        random_seed: Seed of the jitter in retries. ``None``: the system chooses one.
         journal: Where runs are recorded under the pool's name. ``None``: nowhere.
-        resume: ``True``: continue recorded runs. ``accept``: changed ones too; ``branch``: anew.
+        resume: ``True``: continue old runs. ``accept``: changed ones too. ``branch``: restart them.
 
     Raises:
         PoolError: At the exit, if agents failed and their outcomes were never retrieved.

@@ -74,7 +74,7 @@ class Spawned(msgspec.Struct, frozen=True, omit_defaults=True):
     attachments: tuple[Attachment, ...] = ()
     limits: UsageLimits | None = None
     settled: tuple[ChatMessage, ...] = ()
-    """The messages of the agent's earlier runs after that history. These runs were branched."""
+    """The messages that the agent's earlier, branched runs added to that history."""
     is_free: bool = False
     """Whether it is a child that goes on when the call that spawned it has ended."""
     outlives_parent: bool = False
@@ -278,12 +278,14 @@ def read_outcome(record: JournalRecord, history: Sequence[ChatMessage]) -> Agent
     """Read an outcome that ``outcome_record`` wrote.
 
     Raises:
-        JournalError: If it is not an outcome, or it is another agent's.
+        JournalError: If it is not an outcome, or is the outcome of another agent.
     """
     try:
         outcome = outcome_from_json(record.body)
     except UsageError as error:
-        raise JournalError(f"the journal has an outcome that cannot be read: {error}") from error
+        raise JournalError(
+            f"the journal has an outcome that cannot be read: {error}; restore the file from a copy"
+        ) from error
     if outcome.agent_id != record.agent_id:
         raise JournalError(
             f"the journal has the outcome of agent {outcome.agent_id} in place of that of "

@@ -129,9 +129,9 @@ class AgentPool(Live, weakref=True):
     async def join_all(self, *, children: bool = False) -> dict[AgentId, AgentOutcome]:
         """Wait for every agent spawned so far, and return their outcomes in spawn order.
 
-        The result has every agent of ``spawn`` and ``fan_out``, called by the owner or by a tool:
-        however it ended, and even if its outcome was returned before. Only agents that were
-        forgotten (``keep_outcomes``) are missing.
+        The result has every agent of ``spawn`` and ``fan_out``, called by the owner or by a tool,
+        however the agent ended, and even if its outcome has been returned before. Only agents that
+        are no longer kept (``keep_outcomes``) are missing.
 
         Args:
             children: Whether to include the agents of ``run_child``, ``map``, ``race`` and
@@ -151,7 +151,7 @@ class AgentPool(Live, weakref=True):
     async def join_next(self) -> AgentOutcome | None:
         """Wait for the next agent to end, and return its outcome. ``None``: no agent is left.
 
-        It knows only the agents of ``spawn`` and ``fan_out``. The outcomes of others go to the
+        It returns only agents of ``spawn`` and ``fan_out``. The outcomes of other agents go to the
         caller that started them.
 
         Raises:
@@ -166,7 +166,7 @@ class AgentPool(Live, weakref=True):
     def as_completed(self) -> AsyncIterator[AgentOutcome]:
         """Iterate asynchronously over outcomes, in the order in which agents end.
 
-        It knows the same agents as ``join_next``.
+        It returns the same agents as ``join_next``.
         """
         return Completions(self.join_next)
 
@@ -197,10 +197,10 @@ class AgentPool(Live, weakref=True):
             ordered: Whether the outcomes come in the order in which the queries were taken.
             retries: How often a query is asked again, by a new agent, if its agent failed. The
                 waits are 1, 2, 4, … seconds, at most 60. The last outcome counts.
-            output_type: As in ``SpawnConfig``, for all of them.
-            group: The same.
-            weight: The same.
-            priority: The same.
+            output_type: As in ``SpawnConfig``, for all of the agents.
+            group: As in ``SpawnConfig``.
+            weight: As in ``SpawnConfig``.
+            priority: As in ``SpawnConfig``.
 
         Raises:
             PoolClosedError: If the pool is closing.
@@ -236,11 +236,11 @@ class AgentPool(Live, weakref=True):
     async def race(self, configs: Iterable[SpawnConfig]) -> AgentOutcome:
         """Run several agents and return the first that completes; cancel the others.
 
-        The losers are cancelled and have ended before this returns. If there is no room for a
-        racer, it waits; if there is a winner meanwhile, it is not started at all.
+        The losers are cancelled and have ended before this returns. A racer waits until there is
+        room for it. If another racer wins before that, it is not started at all.
 
         Raises:
-            PoolError: If none completed. It has the error of each of them.
+            PoolError: If none completed. It has the error of each racer.
             PrivacyError: As in ``spawn``.
             UsageError: If there are no configs.
 
@@ -268,8 +268,8 @@ class AgentPool(Live, weakref=True):
                 three restarts a minute in total.
 
         Raises:
-            RestartLimitError: If they were restarted too often. All have ended; it has the
-                outcomes.
+            RestartLimitError: If they were restarted too often. All have ended, and the error has
+                their outcomes.
             PrivacyError: As in ``spawn``.
 
         Cancellation:
@@ -313,7 +313,7 @@ class AgentPool(Live, weakref=True):
         """Cancel all agents, including queued ones. Each gets an outcome, which no journal records.
 
         ``join_all`` waits for them. The pool still accepts new agents. If the pool is resumed from
-        a journal, the cancelled ones go on.
+        a journal, the cancelled agents go on.
         """
         expect_arguments(AgentPool.abort_all, locals())
         self._agents.abort(self._agents.voice.name(), reason)
@@ -343,14 +343,14 @@ class AgentPool(Live, weakref=True):
         """Return the handle of an agent, running or ended, whichever task spawned it.
 
         Raises:
-            UsageError: If there never was such an agent, or it was forgotten.
+            UsageError: If there never was such an agent, or it is no longer kept.
         """
         record = self._agents.fan_in.find(agent_id)
         if record is None:
             if type(agent_id) is int and 0 < agent_id <= self._agents.last_id:
                 raise UsageError(
-                    f"agent {agent_id} has ended and was forgotten; store its outcome when you get "
-                    "it, or raise keep_outcomes"
+                    f"agent {agent_id} has ended and is no longer kept; store its outcome when you "
+                    "get it, or increase keep_outcomes"
                 )
             raise UsageError(
                 f"there is no agent {quoted(agent_id)} in this pool; the last one is "

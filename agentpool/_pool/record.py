@@ -88,7 +88,7 @@ class Voice(ABC):
 
 @final
 class Rare(Live):
-    """What few agents have: in a place of its own, it takes no memory of all the others."""
+    """What only few agents have. As a separate object, it takes no memory of the other agents."""
 
     children: dict[AgentId, AgentRecord] = msgspec.field(default_factory=dict["int", "AgentRecord"])
     """Its children that have not ended."""
@@ -135,7 +135,7 @@ class AgentRecord(Unique):
     budget: Budget | None
     """The budget that it draws on. ``None``: it shares none."""
     rare: Rare | None
-    """What few agents have. ``None``: it has none of it."""
+    """What only few agents have. ``None``: this agent has none of it."""
     agent: Agent | None
     """The running agent. ``None``: it has not started, or has ended."""
     is_left_open: bool
@@ -145,8 +145,8 @@ class AgentRecord(Unique):
     _driver: Driver | None
     _slot: Slot | None
     _outcome: AgentOutcome | float | None
-    """A number: when it was cancelled without ever having a slot; its outcome is made on first
-    use."""
+    """A number if the agent was cancelled without ever having a slot: the time at which that
+    happened. Its outcome is made on first use."""
     _ended: Lot | None
     _seen: bool
     _cancelled: tuple[str, str] | None
@@ -238,7 +238,7 @@ class AgentRecord(Unique):
         """Refuse the wait if the agent would wait for itself.
 
         Raises:
-            UsageError: If it would.
+            UsageError: If the agent would wait for itself.
         """
         slot = current_slot.get()
         while slot is not None:  # an agent, and those in which its pool runs
@@ -317,7 +317,7 @@ class AgentRecord(Unique):
             self.rare.children.pop(child.agent_id, None)
 
     def noted(self) -> Rare:
-        """Return what few agents have, to write into it."""
+        """Return the agent's ``Rare``, to write into it."""
         if self.rare is None:
             self.rare = Rare()
         return self.rare
@@ -356,7 +356,7 @@ class AgentRecord(Unique):
     def end_unstarted(self, ended_at: float) -> None:
         """End a cancelled agent that never had a slot. Its outcome is made on first use.
 
-        So an abort of ten thousand of them takes no longer than to take them out of the queue.
+        So an abort of ten thousand such agents takes no longer than taking them out of the queue.
         """
         self._outcome = ended_at
         if self._ended is not None:

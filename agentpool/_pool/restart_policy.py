@@ -49,8 +49,8 @@ class RestartPolicy:
     """How many restarts each agent may have. An agent that fails once more keeps that outcome, and
     the others go on. ``None``: as many as the period allows."""
     delay_seconds: float = 0.0
-    """How long the first restart of an agent waits; each further one twice as long as the one
-    before, until it has run for a whole period."""
+    """How long the first restart of an agent waits. Each further restart waits twice as long as the
+    one before, until the agent has run for a whole period."""
     max_delay_seconds: float = 60.0
     """The longest wait before a restart."""
 

@@ -1,6 +1,6 @@
 """The public view of a pool's messages.
 
-The sender of a message is the caller. Nothing here takes it as an argument.
+The sender of a message is the caller. No method takes the sender as an argument.
 """
 
 from __future__ import annotations

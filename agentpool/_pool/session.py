@@ -134,7 +134,7 @@ class Session(Unique, Shown):
 
     @property
     def unfinished(self) -> SpawnConfig | None:
-        """The turn that an earlier process left unfinished; ``ask`` it again. ``None``: none."""
+        """The turn that an earlier process left unfinished, or ``None``. Pass it to ``ask``."""
         return None if self._open is None else self._open.config
 
     @advised
@@ -142,16 +142,16 @@ class Session(Unique, Shown):
         """Take one turn and return its outcome.
 
         Args:
-            config: The agent and the query. Its history is the session's. The model
-                may be another one in each turn.
+            config: The agent and the query. Its history is the session's. Each turn may use a
+                different model.
 
         Raises:
             SessionBusyError: If another turn has not ended, and the session does not wait.
-            UsageError: If it has a history or a key.
+            UsageError: If *config* has a history or a key.
             JournalError: If a complete turn cannot be stored.
 
         Cancellation:
-            The turn has ended and does not count. Ask it again in a later process to continue it.
+            The turn has ended and does not count. To continue it, ask it again in a later process.
         """
         handle = await self.begin(config)
         try:
@@ -223,7 +223,7 @@ class Session(Unique, Shown):
             return handle
 
     async def go_back(self, turns: int = 1) -> None:
-        """Undo the last *turns*. The next turn continues from the one before; the file keeps them.
+        """Undo the last *turns*, which the file keeps. The next turn continues from before them.
 
         Raises:
             SessionBusyError: If a turn has not ended.
@@ -247,7 +247,7 @@ class Session(Unique, Shown):
         await self._kept.writer.flush()
 
     async def branch(self, name: str, *, turns: int | None = None) -> None:
-        """Begin another session with the conversation so far. Both then continue separately.
+        """Begin a new session with the conversation so far. Both then continue separately.
 
         Args:
             name: The name of the new session.

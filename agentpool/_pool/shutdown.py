@@ -23,7 +23,7 @@ class ShutdownStep(enum.Enum):
     WAITED = "waited"
     """All agents ended in time."""
     CANCELLED = "cancelled"
-    """At least one did not, and was cancelled."""
+    """At least one agent did not end in time, and was cancelled."""
 
 
 async def end_in_steps(
@@ -35,7 +35,7 @@ async def end_in_steps(
         running: The agents that have not ended.
         idle: Waits until no agent is left.
         cancel: Cancels the agents.
-        grace_seconds: How long to wait before that.
+        grace_seconds: How long to wait before the agents are cancelled.
 
     Cancellation:
         The agents are not cancelled.

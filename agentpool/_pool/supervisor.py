@@ -33,7 +33,8 @@ async def supervise(
     """Run agents, restart them by *policy*, and return their last outcomes in order.
 
     Raises:
-        RestartLimitError: If they were restarted too often. All have ended; it has the outcomes.
+        RestartLimitError: If they were restarted too often. All have ended, and the error has their
+            outcomes.
         UsageError: If *policy* is not a ``RestartPolicy``.
 
     Cancellation:

@@ -30,11 +30,11 @@ class TextStream(Live):
     """The text of one agent as it arrives, in all its answers. Made by ``handle.stream()``.
 
     An async iterator over pieces of text; it ends when the agent has ended. No text is left out:
-    all that arrives between two pieces becomes one piece. It begins with the part of the current
-    answer that has already arrived. If the agent goes on from a journal, it begins with the text
-    from before. If a driver does not stream, its answer comes as one piece, when the agent goes on.
-    Watching changes nothing for the agent: if the agent fails, the failure still counts as not
-    retrieved.
+    all text that arrives before the next piece is taken becomes one piece. It begins with the part
+    of the current answer that has already arrived. If the agent goes on from a journal, it begins
+    with the text from before. If a driver does not stream, its answer comes as one piece, when the
+    agent goes on. Watching changes nothing for the agent: if the agent fails, the failure still
+    counts as not retrieved.
     """
 
     _record: AgentRecord
@@ -46,10 +46,10 @@ class TextStream(Live):
     _has_heard: bool = False
     """Whether a piece of the newest answer has arrived."""
     _owes: bool = False
-    """Whether the newest answer came as a whole, and was not given out yet."""
+    """Whether the newest answer came as a whole, and has not been given out yet."""
     _said_from: int | None = None
-    """Where the run's own messages begin, if the stream was opened before the run: text from before
-    the program ended then comes first. ``None``: that text was given out, or is not due."""
+    """Where the run's own messages begin, if the stream was opened before the run. Text from before
+    the program ended then comes first. ``None``: that text has been given out, or is not due."""
     _lot: Lot = msgspec.field(default_factory=Lot)
     _ear: _Ear | None = None
 

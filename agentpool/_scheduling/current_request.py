@@ -44,7 +44,7 @@ class RequestWatcher(Protocol):
 
         Args:
             driver: The number of the driver that failed, from 1.
-            error: The error that it failed with. ``None``: it was not asked.
+            error: The error that the driver failed with. ``None``: the driver was not asked.
             model: The model of that driver. Empty: unknown.
             next_model: The model that is asked next. Empty: unknown.
         """
@@ -60,7 +60,7 @@ class Asking(Protocol):
 
     @property
     def watcher(self) -> RequestWatcher | None:
-        """Reports to those who observe the request. ``None``: it is not observed."""
+        """Reports to the observers of the request. ``None``: the request is not observed."""
         ...
 
     def take_failure(self, error: DriverError) -> None:

@@ -10,7 +10,7 @@ Rules:
 3. A group's weight is that of its newest item.
 4. Within a group, items are served in the order in which they came. Each level of priority moves an
    item ahead by ``PLACES_PER_LEVEL`` places. So each item that waits can be overtaken only by a
-   limited number of later ones. Priority moves no item past another group.
+   limited number of later ones. Priority never moves an item ahead of another group.
 
 So if all items cost the same, at most ``W - w`` items of other groups come between two items of a
 group with work, and at most ``ceil(n / w) * (W - w)`` before its *n*-th one: ``w`` is the group's
@@ -34,7 +34,7 @@ queues hold, so that a level means first; and it is finite, so that nothing wait
 
 SPARE_GHOSTS: Final = 32
 """How many withdrawn items stay in a line before it is scanned for them: scanning a short line for
-each withdrawal would cost more than these items do."""
+each withdrawal would cost more than keeping these items."""
 
 
 @final

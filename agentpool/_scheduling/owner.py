@@ -22,7 +22,7 @@ _LOOKS_ON: Final = ContextVar("_LOOKS_ON", default=False)
 
 @contextmanager
 def as_bystander() -> Generator[None]:
-    """Declare that tasks started in the block, and the current one, send no messages.
+    """Declare that the current task, and tasks started in the block, send no messages.
 
     The task that opened a pool can always write to its agents, and so can every task that runs next
     to it. Therefore an agent that waits for a message gets no ``DeadlockError`` while such a task
@@ -55,7 +55,7 @@ def refuse_bystander() -> None:
     """Raise if the current task is a bystander, because the call could end a wait.
 
     Raises:
-        UsageError: If it is.
+        UsageError: If the current task is a bystander.
     """
     if _LOOKS_ON.get():
         raise UsageError(
@@ -105,8 +105,8 @@ class Owner(Live):
     """The owner's side of a pool: the tasks outside of agents that use it, and their waits.
 
     It consists of the task that opened the pool and the tasks below it. When any other task uses
-    the pool, the side grows to the nearest common ancestor of both and everything below that, since
-    other tasks there may use the pool next.
+    the pool, the side grows: it then consists of the nearest common ancestor of both tasks and all
+    tasks below that ancestor, since any of these may use the pool next.
     """
 
     keeper: WaitKeeper
@@ -123,7 +123,7 @@ class Owner(Live):
     )
     """The waits in calls of the pool, in the order in which they began."""
     _limited: int = 0
-    """How many of them have their own deadline."""
+    """How many of these waits have their own deadline."""
 
     @property
     def has_deadline(self) -> bool:
@@ -138,10 +138,10 @@ class Owner(Live):
     def check_thread(self, call: str) -> None:
         """Raise if *call* was not made in the thread of the pool.
 
-        Trio would not notice what it changes before something else wakes it.
+        Trio would not notice the changes of such a call before something else wakes trio.
 
         Raises:
-            UsageError: If it was made in another one.
+            UsageError: If it was made in a different thread.
         """
         if threading.get_ident() != self.thread:
             raise outside_of_trio(call)

@@ -13,7 +13,7 @@ from typing import Final, final
 from agentpool._base import Live
 
 STEPS: Final = 32
-"""The calls of a pool that may be made in a row before one of them yields. It is the capacity of an
+"""How many calls of a pool may be made in a row before one of them yields. It is the capacity of an
 inbox: a sender seldom gets that far without waiting."""
 
 

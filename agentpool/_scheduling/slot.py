@@ -6,9 +6,9 @@ again before it goes on, ahead of agents that have not started.
 
 An agent may run several tools side by side, each a strand. It waits when all of its strands wait,
 and a strand waits when any of its tasks does: other agents can run while a tool waits for two
-children, or waits for one while another of its tasks reads a connection. Tasks that a tool starts
-inside itself belong to its strand, and so do calls back from its thread. Tasks that it leaves in
-nurseries outside of the agent are not the agent's: they wait like the owner.
+children, or while it waits for one child and another of its tasks reads a connection. Tasks that a
+tool starts inside itself belong to its strand, and so do calls back from its thread. Tasks that it
+leaves in nurseries outside of the agent are not the agent's: they wait like the owner.
 
 Between two steps of trio, the slot of an agent that has started and not ended is in one of
 these states, and in no other. A slot that its agent has is never lent or wanted, and it is
@@ -106,7 +106,7 @@ class Slot(Live):
     forked: bool = False
     """Whether its own task waits for strands side by side, and does nothing else."""
     on_waiting: Callable[[], None] | None = None
-    """Called when a task of the agent begins to wait. ``None``: not needed."""
+    """Called when a task of the agent begins to wait. ``None``: nothing is called."""
     guards: tuple[float, ...] = ()
     """Deadlines that the manifest sets for its tools. They are not meant for waits: a wait that
     only they would end counts as one without a deadline."""
@@ -247,7 +247,7 @@ class Slot(Live):
             self.keeper.release(self, wait)
 
     async def leave_behind(self) -> None:  # noqa: ASYNC910  # waits only when the slot is gone
-        """Take a slot again although an abandoned thread still waits in a call.
+        """Take a slot again even though an abandoned thread still waits in a call.
 
         Cancellation:
             As in ``resume``.
@@ -292,7 +292,7 @@ def ends_the_program(error: BaseException | None) -> bool:
 
 
 current_slot: ContextVar[Slot | None] = ContextVar("agentpool_slot", default=None)
-"""The slot of the agent that the current task belongs to. ``None``: not an agent."""
+"""The slot of the agent that the current task belongs to. ``None``: it belongs to no agent."""
 
 current_strand: ContextVar[Strand | None] = ContextVar("agentpool_strand", default=None)
 """The strand that the current task belongs to. ``None``: the agent's own."""
@@ -315,9 +315,9 @@ class parked(Live):  # noqa: N801  # used as a statement: async with parked(Wait
 
     wait: Wait
     lot: Lot | None = None
-    """Where it waits. ``None``: it waits for something that ends by itself."""
+    """Where the task waits. ``None``: it waits for something that ends by itself."""
     owner: Owner | None = None
-    """The owner of the pool that must end the wait. ``None``: no pool must."""
+    """The owner of the pool that must end the wait. ``None``: no pool has to end it."""
     has_deadline: bool = False
     """Whether the waiting task has a deadline that is not the pool's."""
     _slot: Slot | None = None

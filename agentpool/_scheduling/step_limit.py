@@ -25,7 +25,7 @@ def allow(
 
     Args:
         scope: Cancels the step. ``None``: no step of the agent has a limit.
-        seconds: The longest that it may take. ``None`` and ``inf``: as long as it likes.
+        seconds: The longest that the step may take. ``None`` and ``inf``: no limit.
         now: Returns the time. A clock's own method takes half as long as trio's.
     """
     if scope is None:

@@ -73,7 +73,7 @@ class Wait(msgspec.Struct, frozen=True):
     kind: WaitKind
     """What ends the wait."""
     target: AgentId | None = None
-    """The agent that must do it. ``None``: no particular one."""
+    """The agent that must end the wait. ``None``: no particular agent."""
     text: str = ""
     """What the agent waits for, in words."""
     lends: bool = False
@@ -82,7 +82,8 @@ class Wait(msgspec.Struct, frozen=True):
     reason: WaitReason = WaitReason.OTHER
     """The kind of wait, for observers."""
     group: Collection[AgentId] = ()
-    """The agents of which any, or all, must do it. It is a view: it changes as they end."""
+    """The agents of which one, or all, must end the wait. This is a view, which changes as they
+    end."""
     is_fed: Callable[[], bool] | None = None
     """Returns whether something other than the group may end the wait now. ``None``: nothing else
     may."""
@@ -194,17 +195,18 @@ class WaitBook(Live):
     listeners: int = 0
     """Waits for a message, or for an event, that have no deadline."""
     woken: int = 0
-    """Tasks that have a message and have not run yet. When they wait again, or end, there is a new
-    check: two agents that write to each other are always in this state."""
+    """Tasks that have a message and have not run yet. While there are any, the pool does not stand
+    still: two agents that write to each other are always in this state. When such a task waits
+    again, or ends, there is a new check."""
     _by_themselves: int = 0
     """Waits that end by themselves, or at a deadline."""
     _single: dict[AgentId, int] = msgspec.field(default_factory=dict[AgentId, int])
     """Waits for one agent each, by that agent."""
     _groups: dict[int, Wait] = msgspec.field(default_factory=dict[int, Wait])
-    """Waits of agents for several."""
+    """Waits of agents for several agents."""
     _owners: dict[int, Wait] = msgspec.field(default_factory=dict[int, Wait])
-    """The owner's waits for several. The owner often waits for all agents, and agents seldom wait
-    for the owner."""
+    """The owner's waits for several agents. The owner often waits for all agents, and agents seldom
+    wait for the owner."""
 
     def add(self, wait: Wait, *, has_deadline: bool, by_owner: bool = False) -> None:
         """Count a new wait of an agent or the owner."""
@@ -295,7 +297,7 @@ class _Hope(Live):
     agent_id: AgentId
     """The id of the agent."""
     missing: int
-    """How many of them are missing."""
+    """How many more of these agents must be able to go on."""
 
 
 def _hope(
@@ -305,7 +307,7 @@ def _hope(
     hopes: dict[AgentId, list[_Hope]],
     free: deque[AgentId],
 ) -> None:
-    """Register the agents that can end *wait*; or free its agent if enough can go on."""
+    """Register the agents that can end *wait*, or free its agent if enough of them can go on."""
     missing = [target for target in wait.agent_ids if target in waits]
     if not missing or (wait.kind is not WaitKind.ALL and len(missing) < len(wait.agent_ids)):
         free.append(agent_id)
@@ -318,7 +320,7 @@ def _hope(
 def deadlock_cycle(
     first: AgentId, waits: Mapping[AgentId, Sequence[Wait]], stuck: frozenset[AgentId]
 ) -> tuple[AgentId, ...]:
-    """Return a circle of waits reachable from *first*; empty if there is none."""
+    """Return a circle of waits reachable from *first*. Empty: there is no such circle."""
     path: dict[AgentId, Iterator[AgentId]] = {}
     done: set[AgentId] = set()
     agent_id: AgentId | None = first

@@ -24,6 +24,6 @@ def asking_now() -> Asking | None:
 
 
 def watcher_now() -> RequestWatcher | None:
-    """Return the watcher of the current task's request. ``None``: no request, or no watcher."""
+    """Return the watcher of the current task's request. ``None``: there is no such watcher."""
     asking = asking_now()
     return None if asking is None else asking.watcher

@@ -81,7 +81,7 @@ class AgentContext(Shown, ABC):
 
         The request counts for the agent's own limits and in every budget that the agent draws on. A
         failed request is retried like one of the agent's own. The agent keeps its slot meanwhile. A
-        tool that spends in another way must take the amount from ``budget`` itself.
+        tool that spends in a different way must take the amount from ``budget`` itself.
 
         Args:
             driver: The driver to ask. It need not be the agent's own.
@@ -90,7 +90,7 @@ class AgentContext(Shown, ABC):
 
         Raises:
             LimitExceededError: If a budget does not allow it. The driver was not asked.
-            PrivacyError: If the agent's tier forbids the driver. It was not asked.
+            PrivacyError: If the agent's tier forbids the driver. The driver was not asked.
             DriverError: The error of the last attempt.
 
         Cancellation:
@@ -125,7 +125,7 @@ class AgentContext(Shown, ABC):
 
         Cancellation:
             A time limit around the block ends it; the agent then waits for its slot again.
-            If the agent itself is cancelled, it ends without one.
+            If the agent itself is cancelled, it ends without a slot.
         """
 
     @abstractmethod
@@ -137,7 +137,7 @@ class AgentContext(Shown, ABC):
         """Run a child to its end, without a slot, and return its outcome.
 
         With a query, the child gets this agent's manifest, with fewer rights. With a config, the
-        child has that manifest, within this agent's time, budget and tier.
+        child gets the manifest of the config, within this agent's time, budget and tier.
 
         Raises:
             CapabilityDeniedError: If this agent may not have children with its own manifest.

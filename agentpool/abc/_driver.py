@@ -46,9 +46,9 @@ class Driver(Shown, ABC):
 
         Args:
             request: The conversation and its settings. Read it now, do not keep it.
-            on_delta: Called with each piece of the text as it arrives. Together they are the
+            on_delta: Called with each piece of the text as it arrives. All pieces together are the
                 completion's text. A driver that does not stream may ignore it. If *on_delta* has a
-                method ``thought``, that gets the model's thoughts.
+                method ``thought``, that method gets the model's thoughts.
 
         Raises:
             DriverError: One of its subclasses, whatever went wrong.
@@ -68,7 +68,7 @@ class Driver(Shown, ABC):
         Args:
             request: As in ``complete``.
             on_delta: As in ``complete``.
-            on_sent: Called before any part of the request is sent. ``None``: not needed.
+            on_sent: Called before any part of the request is sent. ``None``: nothing is called.
         """
         if on_sent is not None:
             on_sent()
@@ -144,8 +144,8 @@ class SendingDriver(Driver):
         Args:
             request: What to answer.
             on_delta: As in ``Driver``.
-            on_sent: Called before anything is sent, perhaps more than once. If it was not
-                called when this ends, however it ends, no request was made.
+            on_sent: Called before anything is sent, perhaps more than once. If this ends, in
+                whatever way, before *on_sent* was called, no request was made.
 
         Raises:
             DriverError: One of its subclasses.

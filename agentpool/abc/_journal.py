@@ -13,7 +13,7 @@ class Journal(Shown, ABC):
     """Records what a pool must not do twice.
 
     A journal has the records of many pools, each under its name. A process that writes records of a
-    pool holds its lease. A later claim raises the fence, and writes under an older fence are
+    pool holds the pool's lease. A later claim raises the fence, and writes under an older fence are
     refused. `agentpool.testing.check_journal` checks that an implementation keeps these promises.
     """
 
@@ -28,7 +28,7 @@ class Journal(Shown, ABC):
             lease_seconds: How long the lease lasts after the last write.
 
         Raises:
-            RunBusyError: If another process holds it, and its lease has not ended.
+            RunBusyError: If another process holds the lease, which has not ended.
             JournalError: If the journal cannot be written.
 
         Cancellation:
@@ -52,9 +52,9 @@ class Journal(Shown, ABC):
         """
 
     def append_at_once(self, lease: Lease, records: Sequence[JournalRecord]) -> bool:  # noqa: ARG002  # see below
-        """Store *records* as ``append`` does if that needs no waiting. Return whether it did.
+        """Store *records* as ``append`` does if that needs no waiting. Return whether it did so.
 
-        The default stores nothing. Keep it for a journal that always has to wait.
+        By default, nothing is stored. Override this method unless your journal always has to wait.
 
         Raises:
             LeaseLostError: If another process has claimed the pool since. Nothing was stored.

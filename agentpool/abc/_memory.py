@@ -20,7 +20,7 @@ class Memory(Shown, ABC):
         """Store *fragment* and return its id.
 
         Cancellation:
-            It is either kept whole or not at all.
+            The fragment is stored whole or not at all.
         """
 
     @abstractmethod
@@ -34,6 +34,7 @@ class Memory(Shown, ABC):
     def now(self) -> float:
         """Return the time for a new fragment, in seconds of trio's clock.
 
-        A memory that outlives the run needs another clock, since trio's begins anew in each run.
+        A memory that outlives the run needs a different clock, since trio's begins anew in each
+        run.
         """
         return trio.current_time()

@@ -24,10 +24,10 @@ class ToolResult(msgspec.Struct, frozen=True, gc=False):
     content: str
     """The text for the model."""
     is_error: bool = False
-    """Whether it failed."""
+    """Whether the call failed."""
     error_type: str = ""
-    """The type of an unexpected error that it raised. Empty: there was none, or the tool refused on
-    purpose."""
+    """The type of an unexpected error that the tool raised. Empty: there was none, or the tool
+    refused on purpose."""
     traceback: str = ""
     """The traceback, for the log and observers, not for the model. Empty: there is none."""
     attachments: tuple[Attachment, ...] = ()
@@ -43,12 +43,12 @@ class ToolContext(msgspec.Struct, frozen=True, eq=False):
     call_id: str
     """The call's id, given by the model. Some models use the same id again."""
     idempotency_key: str = ""
-    """Names the call: a run that is resumed from a journal gives the same key, and no other call
-    has it. Give it to a service that must not do the same thing twice."""
+    """Names the call: a run that is resumed from a journal gives the call the same key, and no
+    other call has that key. Give it to a service that must not do the same thing twice."""
     fence: int | None = None
     """Rises whenever another process takes over the pool's journal. If a store refuses each fence
-    that is lower than the highest it has seen, a stalled process can do no harm there. ``None``: no
-    journal."""
+    that is lower than the highest it has seen, a stalled process can do no harm there. ``None``:
+    the pool has no journal."""
 
     @property
     def agent_id(self) -> AgentId:
@@ -64,8 +64,8 @@ class ToolContext(msgspec.Struct, frozen=True, eq=False):
     def budget(self) -> Budget | None:
         """The budget that the calling agent spends from. ``None``: it shares none.
 
-        To ask a model use ``agent.complete(driver, request)``: it reserves, settles and
-        counts. For anything else that costs something::
+        To ask a model, use ``agent.complete(driver, request)``: it reserves, settles and counts.
+        For anything else that costs something::
 
             with context.budget.reserve(cost_usd=0.05) as reservation:
                 reservation.commit(tokens=0, cost_usd=await buy_something())
@@ -115,9 +115,9 @@ class Tool(Shown, ABC):
     def on_unknown(self) -> OnUnknown:
         """How to treat a call that had begun when the program ended.
 
-        ``report``: the model learns that it may have been done; ``rerun``: it runs again, because
-        doing it twice has the same effect as once; ``ask``: the approver says whether it runs
-        again; ``stop``: the run ends.
+        ``report``: the model learns that the call may have been done; ``rerun``: it runs again,
+        because doing it twice has the same effect as once; ``ask``: the approver says whether it
+        runs again; ``stop``: the run ends.
         """
         return "report"
 
@@ -135,7 +135,7 @@ class Tool(Shown, ABC):
             context: Facts about the call: the agent, and the time left.
 
         Raises:
-            ToolError: If the tool cannot do it. The model gets the text. For any other
+            ToolError: If the tool cannot do what was asked. The model gets the text. For any other
                 ``Exception``, the model gets its type and text. The agent goes on.
 
         Cancellation:

@@ -826,7 +826,7 @@ async def test_an_agent_that_thinks_gets_the_room_that_its_driver_knows_of() -> 
             stopped = await (await other.spawn(job())).wait()
     assert (outcome.text, refused.text, limits) == ("so", "so", [1024, 8_000] * 2 + [1024])
     assert stopped.stop_reason is StopReason.TRUNCATION
-    with pytest.raises(LimitExceededError, match="before its first word; raise"):
+    with pytest.raises(LimitExceededError, match="before its first word; increase"):
         stopped.unwrap()
 
 

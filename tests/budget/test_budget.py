@@ -178,7 +178,7 @@ def test_a_reservation_is_settled_once(how: str, again: str) -> None:
     reservation = budget.reserve(tokens=60)
     getattr(reservation, how)()
     before = (committed(budget), reserved(budget))
-    with pytest.raises(UsageError, match="was settled before"):
+    with pytest.raises(UsageError, match="has already been settled"):
         getattr(reservation, again)()
     assert (committed(budget), reserved(budget)) == before
 
@@ -644,7 +644,7 @@ def test_a_refusal_says_what_is_used_set_aside_and_wanted() -> None:
     assert str(caught.value) == (
         "budget 'night' has too little left: 250 of 1,000 tokens are used and 700 set aside, and "
         "60 are wanted for the input of a request and its longest possible answer, which a lower "
-        "model.max_tokens shortens; raise the limit to go on"
+        "model.max_tokens shortens; increase the limit to go on"
     )
-    with pytest.raises(LimitExceededError, match="2 are wanted; raise the limit to go on"):
+    with pytest.raises(LimitExceededError, match="2 are wanted; increase the limit to go on"):
         Budget(requests=1).reserve(tokens=0, requests=2)

@@ -116,9 +116,12 @@ def test_a_budget_goes_on_in_the_next_pool_and_begins_anew_in_the_next_period() 
 @pytest.mark.parametrize(
     ("per", "says"),
     [
-        ("day", "is for the day 1970-01-01 (UTC): raise it, or go on at 1970-01-02 00:00 UTC, "),
-        ("month", "is for the month 1970-01 (UTC): raise it, or go on at 1970-02-01 00:00 UTC, "),
-        ("ever", "is for as long as the store lasts: raise it to go on"),
+        ("day", "is for the day 1970-01-01 (UTC): increase it, or go on at 1970-01-02 00:00 UTC, "),
+        (
+            "month",
+            "is for the month 1970-01 (UTC): increase it, or go on at 1970-02-01 00:00 UTC, ",
+        ),
+        ("ever", "is for as long as the store lasts: increase it to go on"),
     ],
 )
 def test_a_spent_budget_says_when_it_begins_again(per: Period, says: str) -> None:

@@ -34,7 +34,7 @@ type = "rag"
 """
 
 UNKNOWN = (
-    "model.remote_model: nothing is published of 'big' at api.openai.com; it has "
+    "model.remote_model: nothing is published about 'big' at api.openai.com; it has "
     f"{', '.join(published_names('openai')[:5])}, …"
 )
 UNPRICED = (
@@ -163,7 +163,10 @@ remote_model = "claude-opus-4-6x"
     assert [line.removeprefix(heading) for line in done.err.splitlines()] == [
         "temperature: gpt-5 takes none; leave it out",
         "max_tokens: gpt-5 writes at most 128,000, got 200,000",
-        "remote_model: nothing is published of 'claude-opus-4-6x'; did you mean 'claude-opus-4-6'?",
+        (
+            "remote_model: nothing is published about 'claude-opus-4-6x'; "
+            "did you mean 'claude-opus-4-6'?"
+        ),
     ]
 
 

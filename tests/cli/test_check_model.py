@@ -32,10 +32,10 @@ REFUSED = [
         "reasoning_effort together with tools",
     ),
     (("moonshot", "kimi-k2.6", "temperature = 0.5"), "model.temperature: Kimi K2.5 and later"),
-    (("moonshot", "kimi-k2.6", "top_p = 0.5"), "model.top_p: Kimi K2.5 and later take none"),
+    (("moonshot", "kimi-k2.6", "top_p = 0.5"), "model.top_p: Kimi K2.5 and later accept only"),
     (
         ("deepseek", "deepseek-reasoner", 'options = {tool_choice = "required"}'),
-        "model.options.tool_choice: deepseek-reasoner forces no tool while it thinks",
+        "model.options.tool_choice: deepseek-reasoner cannot be forced to call tools",
     ),
     (
         (
@@ -51,7 +51,7 @@ REFUSED = [
     ),
     (
         ("anthropic", "claude-opus-4-5", 'temperature = 0.3\nreasoning_effort = "high"'),
-        "model.temperature: claude-opus-4-5 takes none while it thinks",
+        "model.temperature: claude-opus-4-5 accepts none while it thinks",
     ),
     (
         (
@@ -59,7 +59,7 @@ REFUSED = [
             "claude-opus-4-7",
             'reasoning_effort = "high"\noptions = {tool_choice = {type = "any"}}',
         ),
-        "model.options.tool_choice: claude-opus-4-7 forces no tool",
+        "model.options.tool_choice: claude-opus-4-7 cannot be forced to call tools",
     ),
     (("openai", "gpt-5", "options = {temprature = 1}"), "did you mean 'temperature', which is"),
     (("openai", "gpt-5", 'options = {servce_tier = "flex"}'), "did you mean 'service_tier'?"),
@@ -117,7 +117,7 @@ def test_a_model_of_another_provider_is_seen(
 ) -> None:
     """Whoever changes the provider alone is told whose model it is."""
     (warning,) = warnings_of(desk, f'provider = "{provider}"\nremote_model = "{name}"')
-    assert warning.startswith(f"model.remote_model: nothing is published of {name!r} at api.")
+    assert warning.startswith(f"model.remote_model: nothing is published about {name!r} at api.")
     assert f", but {home} has it; it has " in warning
 
 

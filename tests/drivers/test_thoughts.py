@@ -282,7 +282,7 @@ async def test_calls_that_are_cut_again_and_again_end_the_run() -> None:
     async with open_pool(driver, tools=ToolRegistry([write])) as pool:
         outcome = await (await pool.spawn(SpawnConfig(AgentManifest(), "Hi"))).wait()
     assert (outcome.stop_reason, len(driver.requests)) == (StopReason.TRUNCATION, 5)
-    assert "within a tool call; raise model.max_tokens" in str(outcome.error)
+    assert "within a tool call; increase model.max_tokens" in str(outcome.error)
     asked = [one for one in outcome.messages if isinstance(one, AssistantMessage)]
     assert [one.tool_calls[0].arguments for one in asked] == [f'{{"text": "{n}' for n in range(5)]
 

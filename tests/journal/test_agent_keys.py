@@ -248,7 +248,7 @@ def test_a_changed_child_is_named_by_its_own_key() -> None:
         family = Family(spawned, hangs="a")
         await family.run(keyed("a"), dies=True)
         outcome = await family.run([SpawnConfig(READER, "other", key="src/a")])
-        text = "ResumeMismatchError: agent 2 with key 'src/a' was spawned with another"
+        text = "ResumeMismatchError: agent 2 with key 'src/a' has already been spawned with another"
         assert text in outcome.text
         assert ResumeMismatchError.__name__ in outcome.text
 

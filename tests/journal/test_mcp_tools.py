@@ -90,7 +90,7 @@ async def test_what_a_server_has_at_the_resume_is_looked_at(tmp_path: Path) -> N
         assert all(isinstance(one, ResumeMismatchError) for one in errors)
         return [one.differs for one in errors if isinstance(one, ResumeMismatchError)]
 
-    other = "the request has another prompt, other tools or other settings"
+    other = "the request has a different prompt, or different tools or settings"
     gone = "tool 'mcp_stub_deed' was called, which it no longer has or may not call,"
     assert await differs({"name": "other", "inputSchema": {"type": "object"}}) == [other, gone]
     schema = {"type": "object", "properties": {"who": {"type": "string"}}}

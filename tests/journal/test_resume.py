@@ -690,7 +690,9 @@ def test_another_manifest_or_query_is_refused_at_the_spawn(change: str) -> None:
         await run_one(journal, config, echo)
         changed = CHANGES[change](config)
         before = len(await journal.read("kept"))
-        with pytest.raises(ResumeMismatchError, match="with key 'a' was spawned with another"):
+        with pytest.raises(
+            ResumeMismatchError, match="with key 'a' has already been spawned with another"
+        ):
             await run_one(journal, changed, echo)
         assert len(await journal.read("kept")) == before
         outcome = await run_one(journal, changed, never, resume="accept")
@@ -808,7 +810,7 @@ def test_a_fan_out_of_a_call_that_asks_for_something_else_starts_nobody() -> Non
             record for record in kept if record.agent_id != 1 or record.kind is RecordKind.ACCEPTED
         ]
         text, agents = await start("one", "other")
-        assert "was spawned with another manifest" in text
+        assert "has already been spawned with another manifest" in text
         assert agents == 1
 
     simulate(scenario)
@@ -1047,7 +1049,7 @@ def test_calls_with_other_arguments_are_not_taken_for_the_old_ones() -> None:
         journal._pools["kept"] = changed
         outcome = await run_one(journal, config, buyer, tools=shop.tools())
         assert isinstance(outcome.error, ResumeMismatchError)
-        assert outcome.error.differs == "call 'pay' has other arguments"
+        assert outcome.error.differs == "call 'pay' has different arguments"
 
     simulate(scenario)
 

@@ -411,7 +411,7 @@ def test_a_cut_answer_ends_the_run_unless_it_is_to_be_continued() -> None:
     assert done.run.stop_reason is StopReason.TRUNCATION
     assert done.run.stop is not None
     assert done.run.stop.text == (
-        "the answer was cut off at max_tokens (1024); raise model.max_tokens, or set "
+        "the answer was cut off at max_tokens (1024); increase model.max_tokens, or set "
         'model.on_cut = "continue"'
     )
     assert done.remembered == []
@@ -451,7 +451,7 @@ def test_only_thoughts_get_more_room(cut: Completion, *, is_raised: bool) -> Non
     assert (done.run.text == "so") is is_raised
     if not is_raised:
         assert done.run.stop is not None
-        assert done.run.stop.text.endswith("before its first word; raise model.max_tokens")
+        assert done.run.stop.text.endswith("before its first word; increase model.max_tokens")
 
 
 def test_a_raised_limit_leaves_room_for_the_conversation() -> None:
@@ -494,7 +494,7 @@ def test_a_cut_at_a_limit_that_nobody_said(most: int | None, limits: list[int | 
 
 
 @pytest.mark.parametrize(
-    ("most", "advice"), [(None, "raise model.max_tokens"), (1024, "the model can write no more")]
+    ("most", "advice"), [(None, "increase model.max_tokens"), (1024, "the model can write no more")]
 )
 def test_a_cut_without_a_word_ends_the_run_where_no_room_is_known(
     most: int | None, advice: str

@@ -82,7 +82,7 @@ def test_registering_twice_is_refused() -> None:
     """The original replaced the inbox, and its letters were lost."""
     router, _ = office(1)
     router.send_nowait(OWNER_ID, 1, "keep me")
-    with pytest.raises(UsageError, match="agent 1 is registered already"):
+    with pytest.raises(UsageError, match="agent 1 is already registered"):
         router.register(1)
     assert [m.content for m in router.receive_many_nowait(1)] == ["keep me"]
 

@@ -135,7 +135,7 @@ async def test_of_a_maps_agents_the_last_ones_are_known() -> None:
         async with pool.map(manifest(), (f"q{n}" for n in range(1200))) as outcomes:
             ids = [outcome.agent_id async for outcome in outcomes]
         assert pool[ids[-1]].outcome is not None
-        with pytest.raises(UsageError, match="forgotten"):
+        with pytest.raises(UsageError, match="no longer kept"):
             pool[ids[0]]
         assert len(await pool.join_all(children=True)) == 1000
 
@@ -146,7 +146,7 @@ async def test_outcomes_that_were_given_out_are_forgotten_after_a_while() -> Non
         handles = await pool.fan_out(jobs("a", "b", "c", "d"))
         assert list(await pool.join_all()) == [1, 2, 3, 4]
         assert list(await pool.join_all()) == [3, 4]
-        with pytest.raises(UsageError, match=r"agent 1 .*forgotten.*keep_outcomes"):
+        with pytest.raises(UsageError, match=r"agent 1 .*no longer kept.*keep_outcomes"):
             pool[1]
         assert pool[4] == handles[3]
         # Whoever has the handle has the outcome.
@@ -181,7 +181,7 @@ async def test_a_handle_is_forgotten_when_one_says_so() -> None:
         first.forget()
         assert list(await pool.join_all()) == [2]
         assert await pool.join_next() is None
-        with pytest.raises(UsageError, match="forgotten"):
+        with pytest.raises(UsageError, match="no longer kept"):
             pool[1]
         assert_quiescent(pool)
 
@@ -238,7 +238,7 @@ async def test_what_was_forgotten_takes_no_place_of_those_that_are_kept() -> Non
         second.forget()
         await third.wait()
         assert (pool[1], pool[3]) == (first, third)
-        with pytest.raises(UsageError, match=r"agent 2 .*forgotten"):
+        with pytest.raises(UsageError, match=r"agent 2 .*no longer kept"):
             pool[2]
 
 

@@ -231,7 +231,7 @@ def _max_tokens(request: CompletionRequest, options: MessageOptions) -> int:
     if limit <= budget:
         msg = (
             f"max_tokens ({limit}) must be more than options.thinking.budget_tokens ({budget}), "
-            "as thoughts are a part of the answer; raise model.max_tokens, or lower the budget"
+            "as thoughts are a part of the answer; increase model.max_tokens, or lower the budget"
         )
         raise BadRequestError(msg)
     return limit
