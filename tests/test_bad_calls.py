@@ -70,10 +70,14 @@ def _in_a_tool(use: Callable[[Any], Awaitable[object]]) -> ToolRegistry:
     return ToolRegistry([use_context])
 
 
+def _kind_of(value: object) -> str:
+    return type(value).__name__
+
+
 _WRONG_NUMBERS: tuple[Any, ...] = ("1", True, 1.5, b"x", [], {}, object(), _Number.ONE)
 
 
-@pytest.mark.parametrize("number", _WRONG_NUMBERS, ids=repr)
+@pytest.mark.parametrize("number", _WRONG_NUMBERS, ids=_kind_of)
 @pytest.mark.parametrize("way", ["handle", "handle_nowait", "router", "router_nowait"])
 async def test_reply_to_is_the_number_of_a_message(
     way: str, number: Any, tmp_path: Path, autojump_clock: trio.testing.MockClock
@@ -154,7 +158,7 @@ async def test_a_text_of_a_subclass_is_sent_as_plain_text(
         assert (await handle.wait()).status is AgentStatus.COMPLETED
 
 
-@pytest.mark.parametrize("content", [3, None, b"x", [], AgentManifest()], ids=repr)
+@pytest.mark.parametrize("content", [3, None, b"x", [], AgentManifest()], ids=_kind_of)
 async def test_a_broadcast_is_text_even_if_nobody_hears_it(content: Any) -> None:
     """Whether the program is right must not depend on who is alive."""
     async with open_pool(ScriptedDriver(["x"])) as pool:
