@@ -17,7 +17,7 @@ class ApprovalRequest(msgspec.Struct, frozen=True, gc=False):
     """A tool call that waits for approval."""
 
     agent_id: AgentId
-    """The number of the agent that wants it."""
+    """The number of the agent that wants the call to run."""
     agent_name: str
     """That agent's name."""
     call: ToolCall

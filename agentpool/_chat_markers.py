@@ -79,7 +79,7 @@ class Cleaner(Live):
     """
 
     markers: Sequence[str] = MARKERS
-    """The markers to remove. Empty: none."""
+    """The markers to remove. Empty: nothing is removed."""
     _pattern: re.Pattern[str] | None = None
 
     def __post_init__(self) -> None:

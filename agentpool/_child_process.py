@@ -10,7 +10,7 @@ from typing import Final
 import trio
 
 KILL: Final = getattr(signal, "SIGKILL", signal.SIGTERM)
-"""The signal that no process survives. Windows cannot end a process in another way."""
+"""The signal that no process survives. Windows cannot end a process in any other way."""
 
 
 def signal_group(process: trio.Process, number: int) -> None:

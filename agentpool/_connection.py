@@ -1,8 +1,8 @@
 """One HTTP/1.1 connection: h11 for the protocol, a trio stream for the bytes.
 
-It serves one exchange at a time. If the answer was read to its end, it can serve another one. In
-all other cases it is closed immediately, without waiting: that is how a cancelled request tells the
-provider to stop.
+It serves one exchange at a time. If the answer was read to its end, the connection can serve
+another exchange. In all other cases it is closed immediately, without waiting: that is how a
+cancelled request tells the provider to stop.
 """
 
 from __future__ import annotations

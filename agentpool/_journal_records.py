@@ -74,7 +74,7 @@ class JournalRecord(msgspec.Struct, frozen=True, gc=False):
     part: int = 0
     """Which call of the effect, for tool calls that run side by side."""
     digest: str = ""
-    """Short hash of what was asked for, so that a changed program is noticed. Empty: none."""
+    """Short hash of what was asked for, so that a changed program is noticed. Empty: no hash."""
     body: bytes = b""
     """JSON. What it says depends on the kind."""
 

@@ -228,7 +228,7 @@ class CompletionRequest(msgspec.Struct, frozen=True, gc=False):
     messages: Sequence[ChatMessage]
     """The conversation, oldest first. A live run shares it: read it, do not keep it."""
     system: str = ""
-    """The system prompt. Empty: none."""
+    """The system prompt. Empty: no system prompt."""
     tools: tuple[ToolDefinition, ...] = ()
     """The tools that the model may call, in a stable order."""
     max_tokens: int | None = None

@@ -175,7 +175,7 @@ class AgentOutcome(msgspec.Struct, frozen=True, kw_only=True):
             output_type: The type that it was spawned with.
 
         Raises:
-            UsageError: If its value is of another type, or it was spawned without one.
+            UsageError: If its value is of a different type, or it was spawned without a type.
             Exception: What ``unwrap`` raises.
         """
         expect_output_type(output_type)

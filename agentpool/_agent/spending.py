@@ -313,7 +313,7 @@ async def _begin_with(
 
 
 def owed_by(ledgers: Sequence[Ledger]) -> Together | None:
-    """Return the corrections that the stores of *ledgers* have not got yet. ``None``: none."""
+    """Return the corrections that the stores of *ledgers* still lack. ``None``: they lack none."""
     owing = [one for one in ledgers if one.kept is not None and one.kept.owed]
     return _together(owing, NOTHING, len) if owing else None
 

@@ -305,7 +305,7 @@ def _finish(
         index: Which of them.
         result: The result of the call.
         tool: The tool that gave it. ``None``: the tool did not run.
-        error: The error that the tool raised. ``None``: none.
+        error: The error that the tool raised. ``None``: it raised no error.
     """
     asked = effect.calls[index]
     call = effect.changed.get(index, asked)

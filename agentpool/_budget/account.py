@@ -61,7 +61,7 @@ class BudgetNotice(msgspec.Struct, frozen=True, gc=False):
     limit: float
     """How much is allowed."""
     reached: bool
-    """Whether it is reached. If not, four fifths of it are used."""
+    """Whether the limit is reached. If not, four fifths of it are used."""
 
 
 def _no_amounts() -> list[int]:
@@ -86,7 +86,7 @@ class Account(Live):
     unpriced: int = 0
     refused: int = 0
     blind: bool = False
-    """Whether an answer had no price, so that a cost limit cannot be enforced any more."""
+    """Whether an answer had no price, so that a cost limit can no longer be enforced."""
     period: str = ""
     """For which period the limits hold, as its store says. Empty: for the budget's life."""
     _told: set[tuple[int, bool]] = msgspec.field(default_factory=set[tuple[int, bool]])

@@ -144,7 +144,7 @@ class Budget(Unique, Shown):
 
         Args:
             kind: The limit to change.
-            limit: How much is allowed in total. ``None``: there is no limit any more.
+            limit: How much is allowed in total. ``None``: there is no longer a limit.
 
         Raises:
             UsageError: If *limit* is 0, negative, infinite or not a number.

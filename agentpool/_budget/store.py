@@ -64,7 +64,7 @@ class StoredUse(msgspec.Struct, frozen=True):
 
 
 class BudgetStore(Shown, ABC):
-    """Stores what budgets have used. A journal is one; several processes may share it."""
+    """Stores what budgets have used. A journal is such a store; several processes may share it."""
 
     __slots__ = ()
 

@@ -183,7 +183,7 @@ class SystemTools:
 
 
 def lacks_memory_tools(manifest: AgentManifest) -> bool:
-    """Return whether *manifest* gets no memory tools, although it grants memory.
+    """Return whether *manifest* gets no memory tools, even though it grants memory.
 
     Such a manifest says nothing about grants, and its model is the packaged one, which is too small
     for tools that it does not need.

@@ -8,7 +8,7 @@ Rules:
    ignores an interrupt between two statements, so long statements check for it, too.
 3. Small transactions run in the caller's thread, until two in a row were slow.
 4. A call that finds the file locked waits in trio, not in the thread: see ``agentpool._file_lock``.
-5. A file that was moved, deleted or replaced while it is open is not written any more, since the
+5. A file that was moved, deleted or replaced while it is open is no longer written, since the
    changes would be lost.
 6. SQLite's errors are raised as the error type of the file's kind, and name the file.
 """

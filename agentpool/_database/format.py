@@ -50,7 +50,7 @@ def look(transaction: Transaction, *, kind: FileKind, path: Path) -> int:
     """Return the version of the file's format. 0: the file is empty.
 
     Raises:
-        AgentPoolError: The kind's error, if it is another program's, or a later version's.
+        AgentPoolError: The kind's error, if another program or a later version wrote the file.
     """
     found = _version(transaction)
     ((number,),) = transaction.rows("PRAGMA application_id")

@@ -160,7 +160,7 @@ class PrivacyError(AgentPoolError):
 
 
 PARENT_LEFT: Final = "its parent no longer waits for it"
-"""Why an agent is cancelled when nothing waits for it any more."""
+"""Why an agent is cancelled when nothing waits for it any longer."""
 
 
 class AgentCancelledError(AgentPoolError):

@@ -48,7 +48,7 @@ class SessionBusyError(JournalError):
 
 
 class LeaseLostError(JournalError):
-    """Another process took over the records of a pool, so this one must not write any more."""
+    """Another process took over the records of a pool, so this process may no longer write."""
 
     def __init__(self, message: str, *, pool: str, fence: int) -> None:
         """Make the error.

@@ -119,7 +119,7 @@ class WindowCut(EventBase, frozen=True, gc=False):
     strategy: str
     """How room was made: ``drop``, ``clear_results`` or ``summary``."""
     messages: int
-    """Messages that are not sent any more."""
+    """Messages that are no longer sent."""
     results: int
     """Tool results that are sent as a stub from now on."""
     tokens: int
@@ -137,7 +137,7 @@ class WindowCut(EventBase, frozen=True, gc=False):
         parts: list[str] = []
         if self.messages:
             are = "is" if self.messages == 1 else "are"
-            parts.append(f"{counted(self.messages, 'message')} {are} not sent any more")
+            parts.append(f"{counted(self.messages, 'message')} {are} no longer sent")
         if self.results:
             sent = "is sent as a stub" if self.results == 1 else "are sent as stubs"
             parts.append(f"{counted(self.results, 'tool result')} {sent}")

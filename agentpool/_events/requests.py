@@ -61,7 +61,7 @@ class RequestStarted(EventBase, frozen=True, gc=False):
     """The messages of the conversation that are sent, as places ``(start, stop)``; ``stop`` is not
     sent. Empty if a tool asks."""
     budget: str = ""
-    """The budget that pays. Empty: none."""
+    """The budget that pays. Empty: no budget pays."""
     reserved_tokens: int | None = None
     """Tokens reserved in it for this attempt. ``None``: none were reserved."""
     reserved_usd: float | None = None

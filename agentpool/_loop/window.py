@@ -123,7 +123,7 @@ class Cut(msgspec.Struct, frozen=True, gc=False):
     """The messages that one cut left out of the window."""
 
     messages: int
-    """Messages that are not sent any more."""
+    """Messages that are no longer sent."""
     results: int
     """Tool results that are sent as a stub from now on."""
     tokens: int

@@ -33,7 +33,7 @@ class BudgetConfig(Value):
     per: Period
     """``hour``, ``day`` or ``month``, which begin in UTC, or ``ever``."""
     tokens: int | None = None
-    """Tokens in plus tokens out. ``None``: no limit, here as below."""
+    """Tokens in plus tokens out. ``None``: no limit. The same holds for the limits below."""
     cost_usd: float | None = None
     """US dollars."""
     requests: int | None = None

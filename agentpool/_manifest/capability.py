@@ -218,7 +218,7 @@ def asks_first(grants: Iterable[Capability], required: Capability | None) -> boo
     """Return whether one of *grants* wants approval before *required* is used.
 
     The tool itself checks which grant covers a call, so one grant of its kind that asks is enough.
-    A grant for MCP names its tools, so only calls of these ask.
+    A grant for MCP names its tools, so only calls of these tools need approval.
     """
     return required is not None and any(
         grant.ask_first

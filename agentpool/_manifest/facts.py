@@ -27,7 +27,7 @@ class PublishedPrice:
     usual: TokenPrice
     """The price of most requests."""
     long: TokenPrice | None = None
-    """The price of requests with more than 200,000 tokens. ``None``: the same."""
+    """The price of requests with more than 200,000 tokens. ``None``: the usual price."""
 
     def __call__(self, usage: Usage) -> float | None:
         """Return the cost of *usage* of one request. ``None``: it cannot be computed."""
@@ -44,7 +44,8 @@ class ModelFacts:
     """The published facts about one model at one provider."""
 
     context_window: int | None = None
-    """Tokens of request and answer together. ``None``: unknown, here as below."""
+    """Tokens of request and answer together. ``None``: unknown. The same holds for the fields
+    below."""
     max_input_tokens: int | None = None
     """The most tokens that it reads. ``None``: what the window has room for, or unknown."""
     max_output_tokens: int | None = None
@@ -87,7 +88,7 @@ class ModelFacts:
             text = f"model.context_window: {model.remote_model} has {known:,} tokens, "
             yield f"{text}got {window:,}"
         if self.takes_tools is False and has_tools:
-            yield f"capabilities: {model.remote_model} calls no tools"
+            yield f"capabilities: {model.remote_model} cannot call tools"
         if self.is_deprecated:
             yield f"model.remote_model: {model.remote_model} is deprecated; choose another"
 
@@ -124,6 +125,6 @@ def _moves(model: ModelConfig) -> Iterator[str]:
     for name in ("stop", "seed"):
         if getattr(model, name) not in (None, ()):
             yield (
-                f"model.{name}: the Responses API knows none, so {model.remote_model} is asked by "
-                "Chat Completions, where it may refuse that or its tools; leave it out"
+                f"model.{name}: the Responses API knows none, so {model.remote_model} is asked "
+                "through Chat Completions, where it may refuse this or its tools; leave it out"
             )

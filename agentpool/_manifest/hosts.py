@@ -2,8 +2,8 @@
 
 Rules:
 
-1. A URL is parsed once, here, and the request is made from the parts: no other parser can read it
-   in another way. URLs on which clients disagree are refused: those with a user name, a backslash,
+1. A URL is parsed once, here, and the request is made from the parts: no other parser can read the
+   URL differently. URLs on which clients disagree are refused: those with a user name, a backslash,
    white space, ``%`` in the host, or numbers that some read as an address and others as a name.
 2. A host is compared in lower case, without its last dot, in the ASCII form of IDNA.
 3. A rule is a name, ``.name`` for all hosts below it, ``*``, an address or a network, each perhaps
@@ -70,7 +70,7 @@ class HttpUrl:
         """Parse *text*.
 
         Raises:
-            ToolError: If it is not a URL, or one that another reader might take differently.
+            ToolError: If it is not a URL, or is a URL that another program might read differently.
         """
         parts = None if len(text) > _MOST_URL_CHARS else split_url(text)
         if parts is None:
@@ -113,7 +113,7 @@ def parse_host(netloc: str) -> str:
     """Return the host in *netloc* in its canonical form.
 
     Raises:
-        ToolError: If it is not a host, or some clients would take it for another one.
+        ToolError: If it is not a host, or some clients would take it for a different host.
     """
     if netloc.startswith("["):
         inside, bracket, rest = netloc[1:].partition("]")
@@ -194,7 +194,7 @@ class HostRules:
         """Raise if no rule covers the host of *url*.
 
         Raises:
-            ToolError: If no rule does. Says which rules there are.
+            ToolError: If no rule covers the host. Says which rules there are.
         """
         address = address_of(url.host)
         for rule in self._rules:
@@ -211,7 +211,7 @@ class HostRules:
         """Raise if *address*, one of the addresses of *url*'s host, may not be connected to.
 
         Raises:
-            ToolError: If it is not public, and no rule names it.
+            ToolError: If the address is not public, and no rule names it.
         """
         if is_public(address):
             return

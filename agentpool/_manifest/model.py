@@ -76,11 +76,11 @@ class TokenPrice(Value):
     output_usd_per_million: float
     """The price of written tokens, including reasoning."""
     cached_usd_per_million: float | None = None
-    """The price of sent tokens that come from the provider's cache. ``None``: the same as for all
-    others."""
+    """The price of sent tokens that come from the provider's cache. ``None``: the price of all
+    other sent tokens."""
     cache_write_usd_per_million: float | None = None
-    """The price of sent tokens that are written to the cache. ``None``: the same as for all
-    others."""
+    """The price of sent tokens that are written to the cache. ``None``: the price of all other sent
+    tokens."""
     cache_write_hour_usd_per_million: float | None = None
     """The price of tokens cached for an hour. ``None``: twice ``input_usd_per_million``."""
 
@@ -116,7 +116,7 @@ class ModelConfig(Value):
     model_path: str | None = None
     """A GGUF file on this machine. ``None``: the packaged one, or ``model_repo``."""
     model_repo: str | None = None
-    """A repository of GGUF files, such as ``owner/name``. ``None``: none."""
+    """A repository of GGUF files, such as ``owner/name``. ``None``: no repository."""
     model_quantization: str | None = None
     """Which file of ``model_repo``, such as ``q4_k_m``. ``None``: the usual one."""
     remote_model: str | None = None
@@ -127,7 +127,7 @@ class ModelConfig(Value):
     base_url: str | None = None
     """The address of the server of ``remote_model``. ``None``: the provider's own."""
     private_host: bool = False
-    """Whether the place at ``base_url`` is your own: `PRIVATE` instead of `STANDARD`."""
+    """Whether the place at ``base_url`` is your own: its tier is `PRIVATE`, not `STANDARD`."""
     api_key_env: str | None = None
     """The environment variable with the key. ``None``: the provider's usual one."""
     max_tokens: int | None = None
@@ -144,7 +144,7 @@ class ModelConfig(Value):
     """The seed for random choices, if the provider supports one. ``None``: a new one each
     time."""
     reasoning_effort: str | None = None
-    """How much to think, in the provider's words: ``none``, ``low``, ``high``, … ``None``:
+    """How much to think, in the provider's words: ``none``, ``low``, ``high``, … ``None``: as much
     as the model does by itself."""
     verbosity: str | None = None
     """How much to write: ``low``, ``medium``, ``high``. OpenAI's. ``None``: not sent."""
@@ -159,10 +159,11 @@ class ModelConfig(Value):
     """What the model reads besides text: ``image``, ``pdf``. ``None``: what is published about
     it."""
     fallback: ModelConfig | None = None
-    """Which model answers when this one fails. It is asked with the same settings. ``None``:
-    none."""
+    """Which model answers when this one fails. It is asked with the same settings. ``None``: no
+    other model."""
     price: TokenPrice | None = None
-    """The price of the model. ``None``: the one known to the driver. A fallback has its own."""
+    """The price of the model. ``None``: the price that the driver knows. A fallback has its own
+    price."""
     patience_seconds: float | None = None
     """How many seconds this model may be silent before the fallback is asked. ``None``: no
     limit."""

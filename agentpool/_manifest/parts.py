@@ -70,7 +70,7 @@ class ResourceQuota(Value):
     """The limit for one model request with its retries, without waits for its turn. ``None``: no
     limit."""
     tool_seconds: float | None = 120.0
-    """The limit for one tool call, unless the tool sets another one. ``None``: no limit."""
+    """The limit for one tool call, unless the tool sets a different one. ``None``: no limit."""
     approval_seconds: float | None = 3600.0
     """The limit for an approval; after it, the call is refused. ``None``: no limit."""
 
@@ -106,7 +106,8 @@ class McpServerConfig(Value):
     env: tuple[str, ...] = ()
     """The environment variables that the program gets in addition to the harmless ones."""
     api_key_env: str | None = None
-    """The variable with the token that an ``http`` server asks for. ``None``: none."""
+    """The variable with the token that an ``http`` server asks for. ``None``: it asks for no
+    token."""
     private_host: bool = False
     """Whether the place at ``url`` is your own. A `PRIVATE` agent uses only such servers and this
     machine."""

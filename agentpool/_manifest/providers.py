@@ -7,8 +7,8 @@ Rules:
 2. The address and the variable of the manifest take precedence.
 3. A provider's own rules for its wire format are followed wherever its models are, even behind a
    gateway if the manifest names the provider.
-4. The provider's usual key is sent to the provider's own host, over TLS, and nowhere else. Another
-   host gets only a key that the manifest names for it.
+4. The provider's usual key is sent to the provider's own host, over TLS, and nowhere else. Any
+   other host gets only a key that the manifest names for it.
 
 Addresses and variables are those of the providers' own pages and of models.dev (2026-11).
 GitHub Models is not among them: it was closed on 30 July 2026

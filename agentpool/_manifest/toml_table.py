@@ -2,8 +2,8 @@
 
 Rules:
 
-1. Each key is read with its expected type. A value of another type is a fault; reading goes on with
-   the default, so that one run reports all faults.
+1. Each key is read with its expected type. A value of a different type is a fault; reading goes on
+   with the default, so that one run reports all faults.
 2. An unknown key is a fault. If it has a place elsewhere in the file, the
    fault says where: TOML gives a key below ``[[table]]`` to that table, whatever the
    author meant. Otherwise the fault names the nearest key that exists.
@@ -210,7 +210,7 @@ class TomlTable(Live):
 
         Args:
             homes: Keys that belong elsewhere in the file, each with its place, for advice.
-            also: Keys that are allowed here, although they were not read.
+            also: Keys that are allowed here, even though they were not read.
         """
         known = [*self._asked, *also]
         for key in self.values:

@@ -6,8 +6,8 @@ from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
 _ODD: Final = frozenset("%!$&'()*+,;=")
-"""Characters that no host name has. A client that decodes them, or stops at them, would read
-another host."""
+"""Characters that no host name has. A client that decodes them, or stops at them, would read a
+different host."""
 
 
 def split_url(text: str) -> SplitResult | None:

@@ -18,11 +18,13 @@ class UsageLimits(Value):
     """Limits of one run, which narrow those of its manifest.
 
     The guard checks them: usage is counted after each answer, for one run including its tools and
-    children. A ``Budget`` is shared by many agents, and is reserved before each request.
+    children. A ``Budget``, in contrast, is shared by many agents, and a part of it is reserved
+    before each request.
     """
 
     request_limit: int | None = None
-    """Model requests, retries not counted. ``None``: as the manifest says, here as below."""
+    """Model requests, retries not counted. ``None``: as the manifest says. The same holds for the
+    limits below."""
     tool_calls_limit: int | None = None
     """Tool calls that the model asks for, refused ones included."""
     total_tokens_limit: int | None = None

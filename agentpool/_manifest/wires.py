@@ -6,8 +6,8 @@ Rules:
    exists only in Chat Completions, that is used instead, but never together with a reasoning
    effort, which newer models refuse there if they have tools.
 2. A setting that an API never takes is refused in the manifest, not only in each request.
-3. An option that is merged with agentpool's own fields must have the type that the API wants. With
-   another type it could only be sent as nonsense, or left out silently.
+3. An option that is merged with agentpool's own fields must have the type that the API wants. An
+   option of a different type could only be sent as nonsense, or left out silently.
 
 Source: https://platform.openai.com/docs/api-reference/responses/create,
 https://platform.claude.com/docs/en/api/messages and goose#11413 (2026-11).
@@ -23,7 +23,7 @@ from agentpool._manifest.providers import Dialect
 from agentpool._manifest.toml_table import shown
 
 Api: TypeAlias = Literal["chat", "responses"]
-"""The two interfaces of OpenAI. Other providers with its wire format have the first one."""
+"""The two interfaces of OpenAI. Other providers with OpenAI's wire format have only the first."""
 
 Wire: TypeAlias = Literal["messages", "chat", "responses"]
 """How a model behind an API is asked."""

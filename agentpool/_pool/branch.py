@@ -145,7 +145,7 @@ def spend(records: Sequence[JournalRecord], budget: Budget | None) -> None:
 
 
 def is_changed(past: PastAgent, config: SpawnConfig) -> bool:
-    """Return whether *config* is new: *past* was never spawned or branched with an equal one."""
+    """Return whether *config* is new: *past* was never spawned or branched with an equal config."""
     return asked_digest(config) not in {past.digest, asked_digest(past.config)}
 
 

@@ -55,7 +55,7 @@ from agentpool.journal._writer import JournalWriter
 PARENT_ENDED: Final = "its parent has ended"
 
 LOST: Final = "lost the race"
-"""The reason for cancelling a racer when another one has won."""
+"""The reason for cancelling a racer when another racer has won."""
 
 
 @final

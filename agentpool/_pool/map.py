@@ -142,7 +142,7 @@ class QueryMap(Live):
     _fed: bool = False
     """Whether all sources have ended."""
     _has_ended: bool = False
-    """Whether no agent is started any more."""
+    """Whether no more agents are started."""
     _errors: list[Exception] = msgspec.field(default_factory=list[Exception])
     """What the sources raised."""
     _letting_in: int = 0

@@ -23,7 +23,8 @@ Restart: TypeAlias = Literal["never", "transient", "permanent"]
 """``transient``: when it failed. ``permanent``: however it ended, unless it was cancelled."""
 
 Strategy: TypeAlias = Literal["one_for_one", "one_for_all", "rest_for_one"]
-"""Which agents are restarted together with it: none, all, or all that were started after it."""
+"""Which agents are restarted together with one that ended: none, all, or all that were started
+after it."""
 
 
 @final

@@ -98,7 +98,7 @@ class Slot(Live):
     """When the agent got it, in seconds since the pool opened."""
     held: bool = True
     lent: bool = False
-    """Whether it is given back only for agents that come back, not for new ones."""
+    """Whether the slot is lent: kept for agents that come back, not for new ones."""
     task: trio.lowlevel.Task | None = None
     """The agent's own task. ``None``: it has not taken its first step, or has ended."""
     strands: tuple[Strand, ...] = ()

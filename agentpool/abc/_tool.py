@@ -74,7 +74,7 @@ class ToolContext(msgspec.Struct, frozen=True, eq=False):
 
     @staticmethod
     def remaining_seconds() -> float:
-        """Seconds until the nearest deadline of tool, request, run or pool. ``inf``: none."""
+        """Seconds to the nearest deadline of tool, request, run or pool. ``inf``: no deadline."""
         return trio.current_effective_deadline() - trio.current_time()
 
 

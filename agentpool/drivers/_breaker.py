@@ -9,7 +9,7 @@ Rules:
 3. Then it lets a single request through as a trial, and still turns all others away. If the trial
    succeeds, the breaker closes; if it fails, the breaker opens again. If the trial is abandoned
    (cancelled, or failed through no fault of the provider), the next request is the trial.
-4. Attempts that began before it opened change nothing when they end.
+4. Attempts that began before the breaker opened change nothing when they end.
 
 The caller passes the time, in seconds on any clock that does not go back.
 """

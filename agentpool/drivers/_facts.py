@@ -2,12 +2,12 @@
 
 Rules:
 
-1. Facts are looked up by model and address: the same name may be another model at another provider,
-   and nothing is known about private servers.
+1. Facts are looked up by model and address: the same name may mean a different model at a different
+   provider, and nothing is known about private servers.
 2. If one of a model's prices for text is missing, the model has no price: half a price would look
    cheap.
 3. The facts come from the installed package. Nothing is downloaded.
-4. A model with a date is looked up without it, if it is not listed itself.
+4. If a name with a date is not listed, it is looked up without the date.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ async def load_facts(provider: str | None) -> bool:  # noqa: ASYNC910  # what is
     """Load the facts about the models of *provider*. Return whether there may be any.
 
     Args:
-        provider: The provider's name at models.dev. ``None``: it has none.
+        provider: The provider's name at models.dev. ``None``: it has no name there.
     """
     if provider is None or not has_facts():
         return False  # noqa: ASYNC910  # there is nothing to load

@@ -4,8 +4,8 @@ Rules:
 
 1. Drivers are asked in order, except those whose breakers are open.
 2. After any `DriverError` the next driver is asked: another provider may be able to do what this
-   one cannot. After a bug (any other exception) it is not.
-3. Once text was handed on, no other driver is asked: the text would come twice.
+   one cannot. After a bug (any other exception), no other driver is asked.
+3. Once text has been handed on, no other driver is asked: the text would come twice.
 4. If no driver answers, the error contains all of their errors. A retry makes sense as soon as one
    of the drivers whose error was retryable may be asked again.
 5. Only failures of the provider itself count for its breaker: rate limits, overload, the network,
@@ -13,8 +13,9 @@ Rules:
 6. An answer carries its cost, as given by the driver that answered.
 7. The reported facts are the worst of all drivers: the smallest window, the laxest tier. So a
    manifest that forbids one driver is refused before anything is sent to any of them.
-8. An answer without text and calls counts as a failure, unless it is the last driver's. If a text
-   is to be continued, it counts as an answer: there was nothing left to say.
+8. An answer without text and calls counts as a failure, unless it is the last driver's. If the
+   request is to continue a text, an empty answer counts as an answer: there was nothing left to
+   say.
 
 No driver is asked twice for one request; retries are left to the caller. So four attempts of an
 agent with two drivers are at most eight requests.
@@ -188,7 +189,7 @@ class FallbackDriver(Unique, SendingDriver):
         return next(tier for tier in tiers if all(tier.allows(other) for other in tiers))
 
     def price(self, usage: Usage, *, model: str | None = None) -> float | None:
-        """Return the price if all drivers have the same. ``None``: they differ.
+        """Return the price if all drivers have the same price. ``None``: their prices differ.
 
         The answer itself says what it costs.
         """

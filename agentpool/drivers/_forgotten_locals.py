@@ -1,4 +1,4 @@
-"""Empties the frames of a failed request, which may hold what a provider quoted of a key."""
+"""Empties the frames of a failed request, which may hold parts of a key that a provider quoted."""
 
 from __future__ import annotations
 

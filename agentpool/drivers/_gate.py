@@ -192,8 +192,8 @@ class RequestGate(Unique, Shown):
             tokens: The estimated tokens of question and answer. 0: they are not counted.
 
         Raises:
-            UsageError: If that is not a whole number of at least 0, or ``used_tokens`` is set to
-                something else than one. Nothing was counted.
+            UsageError: If *tokens*, or the ``used_tokens`` that the block sets, is not a whole
+                number of at least 0. Nothing was counted.
 
         Cancellation:
             No other request loses its turn. A request that had begun still counts in its minute.

@@ -37,7 +37,7 @@ class Accumulator(Protocol):
         ...
 
     def used(self) -> Completion | None:
-        """Return the usage of an answer that became an error. ``None``: there was none."""
+        """Return the usage of an answer that became an error. ``None``: nothing had come."""
         ...
 
     def finish(self) -> Completion:

@@ -180,7 +180,7 @@ def check_options(options: Mapping[str, Json], wire: Wire = "chat") -> None:
     """Raise if *options* have a field that the wires set themselves, or one of a wrong type.
 
     Raises:
-        UsageError: If they have one. The error names it, and what to use instead.
+        UsageError: If they have such a field. The error names it, and what to use instead.
     """
     if faults := (*options_faults(options), *option_faults(wire, options)):
         raise UsageError("; ".join(map(str, faults)))
@@ -266,7 +266,7 @@ class HostedDriver(Unique, SendingDriver):
         return self._settings.privacy
 
     def price(self, usage: Usage, *, model: str | None = None) -> float | None:
-        """Return the result of the price function. ``None``: there is none."""
+        """Return the result of the price function. ``None``: there is no such function."""
         price = self._settings.price
         return None if price is None else price(usage, model or self._settings.model)
 

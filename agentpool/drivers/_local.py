@@ -149,7 +149,7 @@ class LocalSettings:
     context_window: int
     """The most tokens of one request and its answer, as the server reports it."""
     seed: int | None
-    """The seed for random choices. ``None``: new each time."""
+    """The seed for random choices. ``None``: a new one each time."""
     tool_rounds: int | None
     """How many rounds of calls it gets before it must answer in words. ``None``: no limit."""
     options: Mapping[str, Json]
@@ -211,7 +211,7 @@ class LocalDriver(Unique, Driver):
             BadRequestError: If it has images or documents.
             ContextOverflowError: If the request does not fit the window.
             NetworkError: If the model's process died. The error has its last output.
-            DriverError: For any other failure, as another subclass.
+            DriverError: For any other failure, as a different subclass.
 
         Cancellation:
             The model stops, and its slot becomes free.

@@ -123,8 +123,8 @@ class OpenAIDriver(HostedDriver):
 
     _options: ChatOptions
     _api: Api | None
-    """The API to use. ``None``: Responses, except for a request with fields that only Chat
-    Completions knows and without an effort, which Chat Completions may refuse together with
+    """The API to use. ``None``: Responses. A request with fields that only Chat Completions knows
+    is sent there, unless it has an effort, which Chat Completions may refuse together with
     tools."""
     _most_input_tokens: int | None = None
     _stale: frozenset[str] = attrs.field(init=False, default=frozenset())
@@ -256,7 +256,7 @@ async def open_openai(
         max_output_tokens: The most that the model can write. ``None``: unknown.
         max_input_tokens: The most that the model reads. ``None``: what fits into the window.
         api: ``chat`` or ``responses``. ``None``: ``responses`` at OpenAI, ``chat`` elsewhere.
-        rules: Those of the provider behind a gateway: ``deepseek``, … ``None``: those of the host.
+        rules: The rules of a gateway's provider, such as ``deepseek``. ``None``: the host's rules.
         inputs: What the model reads besides text: ``image``, ``pdf``. ``None``: unknown.
         headers: Headers for every request, such as an organisation.
         verify: Whether to check certificates, or the TLS context to use.

@@ -9,9 +9,9 @@ Rules:
    then they go one by one.
 4. Tokens are estimated before a request and corrected after it. If they stay unknown, the estimate
    is kept.
-5. The limit in flight is found by trial. It starts small and grows by one with each answer (slow
-   start) up to the mark, the value that was too much last time; then by one with each round of
-   answers. It grows only when it is fully used.
+5. The limit in flight is found by trial. It starts small. Up to the mark, the value that was too
+   much last time, it grows by one with each answer (slow start). Above the mark, it grows by one
+   with each round of answers. It grows only when it is fully used.
 6. A refusal (a rate limit, or overload) closes the gate for all requests, for the time that it
    names plus a random part. It also halves the mark, and the limit starts again at one: the first
    request after the pause is a trial, and its answer lets two more in.
@@ -77,7 +77,7 @@ class _Minute:
         self._spent: deque[_Spent] = deque()
         self._total = 0
         self._promised = 0
-        """The amounts that were let in and have not begun."""
+        """The amounts of requests that were let in and have not begun."""
         self._paced_until = -math.inf
         """When everything that was let in would have gone if it were evenly spread."""
 

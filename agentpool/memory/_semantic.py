@@ -199,7 +199,7 @@ async def open_semantic_memory(path: str | os.PathLike[str]) -> AsyncGenerator[S
     Raises:
         ImportError: If numpy, tokenizers or safetensors is missing. The error says what to install.
         UsageError: If the weights are missing. The error says what to install.
-        MemoryStoreError: If the file cannot be opened, or is another kind of file.
+        MemoryStoreError: If the file cannot be opened, or is a different kind of file.
 
     Cancellation:
         The file is closed.

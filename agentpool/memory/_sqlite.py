@@ -7,7 +7,7 @@ Rules:
    found.
 2. Words are those of `agentpool.memory._word_search`, so both memories find the same. They are
    stored beside the content: to remove a text, the index needs the words with which it was added,
-   and a different Python may split the text into other words.
+   and a different version of Python may split it into different words.
 3. Ids are never used again.
 4. When ``remember`` returns, the fragment has been handed to the system: a kill loses nothing.
 """
@@ -87,7 +87,8 @@ INSERT INTO word_index (word_index) VALUES ('rebuild');
 
 """,
 )
-"""Format 1, 2, 3, … of the file. A released one never changes: a change adds another.
+"""The scripts for formats 1, 2, 3, … of the file. A released script never changes: each change of
+the format adds one.
 
 The index holds the words as our own rules split them, joined by spaces, at which its ``ascii``
 tokenizer splits them again. The scope is a word in a separate column, so that searching one scope
@@ -330,7 +331,7 @@ async def open_sqlite_memory(
         read_only: Whether to read only: no file is created or changed.
 
     Raises:
-        MemoryStoreError: If the file cannot be opened, or is another kind of file.
+        MemoryStoreError: If the file cannot be opened, or is a different kind of file.
 
     Cancellation:
         The file is closed.

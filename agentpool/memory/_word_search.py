@@ -38,7 +38,7 @@ texts of any length: the third mention is worth little."""
 
 LENGTH_WEIGHT: Final = 0.75
 """BM25's b: how much long texts are marked down: 0 not at all, 1 in proportion to their length.
-Robertson's and Lucene's value. With a lower one, a pasted page would beat a note by its sheer
+Robertson's and Lucene's value. With a lower value, a pasted page would beat a note by its sheer
 number of words."""
 
 MAX_CHARS: Final = 1_000_000

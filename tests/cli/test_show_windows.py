@@ -98,7 +98,7 @@ def test_a_summary_that_fails_is_a_problem_in_all_views(desk: Desk) -> None:
     (found,) = desk.call("show", "a.trace", "--json").lines
     assert found["problems"] == [line]
     told = desk.call("show", "a.trace", "--agent", "1").out
-    assert "are not sent any more, there is no summary: the model wrote nothing" in told
+    assert "are no longer sent, there is no summary: the model wrote nothing" in told
     desk.call("show", "a.trace", "--html", "a.html")
     page = (desk.folder / "a.html").read_text()
     assert "No summary (" in page

@@ -172,7 +172,7 @@ def test_what_a_provider_will_refuse_is_said() -> None:
         "model.top_p: m takes none; leave it out",
         "model.max_tokens: m writes at most 100, got 200",
         "model.context_window: m has 1,000 tokens, got 2,000",
-        "capabilities: m calls no tools",
+        "capabilities: m cannot call tools",
         "model.remote_model: m is deprecated; choose another",
     ]
     assert str(FACTS).endswith("$1 in, $2 out, per million tokens")
@@ -194,8 +194,8 @@ def test_a_setting_that_moves_a_thinking_model_to_chat_is_said(
     model = ModelConfig(remote_model="m", stop=("END",), seed=3, **place)
     said = list(ModelFacts(takes_sampling=False).refusals(model, has_tools=True))
     texts = [
-        f"model.{name}: the Responses API knows none, so m is asked by Chat Completions, where it "
-        "may refuse that or its tools; leave it out"
+        f"model.{name}: the Responses API knows none, so m is asked through Chat Completions, "
+        "where it may refuse this or its tools; leave it out"
         for name in ("stop", "seed")
     ]
     assert said == texts[:count]

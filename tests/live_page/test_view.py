@@ -70,7 +70,7 @@ def ended(status: AgentStatus, **more: Any) -> AgentFinished:  # noqa: ANN401  #
             WindowCut(*AT, "summary", 8, 0, 900, failure="the model wrote nothing"),
             "odd",
             (
-                "the window was full: 8 messages are not sent any more, there is no summary: the "
+                "the window was full: 8 messages are no longer sent, there is no summary: the "
                 "model wrote nothing"
             ),
         ),

@@ -61,10 +61,11 @@ def check_attachments(
         request: The request to check.
         inputs: What the model reads besides text. ``None``: unknown.
         most_image_bytes: The largest image that the provider accepts. ``None``: no limit.
-        most_image_pixels: The longest side of an image that it accepts. ``None``: no limit.
+        most_image_pixels: The longest side of an image that the provider accepts. ``None``: no
+            limit.
 
     Raises:
-        BadRequestError: If the provider would refuse it. The error says what to do.
+        BadRequestError: If the provider would refuse an attachment. The error says what to do.
     """
     for one in attachments_of(request):
         name = one.name or "an attachment"

@@ -9,7 +9,7 @@ Rules:
 4. Ids of calls are unique, and in a form that the server accepts. Arguments are always JSON, even
    if a model wrote something else.
 5. Images and documents are put beside the user's text; those of tools come after the results.
-   Everything else but text is refused.
+   Anything else that is not text is refused.
 
 Source: https://platform.openai.com/docs/api-reference/chat/create (2026-11).
 """
@@ -108,7 +108,7 @@ class ChatOptions:
     response_format: Mapping[str, Json] | None = None
     """The form that the answer must have. ``None``: any form."""
     seed: int | None = None
-    """The seed for random choices, if the request sets none. ``None``: new each time."""
+    """The seed for random choices, if the request sets none. ``None``: a new one each time."""
     cache_prompt: bool | None = None
     """llama.cpp's field: whether to reuse work on an equal beginning. ``None``: the field is not
     sent."""
@@ -117,23 +117,23 @@ class ChatOptions:
     call_ids: IdForm = CHAT_IDS
     """The form of call ids that the server accepts."""
     has_schemas: bool = True
-    """Whether it accepts a schema for the answer. If not, the schema is described in words, and the
-    request asks for JSON of any kind."""
+    """Whether the server accepts a schema for the answer. If not, the schema is described in words,
+    and the request asks for JSON of any kind."""
     told: Told = "never"
     """When to describe the form of an answer in words only, because the server refuses it."""
     is_closed: bool = False
-    """Whether it refuses unknown fields, ``stream_options`` and ``seed`` among them. It sends usage
-    without being asked."""
+    """Whether the server refuses unknown fields, ``stream_options`` and ``seed`` among them. Such a
+    server sends usage without being asked."""
     no_thought: str | None = None
     """If the server requires thoughts: what is sent for an answer without thoughts, which came from
     another model or was cut off. ``None``: the server does not require thoughts."""
     needs_signatures: bool = False
-    """Whether the first call of each answer must have Google's signature. A call of another model
-    gets the signature that Google documents for this."""
+    """Whether the first call of each answer must have Google's signature. A call of a different
+    model gets the signature that Google documents for this case."""
     has_files: bool = True
     """Whether a PDF document is sent as a file, as for OpenAI. If not, it is sent as a document."""
     needs_answers: bool = False
-    """Whether it refuses a user message right after the results of calls."""
+    """Whether the server refuses a user message right after the results of calls."""
 
 
 def encode_request(request: CompletionRequest, options: ChatOptions) -> bytes:

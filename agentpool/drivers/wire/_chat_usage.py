@@ -3,7 +3,7 @@
 Source: https://platform.openai.com/docs/api-reference/chat-streaming, OpenRouter's
 https://openrouter.ai/docs/use-cases/usage-accounting, DeepSeek's
 https://api-docs.deepseek.com/guides/kv_cache, Moonshot's ``cached_tokens``, Groq's ``x_groq``
-and what LiteLLM hands on of Anthropic's counts (2026-11).
+and the counts of Anthropic that LiteLLM forwards (2026-11).
 """
 
 from __future__ import annotations

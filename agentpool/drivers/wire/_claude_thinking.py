@@ -2,7 +2,7 @@
 
 Rules:
 
-1. From 4.6 on Claude decides itself how much to think (``adaptive``), and gets the effort as a
+1. From 4.6 on, Claude itself decides how much to think (``adaptive``), and gets the effort as a
    hint.
 2. Older models refuse ``adaptive``; they get a budget in tokens instead. Of these, only Opus 4.5
    also accepts an effort, up to ``high``.

@@ -13,7 +13,7 @@ Newer models label their messages ``commentary`` or ``final_answer``. Rules:
 Source: the field ``phase`` in https://platform.openai.com/docs/api-reference/responses and in
 the official client's types (3.57), https://developers.openai.com/api/docs/guides/prompt-guidance;
 koog#1976, vercel/ai#12860, stippi/code-assistant#195 and cartesia-ai/line#245 on GitHub for
-what comes without an answer behind it (2026-11).
+comments that no answer follows (2026-11).
 """
 
 from __future__ import annotations

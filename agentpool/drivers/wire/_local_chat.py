@@ -113,7 +113,7 @@ def read_answer(completion: Completion, *, call_id: str) -> Completion:
     """Return the call or the text in an answer that has the form of rule 2.
 
     Raises:
-        ProtocolError: If it has another form, because the server did not keep to the schema.
+        ProtocolError: If it has a different form, because the server did not keep to the schema.
     """
     try:
         turn = msgspec.json.decode(completion.text, type=_Turn)

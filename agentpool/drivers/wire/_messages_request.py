@@ -61,7 +61,7 @@ from agentpool.drivers.wire._text_only import checked_text
 from agentpool.drivers.wire._tool_names import legal_name
 
 MAX_TEMPERATURE: Final = 1.0
-"""The highest temperature here. Ours goes up to 2.0; higher values are sent as this one."""
+"""The highest temperature of this API. Ours goes up to 2.0; higher values are sent as 1.0."""
 
 EPHEMERAL: Final[Mapping[str, Json]] = {"type": "ephemeral"}
 """The cache mark: the provider keeps everything before it for five minutes."""

@@ -17,7 +17,7 @@ from agentpool._surrogates import escapes_without_halves
 _SIGNS: Final = re.compile(r'[][{}"]|\\.?', re.DOTALL)
 
 _MOST_PLAIN: Final = 1_000
-"""The longest number or word: a longer text is not one."""
+"""The longest number or word: a longer text is neither."""
 
 
 @final

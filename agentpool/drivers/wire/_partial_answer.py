@@ -243,7 +243,7 @@ class GrowingAnswer:
 
 
 def _object_in(arguments: str) -> str:
-    """Return *arguments* without quotes around them. Other ways to write none become ``{}``."""
+    """Return *arguments* without quotes around them, or ``{}`` if they say that there are none."""
     bare = arguments.strip()
     # "null" is how some models say that a tool has no parameters, and an empty list how PHP
     # writes an empty object.

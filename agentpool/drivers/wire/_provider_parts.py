@@ -2,8 +2,8 @@
 
 Rules:
 
-1. A part is sent back only to the same model at the same provider. Another one would refuse its
-   signature, and could not use its thoughts.
+1. A part is sent back only to the same model at the same provider. A different model would refuse
+   its signature, and could not use its thoughts.
 2. Its place among the text and the calls is kept: a thought stays before the text or call that it
    led to.
 3. Arguments that are not a JSON object are not sent back unchanged: servers that parse them would

@@ -384,6 +384,6 @@ class ResponseAccumulator(GrowingCompletion):
 
 
 def _is_other(growing: _Growing, item: Item) -> bool:
-    """Return whether a newly begun item is of another kind, or another call."""
+    """Return whether a newly begun item is of a different kind, or is a different call."""
     is_kind = bool(growing.type) and growing.type != item.type
     return is_kind or bool(growing.call_id and item.call_id and growing.call_id != item.call_id)

@@ -3,7 +3,7 @@ r"""Rejoins characters that a server split between two events of a stream.
 JSON writes a character such as an emoji as two escapes, ``\ud83d\ude00``, and servers that cut
 texts by such units may send one of them alone. Alone it is not a character, and no encoder accepts
 it. Other servers cut the bytes of a character, which the parser of the stream passes on as halves
-of another kind. Rules:
+of a different kind. Rules:
 
 1. A first half at the end of a piece waits for the next piece in the same place. If that begins
    with the second half, both become the character. The same goes for the first bytes.

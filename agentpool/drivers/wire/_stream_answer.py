@@ -7,7 +7,7 @@ Each wire interprets its own events. Rules for all wires:
 2. An unknown ending is an error: half an answer must not pass for a whole one.
 3. Thoughts are separate from text.
 4. An event that is not a JSON object on one line may be several events, a comment or an error. An
-   event that cannot be read strictly is read leniently; only if that fails it is an error.
+   event that cannot be read strictly is read leniently; only if that fails is it an error.
 """
 
 from __future__ import annotations
@@ -179,14 +179,14 @@ class GrowingCompletion(ABC):
         """Return the tokens used. ``None``: the provider did not say."""
 
     def used(self) -> Completion | None:
-        """Return the usage of an answer that became an error. ``None``: there was none."""
+        """Return the usage of an answer that became an error. ``None``: nothing had come."""
         usage = self._measured() if self.has_ended else None
         if usage is None and not self._answer.size:
             return None
         return Completion("", usage=usage, model=self._model, cost_usd=self._cost_usd())
 
     def _measured(self) -> Usage | None:
-        """Return the tokens used. ``None``: unknown, as when a text is reported with no tokens."""
+        """Return the tokens used. ``None``: unknown, as when the count for a text is zero."""
         usage = self._usage()
         is_impossible = usage is not None and not usage.output_tokens and self._answer.size
         return None if is_impossible else usage
