@@ -33,6 +33,7 @@ from agentpool._messages import (
 )
 from agentpool._messaging.post_office import PostOffice
 from agentpool._outcome import AgentOutcome, AgentStatus, StopReason
+from agentpool._scheduling.pace import STEPS
 from agentpool._scheduling.slot import Slot
 from agentpool._served_call import Charge, Loss, current_call
 from agentpool._spawn import CHILD_MAX_ITERATIONS, SpawnConfig
@@ -132,6 +133,8 @@ class Agent(Live):
     registry: ToolRegistry = EMPTY_REGISTRY
     """Its tools, once they have been made."""
     run: Run | None = None
+    asked: int = 0
+    """Requests that it has made or begun, those of its tools included."""
     interrupted: bool = False
     """Whether it was asked to end after its turn."""
     tools_run: int = 0
@@ -181,6 +184,11 @@ class Agent(Live):
     def turn(self) -> int:
         """The current turn, from 1. 0: no turn has begun."""
         return 0 if self.run is None else self.run.guard.turns
+
+    def must_yield(self) -> bool:
+        """Count a request. Return whether others must run before it: its driver may never wait."""
+        self.asked += 1
+        return self.asked % STEPS == 0
 
     @property
     def used(self) -> Usage:

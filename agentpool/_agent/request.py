@@ -182,6 +182,8 @@ class ModelRequest(Live):
         agent, attempts, waited_seconds = self.agent, 1, 0.0
         # One coroutine for all attempts: another one would be 300 bytes of each agent.
         try:
+            if agent.must_yield():
+                await trio.lowlevel.checkpoint()
             while True:
                 try:
                     if agent.purse is not None:
@@ -201,7 +203,8 @@ class ModelRequest(Live):
                     if delay_seconds is None:
                         error.attempts = attempts
                         raise
-                    self._tell_retry(attempts, delay_seconds, error)
+                    retried = (attempts, delay_seconds, str(error))
+                    agent.hub.tell(RequestRetried, agent.agent_id, agent.name, *retried)
                 except BaseException as error:
                     self._break_off(error)
                     refuse_wrong_method(self.driver, error)
@@ -209,14 +212,13 @@ class ModelRequest(Live):
                 await self._wait_before_retry(delay_seconds)
                 attempts, waited_seconds = attempts + 1, waited_seconds + delay_seconds
         finally:
-            if self.effect is not None:  # or it is a tool's, beside which the agent's own goes on
-                agent.slot.asking = None
-            if self._clock is not None:
-                self._clock.end()  # also for tasks that were left behind and still wait
+            self._end()
 
-    def _tell_retry(self, attempts: int, delay_seconds: float, error: DriverError) -> None:
-        retried = (attempts, delay_seconds, str(error))
-        self.agent.hub.tell(RequestRetried, self.agent.agent_id, self.agent.name, *retried)
+    def _end(self) -> None:
+        if self.effect is not None:  # or it is a tool's, beside which the agent's own goes on
+            self.agent.slot.asking = None
+        if self._clock is not None:
+            self._clock.end()  # also for tasks that were left behind and still wait
 
     def _done(self, answer: Completion | LimitExceededError) -> Completion | LimitExceededError:
         """Store the answer in the agent's turn, and report it."""
@@ -274,8 +276,7 @@ class ModelRequest(Live):
         try:
             with reservation:  # all of it is charged if nothing below says better
                 self.reservation = reservation
-                # Who was cancelled while it waited for its slot asks nothing, and is charged
-                # nothing.
+                # Cancelled while it waited for its slot, it asks nothing and is charged nothing.
                 await trio.lowlevel.checkpoint_if_cancelled()
                 answer = await self._send(reservation)
                 usage = answer.usage

@@ -339,7 +339,7 @@ class PostOffice(Live):
                 sent.append(await self.send(sender, recipient, content))
             except AgentGoneError:
                 continue
-        await trio.lowlevel.checkpoint_if_cancelled()
+        await trio.lowlevel.checkpoint()
         return tuple(sent)
 
     async def receive_many(self, agent_id: AgentId) -> tuple[AgentMessage, ...]:

@@ -100,6 +100,8 @@ class Supervisor(Live):
             raise
         finally:
             await self._end_all()  # noqa: ASYNC102  # shielded: it waits as a nursery does
+        if not self._starters:
+            await trio.lowlevel.checkpoint()
         return [self._outcomes[place] for place in range(len(self._starters))]
 
     async def _wait(self) -> None:
