@@ -32,13 +32,7 @@ def outside_of_trio(name: str) -> UsageError:
     if name.startswith(_OF_LIVE_OBJECTS):
         if trio.lowlevel.in_trio_run():
             return UsageError(f"{name}() was called in a callback; call it in a task of trio")
-        how = "run_sync" if name not in _ASYNC else "run"
-        token = "" if is_worker else ", trio_token=token"
-        origin = "token = trio.lowlevel.current_trio_token(), taken in trio's thread"
-        return UsageError(
-            f"{name}() needs trio, and was called in another thread; there, write "
-            f"trio.from_thread.{how}({name}, ...{token}){'' if is_worker else f', with {origin}'}"
-        )
+        return in_another_thread(name)
     if is_worker:
         return UsageError(
             f"{name}() needs trio, and was called in a worker thread; enter it in an async "
@@ -49,6 +43,34 @@ def outside_of_trio(name: str) -> UsageError:
         "asyncio.run(main()); a server that must stay on asyncio keeps its pool in a thread: "
         "await asyncio.to_thread(trio.run, main), as in examples/asyncio_service.py and on "
         "the page 'Use it beside asyncio'"
+    )
+
+
+def in_another_thread(name: str) -> UsageError:
+    """Return the error for a call of *name* in a thread that is not the pool's.
+
+    Args:
+        name: The call. Empty: it is not known.
+    """
+    how, called = "run_sync" if name not in _ASYNC else "run", name or "function"
+    ending = ", trio_token=token), with token = trio.lowlevel.current_trio_token(), taken in "
+    if trio.lowlevel.in_trio_task():  # there, trio refuses to block
+        what = f"{name}() was called" if name else "the pool or one of its agents was used"
+        kind = "" if name else "; run_sync becomes run if the function is async"
+        return UsageError(
+            f"{what} in another thread, by a trio.run of its own; there, write await "
+            f"trio.to_thread.run_sync(lambda: trio.from_thread.{how}({called}, ...{ending}"
+            f"the pool's thread{kind}"
+        )
+    if not name:
+        return UsageError(
+            "the pool or one of its agents was used in another thread; do it in a function, and "
+            f"there, write trio.from_thread.run_sync(function, ...{ending}trio's thread"
+        )
+    tail = ")" if _is_in_thread_of_trio() else f"{ending}trio's thread"
+    return UsageError(
+        f"{name}() needs trio, and was called in another thread; there, write "
+        f"trio.from_thread.{how}({name}, ...{tail}"
     )
 
 

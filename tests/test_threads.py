@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable
+from collections.abc import AsyncIterable, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import trio
@@ -21,11 +21,11 @@ from agentpool import (
     open_pool,
     open_session,
 )
-from agentpool.drivers import ScriptedDriver, open_driver
+from agentpool.drivers import ScriptedDriver, call, open_driver
 from agentpool.journal import open_journal
 from agentpool.memory import open_sqlite_memory
 from agentpool.observe import TraceWriter
-from agentpool.tools import open_mcp_servers
+from agentpool.tools import ToolRegistry, open_mcp_servers, tool
 from tests.support.fakes import hanging_driver, job, manifest
 
 Use = Callable[[AgentPool, AgentHandle], object]
@@ -71,13 +71,13 @@ async def test_a_call_from_another_thread_says_how_to_call(name: str) -> None:
     async with open_pool(hanging_driver()) as pool:
         handle = await pool.spawn(job())
         await trio.testing.wait_all_tasks_blocked()
-        call: Any = CALLS[name]
+        use: Any = CALLS[name]
         how = f"{name}() needs trio, and was called in another thread; there, write "
         with pytest.raises(UsageError) as caught:
-            await _in_a_worker(lambda: call(pool, handle))
+            await _in_a_worker(lambda: use(pool, handle))
         assert str(caught.value) == f"{how}trio.from_thread.run_sync({name}, ...)"
         with pytest.raises(UsageError) as caught:
-            await _in_a_plain_thread(lambda: call(pool, handle))
+            await _in_a_plain_thread(lambda: use(pool, handle))
         assert str(caught.value) == (
             f"{how}trio.from_thread.run_sync({name}, ..., trio_token=token), with token = "
             "trio.lowlevel.current_trio_token(), taken in trio's thread"
@@ -86,6 +86,108 @@ async def test_a_call_from_another_thread_says_how_to_call(name: str) -> None:
         assert handle.status is AgentStatus.RUNNING
         handle.cancel()
         assert (await handle.wait()).status is AgentStatus.CANCELLED
+
+
+async def _in_another_run(use: Callable[[], object]) -> None:
+    async def run() -> None:
+        result = use()
+        if isinstance(result, Awaitable):
+            await result
+
+    await trio.to_thread.run_sync(trio.run, run)
+
+
+async def _all(reader: AsyncIterable[object]) -> None:
+    async for _ in reader:
+        pass
+
+
+async def _map(pool: AgentPool) -> None:
+    async with pool.map(manifest(), ["a"]):
+        pass
+
+
+def _resize(pool: AgentPool) -> None:
+    pool.max_concurrent = 3
+
+
+ASYNC_CALLS: dict[str, Use] = {
+    "pool.spawn": lambda pool, _: pool.spawn(job()),
+    "pool.fan_out": lambda pool, _: pool.fan_out([job()]),
+    "pool.map": lambda pool, _: _map(pool),
+    "pool.race": lambda pool, _: pool.race([job()]),
+    "pool.supervise": lambda pool, _: pool.supervise([job()]),
+    "pool.join_all": lambda pool, _: pool.join_all(),
+    "pool.join_next": lambda pool, _: pool.join_next(),
+    "pool.as_completed": lambda pool, _: _all(pool.as_completed()),
+    "pool.receive_many": lambda pool, _: pool.receive_many(),
+    "pool.broadcast": lambda pool, _: pool.broadcast("hi"),
+    "pool.shutdown": lambda pool, _: pool.shutdown(grace_seconds=1),
+    "router.send": lambda pool, agent: pool.router.send(agent.agent_id, "hi"),
+    "router.ask": lambda pool, agent: pool.router.ask(agent.agent_id, "hi"),
+    "handle.wait": lambda _, agent: agent.wait(),
+    "handle.send": lambda _, agent: agent.send("hi"),
+    "handle.ask": lambda _, agent: agent.ask("hi"),
+    "pool.max_concurrent": lambda pool, _: _resize(pool),
+}
+
+
+@pytest.mark.parametrize("name", CALLS | ASYNC_CALLS)
+async def test_a_call_from_another_run_of_trio_says_how_to_call(name: str) -> None:
+    """Whoever has trio in a thread is in no callback, and trio would not let it block there."""
+    async with open_pool(hanging_driver(), max_concurrent=2) as pool:
+        handle = await pool.spawn(job())
+        await trio.testing.wait_all_tasks_blocked()
+        use: Any = (CALLS | ASYNC_CALLS)[name]
+        says = r"in another thread, by a trio\.run of its own; there, write await trio\.to_thread"
+        with pytest.raises(UsageError, match=says):
+            await _in_another_run(lambda: use(pool, handle))
+        assert (pool.statistics().spawned, pool.router.message_count) == (1, 0)
+        assert (handle.status, pool.max_concurrent) == (AgentStatus.RUNNING, 2)
+        pool.abort_all()
+
+
+async def test_a_tool_that_runs_trio_again_is_told_how_to_call() -> None:
+    """Its agent's context is there, but not its thread."""
+    said = list[str]()
+
+    @tool(in_thread=True)
+    def delegate() -> str:
+        """Let another agent do it."""
+
+        async def run() -> None:
+            await pool.spawn(job())
+
+        try:
+            trio.run(run)
+        except UsageError as error:
+            said.append(str(error))
+        return "done"
+
+    async with open_pool(
+        ScriptedDriver([call("delegate"), "a"]), tools=ToolRegistry([delegate])
+    ) as pool:
+        assert (await (await pool.spawn(job())).wait()).text == "a"
+        assert pool.statistics().spawned == 1
+    assert "by a trio.run of its own" in said[0]
+
+
+async def test_the_advice_for_another_run_works() -> None:
+    """As it says, for both kinds of calls."""
+    async with open_pool(ScriptedDriver(["a", "b"])) as pool:
+        token = trio.lowlevel.current_trio_token()
+
+        async def run() -> None:
+            await trio.to_thread.run_sync(
+                lambda: trio.from_thread.run(pool.spawn, job(), trio_token=token)
+            )
+            await trio.to_thread.run_sync(
+                lambda: trio.from_thread.run_sync(pool.spawn_nowait, job(), trio_token=token)
+            )
+
+        await trio.to_thread.run_sync(trio.run, run)
+        statuses = [one.status for one in (await pool.join_all()).values()]
+    assert statuses == [AgentStatus.COMPLETED] * 2
 
 
 async def test_the_advice_for_threads_works() -> None:
@@ -151,6 +253,29 @@ async def test_a_callback_is_told_to_be_a_task() -> None:
     assert spawner.said[0] == (
         "pool.spawn_nowait() was called in a callback; call it in a task of trio"
     )
+
+
+class _Ender(trio.abc.Instrument):
+    """Ends agents before trio waits, as a signal's handler does: in no task."""
+
+    def __init__(self, end: Callable[[], None]) -> None:
+        self.end = end
+
+    def before_io_wait(self, timeout: float) -> None:  # noqa: ARG002  # as trio calls it
+        self.end()
+
+
+@pytest.mark.parametrize("name", ["pool.abort_all", "handle.cancel"])
+async def test_a_callback_ends_agents_for_the_owner(name: str) -> None:
+    """A handler of a signal has no task."""
+    async with open_pool(hanging_driver()) as pool:
+        handle = await pool.spawn(job())
+        ender = _Ender(lambda: cast("None", CALLS[name](pool, handle)))
+        trio.lowlevel.add_instrument(ender)
+        outcome = await handle.wait()
+        trio.lowlevel.remove_instrument(ender)
+    assert outcome.status is AgentStatus.CANCELLED
+    assert "owner" in str(outcome.error)
 
 
 Open = Callable[[Path, Any], AbstractAsyncContextManager[object]]

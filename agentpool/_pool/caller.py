@@ -19,7 +19,7 @@ from contextvars import ContextVar
 from typing import Final, final
 
 import trio
-from trio.lowlevel import current_task
+from trio.lowlevel import current_task, in_trio_task
 
 from agentpool._errors import UsageError
 from agentpool._manifest.manifest import AgentManifest
@@ -86,7 +86,12 @@ class PoolVoice(Voice):
         return self._hub.listening and self._hub.is_telling
 
     def _find_slot(self, task: trio.lowlevel.Task, slot: Slot | None) -> Slot | None:
-        """Return the slot of the agent for which *task* runs; *slot* is the current context's."""
+        """Return the slot of the agent for which *task* runs; *slot* is the current context's.
+
+        Raises:
+            UsageError: If the task is of a ``trio.run`` in another thread.
+        """
+        self.owner.check_thread("")
         one, opened_in = task, self._opened_in
         while one is not opened_in and (nursery := one.parent_nursery) is not None:
             if nursery is self._nursery:
@@ -211,7 +216,7 @@ class PoolVoice(Voice):
 
     def name(self) -> str:
         """Return the caller's name, for people."""
-        slot = self._slot()
+        slot = self._slot() if in_trio_task() else None  # a callback may cancel agents
         return "owner" if slot is None else f"agent {slot.agent_id}"
 
     async def send(self, recipient: AgentId, content: str, reply_to: int | None) -> AgentMessage:

@@ -363,6 +363,7 @@ class AgentNursery(Home):
     def abort(self, cancelled_by: str, reason: str) -> None:
         """Cancel every agent, the queued ones first so that none starts. No end is recorded."""
         self.voice.owner.check_thread("pool.abort_all")
+        cancelled_by = cancelled_by or self.voice.name()  # empty: by the caller
         if self.journal is not None:
             self.journal.writer.end_soon()
         with self.hub:

@@ -207,10 +207,8 @@ class AgentPool(Live, weakref=True):
             PrivacyError: If an agent calls this and its tier is stricter than the manifest's.
             UsageError: If there is no source, or an argument is invalid.
         """
-        config_of = partial(
-            SpawnConfig, manifest,
-            output_type=output_type, group=group, weight=weight, priority=priority,
-        )  # fmt: skip
+        config_of = partial(SpawnConfig, manifest, output_type=output_type, group=group,
+                            weight=weight, priority=priority)  # fmt: skip
         check_map(manifest, sources, retries, ordered, config_of)
         agents, deadlocks = self._agents, self._agents.deadlocks
         agents.check_open()
@@ -316,7 +314,7 @@ class AgentPool(Live, weakref=True):
         a journal, the cancelled agents go on.
         """
         expect_arguments(AgentPool.abort_all, locals())
-        self._agents.abort(self._agents.voice.name(), reason)
+        self._agents.abort("", reason)
 
     async def receive_many(self) -> tuple[AgentMessage, ...]:
         """Take all waiting messages for the owner. If there are none, wait for one.
@@ -385,6 +383,7 @@ class AgentPool(Live, weakref=True):
 
     @max_concurrent.setter
     def max_concurrent(self, slots: int) -> None:
+        self._agents.voice.owner.check_thread("")
         self._agents.admission.resize(at_least(1, "max_concurrent", slots))
 
     def statistics(self) -> PoolStatistics:

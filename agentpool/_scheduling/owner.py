@@ -13,7 +13,7 @@ import trio
 
 from agentpool._base import Live
 from agentpool._errors import DeadlockError, UsageError
-from agentpool._needs_trio import outside_of_trio
+from agentpool._needs_trio import in_another_thread
 from agentpool._scheduling.waits import Wait, WaitBook
 
 _LOOKS_ON: Final = ContextVar("_LOOKS_ON", default=False)
@@ -136,7 +136,7 @@ class Owner(Live):
         return self.root.parent_nursery is None
 
     def check_thread(self, call: str) -> None:
-        """Raise if *call* was not made in the thread of the pool.
+        """Raise if *call* was not made in the thread of the pool. Empty: its name is not known.
 
         Trio would not notice the changes of such a call before something else wakes trio.
 
@@ -144,15 +144,20 @@ class Owner(Live):
             UsageError: If it was made in a different thread.
         """
         if threading.get_ident() != self.thread:
-            raise outside_of_trio(call)
+            raise in_another_thread(call)
 
     def note_use(self) -> None:
-        """Record that the current task, which belongs to no agent, uses the pool."""
+        """Record that the current task, which belongs to no agent, uses the pool.
+
+        Raises:
+            UsageError: If the task is not of the pool's thread.
+        """
         one = task = trio.lowlevel.current_task()
         if task is self.task:
             return
         while one is not self.root:
             if one.parent_nursery is None:
+                self.check_thread("")  # a task of another `trio.run` has no ancestor in this one
                 above = dict.fromkeys(_line_of(task))
                 self.root = next(one for one in _line_of(self.root) if one in above)
                 return
