@@ -53,8 +53,8 @@ class _Words(str):
 class Unique:
     """Base class of objects whose state must not exist twice: they refuse to be copied.
 
-    A copy would share a part of the state and have the rest for itself, so that both could do what
-    may be done once: settle a reservation, let a request in.
+    A copy would share a part of the state and have the rest for itself. So the object and its copy
+    could each do what may be done only once: settle a reservation, let a request in.
     """
 
     __slots__ = ()

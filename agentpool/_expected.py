@@ -36,7 +36,7 @@ class Expected(msgspec.Struct, frozen=True):
     choices: tuple[object, ...] = ()
     """Single values that are allowed, from a ``Literal``."""
     items: Expected | None = None
-    """The values allowed as items of a tuple or a list. ``None``: any."""
+    """The values allowed as items of a tuple or a list. ``None``: items of any kind."""
     takes_functions: bool = False
     """Whether any callable is allowed."""
 

@@ -25,8 +25,8 @@ import attrs
 import trio
 
 LOCKED_SECONDS: Final = 30.0
-"""How long others may lock a file. A process that keeps it locked longer hangs, or makes a
-backup."""
+"""How long others may lock a file. A process that keeps the file locked for longer hangs, or makes
+a backup."""
 
 _FIRST_PAUSE_SECONDS: Final = 0.002
 _LONGEST_PAUSE_SECONDS: Final = 0.1
@@ -42,7 +42,7 @@ _IN_LOG: Final = 120
 """The byte of the file ``-shm`` that a writer to the log locks."""
 
 _IN_FILE: Final = range(0x40000000, 0x40000003)
-"""The first of the bytes that a writer to the file itself locks."""
+"""The first of the bytes that a process locks when it writes to the file itself."""
 
 _log: Final = logging.getLogger("agentpool")
 
@@ -65,7 +65,7 @@ class LockHolder:
 
 
 def lock_holder(path: Path) -> LockHolder | None:
-    """Return the process that is writing to the SQLite file *path*. ``None``: none, or unknown."""
+    """Return the process that writes to the SQLite file *path*. ``None``: no known process does."""
     beside = path.with_name(f"{path.name}-shm")
     with contextlib.suppress(OSError):  # another system, or a process that has just ended
         wanted = [(path.stat(), _IN_FILE)]

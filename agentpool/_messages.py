@@ -284,7 +284,7 @@ def answer_tokens(max_tokens: int | None, window: int | None = None) -> int:
     (500, 16384, 2048)
 
     Args:
-        max_tokens: The limit of the answer. ``None``: none is sent.
+        max_tokens: The limit of the answer. ``None``: no limit is sent.
         window: Tokens of request and answer together. ``None``: unknown.
     """
     if max_tokens is not None:

@@ -285,7 +285,7 @@ def _new_run(agent: Agent, config: SpawnConfig, registry: ToolRegistry) -> Run:
 
 
 def _attachment_tokens(driver: Driver) -> CountAttachment:
-    """Return a function that estimates the tokens of an attachment, mostly the same object."""
+    """Return the function that estimates an attachment's tokens. Most drivers share one object."""
     is_usual = type(driver).attachment_tokens is Driver.attachment_tokens
     return highest_tokens if is_usual else driver.attachment_tokens
 

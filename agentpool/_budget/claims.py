@@ -143,7 +143,7 @@ class Reservation(Live):
         if self._settled or self not in self._ledger.open:
             raise UsageError(
                 f"a reservation of budget {self._ledger.name!r} has already been settled, or is a "
-                "copy; commit, charge or refund the one from reserve(), once"
+                "copy; commit, charge or refund the original from reserve(), and only once"
             )
         self._settled = True
         self._ledger.open.remove(self)

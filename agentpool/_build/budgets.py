@@ -22,8 +22,8 @@ def build_budget(
         store: What keeps the spent amounts.
 
     Raises:
-        UsageError: If a manifest asks for a budget and there is no store, or if two ask for
-            different ones of the same name.
+        UsageError: If a manifest asks for a budget and there is no store, or if two manifests ask
+            for different budgets of the same name.
     """
     wanted = dict[str, tuple[BudgetConfig, str]]()
     for manifest in manifests:

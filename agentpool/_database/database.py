@@ -267,7 +267,7 @@ def raise_as_ours(error: sqlite3.Error, path: Path, kind: FileKind, busy: str = 
     Args:
         error: The error that SQLite raised.
         path: The file.
-        kind: What it is for.
+        kind: The purpose of the file.
         busy: What to do if another process has the file locked.
 
     Raises:

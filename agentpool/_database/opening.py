@@ -32,7 +32,7 @@ async def open_database(
 
     Args:
         path: The file. Its folder exists.
-        kind: What it is for.
+        kind: The purpose of the file.
         read_only: Whether to create and change nothing, not even the format.
 
     Raises:

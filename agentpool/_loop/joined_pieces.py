@@ -31,7 +31,7 @@ MIN_OVERLAP: Final = 12
 """Characters that must be the same before they count as a repetition."""
 
 MIN_VARIETY: Final = 6
-"""The fewest different characters among these. The rule of a table has two or three."""
+"""The fewest different characters among these. A line that rules off a table has two or three."""
 
 MAX_OVERLAP: Final = 2_000
 """Characters that are compared. A model that repeats more than that is writing a new answer."""

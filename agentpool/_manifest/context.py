@@ -23,8 +23,8 @@ class ContextConfig(Value, Checked):
     """How a conversation is shortened to fit the model's window."""
 
     strategy: ContextStrategy = "drop"
-    """``"drop"`` leaves out the oldest turns, ``"clear_results"`` first replaces old tool results
-    by stubs, ``"summary"`` lets the model summarize what is left out, at the agent's cost."""
+    """``"drop"`` leaves out the oldest turns; ``"clear_results"`` first replaces old tool results
+    by stubs; ``"summary"`` lets the model summarize what is left out, at the agent's cost."""
 
 
 def read_context(table: TomlTable, homes: Mapping[str, str]) -> ContextConfig | None:

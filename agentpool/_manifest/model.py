@@ -134,8 +134,8 @@ class ModelConfig(Value):
     """The most tokens of one answer, including thoughts. Less than the window, since the query
     needs room. ``None``: as many as the model may write."""
     temperature: float | None = None
-    """0.0 is the likeliest word each time; 2.0 is the upper end. ``None``: the model's own;
-    newer models refuse any other."""
+    """0.0 is the likeliest word each time; 2.0 is the upper end. ``None``: the model's own
+    temperature; newer models refuse any other."""
     top_p: float | None = None
     """The share of likely words to choose from. ``None``: the model's own."""
     stop: tuple[str, ...] = ()

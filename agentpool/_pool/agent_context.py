@@ -159,7 +159,7 @@ class PoolAgentContext(Unique, AgentContext):
         if not manifest.privacy.allows(driver.privacy):
             raise PrivacyError(
                 f"manifest {manifest.name!r} is {manifest.privacy.value}, and the driver of a "
-                f"tool is {driver.privacy.value}; give the tool a driver of that tier"
+                f"tool is {driver.privacy.value}; give the tool a driver of the manifest's tier"
             )
         return await complete_aside(self._agent, driver, request, on_delta)
 

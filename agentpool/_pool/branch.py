@@ -80,8 +80,8 @@ def fail_records(past: PastAgent) -> Iterator[JournalRecord]:
     yield from _open_requests(past)
     error = UsageError(
         f"agent {past.agent_id} ({past.config.agent_name}) has an output_type or its own budget, "
-        f"which no journal keeps, and the tool call that spawned it has ended; wait for it in "
-        "the tool, or spawn it from the pool with a key"
+        f"which no journal keeps, and the tool call that spawned it has ended; wait for "
+        "the agent in the tool, or spawn it from the pool with a key"
     )
     past.outcome = early_outcome(past.config, past.agent_id, AgentStatus.FAILED, 0.0, error=error)
     yield outcome_record(past.outcome, past.config.history)

@@ -106,7 +106,7 @@ class PoolVoice(Voice):
         return started_in
 
     def _is_trios(self, task: trio.lowlevel.Task) -> bool:
-        """Return whether *task* is one of trio's own, or below one, and not of the program."""
+        """Return whether *task* is one of trio's tasks, or below one: not one of the program."""
         return _top_of(task) is not _top_of(self.owner.task)
 
     def refuse_others(self, slot: Slot) -> None:
@@ -127,8 +127,8 @@ class PoolVoice(Voice):
             return  # the latter is a call from a thread, or a system task: see rule 3
         other = "a task of the owner" if found is None else f"agent {found.agent_id}"
         raise UsageError(
-            f"the context of {who} was used by {other}; only the agent's own tasks can act as it: "
-            "call it in the tool, or in a task that the tool starts"
+            f"the context of {who} was used by {other}; only the agent's own tasks can act as this "
+            "agent: make the call in the tool, or in a task that the tool starts"
         )
 
     def _note_owner(self) -> None:

@@ -152,7 +152,7 @@ class PoolJournal:
 
         Raises:
             ResumeMismatchError: If the agent has been spawned with something else before.
-            UsageError: If this process has an agent with its key already, or another process could
+            UsageError: If this process already has an agent with its key, or another process could
                 not continue it.
         """
         if past is not None:
@@ -202,8 +202,8 @@ class PoolJournal:
             )  # fmt: skip
         if not past.fits(config) and self._on_mismatch == "refuse":
             raise ResumeMismatchError(
-                f"the value of agent {past.agent_id} with key {said!r} does not fit its "
-                "output_type any more; undo the change, or give it another key",
+                f"the value of agent {past.agent_id} with key {said!r} no longer fits its "
+                "output_type; undo the change, or give it another key",
                 agent_id=past.agent_id, place=-1, differs="the agent's output_type",
             )  # fmt: skip
         return past

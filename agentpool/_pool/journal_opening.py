@@ -53,7 +53,7 @@ async def open_pool_journal(
         records = await journal.read(pool)
         if records and not resume:
             raise UsageError(
-                f"the journal has pool {pool!r} already; open it with resume=True, or give this "
+                f"the journal already has pool {pool!r}; open it with resume=True, or give this "
                 "pool another name"
             )
         writer = JournalWriter(journal, lease)
@@ -72,7 +72,7 @@ twice."""
 def _refuse_if_open(journal: Journal, pool: str) -> None:
     if any(one is journal and name == pool for one, name in _OPEN):
         raise RunBusyError(
-            f"pool {pool!r} of the journal is open in this process already; leave its block "
+            f"pool {pool!r} of the journal is already open in this process; leave its block "
             "first, or give this one another name",
             host=socket.gethostname(),
             pid=os.getpid(),

@@ -255,7 +255,7 @@ class Session(Unique, Shown):
 
         Raises:
             SessionBusyError: If a turn has not ended, or a process has a session *name* open.
-            UsageError: If there is a session *name* already, or there are not that many turns.
+            UsageError: If there is already a session *name*, or there are not that many turns.
 
         Cancellation:
             The new session is complete, or empty.
@@ -278,7 +278,7 @@ class Session(Unique, Shown):
             raise SessionBusyError(str(error), session=name) from error
         try:
             if await journal.read(other):
-                raise UsageError(f"there is a session {name!r} already; choose another name")
+                raise UsageError(f"there is already a session {name!r}; choose another name")
             await journal.append(lease, copy_turns(records, wanted, new_run_id()))
         finally:
             with trio.CancelScope(shield=True):

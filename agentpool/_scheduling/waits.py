@@ -10,8 +10,7 @@ Rules:
    each can. A wait for a message, or for an event, ends if any other agent or the owner can go on.
 4. A wait for anything else (a timer, a person) ends by itself, and so does the wait for a place in
    the queue: if there is no place, every slot is held, and an agent with a slot can go on.
-5. Apply these rules until nothing changes any more: the agents that still cannot go on are
-   deadlocked.
+5. Apply these rules until nothing changes: the agents that still cannot go on are deadlocked.
 """
 
 from __future__ import annotations
@@ -149,7 +148,7 @@ class Wait(msgspec.Struct, frozen=True):
         is_fed: Callable[[], bool] | None = None,
         is_owners: Callable[[], bool] | None = None,
     ) -> Self:
-        """Make a wait until one of several agents ends, or something feeds the wait."""
+        """Make a wait until one of several agents ends, or until something else feeds the wait."""
         return cls(
             WaitKind.ANY, text=text, reason=WaitReason.AGENT, group=group,
             is_fed=is_fed, is_owners=is_owners,

@@ -151,7 +151,8 @@ async def _take_whole(
     kind = shown(answer.headers.get("content-type", ""), secret=secret) or "none"
     came = shown(text, secret=secret)
     raise ProtocolError(
-        f"expected an event stream, got content type {kind}: {came!r}", status_code=answer.status
+        f"expected an event stream, got content type {kind}: {came!r}; check model.base_url",
+        status_code=answer.status,
     )
 
 

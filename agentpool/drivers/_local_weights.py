@@ -87,7 +87,7 @@ def find_cached_weights(repo: str, *, quantization: str | None, cache: Path) -> 
     Args:
         repo: ``owner/name``.
         quantization: The file to choose, such as ``q4_k_m``. ``None``: the smallest of ``q4_k_m``,
-            ``q4_0`` and so on that is there; otherwise the first by name.
+            ``q4_0`` and so on that exists; otherwise the first by name.
         cache: The folder with the downloads: ``~/.cache/huggingface/hub``.
 
     Raises:

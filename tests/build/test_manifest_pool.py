@@ -193,7 +193,7 @@ async def test_a_pool_goes_on_with_its_journal() -> None:
             handle = await pool.spawn(SpawnConfig(READER, "?", key="one"))
             assert (await handle.wait()).text == "hm"
     assert asked == ["once"]
-    with pytest.raises(UsageError, match="has pool 'n' already"):
+    with pytest.raises(UsageError, match="already has pool 'n'"):
         async with open_manifest_pool(attrs.evolve(plan, resume=False)):
             pass
 

@@ -822,7 +822,7 @@ def test_names_keys_and_resuming_are_checked() -> None:
     async def scenario() -> None:
         journal = InMemoryJournal()
         await run_one(journal, SpawnConfig(READER, "x", key="a"), echo)
-        with pytest.raises(UsageError, match="has pool 'kept' already; open it with resume=True"):
+        with pytest.raises(UsageError, match="already has pool 'kept'; open it with resume=True"):
             async with open_pool(FunctionDriver(echo), journal=journal, name="kept"):
                 raise AssertionError
         with pytest.raises(UsageError, match="resume=True needs a journal"):

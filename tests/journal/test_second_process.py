@@ -55,7 +55,9 @@ def test_a_value_has_its_type_again() -> None:
         journal = InMemoryJournal()
         for _ in range(2):
             assert (await ask_for(Fact, journal)).unwrap_as(Fact) == Fact(5)
-        with pytest.raises(ResumeMismatchError, match="agent 1 with key 'k' does not fit its out"):
+        with pytest.raises(
+            ResumeMismatchError, match="agent 1 with key 'k' no longer fits its out"
+        ):
             await ask_for(Place, journal)
         assert (await ask_for(Place, journal, accept=True)).value == {"year": 5}
 
@@ -69,7 +71,7 @@ def test_a_type_that_was_not_asked_for_before_is_another_question() -> None:
         for first, second in ((None, Fact), (Fact, None)):
             journal = InMemoryJournal()
             await ask_for(first, journal)
-            with pytest.raises(ResumeMismatchError, match="does not fit its output_type"):
+            with pytest.raises(ResumeMismatchError, match="no longer fits its output_type"):
                 await ask_for(second, journal)
             outcome = await ask_for(second, journal, accept=True)
             assert outcome.text == '{"year": 5}'

@@ -111,7 +111,7 @@ _OPENAI: Final = (
     (re.compile(r"gpt-5(?:-|\Z)"), Counting(partial(_tiles, 70, 140))),
     (re.compile(r"o[13]"), Counting(partial(_tiles, 75, 150))),
 )
-"""The older models. From GPT-5.1 on all models count squares, and do not shrink large images."""
+"""The older models. From GPT-5.1 on, all models count squares, and do not shrink large images."""
 
 _NEWEST_OPENAI: Final = Counting(partial(_squares, 1.2, 1_000_000))
 
