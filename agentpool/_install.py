@@ -1,8 +1,8 @@
 """The command that installs an extra from the source of this installation.
 
-An installation from PyPI leaves no record of its origin. One from a folder, a file or a
-repository leaves ``direct_url.json`` (PEP 610): then pip needs that place, since the name alone may
-find nothing.
+An installation from PyPI leaves no record of its origin. An installation from a folder, a file or a
+repository leaves ``direct_url.json`` (PEP 610). To install an extra, pip then needs that place,
+since the name alone may find nothing.
 """
 
 from __future__ import annotations

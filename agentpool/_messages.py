@@ -89,7 +89,7 @@ class ProviderPart(msgspec.Struct, frozen=True, gc=False):
     """
 
     provider: str
-    """The host that it came from, with its port if that is unusual."""
+    """The host that the part came from, with its port if that is unusual."""
     model: str
     """The model that was asked for."""
     kind: str

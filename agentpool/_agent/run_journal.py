@@ -76,7 +76,7 @@ class RunJournal(Live):
     writer: JournalWriter
     agent_id: AgentId
     key: str
-    """Names the run: the same at every resume, and of no other run."""
+    """Names the run. The key is the same at every resume, and no other run has it."""
     on_mismatch: OnMismatch = "refuse"
     results: dict[tuple[int, int], JournalRecord] = {}  # noqa: RUF012  # each has its own
     """The recorded results, by place and part."""

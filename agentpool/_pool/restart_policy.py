@@ -24,7 +24,7 @@ Restart: TypeAlias = Literal["never", "transient", "permanent"]
 
 Strategy: TypeAlias = Literal["one_for_one", "one_for_all", "rest_for_one"]
 """Which agents are restarted together with one that ended: none, all, or all that were started
-after it."""
+after that one."""
 
 
 @final

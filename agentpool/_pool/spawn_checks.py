@@ -34,8 +34,8 @@ class Entry(Live):
     _budget_of: Callable[[SpawnConfig], Budget | None]
     """Returns the budget that an agent would draw on; raises if the agent may not draw on it."""
     _fitting: tuple[AgentManifest | None, Driver | None] = (None, None)
-    """The last manifest that passed the check, and its driver: many agents in a row have the
-    same."""
+    """The last manifest that passed the check, and its driver: many agents in a row have the same
+    manifest."""
 
     def driver_for(self, config: SpawnConfig, above: AgentManifest | None) -> Driver:
         """Return the driver of an agent, or raise if it cannot be accepted now.
