@@ -19,10 +19,12 @@ from pathlib import Path
 
 import pytest
 
+import agentpool
 from agentpool import ModelConfig, drivers
 from agentpool._cli._arguments import parse
 from agentpool.abc import Driver
 from agentpool.drivers import FunctionDriver
+from agentpool.tools import tool
 
 ROOT = Path(__file__).parents[1]
 
@@ -91,6 +93,26 @@ def test_each_block_is_right(path: Path) -> None:
                     parse(words[1:])
                 else:
                     assert words[0] in NOT_RUN, f"{path}: {shlex.join(words)}"
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_each_decorator_named_in_a_sentence_works(path: Path) -> None:
+    """No block runs these: `@tool(...)` between words is written by hand."""
+
+    def blocking() -> str:
+        """Do nothing."""
+        return ""
+
+    async def waiting() -> str:
+        """Do nothing."""
+        return ""
+
+    prose = re.sub(r"^```.*?^```$", "", path.read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)
+    for call in re.findall(r"`@tool(\([^`]*\))`", prose):
+        if "..." in call:
+            continue
+        decorate = eval(f"tool{call}", {"tool": tool, **vars(agentpool)})  # noqa: S307  # our own
+        assert decorate(blocking if "in_thread" in call else waiting).definition.name
 
 
 def test_python_blocks_are_where_they_are_run() -> None:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Awaitable, Iterator, Mapping
+from collections.abc import Awaitable, Iterable, Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Final, final
@@ -34,6 +34,7 @@ from agentpool._manifest.capability import (
 )
 from agentpool._errors import PrivacyError
 from agentpool._manifest.manifest import AgentManifest
+from agentpool._manifest.parts import McpServerConfig
 from agentpool._pool.agent_context import ToolBuilder
 from agentpool.abc import AgentContext, DriverFactory, Memory, Tool
 from agentpool.memory import InMemoryMemory
@@ -239,16 +240,46 @@ def _missing_programs(manifest: AgentManifest) -> Iterator[str]:
 
 
 def _missing_servers(manifest: AgentManifest) -> Iterator[str]:
+    grants = [one for one in manifest.capabilities if one.kind is CapabilityKind.MCP]
+    servers = {server.name: server for server in manifest.mcp_servers}
+    strangers = [grant for grant in grants if grant.scope[0] not in {ANYTHING, *servers}]
+    meant = {_nearest(grant.scope[0], servers) for grant in strangers}
     for server in manifest.mcp_servers:
+        wrong = tuple(_misspelt(server, grants))
+        yield from wrong
         if not server.capabilities:
             text = "whose 'capabilities' are empty: none of its tools may be called"
             yield f"names the MCP server {server.name!r}, {text}"
-        elif not wants_server(server, manifest.capabilities):
+        elif not (wrong or server.name in meant or wants_server(server, grants)):
             text = "of which nothing is granted: add a grant of type 'mcp'"
             yield f"names the MCP server {server.name!r}, {text}"
     if manifest.mcp_servers and find_spec("mcp") is None:
         yield as_installed("names MCP servers, which need: pip install 'trio-agentpool[mcp]'")
-    names = {server.name for server in manifest.mcp_servers} | {ANYTHING}
-    for grant in manifest.capabilities:
-        if grant.kind is CapabilityKind.MCP and grant.scope[0] not in names:
-            yield f"grants {str(grant)!r}, and names no MCP server {grant.scope[0]!r}"
+    for grant in strangers:
+        hint = _did_you_mean(grant.scope[0], servers)
+        yield f"grants {str(grant)!r}, and names no MCP server {grant.scope[0]!r}{hint}"
+
+
+def _misspelt(server: McpServerConfig, grants: Iterable[Capability]) -> Iterator[str]:
+    """Yield what is wrong with grants of tools that the entry of *server* does not offer."""
+    offered = server.capabilities
+    if not offered or ANYTHING in offered:
+        return
+    for name, tool in (grant.scope for grant in grants):
+        if name == server.name and tool not in {ANYTHING, *offered}:
+            yield (
+                f"grants {tool!r} of the MCP server {name!r}, whose entry offers "
+                f"{', '.join(map(repr, offered))}{_did_you_mean(tool, offered)}"
+            )
+
+
+def _nearest(word: str, words: Iterable[str]) -> str | None:
+    """Return the most similar one of *words*. ``None``: none is similar."""
+    import difflib  # noqa: PLC0415  # for those who slipped
+
+    return next(iter(difflib.get_close_matches(word, words, n=1, cutoff=0.7)), None)
+
+
+def _did_you_mean(word: str, words: Iterable[str]) -> str:
+    near = _nearest(word, words)
+    return f"; did you mean {near!r}?" if near else ""

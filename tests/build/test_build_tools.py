@@ -197,6 +197,46 @@ def test_an_mcp_server_and_its_grant_belong_together() -> None:
     assert grant == "grants 'mcp [inbox, *]', and names no MCP server 'inbox'"
 
 
+@pytest.mark.parametrize(
+    ("offered", "granted", "says"),
+    [
+        (("in_stock",), "in_stok", "entry offers 'in_stock'; did you mean 'in_stock'?"),
+        (("in_stok", "x"), "in_stock", "entry offers 'in_stok', 'x'; did you mean 'in_stok'?"),
+        (("in_stock",), "weather", "entry offers 'in_stock'"),
+        (("in_stock",), "in_stock", None),
+        (("*",), "in_stok", None),
+        (("in_stock",), "*", None),
+    ],
+)
+def test_a_misspelt_tool_of_an_mcp_server_is_told(
+    offered: tuple[str, ...], granted: str, says: str | None
+) -> None:
+    """The grant is there: another one would not help."""
+    server = McpServerConfig(
+        name="stock", transport=McpTransport.STDIO, command=("serve",), capabilities=offered
+    )
+    for more in ((), (Capability.mcp("stock", offered[0]),)):
+        manifest = AgentManifest(
+            capabilities=tuple(dict.fromkeys((Capability.mcp("stock", granted), *more))),
+            mcp_servers=(server,),
+        )
+        said = f"grants {granted!r} of the MCP server 'stock', whose {says}"
+        assert missing_tools(manifest) == ((said,) if says else ())
+
+
+def test_a_misspelt_mcp_server_is_told_once() -> None:
+    """By the grant; the server's own line would ask for a grant that is there."""
+    server = McpServerConfig(
+        name="stock", transport=McpTransport.STDIO, command=("serve",), capabilities=("in_stock",)
+    )
+    manifest = AgentManifest(
+        capabilities=(Capability.mcp("stok", "in_stock"),), mcp_servers=(server,)
+    )
+    assert missing_tools(manifest) == (
+        "grants 'mcp [stok, in_stock]', and names no MCP server 'stok'; did you mean 'stock'?",
+    )
+
+
 async def test_a_furnished_agent_has_the_tools_of_its_mcp_servers() -> None:
     """Beside its own."""
     manifest = AgentManifest(
