@@ -10,7 +10,8 @@ An agent cannot write under another agent's name, since it does not state the se
    the owner. Once that agent has ended, calls of the task are refused.
 3. Calls that trio itself runs, from threads and by ``run_sync_soon``, are made by the agent in
    their context, or else by the owner: nothing else tells who asked for them.
-4. Whatever an observer does while it is told of an event is done by the owner.
+4. Whatever an observer does while it is told of an event is done by the owner, also by the tasks
+   that it starts then. For that, the hub takes the slot out of the context while it tells.
 """
 
 from __future__ import annotations
@@ -92,6 +93,8 @@ class PoolVoice(Voice):
             UsageError: If the task is of a ``trio.run`` in another thread.
         """
         self.owner.check_thread("")
+        if slot is None and task.context.get(current_slot, self) is task.context.get(feeds_for):
+            return None  # it was taken out by the hub that tells observers, and not by a map
         one, opened_in = task, self._opened_in
         while one is not opened_in and (nursery := one.parent_nursery) is not None:
             if nursery is self._nursery:

@@ -259,6 +259,7 @@ class EventHub:
             return
         # Most events come one by one: these take no way through the queue, and no call.
         self._deciding = _TELLING
+        told_for = current_slot.set(None)  # what observers do and start is done by the owner
         try:
             for observer in self._observers:
                 try:
@@ -270,6 +271,7 @@ class EventHub:
             while self._untold:
                 self._hand_on(self._untold.popleft())
         finally:
+            current_slot.reset(told_for)
             self._deciding = 0
 
     def _hand_on(self, event: Event) -> None:

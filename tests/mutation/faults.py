@@ -94,8 +94,7 @@ FAULTS: Final = (
     ),
     Fault(
         "D10", "an event is told within the telling of another", "observe/_hub.py",
-        "        self._deciding = _TELLING\n        try:\n            for",
-        "        self._deciding = 0\n        try:\n            for",
+        "        self._deciding = _TELLING\n", "        self._deciding = 0\n",
         "tests/pool/test_acting_observers.py",
         "everyone_sees_events_in_the_order_in_which_they_happened",
     ),
