@@ -7,10 +7,12 @@ Rules:
    integer.
 2. Faults are described so that a model can correct them: where the fault is, what came, and what is
    expected. With jsonschema installed several faults are listed, otherwise only the first.
-3. An empty text, or ``null``, counts as no arguments: some models send these.
-4. The escape of half a character is read as U+FFFD, the replacement character. A model that was
-   asked again would only repeat it.
-5. For any text the result is arguments or a ``ToolError``, in time proportional to its length.
+3. An empty text, or ``null``, counts as no arguments, since some models send one of these when they
+   have nothing to pass.
+4. The escape of half a character is read as U+FFFD, the replacement character. Refusing the escape
+   would not help: a model that is asked again only repeats it.
+5. Any text gives either arguments or a ``ToolError``, in time proportional to the length of the
+   text.
 """
 
 from __future__ import annotations
@@ -37,11 +39,11 @@ MAX_FAULTS: Final = 10
 """The most faults listed: a model that made more has misunderstood everything."""
 
 _MAX_FAULT_CHARS = 300
-"""The most characters of one fault. Its beginning and its end are kept: jsonschema puts the value,
-which may be long, between the place and the fault."""
+"""The most characters of one fault. The beginning and the end of a longer fault are kept:
+jsonschema writes the place first, then the value, which may be long, and then the fault."""
 
 _MAX_LISTED_CHARS: Final = 65_536
-"""The longest text whose faults are all listed; of a longer one, only the first fault is.
+"""The longest text whose faults are all listed. Of a longer text, only the first fault is listed:
 jsonschema needs a second for a megabyte of faults, and blocks all other agents meanwhile."""
 
 _MAX_EXACT: Final = 2.0**53
@@ -163,7 +165,7 @@ def decode(decoder: msgspec.json.Decoder[T], text: str) -> T:
 
 
 def _with_whole_numbers(text: str) -> bytes | None:
-    """Return *text* with ``20`` for each ``20.0``. ``None``: there is none, or it is not JSON."""
+    """Return *text* with ``20`` for each ``20.0``. ``None``: no ``20.0``, or not JSON."""
     changed = False
 
     def read_number(written: str) -> float:
@@ -230,9 +232,9 @@ def _kind(schema: _Node) -> str:
 
 
 def all_faults(schema: _Node, text: str) -> list[str]:
-    """Return the first faults that jsonschema finds; none if it is not installed.
+    """Return the first faults that jsonschema finds, or nothing if jsonschema is not installed.
 
-    Also returns none for a long text, and where jsonschema and msgspec differ, as on dates.
+    Nothing is returned for a long text either, or when only msgspec finds a fault, as in dates.
     """
     if len(text) > _MAX_LISTED_CHARS:
         return []
@@ -287,8 +289,8 @@ def unknown_keys(schema: _Node, value: Json, path: str, kept: _Node) -> Iterator
 def _resolved(schema: _Node, value: Json, kept: _Node) -> _Node:
     """Follow references, and choose the member of a union that *value* matches.
 
-    Exactly one matches: msgspec has accepted the value, and it accepts a union with two object
-    members only if a tag tells them apart.
+    Exactly one member matches: msgspec has accepted the value, and msgspec accepts a union with two
+    object members only if a tag tells them apart.
     """
     reference = schema.get("$ref")
     if isinstance(reference, str):

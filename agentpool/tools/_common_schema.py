@@ -13,7 +13,8 @@ Rules:
 3. An enumeration has only texts, none of them empty. Other values are put into words.
 4. ``allOf`` is merged, and the top of a tool's schema is an object, never a choice.
 5. References are written out. A type that contains itself is written out once; inside it, words say
-   that it repeats. Where references are kept, they are those of ``written_out``.
+   that the type repeats. With ``keep_references``, such a type stays a reference, as in
+   ``written_out``.
 
 Sources, all 2025-03 to 2026-08: google-gemini/gemini-cli#3178 (formats),
 Draculabo/AntigravityManager#260 and decolua/9router#380 (enumerations), thClaws/thClaws#172
@@ -35,8 +36,8 @@ _Node: TypeAlias = Mapping[str, object]
 _Written: TypeAlias = dict[str, Json]
 
 MAX_PARTS: Final = 50_000
-"""The most parts of a schema with its references written out: far more than a model can use, yet
-few enough to give up quickly on a schema that was made to explode."""
+"""The most parts of a schema with its references written out. This is far more than a model can
+use, yet few enough that a schema made to explode is refused quickly."""
 
 MAX_TOLD_CHARS: Final = 500
 """The most characters of an enumeration that is put into words."""
@@ -72,7 +73,7 @@ _TOLD: Final[Mapping[str, str]] = {
     "format": "format {}",
     "contentEncoding": "in {}",
 }
-"""Keywords that are put into words, since not every provider knows them."""
+"""Keywords that are replaced by words in the description, since not every provider knows them."""
 
 _CHOICES: Final = ("anyOf", "oneOf")
 _OUTER: Final = frozenset({*_CHOICES, "type", "title", "description", "default"})
@@ -88,7 +89,7 @@ def common_schema(schema: Mapping[str, object], *, keep_references: bool = False
             that in the form of an answer, but not in a tool.
 
     Raises:
-        UsageError: If it is too large with its references written out.
+        UsageError: If the schema is too large once its references are written out.
     """
     writer = _Writer(schema, keep_references)
     written = writer.write_object(writer.merged(schema), ())
@@ -107,7 +108,7 @@ class _Writer(Live):
     parts: int = 0
 
     def write(self, node: object, inside: tuple[str, ...]) -> _Written:
-        """Rewrite *node* by rule 1. *inside*: the references that led here."""
+        """Rewrite *node* by rule 1. *inside* are the references that led to *node*."""
         if not isinstance(node, Mapping):
             return {"anyOf": list(_ANY)}
         node = cast("_Node", node)
@@ -156,7 +157,7 @@ class _Writer(Live):
         return written | _words(node, told)
 
     def write_object(self, node: _Node, inside: tuple[str, ...]) -> _Written:
-        """Rewrite *node* as an object, even if it is something else."""
+        """Rewrite *node* as an object, even if it describes another type."""
         given = node.get("properties")
         fields: _Node = cast("_Node", given) if isinstance(given, Mapping) else {}
         required = node.get("required")
@@ -231,7 +232,7 @@ class _Writer(Live):
             )
 
     def _behind(self, reference: str) -> object:
-        """Return the node that *reference* points to. ``None``: it points to nothing."""
+        """Return the node that *reference* points to. ``None``: the reference points to nothing."""
         found = cast("object", self.root)
         for step in reference.removeprefix("#").split("/")[1:]:
             name = step.replace("~1", "/").replace("~0", "~")
@@ -286,7 +287,7 @@ def _branches(node: _Node) -> Sequence[object] | None:
 
 
 def _guessed(node: _Node) -> str:
-    """Return the type that *node* implies without naming it. Empty: any type."""
+    """Return the type that *node* implies but does not name. Empty: *node* allows any type."""
     if "properties" in node or "additionalProperties" in node:
         return "object"
     return "array" if "items" in node or "prefixItems" in node else ""

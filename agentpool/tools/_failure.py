@@ -13,8 +13,8 @@ from agentpool._errors import DeadlockError, ToolError, leaves, traceback_text
 from agentpool.abc import ToolResult
 
 MAX_FAILURE_CHARS = 2_000
-"""The most characters of a failure: about 500 tokens. Some errors quote all of their input, of
-which a model needs only the start."""
+"""The most characters of a failure: about 500 tokens. Some errors quote their whole input, and a
+model needs only the start of it."""
 
 
 DEADLOCK: Final = DeadlockError.__name__
@@ -25,8 +25,8 @@ def failed_result(name: str, error: Exception) -> ToolResult:
     """Make the result of a call of tool *name* that raised *error*.
 
     The text of a ``ToolError`` was written for the model and is passed on unchanged. For a group,
-    every error in it is described. A deadlock is described too, but without a traceback: it is not
-    the tool's fault, so the line where the wait began does not help.
+    every error in it is described. A deadlock is described without a traceback: it is not the
+    tool's fault, so the line where the wait began does not help the tool's author.
     """
     if isinstance(error, ToolError):
         return ToolResult(str(error), is_error=True)

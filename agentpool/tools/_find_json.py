@@ -1,8 +1,8 @@
 """Finds JSON objects in text that has fences, sentences or end tokens around them.
 
-The search takes time in proportion to the text: text that begins like an object but is not one ends
-it. An object inside a broken one is not searched for, since it would be mistaken for the whole
-answer.
+The search takes time in proportion to the text: it ends at text that begins like an object but is
+not an object. It does not look for objects inside a broken object, since one of these would be
+mistaken for the whole answer.
 """
 
 from __future__ import annotations

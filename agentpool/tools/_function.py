@@ -5,8 +5,8 @@ Rules:
 1. Arguments are checked before the function runs; an invalid call runs nothing.
 2. Every ``Exception`` that the function raises is reported to the model as a failed call. A
    cancellation or Ctrl-C is not caught.
-3. Every call is a checkpoint before the function runs, and none after it: a cancellation never
-   loses the result of a function that ran.
+3. Every call has a checkpoint before the function runs, and none after it, so a cancellation never
+   loses the result of a function that has run.
 4. A function without ``async`` is called directly: a thread costs ten times as much as the rest of
    the call. A function that can block must ask for a thread, or it stops every agent.
 """
@@ -38,11 +38,11 @@ P = ParamSpec("P")
 R_co = TypeVar("R_co", covariant=True)
 
 OnCancel: TypeAlias = Literal["wait", "abandon"]
-"""What happens to the thread of a cancelled call: it is waited for, or abandoned."""
+"""What happens to the thread of a cancelled call: the call waits for it, or abandons it."""
 
 NOTHING_RETURNED = "ok"
-"""The result for the model if the function returned ``None``. Not empty: some providers refuse a
-result without text, and small models repeat the call when they see none."""
+"""The result for the model if the function returned ``None``. It is not empty, since some providers
+refuse a result without text, and small models repeat a call that seems to return nothing."""
 
 
 @final
@@ -103,7 +103,7 @@ class FunctionTool(Tool, Generic[P, R_co]):
 
     @property
     def waits(self) -> bool:
-        """Whether it waits for other agents, so that repeating a call does not count as a loop."""
+        """Whether it waits for other agents, so that a repeated call does not count as a loop."""
         return self._waits
 
     @property
@@ -175,7 +175,7 @@ class FunctionTool(Tool, Generic[P, R_co]):
 @final
 @attrs.define(eq=False, repr=False)
 class _ThreadCall:
-    """A call in a thread, which may go on after it was abandoned."""
+    """A call in a thread, which may go on after the call has been abandoned."""
 
     function: Callable[[], object]
     context: ToolContext
@@ -257,16 +257,16 @@ def tool(
         name: The name that the model sees. ``None``: the function's own.
         capability: The grant that an agent needs to see and run it. ``None``: it needs none.
         timeout_seconds: The longest that one call may take. ``None``: as the manifest says.
-        in_thread: Whether to call it in a thread. Needed for functions that can block.
-        on_cancel: What happens to the thread when the call is cancelled or times out. ``wait``: the
-            call ends when the function returns, so that nothing is left running. ``abandon``: the
-            call ends immediately, and the function goes on in its thread.
+        in_thread: Whether to call the function in a thread. Functions that can block need this.
+        on_cancel: What happens to the thread when the call is cancelled or times out. With
+            ``wait``, the call ends when the function returns, so that nothing is left running. With
+            ``abandon``, the call ends immediately, and the function goes on in its thread.
         needs_approval: Whether each call needs approval. ``open_pool(approve=...)`` sets who gives
-            it.
-        waits: Whether it waits for other agents. Repeating a call then never counts as a loop,
-            whatever it returned the last time.
-        on_unknown: What happens to a call that had begun when a journal is resumed: see
-            ``Tool.on_unknown``.
+            the approval.
+        waits: Whether the tool waits for other agents. Repeating a call then never counts as a
+            loop, whatever the last call returned.
+        on_unknown: What happens, when a journal is resumed, to a call that had begun but has no
+            result in the journal: see ``Tool.on_unknown``.
 
     Raises:
         UsageError: If the function cannot be a tool. The error says why, and what to do.

@@ -1,4 +1,4 @@
-"""The key of a call, which prevents other programs from doing it twice."""
+"""The key of a call, by which another program recognizes that the call is repeated."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ KEY_IN_META: Final = "agentpool/idempotency-key"
 def key_for_others(context: ToolContext) -> str:
     """Return the key of a call for other programs. Empty: the pool has no journal.
 
-    A key is unique only with a journal: without one, another process would use the same keys, and
-    get the results of this one's calls.
+    Keys are unique only with a journal. Without a journal, another process would use the same keys,
+    and would get the results of this process's calls.
     """
     return "" if context.fence is None else context.idempotency_key

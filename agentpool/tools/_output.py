@@ -28,7 +28,7 @@ from agentpool.tools._find_json import find_objects
 from agentpool.tools._schema import Schema, read_hints, refuse_ignored, written_out
 
 _MAX_OBJECTS: Final = 32
-"""The most JSON objects in an answer: a text with more is not an answer of one object."""
+"""The most JSON objects in an answer. A text with more objects was not meant as a single object."""
 
 _MAX_NAME_CHARS: Final = 64
 
@@ -39,7 +39,7 @@ def build_output(output_type: object) -> Output:
     """Build the schema and the reader for answers of *output_type*.
 
     Raises:
-        UsageError: If it has no form in JSON. The error says why.
+        UsageError: If *output_type* has no form in JSON. The error says why.
     """
     expect_output_type(output_type)
     assert isinstance(output_type, type)  # noqa: S101  # so it is
@@ -64,7 +64,10 @@ def build_output(output_type: object) -> Output:
 
 
 def _at_the_top(schema: Schema) -> Schema:
-    """Return *schema* with its top level written out: a type that contains itself refers to it."""
+    """Return *schema* with its top level written out.
+
+    The top level of a type that contains itself is a reference.
+    """
     reference, kept = schema.get("$ref"), cast("Mapping[str, Schema]", schema.get("$defs", {}))
     if not isinstance(reference, str):
         return schema

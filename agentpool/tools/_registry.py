@@ -5,8 +5,8 @@ Rules:
 1. A name belongs to one tool, and every provider accepts it as a function name.
 2. Tools are shown in the order in which they were passed, so that the same pool sends the same
    bytes and a provider's prompt cache works.
-3. An agent is shown only the tools that it may run. If it asks for another nevertheless, the same
-   rule refuses it, with a text for the model.
+3. An agent is shown only the tools that it may run. If the agent asks for a different tool anyway,
+   the same rule refuses the call, with a text for the model.
 4. The data of a Sovereign agent does not leave this machine: even if granted, a tool whose purpose
    is to talk to other machines is not shown to such an agent, and does not run.
 
@@ -40,11 +40,11 @@ _NAME = r"[a-zA-Z0-9_-]{1,64}"
 """OpenAI's and Anthropic's rule for function names; others allow more."""
 
 EGRESS_KINDS: Final = frozenset({CapabilityKind.NETWORK, CapabilityKind.BROWSER})
-"""The capabilities that a Sovereign agent never gets, since they exist to talk to other machines.
+"""The capabilities that a Sovereign agent never gets, since their purpose is to talk to other
+machines.
 
-``shell`` and ``mcp`` are not among them, although the programs that they start can do so too: the
-grant names the program, and no rule about names can know what a program does.
-"""
+``shell`` and ``mcp`` are not among them, even though the programs that they start can also talk to
+other machines. Such a grant names a program, and its name does not tell what the program does."""
 
 _OURS: Final[Mapping[str, CapabilityKind]] = MappingProxyType(
     {
@@ -65,15 +65,16 @@ _OURS: Final[Mapping[str, CapabilityKind]] = MappingProxyType(
         "spawn_agent": CapabilityKind.SPAWN,
     }
 )
-"""Our own tools, and the capability that each needs. The command line makes only the granted ones,
-so the others are missing from its registries."""
+"""Our own tools, and the capability that each of them needs. The command line makes only the tools
+that are granted, so the others are missing from its registries."""
 
 _MAX_NAMED = 30
-"""The most tools named to a model that asked for an unknown one; it is shown all tools anyway."""
+"""The most tools that are named to a model that asked for an unknown tool. The model has been shown
+all its tools anyway."""
 
 _MAX_REMEMBERED = 128
-"""The most sets of grants whose answer is kept. A pool has a handful of manifests; a pool that
-makes one for each agent must not grow with the number of agents."""
+"""The most sets of grants whose allowed tools are kept. Most pools have a handful of manifests, but
+a pool that makes a new manifest for each agent must not grow with the number of agents."""
 
 
 def check_name(name: str) -> None:
@@ -99,7 +100,8 @@ class Allowed(msgspec.Struct, frozen=True):
     """The names of the tools that wait for other agents."""
     refusal: Callable[[str], str | None]
     """Explains to the model why the agents may not run the tool of that name. ``None``: they may
-    run it. Not a method, which would cost each agent one more object."""
+    run the tool. This is not a method, because a bound method would be one more object for each
+    agent."""
 
 
 def _refusal(names: Mapping[str, None], refused: Mapping[str, str], name: str) -> str | None:
@@ -184,7 +186,7 @@ class ToolRegistry(Shown):
         return tuple(self._tools)
 
     def get(self, name: str) -> Tool | None:
-        """Return the tool *name*, even if it is not granted. ``None``: there is none."""
+        """Return the tool *name*, even if it is not granted. ``None``: no tool has that name."""
         return self._tools.get(name)
 
     def definitions_for(
@@ -194,7 +196,7 @@ class ToolRegistry(Shown):
         return self.allowed(grants, privacy).definitions
 
     def refusal(self, name: str, grants: Iterable[Capability], privacy: PrivacyTier) -> str | None:
-        """Explain to the model why *grants* do not allow tool *name*. ``None``: they do."""
+        """Explain to the model why *grants* do not allow tool *name*. ``None``: it is allowed."""
         expect_arguments(ToolRegistry.refusal, locals())
         return self.allowed(grants, privacy).refusal(name)
 
@@ -245,7 +247,7 @@ class ToolRegistry(Shown):
 
 
 def may_run(tool: Tool, grants: Iterable[Capability], privacy: PrivacyTier) -> str | None:
-    """Return, for the model, why *grants* do not allow *tool*. ``None``: it is allowed.
+    """Explain to the model why *grants* do not allow *tool*. ``None``: *grants* allow it.
 
     An agent needs both the grant and a privacy tier that allows the tool.
     """

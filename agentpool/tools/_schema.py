@@ -4,9 +4,9 @@ Rules:
 
 1. Every parameter is shown, with its type, its default and its line of the docstring. A parameter
    annotated ``ToolContext`` is not shown; the agent fills it in.
-2. A function that cannot be shown faithfully is refused when the tool is made, never later: a
-   missing annotation, ``*args``, a type without a JSON form, a constraint in ``Annotated`` that
-   would be silently ignored.
+2. A function that cannot be shown faithfully is refused when the tool is made, never later. The
+   reasons are a missing annotation, ``*args``, a type without a JSON form, or a constraint in
+   ``Annotated`` that would be silently ignored.
 3. Every object, nested ones too, is closed (``additionalProperties`` false), and the schema is
    enforced: the model gets an error for a misspelt key at any depth.
 4. Definitions are written out where they are used, because several providers and small local models
@@ -14,8 +14,8 @@ Rules:
    schema that checks; the shown schema comes from ``_common_schema``.
 
 The shown schema is for the ordinary mode of providers. OpenAI's ``strict`` mode asks for more:
-every property is required, and an optional one may be ``null``. That is left to the driver that
-wants it, since a default is better for all other providers.
+every property is required, and an optional one may be ``null``. A driver that wants this mode has
+to make these changes itself, since defaults are better for all other providers.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class Signature:
     arguments_type: type[msgspec.Struct]
     """A struct with a field for each parameter that the model fills in."""
     context_parameter: str | None
-    """The parameter that gets the ``ToolContext``. ``None``: there is none."""
+    """The parameter that gets the ``ToolContext``. ``None``: the function has no such parameter."""
     is_flat: bool
     """Whether no argument has fields of its own, so that the decoder checks every key."""
 
@@ -78,8 +78,8 @@ class Signature:
 def build_signature(function: AnyFunction) -> Signature:
     """Read the signature of *function*.
 
-    For a method the work is done once per class, not once per object, so a tool builder that makes
-    an object for every agent costs little.
+    The signature of a method is read once per class, not once per object, so a tool builder that
+    makes an object for every agent costs little.
 
     Raises:
         UsageError: If *function* cannot be a tool. The error says why, and what to do.
@@ -295,8 +295,8 @@ def _inlined(
 ) -> Schema:
     """Return *node* with references replaced by their targets.
 
-    *inside* are the definitions that are being written out: a reference to one of these stays, and
-    its definition is added to *kept*.
+    *inside* are the definitions that are being written out. A reference to one of these is left as
+    it is, and the definition is added to *kept*.
     """
     reference = node.get("$ref")
     if isinstance(reference, str):

@@ -2,11 +2,12 @@
 
 Rules:
 
-1. A tool requires the grants with which it was made: it is not shown to an agent whose grants do
-   not cover all of them.
+1. A tool requires the grants with which it was made: the tool is not shown to an agent whose grants
+   do not cover all of these.
 2. A file is read in pieces and shown in pages, so it may be of any size.
-3. A write or an edit happens completely or not at all. An edit of a file that has changed since it
-   was read is refused; only in the instant before the renaming can another program still interfere.
+3. A write or an edit happens completely or not at all. An edit is refused if the file has changed
+   since it was read. Another program can still interfere only in the instant before the new file is
+   renamed.
 """
 
 from __future__ import annotations
@@ -34,15 +35,16 @@ from agentpool.tools.system._roots import Roots
 from agentpool.tools.system._walk_in_roots import find_roots, open_place
 
 MAX_EDIT_BYTES: Final = 10 * 1024 * 1024
-"""The most bytes of a file to edit, since it is edited in memory. Larger files are data made by
-programs."""
+"""The most bytes of a file that can be edited, since files are edited in memory. Larger files are
+data made by programs."""
 
 MAX_SKIPPED_BYTES: Final = 1024 * 1024 * 1024
-"""The most bytes read to find the requested line: a sparse file can have any length."""
+"""The most bytes that are read to find the requested line. Without a limit this could take forever:
+a sparse file can have any length."""
 
 MAX_COUNTED_BYTES: Final = 64 * 1024 * 1024
-"""The most bytes of a page and the rest that are read to count lines: some hundredths of a
-second."""
+"""The most bytes that are read, page included, to count the lines of the file. Reading this many
+takes some hundredths of a second."""
 
 _PIECE_BYTES: Final = 256 * 1024
 
@@ -55,16 +57,16 @@ def file_tools(
 ) -> tuple[Tool, ...]:
     """Return the file tools that *grants* allow.
 
-    With ``file_read``: ``file_read``, ``glob`` and ``grep``. With ``file_write``:
-    ``file_write`` and ``file_edit``. They reach only what is below a granted path, whatever links
-    there are, even links made while a tool runs.
+    The grant ``file_read`` gives ``file_read``, ``glob`` and ``grep``. The grant ``file_write``
+    gives ``file_write`` and ``file_edit``. The tools reach only files below a granted path,
+    whatever links exist, and even if links are made while a tool runs.
 
     Args:
-        grants: An agent's grants; only those about files matter. Links in their paths are followed
-            now, and never again.
+        grants: An agent's grants, of which only those about files matter. Links in the granted
+            paths are followed now, and never again.
         folder: The folder for relative paths, both in grants and from the model.
         work: Limits how many file operations run in parallel. Pass the same object for all agents
-            of a pool. ``None``: a new one.
+            of a pool. ``None``: these tools get a limit of their own.
     """
     expect_arguments(file_tools, locals())
     granted = tuple(grants)
@@ -144,7 +146,7 @@ def _fill(page: Page, file: BinaryIO, offset: int) -> str:
             if skipped_bytes > MAX_SKIPPED_BYTES:
                 raise ToolError(
                     f"line {offset} is not in the first {MAX_SKIPPED_BYTES:,} bytes of the file, "
-                    "and no more are read to look for it; use grep"
+                    "and no more than that is read to find it; use grep"
                 )
             if lines < to_skip:
                 page.count(lines, is_open=not piece.endswith(b"\n"))
@@ -253,7 +255,7 @@ def replace_once(text: str, old: str, new: str) -> tuple[str, int]:
 
 
 def _line_end(text: str) -> str | None:
-    """Return the line ending of *text*. ``None``: it has none, or several."""
+    """Return the line ending of *text*. ``None``: *text* has no line endings, or different ones."""
     lines, with_return = text.count("\n"), text.count("\r\n")
     if not lines or 0 < with_return < lines:
         return None

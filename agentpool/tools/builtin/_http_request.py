@@ -5,13 +5,14 @@ Rules:
 1. Every hop is checked again: its URL, and every address of its host. If one address is forbidden,
    no connection is made.
 2. The connection is made to an address that was checked, and the connected address is checked
-   again. The name server is not asked a second time, so it cannot give another answer then.
-3. Only what was asked for is sent: no cookies, no secrets, and no use of the environment's proxy.
-   The one exception is the call's own key, which is sent if there is a journal and the request
-   changes something. Headers are not sent to another host.
+   again. The name server is not asked a second time, so it cannot give a different answer.
+3. Only what the model asked for is sent: no cookies and no secrets. The proxy of the environment is
+   not used. The one exception is the call's own key, which is sent if the pool has a journal and
+   the request changes something. After a redirect to a different host, the model's headers are not
+   sent.
 4. Answers are limited in length, and never cut inside a character. An answer that is not text is
    described. A server may use the character sets of the web, but not all of Python's codecs: some
-   decompress, take quadratic time, or are not for text at all.
+   of these decompress data, take quadratic time, or are not for text at all.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ TOOL_SECONDS: Final = 30.0
 """The time for one call, redirects included; a page that takes longer is not worth the wait."""
 
 CONNECT_SECONDS: Final = 10.0
-"""The time for one address. Then the next one of the same host is tried."""
+"""The time for one address. After that, the next address of the same host is tried."""
 
 CHARSETS: Final = frozenset(
     (
@@ -86,9 +87,9 @@ SAFE_HEADERS: Final = frozenset(
     {"accept", "accept-language", "content-type", "if-match", "if-modified-since",
      "if-none-match", "if-unmodified-since", "range", "user-agent"}
 )  # fmt: skip
-"""Headers that a model may always set. ``Host`` could name another server than the one that was
-checked, ``Authorization`` and ``Cookie`` could act for the user, and ``Content-Length`` could lie
-about the body."""
+"""Headers that a model may always set. ``Host`` is not among them, since it could name a server
+that was not checked. ``Authorization`` and ``Cookie`` could act for the user, and
+``Content-Length`` could lie about the body."""
 
 NEVER_HEADERS: Final = frozenset(
     {"host", "connection", "content-length", "transfer-encoding", "accept-encoding", "upgrade",
@@ -97,7 +98,7 @@ NEVER_HEADERS: Final = frozenset(
 """Headers that can never be allowed, since the request sets them."""
 
 _OF_A_DEED: Final = frozenset({"content-type", "idempotency-key"})
-"""Headers that are useless in a request that only reads."""
+"""Headers that have no use in a request that only reads."""
 
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _KEEP_METHOD: Final = frozenset({307, 308})
@@ -111,10 +112,10 @@ def http_tools(
     """Return the tool ``http_request``, which may connect to *hosts* only.
 
     Args:
-        hosts: Names, ``.name`` for all names below it, ``*`` for every public host, addresses and
-            networks; each with a port if it is not 80 or 443. Addresses that are not public must be
-            listed explicitly.
-        also_headers: Headers that a model may send besides the harmless ones, such as
+        hosts: The allowed hosts: names, addresses and networks, ``.name`` for all names below
+            ``name``, and ``*`` for every public host. Each has a port if that is not 80 or 443.
+            Addresses that are not public must be listed explicitly.
+        also_headers: Headers that a model may send in addition to the harmless ones, for example
             ``authorization``.
         tls: The certificates to trust. ``None``: those of the system.
     """
@@ -181,9 +182,14 @@ class _Web:
         for name, value in headers.items():
             if name.lower() not in self._allowed_headers:
                 allowed = ", ".join(sorted(self._allowed_headers))
-                raise ToolError(f"the header {name!r} may not be sent; allowed are: {allowed}")
+                raise ToolError(
+                    f"the header {name!r} may not be sent; leave it out; allowed are: {allowed}"
+                )
             if not (value.isascii() and value.isprintable() and value == value.strip()):
-                raise ToolError(f"the value of header {name!r} is not printable ASCII")
+                raise ToolError(
+                    f"the value of header {name!r} is not printable ASCII; write it with other "
+                    "characters, or leave it out"
+                )
             fields[name.lower()] = value
         return fields
 
@@ -206,7 +212,10 @@ class _Web:
             if encoding.lower() != "identity":
                 # It was not asked for, and may unpack to any size.
                 shown = one_line(encoding, MAX_SHOWN_TYPE_CHARS)
-                raise ToolError(f"the answer is encoded as '{shown}', which was not asked for")
+                raise ToolError(
+                    f"the answer is encoded as '{shown}', which was not requested, so it is not "
+                    "read; use another page"
+                )
             payload = bytearray()
             while piece := await connection.receive():
                 payload += piece
@@ -214,9 +223,13 @@ class _Web:
                     return head, bytes(payload[:MAX_READ_BYTES]), False
             return head, bytes(payload), True
         except ConnectionLostError as exc:
-            raise ToolError(f"the connection to {url.authority} broke: {exc}") from exc
+            raise ToolError(
+                f"the connection to {url.authority} broke: {exc}; try again later"
+            ) from exc
         except BadAnswerError as exc:
-            raise ToolError(f"what {url.authority} answered is not HTTP: {exc}") from exc
+            raise ToolError(
+                f"the answer of {url.authority} is not HTTP: {exc}; check the address and the port"
+            ) from exc
         finally:
             connection.close()
 
@@ -253,7 +266,9 @@ class _Web:
         try:
             found = await trio.socket.getaddrinfo(url.host, url.port, type=trio.socket.SOCK_STREAM)
         except OSError as exc:
-            raise ToolError(f"the host {url.host!r} cannot be found: {exc}") from exc
+            raise ToolError(
+                f"the host {url.host!r} cannot be found: {exc}; check its name"
+            ) from exc
         addresses = [
             ipaddress.ip_address(str(place[0]).partition("%")[0]) for _, _, _, _, place in found
         ]

@@ -1,4 +1,4 @@
-"""A tool that asks a model one question, paid by the agent."""
+"""A tool that asks a model one question, at the agent's expense."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ def inference_tools(driver: Driver, *, max_tokens: int | None = None) -> tuple[T
     """Return the tool ``inference``, which asks *driver* one question without history.
 
     Args:
-        driver: The driver to ask: the agent's own, or another of its privacy tier.
+        driver: The driver to ask: the agent's own driver, or another driver of the same privacy
+            tier.
         max_tokens: The most tokens of an answer. The manifest's limit applies as well. ``None``:
             only the manifest's limit applies.
     """

@@ -18,8 +18,8 @@ MAX_CONTENT_CHARS = 10_000
 """The most characters of a note: four pages. A longer text is a document and belongs in a file."""
 
 MAX_RECALLED = 20
-"""The most notes returned: more than a model can use; with the next limit, at most 10,000
-tokens."""
+"""The most notes that are returned. This is more than a model can use. Together with the next
+limit, it means at most 10,000 tokens."""
 
 MAX_SHOWN_CHARS = 2_000
 """The most characters of each recalled note: a model that wants the rest can search for it."""
@@ -32,7 +32,7 @@ def memory_tools(memory: Memory, scope: str) -> tuple[Tool, ...]:
 
     Args:
         memory: Where fragments are kept. Pass the pool's memory, so that the loop recalls them too.
-        scope: The scope of the fragments. The model cannot name another.
+        scope: The scope of the fragments. The model cannot choose a different one.
     """
     expect_arguments(memory_tools, locals())
     notes = _Notes(memory, scope)

@@ -1,8 +1,8 @@
 """Tools to find files by path and by content.
 
-Each search runs in its own process, see ``_search_child``: a pattern can take forever, and only
-ending its process stops it. This module starts that process in the folder to which the path leads,
-ends it when its time is over, and shows what it had found by then.
+Each search runs in its own process (see ``_search_child``), because a pattern can take forever, and
+only ending the process stops the search. This module starts the process in the folder to which the
+path leads, ends the process when its time is over, and shows what it had found by then.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ MAX_PATTERN_CHARS: Final = 1000
 """The longest pattern. People write shorter ones; a longer one is an attack."""
 
 SEARCH_SECONDS: Final = 10.0
-"""How long one search may take. 200,000 small files take less."""
+"""How long one search may take. Searching 200,000 small files takes less."""
 
 _LATER_SECONDS: Final = 1.0
-"""The extra time for a search to end by itself before its process is killed: one line may take too
-long to match."""
+"""The extra time in which a search should end by itself before its process is killed. It does not
+end by itself if a single line takes too long to match."""
 
 _MAX_FOUND_BYTES: Final = 16 * 1024 * 1024
 """The most bytes of output: enough for 200 of the longest paths and pieces of lines."""
@@ -152,7 +152,7 @@ class _Search:
 
 
 def _open(roots: Roots, path: str, kind: str) -> tuple[int | None, str, str]:
-    """Open *path*. Return the open file or folder, its full path, and the prefix for all finds."""
+    """Open *path*. Return the open file or folder, its full path, and the prefix of every find."""
     with open_place(roots, path) as place:
         found = place.look()
         if found is None:
@@ -167,7 +167,9 @@ def _open(roots: Roots, path: str, kind: str) -> tuple[int | None, str, str]:
 
 async def _search(request: Request) -> tuple[list[_Found], _Found]:
     if not sys.executable:
-        raise ToolError("there is no Python interpreter here that could search")
+        raise ToolError(
+            "no Python interpreter was found to run the search; do without glob and grep"
+        )
     # -I and -S: nothing of the user's is loaded, and it starts in half of the time.
     argv = [sys.executable, "-I", "-S", _search_child.__file__]
     try:
@@ -200,7 +202,7 @@ async def _search(request: Request) -> tuple[list[_Found], _Found]:
 
 
 def _why(end: _Found) -> tuple[str, ...]:
-    """Return why a search ended early. Empty: it was complete."""
+    """Return why a search ended early. Empty: the search was complete."""
     match end["end"]:
         case "time":
             why = "out of time; name a smaller folder or write a simpler pattern"
@@ -216,8 +218,8 @@ def _why(end: _Found) -> tuple[str, ...]:
 def split_pattern(pattern: str, path: str) -> tuple[str, str]:
     """Split *pattern* into the folder to search, starting from *path*, and the rest.
 
-    The leading parts without wildcards belong to the folder, and the walk to it makes all checks,
-    also for links; the search itself follows no links.
+    The leading parts without wildcards belong to the folder. The walk to that folder makes all
+    checks, including those for links; the search itself follows no links.
     """
     parts = pattern.split("/")
     plain = 0

@@ -3,13 +3,13 @@
 Rules:
 
 1. Names are looked up on the path once, when the tool is made. Relative entries of the path are
-   skipped: their meaning changes with the folder.
-2. A program runs in one folder, with empty input, and with an environment of a few known variables,
-   none of which holds keys or tokens.
+   skipped, since their meaning depends on the current folder.
+2. A program starts in one folder, with empty input, and with an environment of a few known
+   variables, none of which holds keys or tokens.
 3. The program, and everything it started, ends with the call, however the call ends.
 4. A Sovereign agent's programs run without a network, or not at all.
-5. git, granted by name, runs no hooks, and does not run at all where the settings of a repository
-   may run a program. No other program of the agent runs from this check to git's end.
+5. If git is granted by name, it runs no hooks, and it does not run at all where the settings of a
+   repository may run a program. From this check until git ends, no other program of the agent runs.
 """
 
 from __future__ import annotations
@@ -51,18 +51,19 @@ from agentpool.tools.system._repository_check import RUNS_NOTHING, check_reposit
 from agentpool.tools.system._repository_settings import reads_repositories
 
 MAX_SHOWN_BYTES: Final = 16 * 1024
-"""The most bytes shown of each of the two outputs: some 4,000 tokens, half from its beginning, half
-from its end."""
+"""The most bytes shown of each of the two outputs: some 4,000 tokens. Half of them come from the
+beginning of the output, half from its end."""
 
 MAX_OUTPUT_BYTES: Final = 64 * 1024 * 1024
-"""A program that writes more is ended: the rest will not be read, and it may write forever."""
+"""A program that writes more bytes is ended: the rest would not be read, and the program might
+write forever."""
 
 SHELL_SECONDS: Final = 60.0
 """How long a program may take, unless the tool is made with another limit."""
 
 _OUR_SHARE: Final = 0.9
-"""The program's part of the call's remaining time. The rest is for ending the program and reporting
-its output, which would be lost if the call's own time limit came first."""
+"""The program's share of the call's remaining time. The rest is for ending the program and
+reporting its output. If the call's own time limit came first, the output would be lost."""
 
 _SET: Final[Mapping[str, str]] = {
     "TERM": "dumb",
@@ -79,11 +80,11 @@ _SET: Final[Mapping[str, str]] = {
     "GIT_CONFIG_KEY_1": "protocol.file.allow",
     "GIT_CONFIG_VALUE_1": "never",
 }
-"""Variables that keep programs from waiting for a key, or drawing on a terminal."""
+"""Variables that keep programs from waiting for a key press, and from drawing on a terminal."""
 
 _NO_NETWORK: Final = ("--user", "--map-current-user", "--net", "--")
-"""The arguments of ``unshare`` for an empty network. Users other than root need a user namespace
-for it. Files stay as they are."""
+"""The arguments of ``unshare`` for an empty network, for which users other than root need a user
+namespace. Access to files does not change."""
 
 
 def shell_tools(
@@ -97,14 +98,14 @@ def shell_tools(
     """Return the tool ``shell`` for the programs that *grants* allow, or no tool without grants.
 
     Args:
-        grants: An agent's grants; only those of ``shell`` matter. The programs are looked up now,
-            and never again.
-        environ: The environment. Its ``PATH`` is searched for programs, which get a few of its
-            variables that are not secrets.
+        grants: An agent's grants, of which only those of ``shell`` matter. The programs are looked
+            up now, and never again.
+        environ: The environment. Its ``PATH`` is searched for programs. The programs get a few of
+            its variables, none of which is a secret.
         folder: The folder in which programs start. They can leave it.
         seconds: How long a program may take.
-        without_network: The command to put before every program: see ``find_isolation``. ``()``:
-            none, so programs may use the network.
+        without_network: The command to put before every program: see ``find_isolation``. ``()``: no
+            command is put before programs, so they may use the network.
 
     Raises:
         UsageError: If *seconds* is not above 0.
@@ -148,13 +149,13 @@ def shell_tools(
 
 
 def search_path(environ: Mapping[str, str]) -> str:
-    """Return the folders with programs in *environ*, without relative ones."""
+    """Return the ``PATH`` of *environ* without relative folders."""
     entries = environ.get("PATH", os.defpath).split(os.pathsep)
     return os.pathsep.join(entry for entry in entries if Path(entry).is_absolute())
 
 
 def _gits_among(programs: Programs) -> frozenset[str]:
-    """Return the full paths of granted programs that do what a repository says."""
+    """Return the full paths of the granted programs that obey the settings of a repository."""
     return frozenset(
         one
         for one in programs.paths.values()
@@ -169,7 +170,7 @@ def _program_environ(environ: Mapping[str, str], path: str) -> dict[str, str]:
 async def find_isolation(environ: Mapping[str, str]) -> tuple[str, ...] | None:
     """Return a command prefix that cuts a program off the network. ``None``: impossible here.
 
-    The command is tried, since a container may forbid what its kernel offers.
+    The command is tried out, since a container may forbid what its kernel offers.
 
     Args:
         environ: The environment whose ``PATH`` is searched for ``unshare``.
@@ -261,7 +262,7 @@ class _Shell:
         return _told(group, seconds if limit.cancelled_caught else None)
 
     def _check(self, name: str, where: str, arguments: Sequence[str]) -> None:
-        """Raise if the arguments would let the program *name* exceed its grant.
+        """Raise if *arguments* would let the program *name* exceed its grant.
 
         Raises:
             ToolError: If they would.
@@ -271,13 +272,12 @@ class _Shell:
         for known_as in (name, os.path.realpath(where)):
             if door := refused_argument(known_as, arguments):
                 raise ToolError(
-                    f"{name} may not be run with {door!r}: that could run another program, or "
-                    f"write elsewhere; do without it, or have all "
-                    "programs granted ('*')"
+                    f"{name} may not be run with {door!r}, which could run another program, or "
+                    "write elsewhere; leave it out, or have all programs granted ('*')"
                 )
 
     def _check_folder(self, name: str, where: str, arguments: Sequence[str]) -> None:
-        """Raise if the folder's contents would mislead the program *name*. Blocks.
+        """Raise if the folder's contents would make the program *name* exceed its grant. Blocks.
 
         Raises:
             ToolError: If it would.
@@ -288,26 +288,27 @@ class _Shell:
             ):
                 raise ToolError(
                     f"{name} may not be run here: {link!r} is a link out of the folder, and "
-                    f"{name} would write through it"
+                    f"{name} would write through it; remove the link"
                 )
             if moves_files(known_as, arguments) and (
                 target := misleading_target(self._folder, steps_of(known_as, arguments), arguments)
             ):
                 raise ToolError(
-                    f"{name} may not move anything by the path {target!r}: it leads out of the "
+                    f"{name} may not move anything to or from {target!r}, which leads out of the "
                     "folder or into the repository's own files; use a path inside the work tree"
                 )
             if step := other_repository(self._folder, steps_of(known_as, arguments)):
                 raise ToolError(
-                    f"{name} may not be directed to {step!r}: it is another repository, or another "
-                    "work tree, whose configuration may run programs; make it the agent's folder"
+                    f"{name} may not be directed to {step!r}: this is another repository or work "
+                    "tree, whose configuration may run programs; to work there, make it the "
+                    "agent's folder"
                 )
 
     def _find(self, name: str) -> str:
         """Return the full path of the program *name*.
 
         Raises:
-            ToolError: If it is not granted, or not on this machine.
+            ToolError: If the program is not granted, or not on this machine.
         """
         programs = self._programs
         where = programs.paths.get(name)
@@ -318,7 +319,7 @@ class _Shell:
         if where is not None:
             return where
         if programs.allows_all or name in programs.granted:
-            raise ToolError(f"there is no program {name!r} on this machine")
+            raise ToolError(f"there is no program {name!r} on this machine; use another one")
         granted = ", ".join(programs.granted)
         raise ToolError(f"program {name!r} is not granted; granted are: {granted}")
 

@@ -1,7 +1,7 @@
 """Tools for teamwork: send, ask, wait, look around, run children.
 
-They act through the agent's own context, so a model cannot write in another agent's name, and a
-child can do nothing that its parent could not do.
+The tools act through the agent's own context, so a model cannot write in the name of another agent,
+and a child can do nothing that its parent could not do.
 """
 
 from __future__ import annotations
@@ -102,8 +102,8 @@ async def spawn_agent(context: ToolContext, query: str, name: str | None = None)
 
 
 TEAM_TOOLS: tuple[Tool, ...] = (send_message, ask_agent, wait_for_message, list_agents, spawn_agent)
-"""The first four tools need the ``message`` capability, the last one ``spawn``. Tools that wait
-have no time limit, since the pool notices when a wait can never end."""
+"""The first four tools need the ``message`` capability, and the last one needs ``spawn``. Tools
+that wait have no time limit, since the pool notices when a wait can never end."""
 
 
 def _shown(message: AgentMessage) -> str:
@@ -115,8 +115,8 @@ def _shown(message: AgentMessage) -> str:
 def has_heading(text: str) -> bool:
     """Return whether a line of *text* looks like the heading of a message or an answer.
 
-    The model reads a reply or a child's answer unchanged: without such a line, no part of it can
-    pass for another agent's message.
+    The model reads a reply or a child's answer unchanged. If no line of the text looks like a
+    heading, no part of the text can pass for a message of another agent.
     """
     return any(map(_is_heading, text.splitlines()))
 
@@ -132,7 +132,7 @@ def _is_heading(line: str) -> bool:
 
 
 _LOOKED_AT: Final = 60
-"""How many letters and digits of a line are checked: a heading has fewer."""
+"""How many letters and digits of a line are checked. A heading has fewer of them."""
 
 _HEADING: Final = re.compile(
     r"message(?:no|nr|number|id)?\d|message.{0,20}from(?:theowner|agent)|agent\d+answered"

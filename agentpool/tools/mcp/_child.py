@@ -1,9 +1,9 @@
 """The process of an MCP server: its pipes, last output, and process group.
 
-The server starts in its own process group, and the whole group is ended with it, so that neither a
-wrapper such as ``npx`` nor processes that the server started are left behind. On Linux, processes
-that left the group are found by a mark in their environment; a program that wants to escape can
-remove the mark.
+The server starts in its own process group. The whole group is ended with the server, so that
+neither a wrapper such as ``npx`` nor processes that the server started are left behind. On Linux,
+processes that left the group are found by a mark in their environment; a program that wants to
+escape can remove the mark.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from agentpool.tools.mcp._secrets import Secrets, SecretsInStream
 from agentpool.tools.system._process import MARK, end_marked
 
 GRACE_SECONDS: Final = 1.0
-"""The time after each step of ending it: closing its input, then SIGTERM. Servers in Python need
-0.2 s."""
+"""The time that the server gets to end after its input is closed, and again after SIGTERM. Servers
+in Python need 0.2 s."""
 
 DYING_SECONDS: Final = 0.2
 """The time to read the last output of a dead process, and to notice its death."""
 
 TAIL_BYTES: Final = 2_000
-"""The most bytes kept of its standard error; older output is dropped."""
+"""The most bytes that are kept of the server's standard error. Older output is dropped."""
 
 _SWEEP_SECONDS: Final = 5.0
-"""The time to find and end processes that left its group. It takes milliseconds."""
+"""The time to find and end processes that left the server's group. This takes milliseconds."""
 
 _PIECE_BYTES: Final = 65_536
 
@@ -55,7 +55,10 @@ class Child:
     _tail: bytearray = attrs.field(factory=bytearray)
 
     async def receive(self) -> bytes:
-        """Return the next piece of its output, without secrets. Empty: its output has ended."""
+        """Return the next piece of the server's output, without secrets.
+
+        Empty: the output has ended.
+        """
         with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
             while data := await self._stdout.receive_some(_PIECE_BYTES):
                 if known := self._output.feed(bytes(data)):
@@ -66,17 +69,17 @@ class Child:
         """Write *data* to its input.
 
         Raises:
-            trio.BrokenResourceError: If the server reads no more.
+            trio.BrokenResourceError: If the server no longer reads its input.
         """
         await self._stdin.send_all(data)
 
     def note(self, output: bytes) -> None:
-        """Add *output* to the kept last output."""
+        """Add *output* to the last output that is kept."""
         self._tail += output[-TAIL_BYTES:]
         del self._tail[:-TAIL_BYTES]
 
     async def drain(self) -> None:  # noqa: ASYNC910  # it has tried to receive
-        """Read its standard error to the end, and keep the last of it."""
+        """Read the server's standard error to the end, and keep the last part of it."""
         with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
             async for piece in self._stderr:
                 # Before it is cut: half a secret is not recognised as one.
@@ -89,7 +92,7 @@ class Child:
         signal_group(self._process, KILL)
 
     async def say_how(self) -> str:
-        """Describe how it ended, or that it runs, with its last output."""
+        """Say how the server ended, or that it still runs, and what it wrote last."""
         with trio.move_on_after(DYING_SECONDS):
             await self._process.wait()
         code = self._process.returncode
@@ -97,7 +100,7 @@ class Child:
         return f"{how}; {self.last_words()}"  # noqa: ASYNC910  # it has waited
 
     def last_words(self) -> str:
-        """Return the last of its standard error."""
+        """Return the last part of the server's standard error."""
         text = " ".join(self._tail.decode(errors="replace").split())
         return f"its last output: {text!r}" if text else "it wrote nothing to standard error"
 
@@ -119,7 +122,7 @@ class Child:
 async def open_child(
     command: Sequence[str], environment: Mapping[str, str], secrets: Secrets
 ) -> AsyncGenerator[Child]:
-    """Start a server; at the end of the block, end it and everything it started.
+    """Start a server. At the end of the block, end the server and everything that it started.
 
     Args:
         command: The program and its arguments.

@@ -25,11 +25,12 @@ MAX_HTTP_NODES: Final = 2 * MAX_NODES
 
 STREAM_GAP_SECONDS: Final = 0.5
 """The least time between two streams for a server's own messages, once the first ``STREAM_BURST``
-are used up. A server that ends each stream with ``retry: 0`` would otherwise be asked 350 times a
-second."""
+streams have been opened. Otherwise, a server that ends each stream with ``retry: 0`` would be asked
+350 times a second."""
 
 STREAM_BURST: Final = 10
-"""How many streams may be opened without a gap, since several calls may wait for one."""
+"""How many streams may be opened without a gap, since several calls may wait for a stream at
+once."""
 
 
 @contextlib.asynccontextmanager
@@ -39,7 +40,7 @@ async def open_http_client(
     """Open the HTTP client of one session.
 
     Args:
-        token: The bearer token for the server. ``None``: none is sent.
+        token: The bearer token for the server. ``None``: no token is sent.
         secrets: Removed from everything the server sends.
     """
     # Bytes are counted as they come, and packed ones would say nothing of their size.
@@ -158,7 +159,7 @@ class _BoundedStream(httpx2.AsyncByteStream):
         raise httpx2.ReadError(f"it sent a message of more than {most}")
 
     def _end(self) -> bytes:
-        """Return what was held back, and hold nothing back any more."""
+        """Return the bytes that were held back. From now on, hold nothing back."""
         rest = self._in_stream.end()
         if self._trimmer is None:
             return rest

@@ -1,8 +1,7 @@
 """MCP messages over a pair of pipes, one per line, for client and server.
 
-The SDK's own code is not used because its client stores lines of any length, and copies them for
-every piece that comes, and because its server reads standard input in a thread that no cancellation
-ends.
+The SDK's own code is not used. Its client stores lines of any length, and copies them for every
+piece that arrives. Its server reads standard input in a thread that no cancellation ends.
 """
 
 from __future__ import annotations
@@ -26,14 +25,15 @@ MAX_MESSAGE_BYTES: Final = 16 * 1024 * 1024
 0.1 s, during which no other agent can run."""
 
 MAX_NODES: Final = 500_000
-"""The most objects and lists of one message. Each takes 300 bytes when it is read, and ten times as
-much if the line is not a valid message: 16 MB of them took 12 seconds and some gigabytes."""
+"""The most objects and lists of one message. Each of them takes 300 bytes when the message is read,
+and ten times as much if the line is not a valid message. Reading 16 MB of objects and lists took 12
+seconds and some gigabytes."""
 
 _TEXT: Final = re.compile(rb'"(?:[^"\\]|\\.)*+"', re.DOTALL)
 
 Incoming: TypeAlias = SessionMessage | Exception
-"""What the SDK's sessions read. The SDK passes an exception for a line that is not a message; this
-module never does."""
+"""What the SDK's sessions read. The SDK's own code passes an exception for a line that is not a
+message; this module never does."""
 
 # Passed over at once: a server that writes nothing else takes no time from agents.
 _BLANK_LINES: Final = re.compile(rb"\n[ \t\r\n]*\n")
@@ -85,7 +85,7 @@ async def read_messages(
     """Read messages until the input ends or the receiver has closed.
 
     Args:
-        receive: Returns the next bytes; empty at the end.
+        receive: Returns the next bytes, or no bytes at the end.
         to: Where the messages go.
         note: Called with each line that is not a message.
 
@@ -123,7 +123,8 @@ async def write_messages(
     """Write *messages* until there are no more.
 
     Raises:
-        trio.BrokenResourceError, OSError: If *send* raises it, because the messages are not read.
+        trio.BrokenResourceError, OSError: If *send* raises this error, because the messages are not
+            read.
     """
     async for one in messages:
         line = one.message.model_dump_json(by_alias=True, exclude_unset=True)

@@ -1,10 +1,10 @@
 """Limits and repairs a server's messages before the SDK checks them.
 
-The SDK refuses a whole answer because of one bad part. Messages that are too large were cut before.
-Rules:
+The SDK refuses a whole answer because of one bad part. Messages that are too large have already
+been cut when they arrive here. Rules:
 
-1. From a list of tools, the well-described ones are kept, with the fields that are used; every
-   other one is named with its fault.
+1. From a list of tools, the tools with a valid description are kept, with the fields that are used.
+   Every other tool is named, together with its fault.
 2. A server that keeps sending requests but does not read the answers is disconnected.
 """
 
@@ -29,24 +29,24 @@ MAX_REMOTE_NAME_CHARS: Final = 256
 """The longest name of a tool on its server. The specification recommends 128."""
 
 MAX_UNANSWERED: Final = 256
-"""The most requests of a server, such as pings, whose answers it has not read."""
+"""The most requests (such as pings) that a server may send without reading our answers."""
 
 _VERSION: Final = "2025-11-25"
-"""The version of the protocol for checking tools; later ones only allow more fields that are not
-used."""
+"""The version of the protocol by which tools are checked. Later versions only allow more fields,
+which are not used."""
 
 S = TypeVar("S", bound=ReadStream[SessionMessage | Exception] | WriteStream[SessionMessage])
 
 Faults: TypeAlias = dict[str, str]
-"""The faults of tools that are left out, by their names."""
+"""The faults of the tools that are left out, by the tools' names."""
 
 
 def mend_tools(result: dict[str, object], faults: Faults) -> None:
-    """Keep the well-described tools of a list, and record the faults of the others.
+    """Keep the tools of a list that have a valid description, and record the faults of the others.
 
     Args:
-        result: The server's answer; it is changed.
-        faults: Gets the faults of tools.
+        result: The server's answer, which is changed in place.
+        faults: Gets the faults of the tools that are left out.
     """
     listed = result.get("tools")
     if not isinstance(listed, list):

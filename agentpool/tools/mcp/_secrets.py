@@ -1,7 +1,8 @@
 """Removes a server's secrets from its output.
 
-This happens before any other code reads it: the SDK logs text that it cannot parse, some of it as a
-warning. A secret in another form (in base64, or with other escapes) is not found.
+Secrets are removed before any other code reads the output: the SDK logs text that it cannot parse,
+some of it as a warning. A secret in a different form (in base64, or with other escapes) is not
+found.
 """
 
 from __future__ import annotations
@@ -25,11 +26,12 @@ class Secrets:
     """The values of the variables that a server was given."""
 
     values: tuple[str, ...] = ()
-    """The values that are long enough, the longest first: one may be the beginning of another."""
+    """The values that are long enough. The longest value comes first, since one value may be the
+    beginning of another."""
 
     @classmethod
     def of(cls, values: Iterable[str]) -> Self:
-        """Collect the *values* that are long enough to be secrets."""
+        """Collect those of *values* that are long enough to be secrets."""
         return cls(long_enough(value.strip() for value in values))
 
     def redact(self, text: str) -> str:
@@ -46,7 +48,7 @@ class Secrets:
 class SecretsInStream:
     """Removes secrets from bytes that arrive in pieces, with the least delay.
 
-    Only bytes that may be the beginning of a secret are held back until more has come.
+    Bytes are held back, until more bytes have come, only if they may be the beginning of a secret.
     """
 
     __slots__ = ("_forms", "_held", "_pattern")

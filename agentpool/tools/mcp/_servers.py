@@ -4,10 +4,11 @@ Rules:
 
 1. A server has one session, owned by the block, not by an agent or a call. It starts when the first
    agent that may call one of its tools is set up; that agent holds no slot while it waits. Agents
-   whose manifests name the same server share it, if their tiers agree.
-2. If a server cannot start, dies or hangs, only the calls that use it fail, with an error in words.
-3. It is started again when it is next needed. A server that was started three times in a row
-   without answering a call is given up for good.
+   whose manifests name the same server share it if they have the same privacy tier.
+2. If a server cannot start, dies or hangs, only the calls that use it fail, with an error that says
+   what happened.
+3. Such a server is started again when it is next needed. A server that has been started three times
+   in a row without answering a call is given up for good.
 4. A server gets the environment variables that every program needs, and those that its manifest
    names. The values of the latter are redacted in its output.
 """
@@ -61,8 +62,8 @@ if TYPE_CHECKING:
 _log: Final = logging.getLogger("agentpool")
 
 MAX_FAILURES: Final = 3
-"""How many starts in a row may fail. A server that is overloaded for a moment recovers within
-these; a broken one does not cost every agent a handshake."""
+"""How many starts in a row may fail. A server that is overloaded for a moment recovers within this
+many starts, and a broken server does not cost every agent a handshake."""
 
 
 @final
@@ -133,7 +134,10 @@ class _Server:
     """The secrets that the server was given, which are removed from its output."""
 
     def begin(self) -> None:
-        """Start the server if needed and allowed. ``wait_session`` waits for it."""
+        """Start the server if it is needed and may be started.
+
+        ``wait_session`` waits for the start.
+        """
         open_already = self._session is not None and not self._session.life.ended.is_set()
         if open_already or self._closed or self._start or self._failures >= MAX_FAILURES:
             return
@@ -146,10 +150,10 @@ class _Server:
             self._nursery.start_soon(self._keep, self._start, name=what)
 
     async def wait_session(self) -> Session:
-        """Return the open session; while the server starts, the agent holds no slot.
+        """Return the open session. While the server starts, the agent holds no slot.
 
         Raises:
-            ToolError: If there is no session. The error says why.
+            ToolError: If no session can be used. The error says why.
         """
         await trio.lowlevel.checkpoint()
         name = self.config.name
@@ -178,7 +182,7 @@ class _Server:
         """Call *tool*.
 
         Raises:
-            ToolError: If there is no answer. The error says why.
+            ToolError: If the server does not answer. The error says why.
         """
         session = await self.wait_session()
         try:
@@ -358,8 +362,8 @@ async def open_mcp_servers(  # noqa: ASYNC911  # a nursery that ends is a checkp
     A server starts when the first agent needs it, and is shared from then on.
 
     Args:
-        environ: The environment from which servers get their variables. ``None``: this process's
-            own.
+        environ: The environment from which servers get their variables. ``None``: the environment
+            of this process.
         start_seconds: The longest that a server may take to start and list its tools.
 
     Yields:

@@ -49,8 +49,8 @@ from agentpool.tools.mcp._tool_views import (
 from agentpool.tools.mcp._trimmed import MAX_TOOLS
 
 _QUEUED_MESSAGES: Final = 256
-"""The most messages that wait for a server that does not read: this many calls can be cancelled
-without waiting."""
+"""The most messages that wait for a server that does not read them. This many calls can be
+cancelled without waiting for the server."""
 
 
 @final
@@ -107,11 +107,11 @@ class Session:
         Args:
             tool: The tool's name on the server.
             arguments: The arguments of the call.
-            key: The key of the call, the same if it is made again. Empty: no key.
+            key: The key of the call, which stays the same if the call is made again. Empty: no key.
 
         Raises:
-            ToolError: If the server refuses the call, answers with something else than a
-                result, or ends before it has answered.
+            ToolError: If the server refuses the call, answers with something other than a result,
+                or ends before it has answered.
 
         Cancellation:
             The server learns that the call is given up.
@@ -161,13 +161,13 @@ async def open_session(
 
     Args:
         config: Which server.
-        environment: The variables that its program gets.
+        environment: The environment variables of the server's program.
         token: The bearer token for an HTTP server. ``None``: none is sent.
-        secrets: Removed from what the server sends, before the SDK reads it.
+        secrets: Texts that are removed from the server's messages before the SDK reads them.
         life: Marked when the session can no longer be used.
 
     Raises:
-        ExceptionGroup: Everything that went wrong; ``tell`` puts it into words.
+        ExceptionGroup: Everything that went wrong. ``tell`` puts the errors into words.
     """
     match config.transport:
         case McpTransport.STDIO:

@@ -5,12 +5,12 @@ Everything that a server sends is untrusted text. Rules:
 1. The name under which a tool is sent to providers says which server it comes from, is valid
    everywhere, and is unique: ``a_b`` + ``c`` and ``a`` + ``b_c`` differ, and no server can choose a
    name that looks like another server's.
-2. A tool is offered if the manifest's entry for the server lists it. The agent's grants decide
-   whether it may run it, as for every tool.
-3. Descriptions are one short line without invisible characters. A tool with such characters in
-   its arguments' names and values is left out, since the server needs these unchanged. A schema
-   that is too large is not shown. Only the server checks arguments against its schemas: a pattern
-   in a schema can be made to take forever.
+2. A tool is offered if the manifest's entry for the server lists it. As with every tool, the
+   agent's grants decide whether the agent may run it.
+3. Descriptions are one short line without invisible characters. A tool is left out if the names or
+   values of its arguments have such characters, since the server needs these names and values
+   unchanged. A schema that is too large is not shown. Only the server checks arguments against its
+   schemas: a pattern in a schema can be made to take forever.
 4. A result is text, plus the images and documents that models can read. Everything else in it is
    described, not dumped, and no result is longer than a model can use.
 """
@@ -46,17 +46,18 @@ MAX_NAME_CHARS: Final = 64
 """The longest name: OpenAI's and Anthropic's limit."""
 
 MAX_DESCRIPTION_CHARS: Final = 1_000
-"""The most characters of a tool's description. The longest of the reference servers has 600."""
+"""The most characters of a tool's description. The longest one of the reference servers has 600."""
 
 MAX_HINT_CHARS: Final = 500
 """The most characters of a description inside a schema."""
 
 MAX_SCHEMA_BYTES: Final = 20_000
-"""The most bytes of a schema: some 8,000 tokens, sent with every request. The largest of the
-reference servers has 2,000."""
+"""The most bytes of a schema: some 8,000 tokens, which are sent with every request. The largest
+schema of the reference servers has 2,000 bytes."""
 
 MAX_SCHEMA_DEPTH: Final = 32
-"""The deepest schema: deeper than people write, and a limit for the recursion."""
+"""The most levels of a schema. People write schemas with fewer levels, and the limit bounds the
+recursion."""
 
 MAX_RESULT_CHARS: Final = 30_000
 """The most characters of a result: about 8,000 tokens, so that several fit into a usual window."""
@@ -71,12 +72,13 @@ EMPTY_RESULT: Final = "ok"
 """Replaces an empty result, since some providers refuse a result without text."""
 
 ToolKey: TypeAlias = tuple[str, str]
-"""The names of a server and of one of its tools, unchanged."""
+"""The name of a server and the name of one of its tools, both unchanged."""
 
 _HASH_CHARS: Final = 8
 _HASHED = re.compile(rf".*_[0-9a-f]{{{_HASH_CHARS}}}", re.DOTALL)
 _COLOURED = re.compile("(?<=[\u203c-\u3299\U0001f000-\U0001faff])\ufe0f")
-"""The character that asks for a coloured symbol, as in many enumerations. It has no meaning."""
+"""The character that makes the symbol before it coloured, as in many enumerations. It does not
+change the meaning."""
 _ILLEGAL = re.compile(r"[^a-zA-Z0-9_-]+")
 
 _Node: TypeAlias = Mapping[str, object]
@@ -106,7 +108,10 @@ def tool_names(keys: Iterable[ToolKey]) -> dict[ToolKey, str]:
 
 
 def _plain_name(server: str, tool: str) -> str | None:
-    """Return the name without a hash. ``None``: it would be invalid, or might not be unique."""
+    """Return the name without a hash.
+
+    ``None``: such a name would be invalid, or might not be unique.
+    """
     # Without "_" in the server's part, the first one after "mcp_" ends it.
     name = f"mcp_{server.replace('_', '-')}_{tool}"
     legal = len(name) <= MAX_NAME_CHARS and tool and not _ILLEGAL.search(name)
@@ -146,7 +151,7 @@ def offered_tools(
     Args:
         server: The manifest's entry.
         listed: The tools of the server.
-        faults: The faults of the tools that it describes badly, by their names.
+        faults: The faults of the tools that the server describes badly, by the tools' names.
 
     Raises:
         ToolError: If the entry names a tool that the server does not have, or describes badly.
@@ -158,8 +163,9 @@ def offered_tools(
     faulty = [name for name in missing if name in faults]
     if faulty:
         raise ToolError(
-            f"the MCP server {server.name!r} describes its tool {faulty[0]!r} badly, so it cannot "
-            f"be offered: {faults[faulty[0]]}; take it out of 'capabilities' in the manifest"
+            f"the MCP server {server.name!r} describes its tool {faulty[0]!r} badly, so the tool "
+            f"cannot be offered: {faults[faulty[0]]}; take it out of 'capabilities' in the "
+            "manifest"
         )
     if missing:
         words = ", ".join(map(repr, missing))
@@ -212,7 +218,9 @@ def _cleaned(node: object, depth: int) -> object:
 
 
 def hidden_sign(shown: Mapping[str, object]) -> str:
-    """Return an invisible character of a shown schema, in a name or a value. Empty: it has none.
+    """Return an invisible character in a name or a value of a shown schema.
+
+    Empty: no such character.
 
     Blanks, line ends and the character that colours a symbol do not count.
     """
@@ -234,8 +242,8 @@ def hidden_sign(shown: Mapping[str, object]) -> str:
 def one_line(text: str, limit: int) -> str:
     """Return *text* on one line, shortened, without invisible characters and markers.
 
-    Used for what a model reads about a server before any call: a description is as untrusted as a
-    result.
+    This is used for the texts that a model reads about a server before any call: a description is
+    as untrusted as a result.
     """
     # Cut twice: a text of megabytes is not looked through for what is thrown away.
     rough = clip(text, 4 * limit)
@@ -247,7 +255,7 @@ def one_line(text: str, limit: int) -> str:
 
 
 def read_arguments(text: str) -> dict[str, Json]:
-    """Parse the arguments that a model wrote. The server checks their content.
+    """Parse the arguments that a model wrote. The server checks whether they fit the tool.
 
     Raises:
         ToolError: If they are not a JSON object. The error's text is for the model.

@@ -1,13 +1,13 @@
-"""Reduces a server's large messages to the parts that are used, before these become objects.
+"""Reduces a server's large messages to the parts that are used, before they become objects.
 
 Making objects of a million parts blocks the program for seconds, even in a thread. Unused parts are
 skipped as bytes, at a hundred megabytes a second. Rules:
 
-1. Small messages are passed on unchanged. Of a large one, only the fields that are used are kept,
-   and no more of these than a model could be shown.
+1. Small messages are passed on unchanged. Of a large message, only the fields that are used are
+   kept, and no more of their content than a model could be shown.
 2. A result says what was left out of it.
-3. Of a large request only its id and method are kept, so that it is answered. A large notification
-   is dropped, since none is used.
+3. Of a large request, only the id and the method are kept, so that the request is answered. A large
+   notification is dropped, since no notification is used.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from agentpool.tools._failure import clip
 from agentpool.tools.mcp._tool_views import MAX_RESULT_CHARS, MAX_SCHEMA_BYTES
 
 SMALL_BYTES: Final = 16 * 1024
-"""The largest message that is passed on unchanged. It has fewer than ``MAX_BLOCKS`` text blocks."""
+"""The largest message that is passed on unchanged. A message of this size has fewer than
+``MAX_BLOCKS`` text blocks."""
 
 MAX_TOOLS: Final = 500
 """The most tools of one server. No model can choose among more, and an endless list must end."""
@@ -37,14 +38,15 @@ _MAX_SCHEMAS_BYTES: Final = 10 * MAX_RAW_SCHEMA_BYTES
 """The largest schemas of all tools of a page together."""
 
 _MAX_FIELD_BYTES: Final = 64 * 1024
-"""The largest part that is not text: one field of a result, or its contents besides texts."""
+"""The largest part that is not text: one field of a result, or all of its contents that are not
+text."""
 
 _SMALL_PART_BYTES: Final = 4 * 1024
 """The largest block or tool that is kept as it is."""
 
 _MAX_DATA_CHARS: Final = MAX_RESULT_CHARS - 64
-"""The most characters of data that replace a text. With the note about the rest, it need not be
-cut."""
+"""The most characters of data that replace a text. Together with the note about the rest, this is
+short enough not to be cut again."""
 
 _ANYTHING: Final = Raw(b'{"type":"object"}')
 
@@ -95,7 +97,7 @@ class _Block(msgspec.Struct, gc=False):
 
 
 def trimmed(message: bytes) -> bytes:
-    """Return the parts of *message* that are used. Empty: none is.
+    """Return the parts of *message* that are used. Empty: no part is used.
 
     Raises:
         ValueError: If it is large and not a message.

@@ -45,7 +45,7 @@ class EventTrimmer:
     _rest: bytearray = attrs.field(factory=bytearray)
 
     def feed(self, data: bytes) -> bytes:
-        """Return the events that *data* completes, or data that is too long for a message."""
+        """Return the events that *data* completes, or any data that is too long for a message."""
         looked_at = max(len(self._rest) - 3, 0)
         self._rest += data
         whole: list[bytes] = []
@@ -65,7 +65,7 @@ class EventTrimmer:
 
 
 def _trimmed_event(event: bytes) -> bytes:
-    """Return *event*, with its message cut to what is used."""
+    """Return *event*, with only the used parts of its message."""
     if len(event) <= SMALL_BYTES:
         return event
     others: list[bytes] = []

@@ -8,11 +8,11 @@ Rules:
 2. A program must be named as it was granted: by its bare name, or by its full path. ``*`` allows
    every name on the ``PATH`` and every full path.
 3. Granting a program grants everything that it can do. Some programs are usually granted for
-   reading only. Unless the grant is ``*``, arguments with which these run other programs, delete,
-   or write elsewhere are refused. A program with its own commands, such as git, may
-   only run commands known to do none of this, with only known options before the command: an
-   unknown option could take a value, and hide the command. This closes the known doors; it is not a
-   sandbox.
+   reading only. Unless the grant is ``*``, such a program may not get arguments with which it runs
+   other programs, deletes files, or writes elsewhere. A program with its own commands, such as git,
+   may only run commands known to do none of this. Only known options may come before the command,
+   since an unknown option could take a value, and hide the command. This closes the known doors; it
+   is not a sandbox.
 4. A program that exists to run others (``env``, ``sh``, ``xargs``, ``python``) cannot be
    granted in part: its grant is worth as much as ``*``, and the check of a manifest says so.
 """
@@ -53,26 +53,27 @@ class _Doors:
     """The arguments with which one program can exceed its grant."""
 
     anywhere: tuple[str, ...] = ()
-    """Refused options. A long one also matches when abbreviated or with a value, a short one also
-    in a cluster; anything else, such as ``-exec``, only matches exactly."""
+    """Refused options. A long option also matches when it is abbreviated or has a value. A short
+    option also matches in a cluster. Anything else, such as ``-exec``, only matches exactly."""
     has_commands: bool = False
-    """Whether the first word that is not an option is a command of the program, as with git. Then
-    only the options of `leading` and the commands of `commands` are allowed."""
+    """Whether the first word that is not an option is a command of the program, as with git. If it
+    is, only the options of `leading` and the commands of `commands` are allowed."""
     leading: frozenset[str] = frozenset()
     """The only options allowed before the command, in exactly this spelling."""
     with_value: frozenset[str] = frozenset()
-    """The leading options whose value is the next word: a folder, which must be below this one."""
+    """The leading options whose value is the next word. The value is a folder, which must be below
+    the current one."""
     commands: frozenset[str] = frozenset()
     """The only allowed commands."""
     long: frozenset[str] = frozenset()
-    """The only allowed long options, written out. Empty: all are allowed."""
+    """The only allowed long options, written out. Empty: all long options are allowed."""
     of_command: Mapping[str, tuple[str, ...]] = {}
     """Options that are refused for one command only."""
     bare_cluster: bool = False
     """Whether the first word is a cluster of short options even without a dash."""
     writing: tuple[str, ...] = ()
-    """Options that make it write to the paths in its arguments: then no argument may lead out of
-    the folder. ``*``: it always writes."""
+    """Options that make the program write to the paths in its arguments. With such an option, no
+    argument may lead out of the folder. ``*``: the program always writes."""
     writing_commands: frozenset[str] = frozenset()
     """Commands that write to the paths in their arguments."""
     moving_commands: frozenset[str] = frozenset()
@@ -80,9 +81,10 @@ class _Doors:
     naming_commands: frozenset[str] = frozenset()
     """Commands that write to files whose names they choose themselves."""
     writes_by_name: bool = False
-    """Whether it may write to names from inside an archive, or through links to its files."""
+    """Whether the program may write to names that are stored in an archive, or through links to its
+    files."""
     only_lists: re.Pattern[str] | None = None
-    """Matches the first word if it makes the program only list an archive."""
+    """Matches the first word if that word makes the program only list an archive."""
     colon_is_host: bool = False
     """Whether ``host:path`` makes it connect to another machine."""
 
@@ -275,7 +277,7 @@ def _doors_of(name: str) -> _Doors | None:
 
 
 def _command(arguments: Sequence[str], doors: _Doors) -> tuple[str | None, str | None]:
-    """Return the refused word, if the command or a word before it is refused, and the command."""
+    """Return the command, and the refused word if the command or a word before it is refused."""
     rest = iter(arguments)
     for argument in rest:
         if not argument.startswith("-"):
@@ -311,7 +313,7 @@ def _means(argument: str, door: str) -> bool:
 
 
 def _is_unknown(argument: str, doors: _Doors) -> bool:
-    """Return whether *argument* is a long option that is not known."""
+    """Return whether *argument* is an unknown long option."""
     name = argument.partition("=")[0]
     is_long = name.startswith("--") and len(name) > len("--")
     return bool(doors.long) and is_long and name not in doors.long
@@ -338,14 +340,15 @@ def split_command(text: str) -> tuple[str, ...]:
     """Return the words of *text*, as a shell would split them.
 
     Raises:
-        ToolError: If it has a sign that only a shell understands, or an open quote.
+        ToolError: If *text* has a sign that only a shell understands, or an open quote.
     """
     if len(text) > MAX_COMMAND_CHARS:
         raise ToolError(
-            f"the command has {len(text)} characters; no more than {MAX_COMMAND_CHARS} are taken"
+            f"the command has {len(text)} characters; no more than {MAX_COMMAND_CHARS} are taken; "
+            "shorten it"
         )
     if "\0" in text:
-        raise ToolError("the command must not contain NUL")
+        raise ToolError("the command must not contain NUL; leave it out")
     words = tuple(_words(text.strip()))
     if not words:
         raise ToolError("the command is empty; write a program and its arguments")

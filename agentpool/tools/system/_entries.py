@@ -15,15 +15,15 @@ MAX_ENTRIES: Final = 200_000
 def entries_below(top: str, advice: str, *, but: str | None = None) -> Iterator[os.DirEntry[str]]:
     """Yield all entries below *top*, without following links.
 
-    A folder that cannot be listed has none.
+    A folder that cannot be listed counts as empty.
 
     Args:
         top: The folder.
         advice: What cannot be checked if there are too many entries, and what to do then.
-        but: The name of folders that are yielded and not entered, in small letters.
+        but: The name, in small letters, of folders that are yielded but not entered.
 
     Raises:
-        ToolError: If there are too many.
+        ToolError: If there are too many entries.
     """
     folders, count = [top], 0
     while folders:

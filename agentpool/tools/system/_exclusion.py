@@ -1,8 +1,8 @@
 """Keeps two kinds of programs from running at the same time.
 
-One kind checks what the other may change: a check is worth nothing if the other runs meanwhile.
-Programs of one kind run side by side. They start in the order in which they came, whatever their
-kind.
+Programs of one kind check what programs of the other kind may change: a check is worth nothing if
+the other kind runs meanwhile. Programs of the same kind run side by side. All programs start in the
+order in which they came, whatever their kind.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ class Exclusion:
 
     @asynccontextmanager
     async def take(self, *, kind: bool) -> AsyncGenerator[None, None]:
-        """Wait until nothing of the other kind runs, and keep it out during the block.
+        """Wait until no program of the other kind runs, and keep that kind out during the block.
 
         Args:
-            kind: Which of the two kinds it is.
+            kind: Which of the two kinds the caller's program is.
         """
         async with self._door:  # who comes later waits here, so nobody is passed
             if self._running and self._kind is not kind:

@@ -3,9 +3,9 @@
 Rules:
 
 1. A slow disk stops the agents that wait for it and no others.
-2. A thread cannot be stopped from outside, and none is left behind: a cancelled call ends when its
+2. A thread cannot be stopped from outside. No thread is left behind: a cancelled call ends when its
    thread does. Long reads check between two pieces whether the call was cancelled.
-3. Writes happen one at a time, so that no edit is lost to another agent's.
+3. Writes happen one at a time, so that no agent's edit overwrites the edit of another.
 """
 
 from __future__ import annotations

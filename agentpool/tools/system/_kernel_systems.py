@@ -1,6 +1,7 @@
 """Finds the kernel's own file systems, such as ``/proc``, whose files are not data.
 
-The memory and the environment of processes, with their keys, can be read there like files.
+In these file systems, the memory and the environment of processes, with their keys, can be read
+like files.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ MOUNTS: Final = "/proc/self/mountinfo"
 
 
 def kernel_devices(mounts: str = MOUNTS) -> frozenset[int]:
-    """Return the devices of the kernel's own file systems; empty if unknown."""
+    """Return the devices of the kernel's own file systems. Empty: they are unknown."""
     found: set[int] = set()
     with (
         contextlib.suppress(OSError),

@@ -2,12 +2,13 @@
 
 Rules:
 
-1. A program that unpacks or makes an archive follows links as the system does. It may not run in a
-   folder with a link to a folder outside, and may not get a link to a file outside.
-2. Another repository has its own configuration, which may run programs. git may not be directed
-   into one.
-3. A repository's own folder has programs that git runs. No file may be moved there or out of the
-   folder, by its name or through a link.
+1. A program that unpacks or makes an archive follows links as the system does. Such a program may
+   not run in a folder that has a link to a folder outside, and none of its arguments may be a link
+   to a file outside.
+2. A different repository has its own configuration, which may run programs, so git may not be
+   directed into a different repository.
+3. A repository's own folder (``.git``) has programs that git runs. No file may be moved there, or
+   out of the agent's folder, either by its name or through a link.
 
 These checks block, and run in threads. They are not a sandbox: links that a program makes while it
 runs are not checked.
@@ -59,7 +60,7 @@ def other_repository(folder: str, steps: Sequence[str]) -> str | None:
 
 
 def misleading_target(folder: str, steps: Sequence[str], arguments: Sequence[str]) -> str | None:
-    """Return the first of *arguments* that is a path out of *folder*, or into a repository's own.
+    """Return the first of *arguments* that leads out of *folder*, or into a repository's own.
 
     Args:
         folder: Where the program starts.

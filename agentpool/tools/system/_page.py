@@ -1,13 +1,14 @@
 """Builds one page of a text of any size: numbered lines, cut between characters.
 
-The text comes in pieces, and only the page is kept: a line of a gigabyte costs as much memory as
-one that fits.
+The text comes in pieces, and only the page is kept: a line of a gigabyte costs no more memory than
+a line that fits on the page.
 
 Rules:
 
-1. A line ends with a line feed; a carriage return just before that belongs to the line end.
-2. A line is shown from *column* on, at most ``MAX_LINE_CHARS`` of it. A note says how much is left
-   out, and where to go on.
+1. A line ends with a line feed. A carriage return just before the line feed belongs to the line
+   end.
+2. A line is shown from *column* on, with at most ``MAX_LINE_CHARS`` characters. A note says how
+   much is left out, and where to go on.
 3. The page ends after *limit* lines or ``MAX_PAGE_CHARS`` characters, whichever is first.
 4. Lines after the page are counted for as long as the reader passes more text.
 """
@@ -23,7 +24,7 @@ MAX_PAGE_CHARS: Final = 64_000
 """The most characters of one page: some 16,000 tokens, half the window of an average model."""
 
 MAX_LINE_CHARS: Final = 2000
-"""The most characters shown of one line: people write shorter ones; minified files are read by
+"""The most characters shown of one line. People write shorter lines; minified files are read by
 columns."""
 
 
@@ -66,8 +67,8 @@ class Page:
         """Count *lines* before or after the page.
 
         Args:
-            lines: How many lines ended.
-            is_open: Whether another line has begun since.
+            lines: How many lines have ended.
+            is_open: Whether another line has begun after these.
         """
         self._number += lines
         self._line_chars = int(is_open)
@@ -76,7 +77,7 @@ class Page:
         """Return the page.
 
         Args:
-            is_end: Whether the text ends here; otherwise there may be more lines.
+            is_end: Whether the text ends here. If not, there may be more lines.
         """
         at_least = "" if is_end else "at least "
         if self._line_chars:

@@ -7,7 +7,8 @@ Rules:
    files about processes would show their environment with its keys.
 3. A file is written completely beside its place and then renamed. A reader sees either the old file
    or the new one; a link that has appeared in its place is replaced, not followed.
-4. Nothing is written where git finds programs to run: neither below a ``.git`` nor in its place.
+4. Nothing is written where git finds programs to run: neither below a ``.git`` folder nor in place
+   of one.
 
 ``_walk_in_roots`` finds a place. All of this blocks, and runs in threads.
 """
@@ -59,7 +60,8 @@ class Place:
     name: str
     """The last part; ``.`` for the folder itself."""
     _folder_fd: int | None
-    """The descriptor of the folder. ``None``: this platform has none, and full paths are used."""
+    """The descriptor of the folder. ``None``: this platform has no such descriptors, so full paths
+    are used."""
 
     def _at(self, name: str) -> str:
         if self._folder_fd is not None:
@@ -68,7 +70,7 @@ class Place:
 
     @property
     def is_held(self) -> bool:
-        """Whether the folder is held open, not only known by its path."""
+        """Whether the folder is held open, rather than only known by its path."""
         return self._folder_fd is not None
 
     @property
@@ -82,10 +84,10 @@ class Place:
         return native_path(self.parts)
 
     def look(self) -> os.stat_result | None:
-        """Return the status of what is there. ``None``: nothing is there.
+        """Return the status of the file or folder at this place. ``None``: the place is empty.
 
         Raises:
-            OSError: If the system cannot tell.
+            OSError: If the system cannot say what is there.
         """
         try:
             return os.stat(self._at(self.name), dir_fd=self._folder_fd, follow_symlinks=False)
@@ -129,7 +131,7 @@ class Place:
         return fd
 
     def check_writable(self) -> os.stat_result | None:
-        """Return the status of the file that a write would replace. ``None``: there is none yet.
+        """Return the status of the file that a write would replace. ``None``: no file is there yet.
 
         Raises:
             ToolError: If it is not an ordinary file.
@@ -142,14 +144,14 @@ class Place:
     def write(self, data: bytes, *, instead_of: os.stat_result | None) -> None:
         """Write *data* to the place, atomically.
 
-        The data is forced to the disk before the renaming: after a power cut there is either the
-        old file or the new one. The renaming itself is not forced, so a power cut right after it
+        The data is forced to the disk before the renaming, so a power cut leaves either the old
+        file or the new one. The renaming itself is not forced, so a power cut right after the write
         may leave the old file.
 
         Args:
             data: Everything that the file will hold.
-            instead_of: The file to replace, whose permissions are kept. ``None``: a new file, with
-                the process's usual permissions.
+            instead_of: The file to replace, whose permissions are kept. ``None``: a new file is
+                made, with the usual permissions of the process.
 
         Raises:
             ToolError: If the file would configure git. Nothing was written.
@@ -157,8 +159,8 @@ class Place:
         """
         if any(part.casefold() == ".git" for part in self.parts):
             raise ToolError(
-                f"{self.path!r} is inside .git, where a file can make git run programs; it may "
-                "not be written"
+                f"{self.path!r} is inside .git, where a file can make git run programs; write to "
+                "another path"
             )
         temporary = f".agentpool-{secrets.token_hex(8)}.tmp"
         # Until it is whole, whoever may not read the old file may not read this one either.

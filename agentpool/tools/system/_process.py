@@ -2,16 +2,17 @@
 
 Rules:
 
-1. A program gets its own session. Leaving the block ends every process in it, first by asking, then
-   by killing, whatever the program did with its children.
+1. A program gets its own session. Leaving the block ends every process in that session, first by
+   asking, then by killing, whatever the program did with its children.
 2. When the program itself ends, processes that it left running are ended too.
-3. The group is killed before the program is reaped, while no other process can have its number.
-   (Where the system has no descriptor for a process, it is killed right after.)
-4. On Linux, processes that leave the session are found by a mark in their environment. Those that
-   also remove the mark are not found; only a program that wants to escape does that. Orphans are
-   not adopted (``PR_SET_CHILD_SUBREAPER``): that is a setting of the whole process, it adopts
-   orphans of its other children as well, and it does not show to which of two calls an orphan
-   belongs.
+3. The group is killed before the program is reaped, so that no other process can have got the
+   group's number. (Where the system has no descriptor for a process, the group is killed right
+   after.)
+4. On Linux, processes that leave the session are found by a mark in their environment. Processes
+   that also remove the mark are not found; only a program that wants to escape does that. Orphans
+   are not adopted (``PR_SET_CHILD_SUBREAPER``). That setting concerns the whole process: the
+   process would also adopt the orphans of its other children, and could not tell to which of two
+   calls an orphan belongs.
 5. The beginning and the end of each output are kept, and the rest is only counted, so a program
    that writes forever takes no more memory than one that writes a page.
 """
@@ -34,7 +35,8 @@ import trio
 from agentpool._child_process import KILL, signal_group
 
 MARK: Final = "AGENTPOOL_CALL"
-"""The environment variable that marks processes, so that those that left the session are found."""
+"""The environment variable that marks processes, so that those that have left the session are
+found."""
 
 _GRACE_SECONDS: Final = 1.0
 """The time between asking and killing: git removes its locks in less."""
@@ -46,7 +48,8 @@ _DRAIN_SECONDS: Final = 1.0
 """The time for the last output, if a process that left the session still holds the pipe."""
 
 _SWEEPS: Final = 5
-"""How often processes outside the session are searched for: they can start others meanwhile."""
+"""How often processes outside the session are searched for. Several searches are needed, since
+these processes can start others during a search."""
 
 _PIECE_BYTES: Final = 64 * 1024
 
@@ -98,12 +101,15 @@ class Group:
     _max_bytes: float
     _mark: str | None
     is_flooded: bool = attrs.field(init=False, default=False)
-    """Whether it is being ended because it wrote more than it may."""
+    """Whether the program is being ended because it wrote more than it may."""
     _is_over: bool = attrs.field(init=False, default=False)
 
     @property
     def returncode(self) -> int | None:
-        """The exit code; negative for a signal. ``None``: it has not ended by itself."""
+        """The exit code, which is negative for a signal.
+
+        ``None``: the program has not ended by itself.
+        """
         return self._process.returncode
 
     async def run(self) -> None:
@@ -239,14 +245,14 @@ async def open_group(
 
     Args:
         argv: The program's name and its arguments.
-        path: The program's full path. ``None``: *argv* begins with it.
-        folder: The folder in which it runs. ``None``: that of this process.
-        environ: Its whole environment. ``None``: that of this process.
-        stdin: Its input. ``None``: empty.
-        pass_fds: The descriptors that it inherits. It inherits no others.
+        path: The program's full path. ``None``: *argv* begins with the full path.
+        folder: The folder in which the program runs. ``None``: the folder of this process.
+        environ: The whole environment of the program. ``None``: the environment of this process.
+        stdin: The program's input. ``None``: the input is empty.
+        pass_fds: The descriptors that the program inherits. It inherits no others.
         keep_bytes: How much of each output is kept.
-        max_bytes: It is ended if one of its outputs is longer than this.
-        mark: The value of ``MARK`` in *environ*. No other process may ever have it.
+        max_bytes: The program is ended if one of its outputs is longer than this.
+        mark: The value of ``MARK`` in *environ*. No other process may ever have the same value.
 
     Yields:
         The program, already started. Call ``run`` to wait for its end.

@@ -1,8 +1,8 @@
 """Knows the programs that run other programs: granting one of them means granting all.
 
-A list of names is never complete. So several forms of a name are looked up: without its folder,
-without its version, without what distinguishes variants, and without the letter that a second set
-of GNU programs begins with.
+A list of names is never complete. So several forms of a name are looked up: without the folder,
+without the version, without the part that distinguishes variants, and without the letter with which
+the names of a second set of GNU programs begin.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def known_as(name: str) -> tuple[str, ...]:
 
 
 def _forms(name: str) -> set[str]:
-    """Return every name that a carrier installed as *name* may be known by."""
+    """Return every name under which a carrier that is installed as *name* may be known."""
     plain = {_VARIANT.sub("", form) for form in known_as(name)}  # python3-dbg
     forms = {*known_as(name), *plain, *(_VERSION.sub("", form) for form in plain)}
     return forms | {form.removeprefix("g") for form in forms}

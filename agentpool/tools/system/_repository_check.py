@@ -1,4 +1,4 @@
-"""Asks git for the settings of the repositories that it may enter, before it runs there.
+"""Asks git for the settings of the repositories that git may enter, before it runs there.
 
 The settings are not read from files, since only git knows where a repository begins, what it
 includes, and how its files are read.
@@ -29,8 +29,8 @@ RUNS_NOTHING: Final[Mapping[str, str]] = {
     "GIT_CONFIG_KEY_3": "core.fsmonitor",
     "GIT_CONFIG_VALUE_3": "false",
 }
-"""More variables, with which git runs no hook, no editor and no watcher of the file system. Its
-children get them too, in whatever repository they are."""
+"""Additional variables, with which git runs no hook, no editor and no watcher of the file system.
+The children of git get them too, in whatever repository they run."""
 
 _LIST_SETTINGS: Final = ("config", "--list", "-z", "--show-scope")
 
@@ -56,7 +56,7 @@ async def check_repositories(
         environ: The environment in which it will run.
 
     Raises:
-        ToolError: If one has, or if git cannot say.
+        ToolError: If a repository has such settings, or if git cannot say.
     """
     at = str(Path(folder, *steps))
     await _check(git, at, folder, environ)
@@ -70,7 +70,7 @@ async def check_repositories(
 
 
 class _NoRepositoryError(ToolError):
-    """git itself refuses to read its settings here."""
+    """Git itself refuses to read its settings in this folder."""
 
 
 async def _check(git: str, at: str, folder: str, environ: Mapping[str, str]) -> None:
@@ -82,8 +82,8 @@ async def _check(git: str, at: str, folder: str, environ: Mapping[str, str]) -> 
         place = await trio.to_thread.run_sync(os.path.relpath, at, folder)
         raise ToolError(
             f"git may not be run here: the configuration of the repository at {place!r} sets "
-            f"{key[:_MAX_KEY_CHARS]!r}, which may run a program; set it in the "
-            "user's own configuration (git config --global), or take it out"
+            f"{key[:_MAX_KEY_CHARS]!r}, which may run a program; move the setting to the user's "
+            "own configuration (git config --global), or remove it"
         )
 
 
@@ -93,8 +93,8 @@ async def _list_settings(
     """Return git's list of its settings in *folder*.
 
     Raises:
-        ToolError: If it says too much, or nothing in time.
-        _NoRepositoryError: If it refuses.
+        ToolError: If git writes too much, or does not answer in time.
+        _NoRepositoryError: If git refuses to read its settings there.
     """
     failed = "git cannot be asked for its configuration here:"
     try:

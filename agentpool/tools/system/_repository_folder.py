@@ -1,14 +1,14 @@
-"""Looks through a repository's own folder: where git writes, and what else it may read there.
+"""Looks through a repository's own folder: where git writes, and what else git may read there.
 
 Rules:
 
 1. git writes messages and logs into files of fixed names, and follows links. So it does not run in
    a repository whose own folder has a link, except for links between objects, which git never
    writes again.
-2. That folder must be called ``.git``, or be out of the program's reach. Under another name, git
-   could overwrite its files from a commit, like any other files.
-3. A repository in it, such as that of a submodule that is not checked out, has a configuration that
-   git obeys after the checkout.
+2. A repository's own folder must be called ``.git``, or be out of the program's reach. If it has a
+   different name, git could overwrite its files from a commit, like any other files.
+3. A repository inside that folder, such as the one of a submodule that is not checked out, has a
+   configuration that git obeys after the checkout.
 
 These checks block, and run in threads.
 """
@@ -25,7 +25,8 @@ from agentpool.tools.system._entries import entries_below
 from agentpool.tools.system._links_before_programs import is_below
 
 _LINK_BYTES: Final = 4096
-"""The most that is read of a file that says where a repository's own folder is: a path."""
+"""The most bytes that are read of a file that says where a repository's own folder is. The file
+holds one path."""
 
 
 def own_folder(place: Path) -> Path:
@@ -46,7 +47,7 @@ def is_inside_another(folder: str) -> bool:
 
 
 def check_name(own: str, top: str) -> None:
-    """Raise if git in *top* could overwrite a repository's own folder like other files.
+    """Raise if git in *top* could overwrite a repository's own folder like any other files.
 
     Raises:
         ToolError: If it could.
@@ -55,7 +56,8 @@ def check_name(own: str, top: str) -> None:
     if is_below(real, top) and not is_inside_another(real[len(top) :]):
         raise ToolError(
             f"git may not be run here: {os.path.relpath(real, top)!r} is a repository's own "
-            "folder and is not called '.git', so git could write its configuration from a commit"
+            "folder and is not called '.git', so git could write its configuration from a "
+            "commit; rename it to .git"
         )
 
 
@@ -67,8 +69,9 @@ def repositories_inside(own: str, top: str) -> Iterator[str]:
         top: The folder in which git will run, without links.
 
     Raises:
-        ToolError: If git could write to a configuration that it obeys: through a link, or because
-            that is among the files of a work tree. Also if there are too many entries to check.
+        ToolError: If git could write to a configuration that it obeys: either through a link, or
+            because the configuration is among the files of a work tree. Also if there are too many
+            entries to check.
     """
     check_name(own, top)
     for entry in entries_below(own, "for links in the repository's own; run `git gc` in it"):
@@ -87,7 +90,7 @@ def repositories_inside(own: str, top: str) -> Iterator[str]:
 
 
 def _link_kind(entry: os.DirEntry[str], own: str) -> str | None:
-    """Return the kind of link that *entry* is. ``None``: git writes nothing through it."""
+    """Return the kind of link that *entry* is. ``None``: git writes nothing through *entry*."""
     parts = Path(os.path.relpath(entry.path, own)).parts
     if parts[0] == "hooks":
         return None  # git writes no hooks, and here it runs none

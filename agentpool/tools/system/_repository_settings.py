@@ -2,12 +2,14 @@
 
 Rules:
 
-1. A repository's own settings lie in the folder, where other granted programs write: an archive can
-   bring them. So git does not run where such settings may run a program. The user's own settings
-   lie elsewhere and are not checked.
-2. A setting is harmless if it is listed here. git gets new ones that run programs with every
-   release, and some have names of the user's choice, so no list of the others would be complete.
-3. Settings that include another file are not listed, since git reads that again while it works.
+1. A repository's own settings lie in the agent's folder, where other granted programs write, and
+   can come from an unpacked archive. So git does not run where such settings may run a program. The
+   user's own settings lie elsewhere and are not checked.
+2. A setting is harmless only if it is listed here. With every release, git gets new settings that
+   run programs, and some of these have names of the user's choice, so no list of harmful settings
+   would be complete.
+3. Settings that include another file are not listed as harmless, since git reads that file again
+   while it works.
 4. Settings that git's environment overrides are harmless, too: hooks, editors, pagers and watchers
    of the file system.
 
@@ -104,20 +106,21 @@ _HARMLESS: Final[Mapping[str, frozenset[str]]] = {
         "active", "branch", "fetchrecursesubmodules", "ignore", "recurse", "shallow", "url",
     }),
 }  # fmt: skip
-"""The names of harmless settings, by section. Those of *_ANY* run nothing, whatever the name."""
+"""The names of harmless settings, by section. A section with *_ANY* is harmless under every
+name."""
 
 _ITS_OWN: Final = frozenset({"local", "worktree"})
-"""Git's name for the settings of a repository itself."""
+"""Git's name for a repository's own settings."""
 
 _OF_A_FILE: Final = frozenset({"command"})
-"""Git's name for the settings of a file that is passed to it."""
+"""Git's name for the settings in a file that is passed to git."""
 
 _WORDS_ALONE: Final = {"core.fsmonitor": {"", "true", "false"}}
 """Settings that are harmless with these values."""
 
 
 def reads_repositories(name: str) -> bool:
-    """Return whether the program *name* does what the repository around it says."""
+    """Return whether the program *name* obeys the settings of the repository around it."""
     return "git" in known_as(name)
 
 
@@ -170,7 +173,7 @@ def _is_harmless(key: str, value: str) -> bool:
 def repositories_below(folder: str) -> Iterator[str]:
     """Yield the folders below *folder* that may be repositories themselves. Blocks.
 
-    Those inside of a repository's own folder come last.
+    Folders inside a repository's own folder come last.
 
     Raises:
         ToolError: If the folder has too many entries to check, or too many repositories, or if

@@ -4,14 +4,15 @@ Rules:
 
 1. Every path is made absolute. A relative path, in a grant or from a model, begins at one folder,
    the same for all.
-2. The meaning of a grant is fixed when the tools are made: links in it are followed then, and a
-   link that changes later does not change what was granted.
+2. The meaning of a grant is fixed when the tools are made. Links in the granted path are followed
+   then, so a link that changes later does not change what was granted.
 3. A path is covered if it is a root or below one, compared part by part. On the way to a root a
    walk may pass through the folders above it, but learns only that they exist.
-4. Neither ``*`` nor ``/`` covers ``/proc``, where this process's memory and its environment, with
-   its keys, are files. Only a grant that names ``/proc`` or a path below it covers that.
+4. Neither ``*`` nor ``/`` covers ``/proc``, where the memory of this process and its environment,
+   with its keys, are files. Only a grant that names ``/proc`` or a path below it covers such a
+   path.
 
-``_places`` finds out, step by step, what a name leads to on the disk.
+``_walk_in_roots`` finds out, step by step, where a name leads on the disk.
 """
 
 from __future__ import annotations
@@ -52,15 +53,15 @@ class Roots:
     """The paths that an agent may access."""
 
     folder: Root
-    """The folder for relative paths. This alone grants nothing."""
+    """The folder for relative paths. The folder alone grants nothing."""
     granted: tuple[Root, ...]
     """The granted paths; the path of ``*`` is the whole file system."""
 
     def locate(self, path: str) -> Parts:
         """Return the parts of *path* from the root of the file system.
 
-        If *path* begins with a granted path that has links, they are replaced by their targets.
-        ``..`` is kept: only a walk knows where it leads.
+        If *path* begins with a granted path that has links, these links are replaced by their
+        targets. ``..`` is kept, since only a walk knows where that leads.
 
         Raises:
             ToolError: If *path* is not a possible path.
@@ -92,7 +93,7 @@ class Roots:
         )
 
     def may_pass(self, place: Parts) -> bool:
-        """Return whether a walk may pass through *place*: it is covered, or leads to a root."""
+        """Return whether *place* is covered or leads to a root, so that a walk may pass it."""
         return self.covers(place) or any(
             root.real[: len(place)] == place for root in (self.folder, *self.granted)
         )

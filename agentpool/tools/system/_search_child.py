@@ -1,15 +1,15 @@
 """The process that searches: it lists folders, reads files and matches patterns.
 
-It runs as a script, so that it starts in 20 ms and imports nothing of the package. It is a process
-because Python's ``re`` can take practically forever for a short pattern, holds the interpreter's
-lock meanwhile, and only stops when its process ends. (A package with a time limit exists, but it
-has another dialect, and would add a compiled module just for this.)
+The search is a script, so that it starts in 20 ms and imports nothing of the package. It has its
+own process because Python's ``re`` can take practically forever for a short pattern, holds the
+interpreter's lock meanwhile, and only stops when its process ends. (There is a package with a time
+limit, but it has a different dialect and a compiled module.)
 
-It reads one line of JSON from its input and writes lines of JSON to its output: one for each find,
-immediately, so that finds are not lost if it is killed, and one at the end.
+The process reads one line of JSON from its input and writes lines of JSON to its output: one line
+for each find, and one at the end. Each find is written at once: a kill loses none.
 
-It never follows a link, so it stays inside the file or folder that it was given, even if files are
-swapped meanwhile. The kernel ends it when it uses too much time or memory, so it does not stay
+The search never follows a link, so it stays inside its file or folder even if files are swapped
+meanwhile. The kernel ends the process when it uses too much time or memory, so it does not stay
 behind even if its parent is killed.
 """
 
@@ -33,7 +33,8 @@ MAX_MEMORY_BYTES: Final = 1024**3
 """The largest address space. A pattern that needs more gets an error."""
 
 MAX_LINE_BYTES: Final = 64 * 1024
-"""How much of each line is searched, from its beginning. People do not write longer lines."""
+"""How many bytes of each line are searched, from the beginning of the line. People do not write
+longer lines."""
 
 MAX_SHOWN_CHARS: Final = 300
 """The most characters shown of each line, around the first find in it."""
@@ -60,7 +61,7 @@ class Request(NamedTuple):
     kind: str
     """``glob`` or ``grep``."""
     fd: int | None
-    """The open file or folder to search. ``None``: only its path is known."""
+    """The open file or folder to search. ``None``: only the path is known."""
     path: str
     """Its full path, on systems where folders have no descriptors."""
     shown: str
@@ -114,7 +115,7 @@ class Walk:
             raise StoppedError("time")
 
     def entries(self, folder: int | str, shown: str) -> list[Entry]:
-        """Return the entries of *folder* except links, by name; none if it is unreadable.
+        """Return the entries of *folder* except links, by name. An unreadable folder has none.
 
         Raises:
             StoppedError: If there are too many entries in total, or no time is left.
@@ -134,7 +135,7 @@ class Walk:
 
 @contextlib.contextmanager
 def opened_folder(entry: Entry, closed: frozenset[int]) -> Generator[int | str | None, None, None]:
-    """Open the folder *entry*. ``None``: it is gone, cannot be opened, or is the kernel's own."""
+    """Open the folder *entry*. ``None``: it is gone, cannot be opened, or belongs to the kernel."""
     if isinstance(entry.folder, str):
         yield os.path.join(entry.folder, entry.name)  # noqa: PTH118  # no pathlib: it starts slowly
         return
@@ -177,7 +178,7 @@ class GlobPattern:
         return frozenset(states)
 
     def step(self, states: frozenset[int], name: str) -> frozenset[int]:
-        """Return the states after *name*; none if it does not match.
+        """Return the states after *name*. A name that does not match has none.
 
         A name that begins with a dot is only matched by a part that begins with a dot.
         """
@@ -300,7 +301,7 @@ def grep(request: Request, say: Callable[[dict[str, object]], None]) -> None:
     try:
         pattern = re.compile(request.pattern, re.IGNORECASE if request.ignore_case else 0)
     except (re.error, OverflowError, RecursionError) as error:
-        say({"error": f"not a regular expression: {error}"})
+        say({"error": f"not a regular expression: {error}; correct the pattern"})
         return
     work = Grep(request, pattern, say)
     top = request.path if request.fd is None else request.fd
@@ -314,7 +315,7 @@ def grep(request: Request, say: Callable[[dict[str, object]], None]) -> None:
     except StoppedError as stopped:
         why = str(stopped)
     except OSError as error:
-        say({"error": f"the file cannot be read: {error.strerror}"})
+        say({"error": f"the file cannot be read: {error.strerror}; choose another file"})
         return
     say({"end": why})
 
@@ -335,7 +336,7 @@ def opened_file(entry: Entry) -> Generator[BinaryIO | None, None, None]:
 
 
 def text_lines(file: BinaryIO) -> Iterator[tuple[int, str]]:
-    """Yield the lines of *file* with their numbers; none if it is not text."""
+    """Yield the lines of *file* with their numbers. A file that is not text has none."""
     if b"\0" in file.read(_SNIFFED_BYTES):
         return
     file.seek(0)

@@ -3,9 +3,9 @@
 Rules:
 
 1. A path is walked from ``/`` part by part. Each part is opened inside the previous folder, and
-   never through a link. A link is read, and its target is walked like a path from a model. So
-   swapping a folder for a link during the walk can cause a refusal, but never access to another
-   place.
+   never through a link. A link is read, and its target is walked like a path from a model. So if a
+   folder is swapped for a link during the walk, the access may be refused, but it never reaches a
+   different place.
 2. ``..`` goes back to the folder that the walk came from.
 3. The last name need not exist yet. If it is a link, the link is followed, even if it leads
    nowhere.
@@ -41,11 +41,11 @@ CAN_WALK: Final = {
 """Whether this platform can open files relative to a folder."""
 
 MAX_LINKS: Final = 40
-"""The most links on one path: Linux's own limit; more means a circle."""
+"""The most links on one path: Linux's own limit. A path with more links leads in a circle."""
 
 _MAX_LOOKS: Final = 10_000
-"""How often one walk retries because a part has changed or was created. No path has more parts than
-this."""
+"""How often one walk retries because a part has changed or has been created. No path has more parts
+than this."""
 
 # With O_PATH a folder on the way need not be readable, as for anybody who names a path.
 _PASS_FLAGS: Final = (
@@ -85,7 +85,7 @@ def _parts_of(path: str) -> Parts:
 def open_place(
     roots: Roots, path: str, *, make_folders: bool = False, by_step: bool = CAN_WALK
 ) -> Generator[Place, None, None]:
-    """Find the place that *path* leads to, and hold its folder open.
+    """Find the place to which *path* leads, and hold its folder open.
 
     Args:
         roots: The paths that may be accessed.
@@ -95,7 +95,7 @@ def open_place(
             Windows.
 
     Yields:
-        The place. Its name was not a link, and is not followed if it becomes one.
+        The place. Its name was not a link, and if it becomes a link, the link is not followed.
 
     Raises:
         ToolError: If *path* leads out of *roots*, or nowhere.
@@ -185,7 +185,9 @@ class _Walk:
             return False
         self._links += 1
         if self._links > MAX_LINKS:
-            raise ToolError(f"{self._path!r} goes through more than {MAX_LINKS} links")
+            raise ToolError(
+                f"{self._path!r} goes through more than {MAX_LINKS} links; use another path"
+            )
         try:
             target = os.readlink(part, dir_fd=here)
         except OSError as exc:

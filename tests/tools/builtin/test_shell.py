@@ -132,7 +132,9 @@ async def test_programs_are_looked_up_once_and_never_by_a_relative_path(tmp_path
         (tmp_path / name).write_text("#!/bin/sh\necho evil\n")
         (tmp_path / name).chmod(0o755)
     assert "evil" not in await use(shell, command="ls")
-    assert await fail(shell, command="later") == "there is no program 'later' on this machine"
+    assert await fail(shell, command="later") == (
+        "there is no program 'later' on this machine; use another one"
+    )
     assert search_path({"PATH": f".:{tmp_path}::x"}) == str(tmp_path)
     assert search_path({})
 
