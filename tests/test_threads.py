@@ -338,7 +338,7 @@ async def test_a_map_and_a_writer_are_entered_once(tmp_path: Path) -> None:
             await _enter(block)
     writer = TraceWriter(tmp_path / "run.trace")
     async with writer:
-        with pytest.raises(UsageError, match="this TraceWriter was entered before"):
+        with pytest.raises(UsageError, match="this TraceWriter has already been entered"):
             await _enter(writer)
-    with pytest.raises(UsageError, match="this TraceWriter was entered before"):
+    with pytest.raises(UsageError, match="this TraceWriter has already been entered"):
         await _enter(writer)

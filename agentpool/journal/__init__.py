@@ -1,7 +1,7 @@
 """Journals: records in a file, so that a killed program resumes and repeats nothing.
 
-``open_journal`` keeps one in an SQLite file; SQLite is loaded when that name is first used.
-``InMemoryJournal``, for tests, is gone when the process ends.
+``open_journal`` opens a journal in an SQLite file. SQLite is loaded when that function is first
+used. An ``InMemoryJournal`` is for tests, and is gone when the process ends.
 """
 
 from typing import TYPE_CHECKING

@@ -37,7 +37,7 @@ class BudgetTable(UseTable):
     _transaction: Transaction
 
     def latest(self, name: str, per: Period) -> str:
-        """Return the last known period. Empty: the budget is new."""
+        """Return the last known period of the budget. Empty: the budget is new."""
         ((latest,),) = self._transaction.rows(
             "SELECT MAX(period) FROM budgets WHERE name = ? AND period LIKE ?", name, f"{per} %"
         )

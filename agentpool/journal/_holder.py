@@ -1,7 +1,7 @@
 """Finds out who holds a lease, and whether that process is still alive.
 
-A process may open a file more than once. Each opening counts as a separate holder, and as dead once
-it is closed.
+A process may open a file more than once. Each opening counts as a separate holder, and counts as
+dead once it is closed.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from agentpool._lease import NOBODY, LeaseState
 _NUMBERS: Final = itertools.count(1)
 
 _OPENINGS: Final = set[int]()
-"""The openings in this process that are not closed yet."""
+"""The openings in this process that have not been closed yet."""
 
 
 @contextmanager
@@ -53,7 +53,7 @@ def start_of(pid: int) -> str:
 
 
 def is_dead(holder: LeaseHolder) -> bool:
-    """Return whether *holder* is known to have ended; always ``False`` for other machines."""
+    """Return whether *holder* is known to have ended, which is ``False`` for other machines."""
     if holder.host != socket.gethostname():
         return False
     try:
@@ -68,7 +68,7 @@ def is_dead(holder: LeaseHolder) -> bool:
 
 
 def holder_of(state: LeaseState) -> LeaseHolder | None:
-    """Return the holder of a lease. ``None``: there is none.
+    """Return the holder of a lease. ``None``: nobody holds the lease.
 
     Raises:
         ValueError: If the stored holder is damaged.
@@ -99,7 +99,7 @@ def refuse_if_busy(
     """Raise if an opening other than *me* holds the lease of *pool*.
 
     Raises:
-        RunBusyError: If one does, and wrote later than *silent_since*.
+        RunBusyError: If such an opening holds the lease and has written since *silent_since*.
         ValueError: If the stored holder is damaged.
     """
     now = time.time()
@@ -111,7 +111,7 @@ def refuse_if_busy(
     until, ahead = state.latest_end(now), state.ahead_of(now)
     if holder.host == socket.gethostname() and holder.pid == os.getpid():
         raise RunBusyError(
-            f"pool {pool!r} of the journal is open in this process already, by another "
+            f"pool {pool!r} of the journal is open in this process already, by a second "
             "open_journal of the same file; wait until that block ends, or share one journal",
             host=holder.host,
             pid=holder.pid,

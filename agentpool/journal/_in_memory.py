@@ -60,7 +60,8 @@ class InMemoryJournal(Unique, JointJournal):
     async def claim(self, pool: str, *, lease_seconds: float = 30.0) -> Lease:  # see below
         """Take over the records of *pool* from any earlier holder.
 
-        The lease never ends, and *lease_seconds* is ignored: no other process can want the pool.
+        The lease never ends, and *lease_seconds* is ignored, since no other process can use the
+        pool.
         """
         expect_arguments(InMemoryJournal.claim, locals())
         await trio.lowlevel.checkpoint()
@@ -117,7 +118,7 @@ class InMemoryJournal(Unique, JointJournal):
     ) -> StoredUse:
         """Apply *corrections*, then take *wanted* if the *limits* allow it; all in one step.
 
-        Periods are counted on trio's clock, as if that had started in 1970.
+        Periods are counted on trio's clock, as if the clock had started in 1970.
         """
         await trio.lowlevel.checkpoint()
         asked = (Spending(name, per, limits, wanted, corrections),)

@@ -12,7 +12,8 @@ from agentpool._journal_records import JournalRecord, Lease
 from agentpool.abc import Journal
 
 Spendings: TypeAlias = tuple[int, Sequence[Spending]]
-"""The record's place among those that are written, and the budget changes written with it."""
+"""The place of a record among those that are written, and the budget changes that are written with
+this record."""
 
 
 @final
@@ -22,11 +23,11 @@ class Together(Live):
     spendings: Sequence[Spending]
     """The changes. Either all are made, or none."""
     on_written: Callable[[Sequence[StoredUse] | None], object]
-    """Called with the store's answer to each change. ``None``: nothing was written."""
+    """Called with the store's answer to each change, or with ``None`` if nothing was written."""
 
 
 class JointJournal(Journal, BudgetStore):
-    """A journal that is also a store of budgets, and writes both in one step."""
+    """A journal that is also a store of budgets, and writes records and spending in one step."""
 
     __slots__ = ()
 
@@ -41,7 +42,7 @@ class JointJournal(Journal, BudgetStore):
         Args:
             lease: The right to write.
             records: What to store.
-            together: What is spent with some of the records, in the order of the records.
+            together: The spending that belongs to some of the records, in the order of the records.
 
         Raises:
             LeaseLostError: If another process has claimed the pool since. Nothing was kept.

@@ -23,12 +23,14 @@ _LEASE: Final = "SELECT fence, holder, lease_seconds, renewed_at FROM pools WHER
 AS_SEEN: Final = (
     "name = ? AND id = ? AND fence = ? AND holder = ? AND lease_seconds = ? AND renewed_at = ?"
 )
-"""Matches a lease that has not changed since ``hold`` saw it. The pool's name comes first."""
+"""Matches a lease that has not changed since ``hold`` saw it. The first parameter is the pool's
+name."""
 
 _HELD: Final = "SELECT id, fence, holder, lease_seconds, renewed_at FROM pools WHERE name = ?"
 
 NEW_SHARE: Final = 0.05
-"""The part of a lease that may pass before a write renews it: a renewal writes one page more."""
+"""The part of a lease that may pass before a write renews the lease. Not every write renews it,
+since a renewal writes one more page."""
 
 _CHANGE: Final = (
     "UPDATE pools SET fence = ?, holder = ?, lease_seconds = ?, renewed_at = ? WHERE name = ?"
@@ -71,7 +73,7 @@ def take(
     """Make an opening in this process the holder of *pool* and return its fence.
 
     Raises:
-        RunBusyError: If another one holds the lease, and wrote later than *silent_since*.
+        RunBusyError: If a different opening holds the lease and has written since *silent_since*.
         ValueError: If the stored lease is damaged.
     """
     me = msgspec.json.encode(this_process(opening)).decode()
@@ -96,7 +98,7 @@ def begin(transaction: Transaction, pool: str) -> None:
 def hold(transaction: Transaction, lease: Lease, seen: dict[str, SeenLease] | None = None) -> int:
     """Renew *lease* unless that was done recently, and return its pool's number in the file.
 
-    What else the transaction writes is kept only if the lease is held.
+    Everything else that the transaction writes is kept only if the lease is held.
 
     Args:
         transaction: The transaction.
@@ -134,7 +136,7 @@ def _is_fresh(age_seconds: float, seconds: float) -> bool:
 
 
 def give_up(transaction: Transaction, lease: Lease) -> None:
-    """Give *lease* up, if it is still held.
+    """Give up *lease*, if it is still held.
 
     Raises:
         ValueError: If the stored lease is damaged.

@@ -1,6 +1,6 @@
 """Removes records of a finished pool that are no longer needed.
 
-Rule: the agents' tasks, their answers and what they had spent stay, so that a later process can go
+Rule: the tasks of the agents, their answers and their spending stay, so that a later process can go
 on from there. The steps in between are removed.
 """
 
@@ -15,10 +15,10 @@ from agentpool.journal._rows import record_of
 
 
 def check_over(pool: PoolSummary) -> None:
-    """Raise unless all agents of *pool* have ended and no process uses it.
+    """Raise unless all agents of *pool* have ended and no process uses *pool*.
 
     Raises:
-        JournalError: If an agent has not ended, or a process uses it.
+        JournalError: If an agent has not ended, or a process uses the pool.
     """
     if pool.owner is not None:
         raise JournalError(
@@ -33,10 +33,10 @@ def check_over(pool: PoolSummary) -> None:
 
 
 def forget(transaction: Transaction, pool: str) -> int:
-    """Delete the unneeded records of *pool*. Return how many.
+    """Delete the unneeded records of *pool*. Return how many were deleted.
 
     Raises:
-        JournalError: If a record of what was spent cannot be read.
+        JournalError: If a record of spending cannot be read.
         ValueError: If a row is damaged.
     """
     ((number,),) = transaction.rows("SELECT id FROM pools WHERE name = ?", pool)

@@ -2,12 +2,12 @@
 
 Rules:
 
-1. A question is written before it is asked. If the process ends before the answer, the question
-   stays open: the next process asks again, unless the journal has an answer by then.
-2. An answer belongs to one question: of this agent, at this place of its run, about this call. It
-   does not answer a different call at the same place.
+1. A question is written before it is asked. If the process ends before the question is answered,
+   the question stays open: the next process asks again, unless the journal has an answer by then.
+2. An answer belongs to one question, which is about one call of one agent at one place of its run.
+   The answer does not hold for a different call at the same place.
 3. To record an answer, a process needs the pool's lease. While a pool runs, its own process holds
-   the lease, so no other process can answer; the pool asks its approver.
+   the lease, so no other process can answer, and the pool asks its approver.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class OpenQuestion(msgspec.Struct, frozen=True):
     call: ToolCall
     """The call, as the model wrote it."""
     digest: str
-    """The digest of the call: an answer is valid for this call alone."""
+    """The digest of the call. An answer is valid only for a call with this digest."""
 
 
 def open_questions(records: Iterable[JournalRecord]) -> tuple[OpenQuestion, ...]:
@@ -83,8 +83,8 @@ async def answer_question(
     """Answer an open question of a pool that no process runs, and return the question.
 
     Args:
-        journal: Where the pool is kept.
-        pool: Its name there.
+        journal: The journal that has the pool.
+        pool: The pool's name in the journal.
         question_id: Which question.
         decision: The answer.
 

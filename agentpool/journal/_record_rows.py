@@ -1,7 +1,7 @@
 """The records of a journal as rows, written only under a valid lease.
 
-Rule: the transaction that writes records also checks the lease, and without the lease no row is
-kept. Most writes find the lease unchanged, and are one statement.
+Rule: the transaction that writes records also checks the lease, and keeps no row without the lease.
+Most writes find the lease unchanged, and then need only one statement.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from agentpool.journal._lease_rows import AS_SEEN, SeenLease, hold, is_new
 _INTO: Final = "INSERT INTO records (pool, agent, kind, place, part, digest, body)"
 
 _MOST_AT_ONCE: Final = 8
-"""The most records in one statement: enough for an agent's turn with some calls."""
+"""The most records in one statement. This is enough for an agent's turn with some calls."""
 
 
 def keep(
@@ -51,7 +51,7 @@ def keep_at_once(
 ) -> bool:
     """Add *records* in a single statement, if the lease is unchanged and needs no renewal.
 
-    Return whether that was done. Arguments as above.
+    Return whether the records were added. The arguments are those of ``keep``.
 
     Raises:
         JournalError: If the file cannot be written. Nothing was kept.

@@ -2,8 +2,8 @@
 
 Rules:
 
-1. A value of another type or size than was written means that the file is damaged. SQLite accepts
-   text in a column of numbers; nothing here converts one into the other.
+1. A value that does not have the type or size that was written means that the file is damaged.
+   SQLite accepts text in a column of numbers; nothing here converts text into numbers.
 2. Nothing is unpickled, and no text of the file is run as SQL.
 """
 

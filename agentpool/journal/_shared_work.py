@@ -9,8 +9,8 @@ Rules:
    and a process whose share was taken over gets no more items.
 3. An item's outcome is among the records of its share, which are written only under the share's
    fence: one outcome for each item, never overwritten.
-4. An item that no agent can be made for has a fault instead of an outcome. It is tried again when
-   the work is started again.
+4. An item for which no agent can be made has a fault instead of an outcome. Such an item is tried
+   again when the work is started again.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class WorkItem(CheckedStruct, frozen=True):
     key: str
     """Its name. No other item of the work has it."""
     text: str | None = None
-    """The question. ``None``: the key says enough."""
+    """The question. ``None``: the key says everything that the agent is asked."""
 
 
 @final
@@ -80,9 +80,9 @@ class ItemState(msgspec.Struct, frozen=True):
     key: str
     """Its name."""
     share: str | None
-    """The pool that does it. ``None``: none has claimed it."""
+    """The pool that does the item. ``None``: no pool has claimed it."""
     fault: str
-    """Why no agent can be made for it. Empty: no reason is known."""
+    """Why no agent can be made for the item. Empty: no reason is known."""
 
 
 @final
@@ -94,7 +94,7 @@ class EndedItem(msgspec.Struct, frozen=True):
     asked: str
     """The SHA-256 of what was asked, in hexadecimal digits."""
     outcome: bytes
-    """Its outcome; read it with ``agentpool.observe.outcome_from_json``."""
+    """Its outcome, which ``agentpool.observe.outcome_from_json`` reads."""
 
 
 @final
@@ -104,9 +104,9 @@ class WorkShare(msgspec.Struct, frozen=True):
     pool: str
     """The pool in the journal."""
     owner: LeaseHolder | None
-    """The process that does it now, judged by the clock. ``None``: no process does."""
+    """The process that does this share now, judged by the clock. ``None``: no process does."""
     seconds: float
-    """How long that process may be silent before another may take over."""
+    """How long that process may be silent before another process may take over."""
     renewed_at: float
     """When that process last renewed its lease, in seconds since 1970."""
 
@@ -149,18 +149,18 @@ class SharedWork(Checked, Unique, Shown):
         return f"{self.name} worker {number}"
 
     async def add(self, digest: str, items: Sequence[WorkItem]) -> None:
-        """Add the *items* that are missing. Faulty items are tried again.
+        """Add those *items* that are missing. Items with a fault are tried again.
 
         Args:
             digest: A short hash of all settings that the items share.
             items: The items of the work.
 
         Raises:
-            UsageError: If the work was begun with another digest. Nothing was added.
+            UsageError: If the work was begun with a different digest. Nothing was added.
             JournalError: If the file cannot be written. Nothing was added.
 
         Cancellation:
-            All were added, or none.
+            Either all items were added or none.
         """
 
         def insert(transaction: Transaction) -> None:
@@ -168,8 +168,8 @@ class SharedWork(Checked, Unique, Shown):
             transaction.change("INSERT OR IGNORE INTO facts VALUES (?, ?)", fact, digest)
             if transaction.rows("SELECT value FROM facts WHERE name = ?", fact) != [(digest,)]:
                 raise UsageError(
-                    f"the journal began {self.name!r} with manifests or options that differ "
-                    "from these; write the same again, or name another file"
+                    f"the journal began {self.name!r} with manifests or options that differ from "
+                    "these; use the same ones again, or name a different file"
                 )
             transaction.change(
                 "UPDATE items SET pool = NULL, fault = '' WHERE work = ? AND fault != ''", self.name
@@ -188,7 +188,7 @@ class SharedWork(Checked, Unique, Shown):
             JournalError: If the file cannot be written.
 
         Cancellation:
-            The share may have been added; it then has no items.
+            The share may have been added. If it was, it has no items.
         """
 
         def add(transaction: Transaction) -> str:
@@ -205,7 +205,7 @@ class SharedWork(Checked, Unique, Shown):
 
         Args:
             lease: The right to write the share's pool.
-            most: How many.
+            most: The most items to claim.
 
         Raises:
             LeaseLostError: If another process continues the share. Nothing was claimed.
@@ -284,7 +284,7 @@ class SharedWork(Checked, Unique, Shown):
     def stopped_writer(self) -> int | None:
         """Return the stopped process that has locked the file for all others.
 
-        ``None``: there is none, or the system cannot tell.
+        ``None``: no stopped process has locked it, or the system cannot tell.
         """
         holder = lock_holder(self._database.path)
         return holder.pid if holder is not None and holder.is_stopped else None

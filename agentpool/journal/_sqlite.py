@@ -6,7 +6,7 @@ Rules:
    process whose lease was taken over can write nothing more.
 2. A lease ends when its length has passed since the last write, or up to a twentieth earlier: a
    write does not renew a lease that was renewed less than a twentieth of its length ago. If the
-   holder was a process of this machine, since its last start, and is dead, the lease is free
+   holder was a process of this machine since its last start, and is now dead, the lease is free
    immediately.
 3. The clock decides only how long another process waits; the fence decides who may write. If the
    clock went back, a lease stays alive until ``claim`` has seen no write for its length.
@@ -53,7 +53,7 @@ from agentpool.journal._shared_work import SharedWork
 T = TypeVar("T")
 
 Durability: TypeAlias = Literal["process", "power"]
-"""What a written record survives: the end of the process only, or a power failure as well."""
+"""What a written record survives: only the end of the process, or a power failure as well."""
 
 MIGRATIONS: Final = (
     """\
@@ -86,7 +86,7 @@ CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
     BUDGETS,
     SHARED_WORK,
 )
-"""Format 1, 2, 3, … of the file. A released one never changes: a change adds another."""
+"""Format 1, 2, 3, … of the file. A released format never changes: a change adds a format."""
 
 _OWNERS: Final = """SELECT name FROM pools WHERE instr(holder, '"pid":' || ? || ',')"""
 """Finds the pools of a process by its process id."""
@@ -101,7 +101,7 @@ _SYNCHRONOUS: Final[dict[str, str]] = {"process": "OFF", "power": "FULL"}
 """When SQLite waits for the disk."""
 
 _COMMAND_OF: Final = "command of "
-"""The beginning of the fact's name. The pool's name follows."""
+"""The beginning of the name of a fact. The pool's name follows."""
 
 
 @final
@@ -126,7 +126,7 @@ class SqliteJournal(Unique, InFile, JointJournal):
             JournalError: If the file cannot be written.
 
         Cancellation:
-            The lease may have been taken; a claim by the same journal takes it again.
+            The lease may have been taken. Claiming it again with this journal is possible.
         """
         expect_arguments(SqliteJournal.claim, locals())
         if not lease_seconds > 0:
@@ -320,13 +320,13 @@ class SqliteJournal(Unique, InFile, JointJournal):
         return SharedWork(self._database, name)
 
     async def prune(self, pool: str) -> int:
-        """Delete the records of ended agents of *pool*, except outcomes. Return how many.
+        """Delete the records of ended agents of *pool*, except outcomes; return their number.
 
-        Their tasks, their answers and what they had spent stay. A pool with agents that have not
-        ended, or that a process uses, is left as it is. The file shrinks.
+        The tasks of the agents, their answers and their spending stay. A pool is left as it is if
+        an agent has not ended, or a process uses the pool. The file shrinks.
 
         Raises:
-            JournalError: If there is no such pool, it has not ended, or the file cannot be written.
+            JournalError: If the pool is missing or has not ended, or the file cannot be written.
         """
         expect_arguments(SqliteJournal.prune, locals())
         found = {one.pool: one for one in await self.pools()}
@@ -348,9 +348,9 @@ async def open_journal(
 
     Args:
         path: The file. Its folder must exist.
-        durability: ``process``: what was written survives the end of the process, even a kill;
-            ``power``: also a power failure, at the price of waiting for the disk. ``None``: as the
-            file says, and ``process`` for a new one.
+        durability: With ``process``, records survive the end of the process, even a kill. With
+            ``power``, records also survive a power failure, but each write waits for the disk.
+            ``None``: as the file says, or ``process`` for a new file.
         read_only: Whether to read only: no file is created or changed.
 
     Yields:

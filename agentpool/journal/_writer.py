@@ -1,4 +1,4 @@
-"""Writes the records of one pool in order, in groups, each before the action that it announces.
+"""Writes the records of a pool in order and in groups, each record before its action.
 
 Rules:
 
@@ -8,11 +8,13 @@ Rules:
    that was noted before it is kept. Nothing else waits.
 3. Records that several agents note during a write go into the next write together. The first agent
    that waits writes them all; a task writes those that no agent waits for.
-4. A record and what a budget takes for it are one write, and a record whose budget refuses is left
-   out. The code that noted it learns that before any waiting agent goes on.
+4. A record and the spending that belongs to it are one write, and a record whose budget refuses the
+   spending is left out. The code that noted the record learns this before any waiting agent goes
+   on.
 5. A failed write ends the pool: an agent that went on would do things that are not recorded.
-6. A write is never cancelled: it would be unknown whether it was kept. It may wait for a stopped
-   process for as long as that is stopped; but a pool that ends waits half a minute at most.
+6. A write is never cancelled, since nobody would know whether it was kept. A write may wait for a
+   stopped process as long as that process is stopped, but a pool that ends waits for half a minute
+   at most.
 """
 
 from __future__ import annotations
@@ -32,10 +34,12 @@ from agentpool.abc import Journal
 from agentpool.journal._joint import JointJournal, Together
 
 END_SECONDS: Final = 30.0
-"""The time for a write once its pool ends. The next process repeats what was not kept by then."""
+"""The time for a write once its pool ends. The next process repeats the actions whose records were
+not kept by then."""
 
 RENEWALS_PER_LEASE = 3
-"""How often per lease a pool renews it when there is nothing to write."""
+"""How often, during the length of a lease, a pool renews the lease when there is nothing to
+write."""
 
 
 @final
@@ -48,14 +52,15 @@ class JournalWriter(Live):
     """The right to write the records."""
     _pending: list[JournalRecord] = msgspec.field(default_factory=list[JournalRecord])
     _joint: list[tuple[int, Together]] = msgspec.field(default_factory=list[tuple[int, Together]])
-    """What budgets take for some of the pending records, by the records' places."""
+    """The spending that belongs to some of the pending records, by the places of these records."""
     _noted: int = 0
     _kept: int = 0
     _began_at: float = -math.inf
     """When the last write began."""
     _is_writing: bool = False
     _is_shared: bool = False
-    """Whether the last write had records of several agents: the next may, too."""
+    """Whether the last write had records of several agents, so that the next one may have them
+    too."""
     _closed: bool = False
     _is_ending: bool = False
     _shield: trio.CancelScope | None = None
@@ -85,8 +90,10 @@ class JournalWriter(Live):
 
         Args:
             record: What to write.
-            wakes: Whether it is written soon without a ``flush``. If not, the caller flushes next.
-            together: What budgets take for it. The journal must then be a ``JointJournal``.
+            wakes: Whether the record is written soon without a ``flush``. If not, the caller
+                flushes next.
+            together: The spending that belongs to the record. With it, the journal must be a
+                ``JointJournal``.
         """
         if together is not None and self._error is not None:
             together.on_written(None)
@@ -126,7 +133,8 @@ class JournalWriter(Live):
     def flush_at_once(self) -> bool:
         """Write all records so far in this thread, if that needs no waiting.
 
-        Return whether they are kept. If not, call ``flush``: it waits, or raises what is wrong.
+        Return whether the records are kept. If not, call ``flush``, which waits or raises the
+        error.
         """
         batch = self._pending
         if not batch or self._is_writing or self._is_shared or self._joint or self._error:
@@ -180,7 +188,7 @@ class JournalWriter(Live):
             raise self._error
 
     def end_soon(self) -> None:
-        """Limit the time of each write from now on, because the pool or all its agents end."""
+        """Limit the time of each write from now on, because the pool or all of its agents end."""
         self._is_ending = True
         if self._shield is not None:
             self._shield.deadline = trio.current_time() + END_SECONDS

@@ -1,4 +1,4 @@
-"""Watch a pool: with observers that it calls, or readers that take events at their own pace."""
+"""Watch a pool, with observers that it calls or readers that take events at their own pace."""
 
 from typing import TYPE_CHECKING
 

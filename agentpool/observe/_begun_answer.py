@@ -18,7 +18,7 @@ from agentpool._messages import AssistantMessage
 
 @final
 class BegunAnswer(Record):
-    """The part of an agent's last answer that had arrived. Empty: none, or it is complete."""
+    """The part of an agent's last answer that had arrived. Empty: no part, or all of it."""
 
     _texts: list[str] = []  # noqa: RUF012  # each has its own
     _thoughts: list[str] = []  # noqa: RUF012  # each has its own

@@ -3,9 +3,10 @@
 Rules:
 
 1. What is unknown is counted as unknown, and never as zero.
-2. Estimates are counted separately, too: those of the text that arrived before a request broke off,
-   and those that a budget was charged for it. A budget charges everything set aside for a request
-   whose usage is unknown, so it may count more than the agents.
+2. Two kinds of estimates are also counted separately: the tokens of text that arrived before a
+   request broke off, and the amounts that a budget was charged for such a request. For a request
+   whose usage is unknown, a budget is charged everything that was set aside, so a budget may count
+   more than the agents.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ class Bill(Record):
     """The usage of requests to models."""
 
     requests: int = 0
-    """Requests, including those to each driver of a fallback, and those still under way."""
+    """Requests, including those to each driver of a fallback and those still under way."""
     failed: int = 0
     """Requests that got no complete answer: retried, refused or given up."""
     usage: Usage = NO_USAGE
@@ -55,11 +56,11 @@ class Bill(Record):
         return self.usage.total_tokens - self.estimated_tokens + self.charged_tokens
 
     def tokens_words(self) -> str:
-        """Return the tokens in short: ``?`` if unknown, ``15+?`` if partly unknown."""
+        """Return the tokens in a short form: ``?`` if unknown, ``15+?`` if partly unknown."""
         return self._partly(self.usage.total_tokens)
 
     def sides_words(self) -> tuple[str, str]:
-        """Return the tokens of requests and those of answers, both in short."""
+        """Return the tokens of requests and the tokens of answers, both in a short form."""
         return self._partly(self.usage.input_tokens), self._partly(self.usage.output_tokens)
 
     def _partly(self, known: int) -> str:
@@ -72,7 +73,7 @@ class Bill(Record):
         return [*self.tokens_notes(), *self.cost_notes()]
 
     def tokens_notes(self) -> list[str]:
-        """Return which part of the tokens is unknown or an estimate."""
+        """Say which part of the tokens is unknown, and which is an estimate."""
         found: list[str] = []
         if self.unmeasured:
             found.append(f"the tokens of {counted(self.unmeasured, 'request')} are unknown")
@@ -83,7 +84,7 @@ class Bill(Record):
         return found
 
     def cost_notes(self) -> list[str]:
-        """Return which part of the cost is unknown, and what budgets were charged for it."""
+        """Say which part of the cost is unknown, and what budgets were charged for that part."""
         found: list[str] = []
         if self.unpriced:
             rest = dollars(self.known_usd)
@@ -113,7 +114,7 @@ class Bill(Record):
             self._lost(event.lost)
 
     def end(self, outcome: AgentOutcome, of_children: int = 0) -> None:
-        """Add from *outcome* what events of earlier versions lack, or what readers missed.
+        """Add from *outcome* what events of earlier versions lack and what readers missed.
 
         Args:
             outcome: The agent's outcome.
@@ -125,7 +126,7 @@ class Bill(Record):
             self.unpriced += more if outcome.cost_usd is None else 0
 
     def leave_open(self, requests: int) -> None:
-        """Count *requests* as unknown: their ends are not in the trace."""
+        """Count the usage of *requests* as unknown, since their ends are not in the trace."""
         self.unmeasured += requests
         self.unpriced += requests
 

@@ -1,6 +1,6 @@
 """Converts a trace into trace-event JSON for Perfetto and ``chrome://tracing``.
 
-Each agent becomes a thread, each interval of its life a slice, and each spawn an arrow.
+Each agent becomes a thread, each interval of its life becomes a slice, and each spawn an arrow.
 """
 
 from __future__ import annotations

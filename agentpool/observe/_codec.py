@@ -1,7 +1,8 @@
 """Converts events to JSON and back, for traces.
 
-An event that is read back equals the one written, with two exceptions: an exception comes back as a
-``RecordedError``, and the value of an outcome as the JSON that was written for it.
+An event that is read back equals the event that was written, with two exceptions: an error comes
+back as a ``RecordedError``, and the value of an outcome comes back as the JSON that was written for
+it.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from agentpool._messages import Json
 from agentpool.observe._error_data import error_from_data, error_to_data
 
 SHOWN_CHARACTERS: Final = 1000
-"""The most characters of the ``repr`` that replaces a value without a JSON form."""
+"""The most characters of the ``repr`` that replaces a value without a form in JSON."""
 
 Line: TypeAlias = Event | msgspec.Struct
 """A line of a trace."""
@@ -102,7 +103,7 @@ def _shown(value: object) -> str | None:
 
 
 def _plain(value: object) -> Json:
-    """Return *value*, made of builtins, with read-only parts replaced by writable ones."""
+    """Return *value*, made of builtins, with its read-only parts replaced by writable ones."""
     match value:
         case dict():
             pairs = cast("dict[object, object]", value)

@@ -13,7 +13,7 @@ from agentpool._errors import AgentCancelledError, DeadlockError, LimitExceededE
 from agentpool._messages import AssistantMessage, ChatMessage, ToolCall, ToolMessage, UserMessage
 
 Content: TypeAlias = Literal["full", "cut", "none"]
-"""How much of the texts is kept."""
+"""How much of each text is kept."""
 
 CUT_CHARACTERS: Final = 400
 """The characters kept of each text with ``cut``."""
@@ -29,8 +29,8 @@ def reduced(event: events.Event, content: Content, clean: Callable[[str], str]) 
 
     Keys are removed before texts are cut, since half a key would not be found.
 
-    Names, numbers, types of errors and reasons of ends stay. With ``none``, the texts of errors go
-    too: a provider's error may quote the question.
+    Names, numbers, types of errors and the reasons why agents ended stay. With ``none``, the texts
+    of errors are removed too, since a provider's error may quote the question.
     """
     if content == "full":
         return event

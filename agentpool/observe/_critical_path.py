@@ -3,10 +3,12 @@
 Rules:
 
 1. The path is followed backwards from the end. It contains what an agent did, back to the point
-   where it waited for another agent; from there it contains that agent's work.
-2. An agent that waited for its first slot counts as waiting for the agent that ended last before it
-   got one.
-3. Each step goes back in time, or to an agent not yet visited at that time, so the walk ends.
+   where the agent waited for another agent. From that point, the path contains the other agent's
+   work.
+2. An agent that waited for its first slot counts as waiting for the agent that ended last before
+   the slot was given.
+3. Each step goes back in time, or to an agent that has not yet been visited at that time, so the
+   walk ends.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from agentpool.observe._intervals import Interval, Reason
 from agentpool.observe._record import AgentRecord, PoolRecord
 
 MAX_STEPS: Final = 20_000
-"""The most steps of a path: a longer one does not help."""
+"""The most steps of a path. A longer path does not help anybody who reads it."""
 
 
 @final
@@ -64,7 +66,7 @@ def critical_path(record: PoolRecord) -> tuple[Step, ...]:
 
 
 def _interval_before(agent: AgentRecord, at_seconds: float) -> Interval | None:
-    """Return the interval of the agent that ends at or contains *at_seconds*."""
+    """Return the interval of the agent that contains *at_seconds* or ends then."""
     place = bisect_left(agent.intervals, at_seconds, key=lambda one: one.begin_seconds) - 1
     return agent.intervals[place] if place >= 0 else None
 
@@ -76,7 +78,7 @@ def _waited_for(
     interval: Interval,
     at_seconds: float,
 ) -> tuple[AgentRecord, float] | None:
-    """Return the agent that was waited for during *interval*, and when the wait ended."""
+    """Return the agent for which *interval* was a wait, and when the wait ended."""
     if interval.reason is Reason.PARKED and interval.target_id is not None:
         target = record.agents.get(interval.target_id)
         if target is not None and target.spawned.at_seconds < at_seconds:

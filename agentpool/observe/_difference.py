@@ -1,4 +1,4 @@
-"""The first event in which two traces differ."""
+"""Finds the first event in which two traces differ."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class FieldDifference(msgspec.Struct, frozen=True):
     path: str
     """Where the value is, such as ``outcome.usage.input_tokens``."""
     first: Json
-    """The value in the first trace. ``None``: there is none, or it is ``null``."""
+    """The value in the first trace. ``None``: that trace has no such value, or ``null``."""
     second: Json
     """The value in the second trace."""
 
@@ -46,13 +46,13 @@ class Difference(msgspec.Struct, frozen=True):
     """The first difference between two traces."""
 
     place: int
-    """The number of the event, from 1; pieces of texts are not counted."""
+    """The number of the event, from 1. Events with pieces of a text are not counted."""
     first: Event | None
-    """The event of the first trace. ``None``: it has ended."""
+    """The event of the first trace. ``None``: the first trace has ended."""
     second: Event | None
-    """The event of the second trace. ``None``: it has ended."""
+    """The event of the second trace. ``None``: the second trace has ended."""
     fields: tuple[FieldDifference, ...] = ()
-    """The fields that differ if both events are of one kind: the first `MAX_FIELDS`."""
+    """The first `MAX_FIELDS` fields that differ. Empty if the events are of different kinds."""
 
 
 def first_difference(first: Sequence[Event], second: Sequence[Event]) -> Difference | None:
@@ -90,7 +90,7 @@ def _fields(path: str, first: Json, second: Json) -> Iterator[FieldDifference]:
 
 
 def _parts(value: Json) -> dict[str, Json] | None:
-    """Return the parts of *value* by name or place. ``None``: it has no parts."""
+    """Return the parts of *value* by name or place. ``None``: *value* has no parts."""
     match value:
         case dict():
             return value

@@ -18,7 +18,7 @@ class ErrorData(msgspec.Struct, frozen=True):
     details: dict[str, str] = {}
     traceback: str = ""
     errors: tuple[ErrorData, ...] | msgspec.UnsetType = msgspec.UNSET
-    """The errors of a group. Unset: it is a single error."""
+    """The errors of a group. Unset: the error is not a group."""
 
 
 def error_to_data(error: BaseException) -> ErrorData:

@@ -5,7 +5,8 @@ Rules:
 1. Each character may be plain, or escaped for a URL, JSON or HTML, independently of its neighbours:
    programs differ in what they escape, and may escape several times.
 2. Base64 may be broken into lines, as `base64` and MIME do. A line is longer than two neighbouring
-   pieces of a key, so at least one piece is whole: only text with a whole piece is searched.
+   pieces of a key, so at least one piece is not broken. Only text that has an unbroken piece is
+   searched.
 3. Escaped text is first searched in a copy without escapes, where one fast search finds a key.
 4. Every repetition is bounded, so that hostile text takes linear time.
 """
@@ -29,30 +30,33 @@ _ROUNDS: Final = 4
 """How often text is unescaped: a URL inside a URL takes two rounds."""
 
 _ALIKE: Final = bytes.maketrans(b"\n\r\t\b\f+", b"nrtbf ")
-"""Maps a character to the letter of its escape, so that both are alike without backslashes."""
+"""Maps a character to the letter of its escape, so that the two are equal once backslashes are
+removed."""
 
 _PIECE: Final = 12
-"""How many characters of base64 are searched for before lines are joined."""
+"""How many characters of base64 are looked for before lines are joined."""
 
 _SEARCHED_CHARS: Final = 4096
-"""How much of a long key, such as a file of credentials, is searched for in these forms."""
+"""How many characters of a long key, such as a file of credentials, are looked for in these
+forms."""
 
 _PATTERN_CHARS: Final = 64
-"""How much of a key one pattern finds. A part of this length is as secret as the whole."""
+"""How many characters of a key one pattern finds. A part of this length is as secret as the whole
+key."""
 
 _NAMED: Final = {"&": b"amp", "<": b"lt", ">": b"gt", '"': b"quot", "'": b"apos"}
 _VALUES: Final = {name: char.encode() for char, name in _NAMED.items()}
 _LETTERS: Final = {"\n": b"n", "\r": b"r", "\t": b"t", "\b": b"b", "\f": b"f"}
 _SLASH: Final = rb"(?:\\|%(?:25){0,3}5[cC])"
 _BREAK: Final = rb"(?:\\{1,31}+[nrt]|\s){0,64}+"
-"""Matches the end of a line, even inside JSON, with the indent of the next line."""
+"""Matches the end of a line and the indent of the next line, even inside JSON."""
 
 
 def base64_of(data: bytes) -> Iterator[str]:
     """Yield the base64 forms of *data* for every position in an encoded text.
 
-    There are three forms, which depend on the number of bytes before *data*. The characters at
-    their ends also encode neighbouring bytes, so they are left out.
+    Three forms are possible, depending on the number of bytes before *data*. The first and last
+    characters of a form also encode neighbouring bytes, so these characters are left out.
     """
     for before in range(3):
         start = (0, 2, 3)[before]
@@ -70,12 +74,15 @@ class WrappedKey(Live):
 
     @classmethod
     def all_of(cls, secret: str) -> list[WrappedKey]:
-        """Return the forms of *secret* that may be broken into lines: short ones fit into one."""
+        """Return the forms of *secret* that may be broken into lines.
+
+        Short forms fit into one line.
+        """
         forms = set(base64_of(secret.encode("utf-8", "surrogatepass")[:_SEARCHED_CHARS]))
         return [cls(form.encode()) for form in sorted(forms) if len(form) >= 2 * _PIECE]
 
     def pattern_for(self, data: bytes) -> re.Pattern[bytes] | None:
-        """Return a pattern that finds the key in *data*. ``None``: it cannot be there."""
+        """Return a pattern that finds the key in *data*. ``None``: the key cannot be in *data*."""
         if self.form[:_PIECE] in data or self.form[_PIECE : 2 * _PIECE] in data:
             return _wrapped(self.form)
         return None
@@ -87,7 +94,7 @@ class EscapedKey(Live):
 
     chars: str
     needle: bytes
-    """Text that unescaped text with the key must contain. Empty: there is no such text."""
+    """A text that any unescaped text with the key must contain. Empty: there is no such text."""
 
     @classmethod
     def all_of(cls, secret: str) -> list[EscapedKey]:
@@ -99,7 +106,10 @@ class EscapedKey(Live):
         return [cls(part, _needle_of(part)) for part in parts]
 
     def pattern_for(self, unescaped: bytes) -> re.Pattern[bytes] | None:
-        """Return a pattern for the key in a text with this *unescaped* form. ``None``: no key."""
+        """Return a pattern for the key in a text with this *unescaped* form.
+
+        ``None``: the key is not in it.
+        """
         return _escaped(self.chars) if self.needle in unescaped else None
 
 
@@ -114,7 +124,7 @@ def _alike(data: bytes) -> bytes:
 
 
 def unescaped(data: bytes) -> bytes:
-    """Return *data* without escapes, for `EscapedKey.pattern_for`. Empty: it has no escapes."""
+    """Return *data* without escapes, for `EscapedKey.pattern_for`. Empty: *data* has no escapes."""
     plain = _ESCAPE.sub(_value_of, data)
     if plain is data or plain == data:
         return b""

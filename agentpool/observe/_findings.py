@@ -26,7 +26,7 @@ from agentpool.observe._record import OPEN, AgentRecord, Notice, PoolRecord
 from agentpool.observe._trace import Trace
 
 MAX_OF_A_KIND: Final = 8
-"""The most findings of one kind that are listed; the others are only counted."""
+"""The most findings of one kind that are listed. Further findings are only counted."""
 
 SHOWN_CHARACTERS: Final = 1000
 """The most characters of a failed tool's text."""
@@ -63,7 +63,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     circle: tuple[AgentId, ...] = ()
     """The agents of a deadlock: each waits for the next, and the last one for the first."""
     count: int = 1
-    """How many findings of its kind it represents."""
+    """How many findings of the same kind this finding stands for."""
 
 
 def findings_of(trace: Trace, record: PoolRecord) -> list[Finding]:
@@ -88,7 +88,7 @@ def _place(finding: Finding) -> tuple[bool, float]:
 
 
 def _shortened(found: list[Finding]) -> Iterator[Finding]:
-    """Yield the first findings of each kind, then one finding that counts the rest."""
+    """Yield the first findings of each kind, then one finding with the number of the rest."""
     counts, totals = Counter[str](), Counter(finding.title for finding in found)
     for finding in found:
         counts[finding.title] += 1
@@ -169,7 +169,7 @@ def _reason_of(agent: AgentRecord) -> str:
 
 
 def _taken_along(record: PoolRecord, agent: AgentRecord) -> Iterator[AgentRecord]:
-    """Yield the descendants of *agent* that were cancelled because it ended, parents first."""
+    """Yield the descendants of *agent* that were cancelled because *agent* ended, parents first."""
     waiting = deque(agent.children)
     while waiting:
         child = record.agents[waiting.popleft()]
@@ -305,9 +305,11 @@ def _warnings(trace: Trace, record: PoolRecord) -> Iterator[Finding]:
 
 
 def circle_of(record: PoolRecord, text: str) -> tuple[AgentId, ...]:
-    """Return the agents in the circle that a deadlock's *text* names; empty if none.
+    """Return the agents in the circle that the *text* of a deadlock names.
 
-    ``1 (planner) asks 2 (critic), which joins 1 (planner)``: the first agent is repeated at the
+    Empty: it names no circle.
+
+    ``1 (planner) asks 2 (critic), which joins 1 (planner)``: the first agent is named again at the
     end.
     """
     told = text.rpartition("DeadlockError: ")[2]

@@ -1,7 +1,7 @@
 """The names of OpenTelemetry's GenAI conventions that are used here.
 
-Source: https://github.com/open-telemetry/semantic-conventions-genai, v0.1.0, status
-Development, read 2026-11. They will change; packages of constants have older ones.
+Source: https://github.com/open-telemetry/semantic-conventions-genai, v0.1.0, status Development,
+read 2026-11. The conventions will change; packages of constants have older versions of them.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ _PROVIDERS: Final = {
     "mistral": "mistral_ai",
     "xai": "x_ai",
 }
-"""The values of ``PROVIDER`` that differ from our names. The attribute is required, so an unknown
-provider gets a value too."""
+"""The values of ``PROVIDER`` that differ from our names. The attribute is required, so even an
+unknown provider gets a value."""
 
 # --- metrics
 

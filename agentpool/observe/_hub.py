@@ -1,7 +1,7 @@
 """Delivers events to observers and readers without making an agent wait.
 
-Observers are called immediately, in order. Each reader takes events from its own bounded backlog:
-when that is full, events that do not start or end an agent are left out and counted.
+Observers are called immediately, in order. Each reader takes events from its own bounded backlog.
+When the backlog is full, events that do not start or end an agent are left out and counted.
 """
 
 from __future__ import annotations
@@ -45,10 +45,10 @@ Ts = TypeVarTuple("Ts")
 _log = logging.getLogger("agentpool")
 
 READER_BACKLOG = 4096
-"""The most events that wait for one reader: some seconds of a busy pool, half a megabyte."""
+"""The most events that wait for one reader: some seconds of a busy pool, or half a megabyte."""
 
 _TELLING = 1_000_000
-"""Added to the decisions under way while observers are called, so that new events wait for all."""
+"""Added to the decisions under way while observers are called, so that all new events wait."""
 
 
 def _provider_of(model: ModelConfig) -> str:
@@ -148,7 +148,7 @@ class EventReader(Live):
         return event
 
     async def _has_more(self) -> bool:  # noqa: ASYNC910  # those that are there are not waited for
-        """Wait for an event. Return whether one is there: ``False`` once the reader is closed."""
+        """Wait for an event. Return ``False`` if the reader is closed and has no more events."""
         while not self._backlog:
             if self._closed:
                 return False  # noqa: ASYNC910  # the same
@@ -210,7 +210,7 @@ class EventHub:
 
     @property
     def is_telling(self) -> bool:
-        """Whether observers are being called: any use of the pool now comes from one of them."""
+        """Whether observers are being called: any use of the pool then comes from an observer."""
         return self._deciding >= _TELLING
 
     def seconds(self) -> float:
@@ -333,7 +333,7 @@ class EventHub:
             self.publish(AgentParked(*stamp, wait.text, wait.reason, wait.target))
 
     def posted(self, message: AgentMessage, reason: str | None, agent_name: str) -> None:
-        """Publish that a message was accepted; with a *reason*, that it became a dead letter.
+        """Publish that a message was accepted, or with a *reason*, that it became a dead letter.
 
         Args:
             message: The message.

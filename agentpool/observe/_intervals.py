@@ -2,10 +2,11 @@
 
 Rules:
 
-1. The intervals of an agent begin with its spawn and end with its outcome, or with the last
-   event of the trace; each begins where the previous one ended.
-2. When several things happen at the same time, the first in this list is the reason: it is queued;
-   it is parked; a model writes; a model was asked; a tool runs; its own code runs.
+1. The intervals of an agent begin with its spawn and end with its outcome, or with the last event
+   of the trace. Each interval begins where the previous one ended.
+2. When several things happen at the same time, the first one in this list is the reason: the agent
+   is queued; the agent is parked; a model writes; a model was asked; a tool runs; the agent's own
+   code runs.
 """
 
 from __future__ import annotations
@@ -47,11 +48,11 @@ class Reason(enum.Enum):
     GATE = "gate"
     """It waits for a gate that lets no more requests through."""
     BUDGET = "budget"
-    """It waits because others have reserved the rest of a budget."""
+    """It waits because other agents have reserved the rest of a budget."""
     RETRY = "retry"
-    """It waits before it makes a failed request again."""
+    """It waits before it repeats a failed request."""
     APPROVAL = "approval"
-    """It waits for the decision whether a tool call may run."""
+    """It waits for a decision on whether a tool call may run."""
     MODEL = "model"
     """A model was asked and has not answered yet."""
     ANSWER = "answer"
@@ -90,7 +91,7 @@ class Interval(msgspec.Struct, frozen=True, gc=False):
     detail: str = ""
     """What the agent waited for, or which tools ran."""
     target_id: AgentId | None = None
-    """The agent that it waited for. ``None``: no particular agent."""
+    """The agent for which it waited. ``None``: no particular agent."""
 
 
 def intervals_of(events: Iterable[Event]) -> dict[AgentId, tuple[Interval, ...]]:

@@ -4,12 +4,15 @@ Rules:
 
 1. The pool has a span. Each agent has one below its parent's; each attempt to ask a model and each
    tool call has one below its agent's. Waits and notices are events of the agent's span.
-2. A span begins and ends with the thing that it describes. If that had not ended when the pool
-   closed, or where a trace was cut, the span ends there and is marked ``agentpool.open``.
-3. With ``RunIds`` the ids of the spans are derived from the run's id, so that a run has the same
-   ids live and afterwards. The run's id is the id of its OpenTelemetry trace.
-4. Spans contain messages and answers only if *content* asks for them. Then each request has only
-   what is new since the previous one: whole conversations would grow quadratically.
+2. A span begins and ends with the thing that it describes. If the thing had not ended when the pool
+   closed, or when the trace was cut off, its span ends at that moment and is marked
+   ``agentpool.open``.
+3. With ``RunIds``, the ids of the spans are derived from the id of the run, so that spans made live
+   and spans made later from the trace have the same ids. The run's id is the id of its
+   OpenTelemetry trace.
+4. Spans contain messages and answers only if *content* asks for them. Even then, each request has
+   only the messages that are new since the previous request: with whole conversations, the size
+   would grow quadratically.
 """
 
 from __future__ import annotations
@@ -74,7 +77,7 @@ _NOTICES: Final = (
 
 @final
 class RunIds(Shown, IdGenerator):
-    """Derives the ids of a pool's spans from its run id; all other ids are random.
+    """Derives the ids of a pool's spans from the id of its run; all other ids are random.
 
     ``TracerProvider(id_generator=RunIds())``.
     """
@@ -83,9 +86,9 @@ class RunIds(Shown, IdGenerator):
         """Begin without a run."""
         self._random = RandomIdGenerator()
         self.trace_id = 0
-        """The id that the next trace gets. 0: a random one."""
+        """The id of the next trace. 0: the next trace gets a random id."""
         self.span_id = 0
-        """The id that the next span gets. 0: a random one."""
+        """The id of the next span. 0: the next span gets a random id."""
 
     def generate_span_id(self) -> int:
         """Return the id of a new span."""

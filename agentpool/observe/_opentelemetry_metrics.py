@@ -2,11 +2,11 @@
 
 Rules:
 
-1. Each attempt to ask a model is one duration; a failed attempt also has the type of its error.
-   Tokens are counted if the provider reported them; unknown and estimated ones have their own
-   counters.
-2. Names of agents, tools and models are attributes. Ids of agents are not: each would make a
-   separate series.
+1. Each attempt to ask a model is one duration, and a failed attempt also has the type of its error.
+   Tokens are counted if the provider reported them. Requests with unknown tokens and estimated
+   tokens have their own counters.
+2. Names of agents, tools and models are attributes. Ids of agents are not, since each id would make
+   a separate series.
 """
 
 from __future__ import annotations
@@ -155,7 +155,7 @@ class OpenTelemetryMetrics(Observer):
     def _estimate(
         self, agent_id: AgentId, bill: Bill, attributes: dict[str, AttributeValue]
     ) -> None:
-        """Count unknown usage, and the estimate that was charged for it."""
+        """Count a request of unknown usage, and the estimate that was charged for the request."""
         if agent_id in self._spawned:
             # An attempt was counted when it began: the rest is drivers of a fallback.
             self._spawned[agent_id][1] += bill.requests

@@ -2,11 +2,12 @@
 
 Rules:
 
-1. Everything is written. An error is written as its type's name, its text, its public fields as
-   texts, and its traceback; it is read back as a `RecordedError` with these.
-2. The value of an outcome is written as JSON and read back as plain data: only the program that
-   made it knows its type.
-3. A value that cannot be written is refused, and the error names its type. Nothing is left out.
+1. Everything is written. For an error, the name of its type, its text, its public fields as texts,
+   and its traceback are written. The error is read back as a `RecordedError` with these.
+2. The value of an outcome is written as JSON and read back as plain data, since only the program
+   that made the value knows its type.
+3. A value that cannot be written as JSON is refused, and the error names its type. Nothing is left
+   out.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ def outcome_to_json(outcome: AgentOutcome) -> str:
     """Encode *outcome* as JSON, with its conversation and its error.
 
     Raises:
-        UsageError: If its value has no form in JSON.
+        UsageError: If the value of *outcome* has no form in JSON.
     """
     expect_arguments(outcome_to_json, locals())
     return whole_json(outcome, _to_data).decode()

@@ -34,7 +34,7 @@ _UNREADABLE: Final = (
 
 
 def own_error(recorded: RecordedError) -> Exception:
-    """Return *recorded* as the package's own error, or unchanged if it is any other error."""
+    """Return *recorded* as an error of the package, or unchanged if there is no such error."""
     kind = _kinds().get(recorded.kind)
     if kind is None:
         return recorded

@@ -8,11 +8,11 @@ from typing import Final
 from agentpool._events import AgentSpawned, CompletionReceived, Event
 
 NAMED: Final = 3
-"""The most manifests or models that are named; the rest are only counted."""
+"""The most manifests or models that are named. The rest are only counted."""
 
 
 def ran_words(command: str, events: Iterable[Event]) -> list[str]:
-    """Return *command*, the manifests and the models in *events*, as far as they are known."""
+    """Return *command*, and the manifests and models in *events*, as far as these are known."""
     spawned: dict[int, AgentSpawned] = {}
     models: dict[str, None] = {}
     for event in events:

@@ -97,7 +97,7 @@ class AgentRecord(Record):
     """Tool calls that the model asked for and that never ran: not granted, unknown or not
     approved."""
     sent: tuple[tuple[int, int], ...] = ()
-    """Which messages of its conversation its last request sent, by their places."""
+    """Which messages of the conversation the last request sent, by their places."""
     earlier_answers: int = 0
     """How many answers were in its conversation before its first turn."""
     children: list[AgentId] = []  # noqa: RUF012  # each has its own
@@ -119,7 +119,7 @@ class AgentRecord(Record):
     window: WindowMarks = msgspec.field(default_factory=WindowMarks)
     """The messages of its conversation that are no longer sent, or only as a stub."""
     begun: BegunAnswer = msgspec.field(default_factory=BegunAnswer)
-    """The part that had come of an answer whose end is not in the trace."""
+    """The part that had arrived of an answer whose end is not in the trace."""
 
     @property
     def name(self) -> str:
@@ -149,7 +149,7 @@ class AgentRecord(Record):
 
     @property
     def requests(self) -> int:
-        """Requests to models, with those of its tools and those to each driver of a fallback."""
+        """Requests to models, including those of its tools and to each driver of a fallback."""
         return self.bill.requests
 
     @property
@@ -164,7 +164,7 @@ class AgentRecord(Record):
 
     @property
     def cost_usd(self) -> float | None:
-        """US dollars of all its requests. ``None``: the cost of some is unknown."""
+        """US dollars of all its requests. ``None``: the cost of some requests is unknown."""
         return self.bill.cost_usd
 
     @property
@@ -174,7 +174,7 @@ class AgentRecord(Record):
 
     @property
     def going_on(self) -> str:
-        """The agent's activity at the end of the trace, and its start. Empty: it has ended."""
+        """What the agent does when the trace ends, and since when. Empty: it has ended."""
         now = self.now
         if now is None:
             return ""
@@ -191,7 +191,7 @@ class AgentRecord(Record):
 
     @property
     def queued_and_ran(self) -> tuple[float, float]:
-        """Seconds until its first slot, and seconds from then to its end, later waits included."""
+        """Seconds until its first slot, and seconds from then to its end, including later waits."""
         if not self.intervals:
             return 0.0, 0.0
         begin, end = self.intervals[0].begin_seconds, self.intervals[-1].end_seconds
@@ -243,7 +243,7 @@ class PoolRecord(Record):
     calls: list[ToolFinished] = []  # noqa: RUF012  # each has its own
     """Tool calls that ended."""
     refused: list[RefusedCall] = []  # noqa: RUF012  # each has its own
-    """Tool calls that were never made, since they were refused."""
+    """Tool calls that never ran, because they were refused."""
     notices: list[Notice] = []  # noqa: RUF012  # each has its own
     """Events that explain the course: retries, fallbacks, approvals, limits, gates, slots and
     gaps."""
@@ -267,11 +267,11 @@ class PoolRecord(Record):
 
     @property
     def cost_usd(self) -> float | None:
-        """US dollars of all requests. ``None``: the cost of some is unknown."""
+        """US dollars of all requests. ``None``: the cost of some requests is unknown."""
         return self.bill.cost_usd
 
     def end_of(self, agent: AgentRecord) -> float:
-        """Return when *agent* ended, or when the trace ends if the agent had not ended."""
+        """Return when *agent* ended, or if the agent had not ended, when the trace ends."""
         return self.seconds if agent.finished_at is None else agent.finished_at
 
     def roots(self) -> Iterator[AgentRecord]:
@@ -281,7 +281,7 @@ class PoolRecord(Record):
                 yield agent
 
     def with_children(self) -> dict[AgentId, Bill]:
-        """Return for each agent the usage of its requests and of its descendants' requests."""
+        """Return the usage of each agent's own requests and of its descendants' requests."""
         found: dict[AgentId, Bill] = {}
         # Who was spawned comes after who spawned it.
         for agent in reversed(self.agents.values()):

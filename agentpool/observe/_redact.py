@@ -2,10 +2,10 @@
 
 Rules:
 
-1. A key can be in a prompt, a tool's result, an error or the arguments of a call. It can be there
-   unchanged, as a part of a URL, in JSON inside JSON, or in base64 after other text.
-2. Only texts are changed, and names that the format does not define. So a key that happens to equal
-   a word of the format, such as ``completed``, leaves every line readable.
+1. A key can be in a prompt, a tool's result, an error or the arguments of a call. There, the key
+   can be unchanged, part of a URL, in JSON inside JSON, or in base64 after other text.
+2. Only texts and names that the format does not define are changed. So every line stays readable,
+   even if a key happens to equal a word of the format, such as ``completed``.
 3. A batch of lines without any key is searched once, and not parsed.
 """
 
@@ -37,10 +37,10 @@ from agentpool._secrets import (
 from agentpool.observe._escaped_key import EscapedKey, WrappedKey, base64_of, unescaped
 
 _BEGINNING: Final = 24
-"""How many characters of base64 show the type of a file."""
+"""How many characters at the beginning of base64 show the type of a file."""
 
 _RUN: Final = "run_id"
-"""The name of the only field whose text is made here but is not a word of the format."""
+"""The name of the only field whose text agentpool makes but is not a word of the format."""
 
 _NESTED: Final = 5
 """How many levels of JSON inside JSON are searched for keys."""
@@ -52,7 +52,7 @@ _NAME_ENDS: Final = (
 """The ends of the names of environment variables with keys."""
 
 _PLAIN_WORDS: Final = re.compile("[a-z_-]{,15}")
-"""Matches values such as that of ``SORT_KEY``: a short one in lower case is not an API key."""
+"""Matches values such as that of ``SORT_KEY``. A short value in lower case is not an API key."""
 
 _PERCENT: Final = re.compile("%[0-9A-F]{2}")
 
@@ -66,7 +66,7 @@ def secrets_of_environment(environ: Mapping[str, str] | None = None) -> tuple[st
     letters. Values of fewer than 8 characters are left out.
 
     Args:
-        environ: The environment. ``None``: that of this process.
+        environ: The environment. ``None``: the environment of this process.
     """
     expect_arguments(secrets_of_environment, locals())
     variables = os.environ if environ is None else environ
@@ -111,7 +111,7 @@ class Redactor(Live):
 
     _forms: tuple[bytes, ...]
     _plain: tuple[bytes, ...]
-    """The keys as JSON writes them: halves of these are removed as well."""
+    """The keys as JSON writes them. Halves of these are removed as well."""
     _wrapped: tuple[WrappedKey, ...]
     _escaped: tuple[EscapedKey, ...]
 
@@ -120,7 +120,7 @@ class Redactor(Live):
         """Make a redactor for *secrets*.
 
         Raises:
-            UsageError: If a secret is too short: it would be found in ordinary text.
+            UsageError: If a secret is so short that it would be found in ordinary text.
         """
         known = tuple(secrets)
         for place, secret in enumerate(known, 1):
@@ -128,7 +128,7 @@ class Redactor(Live):
                 raise UsageError(
                     f"secret {place} of {len(known)} has {len(secret)} characters; "
                     f"redacting fewer than {SHORTEST_SECRET_CHARS} would garble ordinary text; "
-                    "remove it, or write no texts to the file with content='none'"
+                    "leave this secret out, or write no texts to the file with content='none'"
                 )
         forms = {form for secret in known for form in forms_of(secret)}
         plain = {one for key in known for one in (key, json.dumps(key)[1:-1])} & forms
@@ -140,10 +140,10 @@ class Redactor(Live):
         )
 
     def clean(self, data: bytes) -> bytes:
-        """Return *data* without any key, and without half of one.
+        """Return *data* without any key, and without half of any key.
 
-        Tools, errors and web pages may cut a text before keys are removed: only the beginning or
-        the end of a key may be left.
+        Tools, errors and web pages may cut a text before keys are removed, so that only the
+        beginning or the end of a key is left.
         """
         for form in self._forms:
             if form in data:
@@ -162,7 +162,7 @@ class Redactor(Live):
         return data
 
     def clean_text(self, text: str) -> str:
-        """Return *text* without any key, and without half of one."""
+        """Return *text* without any key, and without half of any key."""
         return self.clean(text.encode("utf-8", "replace")).decode("utf-8", "replace")
 
     def clean_lines(self, data: bytes, words: Container[str]) -> bytes:
@@ -249,7 +249,7 @@ def without_keys(text: str, secrets: Iterable[str]) -> str:
 
 
 def _without(pattern: re.Pattern[bytes] | None, data: bytes) -> bytes:
-    """Return *data* without the matches of *pattern*; the same object if there are none."""
+    """Return *data* without the matches of *pattern*, or the same object if nothing matches."""
     if pattern is None:
         return data
     changed, count = pattern.subn(REDACTED.encode(), data)

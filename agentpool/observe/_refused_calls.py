@@ -1,7 +1,7 @@
 """Tool calls that a model asked for and that never ran.
 
-A refused call starts no tool, so there is no tool event for it. Its result is in the conversation
-like any other, and says why it was refused.
+A refused call starts no tool, so no tool event reports it. The result of the call is in the
+conversation like any other result, and says why the call was refused.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from agentpool._messages import AgentId, AssistantMessage, ChatMessage, ToolMess
 from agentpool._outcome import AgentStatus
 
 _NOT_RUN: Final = "not run: "
-"""The beginning of the result if the agent ended before the call could run."""
+"""The beginning of a call's result if the agent ended before the call could run."""
 
 
 @final
@@ -34,7 +34,7 @@ class RefusedCall(msgspec.Struct, frozen=True):
     agent_id: AgentId
     """The agent of the call."""
     name: str
-    """The name that the model asked for; there may be no tool of that name."""
+    """The name that the model asked for, which may not be the name of any tool."""
     turn: int
     """The turn of the call."""
     content: str
@@ -47,10 +47,11 @@ class RefusedCall(msgspec.Struct, frozen=True):
 
 @final
 class Refusals(Record, gc=False):
-    """The open calls of one agent since it last got results."""
+    """The calls of one agent that are open since the agent last got results."""
 
     has_query: bool = False
-    """Whether its history and its query have come. Refusals in these happened in earlier runs."""
+    """Whether the agent's history and query have come. Refusals in the history happened in earlier
+    runs."""
     begun: set[str] = set()  # noqa: RUF012  # each has its own
     """The ids of calls whose tool began."""
     denied: set[str] = set()  # noqa: RUF012  # each has its own
@@ -88,7 +89,7 @@ class Refusals(Record, gc=False):
     def _refused(
         self, event: Event, messages: Sequence[ChatMessage], turns: int
     ) -> Iterator[RefusedCall]:
-        """Yield the calls with results in *messages* whose tools never began."""
+        """Yield the calls that have a result in *messages* but whose tool never began."""
         turn = turns - sum(isinstance(one, AssistantMessage) for one in messages)
         for one in messages:
             turn += isinstance(one, AssistantMessage)

@@ -2,8 +2,8 @@
 
 The most important parts are in the page as text, for readers without scripts and for searching. The
 rest is data, which the page's own script draws. Nothing that an agent, a tool or a model wrote
-becomes markup: Python escapes it, and the script sets it as text. The page may load nothing; its
-script and its style are allowed by their hashes.
+becomes markup: Python escapes it, and the script sets it as text. The page may load nothing. Its
+own script and style are allowed by their hashes.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from agentpool.observe._trace import Trace
 _PAGE: Final = Path(__file__).parent / "_report_page"
 
 LONG_NOTE: Final = 80
-"""The most characters of a note below a number: a longer one gets the room of two."""
+"""The most characters of a note below a number. A longer note gets the room of two."""
 
 UNNAMED: Final = "pool"
 """The name of a pool without a name."""
@@ -118,7 +118,7 @@ def _visible(character: str) -> str:
 
 
 def _title(trace: Trace, record: PoolRecord) -> str:
-    """Return the name of the pool, or of its manifest if the pool has the default name."""
+    """Return the name of the pool, or the name of its manifest if the pool has the default name."""
     name = trace.header.pool
     manifests = {agent.spawned.manifest for agent in record.agents.values()}
     if name in {"", UNNAMED} and len(manifests) == 1:

@@ -1,7 +1,7 @@
 """The data of a report page, as JSON that is safe inside HTML.
 
-Agents are lists without field names, which would make up most of the page; ``report.js`` knows the
-meaning of each place.
+Agents are written as lists without field names, since the names would make up most of the page.
+``report.js`` knows the meaning of each place in a list.
 """
 
 from __future__ import annotations
@@ -28,10 +28,11 @@ from agentpool.observe._slow_calls import slowest_calls
 from agentpool.observe._trace import Trace
 
 MAX_TEXT: Final = 20_000
-"""The most characters of one text. The trace has all of it."""
+"""The most characters of one text. The trace has the whole text."""
 
 MAX_TEXTS: Final = 30_000_000
-"""The most characters of all texts: a page with that many opens in a few seconds and 500 MB."""
+"""The most characters of all texts. A page with this many opens in a few seconds and takes 500
+MB."""
 
 MAX_INTERVALS: Final = 1_500_000
 """The most intervals of all agents together: with more, a page would open too slowly."""
@@ -274,7 +275,7 @@ def _models(record: PoolRecord) -> list[list[object]]:
 
 
 def _sum(so_far: object, more: float | None) -> float | None:
-    """Return the sum. ``None``: a part is unknown."""
+    """Return the sum of the parts. ``None``: one of the parts is unknown."""
     return None if more is None or not isinstance(so_far, int | float) else so_far + more
 
 

@@ -1,6 +1,6 @@
-"""Finds messages that a conversation shares with another agent's, so that they are written once.
+"""Finds messages that the conversations of two agents share, so that they are written once.
 
-Each turn of a session is a new agent that gets the whole conversation so far.
+Each turn of a session is a new agent, which gets the whole conversation so far.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from agentpool._events import MessagesAdded
 from agentpool._messages import AgentId, ChatMessage
 
 _KEPT_AT_MOST: Final = 256
-"""How many conversations are remembered: those of the sessions that were active last."""
+"""How many conversations are remembered. They belong to the sessions that were active last."""
 
 
 @final
@@ -25,8 +25,8 @@ class SharedHistory(Record):
     _kept: dict[int, tuple[AgentId, tuple[ChatMessage, ...]]] = msgspec.field(
         default_factory=dict[int, tuple[AgentId, tuple[ChatMessage, ...]]]
     )
-    """The conversations by the identity of their first message, which stays alive while it is
-    here."""
+    """The conversations by the ``id()`` of their first message. That message stays alive as long as
+    its conversation is kept here."""
 
     def keep(self, agent_id: AgentId, messages: tuple[ChatMessage, ...]) -> None:
         """Remember the whole conversation of an agent that has ended."""
@@ -39,7 +39,7 @@ class SharedHistory(Record):
             del self._kept[next(iter(self._kept))]
 
     def shortened(self, event: MessagesAdded) -> MessagesAdded:
-        """Return *event* without the messages that another agent's conversation begins with."""
+        """Return *event* without the messages with which another agent's conversation begins."""
         found = self._kept.get(id(event.messages[0])) if event.messages else None
         if found is None or event.place:
             return event

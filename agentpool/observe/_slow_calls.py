@@ -19,7 +19,8 @@ class SlowCall(msgspec.Struct, frozen=True, kw_only=True):
     """A request to a model or a call of a tool, with its duration."""
 
     seconds: float
-    """How long it took. Without an end: how long it had taken when its agent or the trace ended."""
+    """How long the call took. A call without an end: how long it had taken when its agent or the
+    trace ended."""
     begun_at: float
     """When it began, in seconds since the pool opened."""
     agent_id: AgentId
@@ -27,7 +28,7 @@ class SlowCall(msgspec.Struct, frozen=True, kw_only=True):
     turn: int
     """The turn that it belongs to."""
     tool: str = ""
-    """The tool. Empty: a model was asked."""
+    """The tool that was called. Empty: a model was asked."""
     model: str = ""
     """The model that was asked. Empty: a tool ran, or the model is not known."""
     ending: str = ""

@@ -3,10 +3,10 @@
 A trace is lines of JSON: a header, then one event per line, and at the end the pool's statistics.
 Lines of a kind that this version does not know are skipped, and counted.
 
-Each message of a conversation is written once, in ``messages_added``, which gives it its place.
-Requests name the places that they send, and the outcome has only the messages after the last
-request. A system prompt that several agents share is written once as well, and so is a conversation
-that another agent continues, as in a session.
+Each message of a conversation is written once, in ``messages_added``, which gives the message its
+place. Requests name the places of the messages that they send, and the outcome has only the
+messages after the last request. A system prompt that several agents share is written once as well.
+So is a conversation that another agent continues, as in a session.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ MAX_LINE: Final = 256 * 1024 * 1024
 """The most bytes of one line. The longest real line is a message with several images."""
 
 MAX_HEADER: Final = 64 * 1024
-"""The most bytes of the first line: another file, such as a device, may have no line end."""
+"""The most bytes of the first line. A file that is not a trace, such as a device, may have no line
+end."""
 
 _PIECE: Final = 1024 * 1024
 """How many bytes of a line are read in one go."""
@@ -49,15 +50,15 @@ _LAST_SECOND: Final = 253_402_214_400
 """The last day that `datetime` has, in seconds since 1970-01-01 UTC."""
 
 _TOO_LONG: Final = b"too long\n"
-"""Replaces a longer line, and is invalid JSON."""
+"""Replaces a line that is too long. This is not valid JSON."""
 
 MAX_EVENTS: Final = 2_000_000
-"""The most events read of a trace: some gigabytes of memory. The rest is left out, and
-`Trace.problems` says so."""
+"""The most events that are read from a trace. They take some gigabytes of memory. Further events
+are left out, and `Trace.problems` says so."""
 
 MAX_BYTES: Final = 1024 * 1024 * 1024
-"""The most bytes of a trace whose texts are kept whole; later texts are cut, and `Trace.problems`
-says so."""
+"""The most bytes of a trace whose texts are kept whole. Texts after that are cut, and
+`Trace.problems` says so."""
 
 _UNKNOWN: Final = "of a kind that this version does not know"
 _MANY: Final = "since there are too many"
@@ -68,7 +69,7 @@ _UNREADABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 @final
 class TraceHeader(msgspec.Struct, frozen=True, kw_only=True):
-    """The first line of a trace, which says whose it is."""
+    """The first line of a trace, which says to which pool the trace belongs."""
 
     format: str = FORMAT
     """Always ``agentpool-trace``."""
@@ -79,15 +80,15 @@ class TraceHeader(msgspec.Struct, frozen=True, kw_only=True):
     pool: str
     """The pool's name."""
     opened_at: Annotated[float, msgspec.Meta(ge=0, le=_LAST_SECOND)]
-    """When the pool opened, in seconds since 1970-01-01 UTC. 0.0: the trace has no times, because
-    it was made from a journal."""
+    """When the pool opened, in seconds since 1970-01-01 UTC. 0.0: the trace was made from a
+    journal, and so has no times."""
     max_concurrent: float
     """The pool's slots when it opened."""
     content: str = "full"
     """How much of the texts is in the trace: ``full``, ``cut`` or ``none``."""
     command: str = ""
-    """The command that ran the pool, such as ``agentpool map``. Empty: a program ran it, or the
-    trace is of an earlier version."""
+    """The command that ran the pool, such as ``agentpool map``. Empty: a program ran the pool, or
+    the trace was written by an earlier version."""
 
 
 @final
@@ -119,7 +120,7 @@ class Trace(msgspec.Struct, frozen=True, kw_only=True):
     events: tuple[Event, ...]
     """The events, in order."""
     statistics: PoolStatistics | None = None
-    """The pool's statistics at its end. ``None``: it had not closed, or was killed."""
+    """The pool's statistics at its end. ``None``: the pool had not closed, or was killed."""
     problems: tuple[str, ...] = ()
     """What could not be read, in words. Empty: everything was read."""
 
@@ -129,7 +130,7 @@ class Trace(msgspec.Struct, frozen=True, kw_only=True):
         return self.header.opened_at > 0
 
     def ran_words(self) -> list[str]:
-        """Return the command, the manifests and the models of the pool, as far as it says."""
+        """Return the command, the manifests and the models of the pool, if the trace has them."""
         return ran_words(self.header.command, self.events)
 
 
@@ -154,7 +155,7 @@ def format_words() -> frozenset[str]:
 
 
 def read_trace(path: str | Path) -> Trace:
-    """Read the trace in the file at *path*, even if it is cut or still being written.
+    """Read the trace in the file at *path*, even if the file is cut off or still being written.
 
     Raises:
         TraceError: If the file is missing, is not a trace, or has a newer version.
@@ -192,11 +193,12 @@ def parse_trace(
     Args:
         lines: The lines, as a binary file has them.
         name: The name of the trace in errors.
-        max_events: How many events are kept; after that, only those that begin or end agents.
+        max_events: How many events are kept. After that, only events that begin or end agents are
+            kept.
         max_bytes: The most bytes to read with whole texts. Later texts are cut.
 
     Raises:
-        TraceError: If it is not a trace, or has a newer version.
+        TraceError: If *lines* are not a trace, or the trace has a newer version.
     """
     rest = iter(lines)
     reading = _Reading(_header_of(next(rest, b""), name), max_events, max_bytes)
@@ -209,7 +211,7 @@ def lines_of(file: BinaryIO, longest: int = MAX_LINE) -> Iterator[bytes]:
     """Yield the lines of *file*. A line longer than *longest* is replaced by an invalid one.
 
     A file that is not a trace may have gigabytes without a line end. The first line of a trace is
-    short and identifies it: if it does not fit, nothing more is read.
+    short and identifies the trace. If the first line of the file is too long, nothing more is read.
     """
     header = min(MAX_HEADER, longest)
     if (first := file.readline(header)) and (first.endswith(b"\n") or len(first) < header):
@@ -224,9 +226,9 @@ def lines_of(file: BinaryIO, longest: int = MAX_LINE) -> Iterator[bytes]:
 
 
 def _with_rest(begun: bytes, file: BinaryIO, longest: int) -> bytes:
-    """Return the line that *begun* begins.
+    """Return the whole line that begins with *begun*.
 
-    A line that cannot belong to a trace is read and not kept.
+    A line that cannot belong to a trace is read but not kept.
     """
     parts, size = [begun], len(begun)
     while not parts[-1].endswith(b"\n") and (part := file.readline(_PIECE)):
@@ -307,7 +309,7 @@ class _Reading:
             self._count(line)
 
     def _count(self, line: bytes) -> None:
-        """Count a damaged line, or one of a newer version."""
+        """Count a line that is damaged or was written by a newer version."""
         try:
             msgspec.json.decode(line)
         except _UNREADABLE:
@@ -316,7 +318,10 @@ class _Reading:
             self._unknown += 1
 
     def _with_little_text(self, event: Event, size: int) -> Event:
-        """Return *event*, of a line of *size* bytes, with cut texts once there were too many."""
+        """Return *event*, whose line has *size* bytes.
+
+        Its texts are cut once too many have been read.
+        """
         self._bytes_left -= size
         if self._bytes_left > 0 or (shorter := reduced(event, "cut", str)) == event:
             return event

@@ -66,8 +66,8 @@ class TraceLines:
         self._told: dict[AgentId, int] = {}
         """How many messages of each agent are in the file."""
         self._texts: dict[AgentId, dict[type[_Piece], _Piece]] = {}
-        """Texts and thoughts of answers that are not in the file yet. They may alternate in the
-        middle of a key, so both are kept."""
+        """Texts and thoughts of answers that are not in the file yet. The answer may change from
+        one to the other in the middle of a key, so both are kept."""
         self.begun = False
 
     def begin(self, info: PoolInfo) -> None:
@@ -156,7 +156,7 @@ class TraceLines:
         return self._redactor.clean_lines(lines_to_json(ready), format_words())
 
     def _look_for_given(self) -> None:
-        """Also look for the API keys that drivers and servers have been given since."""
+        """Also look for API keys that drivers and servers were given since the last call."""
         given = given_secrets()
         if given != self._given:
             self._given = given

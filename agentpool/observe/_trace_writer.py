@@ -2,11 +2,12 @@
 
 Rules:
 
-1. Reporting an event only puts it into a list. A thread writes the list to the file at most
+1. An event that is reported is only put into a list. A thread writes the list to the file at most
    ``FLUSH_SECONDS`` later, or immediately when many events wait or an agent was spawned. So a
-   killed program leaves a trace that is complete up to then, even if its own thread was busy.
-2. If writing fails for any reason, the recording ends, but not the pool. The failure is reported
-   once, as that of an observer, and the pool's statistics say what it was.
+   killed program leaves a trace that is complete up to then, even if the program's own thread was
+   busy.
+2. If writing fails for any reason, the recording ends, but the pool goes on. The failure is
+   reported once, as the failure of an observer, and the pool's statistics say what it was.
 3. API keys are removed before anything is written. When a text comes in pieces, an end that may be
    the beginning of a key is held back until the next piece.
 """
@@ -40,22 +41,22 @@ from agentpool.observe._trace import format_words, may_be_trace
 from agentpool.observe._trace_lines import TraceLines
 
 FLUSH_SECONDS: Final = 0.02
-"""How long events wait before they are written. The promise is 50 ms: the rest is for a busy
-machine."""
+"""How long events wait before they are written. The promise is 50 ms, which leaves some time for a
+busy machine."""
 
 FLUSH_EVENTS: Final = 256
 """When this many events wait, they are written without waiting longer."""
 
 MAX_BACKLOG: Final = 200_000
-"""The most events that wait for a slow disk: some hundred megabytes. More are left out, and
-counted."""
+"""The most events that wait for a slow disk: some hundred megabytes. Further events are left out,
+and counted."""
 
 _UNKNOWN: Final = PoolInfo(run_id="0" * 32, name="", opened_at=0.0, max_concurrent=0)
-"""Stands for the pool if events came without one."""
+"""Stands for the pool if events came before a pool was reported."""
 
 GRACE_SECONDS: Final = 10.0
-"""How long the end waits for the disk. A disk that takes longer for some megabytes never
-answers."""
+"""How long the end of the block waits for the disk. A disk that takes longer for some megabytes
+never answers."""
 
 
 @final
@@ -91,11 +92,11 @@ class TraceWriter(Unique, Observer):
                 ``None``: the values of environment variables whose names look like those of API
                 keys; see `secrets_of_environment`. Keys that this process gave to drivers and MCP
                 servers are looked for as well, in any case.
-            grace_seconds: How long the end waits for a disk that does not answer.
+            grace_seconds: How long the end of the block waits for a disk that does not answer.
             command: The command that runs the pool, for those who read the trace. Empty: none.
 
         Raises:
-            UsageError: If *content* is something else, or a secret is too short.
+            UsageError: If *content* is none of these, or a secret is too short.
         """
         expect_arguments(TraceWriter.__init__, locals())
         self._path = Path(path)
@@ -105,7 +106,7 @@ class TraceWriter(Unique, Observer):
         self._backlog: deque[Event] = deque()
         # A queue in C: to ring and to wait take a fifth of what they do with an Event.
         self._bell: queue.SimpleQueue[bool] = queue.SimpleQueue()
-        """Wakes the thread that writes. True: it shall write without waiting for more events."""
+        """Wakes the thread that writes. True: it writes without waiting for more events."""
         self._is_rung = False
         self._is_asleep = True
         self._thread: threading.Thread | None = None
@@ -122,7 +123,7 @@ class TraceWriter(Unique, Observer):
 
     @property
     def _missing(self) -> str:
-        """What is missing before a pool can open with this observer. Empty: nothing."""
+        """Why a pool cannot open with this observer yet. Empty: the pool can open."""
         if self._thread is not None:
             return ""
         return (
@@ -146,7 +147,9 @@ class TraceWriter(Unique, Observer):
         """
         check_trio("TraceWriter")
         if self._thread is not None or self._closing:
-            raise UsageError("this TraceWriter was entered before; make one for each block")
+            raise UsageError(
+                "this TraceWriter has already been entered; make a new one for each block"
+            )
         file = await trio.to_thread.run_sync(_open, self._path)
         self._thread = threading.Thread(
             target=self._write, args=(file,), name=f"trace {self._path.name}", daemon=True
@@ -178,7 +181,7 @@ class TraceWriter(Unique, Observer):
             UsageError: If this writer has recorded another pool.
         """
         if self._info is not None:
-            raise UsageError("this TraceWriter has a pool already; make one for each pool")
+            raise UsageError("this TraceWriter already has a pool; make a new one for each pool")
         self._info = pool
 
     def on_event(self, event: Event) -> None:
@@ -242,10 +245,10 @@ class TraceWriter(Unique, Observer):
         self._backlog.clear()
 
     def _wait(self) -> None:
-        """Wait until there is something to write, and briefly for more.
+        """Wait until there is something to write, then briefly wait for more.
 
-        The pool's thread wakes this one for the first event after everything was written, and for
-        urgent events only: each wake-up costs as much as encoding a turn.
+        The pool's thread wakes this thread only for urgent events, and for the first event after
+        everything was written. Each wake-up costs as much as encoding a turn.
         """
         self._is_asleep = True
         # The pool's thread looks whether this one sleeps after it has put an event into the

@@ -31,19 +31,22 @@ class WindowMarks(Record):
     cuts: list[WindowMark] = []  # noqa: RUF012  # each has its own
     """The cuts, oldest first."""
     gone: dict[int, int] = {}  # noqa: RUF012  # each has its own
-    """Places of messages that are no longer sent, with the first turn without them."""
+    """Places of messages that are no longer sent, each with the first turn without the message."""
     stubs: dict[int, int] = {}  # noqa: RUF012  # each has its own
-    """Places of results that are sent as stubs, with the first turn that had the stub."""
+    """Places of results that are sent as stubs, each with the first turn that had the stub."""
     _ends: dict[int, int] = {}  # noqa: RUF012  # each has its own
-    """The end of each left-out range of messages, by its beginning: a left-out message never
-    returns."""
+    """The end of each range of messages that are left out, by its beginning. A message that is left
+    out never returns."""
     _turn: int = 0
     _told: int = 0
     """The number of cuts whose next request is known."""
 
     @property
     def stubbed(self) -> int:
-        """Places of results that are sent as stubs, without results that are not sent at all."""
+        """Places of results that are sent as stubs.
+
+        Results that are not sent at all are not among them.
+        """
         return sum(place not in self.gone for place in self.stubs)
 
     def take(self, event: Event, known: int) -> None:
@@ -82,12 +85,12 @@ class LostSummary(msgspec.Struct, frozen=True):
     count: int
     """How often it was the reason."""
     turn: int
-    """The first turn without one."""
+    """The first turn without a summary."""
     at_seconds: float
     """When that turn was, in seconds since the pool opened."""
 
     def words(self) -> str:
-        """Say in one line how often there was no summary, and why."""
+        """Say in one line how often a summary was missing, and why."""
         times = "" if self.count == 1 else f"{self.count:,} times, first before "
         return f"{times}turn {self.turn}: {self.failure}"
 
