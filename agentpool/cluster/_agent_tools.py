@@ -1,6 +1,6 @@
-"""Keeps the tools of an agent on one node, where they may keep state.
+"""Keeps the tools of an agent on one node, where the tools may keep state.
 
-When that node is lost, the tools are made again on another.
+When that node is lost, the tools are made again on another node.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Labels: TypeAlias = Callable[[AgentManifest], Mapping[str, str]]
 """Returns the labels that a node must have to work for a manifest."""
 
 MOST_NODES: Final = 3
-"""How many nodes in a row may be lost while they make an agent's tools."""
+"""How many nodes in a row may be lost while they make the tools of an agent."""
 
 
 @final
@@ -43,7 +43,7 @@ class Kit:
         """The facts about the tools, once they have been made."""
 
     async def open(self, agent: AgentContext) -> tuple[Link, int]:
-        """Return the node and the number of the tools there; make the tools if needed.
+        """Return the node and the number of the tools there. Make the tools if needed.
 
         Raises:
             NodeLostError: If no node works, or too many were lost during the attempt.

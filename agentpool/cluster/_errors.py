@@ -21,9 +21,9 @@ class NodeCheckError(ClusterError):
 class NodeLostError(DriverError):
     """A node was lost while it worked, so it is unknown whether the work was done.
 
-    ``retry_after_seconds`` is the length of the lease: until then the lost node may still be
+    ``retry_after_seconds`` is the length of the lease: until then, the lost node may still be
     working. Work that had not been sent to the node was not done, and is given to another node
-    automatically. The error is not ``retryable`` if no node is left and none can join.
+    automatically. The error is not ``retryable`` if no node is left and no node can join.
     """
 
     default_retryable = True
@@ -41,11 +41,11 @@ class NodeLostError(DriverError):
         self.node: str = node
         """The node's name. Empty: there was no node to ask."""
         self.was_sent: bool = was_sent
-        """Whether the work may have reached the node. If not, it was not done."""
+        """Whether the work may have reached the node. If not, the work was not done."""
 
 
 class RemoteError(AgentPoolError):
-    """Stands for an error that cannot be sent here: its type name, text and traceback."""
+    """Stands for an error that cannot be sent: it has the type name, text and traceback."""
 
     def __init__(self, message: str, *, type_name: str, traceback: str) -> None:
         super().__init__(message)

@@ -25,7 +25,8 @@ from agentpool.cluster._node_messages import AgentFacts, News, Question, Withdra
 
 NO_BUDGET: Final = (
     "a budget is in the program, not on its nodes; use context.agent.complete(driver, request), "
-    "which pays from it, or give the tool to the pool as an object, so that it runs there"
+    "which pays from the budget, or give the tool to the pool as an object, so that the tool "
+    "runs in the program"
 )
 
 
@@ -42,7 +43,7 @@ class Caller(Live):
     """The task that does the work. ``None``: it has not begun."""
 
     def waits_alone(self) -> bool:
-        """Return whether the current task does all of the work, and has set no time limit."""
+        """Return whether the current task does all of the work and has set no time limit."""
         task = trio.lowlevel.current_task()
         return (
             task is self.task
@@ -73,7 +74,7 @@ class Questions:
 
         Raises:
             UsageError: If the arguments cannot be pickled.
-            Exception: What the agent's method raised in the program.
+            Exception: Whatever the agent's method raised in the program.
 
         Cancellation:
             The agent's method is cancelled in the program as well.
@@ -102,7 +103,7 @@ class Questions:
         return waiting.value
 
     def answered(self, number: int, value: object, error: Exception | None) -> None:
-        """Pass an answer to the call that waits for it, or drop it if no call does."""
+        """Pass an answer to the call that waits for it, or drop the answer if no call does."""
         waiting = self._open.get(number)
         if waiting is not None:
             waiting.value, waiting.error = value, error
@@ -118,7 +119,8 @@ class FarContext(AgentContext):
     _caller: Caller
     _questions: Questions
     _lend: Callable[[Driver], AbstractContextManager[int]]
-    """Gives a tool's driver a number for the length of a block, so that the program can ask it."""
+    """Gives a tool's driver a number for the length of a block, by which the program can ask the
+    driver."""
     _began_at: float = attrs.field(factory=trio.current_time)
 
     @property

@@ -38,47 +38,47 @@ class FarDriver(SendingDriver):
     number: int
     """The driver's number on all nodes."""
     _facts: DriverFacts | None = None
-    """What the first node reported about the driver. ``None``: no node was asked yet."""
+    """What the first node reported about the driver. ``None``: no node has been asked yet."""
 
     @property
     def context_window(self) -> int | None:
-        """The window that a node reported; until then, the manifest's."""
+        """The window that a node reported. Until a node has done so, the manifest's window."""
         own = self._manifest.model.context_window
         return own if self._facts is None else self._facts.context_window
 
     @property
     def max_output_tokens(self) -> int | None:
-        """The maximum tokens of one answer. ``None``: unknown, or no node was asked yet."""
+        """The maximum tokens of one answer. ``None``: unknown, or no node has been asked yet."""
         return None if self._facts is None else self._facts.max_output_tokens
 
     @property
     def inputs(self) -> frozenset[str] | None:
-        """The inputs besides text. ``None``: unknown, or no node was asked yet."""
+        """The inputs besides text. ``None``: unknown, or no node has been asked yet."""
         return None if self._facts is None else self._facts.inputs
 
     @property
     def most_input_tokens(self) -> int | None:
-        """The most tokens of a request. ``None``: unknown, or no node was asked yet."""
+        """The most tokens of a request. ``None``: unknown, or no node has been asked yet."""
         return None if self._facts is None else self._facts.most_input_tokens
 
     @property
     def most_image_bytes(self) -> int | None:
-        """The largest accepted image. ``None``: unknown, or no node was asked yet."""
+        """The largest accepted image. ``None``: unknown, or no node has been asked yet."""
         return None if self._facts is None else self._facts.most_image_bytes
 
     @property
     def most_image_pixels(self) -> int | None:
-        """The longest accepted side of an image. ``None``: unknown, or no node was asked yet."""
+        """The longest accepted side of an image. ``None``: unknown, or no node was asked so far."""
         return None if self._facts is None else self._facts.most_image_pixels
 
     def attachment_tokens(self, attachment: Attachment) -> int:
-        """Return the estimate of the node's driver; until a node was asked, the highest."""
+        """Return the estimate of the node's driver, or the highest until a node has been asked."""
         count = highest_tokens if self._facts is None else self._facts.count
         return count(attachment)
 
     @property
     def privacy(self) -> PrivacyTier:
-        """The privacy tier of the nodes, or that of their driver if it is less strict.
+        """The privacy tier of the nodes, or the tier of their driver if that is less strict.
 
         Until a node has reported its driver's tier, the tier of the nodes is used. Each node also
         checks its own driver against the manifest.
@@ -105,10 +105,10 @@ class FarDriver(SendingDriver):
         """Have a node answer *request*.
 
         Raises:
-            NodeLostError: If the node is lost before it answers, or no node works and none can
+            NodeLostError: If the node is lost before it answers, or no node works and no node can
                 join.
             NodeCheckError: If the node cannot open the driver.
-            DriverError: What the driver raised.
+            DriverError: Whatever the driver raised.
 
         Cancellation:
             The request ends on the node and at the provider as well.
@@ -202,7 +202,7 @@ class FarDriver(SendingDriver):
 
 
 async def _lose_if_stuck(link: Link, ended: trio.Event, what: str, seconds: float) -> None:
-    """Give up a node that neither opens a model in time nor stops trying: a thread may hang."""
+    """Give up a node that neither opens a model in time nor stops trying: its thread may hang."""
     with trio.move_on_after(seconds + LATE_SECONDS):
         await ended.wait()
         return
@@ -242,13 +242,13 @@ class FarDrivers:
 
         Args:
             manifests: The manifests of agents that will be spawned.
-            every_node: Whether it is an error if a node cannot open one. ``False``: that node gets
-                no work.
+            every_node: Whether it is an error if a node cannot open a driver. ``False``: such a
+                node gets no work.
 
-        Nodes that join later also open them before they get work.
+        Nodes that join later also open these drivers before they get work.
 
         Raises:
-            NodeCheckError: If a node cannot open one.
+            NodeCheckError: If a node cannot open a driver.
             UsageError: If no node has the labels that a manifest requires.
         """
         drivers = [self(manifest) for manifest in manifests]

@@ -24,7 +24,7 @@ from agentpool.cluster._tool_questions import answer_for, facts_of
 from agentpool.tools._registry import ToolRegistry
 
 MOST_OFFERS: Final = 8
-"""How many different sets of tools are kept for one node. A pool has a handful of manifests."""
+"""How many different sets of tools are kept for one node. Most pools need only a handful."""
 
 
 @final
@@ -66,10 +66,12 @@ class FarTool(Tool):
         return self._facts.on_unknown
 
     async def run(self, arguments: str, context: ToolContext) -> ToolResult:
-        """Run one call on the node. If the node is lost, repeat it only if the tool may run twice.
+        """Run a call on the node.
+
+        If the node is lost, repeat the call only if the tool may run twice.
 
         Raises:
-            ToolError: What the tool raised, or that its node was lost during the call.
+            ToolError: What the tool raised, or an error that its node was lost during the call.
 
         Cancellation:
             The call has ended completely, as far as this program can know.
@@ -101,7 +103,7 @@ class FarTool(Tool):
 
 
 async def _pay_again(agent: AgentContext, lost: NodeLostError) -> None:  # noqa: ASYNC910  # without a budget there is nothing to wait for
-    """Charge a repeated call once more, since its first run may have happened.
+    """Charge a repeated call once more, since the call may already have run once.
 
     Raises:
         ToolError: If a budget does not allow the charge.
@@ -152,8 +154,8 @@ class FarTools:
     def _offer(self, link: Link, facts: tuple[ToolFacts, ...]) -> _Offer:
         """Return the offer that all agents with equal tools on that node share.
 
-        So their grants are checked once, and what their requests have in common is sent once for
-        many.
+        So the grants are checked once, and the common parts of the agents' requests are sent once
+        for many requests.
         """
         old = [one for one in self._offers.get(link.key, ()) if one.kits.link is link]
         for offer in old:

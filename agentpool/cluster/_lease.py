@@ -4,16 +4,16 @@ Rules:
 
 0. The lease begins when the node first reports that it is ready: its imports may take longer than
    the lease, and before that it has no work.
-1. A node numbers its messages, and its program names the last number that it received. That renews
-   the lease from the moment at which the node sent that message: a message that was long on its way
-   proves nothing about the time since.
+1. A node numbers its messages, and its program names the last number that it received. The answer
+   renews the lease from the moment at which the node sent the message with that number, since a
+   message that was long on its way proves nothing about the time since it was sent.
 2. When three quarters of the lease have passed, the node cancels all of its work, so that there is
    time to clean up.
 3. When the whole lease has passed, the node's process ends, before any task takes another step,
    even if something blocks its loop.
 
-The program waits just as long, from the moment at which it gave up the node, before it gives the
-same work to another. Only durations count, so clocks need not agree.
+The program waits for the length of the lease, from the moment at which it gave up the node, before
+it gives the same work to another node. Only durations count, so clocks need not agree.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ CANCEL_AT: Final = 0.75
 """The part of the lease after which the work is cancelled."""
 
 POLL_PART: Final = 0.2
-"""The part of the lease for which the program waits for a node's answer, to renew in time."""
+"""The part of the lease for which the program waits for a node's news, so that the lease is renewed
+in time."""
 
 
 class Phase(enum.Enum):
@@ -47,11 +48,11 @@ class Lease:
     seconds: float
     """The length of the lease."""
     renewed_at: float = math.inf
-    """When the program was last known to be there, by the caller's clock. Infinite: the lease has
+    """When the program was last known to be there, by the caller's clock. Infinity: the lease has
     not begun."""
 
     def begin(self, now: float) -> None:
-        """Begin the lease, unless it has begun."""
+        """Begin the lease, unless it has already begun."""
         if self.renewed_at == math.inf:
             self.renewed_at = now
 

@@ -36,7 +36,7 @@ class LocalWire(Wire):
         return self._host.push(batch)
 
     async def poll(self, heard: int, seconds: float) -> bytes | None:
-        """Return the node's news; if there is none, wait for some."""
+        """Return the node's news. If there is no news, wait for it."""
         take = partial(self._host.poll, heard, seconds)
         return await trio.to_thread.run_sync(take, limiter=self._limiter, abandon_on_cancel=True)
 
@@ -65,7 +65,7 @@ class LocalSource(Source):
         return ""
 
     async def look(self) -> list[FoundNode]:
-        """Return the nodes; they are always there."""
+        """Return the nodes, which are always there."""
         await trio.lowlevel.checkpoint()
         return [FoundNode(name, name, {"name": name}) for name in self._names]
 

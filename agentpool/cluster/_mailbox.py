@@ -1,4 +1,4 @@
-"""Keeps a node's news until its program fetches them. Used by two threads."""
+"""Keeps a node's news until its program fetches it. Used by two threads."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from agentpool.cluster._node_messages import Done, News
 from agentpool.cluster._portable import pack, portable
 
 MOST: Final = 2_000
-"""The most items in one batch: a larger one would block the program for too long."""
+"""The most items in one batch. A larger batch would block the program for too long."""
 
 
 @final
 class Mailbox:
-    """News in the order in which they happened, taken in batches."""
+    """News in the order in which it happened, taken in batches."""
 
     __slots__ = ("_closed", "_filled", "_news", "_node")
 
@@ -31,7 +31,7 @@ class Mailbox:
             self._filled.notify()
 
     def take(self, seconds: float) -> bytes | None:
-        """Return the news, waiting at most *seconds* for some. ``None``: the mailbox is closed."""
+        """Return the news, waiting at most *seconds* for it. ``None``: the mailbox is closed."""
         with self._filled:
             if not (self._news or self._closed):
                 self._filled.wait(seconds)

@@ -1,4 +1,4 @@
-"""Drivers and tools by name, so that a node can import them."""
+"""Names drivers and tools by import path, so that a node can import them."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ def path_of(what: str, thing: object) -> str:
 
 
 def find(path: str) -> object:
-    """Return what *path* names.
+    """Return the object that *path* names.
 
     Raises:
-        UsageError: If it cannot be imported here. The error says why.
+        UsageError: If *path* cannot be imported here. The error says why.
     """
     module, _, name = path.partition(":")
     try:
@@ -59,10 +59,11 @@ def find(path: str) -> object:
 
 
 def find_as(what: str, path: str) -> object:
-    """Return what *path* names, if it can serve as *what*: ``driver`` or ``tools``.
+    """Return the object that *path* names, if it can serve as *what*: ``driver`` or ``tools``.
 
     Raises:
-        UsageError: If it cannot be imported here, or cannot serve. The error says why.
+        UsageError: If the object cannot be imported here, or cannot serve as *what*. The error says
+            why.
     """
     found = find(path)
     if what == "tools" and isinstance(found, Tool):

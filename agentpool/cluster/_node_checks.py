@@ -31,7 +31,7 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
     lease_seconds: float
     """How long a node works without a message from the program."""
     start_seconds: float
-    """How long a node may take to start; its lease begins after that."""
+    """How long a node may take to start. Its lease begins after that."""
 
 
 @final
@@ -44,19 +44,19 @@ class Here(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def faults(terms: Terms, here: Here, environ: Mapping[str, str]) -> Iterator[str]:
-    """Yield what is wrong with a node, one sentence each."""
+    """Yield the faults of a node, one sentence for each."""
     if here.python != terms.python:
         yield (
-            f"it runs Python {_dotted(here.python)}, but the program {_dotted(terms.python)}; "
-            "install the same"
+            f"it runs Python {_dotted(here.python)}, but the program runs "
+            f"{_dotted(terms.python)}; install the same version"
         )
     if here.agentpool != terms.agentpool:
         yield (
-            f"it has agentpool {here.agentpool}, but the program {terms.agentpool}; "
-            "install the same"
+            f"it has agentpool {here.agentpool}, but the program has {terms.agentpool}; install "
+            "the same version"
         )
     if terms.ray and here.ray != terms.ray:
-        yield f"it has Ray {here.ray}, but the program {terms.ray}; install the same"
+        yield f"it has Ray {here.ray}, but the program has {terms.ray}; install the same version"
     for key in terms.keys:
         if not environ.get(key, "").strip():
             yield f"{key} is not set in its environment; set it where the node is started"

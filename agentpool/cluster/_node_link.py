@@ -2,13 +2,13 @@
 
 Rules:
 
-1. Only one batch of orders, and one question for news, is on its way at a time. So orders arrive in
+1. Only one batch of orders and one request for news are on their way at a time. So orders arrive in
    the order in which they were given, and orders that many tasks give at the same time travel
    together.
-2. After any error on the way, the link is lost for good, since it is unknown what was done. It is
-   also lost when nothing is heard for the length of the lease.
-3. A call ends when the node reports that it has ended completely, or when the link is lost. A
-   cancelled call waits for that as well.
+2. After any error on the way, the link is lost for good, since nobody knows what was done. The link
+   is also lost when the node sends nothing for the length of the lease.
+3. A call ends when the node reports that the call has ended completely, or when the link is lost. A
+   cancelled call waits for one of these as well.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Wire(ABC):
 
     @abstractmethod
     def kill(self) -> None:
-        """End the node's process, if it is still there. Does not wait."""
+        """End the node's process if it is still there, without waiting for its end."""
 
 
 class Questioned(ABC):
@@ -113,7 +113,7 @@ class FarCall(Live):
             self.hear.thought(piece.text)
 
     def leave(self) -> None:
-        """Count the request as sent from now on, unless it could not be packed."""
+        """Count the request as sent from now on, unless it cannot be packed."""
         if self.done is None:
             self.sent = True
             if self.on_sent is not None:
@@ -147,15 +147,15 @@ class Link:
     waiting: int = 0
     """How many requests wait until their driver is open on the node."""
     tools: tuple[ToolFacts, ...] | None = None
-    """The tools that all agents on the node share. ``None``: each agent gets its own."""
+    """The tools that all agents on the node share. ``None``: each agent gets tools of its own."""
     agents: int = 0
     """How many agents with tools on the node have not ended."""
     is_ready: bool = True
-    """Whether everything is open on the node that must be before it gets work."""
+    """Whether everything that the node needs before it gets work is open there."""
     draining: bool = False
     """Whether the node gets no new work."""
     lost: NodeLostError | None = None
-    """Why the node is lost. ``None``: it is not lost."""
+    """Why the node is lost. ``None``: the node is not lost."""
     _why: str = ""
     """The reason in a few words."""
     idle: trio.Event = attrs.field(factory=trio.Event)
@@ -193,8 +193,8 @@ class Link:
         """Have the node do *work*, and return the result.
 
         Raises:
-            NodeLostError: If the node is lost before it answers. ``was_sent`` says whether it got
-                the work.
+            NodeLostError: If the node is lost before it answers. ``was_sent`` says whether the node
+                may have got the work.
             Exception: What the work raised.
 
         Cancellation:
@@ -251,7 +251,7 @@ class Link:
         self.let_go()
 
     def drain(self) -> None:
-        """Accept no new work, and set ``idle`` when the node has none left."""
+        """Accept no new work, and set ``idle`` when the node has no work left."""
         self.draining = True
         self.look_idle()
 
@@ -269,7 +269,7 @@ class Link:
     # --- the way there and back
 
     async def run(self) -> None:
-        """Send orders and fetch news, until the link is lost."""
+        """Send orders and fetch news until the link is lost."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._until_lost, self._push_all, nursery.cancel_scope)
             nursery.start_soon(self._until_lost, self._poll_all, nursery.cancel_scope)
@@ -356,7 +356,7 @@ class Link:
         self._wire.kill()
 
     def _lost_error(self, *, was_sent: bool) -> NodeLostError:
-        """Return a new error each time, since every raised one gets its own traceback."""
+        """Return a new error each time, since each error that is raised gets its own traceback."""
         done = "may or may not have been done" if was_sent else "was not done"
         what = "what it was doing" if was_sent else "what was not yet sent to it"
         return NodeLostError(

@@ -2,10 +2,11 @@
 
 Rules:
 
-1. trio runs in its own thread. Calls from other threads only bring bytes, or wait for bytes.
+1. Trio runs in its own thread. Calls from other threads only bring bytes, or wait for bytes.
 2. Orders are carried out in the order in which they were given, so work that was cancelled before
    it began never begins.
-3. Every piece of work that began ends in exactly one `Done`, sent when it has ended completely.
+3. For every piece of work that began, exactly one `Done` is sent, when the work has ended
+   completely.
 4. The lease follows the rules in ``_lease``.
 """
 
@@ -72,7 +73,7 @@ class NodeHost:
             ray: The version of Ray on this node. Empty: Ray is not used.
             environ: The environment with the API keys.
             end_process: Ends the whole process immediately when the lease has ended. ``None``: the
-                node is a thread, and only its loop ends.
+                node is a thread, so only its loop ends.
         """
         self.node = node
         self._terms = terms
@@ -97,7 +98,7 @@ class NodeHost:
     # --- called from outside, by threads
 
     def hello(self) -> Greeting:
-        """Return what is missing on this node, and its tools, once the loop runs."""
+        """Once the loop runs, return what is missing on this node, and its tools."""
         self._ready.wait()
         self._lease.begin(_now())
         self._said_at = self._lease.renewed_at
@@ -128,7 +129,7 @@ class NodeHost:
         return news
 
     def stop(self) -> None:
-        """End all work, and the loop. Does not wait."""
+        """End all work and the loop, without waiting for their end."""
         self._close()
         if self._token is not None:
             with contextlib.suppress(trio.RunFinishedError):
@@ -143,7 +144,7 @@ class NodeHost:
     # --- the lease
 
     def _keep_lease(self) -> None:
-        """Cancel all work when the lease nears its end; end the process when the lease is over."""
+        """Cancel all work when the lease nears its end. End the process when the lease is over."""
         self._greeted.wait(self._terms.start_seconds)
         self._lease.begin(_now())
         for phase, act in ((Phase.CANCEL, self._cancel_all), (Phase.END, self._end_process)):

@@ -17,7 +17,7 @@ from agentpool.abc import AgentInfo, OnUnknown
 
 @final
 class Prepare(msgspec.Struct, frozen=True, gc=False):
-    """Open the driver of a manifest; answered by `DriverFacts`."""
+    """Open the driver of a manifest. The answer is `DriverFacts`."""
 
     number: int
     """The number that later requests name."""
@@ -26,7 +26,7 @@ class Prepare(msgspec.Struct, frozen=True, gc=False):
 
 @final
 class Ask(msgspec.Struct, frozen=True, gc=False):
-    """Answer a request; answered by a ``Completion``."""
+    """Answer a request to a model. The answer is a ``Completion``."""
 
     number: int
     """The number of the driver."""
@@ -41,7 +41,7 @@ SHARED: Final = 0
 
 @final
 class OpenKit(msgspec.Struct, frozen=True, gc=False):
-    """Make the tools of one agent; answered by a tuple of `ToolFacts`."""
+    """Make the tools of one agent. The answer is a tuple of `ToolFacts`."""
 
     kit: int
     """The number that later calls name."""
@@ -50,7 +50,7 @@ class OpenKit(msgspec.Struct, frozen=True, gc=False):
 
 @final
 class RunTool(msgspec.Struct, frozen=True, gc=False):
-    """Run one call of a tool; answered by a ``ToolResult``."""
+    """Run one call of a tool. The answer is a ``ToolResult``."""
 
     kit: int
     name: str
@@ -121,8 +121,8 @@ class Greeting(msgspec.Struct, frozen=True, gc=False):
     faults: tuple[str, ...]
     """What is missing on the node. Empty: nothing."""
     tools: tuple[ToolFacts, ...] | None
-    """The tools that all agents on the node share. ``None``: each gets its own, or there are
-    none."""
+    """The tools that all agents on the node share. ``None``: each agent gets tools of its own, or
+    no tools run on nodes."""
 
 
 # --- from the program to a node
@@ -195,7 +195,7 @@ class Question(msgspec.Struct, frozen=True, gc=False):
     method: str
     arguments: tuple[object, ...]
     is_sole: bool
-    """Whether the tool does nothing else meanwhile and has set no time limit: then the agent
+    """Whether the tool does nothing else meanwhile and has set no time limit. If so, the agent
     waits."""
 
 

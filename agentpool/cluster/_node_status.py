@@ -19,11 +19,11 @@ class NodeState(Enum):
     DRAINING = "draining"
     """It finishes the work that it has, and gets no new work."""
     LOST = "lost"
-    """It was lost. It is started again as long as it is in the cluster."""
+    """It was lost. If it is still in the cluster, it is started again."""
     DRAINED = "drained"
-    """It was drained: it has finished its work, and gets no more."""
+    """It was drained: it has finished its work, and gets no more work."""
     REFUSED = "refused"
-    """It lacks something, and gets no work."""
+    """It lacks something that the work needs, and gets no work."""
 
 
 @final
@@ -39,4 +39,4 @@ class NodeStatus(msgspec.Struct, frozen=True, gc=False):
     load: int
     """How many requests and tool calls it has."""
     reason: str = ""
-    """Why it is lost or refused. Empty: it is not lost or refused."""
+    """Why it is lost or refused. Empty: it is neither lost nor refused."""

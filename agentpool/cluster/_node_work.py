@@ -70,14 +70,14 @@ class Bench:
     _drivers: dict[int, tuple[AgentManifest | None, Driver]] = attrs.field(
         factory=dict[int, tuple[AgentManifest | None, Driver]]
     )
-    """The drivers by number; those that tools lend have numbers below 0."""
+    """The drivers by number. Drivers that tools lend have numbers below 0."""
     key_names: set[str] = attrs.field(factory=set[str])
-    """The environment variables with API keys, as its manifests and the program name them."""
+    """The environment variables with API keys that its manifests and the program name."""
     _kits: dict[int, ToolRegistry] = attrs.field(factory=dict[int, ToolRegistry])
     _lent: count[int] = attrs.field(factory=lambda: count(-1, -1))
 
     def look_for_names(self) -> list[str]:
-        """Return the names used by the program that cannot be imported here."""
+        """Return the names that the program uses but that cannot be imported here."""
         wrong: list[str] = []
         for what, path in (("driver", self._terms.driver), ("tools", self._terms.tools)):
             if path is not None:
@@ -93,7 +93,7 @@ class Bench:
         return wrong
 
     def shared_tools(self) -> tuple[ToolFacts, ...] | None:
-        """Return the tools shared by all agents here. ``None``: each agent gets its own."""
+        """Return the tools that all agents here share. ``None``: each agent gets its own tools."""
         named = None if self._terms.tools is None else find(self._terms.tools)
         if isinstance(named, ToolRegistry):
             self._kits[SHARED] = named
@@ -200,8 +200,8 @@ class Bench:
 def facts_of_shared(named: object) -> tuple[ToolFacts, ...] | None:
     """Return the facts about the tools that all agents share.
 
-    ``None``: *named* makes tools for each agent, or a schema cannot be pickled; each agent then
-    gets that error.
+    The result is ``None`` in two cases. Either *named* makes tools for each agent, so that no tools
+    are shared. Or a schema cannot be pickled; each agent then gets the error of that schema.
     """
     if not isinstance(named, ToolRegistry):
         return None

@@ -39,11 +39,11 @@ FAILED_LOOK_SECONDS: Final = 8.0
 """The time until the next look after a failed one."""
 
 MOST_FAILED_LOOKS: Final = 3
-"""After this many failed looks in a row the cluster is lost. Soon after that, Ray ends the program
-without saying why."""
+"""After this many failed looks in a row, the cluster counts as lost. Soon after that, Ray would end
+the program without saying why."""
 
 MOST_OPENINGS: Final = 3
-"""After this many losses while it opens models, a node gets no more work."""
+"""A node that is lost this many times while it opens models gets no more work."""
 
 
 @final
@@ -57,12 +57,13 @@ class Nodes:
     """The strictest tier of data that may be sent to the nodes."""
     nursery: trio.Nursery
     tools: tuple[ToolFacts, ...] | None = None
-    """The tools that all agents share, as imported here; each node must have the same. ``None``:
-    each agent gets its own, or there are none."""
+    """The tools that all agents share, as imported in the program. Each node must have the same
+    tools. ``None``: each agent gets tools of its own, or no tools run on nodes."""
     model_seconds: float = 600.0
     """How long a node may take to open a model."""
     prepare: Callable[[Link], Awaitable[None]] | None = None
-    """Opens on a node what must be open before it gets work. ``None``: nothing."""
+    """Opens on a node everything that must be open before the node gets work. ``None``: nothing
+    must."""
     is_closed: bool = False
     """Whether the program has closed its links to all nodes."""
     links: dict[str, Link] = attrs.field(factory=dict[str, Link])
@@ -84,7 +85,7 @@ class Nodes:
     """The next numbers for drivers and for agents' tools."""
 
     async def open(self, *, every_node: bool) -> None:
-        """Start the present nodes, and check each.
+        """Start the nodes that are present, and check each of them.
 
         Args:
             every_node: Whether it is an error if a node lacks something.
@@ -107,7 +108,7 @@ class Nodes:
             self.nursery.start_soon(self._look_again)
 
     async def _look_again(self) -> None:
-        """Start nodes that join later, and lost ones that have come back."""
+        """Start nodes that join later, and lost nodes that have come back."""
         failed = 0
         while True:
             await trio.sleep(FAILED_LOOK_SECONDS if failed else LOOK_SECONDS)
@@ -121,7 +122,7 @@ class Nodes:
                 if failed == MOST_FAILED_LOOKS:
                     self.failure = ClusterError(
                         f"the head of the cluster is lost ({why}); start the cluster again, and "
-                        "go on from a journal"
+                        "resume from a journal"
                     )
                     self.nursery.cancel_scope.cancel()
                     return
@@ -151,12 +152,12 @@ class Nodes:
             _log.warning("a node that joined gets no work: %s", refused)
 
     async def make_ready(self, link: Link, *, is_needed: bool) -> None:
-        """Open on a node what must be open before it gets work.
+        """Open on a node everything that must be open before the node gets work.
 
         Args:
             link: The node.
             is_needed: Whether a failure is an error. ``False``: the node gets no work. A node that
-                was lost, perhaps for another reason, is started again.
+                was lost meanwhile, perhaps for a different reason, is started again.
 
         Raises:
             NodeCheckError: If opening fails and is needed. The error says why.
@@ -249,7 +250,7 @@ class Nodes:
     def in_order(self) -> Iterator[Link]:
         """Yield the links in the order in which their nodes were found.
 
-        So the choice among equal nodes is the same each time.
+        With this order, the choice among equal nodes is the same each time.
         """
         for key in self._found:
             if (link := self.links.get(key)) is not None:
@@ -267,15 +268,15 @@ class Nodes:
     async def wait_for_one(  # noqa: ASYNC910  # one may work by now
         self, wanted: Mapping[str, str], model: int | None = None
     ) -> Link:
-        """Return the node for a piece of work as soon as a suitable one works.
+        """Return the node for a piece of work as soon as a suitable node works.
 
         Lost nodes are started again, which takes a while. An agent that waits for this has no slot,
         and the waiting does not count towards the time of its request.
 
         Raises:
-            NodeLostError: If no suitable node works in time. Raised immediately, and not retryable,
-                if none can join.
-            UsageError: If no node ever had those labels.
+            NodeLostError: If no suitable node works in time. If no such node can join, the error is
+                raised immediately and is not retryable.
+            UsageError: If no node has ever had those labels.
         """
         right = self.right_ones(wanted)
         # A newcomer that may go anywhere would have to wait as well.
@@ -299,10 +300,10 @@ class Nodes:
         return link  # noqa: ASYNC910  # the work follows
 
     def right_ones(self, wanted: Mapping[str, str]) -> list[FoundNode]:
-        """Return the nodes that have some labels, in whatever state they are.
+        """Return the nodes that have the labels, in whatever state the nodes are.
 
         Raises:
-            UsageError: If no node ever had them.
+            UsageError: If no node has ever had these labels.
         """
         known = self._found.values()
         right = [one for one in known if wanted.items() <= one.labels.items()]
@@ -355,7 +356,7 @@ class Nodes:
         return NodeStatus(node.name, state, node.labels, link.load)
 
     async def drain(self, name: str) -> None:  # noqa: ASYNC910  # a node without work is drained
-        """Give a node no new work, wait until it has finished its work, and end it.
+        """Give a node no new work, wait until it has finished its work, and end the node.
 
         Raises:
             UsageError: If no node of that name works.

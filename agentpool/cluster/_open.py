@@ -86,20 +86,21 @@ class Cluster(Unique, Shown):
     def driver_of(self, manifest: AgentManifest) -> Driver:
         """Return a driver whose requests the nodes answer, for agents with *manifest*.
 
-        Use it in pools not opened by ``open_cluster_pool``: ``PoolPlan(driver=cluster.driver_of)``.
+        Use this in pools that ``open_cluster_pool`` does not open:
+        ``PoolPlan(driver=cluster.driver_of)``.
         """
         return self._drivers(manifest)
 
     async def drain(self, name: str) -> None:
         """Give a node no new work, and wait until it has finished its work.
 
-        A node with an agent's tools has work as long as that agent runs.
+        A node that has the tools of an agent has work as long as that agent runs.
 
         Raises:
             UsageError: If no node of that name works.
 
         Cancellation:
-            The node gets no new work; the work that it has goes on.
+            The node gets no new work. The work that it already has goes on.
         """
         await self._nodes.drain(name)
 
@@ -132,23 +133,26 @@ async def open_cluster(
             this machine. ``local:3``: three nodes in threads of this process, without Ray.
         tools: The import path of a tool builder or registry; nodes import it, and the tools run
             there. ``None``: no tools run on nodes.
-        labels: Returns the labels that a node must have for a manifest. ``None``: any node will do.
-        manifests: Manifests of agents that will be spawned: each node opens their models now.
+        labels: Returns the labels that a node must have to work for a manifest. ``None``: any node
+            will do.
+        manifests: Manifests of agents that will be spawned. Each node opens the models of these
+            manifests now.
         modules: Modules that each node must have.
         keys: Variables that must be set in each node's environment.
         lease_seconds: How long a node goes on without a message from this program.
         start_seconds: How long a node may take to start.
         model_seconds: How long a node may take to open a model.
-        privacy: The strictest tier of agents whose data may go to the nodes. ``None``: Private,
-            since nodes are other machines; Sovereign for threads of this process.
+        privacy: The strictest privacy tier whose agents may send data to the nodes. ``None``:
+            Private, since nodes are other machines, or Sovereign if the nodes are threads of this
+            process.
         every_node: Whether it is an error if a node lacks something or cannot open a model.
             ``False``: that node gets no work, and ``nodes()`` says why. A node that is lost while
             it opens a model is started again up to two times.
         runtime_env: What Ray ships to the nodes, in Ray's format. ``None``: nothing.
 
     Raises:
-        ClusterError: If there is no Ray, no answer or no node. Also if the head is lost later; the
-            block is then cancelled.
+        ClusterError: If Ray is missing, the cluster does not answer, or it has no node. Also if the
+            head of the cluster is lost later; the block is then cancelled.
         NodeCheckError: If a node lacks something, or cannot open a model. The error names the node.
         UsageError: If an argument is invalid, or no node has the labels for a manifest.
     """
@@ -184,7 +188,7 @@ def _terms(
     needs: tuple[tuple[str, ...], tuple[str, ...]],
     seconds: tuple[float, float],
 ) -> Terms:
-    """Return the requirements for each node. What they name must be importable here as well."""
+    """Return the requirements for each node. What these name must be importable here as well."""
     for what, name in zip(("driver", "tools"), names, strict=True):
         if name is not None:
             find_as(what, name)
@@ -277,10 +281,12 @@ async def open_cluster_pool(
 
     Args:
         driver: An open cluster, or a driver as in ``open_cluster``.
-        address: As in ``open_cluster``. Not for an open cluster, which has one.
+        address: As in ``open_cluster``. Leave it out for an open cluster, which has an address
+            already.
         tools: The import path of tools that run on nodes, or tools as in ``open_pool``, which run
-            here. ``None``: the cluster's tools, if it has any.
-        gate: Where requests wait, whichever node they go to. ``None``: they do not wait.
+            in this program. ``None``: the cluster's tools, if it has any.
+        gate: The gate where requests wait, whichever node they go to. ``None``: requests do not
+            wait.
         lease_seconds: As in ``open_cluster``.
         terms: All other arguments of ``open_pool``.
 

@@ -3,9 +3,9 @@
 Rules:
 
 1. Work that requires labels goes to a node that has all of them.
-2. Of these, a node where the model is open is preferred, unless it has more than twice as much to
-   do as the least busy one, plus ``SLACK``.
-3. Otherwise the least busy node is chosen; of equally busy ones the first.
+2. Of these nodes, one where the model is already open is preferred, unless it has more work than
+   twice the work of the least busy node plus ``SLACK``.
+3. Otherwise the least busy node is chosen, and of equally busy nodes the first.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from collections.abc import Iterable, Mapping
 from typing import Final, Protocol, TypeVar
 
 SLACK: Final = 4
-"""How many pieces of work, beyond twice as many, a node with the open model may have."""
+"""How many pieces of work a node with the open model may have beyond twice the work of the least
+busy node."""
 
 
 class Candidate(Protocol):

@@ -4,8 +4,8 @@ Rules:
 
 1. A batch is pickled as a whole, so that parts that many items share are sent once.
 2. An item that cannot be pickled fails alone; the rest of its batch is sent.
-3. An error is sent as itself only if unpickling gives the same type and text. Any other is sent as
-   a `RemoteError`.
+3. An error is sent as itself only if unpickling gives the same type and text. Any other error is
+   sent as a `RemoteError`.
 4. A node's API keys are removed from errors before they are sent: the program may not know these
    keys.
 """
@@ -22,7 +22,7 @@ from agentpool.cluster._errors import RemoteError
 T = TypeVar("T")
 
 SURVIVES = "builtins"
-"""The module whose errors may be sent as themselves, besides our own."""
+"""The module whose errors may be sent as themselves, as our own errors may."""
 
 
 def pack(items: Sequence[T], in_place_of: Callable[[T, Exception], T]) -> bytes:
@@ -30,8 +30,8 @@ def pack(items: Sequence[T], in_place_of: Callable[[T, Exception], T]) -> bytes:
 
     Args:
         items: What to send.
-        in_place_of: Called with an item that cannot be pickled, and the error; returns what is sent
-            instead.
+        in_place_of: Called with an item that cannot be pickled, and with the error. It returns what
+            is sent instead.
     """
     try:
         return pickle.dumps(list(items), protocol=5)
@@ -50,8 +50,8 @@ def _sound(item: T, in_place_of: Callable[[T, Exception], T]) -> T:
 def unpack(data: bytes) -> list[object]:
     """Return the items of a batch.
 
-    Unpickling is safe here: the other side is ours, and an attacker who could change it can run
-    code anyway.
+    Unpickling is safe here: the other side is part of the same program, and an attacker who could
+    change it could run code there anyway.
     """
     return cast("list[object]", pickle.loads(data))  # noqa: S301  # see above
 

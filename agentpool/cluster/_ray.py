@@ -1,7 +1,7 @@
 """The only module that imports Ray: it finds nodes and connects to them.
 
-Ray places the actors, connects to them and notices when they die. It repeats nothing
-(``max_restarts=0``, ``max_task_retries=0``): work of a lost node may have been done.
+Ray places the actors, connects to them and notices when they die. Ray repeats nothing
+(``max_restarts=0``, ``max_task_retries=0``), since the work of a lost node may have been done.
 """
 
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
@@ -35,7 +35,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 _ray: Final[Any] = ray
-"""Ray without types: its own cover tasks, but few of the options of actors."""
+"""Ray without types. Ray's own types cover tasks, but few of the options of actors."""
 
 VERSION: Final[str] = ray.__version__
 
@@ -60,7 +60,7 @@ class HostActor:
         return self._host.push(batch)
 
     def poll(self, heard: int, seconds: float) -> bytes | None:
-        """Return the news; if there is none, wait for some."""
+        """Return the news. If there is no news, wait for it."""
         return self._host.poll(heard, seconds)
 
 
@@ -68,7 +68,7 @@ async def fetch(ref: Any) -> Any:  # noqa: ANN401  # whatever the method returne
     """Wait for a Ray reference.
 
     Cancellation:
-        The call goes on; its result is dropped.
+        The call goes on, but its result is dropped.
     """
     token = trio.lowlevel.current_trio_token()
     task = trio.lowlevel.current_task()
@@ -113,7 +113,7 @@ class RayWire(Wire):
         return cast("bool", await fetch(self._actor.push.remote(batch)))
 
     async def poll(self, heard: int, seconds: float) -> bytes | None:
-        """Return the node's news; if there is none, wait for some."""
+        """Return the node's news. If there is no news, wait for it."""
         return cast("bytes | None", await fetch(self._actor.poll.remote(heard, seconds)))
 
     def kill(self) -> None:
@@ -176,7 +176,7 @@ def _found(node: Mapping[str, Any]) -> FoundNode:
 
 
 async def _knock(address: str) -> None:
-    """Raise if nothing listens at *address*: Ray would try for a minute, and end the process.
+    """Raise if nothing listens at *address*. Ray would try for a minute, and then end the process.
 
     Raises:
         ClusterError: If nothing listens.
@@ -216,7 +216,7 @@ async def connected(
     """Connect to a Ray cluster while the block runs.
 
     Raises:
-        ClusterError: If nothing answers, or the cluster has another token, Ray or Python.
+        ClusterError: If no cluster answers, or the cluster has a different token, Ray or Python.
     """
     await _knock(address)
     ours = not ray.is_initialized()

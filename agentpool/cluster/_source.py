@@ -45,7 +45,7 @@ class Source(ABC):
         """Return the nodes that exist now.
 
         Raises:
-            ClusterError: If the source cannot tell.
+            ClusterError: If the source cannot find out which nodes exist.
         """
 
     @abstractmethod
@@ -53,5 +53,5 @@ class Source(ABC):
         """Start the node's process.
 
         Raises:
-            Exception: If it cannot be started.
+            Exception: If the node's process cannot be started.
         """

@@ -20,7 +20,7 @@ from agentpool.cluster._node_link import Link, Questioned
 from agentpool.cluster._node_messages import AgentFacts, Ask, Question, Reply, Work
 
 MAX_LISTED: Final = 256
-"""The most agents that a tool on a node can list: every call carries the list."""
+"""The most agents that a tool on a node can list, since every call carries the list."""
 
 
 def facts_of(agent: AgentContext) -> AgentFacts:
@@ -49,7 +49,7 @@ class _Lent(SendingDriver):
 
     @property
     def privacy(self) -> PrivacyTier:
-        """The agent's tier; the node has compared it with the driver's."""
+        """The agent's privacy tier, which the node has compared with that of the driver."""
         return self._tier
 
     async def complete(
@@ -73,10 +73,10 @@ class _Lent(SendingDriver):
 
 @final
 class Desk(Questioned):
-    """Answers a tool's questions, in the task of its call or in another.
+    """Answers a tool's questions, in the task of the tool's call or in a separate task.
 
-    If the tool waits for nothing else, the call's own task carries out the request. So the pool
-    sees that the agent waits, and can find a circle of such waits.
+    If the tool waits for nothing else, the task of the call itself carries out the request. So the
+    pool sees that the agent waits, and can find a circle of such waits.
     """
 
     def __init__(self, link: Link, agent: AgentContext, nursery: trio.Nursery) -> None:
@@ -177,7 +177,7 @@ class Desk(Questioned):
 
 
 async def answer_for(agent: AgentContext, link: Link, work: Work) -> object:
-    """Have a node do *work* for an agent, and meanwhile answer questions about the agent.
+    """Have a node do *work* for an agent, and meanwhile answer its questions to the agent.
 
     Raises:
         Exception: What the work raised.

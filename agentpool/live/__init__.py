@@ -1,4 +1,4 @@
-"""Watch and control a running pool: a page in the browser, and a display on a terminal."""
+"""Watch and control a running pool, with a page in the browser or a display on a terminal."""
 
 from agentpool._public import publish as _publish
 from agentpool.live._approvals import ApprovalDesk as ApprovalDesk

@@ -1,9 +1,9 @@
 """Decides which browser requests are allowed, without the network.
 
 1. The page itself shows nothing secret, so every request to this machine's address gets the page.
-2. What happens in the pool is shown only to requests with the token in the link, which no browser
-   sends by itself.
-3. A request that changes something must come from this page, as the browser's ``Origin`` says.
+2. Only requests with the token of the link are shown what happens in the pool. No browser sends
+   this token by itself.
+3. A request that changes something must come from this page, as its ``Origin`` header shows.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ class Door:
     token: str
     """The secret in the link."""
     places: frozenset[str]
-    """``host:port``, in each spelling that can only mean this page."""
+    """The addresses, as ``host:port``, that can only mean this page."""
 
     def refusal(self, request: Request) -> tuple[int, str] | None:  # noqa: PLR0911  # a rule each
-        """Return the status and reason for refusing *request*. ``None``: it is allowed."""
+        """Return the status and reason for refusing *request*. ``None``: *request* is allowed."""
         headers = request.headers
         # A foreign name that leads here, so that their page may read ours.
         if headers.get("host", "") not in self.places:

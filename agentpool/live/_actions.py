@@ -15,10 +15,10 @@ from agentpool._pool.pool import AgentPool
 from agentpool.live._approvals import ApprovalDesk
 
 BY: Final = "the live page"
-"""What agents and traces call the person who decided or cancelled on the page."""
+"""The name, in agents and traces, of the person who decided or cancelled on the page."""
 
 MAX_SLOTS: Final = 100_000
-"""The most slots that a person may set: a higher number is a typing error."""
+"""The most slots that a person may set. A higher number is a typing error."""
 
 
 class _Action(

@@ -1,4 +1,4 @@
-"""Tool calls that wait for a person, and the first decision about each."""
+"""Keeps tool calls that wait for a person, and takes the first decision about each call."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class PendingCall:
 class ApprovalDesk(Unique, Shown):
     """Keeps calls until a person decides: pass ``desk.ask`` as ``open_pool(approve=…)``.
 
-    Several people may look and decide; for each call the first decision counts.
+    Several people may watch and decide. For each call, the first decision counts.
     """
 
     _waiting: dict[int, tuple[ApprovalRequest, trio.lowlevel.Task]] = attrs.field(
@@ -82,7 +82,7 @@ class ApprovalDesk(Unique, Shown):
         return tuple(PendingCall(number, of[0]) for number, of in self._waiting.items())
 
     def decide(self, number: int, decision: Decision) -> bool:
-        """Decide about a call. Return whether it was still waiting; if not, nothing changes."""
+        """Decide about a call. Return whether the call still waited. If not, nothing changes."""
         expect_arguments(ApprovalDesk.decide, locals())
         request_and_task = self._waiting.pop(number, None)
         if request_and_task is None:

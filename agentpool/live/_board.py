@@ -1,6 +1,7 @@
 """The current activity of each agent: an observer for the progress display.
 
-It only takes notes. The display reads them when it has time, so no agent ever waits for a terminal.
+The observer only takes notes. The display reads these when it has time, so no agent ever waits for
+a terminal.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from agentpool._outcome import AgentOutcome, AgentStatus
 from agentpool.abc import Observer
 
 TAIL_CHARACTERS: Final = 200
-"""The limit for an agent's last words: wider than the column on any terminal."""
+"""The most characters of an agent's last words. This is wider than the column on any terminal."""
 
 # Long enough to even out an answer that comes in bursts, short enough to show that the
 # model has slowed down.
@@ -45,7 +46,7 @@ CHARACTERS_PER_TOKEN: Final = 4
 """Roughly right for English. Used only until the provider reports the tokens."""
 
 _PHASES: Final = {Phase.PERCEIVE: "looks", Phase.REASON: "thinks", Phase.DONE: "done"}
-"""The word for a phase; for ``ACT`` it is the tool's name."""
+"""The word for each phase. For ``ACT``, the name of the tool is shown instead."""
 
 
 @final
@@ -80,7 +81,7 @@ class AgentView:
     seconds: float
     """Seconds since it got its first slot."""
     tokens: int
-    """How many tokens it wrote; an estimate while it writes."""
+    """How many tokens it has written. While it writes, this is an estimate."""
     last_words: str
     """The end of what it wrote, on one line."""
 
@@ -144,18 +145,19 @@ class Board(Checked, Unique, Observer):
     """
 
     total: int | None = None
-    """How many agents there will be, including inputs that cannot be read. ``None``: as many as are
-    spawned."""
+    """How many agents there will be, including inputs that cannot be read. ``None``: the number of
+    agents that have been spawned."""
     keys: str = ""
     """Which keys do what, in words, for the last line. Empty: no keys are read."""
     _spawned: int = attrs.field(init=False, default=0)
-    """Agents to add to the total."""
+    """Agents that are counted in addition to ``total``."""
     _loading: str = attrs.field(init=False, default="")
     _loading_since: float = attrs.field(init=False, default=0.0)
     deadlocks: int = attrs.field(init=False, default=0)
     """How often an agent got a deadlock error."""
     elsewhere: dict[int, BoardView] = attrs.field(init=False, factory=dict[int, BoardView])
-    """Agents in other processes, as far as they are seen, each under a number."""
+    """Agents in other processes, as far as their state is known, under a number for each
+    process."""
     _rows: dict[AgentId, _Row] = attrs.field(init=False, factory=dict[AgentId, _Row])
     _ended: Counter[AgentStatus] = attrs.field(init=False, factory=Counter[AgentStatus])
     _tokens: int = attrs.field(init=False, default=0)
@@ -224,7 +226,7 @@ class Board(Checked, Unique, Observer):
         self._news.set()
 
     def load(self, what: str) -> None:
-        """Show that *what* is being loaded; pass an empty text when it is loaded."""
+        """Show that *what* is being loaded. Pass an empty text when loading is done."""
         expect_arguments(Board.load, locals())
         self._loading, self._loading_since = printable(what), trio.current_time()
         if what:

@@ -20,22 +20,23 @@ if TYPE_CHECKING:
     from rich.live import Live
 
 FRAMES_PER_SECOND: Final = 8
-"""How often the display is redrawn at most: enough to look alive, cheap enough not to matter."""
+"""The most times per second that the display is redrawn: often enough to look alive, and seldom
+enough to cost little."""
 
 _NAME_COLUMNS: Final = 24
 _PHASE_COLUMNS: Final = 14
 _NUMBER_COLUMNS: Final = 8
 
 _FIXED_COLUMNS: Final = _NAME_COLUMNS + _PHASE_COLUMNS + 2 * _NUMBER_COLUMNS + 4
-"""The width of all columns except the last words, which get the rest. 4 of it are gaps. On a
-narrower terminal the tokens are left out and names are shorter."""
+"""The width of all columns together, including 4 for gaps, except the column of last words, which
+gets the rest. On a narrower terminal the tokens are left out and names are shorter."""
 
 _NARROWEST_NAME: Final = 6
 """The fewest columns of a name, on any terminal."""
 
 _OTHER_LINES: Final = 2
-"""Lines besides the agents: one says how many agents are not shown, one is the cursor's. Lines for
-counts, loading and keys are added to these."""
+"""The number of lines besides those of agents. One line says how many agents are not shown, and one
+belongs to the cursor. Lines for counts, loading and keys are added to this number."""
 
 
 @final
@@ -43,7 +44,8 @@ counts, loading and keys are added to these."""
 class LiveDisplay(Unique, Shown):
     """Lines at the bottom of a terminal that are redrawn in place.
 
-    Made by ``open_display``. It writes to the terminal and so may block: call it in a thread.
+    Made by ``open_display``. The display writes to the terminal and so may block: call its methods
+    in a thread.
     """
 
     _console: Console
@@ -72,7 +74,7 @@ class LiveDisplay(Unique, Shown):
             self._live.update(picture, refresh=True)
 
     def hide(self) -> None:
-        """Remove the display, so that something else can be written."""
+        """Remove the display, so that other text can be written."""
         if self._live is not None:
             self._live.stop()
             self._live = None
@@ -131,7 +133,7 @@ class LiveDisplay(Unique, Shown):
 
 
 def open_display(stream: TextIO) -> LiveDisplay | None:
-    """Return a display on *stream*. ``None``: rich is missing, or the terminal is unsuitable."""
+    """Return a display on *stream*. ``None``: rich is missing, or *stream* is not suitable."""
     expect_method(stream, "write", "stream must be a text stream", "write open_display(sys.stderr)")
     try:
         from rich.console import Console  # noqa: PLC0415  # the optional door

@@ -12,7 +12,7 @@ import trio
 from agentpool.live._access import Request
 
 MAX_BODY: Final = 64 * 1024
-"""The most bytes of a request, which has arguments that a person typed."""
+"""The most bytes of a request. The longest part of a request is typed by a person."""
 
 READ_SECONDS: Final = 10.0
 """The time for a whole request. The page sends it in one go."""
@@ -73,7 +73,7 @@ class Visit:
     async def answer(
         self, status: int, kind: str, body: bytes, more: Sequence[tuple[str, str]] = ()
     ) -> None:
-        """Send a complete answer, unless the client left before it sent a request.
+        """Send a complete answer, unless the client has left before it sent a request.
 
         Raises:
             trio.BrokenResourceError: If the client has gone.

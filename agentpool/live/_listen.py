@@ -21,7 +21,7 @@ def listen(host: str = "127.0.0.1", port: int = 0) -> socket.socket:
         port: The port. 0: any free one.
 
     Raises:
-        UsageError: If another machine could reach it, or the port is taken.
+        UsageError: If another machine could reach the socket, or the port is taken.
     """
     expect_arguments(listen, locals())
     try:

@@ -4,8 +4,8 @@ Rules:
 
 1. The pool never waits for the page. The page takes events as any reader does; a browser that does
    not read holds up only the task that writes to it.
-2. The view is built when a browser is ready for it, at most once in ``EACH_SECONDS``, and once for
-   all browsers. Without a browser it is not built.
+2. The view is built when a browser is ready for it, at most once in ``EACH_SECONDS``, and only once
+   for all browsers. Without a browser, the view is not built.
 3. Serving ends with its block, whatever browsers do.
 """
 
@@ -54,7 +54,8 @@ TOGETHER_SECONDS: Final = 0.02
 """The time during which events are collected, even without a browser."""
 
 STILL_SECONDS: Final = 15.0
-"""After this long without news something is sent anyway, to see whether the browser is there."""
+"""After this long without news, something is sent anyway, to find out whether the browser is still
+there."""
 
 MAX_VISITS: Final = 64
 """The most open connections: a browser needs two for each tab."""
@@ -89,9 +90,10 @@ class LivePage(Unique, Shown):
     """How many browsers are watching."""
     _ended: bool = attrs.field(init=False, default=False)
     _made: tuple[tuple[object, ...], bytes] = attrs.field(init=False, default=((), b""))
-    """The state that the last view was built from, and the view."""
+    """The state from which the last view was built, and that view."""
     _made_at: float = attrs.field(init=False, default=-math.inf)
-    """When the last view was built. All browsers get it until ``EACH_SECONDS`` have passed."""
+    """When the last view was built. All browsers get this view until ``EACH_SECONDS`` have
+    passed."""
     _events: EventReader = attrs.field(init=False)
     """The pool's events. Set before the first browser is answered."""
 
@@ -137,7 +139,7 @@ class LivePage(Unique, Shown):
             await trio.lowlevel.checkpoint()
 
     def _send_off_a_silent_one(self) -> bool:
-        """Make room: end the oldest connection that has not asked for anything yet, if any.
+        """Make room by ending the oldest connection that has not asked for anything yet, if any.
 
         Any program may open many connections, which must not keep the owner from the page.
         """
@@ -225,7 +227,7 @@ class LivePage(Unique, Shown):
         """Send the end to all browsers.
 
         Cancellation:
-            Browsers that have not read the end yet do not see it.
+            Browsers that have not read the end yet never see it.
         """
         self._ended = True
         while self._looks:
@@ -251,8 +253,8 @@ async def serve_live(
 ) -> AsyncGenerator[LivePage]:
     """Serve a page on which a person can watch and control *pool*.
 
-    Enter this block right after the pool's: it shows what happens from then on. The page ends with
-    the block, which should last as long as the agents::
+    Enter this block right after the block of the pool, since the page shows only what happens from
+    then on. The page ends with the block, which should last as long as the agents::
 
         async with open_pool(driver, approve=desk.ask) as pool:
             async with serve_live(pool, approvals=desk) as page:
@@ -264,7 +266,8 @@ async def serve_live(
         pool: What is shown.
         listener: Where to serve: ``listen(port=8000)``. It is closed at the end. ``None``: any free
             port of this machine.
-        approvals: The desk whose calls can be decided on the page. ``None``: no calls.
+        approvals: The desk whose calls can be decided on the page. ``None``: no calls can be
+            decided there.
 
     Raises:
         UsageError: If no port can be opened.

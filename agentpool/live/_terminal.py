@@ -1,8 +1,8 @@
-"""The display of a pool on a terminal, for programs that are not the command line.
+"""Shows a pool on a terminal, for programs other than the command line.
 
 Rules:
 
-1. The display is drawn in a thread: a terminal paused with Ctrl-S stops no agent.
+1. The display is drawn in a thread, so a terminal that is paused with Ctrl-S stops no agent.
 2. However its block ends, it leaves no line behind and restores the cursor.
 """
 

@@ -37,10 +37,10 @@ from agentpool.observe._codec import unicode_text
 from agentpool.observe._intervals import Life, Reason
 
 SHOWN_RUNNING: Final = 100
-"""The most running agents shown. Of the others, only the number is shown."""
+"""The most running agents that are shown. Of any further agents, only the number is shown."""
 
 SHOWN_ENDED: Final = 40
-"""How many of the last agents that ended are shown."""
+"""How many of the agents that ended last are shown."""
 
 SHOWN_NEWS: Final = 40
 """How many of the last problems are shown."""
@@ -74,7 +74,7 @@ class View:
     """Everything that the page shows."""
 
     changes: int = attrs.field(init=False, default=0)
-    """The number of events so far. While it stays the same, so does the view."""
+    """The number of events so far. As long as this number stays the same, so does the view."""
     _running: dict[AgentId, _Row] = attrs.field(init=False, factory=dict[AgentId, _Row])
     _ended: deque[_Row] = attrs.field(init=False, factory=lambda: deque[_Row](maxlen=SHOWN_ENDED))
     _counts: Counter[str] = attrs.field(init=False, factory=Counter[str])
@@ -168,7 +168,8 @@ _NEWS: Final = frozenset(
         WindowCut,
     }
 )
-"""Events that may be news. Most events are not, and checking each would take most of the time."""
+"""Events that may be news. Most events are not, and checking each event in full would take most of
+the time."""
 
 _UPDATES: Final = frozenset(
     {AgentStarted, AgentFinished, CompletionReceived, RequestFailed, RequestStarted, TextDelta}
@@ -206,7 +207,7 @@ def _cut(text: str) -> str:
 
 
 def _news_of(event: Event) -> tuple[str, str] | None:  # noqa: C901, PLR0911, PLR0912  # one for each kind
-    """Return how bad *event* is, with a description. ``None``: nothing is wrong."""
+    """Return how bad *event* is, and a description. ``None``: *event* is nothing bad."""
     match event:
         case AgentFinished(outcome=outcome) if outcome.status is AgentStatus.FAILED:
             return "bad", f"failed: {type(outcome.error).__name__}: {outcome.error}"
