@@ -133,26 +133,23 @@ async def open_cluster(
             this machine. ``local:3``: three nodes in threads of this process, without Ray.
         tools: The import path of a tool builder or registry; nodes import it, and the tools run
             there. ``None``: no tools run on nodes.
-        labels: Returns the labels that a node must have to work for a manifest. ``None``: any node
-            will do.
-        manifests: Manifests of agents that will be spawned. Each node opens the models of these
-            manifests now.
+        labels: Returns the labels that a node must have for a manifest. ``None``: any node will do.
+        manifests: Manifests of agents that will be spawned. Each node opens their models now.
         modules: Modules that each node must have.
         keys: Variables that must be set in each node's environment.
         lease_seconds: How long a node goes on without a message from this program.
         start_seconds: How long a node may take to start.
         model_seconds: How long a node may take to open a model.
-        privacy: The strictest privacy tier whose agents may send data to the nodes. ``None``:
-            Private, since nodes are other machines, or Sovereign if the nodes are threads of this
-            process.
+        privacy: The strictest tier of agents whose data may go to the nodes. ``None``: Private for
+            other machines, Sovereign for threads of this process.
         every_node: Whether it is an error if a node lacks something or cannot open a model.
             ``False``: that node gets no work, and ``nodes()`` says why. A node that is lost while
             it opens a model is started again up to two times.
         runtime_env: What Ray ships to the nodes, in Ray's format. ``None``: nothing.
 
     Raises:
-        ClusterError: If Ray is missing, the cluster does not answer, or it has no node. Also if the
-            head of the cluster is lost later; the block is then cancelled.
+        ClusterError: If there is no Ray, no answer or no node. Also if the head is lost later; the
+            block is then cancelled.
         NodeCheckError: If a node lacks something, or cannot open a model. The error names the node.
         UsageError: If an argument is invalid, or no node has the labels for a manifest.
     """

@@ -68,7 +68,7 @@ def is_dead(holder: LeaseHolder) -> bool:
 
 
 def holder_of(state: LeaseState) -> LeaseHolder | None:
-    """Return the holder of a lease. ``None``: nobody holds the lease.
+    """Return the holder of a lease. ``None``: the lease has no holder.
 
     Raises:
         ValueError: If the stored holder is damaged.

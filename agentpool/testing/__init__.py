@@ -1,10 +1,10 @@
 """Test agents under every task order, at every cancellation point, without waiting.
 
-``simulate`` runs a scenario on a clock that jumps; ``explore`` runs it in many schedules of its
-tasks; ``cancel_everywhere`` cancels it at each of its points. Every failure comes with a seed that
-repeats it. ``check_driver`` and the other checks test your own implementation of an interface
-against its contract. ``open_recording`` records a provider's answers, and ``open_replay`` replays
-them. ``PoolMachine`` and the strategies need Hypothesis.
+``simulate`` runs a scenario on a clock that jumps. ``explore`` runs a scenario in many schedules of
+its tasks. ``cancel_everywhere`` cancels a scenario at each point where a cancellation can come.
+Every failure comes with a seed that repeats it. ``check_driver`` and the other checks test your own
+implementation of an interface against its contract. ``open_recording`` records a provider's
+answers, and ``open_replay`` replays them. ``PoolMachine`` and the strategies need Hypothesis.
 """
 
 from typing import TYPE_CHECKING

@@ -29,7 +29,8 @@ async def check_driver(
     Args:
         opener: Opens a driver that answers at least five requests.
         request: What to ask. ``None``: a greeting.
-        is_answered: Whether the driver answers. ``False``: it fails, as a ``DriverError``.
+        is_answered: Whether the driver answers. ``False``: each request must fail with a
+            ``DriverError``.
 
     Raises:
         AssertionError: If the driver breaks its contract. The error says how.

@@ -38,7 +38,7 @@ async def check_journal(opener: Opener[Journal]) -> None:
 
 
 LONG_BYTES: Final = 2**24
-"""The longest body that is tried: text columns of databases end at 64 KiB or 16 MiB."""
+"""The longest body that is tried. Text columns of databases end at 64 KiB or 16 MiB."""
 
 
 def _record(agent_id: int, body: bytes = b"{}", place: int = 0) -> JournalRecord:

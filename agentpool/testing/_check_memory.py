@@ -11,7 +11,7 @@ from agentpool.abc import Fragment, Memory, MemoryQuery
 from agentpool.testing._contract import Opener, is_a, open_one, promise
 
 _SCOPES = ("one", "one:two", "two", "")
-"""Names of scopes that a memory could confuse if it joined them with other text."""
+"""Names of scopes that a memory could confuse if it joined these names with other text."""
 
 
 async def check_memory(opener: Opener[Memory]) -> None:

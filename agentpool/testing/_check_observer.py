@@ -25,7 +25,7 @@ from agentpool.abc import Observer
 from agentpool.testing._contract import Opener, is_a, open_one, promise
 
 ROUNDS: Final = 100
-"""How often an observer gets every kind of event, to notice if it waits or grows."""
+"""How often an observer gets every kind of event, to find out whether it waits or grows."""
 
 
 async def check_observer(opener: Opener[Observer]) -> None:

@@ -2,11 +2,11 @@
 
 Rules:
 
-1. A crash comes right before records are kept, or right after: these are the only states that
+1. A crash comes right before records are kept, or right after. These are the only two states that
    another process can find.
-2. After a crash nothing more is kept, whatever still runs.
-3. The scenario is run again with what was kept, to its end. It must return the same as without a
-   crash.
+2. After a crash, nothing more is kept, even if code still runs.
+3. The scenario is run again, with the records that were kept, to its end. It must return the same
+   result as without a crash.
 """
 
 from __future__ import annotations
@@ -39,8 +39,9 @@ class CrashReport:
     """Counts the runs of ``crash_everywhere``."""
 
     points: int
-    """The number of crash points: before and after each write of a run without crashes. Each change
-    of a budget with ``store=journal`` is a separate write, or part of one with records."""
+    """The number of crash points. They are before and after each write of a run without crashes. A
+    change of a budget with ``store=journal`` is either a separate write or part of a write of
+    records."""
     writes: int
     """The number of writes in that run."""
 
@@ -54,7 +55,7 @@ class _MortalJournal(JointJournal):
     _dies_at: int
     """The number of the last write, from 1. 0: the process never dies."""
     _keeps_last: bool = attrs.field(alias="keeps_last", kw_only=True)
-    """Whether that last write is kept."""
+    """Whether the last write is kept."""
     writes: int = 0
     is_dead: bool = False
 
@@ -114,8 +115,8 @@ def crash_everywhere(
     """Crash a scenario at each write to its journal, run it again, and compare the results.
 
     The scenario opens its pools with ``journal=journal, resume=True``, so that it goes on where its
-    earlier run ended. It is called again for each run: make drivers and tools inside it. Make only
-    the things that outlive a process (what a tool has done) outside.
+    earlier run ended. The scenario is called again for each run, so make drivers and tools inside
+    it. Outside, make only things that outlive a process, such as a record of what a tool has done.
 
     Example::
 
@@ -128,13 +129,13 @@ def crash_everywhere(
             assert crash_everywhere(scenario).points > 0
 
     Args:
-        scenario: Called with the journal to use. It returns the result that must be the same after
+        scenario: Called with the journal to use. The result that it returns must be the same after
             a crash.
         seed: Chooses the order of tasks, as in ``simulate``.
 
     Raises:
         CrashPointError: If the result differs after a crash, or the scenario raises. The error says
-            at which point; its cause is what the scenario raised.
+            at which point, and its cause is the error that the scenario raised.
         Exception: What the scenario raises without a crash.
     """
     expect_function(

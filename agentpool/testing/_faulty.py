@@ -1,4 +1,4 @@
-"""A driver that fails as planned, in every way in which a remote model can fail an agent."""
+"""A driver that fails as planned, in every way in which a request to a remote model can fail."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from agentpool._messages import Completion, CompletionRequest, FinishReason, Too
 from agentpool.abc import Driver, OnDelta
 
 OUT_OF_PLAN: Final = "done"
-"""The driver's answer after the end of its plan, so that every run can end."""
+"""The driver's answer to every request after the end of its plan, so that each run can end."""
 
 
 @final
@@ -34,7 +34,7 @@ class Fail(Checked):
     error: Exception
     """What it fails with."""
     after_pieces: tuple[str, ...] = ()
-    """The text that arrives before the failure. Such a request is not retried."""
+    """The text that arrives before the failure. A request with such text is not retried."""
 
 
 @final

@@ -26,11 +26,12 @@ from agentpool.testing._simulation.watch import describe, evict, tasks_below
 T = TypeVar("T")
 
 MAX_EVICTIONS: Final = 20
-"""How often tasks that survive a cancellation are forced out: once for each level of nurseries."""
+"""How often tasks that survive a cancellation are forced to end. Each level of nurseries needs this
+once."""
 
 REAL_SECONDS: Final = 20.0
-"""The longest that the host waits for trio in real time. Its tasks never wait in real time, so this
-is only for a busy machine."""
+"""The longest time that the host waits for trio in real time. The tasks never wait in real time, so
+the limit matters only on a busy machine."""
 
 
 @final
@@ -77,7 +78,7 @@ class GuestRun:
     """One trio run, advanced step by step by synchronous code."""
 
     def __init__(self, async_fn: Callable[[], Awaitable[object]]) -> None:
-        """Start a run whose first task is *async_fn*. No step is taken yet."""
+        """Start a run whose first task is *async_fn*, but take no step yet."""
         self.clock: MockClock = MockClock()
         self.order: ChangingOrder = ChangingOrder()
         numbers = _Numbers()
@@ -142,8 +143,8 @@ class GuestRun:
         """Run to the end, and raise what the first task raised.
 
         Raises:
-            HangError: If the run did not end by itself; it is then cancelled.
-            Exception: What its first task raised.
+            HangError: If the run does not end by itself. It is then cancelled.
+            Exception: Whatever the first task raised.
         """
         while self._send is None:
             self._tick()
@@ -179,7 +180,7 @@ class GuestRun:
             await self._see_out(nursery)
 
     async def _see_out(self, nursery: trio.Nursery) -> None:
-        """Advance the clock until all tasks have ended or no task can go on."""
+        """Advance the clock until all tasks have ended, or until no task can go on."""
         await wait_all_tasks_blocked()
         while nursery.child_tasks:
             seconds = trio.lowlevel.current_statistics().seconds_to_next_deadline
@@ -193,7 +194,7 @@ class GuestRun:
 
     @staticmethod
     async def _end_all(nursery: trio.Nursery) -> None:
-        """Cancel all tasks, and force out those that ignore it."""
+        """Cancel all tasks, and force those that ignore the cancellation to end."""
         with trio.CancelScope(shield=True):
             nursery.cancel_scope.cancel()
             await wait_all_tasks_blocked()

@@ -23,8 +23,8 @@ T = TypeVar("T")
 def latency(seconds: float) -> float:
     """Return a random delay of about *seconds*, drawn from ``dice("latency")``.
 
-    Most delays are near *seconds*, and one in a few hundred is ten times as long, as with real
-    servers.
+    As with real servers, most delays are near *seconds*, and one in a few hundred is ten times as
+    long.
 
     Args:
         seconds: The median delay.
@@ -93,7 +93,7 @@ class LatencyDriver(Driver):
             Exception: What the inner driver raises.
 
         Cancellation:
-            If it still waited, the inner driver was not asked.
+            If the call was still waiting, the inner driver was not asked.
         """
         await trio.sleep(latency(self.seconds))
         return await self.driver.complete(request, on_delta=on_delta)

@@ -46,8 +46,8 @@ class EventLog(Checked, Observer):
     def check(self) -> None:
         """Check the order of the events, after the pool has closed.
 
-        Sequence numbers must rise without repeats, times must never go back, and each agent must
-        first be spawned, then start at most once, and at last finish exactly once.
+        Sequence numbers must rise without repeats, and times must never go back. Each agent must
+        first be spawned, then start at most once, and finally finish exactly once.
 
         Raises:
             LeakError: If the order is wrong. The error lists every fault.

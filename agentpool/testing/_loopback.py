@@ -1,7 +1,7 @@
 """A small HTTP server on this machine, for testing clients.
 
-It speaks HTTP/1.1 through h11, with one task for each connection, and keeps connections open. It
-stores its requests, so that a test can check them.
+The server speaks HTTP/1.1 through h11, with one task for each connection, and keeps connections
+open. It stores the requests that it gets, so that a test can check them.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class HttpReply:
     status: int = 200
     """The HTTP status."""
     headers: Mapping[str, str] = attrs.field(factory=dict[str, str])
-    """Its headers; the length of the body is added automatically."""
+    """Its headers. The length of the body is added automatically."""
     pieces: Sequence[bytes] = ()
     """The body, sent piece by piece."""
 
@@ -93,7 +93,7 @@ async def _serve_connection(stream: trio.SocketStream, serve: Serve) -> None:
 
 
 async def _read(connection: h11.Connection, stream: trio.SocketStream) -> HttpAsked | None:
-    """Return the next request. ``None``: the client has gone."""
+    """Return the next request. ``None``: the client has left."""
     request: h11.Request | None = None
     body = bytearray()
     while True:  # noqa: ASYNC913  # what has arrived is not waited for

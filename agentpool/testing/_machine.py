@@ -1,4 +1,4 @@
-"""A Hypothesis state machine that drives a pool with every operation."""
+"""A Hypothesis state machine that uses every operation of a pool."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from agentpool.testing._stage import PoolStage
 from agentpool.testing._strategies import driver_errors
 
 _ANY: Final[Strategy[int]] = st.integers(min_value=0, max_value=20)
-"""The index of an existing thing, modulo their number."""
+"""The index of an existing thing, modulo the number of such things."""
 
 _LIMIT: Final[Strategy[float]] = st.sampled_from([math.inf, 0.0, 0.5, 2.0])
 """How many seconds a caller waits before it gives up."""
@@ -44,8 +44,8 @@ REACTIONS: Final[tuple[Action, ...]] = (
     "abort",
     "close",
 )
-"""The operations that an observer may do. It may not resize: it sees starts that were decided
-earlier, with more slots, so the bound could not be checked."""
+"""The operations that an observer may do. An observer may not resize the pool: it sees starts that
+were decided earlier, with more slots, so the bound could not be checked."""
 
 OCCASIONS: Final[tuple[type[Event], ...]] = (
     AgentSpawned,
@@ -78,7 +78,7 @@ class PoolMachine(PoolStage):
         super().__init__()
 
     def _new(self) -> stateful.MultipleResults[AgentHandle]:
-        """Return the new agents that no rule can refer to yet."""
+        """Return the new agents, to which no rule can refer yet."""
         new = self.handles[self._met :]
         self._met = len(self.handles)
         return stateful.multiple(*new)
@@ -188,7 +188,7 @@ class PoolMachine(PoolStage):
     @stateful.precondition(lambda self: self._met < len(self.handles))
     @stateful.rule(target=agents)
     def meet(self) -> stateful.MultipleResults[AgentHandle]:
-        """Add the agents spawned meanwhile, even those spawned by observers, to the model."""
+        """Add agents that were spawned meanwhile to the model, even those spawned by observers."""
         return self._new()
 
     @stateful.rule(target=agents, count=st.integers(min_value=1, max_value=4))

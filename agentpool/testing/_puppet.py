@@ -1,4 +1,4 @@
-"""A driver whose answers the test decides, one by one."""
+"""A driver whose answers are decided by the test, one by one."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class PendingRequest:
     """A request that waits for its answer."""
 
     request: CompletionRequest
-    """The request. The conversation is a live view."""
+    """The request. Its conversation is a live view, which still grows."""
     _on_delta: OnDelta | None
     _answered: trio.Event = attrs.field(factory=trio.Event)
     _completion: Completion | None = None
@@ -43,7 +43,7 @@ class PendingRequest:
         """Wait for the test's decision.
 
         Raises:
-            Exception: If the test lets it fail.
+            Exception: If the test lets the request fail.
         """
         await self._answered.wait()
         if self._completion is None:
@@ -97,7 +97,7 @@ class BoundWatch(Observer):
     pool: AgentPool | None = None
     """The pool. ``None``: it is not open yet."""
     faults: list[str] = attrs.field(factory=list[str])
-    """One line for each time that there were too many running agents."""
+    """One line for each moment with too many running agents."""
 
     def on_event(self, event: Event) -> None:
         """Check the number of running agents when one gets a slot."""

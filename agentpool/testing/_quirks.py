@@ -1,7 +1,7 @@
 """Odd answers that real servers have sent, for testing any client.
 
 Each line of ``quirks.jsonl`` is one quirk: where it was seen, what the server answers, and how a
-good client reads it. The answers are served over real HTTP on this machine.
+good client reads the answer. The answers are served over real HTTP on this machine.
 """
 
 from __future__ import annotations
@@ -38,24 +38,24 @@ class QuirkResult(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     thoughts: str = ""
     """The model's thoughts, which are not part of the text."""
     tool_calls: tuple[tuple[str | None, str, str], ...] = ()
-    """Id, name and arguments of each call, in order; the arguments as JSON text. If an id is
+    """Id, name and arguments of each call, in order. The arguments are JSON text. If an id is
     ``None``, the client makes one."""
     finish: str = "END_TURN"
     """Why the model stopped: ``END_TURN``, ``TOOL_USE``, ``MAX_TOKENS``, ``STOP_SEQUENCE`` or
     ``WINDOW_FULL``. The members of ``FinishReason`` say what each means."""
     usage: tuple[int, ...] | None = None
     """Tokens, in the order of ``Usage``: input, output, cached input, thoughts within the output,
-    input written to the cache, and of it for an hour. What is missing at the end is 0. ``None``:
-    unknown, which is not zero."""
+    input written to the cache, and the part of the latter that is kept for an hour. Numbers that
+    are missing at the end are 0. ``None``: the usage is unknown, which is not zero."""
     cost_usd: float | None = None
-    """The cost in US dollars that the server reports. ``None``: it reports none."""
+    """The cost in US dollars that the server reports. ``None``: the server reports no cost."""
     error: str | None = None
-    """The class of agentpool's error that it raises instead; another client has other names.
-    ``None``: it returns an answer."""
+    """The class of agentpool's error that a client raises instead of returning an answer. Other
+    clients have other names for it. ``None``: the client returns an answer."""
     retryable: bool = False
     """Whether asking again makes sense."""
     wait_seconds: float | None = None
-    """How long the server asks the client to wait. ``None``: it does not say."""
+    """How long the server asks the client to wait. ``None``: the server does not say."""
     says: str = ""
     """Words that the error's text contains."""
 
@@ -69,23 +69,23 @@ class Quirk(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     api: str = "chat"
     """The interface: ``chat``, ``messages`` or ``responses``."""
     seen: str
-    """Where it was seen (an issue, a pull request or a page), and when that was looked up. ``like``
-    marks a variant that was tried together with another quirk."""
+    """Where it was seen (an issue, a pull request or a page), and when that source was read.
+    ``like`` marks a variant that was tried together with another quirk."""
     status: int = 200
     """The HTTP status of the answer."""
     headers: Mapping[str, str] = {}
     """The headers of the answer, besides its content type."""
     body: object = None
-    """The body if it is not a stream. ``None``: it is a stream."""
+    """The body if the answer is not a stream. ``None``: the answer is a stream."""
     events: tuple[object, ...] = ()
-    """The data of each event: JSON, or a text that is sent unchanged."""
+    """The data of each event: either JSON or a text that is sent unchanged."""
     raw: str = ""
     """Text that is sent unchanged after the events."""
     back: object = None
-    """The part that the message of this answer must have in the next request: each key and item
-    named here. With ``responses`` it is the items after the first. ``None``: no rule."""
+    """The keys and items that the message of this answer must have in the next request. With
+    ``responses``, the items after the first. ``None``: no rule."""
     result: QuirkResult
-    """How a good client reads it."""
+    """How a good client reads the answer."""
 
     def reply(self) -> HttpReply:
         """Return the server's answer."""
@@ -153,8 +153,8 @@ async def open_quirk_server(
 
     Args:
         known: The quirks to serve. ``None``: all that come with agentpool.
-        latency_seconds: The median time until an answer begins; each answer draws its own from
-            ``dice("latency")``. Under ``simulate`` it passes on the simulation's clock.
+        latency_seconds: The median time until an answer begins. Each answer draws its own time from
+            ``dice("latency")``. Under ``simulate``, this time passes on the simulation's clock.
 
     Cancellation:
         Every connection is closed.

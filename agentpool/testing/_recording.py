@@ -5,13 +5,13 @@ Rules:
 1. A request is identified by its method, its host without the port, its path without the query, and
    its body. Headers, and so API keys, do not matter; a server on another port counts as the same.
 2. Of the headers of an answer, only those that a driver uses are kept.
-3. An API key that a server quotes, or a prompt contains, is replaced by as many stars: the pieces
-   of the stream keep their lengths.
-4. An exchange is a single line, written in one go when the exchange ends. A last line without a
-   line end is left by a crash, and is ignored.
-5. An answer that the client abandoned, or that broke off, is recorded as one that breaks off. It
-   can never pass for a complete one.
-6. Equal requests get their answers in the order in which they were recorded, each once.
+3. An API key that a server quotes, or that a prompt contains, is replaced by stars. The number of
+   stars is the length of the key, so that the pieces of the stream keep their lengths.
+4. An exchange is a single line, which is written in one go when the exchange ends. A last line
+   without a line end was left by a crash, and is ignored.
+5. An answer that the client abandoned, or that broke off, is recorded as an answer that breaks off.
+   It can never pass for a complete answer.
+6. Equal requests get their answers in the order of the recording, and each answer is used once.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ from agentpool.drivers.wire._failure import shown
 KEPT_HEADERS: Final = frozenset(
     {"content-type", "date", "retry-after", "retry-after-ms", "x-should-retry"}
 )
-"""The headers that a driver uses. A session's cookie or an account's name is not kept."""
+"""The headers that a driver uses. The cookie of a session, or the name of an account, is not
+kept."""
 
 # Of a body that is known by its values: two of them are compared level by level.
 _MAX_LEVELS: Final = 200
@@ -52,7 +53,7 @@ class Asked(msgspec.Struct, frozen=True):
 
     @property
     def identity(self) -> bytes:
-        """A text that is the same for equal requests, whatever the order of their keys."""
+        """A text that is the same for equal requests, whatever the order of the keys in them."""
         return msgspec.json.encode(self, order="deterministic")
 
 
@@ -63,9 +64,10 @@ class Piece(msgspec.Struct, frozen=True, omit_defaults=True):
     after_seconds: float
     """When the piece came, in seconds since the request."""
     text: str | None = None
-    """The piece as text. ``None``: it is not valid UTF-8, such as half a character."""
+    """The piece as text. ``None``: the piece is not valid UTF-8, as when it has half a
+    character."""
     data: bytes = b""
-    """The bytes if there is no text."""
+    """The bytes of a piece that has no text."""
 
     @property
     def content(self) -> bytes:
@@ -153,7 +155,7 @@ def read_exchanges(recording: bytes, *, name: str) -> list[Exchange]:
     """Decode the exchanges of a recording.
 
     Raises:
-        UsageError: If a line is not an exchange. The error names *name* and the line.
+        UsageError: If a line is not an exchange. The error has *name* and the number of the line.
     """
     *lines, _ = recording.split(b"\n")  # what follows the last end of a line is torn
     found: list[Exchange] = []
@@ -161,13 +163,13 @@ def read_exchanges(recording: bytes, *, name: str) -> list[Exchange]:
         try:
             found.append(msgspec.json.decode(line, type=Exchange))
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
-            msg = f"line {number} of {name!r} is not an exchange ({exc}); record it anew"
+            msg = f"line {number} of {name!r} is not an exchange ({exc}); make the recording again"
             raise UsageError(msg) from exc
     return found
 
 
 def explain_miss(asked: Asked, recorded: Sequence[Exchange], *, name: str) -> str:
-    """Explain in words how *asked* differs from the nearest of *recorded*."""
+    """Say in words how *asked* differs from the most similar one of *recorded*."""
     what = f"{name!r} has no answer to {asked.method} {asked.host}{asked.path}"
     others = [one.asked for one in recorded]
     times = sum(one.identity == asked.identity for one in others)

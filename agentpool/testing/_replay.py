@@ -1,7 +1,7 @@
 """Transports that record a provider's answers and replay them.
 
-Both are ``httpx`` transports, so the driver under test is the real one, with its wire format, its
-errors and its retries; only the network is replaced.
+Both are ``httpx`` transports, so the driver under test is the real driver, with its wire format,
+its errors and its retries. Only the network is replaced.
 """
 
 from __future__ import annotations
@@ -92,10 +92,10 @@ class RecordingTransport(Shown, httpx.AsyncBaseTransport):
         """Send *request*, and record its answer when the answer's body is closed.
 
         Raises:
-            httpx.TransportError: What the inner transport raised. This is not recorded.
+            httpx.TransportError: What the inner transport raised. The error is not recorded.
 
         Cancellation:
-            The part of the answer that had come is recorded as one that breaks off.
+            The part of the answer that has arrived is recorded as an answer that breaks off.
         """
         secrets = (*secrets_in(request.headers), *self._more_secrets)
         asked = await _asked_of(request, secrets)
@@ -124,7 +124,7 @@ class _ReplayedBody(httpx.AsyncByteStream):
     _pieces: Iterator[Piece]
     _is_whole: bool
     _start: float
-    """When the request came. Minus infinity: the replay does not wait."""
+    """When the request came. Minus infinity: the replay does not wait between pieces."""
 
     def __aiter__(self) -> Self:
         return self
@@ -167,7 +167,8 @@ class ReplayTransport(Shown, httpx.AsyncBaseTransport):
         """Return the next recorded answer to *request*.
 
         Raises:
-            RecordingMissError: If there is none. The error describes the nearest recorded request.
+            RecordingMissError: If no answer is left for *request*. The error describes the most
+                similar recorded request.
 
         Cancellation:
             The answer counts as used.
@@ -200,19 +201,20 @@ async def open_recording(  # noqa: ASYNC911  # nothing to wait for
     """Open a transport that appends every exchange to the file at *path*.
 
     A line is written at the end of each exchange, so a crash loses only exchanges that were under
-    way. Request headers are not stored, and an API key in one of them is replaced by stars wherever
-    it appears.
+    way. Request headers are not stored. An API key that is in one of these headers is replaced by
+    stars wherever else it appears.
 
     Args:
-        path: The file. It is created if it is missing; otherwise exchanges are appended.
-        transport: The transport that sends the requests; it stays open. ``None``: a new one.
+        path: The file. If it is missing, it is created. Otherwise exchanges are appended.
+        transport: The transport that sends the requests. It is not closed at the end. ``None``: a
+            new transport sends them.
         secrets: Other texts that must not be written, such as a name in a prompt.
 
     Raises:
         OSError: If the file cannot be written.
 
     Cancellation:
-        The part of an answer that had come is recorded as one that breaks off.
+        The part of an answer that has arrived is recorded as an answer that breaks off.
     """
     expect_arguments(open_recording, locals())
     place = Path(path)
@@ -229,7 +231,7 @@ async def open_recording(  # noqa: ASYNC911  # nothing to wait for
 
 
 def _open_for_lines(place: Path) -> BinaryIO:
-    """Open the file without a buffer, so that each line is in it as soon as it is written."""
+    """Open the file without a buffer, so that each line is in the file as soon as it is written."""
     # Conversations are in it: its owner alone can read a new one.
     file = os.fdopen(open_to_write(place, append=True), "ab", buffering=0)
     recording = place.read_bytes()
@@ -256,7 +258,7 @@ async def open_replay(  # noqa: ASYNC124, ASYNC911  # nothing to wait for
 
     Args:
         path: A file that ``open_recording`` wrote.
-        paced: Whether every piece comes as late as in the recording. On a clock that jumps even
+        paced: Whether every piece comes as late as in the recording. On a clock that jumps, even
             this takes no real time.
 
     Raises:

@@ -16,7 +16,8 @@ def budgets(parent: Budget | None = None) -> Strategy[Budget]:
     """Draw unspent budgets, small ones as often as large ones.
 
     Args:
-        parent: The budget that they are a part of. Its limits may be smaller than theirs.
+        parent: The budget of which the drawn budgets are a part. Its limits may be smaller than
+            theirs.
     """
     small = st.integers(min_value=1, max_value=10)
     return st.builds(

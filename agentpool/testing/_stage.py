@@ -1,7 +1,7 @@
-"""Puts a pool into a guest run, beside a model of the pool, for state machines.
+"""Puts a pool into a guest run, together with a model of the pool, for state machines.
 
 Between two rules no task runs, so the invariants see the pool at one moment. The model knows only
-what it did and the pool's events; the pool's own statistics must agree with that.
+what the machine did, and the pool's events. The pool's own statistics must agree with these.
 """
 
 from __future__ import annotations
@@ -139,7 +139,7 @@ class PoolStage(stateful.RuleBasedStateMachine):
             self.failures.extend(self._unexpected(error))
 
     def _unexpected(self, error: PoolError) -> list[BaseException]:
-        """Return what is wrong with the error that the pool raised when it closed."""
+        """Return the faults in the error that the pool raised when it closed."""
         failed = {
             event.agent_id
             for event in self.log.events
@@ -151,12 +151,18 @@ class PoolStage(stateful.RuleBasedStateMachine):
         return [AssertionError(f"{error.by_agent} raised at the exit, {own} failed")]
 
     def note_event(self, event: Event) -> None:
-        """Called for each event, during the operation that causes it. Subclasses may act here."""
+        """Called for each event, during the operation that causes the event.
+
+        Subclasses may act here.
+        """
 
     # --- what the rules are made of
 
     def start(self, what: str, async_fn: Callable[[], Awaitable[object]]) -> None:
-        """Start a call that may wait, in parallel with others; one of each kind at a time."""
+        """Start a call that may wait, in parallel with calls of other kinds.
+
+        Only one call of each kind runs at a time.
+        """
         if what in self._busy:
             return
 
@@ -193,7 +199,7 @@ class PoolStage(stateful.RuleBasedStateMachine):
 
     @stateful.invariant()
     def all_holds(self) -> None:
-        """Check all invariants together, so that a finding names all that are broken."""
+        """Check all invariants together, so that a finding names every broken invariant."""
         self.nothing_failed()
         self.statistics_agree()
         self.who_works_has_a_slot()

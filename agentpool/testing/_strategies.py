@@ -1,7 +1,7 @@
 """Hypothesis strategies for every public value that goes into an agent or comes out of it.
 
-Text is any text: also empty, with quotes, in other scripts. Numbers are at their limits as often as
-between them. Invalid values are not drawn.
+Texts may be any text: empty, with quotes, or in other scripts. Numbers are at their limits as often
+as between them. Invalid values are not drawn.
 """
 
 from __future__ import annotations
@@ -49,7 +49,8 @@ from agentpool.testing._hypothesis import Strategy, st
 from agentpool.testing._spending import usage_limits
 
 MAX_SMALL: Final = 5
-"""The longest tuple that is drawn: faults of sequences show with two or three items."""
+"""The longest tuple that is drawn. Faults in the handling of sequences show with two or three
+items."""
 
 DRIVER_ERRORS: Final[tuple[type[DriverError], ...]] = (
     AuthenticationError,

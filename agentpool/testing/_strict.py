@@ -1,8 +1,8 @@
 """Fake servers that are as strict as the real ones.
 
-A client that completes a loop of tool calls with one of them completes it with the real server,
-too. Each is an ``httpx`` transport, so that a driver believes that it talks to the provider; it can
-also be served over HTTP on this machine for any other client.
+A client that completes a loop of tool calls with a fake server also completes it with the real
+server. Each fake is an ``httpx`` transport, so that a driver believes that it talks to the
+provider. For any other client, a fake can be served over HTTP on this machine.
 """
 
 from __future__ import annotations
@@ -209,7 +209,7 @@ class StrictFake(Shown, httpx.AsyncBaseTransport):
         return tuple(self._refusals)
 
     def forget(self) -> None:
-        """Forget every signature, as providers do after a while."""
+        """Forget all signatures, as providers do after a while."""
         self._issued.clear()
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
@@ -287,8 +287,9 @@ def strict_fake(name: StrictName, turns: Sequence[FakeTurn]) -> StrictFake:
         name: ``openai`` (Responses), ``openai-chat``, ``anthropic``, ``gemini``,
             ``deepseek``, ``groq``, ``mistral``, ``moonshot``, ``vllm``, ``ollama`` or
             ``llamacpp``.
-        turns: The answers of its model: the first answers a conversation without answers, and so
-            on; the last answers every longer conversation.
+        turns: The answers of its model. The first one is for a conversation without answers, the
+            second for a conversation with one answer, and so on. The last one is for every longer
+            conversation.
 
     Raises:
         UsageError: If there is no such fake, or *turns* is empty.

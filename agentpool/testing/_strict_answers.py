@@ -11,7 +11,8 @@ import msgspec
 from agentpool._checks import expect_each, expect_fields
 
 SIGNATURES: Final = "S+/="
-"""The end of every signature: characters that a client must send back unchanged."""
+"""The end of every signature. It has characters that clients often change, but must send back
+unchanged."""
 
 
 @final
@@ -45,8 +46,8 @@ class Ways:
     id_form: str = "call_{}"
     """The format of its call ids, with a place for the number."""
     thoughts: str = ""
-    """Where it puts the thoughts: ``reasoning``, ``reasoning_content``, ``content``, ``signature``,
-    or nowhere."""
+    """Where the server puts the thoughts: ``reasoning``, ``reasoning_content``, ``content``,
+    ``signature``, or nowhere."""
     shares_index: bool = False
     """Whether all calls of an answer have the index 0."""
 
@@ -61,7 +62,7 @@ class Writing:
     model: str
     """The model that was asked for, and that answers."""
     number: int
-    """How many answers the fake gave before. It makes the answer's ids unique."""
+    """How many answers the fake has already given. The number makes the answer's ids unique."""
     has_usage: bool = True
     """Whether the request asks for usage."""
     is_encrypted: bool = True

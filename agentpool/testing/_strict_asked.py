@@ -14,19 +14,19 @@ NOTHING: Final[Fields] = {}
 
 
 def fields(value: object) -> Fields:
-    """Return *value* if it is an object, otherwise an empty one."""
+    """Return *value* if it is an object, otherwise an empty object."""
     return cast("Fields", value) if isinstance(value, Mapping) else NOTHING
 
 
 def items(value: object) -> list[Fields]:
-    """Return the objects in *value*; none if it is not an array."""
+    """Return the objects in *value* if it is an array, otherwise nothing."""
     if not isinstance(value, Sequence) or isinstance(value, str):
         return []
     return [fields(one) for one in cast("Sequence[object]", value)]
 
 
 def text(value: object) -> str:
-    """Return *value* if it is a string, otherwise an empty one."""
+    """Return *value* if it is a string, otherwise an empty string."""
     return value if isinstance(value, str) else ""
 
 

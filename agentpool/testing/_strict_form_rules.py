@@ -110,7 +110,7 @@ def unique_tools(asked: StrictAsked) -> str | None:
 
 
 def known_blocks(asked: StrictAsked) -> str | None:
-    """Allow two roles, and images only from the user and of four kinds, as Anthropic does."""
+    """Allow only two roles, and only images of four kinds from the user, as Anthropic does."""
     for index, message in enumerate(asked.messages):
         role = message.get("role")
         if role not in {"user", "assistant"}:

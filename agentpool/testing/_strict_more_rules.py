@@ -80,8 +80,9 @@ def thoughts_signed(asked: StrictAsked) -> str | None:
 def thoughts_first(asked: StrictAsked) -> str | None:
     """Require the thought at the beginning of an answer with open calls, as Anthropic does.
 
-    With a budget for thoughts, this holds for the loop's first answer, from any model. Without one,
-    that answer may be another model's; only the model's own answers must come back unchanged.
+    With a budget for thoughts, this holds for the first answer of the loop, whatever model gave it.
+    Without such a budget, the first answer may come from a different model; only the model's own
+    answers must come back unchanged.
     """
     is_manual = fields(asked.body.get("thinking")).get("type") == "enabled"
     first: str | None = None
@@ -117,7 +118,7 @@ _BEFORE_ADAPTIVE: Final = re.compile(r"claude-(?:opus|sonnet|haiku)-4(?:-[0-5])?
 def adaptive_alone(asked: StrictAsked) -> str | None:
     """Refuse thinking other than ``adaptive``, as Claude Opus 4.7 and later do.
 
-    Models before 4.6 refuse ``adaptive`` instead, and only Opus 4.5 of them accepts an effort
+    Models before 4.6 refuse ``adaptive`` instead. Of these models, only Opus 4.5 accepts an effort
     (bugbug#5719, pensarai/apex#890, seen 2026-11).
     """
     kind, model = fields(asked.body.get("thinking")).get("type"), text(asked.body.get("model"))
@@ -136,10 +137,10 @@ def adaptive_alone(asked: StrictAsked) -> str | None:
 
 
 def stateless(asked: StrictAsked) -> str | None:
-    """Refuse what needs a stored request, as OpenAI does with ``store: false`` (bifrost#5410).
+    """Refuse whatever needs a stored request, as OpenAI does with ``store: false`` (bifrost#5410).
 
     Items may come back with their ids, as in OpenAI's guide on reasoning. If only the id of an item
-    comes back, the item is looked up (2026-11).
+    comes back, the server looks the item up (2026-11).
     """
     if asked.body.get("store") is not False:
         return "store must be false: this organization keeps no data"

@@ -1,7 +1,7 @@
 """The rules of real servers, each with the words of its refusal.
 
-A rule is a function that returns why a request is refused, or ``None``. Each was seen on the real
-server; its docstring says where.
+A rule is a function that returns why a request is refused, or ``None``. Each rule was seen on the
+real server, and its docstring says where.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def known_fields(*known: str) -> Rule:
 def known_message_fields(*known: str) -> Rule:
     """Return a rule that refuses other fields of a message, as Mistral (crush#1590) and Groq do.
 
-    Groq calls its thoughts ``reasoning``, and refuses them by the other name (req_llm#772).
+    Groq calls thoughts ``reasoning``, and refuses them under the other name (req_llm#772).
     """
 
     def rule(asked: StrictAsked) -> str | None:
@@ -182,8 +182,8 @@ def arguments_are_objects(asked: StrictAsked) -> str | None:
 def reasoning_back(asked: StrictAsked) -> str | None:
     """Refuse an answer without its thoughts, as DeepSeek V4 and Kimi do (pi#3636, crewAI#5878).
 
-    The rule holds for every answer (opencode#24802, Zoo-Code#201). An answer of another model needs
-    empty thoughts (continue#11285, hermes-agent#15741).
+    The rule holds for every answer (opencode#24802, Zoo-Code#201). An answer of a different model
+    needs empty thoughts (continue#11285, hermes-agent#15741).
     """
     for message in asked.messages:
         said = message.get("reasoning_content")
@@ -197,7 +197,8 @@ def reasoning_back(asked: StrictAsked) -> str | None:
 def reasoning_beside_calls(asked: StrictAsked) -> str | None:
     """Refuse calls without thoughts, or with empty ones, as Kimi K2.5 and later do (pi#4178).
 
-    A call made by another model needs a space as its thoughts (llmgateway#2093, continue#11600).
+    A call made by a different model needs a space as its thoughts (llmgateway#2093,
+    continue#11600).
     """
     for index, message in enumerate(asked.messages):
         said = message.get("reasoning_content")
@@ -214,8 +215,8 @@ def reasoning_beside_calls(asked: StrictAsked) -> str | None:
 def signatures_back(asked: StrictAsked) -> str | None:
     """Refuse an answer whose first call has no signature, as Gemini 3 does (securo#884).
 
-    Also seen in dify-official-plugins#2088. A call made by another model needs a special signature
-    (vercel/ai#15550).
+    Also seen in dify-official-plugins#2088. A call made by a different model needs a special
+    signature (vercel/ai#15550).
     """
     for message in asked.messages:
         for call in items(message.get("tool_calls"))[:1]:

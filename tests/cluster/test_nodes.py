@@ -119,9 +119,9 @@ def test_a_node_that_differs_is_told_apart() -> None:
     other = Here(agentpool="2", python=(3, 13), ray="2.50")
     found = list(faults(terms, other, {"KEY": " "}))
     assert [one.partition(";")[0] for one in found] == [
-        "it runs Python 3.13, but the program 3.11",
-        "it has agentpool 2, but the program 1",
-        "it has Ray 2.50, but the program 2.60",
+        "it runs Python 3.13, but the program runs 3.11",
+        "it has agentpool 2, but the program has 1",
+        "it has Ray 2.50, but the program has 2.60",
         "KEY is not set in its environment",
         "OTHER is not set in its environment",
     ]

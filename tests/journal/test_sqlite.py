@@ -125,7 +125,7 @@ async def test_a_second_opening_in_one_process_waits_like_another_process(tmp_pa
     async with open_journal(path) as second:
         async with open_journal(path) as first:
             lease = await first.claim("p")
-            with pytest.raises(RunBusyError, match="open in this process already, by another"):
+            with pytest.raises(RunBusyError, match="open in this process already, by a second"):
                 await second.claim("p")
             await first.append(lease, [ACCEPTED])
             assert (await first.claim("p")).fence == 2  # its own, after a cancelled claim

@@ -273,7 +273,7 @@ def test_a_scenario_that_differs_from_run_to_run_is_said_to(good_runs: int) -> N
 
     found = found_by(explore, scenario, schedules=1)
     assert found.token == ""
-    words = "is not the same at every run" if good_runs < 2 else "does not come back when"
+    words = "is not the same in every run" if good_runs < 2 else "does not come back when"
     assert words in str(found)
 
 

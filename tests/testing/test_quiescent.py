@@ -144,7 +144,7 @@ def outcome(**changes: object) -> AgentOutcome:
         ({"agent_id": 2}, "agent 1 (a) has the outcome of agent 2"),
         (
             {"status": AgentStatus.RUNNING, "error": ValueError()},
-            "agent 1 (a) has ended and its outcome says running",
+            "agent 1 (a) has ended, but its outcome says running",
         ),
         ({"status": AgentStatus.FAILED}, "agent 1 (a) is failed with the error None"),
         ({"error": ValueError("x")}, "agent 1 (a) is completed with the error ValueError('x')"),

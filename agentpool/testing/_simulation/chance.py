@@ -16,9 +16,9 @@ _dice: Final[trio.lowlevel.RunVar[dict[str, Random]]] = trio.lowlevel.RunVar("ag
 def dice(name: str = "") -> Random:
     """Return a random generator derived from the seed of this run.
 
-    A scenario that draws from it is the same in every run with the same seed, and differs with the
-    next seed. If two parts draw from one generator, their numbers depend on the order of their
-    tasks; give each part its own *name* to avoid that.
+    A scenario that draws from this generator is the same in every run with the same seed, and
+    differs with the next seed. If two parts of a scenario draw from one generator, their numbers
+    depend on the order of their tasks. To avoid that, give each part its own *name*.
 
     Args:
         name: The name of the generator. During a run, the same name returns the same generator.

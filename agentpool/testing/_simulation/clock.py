@@ -3,13 +3,14 @@
 Rules:
 
 1. Time moves only when no task can run and no task waits for that moment in
-   ``wait_all_tasks_blocked``. It moves to the next deadline, or past it by as much as the order of
-   the run says, so that timers near each other go off together.
-2. While a task waits for a thread the clock stands still. While a task waits for a child process it
-   goes no faster than a real clock. While a task waits for a socket, bytes that are under way come
-   first. A wait during which nothing happened for long gets no more such time before the next jump.
-3. If no deadline is left either, that is a hang. ``Stage`` ends the run; the test never really
-   hangs.
+   ``wait_all_tasks_blocked``. It moves to the next deadline, or beyond that deadline by as much as
+   the order of the run says, so that timers near each other go off together.
+2. While a task waits for a thread, the clock stands still. While a task waits for a child process,
+   the clock goes no faster than a real clock. While a task waits for a socket, the clock lets bytes
+   that are under way arrive first. A wait during which nothing has happened for long gets no more
+   such time before the next jump.
+3. If time should move but no deadline is left, the run hangs. ``Stage`` then ends the run, so the
+   test never really hangs.
 
 ``trio.testing.MockClock`` with autojump follows only the first rule. It jumps while threads work,
 so that a tool in a thread always times out, and it cannot tell a hang from an endless wait.
@@ -39,15 +40,16 @@ IDLE_SECONDS: Final = 3600.0
 """If trio wants to sleep this long, no task waits for anything but our clock."""
 
 THREAD_PATIENCE_SECONDS: Final = 30.0
-"""How long a thread or a child process may take in real time while this process does nothing: no
-call that returns takes this long, even on a busy machine."""
+"""How long a thread or a child process may take in real time while this process does nothing. No
+call that ever returns takes this long, even on a busy machine."""
 
 SOCKET_PATIENCE_SECONDS: Final = 0.05
 """How long the clock waits in real time for bytes under way on this machine before it jumps."""
 
 LAST_PATIENCE_SECONDS: Final = 5.0
-"""How long the clock waits in real time for bytes if there is no deadline to jump to, before it
-reports a hang; and for threads that trio did not start, which may have another purpose."""
+"""How long the clock waits in real time before it reports a hang, if there is no deadline to which
+it can jump. It waits for bytes, and for threads that trio did not start, which may have a different
+purpose."""
 
 BEAT_SECONDS: Final = 0.5
 """How often the clock checks whether this process does something."""
@@ -61,7 +63,7 @@ class Stage(ABC):
     @property
     @abstractmethod
     def is_over(self) -> bool:
-        """Whether the run has ended, so that trio waits only for its own tasks."""
+        """Whether the run has ended, so that only trio's own tasks are left."""
 
     @property
     @abstractmethod
@@ -117,7 +119,7 @@ class JumpingClock(Shown, trio.abc.Clock, trio.abc.Instrument):
         return 0.0 if deadline <= self._now else math.inf
 
     def jump(self, seconds: float) -> None:
-        """Advance by *seconds*. Sleepers whose time has come wake up."""
+        """Advance by *seconds*. Tasks whose deadline has come wake up."""
         self._now += max(0.0, seconds)
 
     @property
@@ -155,7 +157,7 @@ class JumpingClock(Shown, trio.abc.Clock, trio.abc.Instrument):
             token.run_sync_soon(_wake)
 
     def after_io_wait(self, timeout: float) -> None:  # noqa: ARG002  # as trio calls it
-        """Stop waiting in real time, because something happened."""
+        """Stop waiting in real time, because something has happened."""
         if self._vigil is not None:
             self._vigil.end()
             self._vigil = None
@@ -202,7 +204,7 @@ def _call_soon(token: trio.lowlevel.TrioToken, tired: Callable[[], object]) -> N
 
 
 def _wake() -> None:
-    """Do nothing. The call alone makes trio look at the clock."""
+    """Do nothing. The mere call makes trio look at the clock."""
 
 
 def _in_task() -> bool:

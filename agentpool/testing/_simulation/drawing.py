@@ -1,4 +1,4 @@
-"""Draws a failed run: which task took which step, and where one was preempted."""
+"""Draws a failed run: which task took which step, and where a task was preempted."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ AROUND: Final = 2
 
 
 MARKS: Final = 10
-"""The most preemptions that are drawn; if there are more, the last ones are."""
+"""The most preemptions that are drawn. If a run has more, only its last ones are drawn."""
 
 
 def draw(
@@ -31,7 +31,7 @@ def draw(
     Args:
         steps: All steps of the run.
         names: The names of its tasks.
-        plan: The order of the run, once the run has ended.
+        plan: The order of the run, as it is after the run has ended.
         cut: What was cancelled, and when. ``None``: nothing was cancelled.
     """
     shown = _shown(len(steps), plan, cut)
@@ -85,6 +85,6 @@ def _told(place: Place) -> str:
 
 
 def _waits_at(steps: Sequence[Step], index: int, task: int) -> Place:
-    """Return where *task* waits at the step *index*, and so where it will go on."""
+    """Return where *task* waits at the step *index*. From there it will go on."""
     later: Iterator[Place] = (place for number, place in steps[index:] if number == task)
     return next(later, ("", 0, ""))

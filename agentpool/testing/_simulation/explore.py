@@ -29,7 +29,7 @@ T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
 HUNDRED = 100
-"""New meetings are counted for each group of this many schedules."""
+"""New meetings are counted separately for each group of this many schedules."""
 
 
 def simulate(
@@ -42,27 +42,28 @@ def simulate(
 ) -> T:
     """Run a scenario on a virtual clock and return its result.
 
-    The clock starts at 0.0, stands still while any task can run, and then jumps to the next
-    deadline: an hour of waiting takes no time. The seed chooses the order in which tasks
-    run. The same seed and the same scenario give the same run, event by event, as long as the
-    scenario makes its own drivers, tools and pools. Threads and sockets work; they take real time,
-    and the seed does not decide their order.
+    The clock starts at 0.0. It stands still while any task can run, and then jumps to the next
+    deadline, so an hour of waiting takes no time. The seed chooses the order in which tasks run.
+    The same seed and the same scenario give the same run, event by event, as long as the scenario
+    makes its own drivers, tools and pools. Threads and sockets work; they take real time, and the
+    seed does not decide their order.
 
-    When the scenario has ended, nothing may be left: no task, and in its pools no agent without an
-    outcome, no slot in use, no registration, no tool call without a result.
+    When the scenario has ended, nothing may be left behind. No task may still run, and its pools
+    may have no agent without an outcome, no slot in use, no registration, and no tool call without
+    a result.
 
     Args:
         async_fn: The scenario.
         args: Its arguments.
-        seed: Chooses the order. Each number gives another order. With 0, all tasks that can run
+        seed: Chooses the order. Each number gives a different order. With 0, all tasks that can run
             take one step in turn, on a clock that is never late.
         orders: The ways of ordering to choose from, as in ``explore``.
         late_clock: Whether the clock of some seeds may be late, as in ``explore``.
-        max_steps: The task steps after which a scenario counts as hanging.
+        max_steps: The number of task steps after which a scenario counts as hanging.
 
     Raises:
-        HangError: If nothing can happen any more. The error says which tasks wait, and where.
-        LeakError: If something is left at the end.
+        HangError: If nothing more can happen. The error says which tasks wait, and where.
+        LeakError: If something is left behind at the end.
         UsageError: If it is called inside a trio run.
         Exception: What the scenario raised.
     """
@@ -80,9 +81,9 @@ def simulate(
 class Exploration:
     """The runs of ``explore``, and whether more runs would find more.
 
-    A meeting is a pair of lines: while one task waited at the first, another went on from the
-    second. If a search has found no new meeting for a long time, more runs will hardly find more;
-    while it still finds new ones, they will.
+    A meeting is a pair of lines: while one task waited at the first line, another task went on from
+    the second. As long as a search still finds new meetings, more runs are worthwhile. If it has
+    found no new meeting for a long time, more runs will hardly find anything new.
     """
 
     schedules: int
@@ -92,13 +93,14 @@ class Exploration:
     pools: int
     """The number of pools opened and checked in all runs together."""
     meetings: int
-    """The number of different meetings in all runs together. 0: no two tasks ever ran in turn."""
+    """The number of different meetings in all runs together. 0: no two tasks ever took turns."""
     new_meetings: tuple[int, ...]
     """How many meetings were new, for each 100 schedules."""
     last_new: int
-    """The number of the schedule with the last new meeting. 0: there was no meeting."""
+    """The number of the schedule that had the last new meeting. 0: there was no meeting."""
     likely_hangs: tuple[str, ...] = ()
-    """Tools that timed out while nothing else happened: which agent's, and where."""
+    """Tools that timed out while nothing else happened, each with its agent and the place where it
+    waited."""
 
     def __str__(self) -> str:
         """Return the report on one line."""
@@ -121,26 +123,26 @@ def explore(
 ) -> Exploration:
     """Run a scenario in many task orders, and raise for the first that fails.
 
-    Each run is one ``simulate``, with the seeds ``seed``, ``seed + 1``, and so on. A failure
-    is shrunk to the fewest preemptions of tasks that it needs, and drawn.
+    Each run is one ``simulate``, with the seeds ``seed``, ``seed + 1``, and so on. A failure is
+    shrunk to the fewest preemptions of tasks that still cause it, and is then drawn.
 
     Args:
         async_fn: The scenario.
         args: Its arguments.
         schedules: How many orders to run.
         seed: The first seed.
-        orders: ``mix``: the seed picks one of four ways; in three of them tasks may be late.
-            ``rounds``: all tasks that can run take one step in turn, as in plain trio, and the seed
-            shuffles each round.
+        orders: With ``mix``, the seed picks one of four ways; in three of them, tasks may be late.
+            With ``rounds``, all tasks that can run take one step in turn, as in plain trio, and the
+            seed shuffles each round.
         late_clock: Whether the clock may be late in every second group of four seeds, so that
             timers near each other go off together. Pass ``False`` if the scenario asserts times.
-        jobs: How many processes share the work. They are forks, so this process does not see their
-            changes.
-        max_steps: The task steps after which a run counts as hanging.
+        jobs: How many processes share the work. These processes are forks, so this process does not
+            see what they change.
+        max_steps: The number of task steps after which a run counts as hanging.
 
     Raises:
-        ScheduleError: If a run fails. Its text has the seed, a drawing and the token of the shrunk
-            run; its cause is the failure.
+        ScheduleError: If a run fails. The text of the error has the seed, a drawing and the token
+            of the shrunk run. The cause of the error is the failure.
         UsageError: If there is nothing to run, or it is called inside a trio run.
     """
     expect_arguments(explore, locals(), but=("async_fn", "orders"))
@@ -171,7 +173,7 @@ class Part:
     steps: int = 0
     pools: int = 0
     meetings: dict[Meeting, int] = attrs.field(factory=dict[Meeting, int])
-    """Each meeting, with the first seed that had it."""
+    """Each meeting, with the first seed that had this meeting."""
     likely_hangs: dict[str, None] = attrs.field(factory=dict[str, None])
     failed: int | None = None
     """The first seed that failed."""
@@ -244,7 +246,7 @@ class _Search:
         return part
 
     def share(self, seeds: Iterable[int]) -> Part:
-        """Run as ``run`` does, in a process that then sends the result to its parent."""
+        """Do the same as ``run``, in a process that then sends the result to its parent."""
         part = self.run(seeds)
         if part.error is not None:
             part.error = portable(part.error)
@@ -263,9 +265,10 @@ class _Search:
             then = f"fails with {headline(error)}" if error else "does not fail"
             lost = ScheduleError(
                 f"{nth}: {headline(first)}\n"
-                f"and {then} when it is run again: the scenario is not the same at every run. "
-                "Something of it comes from outside: a global, a file, the real time, a random "
-                "number or a thread. Make it inside of the scenario, and draw from dice()",
+                f"and {then} when it is run again: the scenario is not the same in every run. "
+                "Something that it uses comes from outside: a global, a file, the real time, a "
+                "random number or a thread. Make everything inside the scenario, and draw random "
+                "numbers from dice()",
                 seed,
             )
             lost.__cause__ = first

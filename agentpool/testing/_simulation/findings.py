@@ -1,7 +1,7 @@
 """The errors of the testing kit, which say what it found and how to repeat it.
 
-They are ``AssertionError``s, not ``AgentPoolError``s: the code under test broke a promise, and an
-application cannot handle that.
+They are ``AssertionError``s, not ``AgentPoolError``s: the code under test has broken a promise,
+which is nothing that an application could handle.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class LeakError(AssertionError):
 
 
 class ScheduleError(AssertionError):
-    """A scenario fails in one task order. The cause is its exception."""
+    """A scenario fails in one task order. The cause is what the scenario raised."""
 
     def __init__(
         self, message: str, seed: int, token: str = "", preemptions: int | None = None
@@ -57,11 +57,11 @@ class ScheduleError(AssertionError):
         self.seed: int = seed
         """The seed that fails: repeat it with ``simulate(scenario, seed=...)``."""
         self.token: str = token
-        """The order that fails: repeat it with ``replay(scenario, token)``, even if a later version
+        """The order that fails. Repeat it with ``replay(scenario, token)``, even if a later version
         of the kit draws other orders from the same seed. Empty: the scenario differs from run to
         run."""
         self.preemptions: int | None = preemptions
-        """The fewest preemptions found that make it fail. ``None``: there is no token."""
+        """The fewest preemptions found that make the scenario fail. ``None``: there is no token."""
 
     def __str__(self) -> str:
         """Return the message."""
@@ -69,13 +69,13 @@ class ScheduleError(AssertionError):
 
 
 class CrashPointError(AssertionError):
-    """A crash at one point changes a scenario's result. The cause is its exception."""
+    """A crash at one point changes a scenario's result. The cause is what the scenario raised."""
 
     def __init__(self, message: str, point: str) -> None:
         super().__init__(message, point)
         self.point: str = point
-        """The point: ``before 3`` is before the third write to the journal, ``after 3`` after
-        it."""
+        """The point: ``before 3`` is before the third write to the journal, and ``after 3`` is
+        after this write."""
 
     def __str__(self) -> str:
         """Return the message."""
@@ -126,13 +126,14 @@ def summary(error: BaseException) -> frozenset[str]:
 def alike(error: BaseException, other: BaseException) -> bool:
     """Return whether both failures have the same type, and the same text or line.
 
-    A text alone would not do: it may contain an address or a count that differs from run to run.
+    Comparing texts alone would not do: a text may contain an address or a count that differs from
+    run to run.
     """
     return summary(error) == summary(other) or _lines(error) == _lines(other)
 
 
 def _lines(error: BaseException) -> frozenset[tuple[type, Place, Place]]:
-    """Return the type of each error in *error*, with the user's line and the line of the raise."""
+    """Return the type of each error in *error*, with the user's line and the line that raised."""
     found: set[tuple[type, Place, Place]] = set()
     for leaf in leaves(error):
         frames = list(walk_tb(leaf.__traceback__))

@@ -23,7 +23,7 @@ T = TypeVar("T")
 FORK: Final = "fork"
 
 NEVER: Final = 2**62
-"""The limit before any seed has failed."""
+"""The limit as long as no seed has failed."""
 
 
 @attrs.define(eq=False)
@@ -53,10 +53,10 @@ class Count(Protocol):
 @final
 @attrs.frozen(eq=False)
 class Turns:
-    """Seeds that processes take one by one when they are free.
+    """Seeds that processes take one by one, each when it is free.
 
-    Fixed shares would end at different times: seeds do not cost the same, and processors may be
-    busy otherwise.
+    Fixed shares would end at different times, since some seeds take longer than others, and a
+    processor may be busy with other work.
     """
 
     _seeds: Sequence[int]

@@ -20,21 +20,22 @@ class Operation:
     task: trio.lowlevel.Task
     """The task that does it."""
     outer: frozenset[trio.Nursery]
-    """Nurseries that its task had opened before: their tasks are not part of the operation."""
+    """Nurseries that the task had already opened. The tasks in them are not part of the
+    operation."""
 
 
 open_operations: Final[trio.lowlevel.RunVar[list[Operation] | None]] = trio.lowlevel.RunVar(
     "agentpool_operations", default=None
 )
-"""The open operations of this run. ``None``: the kit did not start this run."""
+"""The open operations of this run. ``None``: the testing kit did not start this run."""
 
 
 @contextmanager
 def operation() -> Generator[trio.CancelScope]:
     """Mark the block as one operation, which its caller may cancel.
 
-    ``cancel_everywhere(scenario, target="scope")`` cancels it at each of its points, and
-    lets the scenario go on. Otherwise it is an ordinary cancel scope.
+    ``cancel_everywhere(scenario, target="scope")`` cancels the operation at each of its points, and
+    lets the scenario go on. In all other runs, the block is an ordinary cancel scope.
 
     >>> async def scenario():
     ...     send, receive = trio.open_memory_channel(1)

@@ -1,15 +1,15 @@
-"""Task orders: they choose which runnable tasks take the next step. Without I/O.
+"""Task orders, which choose the runnable tasks that take the next step. Without I/O.
 
 Rules:
 
-1. trio asks with the numbers of all tasks that can run, and lets the tasks in the answer take one
-   step each, in that order. Then it asks again, with all tasks that can run by then.
+1. Trio asks with the numbers of all tasks that can run, and lets the tasks in the answer take one
+   step each, in the order of the answer. Then trio asks again, with all tasks that can run by then.
 2. A seed chooses one of four ways, which find different faults: ``rounds`` (each task takes a step,
    in any order), ``walk`` (one random task at a time), ``steps`` (each step has a priority),
    ``stall`` (a task may miss a round). In every second group of four seeds the clock may be late.
-3. Every sequence of choices can be written as a ``Plan``: normally a task runs until it waits, and
-   then the task that has waited longest runs; a preemption is a place at which another task went
-   on.
+3. Every sequence of choices can be written as a ``Plan``. Normally a task runs until it waits, and
+   then the task that has waited longest runs. A preemption is a place at which a different task
+   went on.
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ import attrs
 from agentpool._errors import UsageError
 
 Orders: TypeAlias = Literal["mix", "rounds"]
-"""``mix``: the seed picks one of four ways. ``rounds``: each runnable task takes one step in
-each round, and the seed shuffles the round, as trio by itself does."""
+"""With ``mix``, the seed picks one of four ways. With ``rounds``, each runnable task takes one step
+in each round, and the seed shuffles the round, as trio itself does."""
 
 KINDS: Final = ("mix", "rounds")
 
 MISSES: Final = (0.1, 0.25, 0.5, 0.75)
-"""The chances that a task misses a round; a run uses one of them."""
+"""The chances that a task misses a round. Each run uses one of these."""
 
 DELAYS_SECONDS: Final = (0.03, 0.3, 3.0)
-"""The most that the clock is late; a run uses one of these. They range from a busy event loop to
-one that was stopped for a while."""
+"""The longest times by which the clock is late. Each run uses one of these. They range from the
+delay of a busy event loop to that of a loop that was stopped for a while."""
 
 LATE_OFTEN: Final = 0.5
-"""The chance that a clock is late at a jump, if it may be late."""
+"""The chance that a clock that may be late is late at a jump."""
 
 FAIR_STEPS: Final = 30
-"""The most steps in a row that a ``Plan`` gives one task while another can run. Without it, a task
-that polls for something would run forever."""
+"""The most steps in a row that a ``Plan`` gives one task while another task can run. Without this
+limit, a task that polls for something would run forever."""
 
 
 class Order(ABC):
@@ -51,7 +51,10 @@ class Order(ABC):
 
     @abstractmethod
     def choose(self, ready: list[int]) -> Sequence[int]:
-        """Return the tasks of *ready* that take a step now, in order. At least one."""
+        """Return the tasks of *ready* that take a step now, in order.
+
+        At least one task takes a step.
+        """
 
     def late_seconds(self) -> float:
         """Return how late the clock wakes up this time."""
@@ -121,7 +124,7 @@ class _Stall(Order):
 @final
 @attrs.define(eq=False)
 class _Late(Order):
-    """Wraps an order: the choices are the same, but the clock may wake sleepers late."""
+    """Wraps an order. The choices are the same, but the clock may wake tasks late."""
 
     order: Order
     dice: Random
@@ -132,7 +135,7 @@ class _Late(Order):
         return self.order.choose(ready)
 
     def late_seconds(self) -> float:
-        """Return a delay about every second time."""
+        """Return a delay, about every second time more than 0."""
         # Thousandths are enough, and keep tokens short.
         late = round(self.dice.random() * self.most, 3)
         return late if self.dice.random() < LATE_OFTEN else 0.0
@@ -148,7 +151,8 @@ def order_of(seed: int, orders: Orders = "mix", *, late_clock: bool = True) -> O
     Args:
         seed: Chooses the order.
         orders: The ways to choose from.
-        late_clock: Whether the clock of some seeds may be late. Not with ``rounds``.
+        late_clock: Whether the clock of some seeds may be late. With ``rounds``, the clock is never
+            late.
 
     Raises:
         UsageError: If *orders* is unknown.
@@ -175,7 +179,7 @@ class Recorder(Order):
     picks: list[int] = attrs.field(factory=list[int])
     """Which task took the 1st, 2nd, 3rd step."""
     delays: dict[int, float] = attrs.field(factory=dict[int, float])
-    """How late the clock was at its 0th, 1st, 2nd jump, if it was late."""
+    """How late the clock was at its 0th, 1st, 2nd jump. Jumps that were on time are left out."""
     _jumps: int = 0
 
     def choose(self, ready: list[int]) -> Sequence[int]:
@@ -208,12 +212,14 @@ class Mark:
 class Plan(Order):
     """Runs one task at a time, each until it waits, except at planned preemptions.
 
-    A place is a moment at which two or more tasks can run. These stand in line: first the task that
-    ran last, if it can go on, then the others, longest waiting first.
+    A place is a moment at which two or more tasks can run. These tasks stand in line: first the
+    task that ran last, if it can go on, and then the others, with the one that has waited longest
+    in front.
     """
 
     preemptions: Mapping[int, int]
-    """How many tasks are sent to the end of the line, by the number of the place, from 0."""
+    """How many tasks are sent to the end of the line at a place, by the number of the place, from
+    0."""
     delays: Mapping[int, float] = attrs.field(factory=dict[int, float])
     """How late the clock is, by the number of the jump, from 0."""
     late: float = attrs.field(default=0.0, kw_only=True)

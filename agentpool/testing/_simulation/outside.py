@@ -2,11 +2,11 @@
 
 Rules:
 
-1. A task waits for a thread if it waits directly in ``trio.to_thread.run_sync``. It does not while
-   it carries out what its thread has asked for by calling back.
-2. A thread that trio did not start counts if it exists now, but did not when the run began.
-3. A vigil ends when this process has been idle for the given time; the time in which it works does
-   not count. On a busy machine this takes longer.
+1. A task waits for a thread if it waits directly in ``trio.to_thread.run_sync``. It does not wait
+   for the thread while it carries out a call from that thread.
+2. A thread that trio did not start counts if it exists now but did not exist when the run began.
+3. A vigil ends when this process has been idle for the given time. Time in which this process works
+   does not count, so a vigil takes longer on a busy machine.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ import trio
 
 Outside: TypeAlias = Literal["thread", "child process", "own thread"]
 """What a task waits for: one of trio's threads, a child process and its pipes, or perhaps a thread
-that the scenario started itself."""
+that the scenario itself started."""
 
 IDLE_SHARE: Final = 0.01
 """The share of a beat for which this process may work and still count as idle."""
 
 LONGEST: Final = 10
-"""The most that a vigil is extended, as a multiple of its time, if the process never stops working.
-Without this limit a thread that computes forever would never be found."""
+"""The longest extension of a vigil, as a multiple of its time, if the process never stops working.
+Without this limit, a thread that computes forever would never be found."""
 
 _TRIO: Final = Path(trio.__file__).parent
 _CORE: Final = str(_TRIO / "_core")
@@ -41,11 +41,11 @@ _FILES: Final[tuple[tuple[str, Outside], ...]] = (
     (str(_TRIO / "_windows_pipes.py"), "child process"),
 )
 _IDLE_WORKER: Final = "Trio thread"
-"""The name of an idle thread of trio's."""
+"""The name of trio's idle threads."""
 
 
 def outside_wait(task: trio.lowlevel.Task) -> Outside | None:
-    """Return what *task* waits for outside the run. ``None``: nothing."""
+    """Return what *task* waits for outside the run. ``None``: it waits for nothing outside."""
     innermost: CodeType | None = None
     for frame, _ in task.iter_await_frames():
         if not _is_core(frame.f_code.co_filename):
@@ -96,5 +96,5 @@ class Vigil(threading.Thread):
         self._then()
 
     def end(self) -> None:
-        """End the wait, because something happened."""
+        """End the wait, because something has happened."""
         self._over.set()

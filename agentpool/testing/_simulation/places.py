@@ -16,7 +16,7 @@ import trio
 import agentpool._base as inside
 
 Place: TypeAlias = tuple[str, int, str]
-"""A file, a line in it, and the function. The empty file: before the first line."""
+"""A file, a line in it, and the function. An empty name of the file: before the first line."""
 
 START: Final[Place] = ("", 0, "")
 
@@ -39,7 +39,7 @@ _OURS, _LIBRARY, _WRAPPER = range(3)
 
 @cache
 def _kind(filename: str) -> int:
-    """Return whose file it is: the user's, trio's or ours."""
+    """Return to whom the file belongs: to the user, to trio or to us."""
     if filename.startswith(_WRAPPERS):
         return _WRAPPER
     return _LIBRARY if filename.startswith((_PACKAGE, *_OTHERS)) else _OURS
@@ -48,8 +48,8 @@ def _kind(filename: str) -> int:
 def place_of(task: trio.lowlevel.Task) -> Place:
     """Return where *task* waits.
 
-    This is the innermost line of the user's own code; if there is none, the innermost line of a
-    library other than trio and the wrappers.
+    This is the innermost line of the user's own code. If the task has no such line, this is the
+    innermost line of a library other than trio and the wrappers.
     """
     return innermost(task.iter_await_frames())
 

@@ -1,4 +1,4 @@
-"""Checks whether a pool is at rest, and whether a closed one kept its guarantees."""
+"""Checks whether a pool is at rest, and whether a closed pool has kept its guarantees."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ def assert_quiescent(pool: AgentPool) -> None:
 def pool_leaks(
     agents: AgentNursery, handles: Iterable[AgentRecord], *, closed: bool
 ) -> Iterator[str]:
-    """Yield everything that a pool wrongly holds or lacks after all its agents have ended.
+    """Yield everything that a pool wrongly holds or lacks after all of its agents have ended.
 
     Args:
         agents: The pool.
-        handles: Agents that the pool started but may have forgotten, such as those of a map.
+        handles: Agents that the pool started but may no longer keep, such as those of a map.
         closed: Whether the pool's block has ended.
     """
     known = {handle.agent_id: handle for handle in handles} | agents.fan_in.known
@@ -65,7 +65,7 @@ def outcome_faults(outcome: AgentOutcome, agent_id: int) -> Iterator[str]:
     if outcome.agent_id != agent_id:
         yield f"{who} has the outcome of agent {outcome.agent_id}"
     if outcome.status not in ENDED:
-        yield f"{who} has ended and its outcome says {outcome.status.value}"
+        yield f"{who} has ended, but its outcome says {outcome.status.value}"
     if (outcome.error is None) != (outcome.status is AgentStatus.COMPLETED):
         yield f"{who} is {outcome.status.value} with the error {outcome.error!r}"
     if outcome.started_at is not None and outcome.finished_at < outcome.started_at:

@@ -27,7 +27,7 @@ def replay(
 ) -> None:
     """Run a scenario as *token* says, and raise its failure.
 
-    The token contains every decision, so it repeats the failure in any process, under any Python,
+    The token contains every decision. So it repeats the failure in any process, under any Python,
     and in later versions of the kit, as long as the scenario takes the same steps.
 
     Args:
@@ -39,7 +39,7 @@ def replay(
         max_steps: The task steps after which a run counts as hanging.
 
     Raises:
-        UsageError: If *token* is not a token, or the scenario no longer has its places.
+        UsageError: If *token* is not a token, or the scenario no longer has the places in it.
         Exception: What the scenario raised.
     """
     expect_arguments(replay, locals(), but=("async_fn",))

@@ -16,14 +16,15 @@ from agentpool.testing._simulation.token import Finding, token_of
 from agentpool.testing._simulation.watch import LAST_STEPS
 
 Start = Callable[[Order, int, int], ScenarioRun[object]]
-"""Returns a run for an order, how many steps to keep, and how many it may take."""
+"""Returns a run for an order, the number of steps to keep, and the number of steps allowed."""
 
 LONG: Final = 20_000
-"""A run with more steps is not shrunk: that would take minutes, and be unreadable."""
+"""A run with more steps is not shrunk: shrinking would take minutes, and the drawing would be
+unreadable."""
 
 SLACK: Final = 1_000
-"""How many steps, beyond twice as many, another order of a scenario may take: an endless polling
-loop takes more."""
+"""How many steps a different order of a scenario may take beyond twice the steps of the failed run.
+An endless polling loop takes more."""
 
 
 @final
@@ -62,7 +63,7 @@ def tell(
     Args:
         finding: The finding: its seed, and what was cancelled.
         start: Starts the scenario.
-        after: Called after each run; raises if something is wrong.
+        after: Called after each run. It raises if something is wrong.
         failed: The number of steps until the failure, and the error.
         order: A fresh copy of the order that failed.
     """
@@ -80,7 +81,7 @@ def tell(
     if shrunk is None:
         said = f"{type(error).__name__} does not come back when the same order is run again"
         return Told(
-            lines=(f"not shrunk: {said}; does the scenario make all that it uses by itself?",),
+            lines=(f"not shrunk: {said}; does the scenario itself make everything that it uses?",),
             token="",
             preemptions=None,
         )
@@ -105,7 +106,7 @@ def tell(
 
 
 def _differing(error: Exception, drawn: Exception | None) -> list[str]:
-    """Return the failure of the drawn run, if its text differs from *error*."""
+    """Return the failure of the drawn run if its text differs from the text of *error*."""
     if drawn is not None and summary(drawn) == summary(error):
         return []
     said = "\n".join(sorted(summary(drawn))) if drawn is not None else "nothing"

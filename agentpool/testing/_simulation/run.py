@@ -26,10 +26,11 @@ from agentpool.testing._simulation.watch import LAST_STEPS, Evicted, Watch, desc
 T = TypeVar("T")
 
 WAY_OUT_STEPS: Final = 10_000
-"""How many task steps a scenario that hangs gets to end before the run is aborted."""
+"""How many task steps a scenario that hangs gets for its end before the run is aborted."""
 
 FAREWELL_STEPS: Final = 3
-"""How many steps a task gets to end after the scenario has ended, such as to close a generator."""
+"""How many steps a task gets for its own end after the scenario has ended, for example to close a
+generator."""
 
 
 @final
@@ -58,12 +59,12 @@ class ScenarioRun(Stage, Generic[T]):
     scope: trio.CancelScope = attrs.field(init=False, factory=trio.CancelScope)
     """The cancel scope around the scenario."""
     inside: bool = attrs.field(init=False, default=False)
-    """Whether the current steps are the scenario's own, not those before or after it."""
+    """Whether the current steps belong to the scenario, and do not come before or after it."""
     operations: list[Operation] = attrs.field(init=False, factory=list[Operation])
     """The open operations."""
     watch: Watch = attrs.field(init=False)
     result: T | None = attrs.field(init=False, default=None)
-    """What the scenario returned; also ``None`` if it was cancelled."""
+    """What the scenario returned, or ``None`` if it was cancelled."""
     cut: Cut | None = attrs.field(init=False, default=None)
     """What the kit cancelled, if anything."""
     likely_hangs: list[str] = attrs.field(init=False, factory=list[str])
@@ -187,7 +188,7 @@ class ScenarioRun(Stage, Generic[T]):
         return {(nr, self.watch.last_step(nr)): kind for nr, kind in found if kind is not None}
 
     def end_hang(self) -> None:
-        """Cancel all tasks, then force out those that ignore it."""
+        """Cancel all tasks, then force those that ignore the cancellation to end."""
         if self._hang is not None:
             evict(self.watch.tasks)
             return
@@ -195,13 +196,14 @@ class ScenarioRun(Stage, Generic[T]):
         if kinds := set(self.outside_waits().values()):
             what = " and a ".join(sorted(kinds))
             text += (
-                f"; a {what} that is waited for has not ended, while this process did nothing for "
+                f"; a {what} for which a task waits has not ended, while this process did nothing "
+                "for "
                 f"{THREAD_PATIENCE_SECONDS:g} real seconds"
             )
         self._found(text)
 
     def late_seconds(self, deadline: float) -> float:
-        """Ask the order how late to be, after checking for tools that have timed out."""
+        """Ask the order how late to be, after a check for tools that have timed out."""
         passed = deadline - self._clock.current_time()
         for task in self.watch.tasks if self.watch.pools else ():
             for frame, _ in task.iter_await_frames():
@@ -239,8 +241,9 @@ def refuse_inside_trio() -> None:
 def _keep_for_ever(coro: object) -> None:
     """Keep a reference to a coroutine that nothing can end.
 
-    Python would raise an exception in it when deleting it, at the latest when the process ends. A
-    coroutine that catches everything would then look forever for a trio run that is gone.
+    When Python deletes such a coroutine, at the latest when the process ends, it raises an
+    exception in the coroutine. A coroutine that catches everything would then look forever for a
+    trio run that is gone.
     """
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(coro))
 
@@ -256,7 +259,8 @@ def _begun(async_fn: Callable[[], Awaitable[T]]) -> Awaitable[T]:
     """Call *async_fn* and return the awaitable.
 
     Raises:
-        UsageError: If the function did not return an awaitable, as one without ``async``.
+        UsageError: If *async_fn* did not return an awaitable, as a function without ``async`` does
+            not.
     """
     returned = async_fn()
     expect(

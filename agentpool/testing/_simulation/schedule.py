@@ -1,10 +1,10 @@
 """Hooks into trio's scheduler, to choose which tasks take the next step.
 
-Only this module uses trio's private names for it. trio has no public way, but since 0.12 it has two
-private names, for Hypothesis and pytest-trio: a flag that makes it sort the tasks of a batch before
-it shuffles them, and the ``random.Random`` that shuffles. We replace that object by one that takes
-tasks out of the batch and puts them back into the queue of runnable tasks; so it alone decides
-which tasks run.
+No other module uses trio's private names for this. Trio has no public way, but since 0.12 it has
+had two private names, for Hypothesis and pytest-trio. One is a flag that makes trio sort the tasks
+of a batch before it shuffles them. The other is the ``random.Random`` that shuffles. We replace
+that generator by an object that takes tasks out of the batch and puts them back into the queue of
+runnable tasks. So this object alone decides which tasks run.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def scheduler_dice(module: object = _run) -> Random:
         module: The module of trio that has it.
 
     Raises:
-        UsageError: If this version of trio has none. The error names the version.
+        UsageError: If this version of trio has no such generator. The error names the version.
     """
     dice: object = getattr(module, DICE, None)
     if (
@@ -53,8 +53,8 @@ def ordered(order: Order, numbers: Mapping[trio.lowlevel.Task, int]) -> Generato
 
     Args:
         order: The order that decides.
-        numbers: The tasks that *order* decides about, each with its number. All others are trio's
-            own, and run immediately.
+        numbers: The tasks about which *order* decides, each with its number. All other tasks are
+            trio's own, and run immediately.
 
     Raises:
         UsageError: If this version of trio cannot be controlled.
@@ -81,7 +81,7 @@ class _Hook(Random):
         self._numbers = numbers
 
     def shuffle(self, x: list[trio.lowlevel.Task]) -> None:  # type: ignore[override]  # pyright: ignore[reportIncompatibleMethodOverride]  # it is given tasks alone
-        """Leave in *x* only the tasks that run now, last first, and put the others back."""
+        """Leave in *x* only the tasks that run now, in reverse order, and put the others back."""
         numbers = self._numbers
         own = [task for task in x if task not in numbers]
         waiting = {numbers[task]: task for task in x if task in numbers}

@@ -2,12 +2,12 @@
 
 Rules:
 
-1. The failed run is repeated and recorded, then followed one task at a time: this gives a plan with
-   all preemptions of the run, often hundreds.
-2. Parts of the plan, ever smaller ones, are left out as long as the rest fails in the same way:
-   with an error of the same type.
-3. If more than one preemption is left, all plans with fewer are tried, within the limits below: so
-   the result has the fewest possible, and not only few by chance.
+1. The failed run is repeated and recorded, and then followed one task at a time. This gives a plan
+   with all preemptions of the run, often hundreds.
+2. Ever smaller parts of the plan are left out, as long as the rest fails in the same way: with an
+   error of the same type.
+3. If more than one preemption is left, all plans with fewer preemptions are tried, within the
+   limits below. So the result has the fewest possible preemptions, rather than few by chance.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ MAX_STEPS: Final = 150_000
 """The most task steps in all runs for shrinking: a few seconds."""
 
 MAX_SECONDS: Final = 60.0
-"""The most real seconds for shrinking. With sockets or threads, each run takes some of them before
-a hang counts as a hang."""
+"""The most real seconds for shrinking. With sockets or threads, each run that hangs takes some of
+these seconds before it counts as hanging."""
 
 Attempt: TypeAlias = Callable[[Order], tuple[int, Exception | None]]
 """Runs the scenario once, and returns the number of steps and the failure."""
@@ -55,7 +55,7 @@ def shrink(attempt: Attempt, order: Order, error: Exception) -> Shrunk | None:
     Args:
         attempt: Runs the scenario.
         order: A fresh copy of the order that failed.
-        error: The error that it failed with.
+        error: The error with which *order* failed.
 
     Returns:
         The shrunk plan. ``None``: the scenario does not fail every time with this order.
@@ -96,7 +96,7 @@ class _Shrinking:
 
     @property
     def tired(self) -> bool:
-        """Whether shrinking has taken long enough."""
+        """Whether shrinking has reached one of its limits."""
         return self.runs >= MAX_RUNS or self.steps >= MAX_STEPS
 
     def fails(self, order: Order) -> bool:

@@ -4,10 +4,11 @@ Rules:
 
 1. A point is the moment before one step of one task of the scenario. Nothing happens between two
    steps, so these are all the moments at which a cancellation can come.
-2. Each point has its own run, with the same seed: up to the point, all runs are the same.
-3. Whatever was cancelled must end cleanly: without an error, with nothing left, with all outcomes,
-   and with a result for every tool call.
-4. After the cancellation of an ``operation()``, the code that goes on must find every promise kept.
+2. Each point has its own run. All runs have the same seed, so they are the same up to the point.
+3. Whatever was cancelled must end cleanly: without an error, with nothing left behind, with an
+   outcome for every agent, and with a result for every tool call.
+4. After the cancellation of an ``operation()``, the scenario goes on, and its code must find every
+   promise kept.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ class CancelReport:
     """The runs of ``cancel_everywhere``."""
 
     points: int
-    """The number of runs, each cancelled at another point."""
+    """The number of runs, each of which was cancelled at a different point."""
     steps: int
     """The number of points in the uncancelled runs. Each schedule has one such run."""
     pools: int
@@ -64,32 +65,32 @@ def cancel_everywhere(
     late_clock: bool = True,
     max_steps: int = MAX_STEPS,
 ) -> CancelReport:
-    """Run a scenario once, then once for each point, cancelled there.
+    """Run a scenario once, and then once more for each point, cancelled at that point.
 
-    After each run, as after ``simulate``, nothing may be left: no task, and in its pools no agent
-    without an outcome, no slot in use, no registration, no tool call without a result. For each
-    schedule, this takes as many runs as the scenario has task steps.
+    After each run, as after ``simulate``, nothing may be left behind. No task may still run, and
+    the pools may have no agent without an outcome, no slot in use, no registration, and no tool
+    call without a result. Each schedule takes as many runs as the scenario has task steps.
 
     Args:
         async_fn: The scenario. It must make everything that it uses, so that no run affects
             another.
         args: Its arguments.
-        target: What is cancelled: ``scenario``, ``agents`` (all of them, by ``abort_all``),
-            ``agent`` (the one whose step comes next; other steps are not points then) or
-            ``scope`` (an ``operation()`` of the scenario, at each step of any task while it
-            is open; the scenario goes on, and must check itself what must hold).
+        target: What is cancelled. ``scenario``: the whole scenario. ``agents``: all agents, by
+            ``abort_all``. ``agent``: the agent whose step comes next; steps of other tasks are not
+            points then. ``scope``: an ``operation()``, at each step of any task while it is open.
+            The scenario then goes on, and must itself check what must hold.
         schedules: The number of schedules, with the seeds from *seed* on.
         seed: Chooses the (first) order of its tasks.
         points: The numbers of the points to cancel at. ``None``: all points.
-        check: Called after each run, outside of trio; it raises if something is wrong.
+        check: Called after each run, outside of trio. It raises if something is wrong.
         may_raise: The errors that the scenario may raise when it is cancelled, alone or in a group.
         orders: The ways of ordering to choose from, as in ``explore``.
         late_clock: Whether the clock of some seeds may be late, as in ``explore``.
         max_steps: The task steps after which a run counts as hanging.
 
     Raises:
-        CancelPointError: If a run fails. Its text has the point, the cancelled tasks with their
-            awaits, and a drawing; its cause is the failure.
+        CancelPointError: If a run fails. The error has the point, the cancelled tasks with their
+            awaits, and a drawing. Its cause is the failure.
         UsageError: If the runs are not the same up to the point, if there are no points, or if it
             is called inside a trio run.
         Exception: What the scenario raises without a cancellation.
@@ -101,7 +102,9 @@ def cancel_everywhere(
     scenario = Scenario.of(async_fn, *args, max_steps=max_steps)
     wanted = None if points is None else list(points)
     if wanted == []:
-        raise UsageError("points is empty, so nothing would be cancelled; leave it out")
+        raise UsageError(
+            "points is empty, so nothing would be cancelled; leave it out for all points"
+        )
     report = CancelReport(points=0, steps=0, pools=0, agents=0)
     for number in range(seed, seed + schedules):
         sweep = _Sweep(
@@ -253,8 +256,8 @@ class _Sweep:
             raise error
         if not cancel.place:
             raise UsageError(
-                f"{self.scenario.name} had no point {point}: it is not the same at every run; let "
-                "it make its own drivers, tools and pools"
+                f"{self.scenario.name} had no point {point}, so it is not the same in every run; "
+                "let it make its own drivers, tools and pools"
             )
         return run.watch
 

@@ -48,27 +48,28 @@ def explore_all(
 ) -> Proof:
     """Run a scenario in every order that has at most *preemptions* preemptions.
 
-    Normally, a task runs until it waits, and then the task that has waited longest runs. A
-    preemption sends the task whose turn it is to the end of the line, at a place where another task
-    can run; two preemptions at one place send two tasks. All orders with one preemption are tried
-    before those with two, so a failure is found with the fewest. Most faults need one or two. The
-    seed is only used for ``dice()``.
+    Normally, a task runs until it waits, and then the task that has waited longest runs. At a place
+    where another task can run, a preemption sends the task whose turn it is to the end of the line.
+    Two preemptions at one place send two tasks. All orders with one preemption are tried before
+    those with two, so a failure is found with the fewest preemptions. Most faults need one or two.
+    The seed is only used for ``dice()``.
 
-    With n places it takes 1 + n runs for one preemption, and about n * n / 2 for two: keep
-    the scenario small.
+    A scenario with n places takes 1 + n runs for one preemption, and about n * n / 2 runs for two,
+    so keep the scenario small.
 
     Args:
         async_fn: The scenario.
         args: Its arguments.
         preemptions: The most preemptions in one run.
-        late_seconds: How late the clock is at every jump. Timers that are closer together go off
-            together, and the search tries their tasks in every order.
+        late_seconds: How late the clock is at every jump. Timers that are less than this apart go
+            off together, and the search tries their tasks in every order.
         seed: The seed of the scenario's ``dice()``.
         max_runs: The most runs before the search gives up.
         max_steps: The task steps after which a run counts as hanging.
 
     Raises:
-        ScheduleError: If a run fails. Its text has a drawing; its cause is the failure.
+        ScheduleError: If a run fails. The text of the error has a drawing, and its cause is the
+            failure.
         UsageError: If there are more runs than *max_runs*, or it is called inside a trio run.
     """
     expect_arguments(explore_all, locals(), but=("async_fn",))
@@ -101,11 +102,11 @@ class _Systematic:
     runs: int = 0
 
     def run(self, at: tuple[int, ...]) -> int:
-        """Run with preemptions at the places *at*, and return how many places there were."""
+        """Run with preemptions at the places *at*, and return the number of places in the run."""
         if self.runs >= self.max_runs:
             raise UsageError(
                 f"{self.scenario.name} has more than {self.max_runs} schedules with that many "
-                "preemptions; use fewer tasks, steps or preemptions, or raise max_runs"
+                "preemptions; use fewer tasks, steps or preemptions, or increase max_runs"
             )
         self.runs += 1
         plan = self._plan(at)

@@ -2,8 +2,8 @@
 
 Rules:
 
-1. A token contains the decisions themselves, not how they were drawn: it stays valid when a later
-   version of the kit draws other orders from the same seeds.
+1. A token contains the decisions themselves, not how they were drawn, so it stays valid when a
+   later version of the kit draws other orders from the same seeds.
 2. It has only characters that are safe in a shell, a URL and a file name.
 """
 
@@ -19,8 +19,8 @@ from agentpool._errors import UsageError
 
 Target: TypeAlias = Literal["scenario", "agents", "agent", "scope"]
 """What is cancelled: the scope around the scenario; every agent of every pool, by ``abort_all``;
-the agent whose step comes next, by ``handle.cancel``; or an ``operation()`` of the scenario, whose
-caller goes on."""
+the agent whose step comes next, by ``handle.cancel``; or an ``operation()``, after which the
+scenario goes on."""
 
 TARGETS: Final[tuple[Target, ...]] = ("scenario", "agents", "agent", "scope")
 
@@ -64,7 +64,7 @@ def parse_token(token: str) -> Finding:
     """Decode *token*.
 
     Raises:
-        UsageError: If it is not a token, or a token of another version.
+        UsageError: If *token* is not a token, or a token of a different version.
     """
     version, *parts = token.strip().split("_")
     seed: int | None = None

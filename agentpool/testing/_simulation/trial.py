@@ -1,4 +1,4 @@
-"""Holds a scenario that is run repeatedly, each time in another order."""
+"""Holds a scenario that is run repeatedly, each time in a different order."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from agentpool.testing._simulation.watch import LAST_STEPS
 @final
 @attrs.frozen(kw_only=True)
 class Scenario:
-    """The function to run, and when it counts as hanging."""
+    """The function to run, and the number of steps after which it counts as hanging."""
 
     async_fn: Callable[[], Awaitable[object]]
     """The function. It makes everything that it uses, so that no run affects another."""

@@ -1,7 +1,7 @@
 """Watches the tasks of a run: their pools, and what they wait for.
 
-Pools are found through their agents' tasks, so that a scenario opens them as usual, without knowing
-the kit.
+Pools are found through the tasks of their agents, so that a scenario opens pools as usual, without
+knowing the kit.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ LAST_STEPS: Final = 20
 """How many steps are kept for the report of a failed run."""
 
 MEETINGS: Final = 16
-"""How many steps of other tasks, just before a task's step, count as meetings with it."""
+"""How many steps of other tasks, just before a step of a task, count as meetings with that task."""
 
 Meeting: TypeAlias = tuple[Place, Place]
-"""The place at which a task waited, and the place from which another went on meanwhile."""
+"""The place at which a task waited, and the place from which another task went on meanwhile."""
 
 Step: TypeAlias = tuple[int, Place]
 """One step: the number of its task, and the place at which the task had waited."""
@@ -59,12 +59,12 @@ class Watch(trio.abc.Instrument):
         self.names: dict[int, str] = {}
         """The names of the tasks, by their numbers."""
         self.meetings: set[Meeting] = set()
-        """The pairs of places that met: a task waited at the first while another went on from the
-        second."""
+        """The pairs of places that met: a task waited at the first while another task went on from
+        the second."""
         self.last: deque[Step] = deque(maxlen=keep)
         """The last steps."""
         self.over = False
-        """Whether the run is only being ended, so that steps are no longer kept."""
+        """Whether the run is being ended, so that steps are no longer kept."""
         self.error: BaseException | None = None
         """The error that ``before_step`` raised, which trio would only log."""
         self._before_step = before_step
@@ -128,7 +128,7 @@ class Watch(trio.abc.Instrument):
             self.last.append((number, place))
 
     def last_step(self, number: int) -> int:
-        """Return the number of the last step that the task *number* took. 0: it took none."""
+        """Return the number of the last step that the task *number* took. 0: it took no step."""
         return self._steps_of.get(number, 0)
 
     def others(self) -> list[trio.lowlevel.Task]:
@@ -142,10 +142,10 @@ class Evicted(BaseException):
 
 
 def evict(tasks: Iterable[trio.lowlevel.Task]) -> None:
-    """Raise ``Evicted`` in all *tasks*, which are waiting, from the inside out.
+    """Raise ``Evicted`` in all *tasks*, which are waiting, beginning with the innermost tasks.
 
-    A task that waits for its nursery must not leave it before the tasks inside: its turn comes when
-    these have ended.
+    A task that waits for its nursery must not leave the nursery before the tasks inside have ended.
+    Its turn comes after these.
     """
     for task in tasks:
         if not any(nursery.child_tasks for nursery in task.child_nurseries):
@@ -161,7 +161,7 @@ def tasks_below(nursery: trio.Nursery) -> Iterator[trio.lowlevel.Task]:
 
 
 def slot_of(task: trio.lowlevel.Task) -> Slot | None:
-    """Return the slot of the agent that *task* belongs to. ``None``: it belongs to no agent."""
+    """Return the slot of the agent to which *task* belongs. ``None``: it belongs to no agent."""
     return task.context.get(current_slot)
 
 
