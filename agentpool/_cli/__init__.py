@@ -1,7 +1,7 @@
 """The command line: ``agentpool run``, ``map``, ``check``, ``memory`` and so on.
 
-Results go to standard output, everything else to standard error. A mistake of the user gives one
-clear line and an exit code, never a traceback.
+Results go to standard output, and everything else goes to standard error. A mistake of the user
+gives one clear line and an exit code, never a traceback.
 """
 
 from __future__ import annotations
@@ -53,7 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code.
 
     Args:
-        argv: The words after the program's name. ``None``: the ones of this process.
+        argv: The words after the program's name. ``None``: the words of this process's command
+            line.
     """
     if sys.stderr is None:  # pyright: ignore[reportUnnecessaryComparison]  # so it is if it was closed
         # Before any other file is opened, which would get its number.
@@ -65,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _main(argv: Sequence[str] | None) -> int:
     try:
         if sys.stdout is None:  # pyright: ignore[reportUnnecessaryComparison]  # see above
-            raise UsageError("there is no standard output; send it somewhere, such as to a file")
+            raise UsageError("there is no standard output; redirect it, for example to a file")
         with kept_handlers():
             code = _do(sys.argv[1:] if argv is None else argv)
         # Here, and not at the interpreter's end, where its failure would have no handler.

@@ -41,12 +41,12 @@ class AnswerFolder:
         return cls(path, dict(zip(inputs, _file_names(inputs), strict=True)))
 
     async def write(self, result: Result) -> None:
-        """Write the answer of *result*. The file of an incomplete one ends in ``.partial``.
+        """Write the answer of *result*. The file of an incomplete answer ends in ``.partial``.
 
-        The file appears under its name when it is complete.
+        The file appears under its name only when it is complete.
 
         Raises:
-            UsageError: If it cannot be written.
+            UsageError: If the file cannot be written.
 
         Cancellation:
             The file was written.
@@ -82,4 +82,6 @@ def _write(path: Path, text: str) -> None:
     try:
         write_whole(path, f"{text.rstrip()}\n".encode(errors="backslashreplace"))
     except OSError as exc:
-        raise UsageError(f"answer {str(path)!r} cannot be written: {exc.strerror}") from exc
+        raise UsageError(
+            f"answer {str(path)!r} cannot be written: {exc.strerror}; choose another --output-dir"
+        ) from exc

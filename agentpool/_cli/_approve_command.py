@@ -1,4 +1,4 @@
-"""``agentpool approve``: shows questions of agents whose program has ended, and answers one."""
+"""``agentpool approve``: shows the questions of agents whose program has ended, or answers one."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def answer(command: ApproveCommand) -> int:
     """Run *command* and return the exit code.
 
     Raises:
-        UsageError: If there is no such file, or no such question in it.
+        UsageError: If there is no such file, or the file has no such question.
         JournalError: If the file cannot be used, or a process runs the pool.
     """
     if not Path(command.file).is_file():

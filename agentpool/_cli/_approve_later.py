@@ -1,4 +1,4 @@
-"""``--approve later``: ends the command when only approvals are awaited."""
+"""``--approve later``: ends the command when all that is left waits for approvals."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Later:
     """Notices when all work waits for approvals."""
 
     is_waiting: bool = False
-    """Whether the command has ended its agents. They go on when there are answers."""
+    """Whether the command has ended its agents. They go on when their questions are answered."""
     _feeding: trio.Event = attrs.field(factory=trio.Event)
 
     def begin_feeding(self) -> None:

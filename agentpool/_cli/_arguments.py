@@ -43,7 +43,7 @@ exit codes:
 
 
 _FILE_NAME: Final = re.compile(r"\S+\.[A-Za-z]{1,5}")
-"""A word that looks like the name of a file, and not like a question."""
+"""Matches a word that looks like the name of a file rather than like a question."""
 
 _OVERVIEW = f"""\
 Run pools of LLM agents: bounded, cancellable, one outcome for every agent.
@@ -186,7 +186,7 @@ def parse(argv: Sequence[str]) -> Command:
     """Parse *argv* into a command.
 
     Raises:
-        UsageError: If it says none.
+        UsageError: If *argv* names no command, or has a mistake.
         SystemExit: After the help or the version was printed.
     """
     commands = _commands()
@@ -328,7 +328,7 @@ def _parse_map(argv: Sequence[str]) -> MapCommand:
     if found.output_dir is not None and found.json:
         parser.error("--output-dir writes texts and --json prints lines; choose one of them")
     if found.reduce_prompt is not None and found.reduce is None:
-        parser.error("--reduce-prompt means nothing without --reduce")
+        parser.error("--reduce-prompt has no effect without --reduce; add --reduce MANIFEST")
     cluster = read_cluster(parser, found)
     workers = read_workers(parser, found, argv)
     return MapCommand(

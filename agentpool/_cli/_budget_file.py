@@ -22,16 +22,16 @@ _Limits: TypeAlias = tuple[int | None, int | None, int | None, int | None]
 class BudgetFile(BudgetStore):
     """Keeps what is spent, in the command's journal or in a separate file.
 
-    Budgets can be made from it before it is open.
+    Budgets can be made with this store before the file is open.
     """
 
     _options: Options
     _store: BudgetStore | None = None
-    """``None``: it is not open."""
+    """The open file. ``None``: the file is not open."""
     _is_shared: bool = attrs.field(default=False, alias="is_shared")
     """Whether several processes run this command."""
     budget: Budget | None = attrs.field(init=False)
-    """What all agents of the command may spend together. ``None``: nothing is limited."""
+    """The budget that all agents of the command share. ``None``: nothing is limited."""
 
     def __attrs_post_init__(self) -> None:
         """Make the budget that the options ask for."""
@@ -41,12 +41,12 @@ class BudgetFile(BudgetStore):
     async def opened(
         self, manifests: Sequence[AgentManifest], journal: object
     ) -> AsyncGenerator[None]:
-        """Open the file if a limit of the command or of *manifests* needs it and it is not open.
+        """Open the file if it is not open, and a limit of the command or of *manifests* needs it.
 
         Args:
             manifests: The manifests of the agents.
-            journal: The journal of the command's pool. If the options name a journal, this is the
-                file for the spending as well.
+            journal: The journal of the command's pool. If the options name a journal, the spending
+                is kept there as well.
 
         Raises:
             JournalError: If it cannot be opened.
@@ -64,7 +64,7 @@ class BudgetFile(BudgetStore):
 
     @property
     def backing_store(self) -> BudgetStore:
-        """The open file. While it is not open: this object."""
+        """The open file. As long as the file is not open, this is the object itself."""
         return self if self._store is None else self._store.backing_store
 
     def spend(

@@ -18,11 +18,11 @@ _OPTIONS: Final[Mapping[str, str]] = {
     " requests are used": "--max-requests",
     "no known price": "--max-cost",
 }
-"""The option that sets a limit, by words in the error for a reached limit."""
+"""The option that sets a limit, by words that are in the error when that limit is reached."""
 
 
 def named_by_option(text: str) -> str:
-    """Return the error *text*, with the name of the option instead of the budget's name.
+    """Return the error *text*, with the name of the option in place of the budget's name.
 
     >>> named_by_option("budget 'command line' has too little left: 3 of 3 requests are used")
     '--max-requests has too little left: 3 of 3 requests are used'
@@ -52,7 +52,7 @@ def budget_words(spent: BudgetStatistics) -> str:
 
 
 def gate_words(gate: GateStatistics) -> str:
-    """Return how many requests were answered, waited, or were refused."""
+    """Return how many requests were answered, had to wait, or were refused."""
     left = f", {gate.waiting:,} still wait" if gate.waiting else ""
     answered = f"{counted(gate.answered, 'request')} answered"
     return (

@@ -4,11 +4,11 @@ Rules:
 
 1. Answers go to standard output as they are written, everything else to standard error.
 2. Ctrl-C ends the turn, which then does not count, and the chat goes on. At the prompt, a second
-   Ctrl-C ends the chat. SIGTERM, or closing the terminal, ends the chat immediately; a turn that
-   it cuts off goes on if it is asked again.
+   Ctrl-C ends the chat. SIGTERM, or closing the terminal, ends the chat immediately. A turn that
+   was cut off in this way goes on if its question is asked again.
 3. A line that begins with a slash is a command for the chat. A space before the slash makes it a
    question.
-4. Another model or another branch needs a new pool, in which the model is opened again.
+4. A different model or a different branch needs a new pool, in which the model is opened again.
 """
 
 from __future__ import annotations
@@ -63,23 +63,23 @@ HELP: Final = (
 PROMPT: Final = "> "
 
 SHOWN_CHARS: Final = 60
-"""The limit for a turn that was cut off."""
+"""The most characters that are shown of a turn that was cut off."""
 
 WHOLE: Final = frozenset({AgentStatus.COMPLETED, AgentStatus.STOPPED})
-"""The ends of a turn that make its text an answer."""
+"""The ways in which a turn may end so that its text counts as an answer."""
 
-TWICE: Final = "once more ends the chat; so does /quit"
+TWICE: Final = "press it again to end the chat, or type /quit"
 
 
 @final
 @attrs.define(eq=False)
 class _Stream(Observer):
-    """The output of one agent, on its way to standard output."""
+    """The text of one agent on its way to standard output."""
 
     agent_id: AgentId | None = None
     """The id of the agent. ``None``: no agent."""
     written: str = ""
-    """The text that came since the last line of other output."""
+    """The text that has come since the last line of other output."""
     _pieces: deque[str | ToolStarted] = attrs.field(factory=deque[str | ToolStarted])
     _is_over: bool = False
     _news: trio.Event = attrs.field(factory=trio.Event)
@@ -95,7 +95,7 @@ class _Stream(Observer):
         self.agent_id, self.written, self._is_over = agent_id, "", False
 
     def end(self) -> None:
-        """End ``write`` after everything is written."""
+        """End ``write`` once everything is written."""
         self.agent_id, self._is_over = None, True
         self._news.set()
 
@@ -133,7 +133,7 @@ class _Chat:
     name: str
     """The session's name."""
     memory: InMemoryJournal | None
-    """The journal of a session that is not stored. ``None``: it is stored in a file."""
+    """The journal of a session that is not stored. ``None``: the session is stored in a file."""
     screen: Screen = attrs.field(factory=lambda: Screen(sys.stdout, sys.stderr))
     code: ExitCode = ExitCode.COMPLETED
     """The exit code so far."""
@@ -141,10 +141,10 @@ class _Chat:
     _stream: _Stream = attrs.field(factory=_Stream)
     _scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
     _turn: AgentHandle | None = None
-    """The turn that is taken right now."""
+    """The turn that is under way."""
     _at_prompt: bool = False
     _was_warned: bool = False
-    """Whether Ctrl-C was pressed once at this prompt."""
+    """Whether Ctrl-C has been pressed once at this prompt."""
     _goes_on: bool = True
     _good: Override | None = None
     """The override that worked last. ``None``: no override has worked yet."""
@@ -305,7 +305,7 @@ class _Chat:
                 case "/help":
                     await self.screen.write_lines(list(HELP))
                 case _:
-                    await self._say(f"there is no {word} here; see /help")
+                    await self._say(f"there is no command {word}; see /help")
         except (UsageError, SessionBusyError) as error:
             await self._say(str(error))
         return False

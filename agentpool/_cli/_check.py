@@ -81,7 +81,7 @@ def check(command: CheckCommand) -> int:
 
 
 def _is_script(error: ManifestError) -> bool:
-    """Return whether a file is a script: it is not a manifest and has answers."""
+    """Return whether a file is a script, which has answers and is not a manifest."""
     return any(fault.path == "answers" for fault in error.faults)
 
 
@@ -98,7 +98,7 @@ def _check_model_file(manifest: AgentManifest, path: str) -> None:
     """Raise if a manifest's local model is missing.
 
     Raises:
-        ManifestError: If one is missing. Says what to do.
+        ManifestError: If a model is missing. The error says what to do.
     """
     models = {"model": manifest.model, "model.fallback": manifest.model.fallback}
     for key, model in models.items():
@@ -186,7 +186,7 @@ def _known(manifest: AgentManifest) -> Iterator[str]:
 
 
 def _doubts(manifest: AgentManifest) -> Iterator[str]:
-    """Warn about names, keys and settings that are probably wrong, or will be refused."""
+    """Warn about names, keys and settings that are probably wrong or will be refused."""
     has_tools = bool(tool_names(manifest) or manifest.mcp_servers)
     for model in _models(manifest):
         yield from model_doubts(model, has_tools=has_tools)
@@ -221,7 +221,7 @@ def _keys(manifest: AgentManifest) -> Iterator[str]:
 
 
 def _servers(manifest: AgentManifest) -> Iterator[str]:
-    """Print the servers that are started, and their variables."""
+    """Print the MCP servers that are started, and their variables."""
     for server in manifest.mcp_servers:
         if server.url is not None:
             key = f"with ${server.api_key_env}" if server.api_key_env else "without a key"
@@ -235,8 +235,8 @@ def _servers(manifest: AgentManifest) -> Iterator[str]:
 def _unbound(manifest: AgentManifest) -> tuple[str, ...]:
     """Warn about programs that no privacy tier restricts."""
     return tuple(
-        f"starts the MCP server {server.name!r}, a program that no privacy tier restricts: it may "
-        "send anything anywhere"
+        f"starts the MCP server {server.name!r}, a program that no privacy tier restricts, so it "
+        "may send anything anywhere"
         for server in manifest.mcp_servers
         if server.url is None and manifest.privacy is not PrivacyTier.STANDARD
     )
@@ -277,7 +277,7 @@ def _limits(manifest: AgentManifest) -> str:
 
 
 def _period_limits(manifest: AgentManifest) -> str:
-    """Return the end of a sentence: what all agents of *manifest* may use in a period."""
+    """Return the end of a sentence on what all agents of *manifest* may use in a period."""
     budget = manifest.budget
     if budget is None:
         return ""

@@ -70,9 +70,10 @@ async def open_cluster_drivers(
         gates: The gates for requests to providers, in this process. ``None``: there are none.
 
     Raises:
-        PrivacyError: If the data of a manifest may not go to the nodes. Says what to write.
+        PrivacyError: If the data of a manifest may not go to the nodes. The error says what to
+            write.
         ClusterError: If there is no Ray, or no cluster answers.
-        NodeCheckError: If something is missing on a node, or it cannot open a model.
+        NodeCheckError: If something is missing on a node, or the node cannot open a model.
     """
     _check_privacy(manifests, options)
     async with clusters.open_cluster(

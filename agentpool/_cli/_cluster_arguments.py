@@ -12,7 +12,8 @@ from agentpool._cli._options import SCRIPT_PREFIX
 from agentpool._cli._parser import Parser, Words
 
 CLUSTER_LEASE_SECONDS: Final = 10.0
-"""How long a node works without a message from the command, if the command line does not say."""
+"""How long a node works without a message from the command, unless the command line says
+otherwise."""
 
 _EXAMPLES = """\
 ADDRESS is HOST:PORT, or auto: the cluster that this machine is part of. Each node is started as
@@ -76,7 +77,7 @@ def read_cluster(parser: Parser, found: Words) -> ClusterOptions | None:
     if found.cluster is None:
         for option in ("--cluster-driver", "--cluster-privacy"):
             if getattr(found, option[2:].replace("-", "_")) is not None:
-                parser.error(f"{option} means nothing without --cluster")
+                parser.error(f"{option} has no effect without --cluster; add --cluster ADDRESS")
         return None
     if found.workers is not None:
         parser.error(

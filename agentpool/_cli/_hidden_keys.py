@@ -1,12 +1,13 @@
-"""Keeps keys out of everything that a command prints: errors, warnings and the output of libraries.
+"""Keeps keys out of everything that a command prints: errors, warnings and output of libraries.
 
 Rules:
 
-1. Standard error never shows a key, whether the command, a library or the log writes there.
+1. Standard error never shows a key, whether the command, a library or the log writes to it.
 2. Errors on standard output show no keys. Answers of models belong to the user, and are not
    changed.
-3. A key is the value of a variable that a manifest of this command names or whose name looks like
-   that of a key, or a text that looks like a key of a well-known service.
+3. Three kinds of text count as keys: the value of a variable that a manifest of this command names,
+   the value of a variable whose name looks like that of a key, and a text that looks like a key of
+   a well-known service.
 """
 
 from __future__ import annotations
@@ -45,7 +46,8 @@ def write_told(text: str) -> None:
 def keys_hidden() -> Generator[None]:
     """Remove keys from everything that is written to standard error inside the block.
 
-    It also writes the error that ends the program: Python would write it only after the block.
+    The error that ends the program is written inside the block as well. Python would write this
+    error only after the block.
     """
     stream = sys.stderr
     # It has all that is asked of a text stream, by way of the one below it.

@@ -4,7 +4,7 @@ Rules:
 
 1. No file is replaced. If one is there, nothing is written.
 2. The written files run without changes.
-3. Questions are asked only on a terminal, and only about things that no option says.
+3. Questions are asked only on a terminal, and only about choices that no option makes.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _FILES: Final[Mapping[str, str]] = {
     "noxfile.py": "ci",
     ".github/workflows/agents.yml": "ci",
 }
-"""Each file, and the part that it belongs to."""
+"""Each file, with the part to which it belongs."""
 
 _QUESTIONS: Final[Mapping[str, str]] = {
     "program": "a program that runs the agent (main.py)",
@@ -48,7 +48,7 @@ _QUESTIONS: Final[Mapping[str, str]] = {
 
 
 _SMALL: Final = "max_tokens = 200\ntemperature = 0.0"
-"""The settings for a model on this machine: a small model otherwise does not stop."""
+"""The settings for a model on this machine. Without them, a small model does not stop."""
 
 
 def begin(command: InitCommand) -> int:
@@ -122,7 +122,9 @@ def _write(path: Path, text: str) -> None:
         with path.open("x", encoding="utf-8") as file:
             file.write(text)
     except OSError as error:
-        raise UsageError(f"{str(path)!r} cannot be written: {error.strerror}") from error
+        raise UsageError(
+            f"{str(path)!r} cannot be written: {error.strerror}; choose another folder"
+        ) from error
 
 
 def _about_workflow(folder: Path) -> list[str]:

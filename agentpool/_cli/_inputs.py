@@ -23,7 +23,8 @@ FROM_STANDARD_INPUT: Final = "-"
 
 
 _NEAR: Final = 0.82
-"""How similar two file names must be. Many have the same ending, which is not enough."""
+"""How similar two file names must be for a hint. Many names have the same ending, which is not
+enough."""
 
 NOTHING_TO_ASK: Final = "there is nothing to ask"
 
@@ -33,7 +34,7 @@ def read_text(path: str, *, what: str | None = None, if_empty: str = NOTHING_TO_
 
     Args:
         path: The path of the file.
-        what: Its name in errors. ``None``: an input.
+        what: The name of the text in errors. ``None``: the text is called an input.
         if_empty: The advice in the error for an empty file.
 
     Raises:
@@ -50,7 +51,7 @@ def read_text(path: str, *, what: str | None = None, if_empty: str = NOTHING_TO_
 
 
 def file_beside(error: BaseException) -> str:
-    """Return a hint with the name of the file that was probably meant. Empty: none is similar.
+    """Return a hint with the name of the file that was probably meant. Empty: no name is similar.
 
     Args:
         error: The error that was raised because another file could not be opened.
@@ -95,7 +96,7 @@ def read_standard_input() -> str:
     """Read standard input to its end.
 
     Raises:
-        UsageError: If there is none, or it is too large, not UTF-8, or is empty.
+        UsageError: If there is no standard input, or it is too large, is not UTF-8, or is empty.
     """
     if sys.stdin is None:  # pyright: ignore[reportUnnecessaryComparison]  # so it is without a console
         raise UsageError("there is no standard input; write a query or a file instead of '-'")
@@ -103,7 +104,7 @@ def read_standard_input() -> str:
 
 
 def may_wait(path: str) -> bool:
-    """Return whether reading the file *path* may wait for ever, as for a pipe."""
+    """Return whether reading the file *path* may wait forever, as with a pipe."""
     if path == FROM_STANDARD_INPUT:
         return True
     try:
@@ -124,7 +125,7 @@ def _text(data: bytes, what: str, if_empty: str) -> str:
         raise UsageError(f"{what} is not UTF-8: line {line}; save it as UTF-8") from exc
     if "\0" in text:
         raise UsageError(
-            f"{what} has NUL characters: it is not text, or is UTF-16; save it as UTF-8"
+            f"{what} has NUL characters, so it is not text, or is UTF-16; save it as UTF-8"
         )
     if not text.strip():
         raise UsageError(f"{what} is empty; {if_empty}")

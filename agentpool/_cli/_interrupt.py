@@ -1,7 +1,8 @@
 """Ctrl-C: the first one ends the agents, the second one ends the program.
 
-A closed terminal (SIGHUP) ends the agents as well. It is often reported twice, by the shell and by
-the system, so the second time changes nothing. Under ``nohup`` it is ignored, and stays so.
+Closing the terminal (SIGHUP) ends the agents as well. This signal is often sent twice, by the shell
+and by the system, so the second one changes nothing. Under ``nohup``, the signal is ignored, and it
+stays ignored.
 """
 
 from __future__ import annotations
@@ -17,14 +18,17 @@ import trio
 from agentpool import AgentPoolError, as_bystander
 
 _HANGUP: Final[signal.Signals | None] = getattr(signal, "SIGHUP", None)
-"""The terminal was closed. ``None``: this platform does not tell."""
+"""The signal for a closed terminal. ``None``: this platform has no such signal."""
 
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, *([] if _HANGUP is None else [_HANGUP]))
 """The signals that ask a program to end."""
 
 
 def heeded_signals() -> tuple[signal.Signals, ...]:
-    """Return the signals that ask this program to end; a hangup only if it is not ignored."""
+    """Return the signals that ask this program to end.
+
+    A hangup is one of them unless it is ignored.
+    """
     ignores_hangup = _HANGUP is not None and signal.getsignal(_HANGUP) is signal.SIG_IGN
     return tuple(one for one in _SIGNALS if one is not _HANGUP or not ignores_hangup)
 
@@ -35,15 +39,15 @@ class Interruption:
     """Whether the command was interrupted, and how it stops then."""
 
     scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
-    """Cancelled at an interruption, as long as no way to stop in good order is set."""
+    """The scope that an interruption cancels, unless a way to stop in good order is set."""
     reason: str | None = None
-    """The reason for the stop. ``None``: no stop is wanted."""
+    """The reason for the stop. ``None``: nobody has asked for a stop."""
     called: trio.Event = attrs.field(factory=trio.Event)
-    """Set when a stop is wanted."""
+    """Set when the command is to stop."""
     _stop: Callable[[str], None] | None = None
 
     def stop_with(self, stop: Callable[[str], None]) -> None:
-        """Call *stop* with the reason at an interruption, instead of cancelling the scope."""
+        """At an interruption, call *stop* with the reason instead of cancelling the scope."""
         self._stop = stop
 
     def call(self, reason: str) -> None:
@@ -78,14 +82,19 @@ async def watch_signals(  # noqa: ASYNC114  # interruptible() starts it
 
 
 def _stay(_number: int, _frame: object) -> None:
-    """Do nothing. Not ``SIG_IGN``, which programs started meanwhile would inherit."""
+    """Do nothing.
+
+    ``SIG_IGN`` will not do, since programs that are started meanwhile would inherit it.
+    """
 
 
 @contextlib.asynccontextmanager
 async def interruptible(
     interruption: Interruption, refuse: Callable[[AgentPoolError], Awaitable[None]]
 ) -> AsyncGenerator[trio.Nursery]:
-    """Watch for signals inside the block; an interruption leaves it. Yield a nursery for its tasks.
+    """Watch for signals inside the block, which an interruption ends.
+
+    Yield a nursery for its tasks.
 
     The tasks end with the block.
 

@@ -1,4 +1,4 @@
-"""One agent that a command is to run, and its result."""
+"""An agent that a command is to run, and its result."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ class Job:
     name: str
     """Its name while it runs."""
     read: Callable[[], str]
-    """Returns its query. Called in a thread, so it may wait for a file."""
+    """Returns the query. It is called in a thread, so it may wait for a file."""
     source: str | None = None
-    """The path of its input. ``None``: it has none."""
+    """The path of its input. ``None``: its input is not a file."""
     output_type: type | None = None
     """The type of its answer. ``None``: any text."""
     attachments: tuple[Attachment, ...] = ()
@@ -41,9 +41,9 @@ class Job:
     turn: int = 0
     """Its place in its source."""
     may_wait: bool = False
-    """Whether reading may take for ever. Then the other jobs do not wait for it."""
+    """Whether reading may take forever. If so, the other jobs do not wait for it."""
     begin: Callable[[SpawnConfig], Awaitable[AgentHandle]] | None = None
-    """Starts it. ``None``: the pool spawns it, under its key."""
+    """Starts the agent. ``None``: the pool spawns the agent under its key."""
 
     def result(
         self,

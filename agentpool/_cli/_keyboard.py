@@ -5,7 +5,7 @@ Rules:
 1. The terminal delivers single keys only while the display is shown, and only to the process in the
    foreground. Ctrl-C works as always.
 2. While a question is asked, the terminal has its usual settings, and no key is read.
-3. No thread reads, so a wait that is given up leaves nothing behind.
+3. Keys are not read in a thread, so a wait that is given up leaves nothing behind.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Keyboard:
 
     _input_fd: int
     _restore: Callable[[], None] | None = attrs.field(init=False, default=None)
-    """Restores the terminal's settings. ``None``: they are restored."""
+    """Restores the terminal's settings. ``None``: the settings are already restored."""
     _is_lent: bool = attrs.field(init=False, default=False)
     _is_closed: bool = attrs.field(init=False, default=False)
     _wait: trio.CancelScope = attrs.field(init=False, factory=trio.CancelScope)
@@ -88,7 +88,7 @@ class Keyboard:
             termios.tcsetattr(self._input_fd, termios.TCSANOW, before)
 
     def _take_keys_again(self) -> None:
-        """Stop showing keys now, not only when the next one is read."""
+        """Stop showing keys now, rather than only when the next key is read."""
         with suppress(*_terminal_errors()):  # it is gone, as whoever waits for a key is told
             self._take_keys()
 
@@ -109,9 +109,9 @@ def _terminal_errors() -> tuple[type[Exception], ...]:
 
 
 def keyboard_of(stream: TextIO | None) -> Keyboard | None:
-    """Return the keyboard of *stream*. ``None``: it is not a terminal that we control.
+    """Return the keyboard of *stream*. ``None``: *stream* is not a terminal that we control.
 
-    A process in the background would be stopped if it read there.
+    A process in the background would be stopped if it read from the terminal.
     """
     if sys.platform == "win32" or stream is None or stream.closed or not stream.isatty():
         return None

@@ -18,8 +18,8 @@ def load_all(paths: Sequence[str], override: Override) -> list[AgentManifest]:
     """Load the manifests in the files *paths*, changed by *override*.
 
     Raises:
-        ManifestError: If any of them is wrong. Carries the faults of all.
-        UsageError: If the override does not fit one of them.
+        ManifestError: If a manifest is wrong. The error has the faults of all manifests.
+        UsageError: If the override does not fit one of the manifests.
     """
     manifests: list[AgentManifest] = []
     wrong: list[ManifestError] = []
@@ -41,7 +41,8 @@ def load_manifest(path: str) -> AgentManifest:
     """Load the manifest in the file *path*, and hide its keys in all output from now on.
 
     Raises:
-        ManifestError: If it is wrong. Names a file that was probably meant.
+        ManifestError: If the manifest is wrong. If there is no such file, the error names a file
+            that was probably meant.
     """
     try:
         manifest = AgentManifest.load(path)
@@ -57,11 +58,11 @@ def load_manifest(path: str) -> AgentManifest:
 def without_manifest(override: Override) -> AgentManifest:
     """Make a manifest for a query that comes without one, changed by *override*.
 
-    It has no tools. With a model on this machine, the data stays here. If the user names a model
-    elsewhere, the data may go there.
+    The agent has no tools. With a model on this machine, the data stays on this machine. If the
+    user names a model elsewhere, the data may go there.
 
     Raises:
-        ManifestError: If it is invalid with the override.
+        ManifestError: If the manifest is invalid with the override.
         UsageError: If the override does not fit such a manifest.
     """
     bare = AgentManifest(privacy=PrivacyTier.STANDARD, capabilities=())

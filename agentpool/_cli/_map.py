@@ -1,4 +1,4 @@
-"""``agentpool map``: one agent per file, then perhaps one for all answers."""
+"""``agentpool map``: one agent for each file, and then perhaps one agent for all answers."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ async def _reduce(
 def keys_of(inputs: Sequence[str]) -> list[str]:
     """Return the journal key of each input's agent: its path.
 
-    If a path occurs twice, these are two agents.
+    A path that occurs twice gets two agents.
 
     >>> keys_of(["a.txt", "#1.txt", "a.txt"])
     ['a.txt', './#1.txt', 'a.txt (2)']

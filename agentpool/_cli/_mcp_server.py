@@ -44,12 +44,13 @@ PROGRESS_SECONDS: Final = 0.25
 """Seconds between two notifications about one call: often enough for a person who watches."""
 
 MAX_SESSIONS: Final = 100
-"""The limit for clients over HTTP. Each takes memory, and time at the end."""
+"""The most sessions of clients over HTTP. Each session takes memory, and time when the server
+ends."""
 
 IDLE_SESSION_SECONDS: Final = 60.0
-"""Seconds until the session of a client that has gone, or does nothing, is ended. The client may
-begin another. A session with a request or an event stream under way is not idle. If there are too
-many, the one whose last request is the oldest is ended."""
+"""Seconds until a session is ended whose client has gone or does nothing. The client may begin a
+new session. A session with a request or an event stream under way is not idle. If there are too
+many sessions, the session whose last request is the oldest is ended."""
 
 _HTTP_PORT: Final = 80
 
@@ -156,11 +157,12 @@ async def _report(session: ServerSession, progress: Progress) -> None:
 def claim_pipes() -> Generator[tuple[int, int]]:
     """Reserve standard input and output for messages until the end of the block.
 
-    Meanwhile other code that reads standard input finds nothing, and everything that it prints to
-    standard output goes to standard error: otherwise a stray ``print`` would garble the messages.
+    Meanwhile, other code that reads standard input finds nothing there, and everything that other
+    code prints to standard output goes to standard error. Otherwise a stray ``print`` would garble
+    the messages.
 
     Raises:
-        OSError: If one of them is closed.
+        OSError: If standard input or standard output is closed.
     """
     read_fd, write_fd = os.dup(0), os.dup(1)
     nowhere = os.open(os.devnull, os.O_RDONLY)

@@ -1,7 +1,7 @@
-"""Makes room for new MCP sessions: the one that was idle longest is ended.
+"""Makes room for new MCP sessions by ending the session that has been idle longest.
 
-Sessions with a call under way are never ended. Those with an open stream of events are ended only
-if there is no other session: if they were never ended, a hundred of them would keep out all other
+Sessions with a call under way are never ended. Sessions with an open stream of events are ended
+only if there are no others. If these were never ended, a hundred of them would keep out all other
 clients.
 """
 
@@ -60,7 +60,7 @@ class SessionRoom:
             await self._app(scope, receive, send)
 
     def _is_from_here(self, scope: Scope, headers: dict[bytes, bytes]) -> bool:
-        """Return whether the SDK may open a session; a page of another site may not."""
+        """Return whether the SDK may open a session. It may not for a page of another site."""
         return (
             scope.get("method") == "POST"
             and headers.get(b"host") in self._hosts
@@ -87,7 +87,7 @@ class SessionRoom:
             self._opening.discard(mark)
 
     async def _make_room(self, scope: Scope) -> None:  # noqa: ASYNC910  # a call that waits may find nothing to end
-        """End a session that is not in use, or else the least recently used one."""
+        """End a session that is not in use, or else the least recently used session."""
         quiet = [name for name, one in self._sessions.items() if not one.calls]
         gone = [name for name in quiet if not self._sessions[name].streams]
         for name in (gone or quiet)[:1]:

@@ -2,11 +2,11 @@
 
 Rules:
 
-1. Clients can only call agents, each with the grants of its own manifest: they reach tools,
-   memories and files of this program only through an agent.
+1. Clients can only call agents, each of which has the grants of its own manifest. So clients reach
+   the tools, memories and files of this program only through an agent.
 2. A call has one argument, the query. Its result is given as text, and as data.
-3. Only the latest progress is kept: each report replaces the one before. A client that reads slowly
-   misses some reports, and does not hold up others.
+3. Only the latest progress is kept: each report replaces the previous report. A client that reads
+   slowly misses some reports, and does not hold up other clients.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from agentpool.observe import (
 from agentpool.tools import printable
 
 MAX_NAME_CHARACTERS: Final = 64
-"""OpenAI's and Anthropic's limit, at which a client's names of tools must end."""
+"""The longest name of a tool, which is OpenAI's and Anthropic's limit."""
 
 _ILLEGAL: Final = re.compile(r"[^a-zA-Z0-9_-]+")
 
@@ -105,11 +105,11 @@ class Answer:
     is_error: bool
     """Whether the agent did not complete."""
     data: Mapping[str, Json]
-    """The same, to be read by a program."""
+    """The result as data, for programs."""
 
 
 def read_outcome(outcome: AgentOutcome) -> Answer:
-    """Convert *outcome* into an answer for the client, whose error shows no key."""
+    """Convert *outcome* into an answer for the client. The answer's error shows no key."""
     completed = outcome.status is AgentStatus.COMPLETED
     # Half a surrogate is not text, and would end the connection.
     text = outcome.text.encode("utf-8", "replace").decode()
@@ -155,7 +155,7 @@ class Progress:
         self._news.set()
 
     async def wait_news(self) -> None:
-        """Wait for a text that was not read yet."""
+        """Wait for a text that has not been read yet."""
         await self._news.wait()
         self._news = trio.Event()
 

@@ -21,7 +21,7 @@ from agentpool.abc import MemoryHit
 from agentpool.drivers import Json
 
 SHOWN_CHARS: Final = 100
-"""The limit for each fragment, on one line; ``--json`` shows all of it."""
+"""The most characters shown of a fragment, on one line. ``--json`` shows all of it."""
 
 
 def look_after_memory(command: MemoryCommand) -> int:
@@ -29,7 +29,7 @@ def look_after_memory(command: MemoryCommand) -> int:
 
     Raises:
         UsageError: If there is no such file.
-        MemoryStoreError: If it cannot be used.
+        MemoryStoreError: If the file cannot be used.
     """
     # Opening makes a file where there is none, which is not an answer to a slip in its name.
     if not Path(command.file).is_file():

@@ -34,7 +34,7 @@ def add_options(
 
     Args:
         parser: The command's parser.
-        results: Whether the command prints results, and can record them.
+        results: Whether the command prints results and can record them.
         lines: Whether the results can be lines of JSON.
     """
     _add_model(parser)
@@ -124,10 +124,10 @@ def _add_results(parser: argparse.ArgumentParser, *, lines: bool) -> None:
 
 
 def read_options(found: Words) -> Options:
-    """Return the values of those options.
+    """Return the values of the options that ``add_options`` added.
 
     Raises:
-        UsageError: If two of them exclude each other.
+        UsageError: If two options exclude each other.
     """
     if found.live is not None and found.quiet:
         raise UsageError(
@@ -202,7 +202,8 @@ def _whole(word: str) -> int:
 
 
 _MOST_DIGITS: Final = 18
-"""Files and journals hold integers of 19 digits, of which not all fit."""
+"""The most digits of a number. Files and journals hold integers of 19 digits, but not all of
+these."""
 
 
 def _int(digits: str) -> int:
@@ -244,7 +245,7 @@ def text(word: str) -> str:
 
 
 def file_name(word: str) -> str:
-    """Return *word* if it is not ``-``, which means standard output, for argparse."""
+    """For argparse, return *word* unless it is ``-``, which means standard output."""
     if word == "-":
         raise argparse.ArgumentTypeError(
             "must be a file, got '-': only answers go to standard output; name a file, or write "

@@ -1,6 +1,6 @@
 """Options of the command line that replace settings of a manifest.
 
-It never goes around the manifest's privacy: the changed manifest is checked like any other.
+The options never bypass the manifest's privacy: the changed manifest is checked like any other.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ BASE_URL_ENVS: Final[Mapping[str, str]] = {
     "openai": "OPENAI_BASE_URL",
     "anthropic": "ANTHROPIC_BASE_URL",
 }
-"""The variables with the server for ``--driver`` if the manifest names none. Other clients of these
-interfaces use the same names."""
+"""The variables that name the server for ``--driver`` if the manifest names no server. Other
+clients of these interfaces use the same variables."""
 
 
 THE_OPTIONS: Final = "the options"
-"""The name in errors for a manifest that is made only from options."""
+"""The name, in errors, of a manifest that is made only from options."""
 
 
 @final
@@ -35,7 +35,7 @@ class Override:
     """The settings that replace those of a manifest."""
 
     model: str | None = None
-    """A GGUF file, or a provider's name of a model. ``None``: the manifest's model."""
+    """A GGUF file, or a provider's name for a model. ``None``: the manifest's model."""
     driver: str | None = None
     """``local``, or a provider's name. ``None``: as the manifest's model needs."""
     max_tokens: int | None = None
@@ -104,7 +104,7 @@ class Override:
 
 
 def no_such_model(word: str) -> UsageError:
-    """Return the error for the *word* after ``--model``, naming the provider that has it."""
+    """Return the error for the *word* after ``--model``, with a provider that has such a model."""
     example, hint = "openai/gpt-5", ""
     provider, slash, name = word.partition("/")
     if slash:
@@ -131,20 +131,23 @@ def _refuse_two_providers(driver: str, word: str) -> None:
     # Some providers serve models of others under names such as theirs.
     if _is_published(provider, name) and not _is_published(driver, word):
         raise UsageError(
-            f"--model {word} is served by {provider}, and --driver says {driver}; "
-            "leave one of them out"
+            f"--model {word} is served by {provider}, but --driver says {driver}; leave one of "
+            "them out"
         )
 
 
 def _remote(
     model: ModelConfig, provider: str, name: str | None, environ: Mapping[str, str]
 ) -> ModelConfig:
-    """Return *model* as a model of *provider*; without *name*, the manifest's model name."""
+    """Return *model* as a model of *provider*.
+
+    Without *name*, the manifest's name of the model stays.
+    """
     name = name or model.remote_model
     if name is None:
         raise UsageError(
-            f"--driver {provider} needs a model's name, and the manifest has no remote_model; "
-            "add --model NAME"
+            f"--driver {provider} needs the name of a model, but the manifest has no "
+            "remote_model; add --model NAME"
         )
     if model.remote_model is not None and model.provider == provider:
         same = attrs.evolve(model, remote_model=name)
@@ -155,7 +158,7 @@ def _remote(
 
 
 def _at_usual_server(model: ModelConfig, provider: str, environ: Mapping[str, str]) -> ModelConfig:
-    """Return *model* with the server that the environment names for *provider*, if there is one."""
+    """Return *model* with the server that the environment names for *provider*, if it names one."""
     url = environ.get(BASE_URL_ENVS.get(provider, ""), "").rstrip("/")
     if not url:
         return model
@@ -176,7 +179,7 @@ def _at_usual_server(model: ModelConfig, provider: str, environ: Mapping[str, st
 
 
 def named_by_variable(text: str, environ: Mapping[str, str]) -> str:
-    """Return the error *text*, with the variable that gave the server's address."""
+    """Return the error *text* together with the variable that gave the server's address."""
     for variable in BASE_URL_ENVS.values():
         place = urlsplit(environ.get(variable, "")).netloc.rpartition("@")[2]
         if place and place in text:
@@ -185,7 +188,7 @@ def named_by_variable(text: str, environ: Mapping[str, str]) -> str:
 
 
 def _local(model: ModelConfig, path: str | None) -> ModelConfig:
-    """Return *model* as a local one; without *path*, the manifest's or the packaged one."""
+    """Return *model* as a local model. Without *path*, use the manifest's or the packaged one."""
     own = attrs.evolve(
         model,
         remote_model=None,

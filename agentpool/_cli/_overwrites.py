@@ -2,8 +2,8 @@
 
 Rules:
 
-1. Two paths are one file if the system says so, even if they are spelled differently or are links.
-   For files that do not exist yet, their places are compared.
+1. Two paths lead to the same file if the system says so, even if the paths are spelled differently
+   or are links. For files that do not exist yet, their places are compared.
 2. Nothing is written here, so a command that is refused has changed nothing.
 3. A journal or a memory is never overwritten, whether or not the command uses it.
 4. Things that are not files, such as pipes, are refused by the code that writes.
@@ -31,7 +31,7 @@ from agentpool._cli._inputs import FROM_STANDARD_INPUT, files_of
 from agentpool._disk_file import is_database
 
 _Named: TypeAlias = tuple[str, str]
-"""A word for the file's role in the command, and its path."""
+"""A word for the role of a file in the command, and the file's path."""
 
 _Writer: TypeAlias = RunCommand | ChatCommand | MapCommand | ServeCommand | ShowCommand
 """A command that may write a file which its user has named."""
@@ -41,7 +41,7 @@ def refuse_clashes(command: Command) -> None:
     """Raise if *command* would overwrite one of its own files.
 
     Raises:
-        UsageError: If it would. Says with which option, and over which file.
+        UsageError: If it would. The error says with which option, and over which file.
     """
     if not isinstance(command, _Writer):
         return
@@ -73,7 +73,7 @@ def _refuse_owned(owners: dict[Hashable, _Named], path: str, writer: str, other:
 
 
 def _identity(path: str) -> Hashable:
-    """Return an identity that all paths to one file share. ``None``: not a file."""
+    """Return an identity that all paths to the same file share. ``None``: this is no file."""
     try:
         found = os.stat(path)  # noqa: PTH116  # a path that is not taken apart
     except OSError:

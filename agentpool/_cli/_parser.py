@@ -1,4 +1,4 @@
-"""The argument parser: it raises errors, each with the most likely correct word."""
+"""The argument parser. It raises errors, each of which has the most likely correct word."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from agentpool.observe import Content
 _WRONG_CHOICE: Final = re.compile(
     r"(?:argument )?(.*): invalid choice: '(.*)' \(choose from (.*)\)"
 )
-"""The text of argparse for a word that is not one of the known ones."""
+"""The text of argparse for a word that is not one of the known words."""
 
 _KEYS: Final[Mapping[str, str]] = {
     field.name: table
@@ -29,7 +29,7 @@ _KEYS: Final[Mapping[str, str]] = {
     )
     for field in attrs.fields(kind)
 }
-"""Keys of a manifest that users may try as options, with the table of each."""
+"""Keys of a manifest that users may try as options, each with the table to which it belongs."""
 
 
 class Words(argparse.Namespace):
@@ -96,7 +96,7 @@ class Words(argparse.Namespace):
 
 
 ONLY_THE_PARSER: Final[Sequence[str]] = ("",)
-"""The arguments with which a command only hands out its parser."""
+"""The arguments with which a command does nothing but hand out its parser."""
 
 
 class ParserAsked(Exception):  # noqa: N818  # nothing is wrong
@@ -124,7 +124,7 @@ class Parser(argparse.ArgumentParser):
         )
 
     def read(self, argv: Sequence[str]) -> Words:
-        """Parse *argv*. Options may be anywhere among the other words."""
+        """Parse *argv*. Options may stand anywhere among the other words."""
         if argv is ONLY_THE_PARSER:
             raise ParserAsked(self)
         self.refuse_unknown_options(argv)

@@ -55,10 +55,11 @@ async def open_command_pool(
         approve: Asked before calls that need approval. ``None``: they fail.
         kept_as: The pool's name in the journal.
         journal: The journal. ``None``: the file that the options name, if they name one.
-        desk: Calls that wait for a person at the live page.
+        desk: The desk where calls wait for a person at the live page.
         say: Called with the link to that page.
-        lost: Called if a requested recording is not complete. ``None``: a warning is given.
-        loading: Called with the models that are being loaded here, then with an empty text.
+        lost: Called if a requested recording is not complete. ``None``: a warning is printed.
+        loading: Called with the models that are being loaded on this machine, and then with an
+            empty text.
 
     Raises:
         AgentPoolError: If a model cannot be opened, or a manifest cannot work.
@@ -107,7 +108,7 @@ async def _warn_of_gates(
 async def _on_nodes(
     plan: PoolPlan, cluster: ClusterOptions | None, loading: Callable[[str], None]
 ) -> AsyncGenerator[PoolPlan]:
-    """Use the nodes of *cluster*, if given, instead of the local models."""
+    """Use the nodes of *cluster*, if it is given, in place of the models on this machine."""
     if cluster is None:
         yield plan
     else:
@@ -179,15 +180,15 @@ def _loaded_by(plan: PoolPlan) -> str:
 
 
 def _was_told(_text: str) -> None:
-    """Ignore a warning that was already written to standard error."""
+    """Ignore a warning that has already been written to standard error."""
 
 
 @asynccontextmanager
 async def only_here(journal: SqliteJournal | None, kept_as: str) -> AsyncGenerator[None]:
-    """Refuse to continue, as a single process, a pool that workers share.
+    """Refuse to continue a pool that workers share as a single process.
 
     Raises:
-        UsageError: If workers share it.
+        UsageError: If workers share the pool.
     """
     if journal is not None and await journal.shared_work(kept_as).states():
         raise UsageError(

@@ -18,19 +18,20 @@ from agentpool.observe import AgentRecord, PoolRecord, RefusedCall, ToolFinished
 from agentpool.tools import printable
 
 OF_A_KIND: Final = 10
-"""The most problems of one kind that are shown; the rest are counted."""
+"""The most problems of one kind that are shown. The rest are only counted."""
 
 ERROR_CHARACTERS: Final = 200
 """The most characters shown of a failed tool's text."""
 
 REFUSAL_CHARACTERS: Final = 400
-"""The most characters shown of why a call was refused, which names the available tools."""
+"""The most characters shown of the reason why a call was refused. The reason names the available
+tools."""
 
 _FRAME: Final = re.compile(r'^ +File "(.*)", line', re.MULTILINE)
 """The files of a traceback."""
 
 _OURS: Final = frozenset((*dir(agentpool), *dir(drivers)))
-"""The names of errors that are raised on purpose, among others."""
+"""Words in the names of errors that are raised on purpose."""
 
 
 @final
@@ -44,7 +45,7 @@ class Problem(msgspec.Struct, frozen=True):
     line: str
     """The problem in one line."""
     traceback: str = ""
-    """Where it was raised. Empty: it was not raised, or that explains nothing."""
+    """The traceback of the error. Empty: no error was raised, or its traceback explains nothing."""
 
 
 def problem_lines(record: PoolRecord, *, has_times: bool) -> list[str]:

@@ -16,7 +16,7 @@ from agentpool.live import FRAMES_PER_SECOND, Board, open_display
 
 
 def open_screen(options: Options, *, keys: bool) -> tuple[Screen, Prompter | None]:
-    """Return the screen, and the prompter if there is a terminal."""
+    """Return the screen, and if there is a terminal, the prompter."""
     live = not (options.json or options.quiet) and sys.stderr.isatty()
     screen = Screen(sys.stdout, sys.stderr, open_display(sys.stderr) if live else None)
     listens = keys and screen.display is not None

@@ -24,7 +24,7 @@ from agentpool.observe import (
 )
 
 _DOCTYPE: Final = b"<!doctype html>"
-"""The beginning of a page. Upper and lower case do not matter."""
+"""The beginning of a page, in upper or lower case."""
 
 
 @asynccontextmanager
@@ -34,7 +34,7 @@ async def open_recording(
     """Record the events of a pool, if *options* name a file.
 
     Args:
-        secrets: Keys that must not be in it, in addition to those of the environment.
+        secrets: Keys that must not be in the recording, in addition to those of the environment.
         options: The files, and how much of the texts to record.
         lost: Called if the trace is not complete, or the page cannot be made.
 

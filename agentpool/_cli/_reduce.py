@@ -31,8 +31,8 @@ def editor_job(editor: AgentManifest, results: Sequence[Result], prompt: str | N
 def notes_of(results: Sequence[Result]) -> str:
     """Return all answers in order, each under the name of its file.
 
-    The partial answers of stopped agents are included: half a note is better than none. A failed
-    agent has no answer, and a cancelled one ends the whole command.
+    The partial answers of stopped agents are included, since half a note is better than none. A
+    failed agent has no answer, and a cancelled agent ends the whole command.
     """
     kept = [
         result

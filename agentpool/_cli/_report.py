@@ -37,7 +37,7 @@ from agentpool.observe import BudgetStatistics, RecordedError
 from agentpool.tools import printable
 
 MESSAGE_CHARACTERS: Final = 1000
-"""The limit for an error: a provider's answer may be a whole page."""
+"""The most characters of an error, since a provider's answer may be a whole page."""
 
 
 class ExitCode(enum.IntEnum):
@@ -52,7 +52,7 @@ class ExitCode(enum.IntEnum):
     STOPPED = 3
     """No agent failed, but a guard, a budget or a deadline stopped one."""
     WAITING = 4
-    """All agents that are left wait for approvals, which the journal stores."""
+    """All agents that are left wait for approvals. The journal stores their questions."""
     UNWRITTEN = 5
     """The results, a trace or a report could not be written."""
     INTERRUPTED = 130
@@ -68,12 +68,12 @@ class Report:
     as_json: bool
     quiet: bool
     headings: bool
-    """Whether each result has a heading; a single one has none."""
+    """Whether each result has a heading. A single result has none."""
     looked_up: frozenset[str] | None = None
-    """The keys whose values are looked up in the input, if answers are rows of a table. ``None``:
+    """If answers are rows of a table, the keys whose values are looked up in the input. ``None``:
     answers are texts."""
     when_unread: Callable[[str], None] = lambda _: None
-    """Called once when standard output is not read any more."""
+    """Called once when standard output is no longer read."""
     waiting: int = attrs.field(init=False, default=0)
     """Agents that wait for approvals that are given later."""
     deadlocks: int = attrs.field(init=False, default=0)
@@ -88,12 +88,12 @@ class Report:
     _rows: list[Row] = attrs.field(init=False, factory=list[Row])
     _wrong: bool = attrs.field(init=False, default=False)
     _unread: ExitCode | None = attrs.field(init=False, default=None)
-    """The exit code if standard output cannot be written any more. ``None``: it can be written."""
+    """The exit code if standard output can no longer be written. ``None``: it can be written."""
 
     # --- as it comes
 
     async def add(self, result: Result, *, printed: bool = True) -> None:
-        """Count *result* and print it, with its error if there is one.
+        """Count *result* and print it, with its error if it has one.
 
         Args:
             result: The result.
@@ -162,7 +162,7 @@ class Report:
         await self.screen.write_lines(lines)
 
     async def lose(self, text: str) -> None:
-        """Print that something requested is missing. Results are not affected."""
+        """Print that a requested trace or report is missing. Results are not affected."""
         self.is_lost = True
         await self.screen.write_lines([f"agentpool: error: {self.clean(text)}"])
 
@@ -338,7 +338,7 @@ def error_lines(error: Exception, clean: Callable[[str], str] = printable) -> li
 
 
 def _told(error: Exception) -> str:
-    """Return the type and text of an error; the text alone may say nothing."""
+    """Return the type and text of an error, since the text alone may say nothing."""
     attempts = error.attempts if isinstance(error, DriverError) else 1
     text = f"{_kind(error)}: {error}" + (f" (asked {attempts} times)" if attempts > 1 else "")
     if _kind(error) == "NetworkError":
@@ -347,7 +347,7 @@ def _told(error: Exception) -> str:
 
 
 def _kind(error: Exception) -> str:
-    """Return the type of an error, even if it was read from a journal."""
+    """Return the name of an error's type, even if the error was read from a journal."""
     return error.kind if isinstance(error, RecordedError) else type(error).__name__
 
 

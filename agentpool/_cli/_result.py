@@ -25,13 +25,14 @@ class Result:
     source: str | None = None
     """The path of the input. ``None``: it did not come from a file."""
     outcome: AgentOutcome | None = None
-    """The agent's outcome. ``None``: there was none."""
+    """The agent's outcome. ``None``: there was no agent."""
     error: Exception | None = None
-    """The reason why there was no agent. ``None``: there was one, or an interruption came first."""
+    """The reason why there was no agent. ``None``: there was an agent, or an interruption came
+    first."""
     is_typed: bool = False
     """Whether the answer had to be an object of a schema."""
     is_waiting: bool = False
-    """Whether it waits for an approval that is given later, and goes on then."""
+    """Whether the agent waits for an approval that is given later, and then goes on."""
 
     @property
     def status(self) -> AgentStatus:
@@ -49,7 +50,7 @@ class Result:
 
     @property
     def said(self) -> str:
-        """The answer, or the text in place of one, with or without a schema."""
+        """The answer, or the text that takes its place, with or without a schema."""
         if self.outcome is None:
             return ""
         if self.outcome.value is None:

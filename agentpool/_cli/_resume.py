@@ -26,7 +26,7 @@ def resume(command: RunsCommand) -> int:
     """Run the command of a pool again, which continues the pool. Return its exit code.
 
     Raises:
-        UsageError: If there is no such pool, no command made it, or a process runs it.
+        UsageError: If there is no such pool, or no command made the pool, or a process runs it.
         JournalError: If the file cannot be used.
     """
     file = Path(command.file).absolute()
@@ -50,7 +50,8 @@ def resume(command: RunsCommand) -> int:
     except OSError as error:
         raise UsageError(
             f"the folder of the command, {kept.folder!r}, cannot be entered: {error.strerror}; "
-            f"run it in another one: {printable(shlex.join(('agentpool', *kept.words)))}"
+            "run the command in another folder: "
+            f"{printable(shlex.join(('agentpool', *kept.words)))}"
         ) from error
     with contextlib.ExitStack() as stack:
         stack.push(folder)
@@ -63,7 +64,7 @@ async def _find(command: RunsCommand) -> KeptCommand:
         if pool.owner is not None:
             raise UsageError(
                 f"pool {pool.pool!r} is run by process {pool.owner.pid} on {pool.owner.host} "
-                "right now; wait for its end, or end it"
+                "right now; wait until that process ends, or end it"
             )
         kept = await journal.command_of(_work_of(pool.pool))
     if kept is None:
@@ -92,7 +93,7 @@ def _chosen(pools: Sequence[PoolSummary], name: str | None) -> PoolSummary:
 
 
 def _work_of(pool: str) -> str:
-    """Return the pool, or the shared work that a worker's pool belongs to, with its command.
+    """Return *pool*, or if a worker has it, the name of the shared work whose command is stored.
 
     >>> _work_of("map"), _work_of("map worker 3")
     ('map', 'map')

@@ -1,4 +1,4 @@
-"""``agentpool run``: one query to one agent for each manifest."""
+"""``agentpool run``: puts one query to an agent for each manifest."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def _query_of(command: RunCommand) -> str:
     """Return the query for the agents.
 
     Raises:
-        UsageError: If it cannot be read, or is missing.
+        UsageError: If the query cannot be read, or is missing.
     """
     query = command.query
     if query == FROM_STANDARD_INPUT:
@@ -113,7 +113,7 @@ def _refuse_parts_of_query(command: RunCommand) -> None:
 
 
 def _refuse_unread(attachments: Sequence[str], manifests: Sequence[AgentManifest]) -> None:
-    """Raise if a model on this machine reads no *attachments*, before it is loaded."""
+    """Raise if a model on this machine cannot read *attachments*, before the model is loaded."""
     models = [manifest.model for manifest in manifests]
     models += [model.fallback for model in models if model.fallback is not None]
     for model in models:

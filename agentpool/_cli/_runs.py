@@ -24,7 +24,7 @@ from agentpool.observe import outcome_from_json
 from agentpool.tools import printable
 
 SHOWN_CHARS: Final = 60
-"""The limit for each query, on one line; ``--json`` shows all of its first line."""
+"""The most characters shown of a query, on one line. ``--json`` shows the whole first line."""
 
 
 @final
@@ -43,7 +43,7 @@ class _Agent:
     agent_id: int
     accepted: _Accepted
     outcome: AgentOutcome | None
-    """``None``: it has not ended."""
+    """The agent's outcome. ``None``: the agent has not ended."""
 
     @property
     def status(self) -> str:
@@ -60,7 +60,7 @@ def look_after_runs(command: RunsCommand) -> int:
     """Run *command* and return the exit code.
 
     Raises:
-        UsageError: If there is no such file, or no such pool in it.
+        UsageError: If there is no such file, or the file has no such pool.
         JournalError: If it cannot be used.
     """
     # Opening makes a file where there is none, which is not an answer to a slip in its name.
@@ -124,7 +124,7 @@ async def _prune(
 
 def _before_pruning(pool: PoolSummary) -> str:
     """Return what to do before *pool* can be pruned."""
-    return "wait for its end" if pool.owner is not None else "run its command again first"
+    return "wait until it ends" if pool.owner is not None else "run its command again first"
 
 
 def _agents_of(records: Sequence[JournalRecord]) -> list[_Agent]:

@@ -21,8 +21,8 @@ from agentpool import UsageError
 from agentpool._cli._inputs import read_text
 
 _MAX_DEPTH: Final = 32
-"""The most levels of a schema. Deeper ones make no sense for an answer, and would reach Python's
-own limit."""
+"""The most levels of a schema. A deeper schema makes no sense for an answer, and would reach
+Python's own limit."""
 
 _Schema: TypeAlias = dict[str, object]
 
@@ -39,7 +39,7 @@ _SAYS_NOTHING: Final = frozenset(
         "default",
     }
 )
-"""Keys that do not narrow what an answer may be."""
+"""Keys that do not restrict what an answer may be."""
 
 _PLAIN: Final[Mapping[str, type | None]] = {
     "string": str, "integer": int, "number": float, "boolean": bool, "null": None,
@@ -62,7 +62,7 @@ def load_schema(path: str) -> type:
 
     Raises:
         UsageError: If the file cannot be read, is not the JSON Schema of an object, or has an
-            unsupported key. Says what is wrong, and where in the schema.
+            unsupported key. The error says what is wrong, and where in the schema.
     """
     where = f"schema {path!r}"
     text = read_text(
@@ -90,8 +90,8 @@ class _Reader:
 
     _root: _Schema
     _named_before: dict[str, object] = attrs.field(init=False, factory=dict[str, object])
-    """The type of each reference that was read, so that it is read once: thirty references that
-    each name the next one twice would be a thousand million."""
+    """The type of each reference that has been read, so that each is read only once. Otherwise,
+    thirty references that each name the next one twice would be read a thousand million times."""
 
     def read(  # noqa: PLR0911  # one for each kind of schema
         self, schema: object, where: str, name: str, depth: int = 0
@@ -140,7 +140,7 @@ class _Reader:
         _refuse_unknown(schema, where, ("type", "properties", "required", "additionalProperties"))
         properties, required = schema.get("properties"), schema.get("required", [])
         if not isinstance(properties, dict) or not properties:
-            raise UsageError(f"{where}.properties must say what is in the object")
+            raise UsageError(f"{where}.properties must have a schema for each property")
         if not isinstance(required, list):
             raise UsageError(f"{where}.required must be a list, got {_short(required)}")
         if schema.get("additionalProperties", False) is not False:
@@ -240,7 +240,7 @@ def _short(value: object) -> str:
 
 
 def free_keys(output_type: type) -> frozenset[str]:
-    """Return the keys of an answer whose values are free, not one of several choices."""
+    """Return the keys of an answer whose values are free, rather than one of several choices."""
     found = msgspec.inspect.type_info(output_type)
     assert isinstance(found, msgspec.inspect.StructType)  # noqa: S101  # load_schema made it
     return frozenset(one.encode_name for one in found.fields if not _has_choice(one.type))

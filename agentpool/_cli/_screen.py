@@ -1,8 +1,8 @@
 """Standard output and standard error: results, lines and the display, in turn.
 
-Everything is written in a worker thread: a pager that waits, or a terminal that was stopped with
-Ctrl-S, does not stop any agent. If results and the display share a terminal, one thing is written
-at a time, above the display. Otherwise neither waits for the other.
+Everything is written in a worker thread, so neither a pager that waits nor a terminal that was
+stopped with Ctrl-S stops any agent. If results and the display share a terminal, one thing is
+written at a time, above the display. Otherwise results and the display do not wait for each other.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Screen:
         """Write *text* to standard output.
 
         Raises:
-            OSError: If it cannot be written, or is not read any more.
+            OSError: If the output cannot be written, or is no longer read.
 
         Cancellation:
             The text was written.
@@ -116,7 +116,8 @@ class Screen:
         """Remove the display, and hold back all other output, inside the block.
 
         Yields:
-            A function that writes to standard error meanwhile. It raises OSError if it cannot.
+            A function that writes to standard error meanwhile. It raises ``OSError`` if it cannot
+            write.
 
         Cancellation:
             The display is shown again.
@@ -165,7 +166,7 @@ def write_out(stream: TextIO, text: str) -> None:
     """Write *text* to *stream*, whatever its encoding.
 
     Raises:
-        OSError: If it cannot be written, or is not read any more.
+        OSError: If the output cannot be written, or is no longer read.
     """
     if stream.isatty():
         # Whatever a model writes, it does not steer the terminal.
@@ -189,9 +190,9 @@ def visible(text: str, also: str = "") -> str:
 
 
 def drop_output() -> None:
-    """Discard standard output from now on, because its reader has gone.
+    """Discard standard output from now on, because its reader has left.
 
-    Otherwise the interpreter would try once more to write when it ends, and complain.
+    Otherwise the interpreter would try to write once more when it ends, and would complain.
     """
     with contextlib.suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)

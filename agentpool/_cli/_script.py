@@ -49,10 +49,11 @@ _ERRORS: Final[Mapping[str, type[DriverError]]] = {
         UnknownModelError,
     )
 }
-"""The errors that a script can raise: the first four are tried again, the others are not."""
+"""The errors that a script can raise. Requests with one of the first four errors are tried again,
+the others are not."""
 
 _SHOWN_CHARACTERS: Final = 60
-"""The limit for a request that no answer fits, in the error."""
+"""The most characters that an error shows of a request that no answer fits."""
 
 
 @final
@@ -65,9 +66,9 @@ class ScriptedAnswer:
     text: str = ""
     """The text of the answer."""
     error: DriverError | None = None
-    """The error of the request. ``None``: it does not fail."""
+    """The error of the request. ``None``: the request does not fail."""
     tool: str | None = None
-    """The tool to call. ``None``: none."""
+    """The tool to call. ``None``: no tool is called."""
     arguments: str = "{}"
     """That tool's arguments, as JSON."""
     seconds: float = 0.0
@@ -91,7 +92,7 @@ def load_script(path: str) -> ScriptFileDriver:
 
     Raises:
         UsageError: If the file cannot be read.
-        ManifestError: If anything in it is wrong. Carries all faults with their paths.
+        ManifestError: If anything in the file is wrong. The error has all faults with their paths.
     """
     example = """write [[answers]] and text = "..." into it"""
     text = read_text(path, what=f"the script of --driver {f'script:{path}'!r}", if_empty=example)
@@ -159,12 +160,12 @@ class ScriptFileDriver(Driver):
 
     @property
     def context_window(self) -> int | None:
-        """``None``: it is unknown, so the manifest's number counts."""
+        """Always ``None``: the window is unknown, so the manifest's number counts."""
         return None
 
     @property
     def privacy(self) -> PrivacyTier:
-        """Nothing leaves this machine."""
+        """Sovereign: nothing leaves this machine."""
         return PrivacyTier.SOVEREIGN
 
     def price(self, usage: Usage, *, model: str | None = None) -> float | None:  # noqa: ARG002  # as free as the next

@@ -3,10 +3,10 @@
 Rules:
 
 1. Standard output belongs to the messages; everything else goes to standard error.
-2. It ends when its client does, which closes standard input. It also ends at a signal, and then
-   ends the running agents.
-3. Over HTTP, it listens only on a loopback address of this machine: it asks for no password, so
-   everyone who can reach it can use its agents.
+2. The command ends when its client ends and so closes standard input. It also ends at a signal, and
+   then ends the running agents.
+3. Over HTTP, the command listens only on a loopback address of this machine. It asks for no
+   password, so everyone who can reach that address can use its agents.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _MAX_LINES: Final = 1000
 """The most lines that wait to be written. Clients often do not read standard error."""
 
 _SHOWN_BYTES: Final = 60
-"""The limit for a line that is not a message."""
+"""The most bytes shown of a line that is not a message."""
 
 
 @final
@@ -96,7 +96,7 @@ class ServeLog(Observer):
     def garbage(self, line: bytes) -> None:
         """Report a received line that is not a message."""
         text = line[:_SHOWN_BYTES].decode(errors="replace")
-        self.say(f"a line that is not an MCP message was passed over: {text!r}", notable=True)
+        self.say(f"a line that is not an MCP message was ignored: {text!r}", notable=True)
 
     async def write(self) -> None:  # noqa: ASYNC910  # an ended log has nothing to wait for
         """Write lines as they come, until the log is ended and all are written.
@@ -112,7 +112,7 @@ class ServeLog(Observer):
             await trio.to_thread.run_sync(_write_err, text, abandon_on_cancel=True)
 
     def end(self) -> None:
-        """Let :meth:`write` return when it has written what is queued."""
+        """Make :meth:`write` return when it has written all queued lines."""
         self._ended = True
         self._news.set()
 
@@ -128,7 +128,8 @@ def serve(command: ServeCommand) -> int:
     """Run *command* and return the exit code.
 
     Raises:
-        UsageError: If a package that it needs is not installed, or the address cannot be used.
+        UsageError: If a package that the command needs is not installed, or the address cannot be
+            used.
         ManifestError: If a manifest is wrong.
     """
     manifests = load_all(command.manifests, command.options.override)

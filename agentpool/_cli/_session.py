@@ -2,11 +2,11 @@
 
 Rules:
 
-1. Results are printed in the order of the jobs, each as soon as all before it are printed. Jobs
-   begin in the order of their turns, so that several sources take turns.
-2. An input is read when its agent is about to be spawned, so a thousand files are not in
-   memory at once. An input that cannot be read does not stop the others, and none waits for an
-   input that may never come.
+1. Results are printed in the order of the jobs, each result as soon as all earlier ones are
+   printed. Jobs begin in the order of their turns, so that several sources take turns.
+2. An input is read when its agent is about to be spawned, so a thousand files are not in memory at
+   once. An input that cannot be read does not stop the others, and no job waits for an input that
+   may never come.
 3. An interruption ends the agents; their partial answers are still printed, marked as cancelled.
 """
 
@@ -70,7 +70,7 @@ class Session:
     _answers: AnswerFolder | None = None
     _is_stopped: bool = attrs.field(init=False, default=False)
     _is_refused: bool = attrs.field(init=False, default=False)
-    """Whether the journal belongs to something else."""
+    """Whether the journal belongs to a different command."""
     # Not trio's own: inputs that never come must leave threads for those that do.
     _for_waiting: trio.CapacityLimiter = attrs.field(
         factory=lambda: trio.CapacityLimiter(_WAITING_THREADS)
@@ -89,7 +89,8 @@ class Session:
 
         Args:
             jobs: The jobs.
-            ordered: Whether results are printed in that order, not in the order in which they come.
+            ordered: Whether results are printed in the order of *jobs*, rather than in the order in
+                which they come.
             answers: The folder for answers. ``None``: they are printed.
         """
         self._feeding = trio.CancelScope()
@@ -194,12 +195,12 @@ class Session:
             self._is_refused = True
             await self._report.refuse(
                 UsageError(
-                    f"{job.label}: journal {self._options.journal!r} has this input with "
-                    "another manifest or another text; undo the change, or name another --journal "
-                    "file"
+                    f"{job.label}: journal {self._options.journal!r} already has an input with "
+                    "this key, but with a different manifest or text; undo the change, or name "
+                    "another --journal file"
                 )
             )
-            self.stop("the journal is of something else")
+            self.stop("the journal belongs to a different command")
             return
         except UsageError as error:  # such as an image for a model that reads none
             self._board.unreadable(f"{job.name} cannot be asked")
@@ -229,8 +230,10 @@ async def conduct(
         job_count: How many jobs there will be.
         headings: Whether each result has its label as a heading.
         kept_as: The pool's name in a journal.
-        looked_up: Keys of answers that are looked up in the text. ``None``: they are texts.
-        keys: Whether keys at the terminal may end agents: standard input is not used otherwise.
+        looked_up: Keys of answers whose values are looked up in the text. ``None``: answers are
+            texts.
+        keys: Whether keys at the terminal may end agents. Standard input must then have no other
+            use.
         work: What to do in the pool.
     """
     opened_at = trio.current_time()
@@ -303,7 +306,7 @@ async def _run(
         session = Session(pool, options, report, board, interruption, keeper, later)
 
         def stop(reason: str) -> None:
-            line = f"{reason}: ending the agents; once more ends the program at once"
+            line = f"{reason}: ending the agents; interrupt again to end the program at once"
             board.say(line, notable=True)
             session.stop(reason)
 

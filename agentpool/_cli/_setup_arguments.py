@@ -10,7 +10,7 @@ from agentpool._cli._options import text
 from agentpool._cli._parser import Parser
 
 PARTS: Final = ("program", "test", "ci")
-"""What can be written in addition to a manifest. Each part needs those before it."""
+"""The parts that can be written in addition to a manifest. Each part needs those before it."""
 
 _INIT_EXAMPLES = """\
 Without --with, a terminal is asked what to write, and anything else gets all of it. No file is
@@ -117,7 +117,7 @@ def parse_completion(argv: Sequence[str]) -> CompletionCommand:
     """Parse *argv* into the name of a shell.
 
     Raises:
-        UsageError: If it says none.
+        UsageError: If *argv* names no shell.
     """
     parser = Parser(
         "completion",

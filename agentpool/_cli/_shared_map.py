@@ -3,11 +3,13 @@
 Rules:
 
 1. This process asks no model. It adds the inputs to the journal, keeps the workers running, and
-   prints the results in the journal: in order, each once, whichever worker made them. So a second
-   command with the same inputs, in another terminal, shares the work, and also prints all results.
-2. Limits of the whole command are counted in the journal, for all workers together. The numbers of
-   agents and of requests in a minute are divided among them.
-3. If the text of an input has changed since an earlier run, it is refused, as in a single process.
+   prints the results in the journal: in order, each result once, whichever worker made it. So a
+   second command with the same inputs in another terminal shares the work, and also prints all
+   results.
+2. Limits of the whole command are counted in the journal, for all workers together. The number of
+   agents and the number of requests in a minute are divided among the workers.
+3. If the text of an input has changed since an earlier run, the input is refused, as in a map of a
+   single process.
 """
 
 from __future__ import annotations
@@ -43,7 +45,7 @@ WORK: Final = "map"
 """The name of the work in the journal, and of the pool of a map without workers."""
 
 POLL_SECONDS: Final = 0.25
-"""Seconds between two reads of the journal, in which others may have written."""
+"""Seconds between two reads of the journal, in which other processes may have written."""
 
 _NOTHING: Final = (0, 0, 0, 0)
 _PICO: Final = 10**12
@@ -105,7 +107,7 @@ class _SharedMap:
         self._work = work = self._journal.shared_work(WORK)
         if any(one.pool == WORK and one.agents for one in await self._journal.pools()):
             raise UsageError(
-                f"journal {self._options.journal!r} has a map of one process; run it without "
+                f"journal {self._options.journal!r} has a map that one process runs; leave out "
                 "--workers, or name another --journal file"
             )
         self._digest = _digest_of(manifests, self._command)
@@ -120,7 +122,7 @@ class _SharedMap:
             )  # fmt: skip
 
             def stop(reason: str) -> None:
-                line = f"{reason}: ending the agents; once more ends the program at once"
+                line = f"{reason}: ending the agents; interrupt again to end the program at once"
                 self._board.say(line, notable=True)
                 self._stop(reason)
                 crew.changed.set()
@@ -202,7 +204,7 @@ class _SharedMap:
                 await crew.changed.wait()
 
     async def _look(self, by_key: dict[str, Job], results: dict[str, Result]) -> list[ItemState]:
-        """Find out which items have ended. Return the others."""
+        """Find out which items have ended, and return the others."""
         is_old, self._is_first_look = self._is_first_look, False
         for one in await self._work.take_ended():
             if is_old and one.key in by_key:
@@ -274,10 +276,10 @@ def _statistics(use: StoredUse, options: Options, crew: Crew) -> BudgetStatistic
 
 
 async def _checked(job: Job, ended: EndedItem, file: str | None) -> AgentOutcome | UsageError:
-    """Return the outcome of an earlier run, if its question is the same as now.
+    """Return the outcome of an earlier run, if its question has not changed.
 
     Raises:
-        UsageError: If it is not.
+        UsageError: If the question has changed.
     """
     try:
         query = await trio.to_thread.run_sync(job.read, abandon_on_cancel=True)
@@ -285,8 +287,8 @@ async def _checked(job: Job, ended: EndedItem, file: str | None) -> AgentOutcome
         return error  # noqa: ASYNC910  # it was waited for
     if hashlib.sha256(query.encode()).hexdigest() != ended.asked:
         raise UsageError(
-            f"{job.label}: journal {file!r} has this input with another manifest or another text; "
-            "undo the change, or name another --journal file"
+            f"{job.label}: journal {file!r} already has an input with this key, but with a "
+            "different manifest or text; undo the change, or name another --journal file"
         )
     return outcome_from_json(ended.outcome)
 

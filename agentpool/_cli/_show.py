@@ -41,10 +41,10 @@ from agentpool.observe import (
 from agentpool.tools import printable
 
 MAX_LINE: Final = 256 * 1024 * 1024
-"""The most bytes of a line with ``--follow``. The limit is the same as without it."""
+"""The most bytes of a line with ``--follow``, which is the limit without ``--follow`` too."""
 
 SHOWN_CHARACTERS: Final = 120
-"""The limit for a value in which two traces differ."""
+"""The most characters shown of a value in which two traces differ."""
 
 LOOK_SECONDS: Final = 0.1
 """The time between two reads of a file that is still being written."""
@@ -108,7 +108,7 @@ def _read(file: str, pool: str | None = None) -> Trace:
 
 
 async def _read_journal(file: str, pool: str | None) -> Trace:
-    """Return the trace of a pool in the journal *file*. ``None``: of the only one.
+    """Return the trace of *pool* in the journal *file*. ``None``: the only pool.
 
     Raises:
         UsageError: If there is no such pool, or there are several.
@@ -143,7 +143,7 @@ def _differ(one: Trace, other: Trace, *, as_json: bool) -> int:
 
 
 def _difference_json(difference: Difference | None) -> str:
-    """Return the difference as JSON; ``null`` if there is none."""
+    """Return the difference as JSON, which is ``null`` if the traces are the same."""
     found: dict[str, object] | None = None
     if difference is not None:
         first, second = (
@@ -262,8 +262,8 @@ async def _follow(command: ShowCommand) -> int:
         if await _each_line(lines.readline, tell, is_written):
             return ExitCode.COMPLETED
     sys.stderr.write(
-        f"agentpool: error: the trace {printable(repr(command.file))} ends here, and its pool had "
-        "not closed: the program that wrote it has ended\n"
+        f"agentpool: error: the trace {printable(repr(command.file))} ends here because the "
+        "program that wrote it has ended, but its pool had not closed\n"
     )
     return ExitCode.FAILED
 

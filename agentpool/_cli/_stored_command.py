@@ -30,7 +30,7 @@ class KeptCommand(msgspec.Struct, frozen=True):
         """Parse what ``CommandKeeper`` wrote.
 
         Raises:
-            JournalError: If it is not valid.
+            JournalError: If *text* is not valid.
         """
         try:
             return msgspec.convert(json.loads(kept), cls)
@@ -41,10 +41,10 @@ class KeptCommand(msgspec.Struct, frozen=True):
 @final
 @attrs.define(eq=False)
 class CommandKeeper:
-    """Writes the command line to the journal: at once if there is none, otherwise once it works.
+    """Writes the command line to the journal: at once if it has none, or once the command works.
 
-    If a command is refused because it asks for something else, it must not replace the command that
-    the journal belongs to.
+    A command that is refused because it asks for something else must not replace the command to
+    which the journal belongs.
     """
 
     _journal: SqliteJournal | None
@@ -53,7 +53,7 @@ class CommandKeeper:
     _is_kept: bool = False
 
     async def keep(self, *, is_first: bool = False) -> None:
-        """Write the command line once. *is_first*: only if there is none.
+        """Write the command line once. *is_first*: only if the journal has no command line.
 
         Raises:
             JournalError: If it cannot be written.

@@ -1,8 +1,8 @@
 """JSON answers as a table, with each value looked up in the text that it came from.
 
-A model that extracts data from a text may write values that are not in the text. That is not always
-wrong: a date may be written in another way. Such values are marked, so that a person knows where to
-look.
+A model that extracts data from a text may write values that are not in the text. Such a value is
+not always wrong: a date, for example, may be written in a different way. These values are marked,
+so that a person knows where to look.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ MARK: Final = " (?)"
 FOOTNOTE: Final = "(?) is not in the text, word for word"
 
 MAX_CELL_CHARS: Final = 40
-"""Longer values are cut; ``--json`` shows all of them."""
+"""The most characters of a value. Longer values are cut; ``--json`` shows whole values."""
 
 Answer: TypeAlias = Mapping[str, Json]
 
@@ -35,7 +35,7 @@ class Row:
     label: str
     """The name of the input."""
     answer: Answer | None
-    """The answer. ``None``: there is none."""
+    """The answer. ``None``: there is no answer."""
     note: str = ""
     """The text to show if there is no answer."""
     missing: frozenset[str] = frozenset()

@@ -5,13 +5,13 @@ Rules:
 1. Without a terminal there is no person to ask, so no call that needs approval runs.
 2. Only one question is shown at a time, and nothing else is written to the terminal meanwhile.
 3. Text that was typed before a question was shown does not count as an answer.
-4. The question begins with the agent that asks, with the numbers that the pool gave. Each text that
-   a model wrote is cut to one line, with invisible characters written out: it can neither look like
-   another line nor push one off the screen. If all of a long text was shown, the agent is named
-   again.
-5. While a question is shown, the terminal has its usual settings and no thread reads, so a wait
-   that ends by a Ctrl-C or a deadline leaves nothing behind.
-6. A question can be put off if there is a key that asks it again. Its agent waits without a slot.
+4. The question begins with the agent that asks and with the numbers that the pool gave. Each text
+   that a model wrote is cut to one line, with invisible characters written out, so that the text
+   can neither look like a separate line nor push a line off the screen. After the whole of a long
+   text has been shown, the agent is named again.
+5. While a question is shown, the terminal has its usual settings and no thread reads from it, so a
+   wait that is ended by Ctrl-C or a deadline leaves nothing behind.
+6. A question can be put off if a key can bring it back. Meanwhile, its agent waits without a slot.
 """
 
 from __future__ import annotations
@@ -38,10 +38,11 @@ Write: TypeAlias = Callable[[str], Awaitable[None]]
 """Writes to the terminal."""
 
 _SHOWN_CHARACTERS: Final = 1000
-"""The limit for the arguments at first. Longer ones would push everything else off the screen."""
+"""The most characters of the arguments that are shown at first. Longer arguments would push
+everything else off the screen."""
 
 MAX_NAME_CHARS: Final = 60
-"""The limit for a name that a model may have chosen."""
+"""The most characters shown of a name, which a model may have chosen."""
 
 MAX_CHOICES: Final = 20
 """The most agents that are listed for a choice."""
@@ -49,11 +50,16 @@ MAX_CHOICES: Final = 20
 _WHICH: Final = 'end which agent? its number, "all", or nothing for none: '
 
 _READ_BYTES: Final = 4096
-"""A terminal delivers one line at a time, which is never longer than this."""
+"""The most bytes that are read at once. A terminal delivers one line at a time, which is never
+longer."""
 
-_NEVER: Final = "whoever runs this refuses every call that needs approval; go on without it"
+_NEVER: Final = (
+    "whoever runs this program refuses every call that needs approval; go on without this call"
+)
 
-_NO_TERMINAL: Final = "this needs approval, and there is no terminal to ask at; go on without it"
+_NO_TERMINAL: Final = (
+    "this call needs approval, but there is no terminal at which to ask; go on without it"
+)
 
 _NO_ANSWER: Final = "no answer was given"
 
@@ -70,9 +76,10 @@ def choose_approver(
     Args:
         mode: The command line's ``--approve``.
         screen: The screen for the questions.
-        board: Shows that a call was refused without a question.
-        desk: The desk at which calls wait for a person at the live page. ``None``: there is none.
-        prompter: Asks at the terminal. ``None``: it is made here, if there is a terminal.
+        board: The board that shows calls that were refused without a question.
+        desk: The desk where calls wait for a person at the live page. ``None``: there is no live
+            page.
+        prompter: Asks at the terminal. ``None``: a prompter is made here if there is a terminal.
     """
     if mode == "later":
         # Whoever is at the page may answer while others work; the journal has the question.
@@ -100,7 +107,7 @@ def choose_approver(
 
 
 async def _wait_for_another_process(_request: ApprovalRequest) -> Decision:
-    """Wait until the command ends: the question is in the journal."""
+    """Wait until the command ends, since the question is in the journal."""
     await trio.sleep_forever()
 
 
@@ -125,7 +132,7 @@ class Prompter:
     _screen: Screen
     _input_fd: int
     keyboard: Keyboard | None = None
-    """Reads single keys from the same terminal. ``None``: no keys are read."""
+    """The keyboard that reads single keys from the same terminal. ``None``: no keys are read."""
     put_off: int = attrs.field(init=False, default=0)
     """Questions that wait for ``answer``."""
     _again: trio.Event = attrs.field(init=False, factory=trio.Event)
@@ -141,7 +148,8 @@ class Prompter:
             OSError: If the terminal is gone.
 
         Cancellation:
-            The question has ended, and the display is shown again. A line that was begun is lost.
+            The question has ended, and the display is shown again. A line that was only begun is
+            lost.
         """
         # With what the tool may do: the same name may stand for more in another manifest.
         tool = (request.call.name, request.capability)
@@ -163,7 +171,7 @@ class Prompter:
 
     @property
     def keys(self) -> str:
-        """The current meaning of the keys, in words. Empty: they do nothing."""
+        """The current meaning of the keys, in words. Empty: the keys do nothing."""
         if self.keyboard is None:
             return ""
         return "c ends an agent" + (
@@ -181,7 +189,7 @@ class Prompter:
         self._again = trio.Event()
 
     async def choose_agent(self, board: Board) -> AgentId | None:
-        """Return the running agent that the person wants to end. 0: all; ``None``: none.
+        """Return the running agent that the person wants to end. 0: all agents. ``None``: no agent.
 
         Raises:
             OSError: If the terminal is gone.
@@ -218,7 +226,10 @@ class Prompter:
                     raise
 
     async def _decide(self, request: ApprovalRequest, write: Write) -> tuple[Decision | None, bool]:
-        """Return the decision, and whether it holds for the tool. ``None``: it was put off."""
+        """Return the decision, and whether it holds for all calls of the tool.
+
+        ``None``: it was put off.
+        """
         name = one_line(request.call.name, MAX_NAME_CHARS)
         arguments = one_line(request.call.arguments)
         more = len(arguments) - _SHOWN_CHARACTERS

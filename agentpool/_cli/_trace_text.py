@@ -20,13 +20,13 @@ from agentpool.observe import (
 from agentpool.tools import printable
 
 TREE_ROWS: Final = 200
-"""The most agents that are shown; for more, a report is better."""
+"""The most agents that are shown. For more agents, a report is better."""
 
 SLOWEST: Final = 5
 """The most calls that are shown."""
 
 WARNINGS: Final = 10
-"""The most retries, and the most full windows, that are shown."""
+"""The most retries that are shown, and the most full windows."""
 
 _NAME_COLUMNS: Final = 40
 
@@ -129,7 +129,7 @@ def _going_on(trace: Trace, record: PoolRecord) -> list[str]:
 
 
 def _asked_again(record: PoolRecord) -> list[str]:
-    """Return which models took over, and how many requests were repeated."""
+    """Say which models took over, and how many requests were repeated."""
     lines: list[str] = []
     retried: dict[int, list[RequestRetried]] = {}
     for event in record.notices:

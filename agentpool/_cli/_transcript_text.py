@@ -32,7 +32,7 @@ def transcript(agent: AgentRecord, *, has_times: bool) -> str:
 
 
 def _cut(turn: int, words: str, summary: str) -> Iterator[str]:
-    """Yield what was left out of the window before *turn*, and what replaces it."""
+    """Yield what was left out of the window before *turn*, and what replaces that part."""
     yield f"--- before turn {turn}, {words}"
     if summary:
         yield summary

@@ -2,13 +2,13 @@
 
 Rules:
 
-1. It ends when the command does, however that ends: its input is a pipe whose other end only the
-   command holds. If a worker is stopped at that time, the system continues and ends it, since no
-   process is left that could continue its process group.
-2. It claims no more inputs than it has room for, and first continues the unfinished inputs of its
-   share.
-3. It writes outcomes only into the journal, under its share's fence. If another worker has taken
-   over its share, it stores nothing more, reports that and ends.
+1. A worker ends when the command ends, however the command ends: the worker's input is a pipe whose
+   other end only the command holds. If a worker is stopped (as by Ctrl-Z) at that time, the system
+   continues the worker and ends it, since no process is left that could continue its process group.
+2. A worker claims no more inputs than it has room for, and first continues the unfinished inputs of
+   its share.
+3. A worker writes outcomes only into the journal, under the fence of its share. If another worker
+   has taken over the share, it stores nothing more, reports this to the command, and ends.
 """
 
 from __future__ import annotations
@@ -77,22 +77,22 @@ VIEWS_PER_SECOND: Final = 4
 """How often per second a worker reports what it does."""
 
 IDLE_SECONDS: Final = 0.25
-"""Seconds between two searches for more work: another worker may have ended meanwhile."""
+"""Seconds between two searches for more work, since another worker may have ended meanwhile."""
 
 END_SECONDS: Final = 5.0
-"""Seconds for ending in good order once the command is gone. The journal has everything that
+"""Seconds for ending in good order once the command has ended. The journal has everything that
 matters."""
 
 
 @final
 @attrs.define(eq=False)
 class _ShareJournal(Journal):
-    """A journal that uses the lease of its pool, with another length."""
+    """A journal whose leases have the length that the command demands."""
 
     _journal: Journal
     _seconds: float
     lease: Lease | None = None
-    """The lease of the share. ``None``: it was not claimed yet."""
+    """The lease of the share. ``None``: the share has not been claimed yet."""
 
     async def claim(self, pool: str, *, lease_seconds: float = 30.0) -> Lease:  # noqa: ARG002  # see above
         """Claim *pool* for as long as the command demands."""
@@ -130,7 +130,7 @@ class Worker:
     interruption: Interruption = attrs.field(factory=Interruption)
     """Whether the command wants the worker to end."""
     budget: Budget | None = None
-    """What all workers may spend together. ``None``: nothing is limited."""
+    """The budget that all workers share. ``None``: nothing is limited."""
     is_ending: bool = False
     """Whether nothing is left to claim."""
     changed: trio.Event = attrs.field(factory=trio.Event)
@@ -277,7 +277,7 @@ class _Share:
         return is_cut or (worker.is_ending and not worker.running)
 
     async def _look_for_more(self, waiting: deque[WorkItem]) -> None:
-        """Return when one of *waiting* can be done, or when no work is left."""
+        """Return when one of the items in *waiting* can be done, or when no work is left."""
         worker = self._worker
         await trio.lowlevel.checkpoint()
         while not self._is_over:
@@ -323,8 +323,9 @@ class _Share:
             )
         except ResumeMismatchError:
             raise UsageError(
-                f"{item.key}: journal {self.order_journal!r} has this input with another manifest "
-                "or another text; undo the change, or name another --journal file"
+                f"{item.key}: journal {self.order_journal!r} already has an input with this key, "
+                "but with a different manifest or text; undo the change, or name another "
+                "--journal file"
             ) from None
         except UsageError as error:
             await self._work.refuse(self._lease, item.key, str(error))
@@ -346,7 +347,7 @@ def _read(task: Task, prompt: str | None) -> str:
 
 
 def _broke(error: Exception) -> Broke | None:
-    """Return the message about *error* for the command. ``None``: it is a defect."""
+    """Return the message about *error* for the command. ``None``: *error* is a defect."""
     leaves = list(_leaves(error))
     for why, kind in (("lost", LeaseLostError), ("busy", RunBusyError), ("wrong", AgentPoolError)):
         for leaf in leaves:

@@ -10,11 +10,11 @@ from agentpool._cli._options import count, seconds
 from agentpool._cli._parser import Parser, Words
 
 LEASE_SECONDS: Final = 30.0
-"""How long a worker may be silent, if the command line does not say."""
+"""How long a worker may be silent, unless the command line says otherwise."""
 
 
 def add_workers(parser: Parser) -> None:
-    """Add those options to *parser*."""
+    """Add the options of ``--workers`` to *parser*."""
     parser.add_argument(
         "--workers",
         type=count,
@@ -33,16 +33,16 @@ def add_workers(parser: Parser) -> None:
 
 
 def read_workers(parser: Parser, found: Words, argv: Sequence[str]) -> int | None:
-    """Return how many processes share the inputs. ``None``: only this one.
+    """Return how many processes share the inputs. ``None``: only this process has them.
 
-    Each has at least one agent, if *argv* does not say how many there are in total.
+    If *argv* does not give the total number of agents, each process has at least one agent.
 
     Raises:
         UsageError: If other options exclude it.
     """
     if found.workers is None:
         if found.lease is not None and found.cluster is None:
-            parser.error("--lease means nothing without --workers or --cluster")
+            parser.error("--lease has no effect without --workers or --cluster; leave it out")
         return None
     if found.journal is None:
         parser.error("--workers shares the inputs through a journal; add --journal FILE")
@@ -67,6 +67,6 @@ def _refuse_too_many(parser: Parser, found: Words, workers: int) -> None:
         if number is not None and number < workers:
             option = f"--{word.replace('_', '-')}"
             parser.error(
-                f"{workers} workers divide {option} among them, and it is {number}; give "
-                "it a larger number, or use fewer workers"
+                f"{workers} workers divide {option} among them, but it is only {number}; give a "
+                "larger number, or use fewer workers"
             )

@@ -1,6 +1,7 @@
 """Messages between a command with ``--workers`` and its workers: one line of JSON each.
 
-Outcomes are not in the messages, but in the journal; a message only says that an outcome is there.
+Outcomes are in the journal, not in the messages. A message only says that the journal has an
+outcome.
 """
 
 from __future__ import annotations
@@ -17,18 +18,18 @@ from trio.abc import ReceiveStream, SendStream
 from agentpool.live import BoardView
 
 SAY_SECONDS: Final = 5.0
-"""The time for one line, into a pipe that the command reads all the time."""
+"""The time to write one line into the pipe, which the command reads all the time."""
 
 RECEIVE_BYTES: Final = 65536
-"""The most bytes to read from a pipe in one call: as many as Linux stores in one."""
+"""The most bytes to read from a pipe in one call, which is as much as Linux stores in a pipe."""
 
 
 @final
 class Task(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The text of an item in the journal: the question for the worker's agent."""
+    """The text of an item in the journal, which is the question for the worker's agent."""
 
     path: str = ""
-    """The file that is its input. Empty: there is none."""
+    """The file that is its input. Empty: no file is its input."""
     folder: str = ""
     """The folder in which the path begins."""
     query: str = ""
@@ -36,7 +37,7 @@ class Task(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @property
     def file(self) -> str:
-        """The path from the current folder, as it was typed if that is the same."""
+        """The path of the input from the current folder, or as it was typed if it began there."""
         return self.path if self.folder == os.getcwd() else os.path.join(self.folder, self.path)  # noqa: PTH109, PTH118  # a path that nobody takes apart
 
 
@@ -57,7 +58,7 @@ class Order(msgspec.Struct, frozen=True):
     lease_seconds: float
     """How many seconds it may be silent."""
     requests_per_minute: int | None
-    """Its part of this limit. ``None``: there is none."""
+    """Its part of the limit for requests. ``None``: no limit."""
     tokens_per_minute: int | None
     """The same."""
 
@@ -120,7 +121,7 @@ class Cut(msgspec.Struct, frozen=True, tag=True):
 
 @final
 class Broke(msgspec.Struct, frozen=True, tag=True):
-    """From a worker: it cannot go on."""
+    """From a worker: the worker cannot go on."""
 
     why: str
     """``lost``: another worker took over its share. ``busy``: another worker had it first.

@@ -3,13 +3,14 @@
 Rules:
 
 1. At most as many workers as requested are at work. A worker that is silent for longer than its
-   lease does not count: another one continues its share, and if the first wakes up, it is refused.
+   lease does not count: another worker continues its share. If the silent worker wakes up, its
+   results are refused.
 2. An unfinished share without a living process is continued before a new one is begun, even if its
    worker was killed together with its command.
-3. A worker that is stopped while it writes has locked the file, and all others wait for it. After
-   its lease it is ended, and the unfinished write has no effect.
+3. A worker that is stopped while it writes has locked the file, and all other workers wait for it.
+   When its lease has passed, the stopped worker is ended, and its unfinished write has no effect.
 4. Each worker has a separate process group, so Ctrl-C reaches only the command, which informs the
-   workers. When the command is gone they end, since their input ends.
+   workers. When the command is gone, the workers end because their input ends.
 """
 
 from __future__ import annotations
@@ -50,10 +51,11 @@ from agentpool.live import Board
 from agentpool.observe import outcome_from_json
 
 END_SECONDS: Final = 15.0
-"""Seconds for a worker to end in good order, with its model and its tools. Then it is killed."""
+"""Seconds for a worker to end in good order, with its model and its tools. After that, it is
+killed."""
 
 LOOK_SECONDS: Final = 1.0
-"""Seconds between two checks which process has locked the file."""
+"""Seconds between two checks of which process has locked the file."""
 
 MAX_CRASHES: Final = 5
 """How many workers may end in a row without an answer in between."""
@@ -78,15 +80,15 @@ class Member:
     order: Order
     """Its order."""
     process: trio.Process | None = None
-    """The process. ``None``: it was not started yet."""
+    """The process. ``None``: the process has not been started yet."""
     is_ready: bool = False
     """Whether it owns its share."""
     is_idle: bool = False
     """Whether it has nothing to do."""
     is_silent: bool = False
-    """Whether it said nothing for longer than its lease."""
+    """Whether the worker has said nothing for longer than its lease."""
     broke: Broke | None = None
-    """Its reason for not going on. ``None``: it goes on, or gave no reason."""
+    """Why the worker cannot go on. ``None``: it goes on, or has given no reason."""
     seen: Seen | None = None
     """Its latest report."""
     last_words: deque[str] = attrs.field(factory=lambda: deque[str](maxlen=_LAST_WORDS))
@@ -138,7 +140,7 @@ class Crew:
     changed: trio.Event = attrs.field(init=False, factory=trio.Event)
     """Set when there may be something new in the journal."""
     is_ending: bool = attrs.field(init=False, default=False)
-    """Whether no other worker is started."""
+    """Whether no more workers are started."""
     _crashes: int = attrs.field(init=False, default=0)
     _warned: set[str] = attrs.field(init=False, factory=set[str])
     _silences: dict[str, tuple[float, float]] = attrs.field(
@@ -148,7 +150,8 @@ class Crew:
     def is_over(self, share: WorkShare) -> bool:
         """Return whether the owner of *share* is gone or was silent for its whole lease.
 
-        This uses the clock or, if that was set back, a clock that never goes back.
+        The age of a lease is measured with the clock, or if the clock was set back, with one that
+        never goes back.
         """
         now = trio.current_time()
         heard, since = self._silences.get(share.pool, (-1.0, now))
@@ -157,7 +160,7 @@ class Crew:
         return share.owner is None or now - since > share.seconds
 
     async def free_file(self) -> None:
-        """End a stopped worker that has locked the file for a whole lease."""
+        """End a stopped worker that has locked the file for the whole length of its lease."""
         seen: int | None = None
         since = trio.current_time()
         while True:
@@ -169,7 +172,7 @@ class Crew:
                 if member.is_process(seen) and now - since >= member.order.lease_seconds:
                     self._board.say(
                         f"worker {member.number + 1} is stopped and blocks the journal for all "
-                        "others; it is ended",
+                        "others, so it is ended",
                         notable=True,
                     )
                     member.kill()
@@ -302,7 +305,8 @@ class Crew:
                 await self._report.refuse(
                     UsageError(
                         f"{self._crashes} workers ended one after the other without an answer, "
-                        f"the last one by {how}{words}; run it without --workers to see why"
+                        f"the last one by {how}{words}; run the command without --workers to see "
+                        "why"
                     )
                 )
                 self._stop("no worker stays")

@@ -125,7 +125,7 @@ def test_check_has_its_own_options() -> None:
         ("map --each a b", "MANIFEST is missing, as --each took 'a', 'b'; put the manifest first"),
         ("run reader.tml", "the query is missing, got only 'reader.tml'"),
         ("run a q --max-conc 2", "there is no option '--max-conc'; did you mean --max-concurrent?"),
-        ("map r --each a --reduce-prompt p", "means nothing without --reduce"),
+        ("map r --each a --reduce-prompt p", "has no effect without --reduce"),
         ("check", "required: MANIFEST"),
     ],
 )

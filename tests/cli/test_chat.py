@@ -321,12 +321,12 @@ def test_ctrl_c_ends_the_turn_and_not_the_chat(desk: Desk) -> None:
     person.see("> cats?")
     person.see("> ")
     person.interrupt()
-    person.see("once more ends the chat")
+    person.see("press it again to end the chat")
     person.type("dogs?")
     person.see("about dogs")
     person.see("> ")
     person.interrupt()
-    person.see("once more ends the chat")
+    person.see("press it again to end the chat")
     person.interrupt()
     assert person.end() == 130
 

@@ -288,7 +288,7 @@ def test_there_may_be_no_standard_output(desk: Desk, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(sys, "stdout", None)
     done = desk.call("check", "reader.toml")
     assert (done.code, done.out) == (2, "")
-    assert done.err.startswith("agentpool: error: there is no standard output; send it")
+    assert done.err.startswith("agentpool: error: there is no standard output; redirect it")
 
 
 def test_there_may_be_no_standard_error(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:

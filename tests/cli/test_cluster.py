@@ -110,8 +110,8 @@ def test_ctrl_c_ends_what_nodes_do(desk: Desk, monkeypatch: pytest.MonkeyPatch) 
     [
         ("--cluster here", "must be auto, HOST:PORT or local:N with N >= 1, got 'here'"),
         ("--cluster local:0", "must be auto, HOST:PORT or local:N with N >= 1, got 'local:0'"),
-        ("--cluster-driver a:b", "--cluster-driver means nothing without --cluster"),
-        ("--cluster-privacy private", "--cluster-privacy means nothing without --cluster"),
+        ("--cluster-driver a:b", "--cluster-driver has no effect without --cluster"),
+        ("--cluster-privacy private", "--cluster-privacy has no effect without --cluster"),
         ("--cluster auto --cluster-driver a", "must be an import path such as my_package.models"),
         ("--cluster auto --workers 2 --journal j", "--workers are processes of this machine, but"),
         ("--cluster auto --driver script:s", "--driver script:s answers here, but with --cluster"),

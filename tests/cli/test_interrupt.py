@@ -127,7 +127,7 @@ def test_the_second_ctrl_c_ends_the_program_at_once(desk: Desk) -> None:
     process = desk.start(*MAP)
     wait_for(process, b"c.txt started")
     process.send_signal(signal.SIGINT)
-    wait_for(process, b"once more ends the program at once")
+    wait_for(process, b"interrupt again to end the program at once")
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=60) == -signal.SIGINT
     process.communicate()

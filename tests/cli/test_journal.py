@@ -223,9 +223,8 @@ def test_another_manifest_or_text_is_refused_before_it_is_asked(desk: Desk, chan
     assert done.code == 2
     (line,) = errors(done.err)
     assert line == (
-        "agentpool: error: a.txt: journal 'j.db' has this input with another manifest or another "
-        "text; "
-        "undo the change, or name another --journal file"
+        "agentpool: error: a.txt: journal 'j.db' already has an input with this key, but with a "
+        "different manifest or text; undo the change, or name another --journal file"
     )
     assert done.out == ""
     assert "cancelled" not in done.err

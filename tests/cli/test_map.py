@@ -33,7 +33,7 @@ def test_utf_16_without_a_mark_is_no_text(desk: Desk) -> None:
     for name in ("utf-16-le", "utf-16-be"):
         done = desk.scripted("map", "reader.toml", "--each", f"{name}.txt")
         assert done.code == 1
-        assert "has NUL characters: it is not text, or is UTF-16; save it as UTF-8" in done.err
+        assert "has NUL characters, so it is not text, or is UTF-16; save it as UTF-8" in done.err
 
 
 def test_results_come_in_the_order_of_the_files(desk: Desk) -> None:

@@ -84,7 +84,10 @@ def test_a_changed_manifest_is_refused(desk: Desk) -> None:
     manifest = (desk.folder / "reader.toml").read_text(encoding="utf-8")
     desk.write(reader_toml=manifest.replace("You read", "You look"))
     done = desk.call("runs", "resume", "j.db")
-    assert (done.code, "has this input with another manifest or another text" in done.err) == (
+    assert (
+        done.code,
+        "already has an input with this key, but with a different manifest or text" in done.err,
+    ) == (
         2,
         True,
     )

@@ -118,7 +118,7 @@ def deep(levels: int) -> dict[str, object]:
         ("[" * 100_000, "is too deep"),
         ([1], r"must be a JSON object, got \[1\]"),
         ({"type": "string"}, "must have type 'object' and properties at its top"),
-        ({"type": "object"}, "properties must say what is in the object"),
+        ({"type": "object"}, "properties must have a schema for each property"),
         (prop(), r"x\.type must be one of string, .*, got null"),
         (prop(type="date"), r"x\.type must be one of .*, got \"date\""),
         (

@@ -277,7 +277,7 @@ def test_the_end_of_input_ends_it_in_good_order(desk: Desk) -> None:
     out, err = process.communicate(timeout=30)
     assert process.returncode == 0
     assert [json.loads(line)["id"] for line in out.splitlines()] in ([], [2])
-    assert b"a line that is not an MCP message was passed over: 'what?" in err
+    assert b"a line that is not an MCP message was ignored: 'what?" in err
     assert b"Traceback" not in err
 
 

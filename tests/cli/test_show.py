@@ -372,8 +372,8 @@ def test_a_trace_whose_writer_was_killed_is_followed_to_its_end(desk: Desk) -> N
     _, err = reader.communicate(timeout=60)
     assert (reader.returncode, b"asks its model" in out) == (1, True)
     assert err.decode() == (
-        "agentpool: error: the trace 'killed.trace' ends here, and its pool had not closed: the "
-        "program that wrote it has ended\n"
+        "agentpool: error: the trace 'killed.trace' ends here because the program that "
+        "wrote it has ended, but its pool had not closed\n"
     )
 
 

@@ -300,7 +300,7 @@ def test_ctrl_c_gives_the_terminal_back(desk: Desk) -> None:
     desk.write(slow_toml='[[answers]]\ntext = "Half of it"\nseconds = 3600')
     seen, _ = on_terminal(desk, *COMMAND, until="3 running", code=130)
     text = shown(seen)
-    assert "SIGINT: ending the agents; once more ends the program at once" in text
+    assert "SIGINT: ending the agents; interrupt again to end the program at once" in text
     assert "## a.txt (cancelled)\n\nHalf" in text
     assert seen.rindex("\x1b[?25h") > seen.rindex("\x1b[?25l")
 

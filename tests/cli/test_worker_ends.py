@@ -96,7 +96,7 @@ async def test_a_text_that_changed_after_it_was_shared_is_told() -> None:
     )
     text = msgspec.json.encode(Task(query="Edit.")).decode()
     with pytest.raises(
-        Exception, match=r"editor: journal 'j\.db' has this input with another"
+        Exception, match=r"editor: journal 'j\.db' already has an input with this"
     ) as raised:
         await share._ask(WorkItem("editor", text), None)
     assert isinstance(_broke(raised.value), Broke)

@@ -115,7 +115,7 @@ async def test_workers_that_end_one_after_the_other_end_the_command(workers_are:
     assert told.lines == [f"worker 1 ended ({how}); another one continues"] * MAX_CRASHES
     (error,) = told.errors
     assert error.startswith(f"{MAX_CRASHES} workers ended one after the other without an answer")
-    assert f"by {how}; run it without --workers" in error
+    assert f"by {how}; run the command without --workers" in error
     assert told.stops == ["no worker stays"]
 
 

@@ -37,7 +37,7 @@ def error(text: str) -> str:
     ("words", "wrong"),
     [
         ("--each a.txt --workers 2", "shares the inputs through a journal; add --journal FILE"),
-        ("--each a.txt --journal j.db --lease 5", "--lease means nothing without --workers"),
+        ("--each a.txt --journal j.db --lease 5", "--lease has no effect without --workers"),
         ("--each - --journal j.db --workers 2", "workers cannot share standard input; write it"),
         (
             "--each a.txt --journal j.db --workers 2 --trace t",
@@ -49,7 +49,7 @@ def error(text: str) -> str:
         ),
         (
             "--each a.txt --journal j.db --workers 4 --max-concurrent 3",
-            "4 workers divide --max-concurrent among them, and it is 3; give it a larger number",
+            "4 workers divide --max-concurrent among them, but it is only 3; give a larger number",
         ),
         ("--each a.txt --journal j.db --workers 4 --rpm 3", "4 workers divide --rpm among them"),
         ("--each a.txt --journal j.db --workers 0", "must be a whole number >= 1, got '0'"),
@@ -89,8 +89,9 @@ def test_the_results_are_those_of_one_process(desk: Desk) -> None:
     desk.write(a_txt="three")
     changed = desk.call(*again)
     assert changed.code == 2
-    assert "a.txt: journal 'j.db' has this input with another manifest or another" in error(
-        changed.err
+    assert (
+        "a.txt: journal 'j.db' already has an input with this key, but with a different"
+        in error(changed.err)
     )
 
 
@@ -136,7 +137,7 @@ def test_a_map_of_one_process_is_not_shared(desk: Desk) -> None:
     done = desk.scripted(*MAP)
     assert done.code == 2
     assert error(done.err) == (
-        "journal 'j.db' has a map of one process; run it without --workers, or name another "
+        "journal 'j.db' has a map that one process runs; leave out --workers, or name another "
         "--journal file"
     )
 
@@ -208,7 +209,7 @@ def test_a_worker_that_is_frozen_while_it_writes_is_ended(tmp_path: Path) -> Non
             model.more = ""
             _, err = command.communicate(timeout=2 * PATIENCE)
             assert command.returncode == 0, err
-            assert "is stopped and blocks the journal for all others; it is ended" in err
+            assert "is stopped and blocks the journal for all others, so it is ended" in err
             assert "ended (SIGKILL); another one continues" in err
             assert set(shared.outcomes().values()) == {1}
         finally:

@@ -109,7 +109,9 @@ def test_a_hang_beside_a_thread_says_so(monkeypatch: pytest.MonkeyPatch) -> None
             nursery.start_soon(in_thread, done)
             nursery.start_soon(run_child)
 
-    with pytest.raises(HangError, match="a child process and a thread for which a task waits has not"):
+    with pytest.raises(
+        HangError, match="a child process and a thread for which a task waits has not"
+    ):
         simulate(scenario)
     done.set()
 
