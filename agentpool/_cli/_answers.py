@@ -29,7 +29,7 @@ class AnswerFolder:
         """Create *folder* if it is missing.
 
         Raises:
-            UsageError: If it cannot be created, or is not a folder.
+            UsageError: If *folder* cannot be created, or is not a folder.
         """
         path = Path(folder)
         try:

@@ -49,7 +49,7 @@ class BudgetFile(BudgetStore):
                 is kept there as well.
 
         Raises:
-            JournalError: If it cannot be opened.
+            JournalError: If the file cannot be opened.
         """
         is_needed = self._options.per or any(one.budget is not None for one in manifests)
         known = self._store

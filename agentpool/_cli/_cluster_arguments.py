@@ -37,7 +37,7 @@ def parse_cluster(argv: Sequence[str]) -> ClusterCommand:
     """Parse the arguments of ``agentpool cluster``.
 
     Raises:
-        UsageError: If they are not valid.
+        UsageError: If the arguments are not valid.
     """
     parser = Parser(
         "cluster",

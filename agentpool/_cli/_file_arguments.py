@@ -88,7 +88,7 @@ def parse_memory(argv: Sequence[str]) -> MemoryCommand:
     """Parse the arguments of ``agentpool memory``.
 
     Raises:
-        UsageError: If they are not valid.
+        UsageError: If the arguments are not valid.
     """
     parser = Parser(
         "memory",
@@ -125,7 +125,7 @@ def parse_runs(argv: Sequence[str]) -> RunsCommand:
     """Parse the arguments of ``agentpool runs``.
 
     Raises:
-        UsageError: If they are not valid.
+        UsageError: If the arguments are not valid.
     """
     parser = Parser(
         "runs",
@@ -156,7 +156,7 @@ def parse_approve(argv: Sequence[str]) -> ApproveCommand:
     """Parse the arguments of ``agentpool approve``.
 
     Raises:
-        UsageError: If they are not valid.
+        UsageError: If the arguments are not valid.
     """
     parser = Parser(
         "approve",
@@ -196,7 +196,7 @@ def parse_show(argv: Sequence[str]) -> ShowCommand:
     """Parse the arguments of ``agentpool show``.
 
     Raises:
-        UsageError: If they are not valid.
+        UsageError: If the arguments are not valid.
     """
     parser = Parser(
         "show",

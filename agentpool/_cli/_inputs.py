@@ -38,7 +38,7 @@ def read_text(path: str, *, what: str | None = None, if_empty: str = NOTHING_TO_
         if_empty: The advice in the error for an empty file.
 
     Raises:
-        UsageError: If it cannot be read, is too large, is not UTF-8, or is empty.
+        UsageError: If the file cannot be read, is too large, is not UTF-8, or is empty.
     """
     what = what or f"input {path!r}"
     try:

@@ -41,7 +41,8 @@ def refuse_clashes(command: Command) -> None:
     """Raise if *command* would overwrite one of its own files.
 
     Raises:
-        UsageError: If it would. The error says with which option, and over which file.
+        UsageError: If the command would do that. The error says with which option, and over which
+            file.
     """
     if not isinstance(command, _Writer):
         return

@@ -58,8 +58,7 @@ async def open_command_pool(
         desk: The desk where calls wait for a person at the live page.
         say: Called with the link to that page.
         lost: Called if a requested recording is not complete. ``None``: a warning is printed.
-        loading: Called with the models that are being loaded on this machine, and then with an
-            empty text.
+        loading: Called with the models that are being loaded here, and then with an empty text.
 
     Raises:
         AgentPoolError: If a model cannot be opened, or a manifest cannot work.
@@ -146,7 +145,7 @@ async def open_options_journal(file: str | None) -> AsyncGenerator[SqliteJournal
     """Open the journal *file*. ``None``: the command has no journal.
 
     Raises:
-        JournalError: If it cannot be opened.
+        JournalError: If the journal cannot be opened.
     """
     if file is None:
         yield None
@@ -185,7 +184,7 @@ def _was_told(_text: str) -> None:
 
 @asynccontextmanager
 async def only_here(journal: SqliteJournal | None, kept_as: str) -> AsyncGenerator[None]:
-    """Refuse to continue a pool that workers share as a single process.
+    """Refuse to continue, in a single process, a pool that workers share.
 
     Raises:
         UsageError: If workers share the pool.

@@ -86,7 +86,7 @@ def check_page(page: str) -> None:
     """Raise if *page* cannot be written, before anything is spent.
 
     Raises:
-        UsageError: If it cannot be written.
+        UsageError: If the page cannot be written.
     """
     if not Path(page).parent.is_dir():
         raise UsageError(
@@ -116,7 +116,7 @@ def write_page(page: str, trace: Trace) -> None:
     """Write the report of *trace* atomically, readable by its owner only.
 
     Raises:
-        UsageError: If it cannot be written.
+        UsageError: If the page cannot be written.
     """
     html = render_report(trace)
     try:

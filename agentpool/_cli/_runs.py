@@ -61,7 +61,7 @@ def look_after_runs(command: RunsCommand) -> int:
 
     Raises:
         UsageError: If there is no such file, or the file has no such pool.
-        JournalError: If it cannot be used.
+        JournalError: If the journal cannot be used.
     """
     # Opening makes a file where there is none, which is not an answer to a slip in its name.
     if not Path(command.file).is_file():

@@ -62,7 +62,7 @@ def parse_init(argv: Sequence[str]) -> InitCommand:
     """Parse the arguments of ``agentpool init``.
 
     Raises:
-        UsageError: If they are not valid.
+        UsageError: If the arguments are not valid.
     """
     parser = Parser(
         "init",
@@ -98,7 +98,7 @@ def parse_doctor(argv: Sequence[str]) -> DoctorCommand:
     """Parse the arguments of ``agentpool doctor``.
 
     Raises:
-        UsageError: If they are not valid.
+        UsageError: If the arguments are not valid.
     """
     parser = Parser(
         "doctor",

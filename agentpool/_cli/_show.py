@@ -112,7 +112,7 @@ async def _read_journal(file: str, pool: str | None) -> Trace:
 
     Raises:
         UsageError: If there is no such pool, or there are several.
-        JournalError: If it cannot be read.
+        JournalError: If the journal cannot be read.
     """
     async with journals.open_journal(file, read_only=True) as journal:
         names = [one.pool for one in await journal.pools()]

@@ -56,7 +56,7 @@ class CommandKeeper:
         """Write the command line once. *is_first*: only if the journal has no command line.
 
         Raises:
-            JournalError: If it cannot be written.
+            JournalError: If the journal cannot be written.
         """
         if self._journal is None or not self._words or self._is_kept:
             await trio.lowlevel.checkpoint()

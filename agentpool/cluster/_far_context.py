@@ -40,7 +40,7 @@ class Caller(Live):
     """Sends news to the program."""
     scope: trio.CancelScope = msgspec.field(default_factory=trio.CancelScope)
     task: trio.lowlevel.Task | None = None
-    """The task that does the work. ``None``: it has not begun."""
+    """The task that does the work. ``None``: the work has not begun."""
 
     def waits_alone(self) -> bool:
         """Return whether the current task does all of the work and has set no time limit."""
@@ -145,7 +145,7 @@ class FarContext(AgentContext):
 
     @property
     def parent_id(self) -> AgentId:
-        """The id of the agent that spawned it. 0: the owner."""
+        """The id of the agent that spawned this agent. 0: the owner."""
         return self._facts.parent_id
 
     @property

@@ -135,7 +135,7 @@ class Begin(msgspec.Struct, frozen=True, gc=False):
     call: int
     work: Work
     seconds_left: float | None
-    """The seconds until the deadline of the work. ``None``: it has no deadline."""
+    """The seconds until the deadline of the work. ``None``: the work has no deadline."""
 
 
 @final

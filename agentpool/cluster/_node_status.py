@@ -33,10 +33,10 @@ class NodeStatus(msgspec.Struct, frozen=True, gc=False):
     name: str
     """Its name."""
     state: NodeState
-    """Whether it gets work, and why not."""
+    """Whether the node gets work, and why not."""
     labels: Mapping[str, str]
     """Its labels."""
     load: int
-    """How many requests and tool calls it has."""
+    """How many requests and tool calls the node has to do."""
     reason: str = ""
-    """Why it is lost or refused. Empty: it is neither lost nor refused."""
+    """Why the node is lost or refused. Empty: it is neither lost nor refused."""

@@ -56,7 +56,7 @@ def open_questions(records: Iterable[JournalRecord]) -> tuple[OpenQuestion, ...]
     """Return the unanswered questions in the records of one pool.
 
     Raises:
-        JournalError: If one of them cannot be read.
+        JournalError: If a question cannot be read.
     """
     expect_arguments(open_questions, locals())
     asked: dict[Spot, JournalRecord] = {}

@@ -46,7 +46,7 @@ def number_of(value: Value, what: str, *, least: int = 0) -> int:
     """Return *value* if it is a valid number.
 
     Raises:
-        ValueError: If it is not.
+        ValueError: If *value* is not.
     """
     if isinstance(value, int) and least <= value <= MOST:
         return value
@@ -57,7 +57,7 @@ def text_of(value: Value, what: str) -> str:
     """Return *value* if it is text.
 
     Raises:
-        ValueError: If it is not.
+        ValueError: If *value* is not.
     """
     if isinstance(value, str):
         return value
@@ -68,7 +68,7 @@ def seconds_of(value: Value, *, most: float = MOST_SECONDS) -> float:
     """Return *value* if it is a valid time in seconds, by default a date since 1970.
 
     Raises:
-        ValueError: If it is not.
+        ValueError: If *value* is not.
     """
     if isinstance(value, int | float) and 0 <= value <= most:
         return value

@@ -293,7 +293,7 @@ class SharedWork(Checked, Unique, Shown):
         """Return the items that got their outcomes since the last call.
 
         Raises:
-            JournalError: If one of them cannot be read.
+            JournalError: If an item's records cannot be read.
         """
         rows = await self._do(self._database.read, lambda t: t.rows(_ENDED, self._seen, self.name))
         ended: list[EndedItem] = []

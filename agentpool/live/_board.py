@@ -77,13 +77,13 @@ class AgentView:
     name: str
     """Its name."""
     phase: str
-    """What it does, in a few words."""
+    """What the agent does, in a few words."""
     seconds: float
     """Seconds since it got its first slot."""
     tokens: int
     """How many tokens it has written. While it writes, this is an estimate."""
     last_words: str
-    """The end of what it wrote, on one line."""
+    """The end of the agent's last text, on one line."""
 
 
 @final

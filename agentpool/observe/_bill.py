@@ -47,7 +47,7 @@ class Bill(Record):
 
     @property
     def cost_usd(self) -> float | None:
-        """The cost in US dollars. ``None``: part of it is unknown."""
+        """The cost in US dollars. ``None``: part of the cost is unknown."""
         return None if self.unpriced else self.known_usd
 
     @property

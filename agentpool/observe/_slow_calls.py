@@ -26,7 +26,7 @@ class SlowCall(msgspec.Struct, frozen=True, kw_only=True):
     agent_id: AgentId
     """Its agent."""
     turn: int
-    """The turn that it belongs to."""
+    """The turn to which the call belongs."""
     tool: str = ""
     """The tool that was called. Empty: a model was asked."""
     model: str = ""

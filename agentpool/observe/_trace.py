@@ -174,7 +174,7 @@ def may_be_trace(path: Path) -> bool:
     """Return whether the file at *path* is empty, or its first line is that of a trace.
 
     Raises:
-        OSError: If it cannot be read.
+        OSError: If the file cannot be read.
     """
     with path.open("rb") as file:
         first = file.readline(MAX_HEADER)

@@ -278,7 +278,7 @@ def _open(path: Path) -> int:
     """Open the file for writing, empty, for its owner alone.
 
     Raises:
-        TraceError: If it cannot be opened.
+        TraceError: If the file cannot be opened.
     """
     # Takes as long as an event may wait, and more on a busy machine: not when the first comes.
     format_words()

@@ -95,7 +95,7 @@ class BoundWatch(Observer):
     """An observer that checks that there are never more running agents than slots."""
 
     pool: AgentPool | None = None
-    """The pool. ``None``: it is not open yet."""
+    """The pool. ``None``: the pool is not open yet."""
     faults: list[str] = attrs.field(factory=list[str])
     """One line for each moment with too many running agents."""
 

@@ -106,8 +106,8 @@ def _decoded(content: bytes) -> object:
     """Decode JSON to values that can be compared and encoded again.
 
     Raises:
-        msgspec.DecodeError: If it is not JSON.
-        RecursionError: If it is nested too deeply.
+        msgspec.DecodeError: If *data* is not JSON.
+        RecursionError: If the text is nested too deeply.
     """
     value: object = msgspec.json.decode(content)
     level = [value]

@@ -152,8 +152,8 @@ def decode(decoder: msgspec.json.Decoder[T], text: str) -> T:
 
     Raises:
         msgspec.DecodeError: If the decoder does not accept it.
-        UnicodeEncodeError: If it is not valid Unicode.
-        RecursionError: If it is nested too deeply.
+        UnicodeEncodeError: If *text* is not valid Unicode.
+        RecursionError: If the text is nested too deeply.
     """
     try:
         return decoder.decode(text)
@@ -190,8 +190,8 @@ def read_keys(text: str) -> tuple[Json, list[str]]:
     """Parse *text*, and return a fault for each duplicate key in an object.
 
     Raises:
-        ValueError: If it is not JSON.
-        RecursionError: If it is nested too deeply.
+        ValueError: If *text* is not JSON.
+        RecursionError: If the text is nested too deeply.
     """
     repeated: dict[str, None] = {}
 

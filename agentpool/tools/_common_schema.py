@@ -278,7 +278,7 @@ def _joined(branches: Sequence[_Node]) -> tuple[dict[str, object], list[str]]:
 
 
 def _branches(node: _Node) -> Sequence[object] | None:
-    """Return the alternatives of *node*. ``None``: it has none."""
+    """Return the alternatives of *node*. ``None``: *node* has no alternatives."""
     for key in _CHOICES:
         branches = node.get(key)
         if isinstance(branches, list | tuple):

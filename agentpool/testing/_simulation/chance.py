@@ -27,7 +27,7 @@ def dice(name: str = "") -> Random:
         A generator. Under a plain ``trio.run``, outside the testing kit, its seed is random.
 
     Raises:
-        RuntimeError: If it is called outside a trio run.
+        RuntimeError: If the function is called outside a trio run.
     """
     expect_arguments(dice, locals())
     try:

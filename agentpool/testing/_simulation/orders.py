@@ -255,7 +255,7 @@ class Plan(Order):
         return [chosen]
 
     def back(self, line: Sequence[int]) -> int:  # noqa: ARG002  # for who decides by the line
-        """Return how many tasks of *line* are sent to its end here."""
+        """Return how many tasks at the front of *line* are sent to its end here."""
         return self.preemptions.get(self.places, 0)
 
     def late_seconds(self) -> float:

@@ -75,5 +75,5 @@ def text_of(place: Place) -> str:
 
 
 def source_of(place: Place) -> str:
-    """Return the source line at *place*. Empty: it cannot be read."""
+    """Return the source line at *place*. Empty: the file cannot be read."""
     return linecache.getline(place[0], place[1]).strip() if place[0] else ""

@@ -323,7 +323,7 @@ def _text_of(kind: str, payload: bytes, is_whole: bool) -> str:  # noqa: FBT001
 
 
 def _codec(charset: str) -> str:
-    """Return Python's name of *charset*; UTF-8 for an unsupported one."""
+    """Return Python's name of *charset*, or of UTF-8 if *charset* is not supported."""
     try:
         # By its own name: there are many ways to write each of them.
         name = codecs.lookup(charset[:_MAX_CHARSET_CHARS]).name

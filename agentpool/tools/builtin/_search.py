@@ -40,7 +40,7 @@ MAX_ENTRIES: Final = 200_000
 """The most files and folders that one search visits: some seconds' worth."""
 
 MAX_PATTERN_CHARS: Final = 1000
-"""The longest pattern. People write shorter ones; a longer one is an attack."""
+"""The longest pattern. People write shorter patterns; a longer one is an attack."""
 
 SEARCH_SECONDS: Final = 10.0
 """How long one search may take. Searching 200,000 small files takes less."""

@@ -265,7 +265,7 @@ class _Shell:
         """Raise if *arguments* would let the program *name* exceed its grant.
 
         Raises:
-            ToolError: If they would.
+            ToolError: If the arguments would let it.
         """
         if self._programs.allows_all:
             return
@@ -280,7 +280,7 @@ class _Shell:
         """Raise if the folder's contents would make the program *name* exceed its grant. Blocks.
 
         Raises:
-            ToolError: If it would.
+            ToolError: If a link, a target or another repository would do that.
         """
         for known_as in (name, os.path.realpath(where)):
             if writes_by_name(known_as, arguments) and (

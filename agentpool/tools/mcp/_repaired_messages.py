@@ -72,7 +72,7 @@ def mend_tools(result: dict[str, object], faults: Faults) -> None:
 
 
 def _fault_of(tool: Mapping[str, object]) -> str:
-    """Return the fault in the description of a tool. Empty: it has none."""
+    """Return the fault in the description of a tool. Empty: the description has no fault."""
     name = tool.get("name")
     if isinstance(name, str) and len(name) > MAX_REMOTE_NAME_CHARS:
         return (
@@ -128,7 +128,7 @@ class _Reader(_Around[ReadStream[SessionMessage | Exception]]):
 
     @property
     def last_context(self) -> object:
-        """The context of the last message; the SDK asks for it."""
+        """The context of the last message, which the SDK asks for."""
         return getattr(self._inner, "last_context", None)
 
     async def receive(self) -> SessionMessage | Exception:

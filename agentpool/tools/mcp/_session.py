@@ -61,7 +61,7 @@ class ListedTool:
     name: str
     """The tool's name on the server, which may be any text."""
     description: str
-    """What it does, and which server it comes from."""
+    """What the tool does, and which server it comes from."""
     input_schema: Mapping[str, object]
     """The JSON Schema of its arguments."""
 

@@ -63,7 +63,7 @@ MAX_RESULT_CHARS: Final = 30_000
 """The most characters of a result: about 8,000 tokens, so that several fit into a usual window."""
 
 MAX_RESULT_ATTACHMENTS: Final = 8
-"""The most images and documents of one result; each takes thousands of tokens."""
+"""The most images and documents of one result. Each of them takes thousands of tokens."""
 
 MAX_ATTACHMENT_CHARS: Final = MAX_ATTACHMENT_BYTES * 4 // 3 + 4
 """The longest base64 text that is made into an attachment."""
@@ -258,7 +258,7 @@ def read_arguments(text: str) -> dict[str, Json]:
     """Parse the arguments that a model wrote. The server checks whether they fit the tool.
 
     Raises:
-        ToolError: If they are not a JSON object. The error's text is for the model.
+        ToolError: If the arguments are not a JSON object. The error's text is for the model.
     """
     if len(text) > MAX_ARGUMENTS_CHARS:
         raise ToolError(

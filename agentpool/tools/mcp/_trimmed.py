@@ -100,7 +100,7 @@ def trimmed(message: bytes) -> bytes:
     """Return the parts of *message* that are used. Empty: no part is used.
 
     Raises:
-        ValueError: If it is large and not a message.
+        ValueError: If *message* is large but is not a message.
     """
     if len(message) <= SMALL_BYTES:
         return message

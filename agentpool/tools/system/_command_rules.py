@@ -86,7 +86,7 @@ class _Doors:
     only_lists: re.Pattern[str] | None = None
     """Matches the first word if that word makes the program only list an archive."""
     colon_is_host: bool = False
-    """Whether ``host:path`` makes it connect to another machine."""
+    """Whether ``host:path`` makes the program connect to another machine."""
 
 
 _ALWAYS: Final = ("*",)

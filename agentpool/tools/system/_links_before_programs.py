@@ -78,5 +78,5 @@ def misleading_target(folder: str, steps: Sequence[str], arguments: Sequence[str
 
 
 def is_below(path: str, top: str) -> bool:
-    """Return whether *path* is *top* or in it. Both are without links."""
+    """Return whether *path* is *top* or in *top*. Both paths are without links."""
     return path == top or path.startswith(top.rstrip(os.sep) + os.sep)

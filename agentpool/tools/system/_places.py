@@ -98,7 +98,7 @@ class Place:
         """Open the file for reading and return its descriptor.
 
         Raises:
-            ToolError: If it is not an ordinary file. The error says what it is.
+            ToolError: If the place has something other than an ordinary file. The error says what.
             OSError: If it cannot be opened.
         """
         found = self.look()
@@ -119,7 +119,7 @@ class Place:
         """Open the folder for listing and return its descriptor.
 
         Raises:
-            OSError: If it cannot be opened, or is not a folder.
+            OSError: If the place cannot be opened, or is not a folder.
         """
         flags = _FOLDER_FLAGS | getattr(os, "O_NOFOLLOW", 0)
         fd = os.open(self._at(self.name), flags, dir_fd=self._folder_fd)
@@ -155,7 +155,7 @@ class Place:
 
         Raises:
             ToolError: If the file would configure git. Nothing was written.
-            OSError: If it cannot be written. Nothing has changed.
+            OSError: If the file cannot be written. Nothing has changed.
         """
         if any(part.casefold() == ".git" for part in self.parts):
             raise ToolError(

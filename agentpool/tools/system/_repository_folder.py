@@ -50,7 +50,7 @@ def check_name(own: str, top: str) -> None:
     """Raise if git in *top* could overwrite a repository's own folder like any other files.
 
     Raises:
-        ToolError: If it could.
+        ToolError: If git could do that.
     """
     real = os.path.realpath(own)
     if is_below(real, top) and not is_inside_another(real[len(top) :]):

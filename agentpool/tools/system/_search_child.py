@@ -109,7 +109,7 @@ class Walk:
         """Raise if the time limit has passed.
 
         Raises:
-            StoppedError: If it has.
+            StoppedError: If the limit has passed.
         """
         if time.monotonic() > self.ends_at:
             raise StoppedError("time")
