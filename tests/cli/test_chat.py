@@ -90,8 +90,8 @@ def test_turns_are_taken_back_and_branched(desk: Desk, monkeypatch: pytest.Monke
         words="--session zoo --journal z.db",
     )  # fmt: skip
     assert (done.code, done.out.splitlines()) == (0, ["about cats", "about dogs", "about cats"])
-    assert "(there is no /nope here; see /help)" in done.err
-    assert "(there is no /model here; see /help)" in done.err
+    assert "(there is no command /nope; see /help)" in done.err
+    assert "(there is no command /model; see /help)" in done.err
     assert "(no turn was cut off, so /again has nothing to go on with)" in done.err
     assert "(session 'one' has 0 turns; cannot undo 9)" in done.err
     assert "(turns left: 0)" in done.err

@@ -367,7 +367,7 @@ def test_a_file_that_the_model_does_not_read_is_refused(
         (["q", "--model", "opnai/gpt-5"], "'opnai/gpt-5'; did you mean openai/gpt-5?"),
         (
             ["q", "--model", "openai/gpt-5", "--driver", "ollama"],
-            "--model openai/gpt-5 is served by openai, and --driver says ollama; leave one",
+            "--model openai/gpt-5 is served by openai, but --driver says ollama; leave one",
         ),
         (["q", "--model", "gpt-5"], "a provider and its model such as openai/gpt-5"),
         (["q", "--attach", "gone.png"], "attachment 'gone.png' cannot be read: No such file"),
