@@ -120,7 +120,8 @@ class PostOffice(Live):
     @property
     def agent_count(self) -> int:
         """Agents that can receive messages now, without the owner."""
-        return len(self.live_ids()) - (OWNER_ID in self._inboxes)
+        absent = 0 if self._kept is None else len(self._kept.absent)
+        return len(self._inboxes) - absent - (OWNER_ID in self._inboxes)
 
     @property
     def dead_letters(self) -> tuple[DeadLetter, ...]:

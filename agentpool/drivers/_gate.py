@@ -42,6 +42,7 @@ from agentpool._base import Shown, Unique
 from agentpool._checks import at_least, expect_arguments
 from agentpool._errors import OverloadedError, RateLimitError
 from agentpool._scheduling.fair_queue import PLAIN, FairQueue
+from agentpool._scheduling.lasting_clock import LastingClock
 from agentpool._scheduling.pace import STEPS
 from agentpool._scheduling.random import build_random
 from agentpool._scheduling.request_clock import waiting_for_turn
@@ -127,8 +128,8 @@ class RequestGate(Unique, Shown):
     """
 
     __slots__ = (
-        "_again", "_alarm", "_held_back", "_keeper", "_next_at", "_passed", "_queue", "_random",
-        "_seed", "_throttle", "name",
+        "_again", "_alarm", "_clock", "_held_back", "_keeper", "_next_at", "_passed", "_queue",
+        "_random", "_seed", "_throttle", "name",
     )  # fmt: skip
 
     def __init__(
@@ -170,6 +171,7 @@ class RequestGate(Unique, Shown):
         """The request that keeps the time."""
         self._alarm = trio.CancelScope()
         """The cancel scope in which the keeper sleeps."""
+        self._clock = LastingClock()
         self._next_at = math.inf
         self._passed = 0
         self._held_back = 0
@@ -208,10 +210,10 @@ class RequestGate(Unique, Shown):
             self._refuse(passage, error.retry_after_seconds)
             raise
         except BaseException:
-            self._throttle.give_up(passage, trio.current_time())
+            self._throttle.give_up(passage, self._clock.now())
             raise
         else:
-            self._throttle.answer(passage, trio.current_time(), ticket.used_tokens)
+            self._throttle.answer(passage, self._clock.now(), ticket.used_tokens)
         finally:
             self._pump()
 
@@ -222,7 +224,7 @@ class RequestGate(Unique, Shown):
 
     def statistics(self) -> GateStatistics:
         """Return a snapshot of the gate."""
-        now = trio.current_time()
+        now = self._clock.now()
         throttle = self._throttle
         requests, tokens = throttle.begun(now)
         return GateStatistics(
@@ -242,7 +244,7 @@ class RequestGate(Unique, Shown):
     def _refuse(self, passage: Passage, retry_after_seconds: float | None) -> None:
         if self._random is None:
             self._random = build_random(self._seed)
-        now, chance = trio.current_time(), self._random.random()
+        now, chance = self._clock.now(), self._random.random()
         throttle = self._throttle
         throttle.refuse(passage, now, retry_after_seconds, chance)
         watcher = watcher_now()
@@ -259,7 +261,7 @@ class RequestGate(Unique, Shown):
 
     async def _enter(self, tokens: int) -> Passage:
         await trio.lowlevel.checkpoint_if_cancelled()
-        throttle, now = self._throttle, trio.current_time()
+        throttle, now = self._throttle, self._clock.now()
         if not (self._queue or self._again) and throttle.ready_at(tokens, now) <= now:
             passage = throttle.let_in(tokens, now)
             throttle.begin(passage, now)
@@ -278,9 +280,9 @@ class RequestGate(Unique, Shown):
                     async with parked(Wait.gate(self.name)):
                         passage = await self._let_in(waiting)
                     await trio.lowlevel.checkpoint_if_cancelled()
-                    if throttle.begin(passage, trio.current_time()):
+                    if throttle.begin(passage, self._clock.now()):
                         return passage  # noqa: ASYNC910  # it has waited
-                    throttle.give_up(passage, trio.current_time())
+                    throttle.give_up(passage, self._clock.now())
                     self._put_back(waiting)
         except BaseException:
             self._withdraw(waiting)
@@ -311,7 +313,7 @@ class RequestGate(Unique, Shown):
         if waiting.woken.is_set():
             waiting.woken = trio.Event()  # it was woken to keep the time
         try:
-            with trio.CancelScope(deadline=self._next_at) as self._alarm:
+            with trio.CancelScope(deadline=self._clock.in_trio(self._next_at)) as self._alarm:
                 await waiting.woken.wait()
         finally:
             self._keeper = None
@@ -320,7 +322,7 @@ class RequestGate(Unique, Shown):
     def _pump(self) -> None:
         """Let in every request that may go, and wake one to keep the time for the others."""
         self._next_at = math.inf
-        now = trio.current_time()
+        now = self._clock.now()
         while (waiting := self._head()) is not None:
             ready_at = self._throttle.ready_at(waiting.tokens, now)
             if ready_at > now:
@@ -335,7 +337,7 @@ class RequestGate(Unique, Shown):
             waiting.passage = self._throttle.let_in(waiting.tokens, now)
             waiting.woken.set()
         if self._keeper is not None:
-            self._alarm.deadline = self._next_at
+            self._alarm.deadline = self._clock.in_trio(self._next_at)
 
     def _head(self) -> _Waiting | None:
         if self._again:
@@ -353,7 +355,7 @@ class RequestGate(Unique, Shown):
             return
         waiting.gone = True
         if waiting.passage is not None:
-            self._throttle.give_up(waiting.passage, trio.current_time())
+            self._throttle.give_up(waiting.passage, self._clock.now())
         elif waiting in self._again:
             self._again.remove(waiting)
         else:
