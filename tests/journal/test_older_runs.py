@@ -127,7 +127,7 @@ async def test_one_that_recalled_what_its_history_has_is_refused_until_told(
     for _ in range(2):
         error = (await run(path, answer, "known"))["known"].error
         assert isinstance(error, ResumeMismatchError)
-        assert "the request has another prompt" in error.differs
+        assert "the request has a different prompt" in error.differs
         assert "resume with resume='branch' or resume='accept'" in str(error)
         assert asked == []
     for resume in (way_out, True):

@@ -134,7 +134,7 @@ def test_turns_are_taken_back_and_branched() -> None:
                     await session.go_back(wrong)
             with pytest.raises(UsageError, match="has 0 turns; cannot copy 1"):
                 await session.branch("dora", turns=1)
-            with pytest.raises(UsageError, match="a session 'bea' already"):
+            with pytest.raises(UsageError, match="there is already a session 'bea'"):
                 await session.branch("bea")
         async with open_anna(journal) as session:
             assert queries(session) == []
