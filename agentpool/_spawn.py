@@ -187,6 +187,14 @@ def seconds_of(config: SpawnConfig) -> float | None:
     return config.deadline_seconds or config.manifest.resources.run_seconds
 
 
+def provider_of(config: SpawnConfig) -> str:
+    """Return the name of the model's provider. Empty: it has none."""
+    model = config.manifest.model
+    if model.remote_model is not None:
+        return model.provider if isinstance(model.provider, str) else model.provider.facts or ""
+    return "local" if model.model_path or model.model_repo else ""
+
+
 CHILD_MAX_ITERATIONS = 10
 """The most turns that a child may have: it does a part of its parent's work, not all of it."""
 

@@ -15,9 +15,10 @@ Rules:
    only while the used amount alone would leave enough, and while a part of the missing amount is
    held by a request whose agent does not wait for another. So no agents wait in a circle, and a
    claim that cannot be met is refused.
-7. A claim that fits may overtake one that waits for more, but the same claim is overtaken at most
-   ``MAX_PASSED`` times: then all others wait behind it. So small requests do not starve a large
-   one.
+7. A claim that fits may overtake those that wait for more, but no more than ``MAX_PASSED`` that
+   wait for the same budget, and the same claim is overtaken at most ``MAX_PASSED`` times: then all
+   others wait behind it. So small requests do not starve a large one, and what is given back is
+   offered to a few claims, however many wait. Each of these waits for a request that will end.
 8. An unknown cost is not zero: it is counted as unpriced, and a limit on cost allows nothing
    more after such an answer, unless the budget says so.
 
@@ -27,8 +28,9 @@ A budget belongs to trio's thread. Several pools may share it, and it may outlas
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import takewhile
 from typing import Final, Self, final
+
+import msgspec
 
 from agentpool._amounts import counted
 from agentpool._base import Live
@@ -43,6 +45,7 @@ from agentpool._budget.account import (
     count,
     pico,
 )
+from agentpool._budget.line import Line
 from agentpool._budget.store import Kept
 from agentpool._errors import LimitExceededError, UsageError
 
@@ -214,15 +217,10 @@ class Claim(Live):
     passed: int = 0
     """How many later claims have overtaken it."""
 
-    def hold(self, held: set[Ledger]) -> None:
-        """Add the ledger that the claim waits for to *held*, if no later claim may overtake it."""
-        if self.short is not None and self.passed >= MAX_PASSED:
-            held.add(self.short)
-
     def withdraw(self) -> None:
         """Drop the claim, and refund its reservation if it has one."""
         root = self.ledger.root
-        root.waiting.pop(self, None)
+        root.waiting.leave(self.ledger.path, self)
         if isinstance(self.result, RequestReservation):
             self.result.refund()
         root.reconsider()  # others may have waited for its turn
@@ -240,8 +238,8 @@ class Ledger(Live):
     """The reservations of requests in progress, in order, here and below."""
     open: set[Reservation] = set()  # noqa: RUF012  # each has its own
     """The reservations of this ledger that are not settled."""
-    waiting: dict[Claim, None] = {}  # noqa: RUF012  # each has its own
-    """The waiting claims, in order. Used at the root only."""
+    waiting: Line[Ledger, Claim] = msgspec.field(default_factory=Line)
+    """The waiting claims. Used at the root only."""
     kept: Kept | None = None
     """The store of its used amounts. ``None``: the budget ends with the program."""
 
@@ -309,46 +307,56 @@ class Ledger(Live):
         """
         amounts = amounts_of(tokens=tokens, cost_usd=cost_usd, requests=1, tool_calls=0)
         claim = Claim(self, amounts, cost_usd is not None, is_stalled)
-        held: set[Ledger] = set()
-        for one in self.root.waiting:
-            one.hold(held)
-        self._decide(claim, held)
-        if claim.result is None:
-            self.root.waiting[claim] = None
+        lack = self._find_lack(claim.amounts, priced=claim.priced)
+        waiting = self.root.waiting
+        if lack is not None and not self._can_come(lack, claim.amounts):
+            claim.result = self._refuse(lack, claim.amounts)
+        elif lack is None and not waiting:
+            claim.result = self._take_for(claim)
+        else:
+            waiting.join(self.path, claim)
+            if lack is None:
+                self.root.reconsider()  # whether it may overtake those that wait
         return claim
 
     def reconsider(self) -> None:
-        """Decide about all waiting claims again, in order. Only the root does this.
+        """Decide again about the claims that wait and have their turn. Only the root does this.
 
         This is called after each settlement, and when a task that makes a request begins to wait.
         """
+        if not self.waiting:
+            return
         held: set[Ledger] = set()
-        for claim in tuple(self.waiting):
-            self._decide(claim, held)
-            if claim.result is not None:
-                del self.waiting[claim]
-                claim.wake()
+        staying, short_of = list[Claim](), dict[Ledger, int]()
+        for claim in self.waiting.look(held):
+            ledger, amounts = claim.ledger, claim.amounts
+            lack = ledger._find_lack(amounts, priced=claim.priced)
+            if lack is None:
+                for one in staying:
+                    if one.short in ledger.path:
+                        one.passed += 1
+                        if one.passed >= MAX_PASSED:
+                            held.add(one.short)
+                claim.result = ledger._take_for(claim)
+            elif ledger._can_come(lack, amounts):
+                claim.short = short = lack[0]
+                staying.append(claim)
+                short_of[short] = waiting = short_of.get(short, 0) + 1
+                if waiting >= MAX_PASSED or claim.passed >= MAX_PASSED:
+                    held.add(short)
+                continue
             else:
-                claim.hold(held)
+                claim.result = ledger._refuse(lack, amounts)
+            self.waiting.leave(ledger.path, claim)
+            claim.wake()
 
     @staticmethod
-    def _decide(claim: Claim, held: set[Ledger]) -> None:
-        """Grant or refuse *claim*, or let it wait. *held*: ledgers kept for earlier claims."""
-        ledger = claim.ledger
-        lack = ledger._find_lack(claim.amounts, priced=claim.priced)
-        if lack is None:
-            if held.isdisjoint(ledger.path):
-                for one in takewhile(lambda one: one is not claim, ledger.root.waiting):
-                    one.passed += one.short in ledger.path
-                    one.hold(held)
-                claim.result = ledger._take_for(claim)
-            return
+    def _can_come(lack: tuple[Ledger, int], amounts: Amounts) -> bool:
+        """Return whether those that make requests may give back what is lacking."""
         short, kind = lack
-        claim.short = short
-        if short.account.is_used_up(kind, claim.amounts) or not any(
+        return not short.account.is_used_up(kind, amounts) and any(
             reservation.may_give_back(kind) for reservation in short.under_way
-        ):
-            claim.result = ledger._refuse(lack, claim.amounts)
+        )
 
     def _find_lack(self, amounts: Amounts, *, priced: bool) -> tuple[Ledger, int] | None:
         """Return the nearest budget with too little left, and the kind it lacks."""

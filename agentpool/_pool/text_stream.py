@@ -21,8 +21,7 @@ from agentpool._messages import AssistantMessage, ChatMessage
 from agentpool._pool.record import AgentRecord
 from agentpool._scheduling.parking_lot import Lot
 from agentpool._scheduling.slot import parked
-from agentpool.abc import Observer
-from agentpool.observe._hub import EventHub
+from agentpool.observe._hub import Ear, EventHub
 
 
 @final
@@ -51,7 +50,8 @@ class TextStream(Live):
     """Where the run's own messages begin, if the stream was opened before the run. Text from before
     the program ended then comes first. ``None``: that text has been given out, or is not due."""
     _lot: Lot = msgspec.field(default_factory=Lot)
-    _ear: _Ear | None = None
+    _ear: Ear | None = None
+    """What the hub calls. ``None``: nothing more is heard."""
 
     @classmethod
     def _open(cls, record: AgentRecord, hub: EventHub) -> Self:
@@ -67,8 +67,8 @@ class TextStream(Live):
             stream._said_from = len(record.take_work()[0].history)
         else:
             stream._take(run.arrived_text)
-        stream._ear = ear = _Ear(stream)
-        hub.watch(ear)
+        stream._ear = ear = stream._hear
+        hub.watch(record.agent_id, ear)
         return stream
 
     def __repr__(self) -> str:
@@ -79,7 +79,7 @@ class TextStream(Live):
         """Accept no more pieces. The stored ones can still be read."""
         self._is_over = True
         if self._ear is not None:
-            self._hub.unwatch(self._ear)
+            self._hub.unwatch(self._record.agent_id, self._ear)
             self._ear = None
         self._lot.unpark_all()
 
@@ -124,9 +124,9 @@ class TextStream(Live):
             self._lot.unpark_all()
 
     def _hear(self, event: Event) -> None:
-        """Handle *event* if it carries the agent's text."""
-        if event.agent_id != self._record.agent_id or event.sequence <= self._after:
-            return  # of another, or it happened before and is told late
+        """Handle *event* of the agent if it carries text."""
+        if event.sequence <= self._after:
+            return  # it happened before, and is told late
         match event:
             case RequestStarted(by_tool=False):
                 self._has_heard = False
@@ -151,17 +151,3 @@ class TextStream(Live):
         self._owes, self._said_from = False, None
         for text in texts:
             self._take(text)
-
-
-@final
-class _Ear(Observer):
-    """An observer that feeds one stream."""
-
-    __slots__ = ("_stream",)
-
-    def __init__(self, stream: TextStream) -> None:
-        self._stream = stream
-
-    def on_event(self, event: Event) -> None:
-        """Pass the event to the stream."""
-        self._stream._hear(event)  # pyright: ignore[reportPrivateUsage]  # it is its ear

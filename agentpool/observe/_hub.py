@@ -11,7 +11,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import Self, TypeVarTuple, final
+from typing import Self, TypeAlias, TypeVarTuple, final
 
 import msgspec
 import trio
@@ -30,17 +30,17 @@ from agentpool._events import (
     MessageSent,
     PoolInfo,
 )
-from agentpool._manifest.model import ModelConfig
 from agentpool._messages import OWNER_ID, AgentId, AgentMessage
 from agentpool._scheduling.owner import Owner
 from agentpool._scheduling.parking_lot import Lot
 from agentpool._scheduling.slot import current_slot, parked
 from agentpool._scheduling.waits import FOR_AN_EVENT, Wait
-from agentpool._spawn import SpawnConfig, seconds_of
+from agentpool._spawn import SpawnConfig, provider_of, seconds_of
 from agentpool.abc import Observer
 from agentpool.observe._error_data import text_of
 
 Ts = TypeVarTuple("Ts")
+Ear: TypeAlias = Callable[[Event], None]
 
 _log = logging.getLogger("agentpool")
 
@@ -49,12 +49,6 @@ READER_BACKLOG = 4096
 
 _TELLING = 1_000_000
 """Added to the decisions under way while observers are called, so that all new events wait."""
-
-
-def _provider_of(model: ModelConfig) -> str:
-    if model.remote_model is not None:
-        return model.provider if isinstance(model.provider, str) else model.provider.facts or ""
-    return "local" if model.model_path or model.model_repo else ""
 
 
 @final
@@ -167,8 +161,9 @@ class EventHub:
 
     # No struct: every event writes three of its fields, and to write one takes ten times as long.
     __slots__ = (
-        "_closed", "_deciding", "_last_sequence", "_observers", "_opened_at", "_readers", "_untold",
-        "listening", "now", "observer_failure", "observer_failures", "silent_thinkers", "warnings",
+        "_closed", "_deciding", "_ears", "_last_sequence", "_observers", "_opened_at", "_readers",
+        "_untold", "listening", "now", "observer_failure", "observer_failures", "silent_thinkers",
+        "warnings",
     )  # fmt: skip
 
     def __init__(
@@ -180,7 +175,9 @@ class EventHub:
         self._observers = observers
         self._opened_at = opened_at
         self.now = now  # trio's clock
-        self._readers: list[EventReader] = []
+        self._readers: dict[EventReader, None] = {}  # in order
+        # What hears the events of one agent, by the agent: an event is for few of many streams.
+        self._ears: dict[AgentId, dict[Ear, None]] = {}
         self._last_sequence = 0
         # What observers and readers have not got yet, in order.
         self._untold: deque[Event] = deque()
@@ -266,7 +263,7 @@ class EventHub:
                     observer.on_event(event)
                 except Exception as error:  # noqa: BLE001  # as in _hand_on()
                     self._failed(observer, error)
-            if self._readers:
+            if self._readers or self._ears:
                 self._read(event)
             while self._untold:
                 self._hand_on(self._untold.popleft())
@@ -283,6 +280,8 @@ class EventHub:
         self._read(event)
 
     def _read(self, event: Event) -> None:
+        for hear in tuple(self._ears.get(event.agent_id, ())):
+            hear(event)
         for reader in self._readers:
             reader._put(event)  # pyright: ignore[reportPrivateUsage]  # only the hub puts
 
@@ -318,7 +317,7 @@ class EventHub:
                 query=config.query,
                 manifest=manifest.name,
                 model=model.remote_model or str(model.model_path or ""),
-                provider=_provider_of(model),
+                provider=provider_of(config),
                 system_prompt=model.system_prompt,
                 grants=tuple(grant.kind.value for grant in manifest.capabilities),
                 group=config.group,
@@ -362,20 +361,23 @@ class EventHub:
         self.warnings += 1
         self.tell(AgentWarned, agent_id, agent_name, text)
 
-    def watch(self, observer: Observer) -> None:
-        """Call *observer* with every event from now on."""
-        self._observers = (*self._observers, observer)
+    def watch(self, agent_id: AgentId, ear: Ear) -> None:
+        """Call *ear*, which never raises, with every event of one agent from now on."""
+        self._ears.setdefault(agent_id, {})[ear] = None
         self.listening = True
 
-    def unwatch(self, observer: Observer) -> None:
-        """Stop calling *observer*."""
-        self._observers = tuple(one for one in self._observers if one is not observer)
-        self.listening = bool(self._observers or self._readers)
+    def unwatch(self, agent_id: AgentId, ear: Ear) -> None:
+        """Stop calling *ear*."""
+        ears = self._ears.get(agent_id, {})
+        ears.pop(ear, None)
+        if not ears:
+            self._ears.pop(agent_id, None)
+        self.listening = bool(self._observers or self._readers or self._ears)
 
     def open_reader(self, owner: Owner | None = None) -> EventReader:
         """Open a reader for all events from now on; *owner* is the owner's side of the pool."""
         reader = EventReader(self, self._last_sequence, _owner=owner)
-        self._readers.append(reader)
+        self._readers[reader] = None
         self.listening = True
         if self._closed:
             reader.close()
@@ -383,9 +385,8 @@ class EventHub:
 
     def forget(self, reader: EventReader) -> None:
         """Stop passing events to *reader*."""
-        if reader in self._readers:
-            self._readers.remove(reader)
-        self.listening = bool(self._observers or self._readers)
+        self._readers.pop(reader, None)
+        self.listening = bool(self._observers or self._readers or self._ears)
 
     def close(self, statistics: PoolStatistics) -> None:
         """Tell observers and readers that the pool has closed."""

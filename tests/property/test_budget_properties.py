@@ -122,6 +122,12 @@ class BudgetMachine(RuleBasedStateMachine):
             for other in before
         )
 
+    def is_behind_many(self, one: Waiting) -> bool:
+        """Say whether so many wait before it for a budget of its own that it may overtake none."""
+        before = itertools.takewhile(lambda other: other is not one, self.waiting)
+        path = set(path_of(one.at))
+        return sum(not path.isdisjoint(path_of(other.at)) for other in before) >= MAX_PASSED
+
     def granted(self, held: Held) -> None:
         """Take note of a reservation; from here on estimates may be wrong again."""
         self.open.append(held)
@@ -208,6 +214,8 @@ class BudgetMachine(RuleBasedStateMachine):
         self.keep.append(one)
         if self.is_held_up(one):
             assert not isinstance(claim.result, Reservation)
+        elif fits and self.is_behind_many(one):
+            assert not isinstance(claim.result, LimitExceededError)
         else:
             assert isinstance(claim.result, Reservation) is fits
         if claim.result is None:
@@ -310,7 +318,8 @@ class BudgetMachine(RuleBasedStateMachine):
     def nobody_waits_in_vain(self) -> None:
         """Who waits does not fit now, and somebody who goes on holds what it waits for."""
         for one in self.waiting:
-            assert not self.fits(one.at, one.amounts) or self.is_held_up(one)
+            is_behind = self.is_held_up(one) or self.is_behind_many(one)
+            assert not self.fits(one.at, one.amounts) or is_behind
             assert any(held.is_request and not held.stalled for held in self.open)
 
     def teardown(self) -> None:
@@ -362,6 +371,73 @@ def test_nobody_starves(steps: list[tuple[str, int]]) -> None:
         came_later = claims[claims.index(one) :] if one in claims else []
         assert sum(other in came_later for other in served[:place]) <= MAX_PASSED
     assert budget.statistics().tokens.reserved == 0
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["want"] * 8 + ["end", "end", "give up", "wait"]),
+            st.integers(0, 2),
+            st.integers(1, 100),
+        ),
+        min_size=30,
+        max_size=150,
+    )
+)
+def test_nobody_in_a_long_line_waits_in_vain(steps: list[tuple[str, int, int]]) -> None:
+    """Who waits longest does not fit, and somebody who goes on holds a part of what it wants."""
+    root = Budget(tokens=150)
+    budgets = [root, Budget(tokens=100, parent=root), Budget(tokens=100, parent=root)]
+    claims: list[tuple[Budget, Claim]] = []
+    stalled: set[int] = set()  # by number, since one that gives up leaves the list
+    numbers: dict[Claim, int] = {}
+    for what, place, number in steps:
+        waiting = [one for _, one in claims if one.result is None]
+        under_way = [one for _, one in claims if _is_open(one)]
+        if what == "want":
+            me = len(numbers)
+            ledger = ledger_of(budgets[place])
+            one = ledger.claim(
+                tokens=number, cost_usd=0.0, is_stalled=partial(stalled.__contains__, me)
+            )
+            claims.append((budgets[place], one))
+            numbers[one] = me
+        elif what == "end" and under_way:
+            _end(under_way[number % len(under_way)])
+        elif what == "give up" and waiting:
+            one = waiting[number % len(waiting)]
+            claims = [(at, other) for at, other in claims if other is not one]
+            one.withdraw()
+        elif what == "wait" and under_way:
+            one = under_way[number % len(under_way)]
+            assert isinstance(one.result, RequestReservation)
+            one.result.start()
+            stalled.add(numbers[one])
+            ledger_of(root).reconsider()
+        going_on = [at for at, one in claims if _is_open(one) and numbers[one] not in stalled]
+        _assert_all_have_their_turn(claims, going_on)
+    for _, one in claims:
+        if _is_open(one):
+            _end(one)
+    while any(map(_is_open, (one for _, one in claims))):
+        _end(next(one for _, one in claims if _is_open(one)))
+    assert all(one.result is not None for _, one in claims)
+    assert len(ledger_of(root).waiting) == 0
+
+
+def _assert_all_have_their_turn(claims: list[tuple[Budget, Claim]], going_on: list[Budget]) -> None:
+    """Assert that the first that waits is right to wait, and that nobody was overtaken too often.
+
+    Args:
+        claims: All that were not given up, in order.
+        going_on: The budgets of the requests whose agents do not wait for another.
+    """
+    waits = [(at, one) for at, one in claims if one.result is None]
+    if waits:
+        at, first = waits[0]
+        assert first.amounts[0] > min(one.statistics().tokens.left or 0 for one in path_of(at))
+        assert any(set(path_of(other)) & set(path_of(at)) for other in going_on)
+        assert all(one.passed <= MAX_PASSED for _, one in waits)
 
 
 def _is_open(one: Claim) -> bool:

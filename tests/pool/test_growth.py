@@ -1,0 +1,164 @@
+"""What one of many agents costs is what one of few costs: counted in lines, at n and at 2n."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from functools import partial
+
+import pytest
+import trio
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from agentpool import AgentHandle, AgentPool, Budget, SpawnConfig, Usage, open_pool
+from agentpool.drivers import Completion, CompletionRequest, FunctionDriver, say
+from agentpool.observe import AgentFinished
+from tests.support.fakes import hanging_driver, job, manifest
+from tests.support.growth import lines_run
+
+N = 100
+MOST_GROWTH = 2.3
+"""Of twice as many. What grows with the square takes four times as many lines."""
+
+FEW_AT_ONCE = 20_000
+"""Tokens that some requests need at once, by their estimates."""
+
+
+async def slow(_: CompletionRequest) -> str:
+    """Answer in a while."""
+    await trio.sleep(1)
+    return "ok"
+
+
+async def cheap(_: CompletionRequest) -> Completion:
+    """Use less than was estimated."""
+    await trio.sleep(1)
+    return say("ok", usage=Usage(input_tokens=1, output_tokens=1))
+
+
+async def run_all(n: int, config: Callable[[int], SpawnConfig], budget: Budget | None) -> None:
+    """Run *n* agents at once, which all get their answers."""
+    driver = FunctionDriver(cheap, record=False)
+    async with open_pool(driver, budget=budget, max_concurrent=n) as pool:
+        await pool.fan_out(map(config, range(n)))
+        assert all(one.text == "ok" for one in (await pool.join_all()).values())
+
+
+async def wait_for_one_budget(n: int) -> None:
+    """Wait for the tokens of the pool's budget."""
+    await run_all(n, lambda _: job("q"), Budget(tokens=FEW_AT_ONCE + 4 * n))
+
+
+async def want_different_amounts(n: int) -> None:
+    """Wait for the same tokens, each for some more or less of them."""
+    budget = Budget(tokens=FEW_AT_ONCE + 4 * n)
+    await run_all(n, lambda at: job("q" * (1 + at * 7 % 997)), budget)
+
+
+async def wait_for_a_part(n: int) -> None:
+    """Wait for the tokens of a budget inside another."""
+    part = Budget(tokens=FEW_AT_ONCE + 4 * n, parent=Budget(tokens=10**9))
+    await run_all(n, lambda _: SpawnConfig(manifest(), "q", budget=part), None)
+
+
+async def wait_below_one_budget(n: int) -> None:
+    """Wait with a budget of one's own for the tokens of the one above."""
+    above = Budget(tokens=FEW_AT_ONCE + 4 * n)
+
+    def config(_: int) -> SpawnConfig:
+        return SpawnConfig(manifest(), "q", budget=Budget(tokens=10**6, parent=above))
+
+    await run_all(n, config, None)
+
+
+async def give_up(n: int) -> None:
+    """Wait for tokens, and be cancelled from the middle on."""
+    budget = Budget(tokens=FEW_AT_ONCE)
+    async with open_pool(hanging_driver(), budget=budget, max_concurrent=n) as pool:
+        handles = [pool.spawn_nowait(job("q")) for _ in range(n)]
+        await wait_all_tasks_blocked()
+        for handle in handles[n // 2 :] + handles[: n // 2]:
+            handle.cancel()
+        for handle in handles:
+            await handle.wait()
+
+
+async def watched(n: int, watch: Callable[[AgentPool, AgentHandle], Awaitable[object]]) -> None:
+    """Watch a pool, or its first agent, in *n* ways at once."""
+    async with (
+        open_pool(FunctionDriver(slow, record=False), max_concurrent=n) as pool,
+        trio.open_nursery() as nursery,
+    ):
+        first = await pool.spawn(job("q"))
+        for _ in range(n):
+            nursery.start_soon(watch, pool, first)
+
+
+async def stream_each(n: int) -> None:
+    """Watch the text of each agent by a stream of its own."""
+
+    async def watch(pool: AgentPool, _: AgentHandle) -> None:
+        handle = await pool.spawn(job("q"))
+        with handle.stream() as pieces:
+            assert [piece async for piece in pieces] == ["ok"]
+
+    await watched(n, watch)
+
+
+async def stream_one(n: int) -> None:
+    """Watch the text of one agent by many streams."""
+
+    async def watch(_: AgentPool, first: AgentHandle) -> None:
+        with first.stream() as pieces:
+            assert [piece async for piece in pieces] == ["ok"]
+
+    await watched(n, watch)
+
+
+async def wait_for_one(n: int) -> None:
+    """Wait for the end of one agent in many tasks."""
+
+    async def watch(_: AgentPool, first: AgentHandle) -> None:
+        assert (await first.wait()).text == "ok"
+
+    await watched(n, watch)
+
+
+async def join_each(n: int) -> None:
+    """Wait for the next end in many tasks."""
+
+    async def watch(pool: AgentPool, _: AgentHandle) -> None:
+        pool.spawn_nowait(job("q"))
+        await pool.join_next()
+
+    await watched(n, watch)
+
+
+async def read_events(n: int) -> None:
+    """Read the events of one agent by many readers."""
+
+    async def watch(pool: AgentPool, _: AgentHandle) -> None:
+        with pool.events() as events:
+            async for event in events:
+                if isinstance(event, AgentFinished):
+                    return
+
+    await watched(n, watch)
+
+
+@pytest.mark.parametrize(
+    "work",
+    [
+        wait_for_one_budget, want_different_amounts, wait_for_a_part, wait_below_one_budget,
+        give_up, stream_each, stream_one, wait_for_one, join_each, read_events,
+    ],
+    ids=lambda work: work.__name__.replace("_", " "),
+)  # fmt: skip
+def test_one_of_many_costs_what_one_of_few_does(work: Callable[[int], Awaitable[None]]) -> None:
+    """Each stream heard the events of all agents, and each wait looked at all that waited."""
+
+    def lines(n: int) -> int:
+        clock = MockClock(autojump_threshold=0)
+        return lines_run(partial(trio.run, work, n, clock=clock), "")
+
+    lines(10)  # what is made on first use
+    assert lines(2 * N) <= MOST_GROWTH * lines(N)
