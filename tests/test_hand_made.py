@@ -7,7 +7,9 @@ They are checked where they enter the pool; what a driver or a tool returned is 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -28,7 +30,7 @@ from agentpool import (
 )
 from agentpool.abc import Completion, CompletionRequest, Driver, OnDelta, ToolContext, ToolResult
 from agentpool.drivers import FunctionDriver, ScriptedDriver, call, messages_to_json
-from agentpool.tools import ToolRegistry
+from agentpool.tools import Tool, ToolDefinition, ToolRegistry
 from tests.support.fakes import FakeTool, calling, job, manifest, tool_call
 
 ANY: Any = None
@@ -214,6 +216,55 @@ async def test_a_driver_with_a_wrong_property_is_refused(
         with pytest.raises(UsageError) as caught:
             await pool.spawn(job())
     assert says in str(caught.value)
+
+
+class OneTool(Tool):
+    """As a user writes it."""
+
+    definition: Any = ToolDefinition("one", "Do it.", {"type": "object"})
+
+    async def run(self, arguments: str, context: ToolContext) -> ToolResult:
+        """Do nothing."""
+        return ToolResult("done")
+
+
+FACTS: tuple[tuple[str, object, str], ...] = (
+    ("capability", "rag", "tool 'one': capability must be a Capability or None, got"),
+    ("timeout_seconds", "5", "tool 'one': timeout_seconds must be a float or None, got '5'"),
+    ("timeout_seconds", math.nan, "tool 'one': timeout_seconds must be > 0 or None, got nan"),
+    ("timeout_seconds", -1, "tool 'one': timeout_seconds must be > 0 or None, got -1"),
+    ("timeout_seconds", True, "tool 'one': timeout_seconds must be a float or None, got"),
+    ("timeout_seconds", 10**400, "got a number of more than 50 digits; see help(OneTool)"),
+    ("needs_approval", "no", "tool 'one': needs_approval must be a bool, got a value of type str"),
+    ("waits", None, "tool 'one': waits must be a bool, got None"),
+    ("on_unknown", "retry", "tool 'one': on_unknown must be 'report', 'rerun', "),
+    ("definition", {"name": "one"}, "definition of a tool must be a ToolDefinition, got"),
+    (
+        "definition",
+        ToolDefinition("one", "Do it.", {"type": object()}),
+        "tool 'one': definition.input_schema must be JSON: ",
+    ),
+)
+
+
+@pytest.mark.parametrize(("name", "value", "says"), FACTS, ids=lambda one: str(one)[:20])
+async def test_a_tool_with_a_wrong_property_is_refused(name: str, value: object, says: str) -> None:
+    """Where it enters; the error names the tool and the property."""
+    kind: Callable[[], Tool] = type("OneTool", (OneTool,), {name: value})
+    with pytest.raises(UsageError) as caught:
+        ToolRegistry([kind()])
+    assert says in str(caught.value)
+    with pytest.raises(UsageError):
+        ToolRegistry().with_tools(kind())
+
+
+async def test_a_right_tool_made_by_hand_is_taken() -> None:
+    """With no limit, and a schema that cannot be changed."""
+    schema = MappingProxyType({"type": "object", "required": ()})
+    facts = {"timeout_seconds": math.inf, "definition": ToolDefinition("one", "", schema)}
+    kind: Callable[[], Tool] = type("OneTool", (OneTool,), facts)
+    script = ScriptedDriver([calling(tool_call("one")), "end"])
+    assert (await outcome_of(script, tools=ToolRegistry().with_tools(kind()))).text == "end"
 
 
 async def test_a_result_of_a_tool_with_a_wrong_field_is_told_to_the_model() -> None:

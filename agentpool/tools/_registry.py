@@ -24,7 +24,7 @@ from typing import Final, final
 import msgspec
 
 from agentpool._base import Shown
-from agentpool._checks import expect, expect_arguments, expect_each
+from agentpool._checks import expect_arguments, expect_each
 from agentpool._errors import UsageError
 from agentpool._manifest.capability import (
     Capability,
@@ -35,6 +35,7 @@ from agentpool._manifest.capability import (
 )
 from agentpool._messages import ToolDefinition
 from agentpool.abc import Tool
+from agentpool.tools._facts import checked_name
 
 _NAME = r"[a-zA-Z0-9_-]{1,64}"
 """OpenAI's and Anthropic's rule for function names; others allow more."""
@@ -124,6 +125,20 @@ def _named(names: Iterable[str]) -> str:
     return f"there are {', '.join(every[:_MAX_NAMED])}{more}"
 
 
+def _with(known: Mapping[str, Tool], tools: Iterable[Tool]) -> dict[str, Tool]:
+    """Return the *known* tools, which were checked before, and *tools*, by name."""
+    by_name = {**known}
+    for tool in tools:
+        check_name(name := checked_name(tool))
+        if name in by_name:
+            raise UsageError(
+                f"there are two tools with the name {name!r}; "
+                "give one of them another name with @tool(name=...)"
+            )
+        by_name[name] = tool
+    return by_name
+
+
 _NOTHING = Allowed((), frozenset(), partial(_refusal, {}, {}))
 
 
@@ -149,36 +164,23 @@ class ToolRegistry(Shown):
         """Make a registry of *tools*, in their order.
 
         Raises:
-            UsageError: If something is not a tool, or a name is invalid or already taken.
+            UsageError: If something is not a tool, has a property of a wrong type, or a name is
+                invalid or already taken.
         """
         expect_each(tools, Tool, "tools must be an iterable of tools", "write ToolRegistry([tool])")
-        by_name: dict[str, Tool] = {}
-        for tool in tools:
-            # A function without @tool is the usual slip, and type checkers are optional.
-            if not isinstance(tool, Tool):  # pyright: ignore[reportUnnecessaryIsInstance]
-                raise UsageError(f"{tool!r} is not a tool; decorate the function with @tool")
-            definition = tool.definition
-            expect(
-                definition, ToolDefinition, "definition of a tool must be a ToolDefinition",
-                "write ToolDefinition(name, description, input_schema)",
-            )  # fmt: skip
-            check_name(name := definition.name)
-            if name in by_name:
-                raise UsageError(
-                    f"there are two tools with the name {name!r}; "
-                    "give one of them another name with @tool(name=...)"
-                )
-            by_name[name] = tool
-        self._tools: Mapping[str, Tool] = by_name
+        self._tools: Mapping[str, Tool] = _with({}, tools)
         self._remembered: dict[tuple[tuple[Capability, ...], PrivacyTier], Allowed] = {}
 
     def with_tools(self, *tools: Tool) -> ToolRegistry:
         """Return a new registry with *tools* added at the end.
 
         Raises:
-            UsageError: If something is not a tool, or a name is invalid or already taken.
+            UsageError: If something is not a tool, has a property of a wrong type, or a name is
+                invalid or already taken.
         """
-        return ToolRegistry((*self, *tools))
+        registry = ToolRegistry()
+        registry._tools = _with(self._tools, tools)
+        return registry
 
     @property
     def names(self) -> tuple[str, ...]:
