@@ -22,8 +22,8 @@ from typing import (
 import msgspec
 
 from agentpool._errors import UsageError
-from agentpool._expected import fields_of, is_function, kind_of, parameters_of
-from agentpool._numbers import is_whole, quoted
+from agentpool._expected import Expected, fields_of, is_function, kind_of, parameters_of
+from agentpool._numbers import is_whole, plain_number, quoted
 
 
 def expect(value: object, kind: type | tuple[type, ...], what: str, advice: str) -> None:
@@ -128,25 +128,26 @@ def expect_output_type(kind: object) -> None:
 
 
 def at_least(least: int, name: str, number: object) -> int:
-    """Return *number* if it is an integer and at least *least*.
+    """Return *number* as a plain ``int`` if it is an integer and at least *least*.
 
     Raises:
         UsageError: If it is not.
     """
     if not is_whole(number) or number < least:
         raise UsageError(f"{name} must be a whole number >= {least}, got {quoted(number)}")
-    return number
+    return plain_number(number)
 
 
 def expect_fields(value: object, *, but: Collection[str] = (), of: str = "") -> None:
     """Raise unless each field of *value* is of its annotated type.
 
-    A list in a field for a tuple becomes a tuple.
+    A list in a field for a tuple becomes a tuple. A text or number of a subclass becomes a plain
+    one, since encoders do not accept subclasses.
 
     Args:
         value: An instance of a frozen class, from its ``__attrs_post_init__`` or
             ``__post_init__``.
-        but: The fields that are checked separately.
+        but: The fields that are checked separately. They become plain as well.
         of: The class whose help says more. Empty: the class of *value*.
 
     Raises:
@@ -157,17 +158,42 @@ def expect_fields(value: object, *, but: Collection[str] = (), of: str = "") -> 
     for name, usual, expected in fields:
         found: object = getattr(value, name)
         given = type(found)
-        if name in but or (given in usual and (given is not int or is_whole(found))):
+        if given in usual and (given is not int or name in but or is_whole(found)):
             continue
         if given is tuple and not found and tuple in expected.kinds:
             continue  # most tuples are empty
-        if given is list and tuple in expected.kinds:
-            found = tuple(cast("list[object]", found))
-            _set_field(value, name, found)
-        others = {other: allowed for other, _, allowed in fields}
-        expected.check(found, name, of=of or kind.__name__, others=others)
-        if isinstance(found, str) and str in expected.kinds and given not in expected.kinds:
-            _set_field(value, name, plain_text(found))
+        if name not in but:
+            if given is list and tuple in expected.kinds:
+                found = tuple(cast("list[object]", found))
+                _set_field(value, name, found)
+            others = {other: allowed for other, _, allowed in fields}
+            expected.check(found, name, of=of or kind.__name__, others=others)
+        if given not in usual and (plain := _plain(found, expected)) is not found:
+            _set_field(value, name, plain)
+
+
+def plain_fields(value: object) -> None:
+    """Make texts and numbers of subclasses in the fields of *value* plain, as `expect_fields` does.
+
+    For a frozen class that checks its own fields.
+    """
+    for name, usual, expected in fields_of(type(value)):  # type: ignore[arg-type]  # see above
+        found: object = getattr(value, name)
+        if type(found) not in usual and (plain := _plain(found, expected)) is not found:
+            _set_field(value, name, plain)
+
+
+def _plain(value: object, expected: Expected) -> object:
+    """Return *value*, with plain texts and numbers if *expected* allows texts and numbers."""
+    kinds = expected.kinds
+    if type(value) is tuple and expected.items is not None:
+        items, known = cast("tuple[object, ...]", value), expected.items.usual
+        if all(type(item) in known for item in items):
+            return value
+        return tuple(_plain(item, expected.items) for item in items)
+    if isinstance(value, str):
+        return plain_text(value) if str in kinds else value
+    return plain_number(value) if int in kinds or float in kinds else value
 
 
 def _set_field(value: object, name: str, content: object) -> None:

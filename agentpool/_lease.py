@@ -24,6 +24,8 @@ from typing import Final, final
 
 import msgspec
 
+from agentpool._numbers import plain_number
+
 NOBODY: Final = ""
 """The holder of a free lease."""
 
@@ -75,7 +77,7 @@ class LeaseState(msgspec.Struct, frozen=True):
 
     def claimed(self, by: str, *, seconds: float, now: float) -> LeaseState:
         """Return the state after a permitted claim, with the next fence."""
-        return LeaseState(by, self.fence + 1, seconds, now)
+        return LeaseState(by, self.fence + 1, plain_number(seconds), now)
 
     def renewed(self, fence: int, *, now: float) -> LeaseState | None:
         """Return the state after a write or renewal. ``None``: *fence* is out of date."""

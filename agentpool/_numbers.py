@@ -6,7 +6,9 @@ no float can hold would break one of them long after it was passed.
 
 from __future__ import annotations
 
-from typing import Final, TypeGuard
+from typing import Final, TypeGuard, TypeVar, cast
+
+T = TypeVar("T")
 
 _MOST_BITS: Final = 1023
 """An integer of that many bits fits into a float; the largest float has 1,024."""
@@ -33,6 +35,23 @@ def is_whole(value: object) -> TypeGuard[int]:
     return (
         isinstance(value, int) and not isinstance(value, bool) and value.bit_length() <= _MOST_BITS
     )
+
+
+def plain_number(value: T) -> T:
+    """Return *value*, and a number of a subclass, such as numpy's, as an ``int`` or ``float``.
+
+    Encoders do not accept subclasses. ``True`` and ``False`` stay as they are, as does whatever is
+    not a number.
+
+    >>> class Count(int): ...
+    >>> type(plain_number(Count(3))) is int, plain_number(True), plain_number("a")
+    (True, True, 'a')
+    """
+    if isinstance(value, float):
+        return cast("T", float.__float__(value))
+    if isinstance(value, int) and not isinstance(value, bool):
+        return cast("T", int.__int__(value))
+    return value
 
 
 def quoted(value: object) -> str:

@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Never, ParamSpec, TypeVar, final
 
 from agentpool._errors import UsageError
+from agentpool._numbers import plain_number
 from agentpool._public import advised, call_name
 
 P = ParamSpec("P")
@@ -75,11 +76,14 @@ def opening(
     def wrap(
         function: Callable[P, AbstractAsyncContextManager[T]],
     ) -> Callable[P, AbstractAsyncContextManager[T]]:
-        call, checked = call_name(function), advised(function)
+        call = call_name(function)
+        checked: Callable[..., AbstractAsyncContextManager[T]] = advised(function)
 
         @wraps(function)
         def open_block(*args: P.args, **kwargs: P.kwargs) -> AbstractAsyncContextManager[T]:
-            return Opening(checked(*args, **kwargs), call, name)
+            # What a block keeps of them is written to journals and traces.
+            named = {key: plain_number(one) for key, one in kwargs.items()}
+            return Opening(checked(*map(plain_number, args), **named), call, name)
 
         return open_block
 

@@ -11,7 +11,7 @@ from agentpool._agent.agent import Agent
 from agentpool._budget.claims import RequestReservation
 from agentpool._checks import expect, expect_whole
 from agentpool._errors import UsageError
-from agentpool._loop.tokens import means_nothing, sound_cost
+from agentpool._loop.tokens import means_nothing, sound_cost, sound_usage
 from agentpool._messages import Completion, FinishReason, ToolCall, Usage
 from agentpool._numbers import is_number, quoted
 from agentpool._surrogates import answer_without_halves
@@ -48,8 +48,7 @@ def sound_answer(
     if usage is None and cost_usd is None:
         return completion  # as most models on this machine answer
     if usage is not None and means_nothing(usage):
-        _warn(agent, "usage", usage)
-        usage = None
+        usage = _counted(agent, usage)
     if cost_usd is not None:
         cost_usd = sound_cost(cost_usd)
         if cost_usd is None:
@@ -59,7 +58,7 @@ def sound_answer(
                 paid.doubt_price()
     elif usage is not None:
         cost_usd = sound_cost(_price_of(driver, usage, completion.model))
-    if usage is completion.usage and cost_usd == completion.cost_usd:
+    if usage is completion.usage and cost_usd is completion.cost_usd:
         return completion
     return msgspec.structs.replace(completion, usage=usage, cost_usd=cost_usd)
 
@@ -94,6 +93,13 @@ def _expected(answer: Completion) -> Completion:
     checked = msgspec.structs.replace(answer, **wrong)
     expect_whole(checked, of="answer of the driver: ")
     return msgspec.structs.replace(checked, **kept)
+
+
+def _counted(agent: Agent, usage: Usage) -> Usage | None:
+    """Return *usage* in plain numbers. ``None``: it is impossible, and the agent was warned."""
+    if (plain := sound_usage(usage)) is None:
+        _warn(agent, "usage", usage)
+    return plain
 
 
 def _warn(agent: Agent, what: str, value: object) -> None:

@@ -36,7 +36,7 @@ from agentpool._errors import DriverError, LimitExceededError, NetworkError
 from agentpool._events import RequestRetried
 from agentpool._loop.guard import Stop
 from agentpool._loop.run import Complete
-from agentpool._loop.tokens import Estimator, means_nothing, sound_cost
+from agentpool._loop.tokens import Estimator, sound_cost, sound_usage
 from agentpool._messages import Completion, CompletionRequest, Usage
 from agentpool._recorded_results import spent_on
 from agentpool._scheduling.request_clock import RequestClock, current_clock, waiting_for_turn
@@ -367,8 +367,8 @@ class ModelRequest(Live):
         if not arrived and is_refusal(error):
             return Loss(0, 0.0)
         if isinstance(error, DriverError) and error.tokens is not None:
-            usage = Usage(*error.tokens)
-            if not means_nothing(usage):
+            usage = sound_usage(Usage(*error.tokens))
+            if usage is not None:
                 return Loss(usage.total_tokens, sound_cost(error.cost_usd), usage=usage)
         return self._loss(arrived, was_cut=False)
 

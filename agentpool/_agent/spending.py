@@ -40,6 +40,7 @@ from agentpool._events import BudgetNear, BudgetReached
 from agentpool._journal_records import JournalRecord
 from agentpool._loop.tokens import Estimator
 from agentpool._messages import AgentId, CompletionRequest
+from agentpool._numbers import plain_number
 from agentpool._scheduling.request_clock import waiting_for_turn
 from agentpool._scheduling.slot import Slot, parked
 from agentpool._scheduling.waits import Wait, WaitReason
@@ -76,7 +77,7 @@ def estimate(
 ) -> tuple[int, float | None]:
     """Estimate the tokens and US dollars that *request* may use. ``None``: the price is unknown."""
     usage = estimator.estimate(request, driver.context_window, driver.attachment_tokens)
-    return usage.total_tokens, driver.price(usage, model=request.model)
+    return usage.total_tokens, plain_number(driver.price(usage, model=request.model))
 
 
 @final

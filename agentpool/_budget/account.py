@@ -15,7 +15,7 @@ from agentpool._base import Live
 from agentpool._budget.period import next_period
 from agentpool._budget.statistics import BudgetMeter, BudgetStatistics
 from agentpool._errors import LimitExceededError, UsageError
-from agentpool._numbers import is_number, is_whole, quoted
+from agentpool._numbers import is_number, is_whole, plain_number, quoted
 from agentpool._outcome import StopReason
 
 KINDS: Final = (
@@ -279,7 +279,7 @@ def count_limit(name: str, limit: float | None) -> int | None:
         raise UsageError(
             f"{name} must be a whole number >= 1, got {quoted(limit)}; leave it out for no limit"
         )
-    return limit
+    return plain_number(limit)
 
 
 def cost_limit(name: str, limit: float | None) -> int | None:
@@ -305,7 +305,7 @@ def count(name: str, number: int) -> int:
     """
     if not is_whole(number) or number < 0:
         raise UsageError(f"{name} must be a whole number >= 0, got {quoted(number)}")
-    return number
+    return plain_number(number)
 
 
 def pico(cost_usd: float) -> int:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from agentpool._errors.errors import AgentPoolError
+from agentpool._numbers import plain_number
 
 
 class DriverError(AgentPoolError):
@@ -24,9 +25,9 @@ class DriverError(AgentPoolError):
         super().__init__(message)
         self.retryable: bool = self.default_retryable if retryable is None else retryable
         """Whether the same request may succeed later."""
-        self.retry_after_seconds: float | None = retry_after_seconds
+        self.retry_after_seconds: float | None = plain_number(retry_after_seconds)
         """The wait that the provider asked for. ``None``: it asked for none."""
-        self.status_code: int | None = status_code
+        self.status_code: int | None = plain_number(status_code)
         """The HTTP status. ``None``: the failure was not an HTTP answer."""
         self.has_begun: bool = False
         """Whether an answer had begun, which the provider may charge for."""

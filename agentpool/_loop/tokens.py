@@ -33,7 +33,7 @@ from agentpool._messages import (
     Usage,
     answer_tokens,
 )
-from agentpool._numbers import is_number
+from agentpool._numbers import is_number, is_whole, plain_number
 
 MOST_TOKENS: Final = 2**63 - 1
 """A larger number is no count of tokens, and could not be stored."""
@@ -43,15 +43,26 @@ _MOST_USD: Final = 1e15
 
 
 def sound_cost(cost_usd: float | None) -> float | None:
-    """Return *cost_usd*. ``None``: it is negative, too large, or not a number."""
+    """Return *cost_usd* as a plain number. ``None``: it is negative, too large, or no number."""
     # It is foreign, and type checkers are optional.
     if cost_usd is None or not is_number(cost_usd) or not 0 <= cost_usd <= _MOST_USD:
         return None
-    return cost_usd
+    return plain_number(cost_usd)
+
+
+def sound_usage(usage: Usage) -> Usage | None:
+    """Return *usage* in plain numbers. ``None``: one of them cannot be a count of tokens."""
+    if not means_nothing(usage):
+        return usage
+    counts = msgspec.structs.astuple(usage)
+    if not all(map(is_whole, counts)):
+        return None
+    plain = Usage(*map(plain_number, counts))
+    return None if means_nothing(plain) else plain
 
 
 def means_nothing(usage: Usage) -> bool:
-    """Return whether *usage* has a number that cannot be a count of tokens."""
+    """Return whether *usage* has a number that cannot be a count of tokens, or is not plain."""
     # Spelled out: a loop over the fields takes longer than the rest of the look at an answer. A
     # bool is an int, and so is its sum with others.
     return (

@@ -17,7 +17,7 @@ from typing import Final, Literal, TypeAlias, cast, final
 import attrs
 
 from agentpool._base import Value
-from agentpool._checks import expect_fields
+from agentpool._checks import expect_fields, plain_fields
 from agentpool._errors import Fault
 from agentpool._manifest.parts import (
     control_trouble,
@@ -87,6 +87,7 @@ class TokenPrice(Value):
     def __attrs_post_init__(self) -> None:
         """Refuse negative and infinite prices."""
         raise_if_any([*_price_faults(self)], "TokenPrice")
+        plain_fields(self)
 
     def __call__(self, usage: Usage, model: str | None = None) -> float:  # noqa: ARG002  # one price for one model
         """Return the cost of *usage* in US dollars."""

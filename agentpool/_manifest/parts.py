@@ -24,7 +24,7 @@ from urllib.parse import SplitResult
 import attrs
 
 from agentpool._base import Value
-from agentpool._checks import expect_fields
+from agentpool._checks import expect_fields, plain_fields
 from agentpool._errors import Fault, ManifestError
 from agentpool._manifest.toml_table import shown
 from agentpool._manifest.urls import split_url
@@ -77,6 +77,7 @@ class ResourceQuota(Value):
     def __attrs_post_init__(self) -> None:
         """Refuse limits that are not positive numbers."""
         raise_if_any([*_quota_faults(self)], "ResourceQuota")
+        plain_fields(self)
 
 
 class McpTransport(enum.Enum):

@@ -17,6 +17,7 @@ from agentpool import drivers
 from agentpool._errors import PrivacyError, ToolError, UsageError
 from agentpool._manifest.manifest import AgentManifest
 from agentpool._messages import Completion, Usage
+from agentpool._numbers import plain_number
 from agentpool._pool.agent_context import ToolBuilder, tools_of_agent
 from agentpool.abc import Driver, ToolContext, ToolResult
 from agentpool.cluster._far_context import Caller, FarContext, Questions
@@ -216,8 +217,8 @@ def facts_of_shared(named: object) -> tuple[ToolFacts, ...] | None:
 def _facts_of_tools(kit: ToolRegistry) -> tuple[ToolFacts, ...]:
     return tuple(
         ToolFacts(
-            one.definition, one.capability, one.timeout_seconds, one.needs_approval, one.waits,
-            one.on_unknown,
+            one.definition, one.capability, plain_number(one.timeout_seconds), one.needs_approval,
+            one.waits, one.on_unknown,
         )
         for one in kit
     )  # fmt: skip
@@ -226,15 +227,15 @@ def _facts_of_tools(kit: ToolRegistry) -> tuple[ToolFacts, ...]:
 def facts_of(driver: Driver) -> DriverFacts:
     """Return the facts about *driver*."""
     return DriverFacts(
-        driver.context_window,
-        driver.max_output_tokens,
+        plain_number(driver.context_window),
+        plain_number(driver.max_output_tokens),
         driver.inputs,
         driver.privacy,
-        driver.price(Usage(MILLION, 0)),
-        driver.price(Usage(0, MILLION)),
-        driver.most_image_bytes,
-        driver.most_image_pixels,
-        driver.most_input_tokens,
+        plain_number(driver.price(Usage(MILLION, 0))),
+        plain_number(driver.price(Usage(0, MILLION))),
+        plain_number(driver.most_image_bytes),
+        plain_number(driver.most_image_pixels),
+        plain_number(driver.most_input_tokens),
         portable_count(driver),
     )
 

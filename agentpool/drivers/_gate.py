@@ -41,6 +41,7 @@ from agentpool._amounts import counted
 from agentpool._base import Shown, Unique
 from agentpool._checks import at_least, expect_arguments
 from agentpool._errors import OverloadedError, RateLimitError
+from agentpool._numbers import plain_number
 from agentpool._scheduling.fair_queue import PLAIN, FairQueue
 from agentpool._scheduling.lasting_clock import LastingClock
 from agentpool._scheduling.pace import STEPS
@@ -162,7 +163,11 @@ class RequestGate(Unique, Shown):
         expect_arguments(RequestGate.__init__, locals())
         self.name: str = name
         """Its name in events and statistics."""
-        self._throttle = Throttle(max_in_flight, requests_per_minute, tokens_per_minute)
+        self._throttle = Throttle(
+            plain_number(max_in_flight),
+            plain_number(requests_per_minute),
+            plain_number(tokens_per_minute),
+        )
         cost_of = None if tokens_per_minute is None else _tokens_of
         self._queue: FairQueue[_Waiting] = FairQueue(_is_gone, cost_of)
         self._again: deque[_Waiting] = deque()

@@ -9,7 +9,7 @@ from agentpool._attachments import Attachment
 from agentpool._base import Shown, Unique
 from agentpool._checks import expect, expect_arguments
 from agentpool._loop.conversation import request_tokens
-from agentpool._loop.tokens import means_nothing
+from agentpool._loop.tokens import sound_usage
 from agentpool._manifest.capability import PrivacyTier
 from agentpool._manifest.urls import place_of
 from agentpool._messages import Completion, CompletionRequest, Usage
@@ -112,7 +112,7 @@ class GatedDriver(SendingDriver):
         async with self._gate.request(tokens) as ticket:
             completion = await self._driver.complete_telling(request, on_delta, on_sent)
             usage = completion.usage
-            if usage is not None and not means_nothing(usage):
+            if usage is not None and (usage := sound_usage(usage)) is not None:
                 ticket.used_tokens = usage.total_tokens
             return completion
 

@@ -26,6 +26,7 @@ from agentpool._checks import expect_arguments, expect_function
 from agentpool._errors import ToolError, UsageError
 from agentpool._manifest.capability import Capability
 from agentpool._messages import ToolDefinition
+from agentpool._numbers import plain_number
 from agentpool._public import advised
 from agentpool._scheduling.thread_strand import strand_of_thread
 from agentpool.abc import OnUnknown, Tool, ToolContext, ToolResult
@@ -276,8 +277,8 @@ def tool(
 
     def make(function: Callable[P, R_co]) -> FunctionTool[P, R_co]:
         return _build_tool(
-            function, name, capability, timeout_seconds, in_thread, on_cancel, needs_approval,
-            waits, on_unknown,
+            function, name, capability, plain_number(timeout_seconds), in_thread, on_cancel,
+            needs_approval, waits, on_unknown,
         )  # fmt: skip
 
     if function is None:

@@ -11,6 +11,7 @@ from agentpool._checks import expect_arguments
 from agentpool._errors import ToolError
 from agentpool._manifest.capability import Capability, CapabilityKind
 from agentpool._messages import CompletionRequest, UserMessage
+from agentpool._numbers import plain_number
 from agentpool.abc import Driver, Tool, ToolContext
 from agentpool.tools._function import tool
 
@@ -32,7 +33,7 @@ def inference_tools(driver: Driver, *, max_tokens: int | None = None) -> tuple[T
     """
     expect_arguments(inference_tools, locals())
     grant = Capability(CapabilityKind.INFERENCE)
-    mind = _Mind(driver, max_tokens)
+    mind = _Mind(driver, plain_number(max_tokens))
     return (tool(capability=grant, timeout_seconds=TOOL_SECONDS)(mind.inference),)
 
 
