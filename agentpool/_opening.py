@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Callable, Coroutine
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from functools import wraps
 from types import TracebackType
-from typing import Never, ParamSpec, TypeVar, final
+from typing import Any, Never, ParamSpec, TypeVar, final
 
 from agentpool._errors import UsageError
 from agentpool._numbers import plain_number
@@ -40,10 +40,7 @@ class Opening(AbstractAsyncContextManager[T]):
             UsageError: If the block has already been entered.
         """
         if self._is_entered:
-            raise UsageError(
-                f"this block of {self._call}() has already been entered; "
-                f"call {self._call}(...) again for each block"
-            )
+            raise _used_up(self._call)
         self._is_entered = True
         return await self._block.__aenter__()
 
@@ -88,3 +85,103 @@ def opening(
         return open_block
 
     return wrap
+
+
+def _used_up(call: str) -> UsageError:
+    return UsageError(
+        f"this block of {call}() has already been entered; call {call}(...) again for each block"
+    )
+
+
+@final
+class Once(AbstractContextManager[T]):
+    """A ``with`` block. Entering it a second time raises an error that says what to write."""
+
+    __slots__ = ("_block", "_call", "_is_entered")
+
+    def __init__(self, block: AbstractContextManager[T], call: str) -> None:
+        """Make the block that *call* returns."""
+        self._block = block
+        self._call = call
+        self._is_entered = False
+
+    def __enter__(self) -> T:
+        """Enter it.
+
+        Raises:
+            UsageError: If the block has already been entered.
+        """
+        if self._is_entered:
+            raise _used_up(self._call)
+        self._is_entered = True
+        return self._block.__enter__()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool | None:
+        """Leave it."""
+        return self._block.__exit__(kind, error, traceback)
+
+
+@final
+class AsyncOnce(AbstractAsyncContextManager[T]):
+    """An ``async with`` block. Entering it a second time raises an error, as with `Once`."""
+
+    __slots__ = ("_block", "_call", "_is_entered")
+
+    def __init__(self, block: AbstractAsyncContextManager[T], call: str) -> None:
+        """Make the block that *call* returns."""
+        self._block = block
+        self._call = call
+        self._is_entered = False
+
+    # Not async: one more coroutine for each request at a gate would take longer than the check.
+
+    def __aenter__(self) -> Coroutine[Any, Any, T]:
+        """Enter it.
+
+        Raises:
+            UsageError: If the block has already been entered.
+        """
+        if self._is_entered:
+            raise _used_up(self._call)
+        self._is_entered = True
+        return self._block.__aenter__()
+
+    def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> Coroutine[Any, Any, bool | None]:
+        """Leave it."""
+        return self._block.__aexit__(kind, error, traceback)
+
+
+def once(
+    function: Callable[P, AbstractContextManager[T]],
+) -> Callable[P, AbstractContextManager[T]]:
+    """Make a function that returns a ``with`` block return one that can be entered once."""
+    call = function.__name__
+
+    @wraps(function)
+    def make(*args: P.args, **kwargs: P.kwargs) -> AbstractContextManager[T]:
+        return Once(function(*args, **kwargs), call)
+
+    return make
+
+
+def once_async(
+    function: Callable[P, AbstractAsyncContextManager[T]],
+) -> Callable[P, AbstractAsyncContextManager[T]]:
+    """Make a function that returns an ``async with`` block return one that can be entered once."""
+    call = function.__name__
+
+    @wraps(function)
+    def make(*args: P.args, **kwargs: P.kwargs) -> AbstractAsyncContextManager[T]:
+        return AsyncOnce(function(*args, **kwargs), call)
+
+    return make

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import AsyncIterable, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,14 +18,17 @@ from agentpool import (
     AgentStatus,
     ModelConfig,
     UsageError,
+    as_bystander,
     open_pool,
     open_session,
 )
-from agentpool.drivers import ScriptedDriver, call, open_driver
+from agentpool.drivers import RequestGate, ScriptedDriver, call, open_driver
 from agentpool.journal import open_journal
+from agentpool.live import ApprovalDesk
 from agentpool.memory import open_sqlite_memory
 from agentpool.observe import TraceWriter
-from agentpool.tools import ToolRegistry, open_mcp_servers, tool
+from agentpool.testing import lone_context
+from agentpool.tools import ToolContext, ToolRegistry, open_mcp_servers, tool
 from tests.support.fakes import hanging_driver, job, manifest
 
 Use = Callable[[AgentPool, AgentHandle], object]
@@ -305,6 +308,51 @@ async def test_a_block_is_entered_once(name: str, tmp_path: Path) -> None:
                 await _enter(block)
         with pytest.raises(UsageError, match=says):
             await _enter(block)
+
+
+async def test_the_blocks_of_agents_and_gates_are_entered_once() -> None:
+    """During the first time, and after it."""
+    said = list[str]()
+
+    async def twice(name: str, block: AbstractAsyncContextManager[object]) -> None:
+        says = f"this block of {name}() has already been entered; call {name}(...) again for each"
+        async with block:
+            with pytest.raises(UsageError, match=re.escape(says)):
+                await _enter(block)
+        with pytest.raises(UsageError, match=re.escape(says)):
+            await _enter(block)
+        said.append(name)
+
+    @tool
+    async def go(context: ToolContext) -> str:
+        """Go."""
+        await twice("without_slot", context.agent.without_slot("a webhook"))
+        return "gone"
+
+    gate = RequestGate(max_in_flight=1)
+    await twice("request", gate.request(tokens=1))
+    await twice("without_slot", lone_context().agent.without_slot("a webhook"))
+    assert (gate.statistics().in_flight, gate.statistics().answered) == (0, 1)
+    async with open_pool(ScriptedDriver([call("go"), "end"]), tools=ToolRegistry([go])) as pool:
+        assert (await (await pool.spawn(job())).wait()).text == "end"
+    assert said == ["request", "without_slot", "without_slot"]
+
+
+@pytest.mark.parametrize(
+    ("name", "make"),
+    [("as_bystander", as_bystander), ("tell", lambda: ApprovalDesk().tell(lambda: None))],
+)
+def test_a_block_without_a_wait_is_entered_once(
+    name: str, make: Callable[[], AbstractContextManager[object]]
+) -> None:
+    """During the first time, and after it; what it began has ended."""
+    block = make()
+    with block, pytest.raises(UsageError, match="has already been entered"), block:
+        pass
+    with pytest.raises(UsageError, match=f"call {name}"), block:
+        pass
+    with make():
+        pass
 
 
 async def test_a_block_that_was_cancelled_while_it_opened_is_used_up(tmp_path: Path) -> None:

@@ -31,6 +31,7 @@ from agentpool._manifest.manifest import AgentManifest
 from agentpool._messages import AgentId, AgentMessage, Completion, CompletionRequest
 from agentpool._messaging.post_office import PostOffice
 from agentpool._one_line import MAX_NAME_CHARS, one_line
+from agentpool._opening import once_async
 from agentpool._outcome import AgentOutcome
 from agentpool._pool.admission import Admission
 from agentpool._pool.caller import PoolVoice
@@ -202,6 +203,7 @@ class PoolAgentContext(Unique, AgentContext):
         if slot.task is not current_task():
             self._voice.refuse_others(slot)
 
+    @once_async
     @asynccontextmanager
     async def without_slot(self, what: str) -> AsyncGenerator[None, None]:
         """Let other agents run instead of this one while the block waits.

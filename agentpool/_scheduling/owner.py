@@ -14,12 +14,14 @@ import trio
 from agentpool._base import Live
 from agentpool._errors import DeadlockError, UsageError
 from agentpool._needs_trio import in_another_thread
+from agentpool._opening import once
 from agentpool._scheduling.waits import Wait, WaitBook
 
 _LOOKS_ON: Final = ContextVar("_LOOKS_ON", default=False)
 """Whether the task only looks on. A task inherits it from the one that started it."""
 
 
+@once
 @contextmanager
 def as_bystander() -> Generator[None]:
     """Declare that the current task, and tasks started in the block, send no messages.

@@ -18,6 +18,7 @@ from agentpool._checks import expect_arguments, expect_fields
 from agentpool._errors import UsageError
 from agentpool._manifest.manifest import AgentManifest
 from agentpool._messages import AgentId, AgentMessage, Completion, CompletionRequest
+from agentpool._opening import once_async
 from agentpool._outcome import AgentOutcome
 from agentpool._spawn import SpawnConfig
 from agentpool.abc import AgentContext, AgentInfo, Driver, OnDelta
@@ -201,6 +202,7 @@ class FarContext(AgentContext):
         """Take all waiting messages. If there are none, wait for one without a slot."""
         return cast("tuple[AgentMessage, ...]", await self._ask("receive_many"))
 
+    @once_async
     @asynccontextmanager
     async def without_slot(self, what: str) -> AsyncGenerator[None, None]:
         """Wait inside the block while other agents run instead of this one.

@@ -42,6 +42,7 @@ from agentpool._base import Shown, Unique
 from agentpool._checks import at_least, expect_arguments
 from agentpool._errors import OverloadedError, RateLimitError
 from agentpool._numbers import plain_number
+from agentpool._opening import once_async
 from agentpool._scheduling.fair_queue import PLAIN, FairQueue
 from agentpool._scheduling.lasting_clock import LastingClock
 from agentpool._scheduling.pace import STEPS
@@ -190,6 +191,7 @@ class RequestGate(Unique, Shown):
         parts += [f"{waiting} waiting"] * (waiting > 0)
         return f"<RequestGate {self.name!r} {', '.join(parts)}>"
 
+    @once_async
     @asynccontextmanager
     async def request(self, tokens: int = 0) -> AsyncGenerator[GateTicket, None]:
         """Wait until a request may go; then make the request inside the block.

@@ -14,6 +14,7 @@ import trio
 from agentpool._approval import ApprovalRequest, Approver, Decision
 from agentpool._base import Shown, Unique
 from agentpool._checks import expect_arguments
+from agentpool._opening import once
 
 
 @final
@@ -41,6 +42,7 @@ class ApprovalDesk(Unique, Shown):
     _last: int = attrs.field(init=False, default=0)
     _told: list[Callable[[], object]] = attrs.field(init=False, factory=list[Callable[[], object]])
 
+    @once
     @contextmanager
     def tell(self, changed: Callable[[], object]) -> Generator[None]:
         """Call *changed* whenever a call begins or stops waiting, inside the block.

@@ -23,6 +23,7 @@ from agentpool._messages import (
     CompletionRequest,
     ToolDefinition,
 )
+from agentpool._opening import once_async
 from agentpool._outcome import AgentOutcome
 from agentpool._spawn import SpawnConfig
 from agentpool.abc import AgentContext, AgentInfo, Driver, OnDelta, Tool, ToolContext, ToolResult
@@ -100,6 +101,7 @@ class LoneContext(AgentContext):
         await trio.lowlevel.checkpoint()
         return (AgentMessage(0, self.agent_id, "hello", 1),)
 
+    @once_async
     @asynccontextmanager
     async def without_slot(self, what: str) -> AsyncGenerator[None, None]:  # noqa: ARG002  # it is not watched
         """Do nothing: there is no slot."""
