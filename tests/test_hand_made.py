@@ -29,7 +29,16 @@ from agentpool import (
     open_pool,
 )
 from agentpool.abc import Completion, CompletionRequest, Driver, OnDelta, ToolContext, ToolResult
-from agentpool.drivers import FunctionDriver, ScriptedDriver, call, messages_to_json
+from agentpool.drivers import (
+    Attachment,
+    FallbackDriver,
+    FunctionDriver,
+    GatedDriver,
+    RequestGate,
+    ScriptedDriver,
+    call,
+    messages_to_json,
+)
 from agentpool.tools import Tool, ToolDefinition, ToolRegistry
 from tests.support.fakes import FakeTool, calling, job, manifest, tool_call
 
@@ -38,6 +47,7 @@ THREE: Any = 3
 TEXTS: Any = ("add",)
 END: Any = "end_turn"
 TEXT: Any = "free"
+PDF: Any = Attachment("application/pdf", b"%PDF-1.4\n1 0 obj<<>>endobj\ntrailer<<>>\n%%EOF")
 
 
 class OneDriver(Driver):
@@ -201,6 +211,9 @@ async def test_a_type_error_from_within_a_driver_stays_as_it_is() -> None:
         ("max_output_tokens", 1.5, "max_output_tokens must be an int or None, got"),
         ("inputs", "image", "inputs must be a Collection or None, got a value of type str"),
         ("most_image_bytes", "1 MB", "most_image_bytes must be an int or None"),
+        ("most_input_tokens", "8k", "most_input_tokens must be an int or None, got '8k'; see he"),
+        ("most_input_tokens", 1.5, "most_input_tokens must be an int or None, got a value of ty"),
+        ("most_input_tokens", math.nan, "most_input_tokens must be an int or None"),
     ],
 )
 async def test_a_driver_with_a_wrong_property_is_refused(
@@ -216,6 +229,9 @@ async def test_a_driver_with_a_wrong_property_is_refused(
         with pytest.raises(UsageError) as caught:
             await pool.spawn(job())
     assert says in str(caught.value)
+    with pytest.raises(UsageError) as caught:
+        FallbackDriver(OneDriver(), kind())
+    assert says in str(caught.value)
 
 
 class OneTool(Tool):
@@ -226,6 +242,25 @@ class OneTool(Tool):
     async def run(self, arguments: str, context: ToolContext) -> ToolResult:
         """Do nothing."""
         return ToolResult("done")
+
+
+@pytest.mark.parametrize("terms", [{}, {"budget": True}], ids=["free", "paid"])
+@pytest.mark.parametrize("count", ["many", None, math.nan, 1.5, -1, True], ids=repr)
+async def test_an_attachment_of_no_count_is_the_error_of_the_outcome(
+    count: object, terms: Mapping[str, object]
+) -> None:
+    """Which names the driver, also of one that another driver asks."""
+    facts = {"attachment_tokens": lambda _, __: count, "__module__": __name__}
+    own: Driver = type("OneDriver", (OneDriver,), facts)(Completion("x"))
+    drivers = [own, FallbackDriver(OneDriver(), own), GatedDriver(own, RequestGate())]
+    for driver in drivers:
+        budget = Budget(tokens=100_000) if terms else None
+        async with open_pool(driver, budget=budget) as pool:
+            config = SpawnConfig(manifest(), "q", attachments=(PDF,))
+            outcome = await (await pool.spawn(config)).wait()
+        assert (outcome.status, type(outcome.error)) == (AgentStatus.FAILED, UsageError)
+        said = "OneDriver.attachment_tokens() must return a whole number >= 0, got "
+        assert str(outcome.error).startswith(said)
 
 
 FACTS: tuple[tuple[str, object, str], ...] = (

@@ -15,7 +15,6 @@ from agentpool._agent.past_usage import begin, take_back
 from agentpool._agent.request import complete, complete_aside, late_answer
 from agentpool._agent.spending import owed_by
 from agentpool._agent.tool_calls import end_late, run_calls
-from agentpool._attachments import CountAttachment, highest_tokens
 from agentpool._chat_markers import Cleaner
 from agentpool._errors import DriverError, LimitExceededError
 from agentpool._events import Phase, WindowCut
@@ -37,7 +36,8 @@ from agentpool._messages import OWNER_ID, AgentMessage
 from agentpool._scheduling.request_clock import RequestClock
 from agentpool._scheduling.step_limit import allow
 from agentpool._spawn import SpawnConfig
-from agentpool.abc import Driver, Fragment, MemoryQuery
+from agentpool.abc import Fragment, MemoryQuery
+from agentpool.abc._driver_facts import count_of
 from agentpool.tools._registry import ToolRegistry
 
 if TYPE_CHECKING:
@@ -280,14 +280,8 @@ def _new_run(agent: Agent, config: SpawnConfig, registry: ToolRegistry) -> Run:
         output_of(config),
         max_output_tokens=agent.driver.max_output_tokens,
         attachments=config.attachments,
-        attachment_tokens=_attachment_tokens(agent.driver),
+        attachment_tokens=count_of(agent.driver),
     )
-
-
-def _attachment_tokens(driver: Driver) -> CountAttachment:
-    """Return the function that estimates an attachment's tokens. Most drivers share one object."""
-    is_usual = type(driver).attachment_tokens is Driver.attachment_tokens
-    return highest_tokens if is_usual else driver.attachment_tokens
 
 
 async def _recall(agent: Agent, effect: Recall) -> None:  # noqa: ASYNC910  # a broken memory need not have one

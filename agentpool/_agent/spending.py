@@ -45,6 +45,7 @@ from agentpool._scheduling.request_clock import waiting_for_turn
 from agentpool._scheduling.slot import Slot, parked
 from agentpool._scheduling.waits import Wait, WaitReason
 from agentpool.abc import Driver
+from agentpool.abc._driver_facts import count_of
 from agentpool.observe._hub import EventHub
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def estimate(
     driver: Driver, request: CompletionRequest, estimator: Estimator
 ) -> tuple[int, float | None]:
     """Estimate the tokens and US dollars that *request* may use. ``None``: the price is unknown."""
-    usage = estimator.estimate(request, driver.context_window, driver.attachment_tokens)
+    usage = estimator.estimate(request, driver.context_window, count_of(driver))
     return usage.total_tokens, plain_number(driver.price(usage, model=request.model))
 
 

@@ -23,10 +23,11 @@ from agentpool._pool.memory import PoolMemory
 from agentpool._pool.nursery import AgentNursery
 from agentpool._pool.pool import AgentPool
 from agentpool._pool.run_outcome import OUTSIDE
-from agentpool._pool.spawn_checks import Entry, check_facts
+from agentpool._pool.spawn_checks import Entry
 from agentpool._scheduling.random import build_random
 from agentpool._surrogates import without_halves
 from agentpool.abc import Driver, DriverFactory, Journal, Memory, Observer
+from agentpool.abc._driver_facts import check_facts
 from agentpool.observe._hub import EventHub
 from agentpool.tools._registry import EMPTY_REGISTRY, ToolRegistry
 

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from typing import final
-
-import msgspec
 
 from agentpool._agent.agent import output_of, room_tokens
 from agentpool._attachments import Attachment, size_trouble
 from agentpool._base import Live
 from agentpool._budget.budget import Budget
-from agentpool._checks import expect, expect_fields
+from agentpool._checks import expect
 from agentpool._errors import Fault, ManifestError, PrivacyError, UsageError
-from agentpool._manifest.capability import PrivacyTier
 from agentpool._manifest.manifest import DEFAULT_NAME, AgentManifest
 from agentpool._messages import answer_tokens
 from agentpool._opening import Opening
 from agentpool._spawn import SpawnConfig
 from agentpool.abc import Driver, DriverFactory
+from agentpool.abc._driver_facts import check_facts
 from agentpool.tools._registry import ToolRegistry
 
 
@@ -133,28 +131,6 @@ def checked_driver(
         )
         raise ManifestError([fault], source=manifest.name)
     return driver
-
-
-@final
-class _Facts(msgspec.Struct, frozen=True):
-    """What a driver says of itself."""
-
-    privacy: PrivacyTier
-    context_window: int | None
-    max_output_tokens: int | None
-    inputs: Collection[str] | None
-    most_image_bytes: int | None
-    most_image_pixels: int | None
-
-
-def check_facts(driver: Driver) -> None:
-    """Refuse a driver with a property of a wrong type.
-
-    Raises:
-        UsageError: If it has one. Says which.
-    """
-    facts = _Facts(*[getattr(driver, name) for name in _Facts.__struct_fields__])
-    expect_fields(facts, of=type(driver).__name__)
 
 
 def _unread(manifest: AgentManifest, one: Attachment) -> str:

@@ -50,6 +50,7 @@ from agentpool._messages import Completion, CompletionRequest, FinishReason, Usa
 from agentpool._scheduling.request_clock import RequestClock
 from agentpool._scheduling.watcher import asking_now, watcher_now
 from agentpool.abc import Driver, HearsThoughts, OnDelta, OnSent, SendingDriver
+from agentpool.abc._driver_facts import check_facts, count_of
 from agentpool.drivers._breaker import Attempt, BreakerState, CircuitBreaker
 
 _WHOLE = (FinishReason.END_TURN, FinishReason.STOP_SEQUENCE)
@@ -114,8 +115,7 @@ class FallbackDriver(Unique, SendingDriver):
             patience_seconds: How long each driver may take until its first word (or until the whole
                 answer, if it does not stream) before the next is asked. Waiting at a gate does not
                 count. ``None``: no limit.
-            max_failures: The number of failures in a row after which a driver is skipped for a
-                while.
+            max_failures: After how many failures in a row a driver is skipped for a while.
             cool_down_seconds: How long it is skipped, unless its provider asked for a longer wait.
             models: The names of the drivers' models in traces and reports, in the same order.
 
@@ -127,6 +127,7 @@ class FallbackDriver(Unique, SendingDriver):
             raise UsageError("FallbackDriver needs at least one driver, got none")
         for driver in drivers:
             expect(driver, Driver, "each driver must be a Driver", "write FallbackDriver(a, b)")
+            check_facts(driver)
         if patience_seconds is not None and not patience_seconds > 0:
             raise UsageError(f"patience_seconds must be > 0, got {patience_seconds!r}")
         self._patience_seconds = patience_seconds
@@ -180,7 +181,7 @@ class FallbackDriver(Unique, SendingDriver):
 
     def attachment_tokens(self, attachment: Attachment) -> int:
         """Return the highest estimate, since any of the drivers may be asked."""
-        return max(choice.driver.attachment_tokens(attachment) for choice in self._choices)
+        return max(count_of(choice.driver)(attachment) for choice in self._choices)
 
     @property
     def privacy(self) -> PrivacyTier:

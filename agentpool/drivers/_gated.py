@@ -14,6 +14,7 @@ from agentpool._manifest.capability import PrivacyTier
 from agentpool._manifest.urls import place_of
 from agentpool._messages import Completion, CompletionRequest, Usage
 from agentpool.abc import Driver, OnDelta, OnSent, SendingDriver
+from agentpool.abc._driver_facts import count_of
 from agentpool.drivers._gate import GateStatistics, RequestGate
 
 
@@ -80,7 +81,7 @@ class GatedDriver(SendingDriver):
 
     def attachment_tokens(self, attachment: Attachment) -> int:
         """Return the estimate of the inner driver."""
-        return self._driver.attachment_tokens(attachment)
+        return count_of(self._driver)(attachment)
 
     @property
     def privacy(self) -> PrivacyTier:
@@ -107,7 +108,7 @@ class GatedDriver(SendingDriver):
             No other request loses its turn, and this one ends at the provider as well.
         """
         window = self._driver.context_window
-        count = self._driver.attachment_tokens
+        count = count_of(self._driver)
         tokens = request_tokens(request, window, count) if self._gate.counts_tokens else 0
         async with self._gate.request(tokens) as ticket:
             completion = await self._driver.complete_telling(request, on_delta, on_sent)
