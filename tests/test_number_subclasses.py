@@ -11,6 +11,7 @@ import enum
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import trio
 import trio.testing
@@ -223,11 +224,14 @@ def test_settings_become_plain_numbers() -> None:
     quota = ResourceQuota(max_iterations=Count(3), max_cost_usd=Real(0.5), run_seconds=Real(9))
     model = ModelConfig(
         remote_model="m", max_tokens=Count(100), temperature=Real(0.5), top_p=Real(1),
-        seed=Level.HIGH,        context_window=Count(9000),
+        seed=Level.HIGH, context_window=Count(9000),
+        options={"a": [Real(0.5), {"b": Count(3)}], "c": (Level.HIGH, True)},
     )  # fmt: skip
     every = [quota.max_iterations, quota.max_cost_usd, quota.run_seconds, model.max_tokens]
     every += [model.temperature, model.top_p, model.seed, model.context_window]
     assert [one for one in every if not _plain(one)] == []
+    sent = b'{"a":[0.5,{"b":3}],"c":[3,true]}'
+    assert msgspec.json.encode(model.options) == sent
 
 
 def test_a_budget_counts_plain_numbers() -> None:

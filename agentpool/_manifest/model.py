@@ -32,6 +32,7 @@ from agentpool._manifest.request_settings import (
     Asking,
     asking_faults,
     options_faults,
+    plain_json,
     read_asking,
     thinking_budget,
 )
@@ -183,6 +184,7 @@ class ModelConfig(Value):
         """Refuse settings that are wrong or contradict each other."""
         expect_fields(self, but=_CHECKED)
         raise_if_any([*_model_faults(self)], "ModelConfig")
+        object.__setattr__(self, "options", plain_json(cast("Json", self.options)))
 
     @property
     def words(self) -> str:

@@ -15,13 +15,16 @@ https://platform.claude.com/docs/en/api/messages (2026-11).
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, TypedDict, cast
 
+from agentpool._checks import plain_text
 from agentpool._errors import Fault
 from agentpool._manifest.parts import count_faults
 from agentpool._manifest.toml_table import TomlTable, shown
-from agentpool._numbers import is_number, is_whole
+from agentpool._messages import Json
+from agentpool._numbers import is_number, is_whole, plain_number
 
 MAX_TEMPERATURE: Final = 2.0
 """OpenAI's upper limit; Anthropic itself refuses more than 1.0."""
@@ -175,3 +178,18 @@ def read_asking(table: TomlTable) -> Asking:
         reasoning_effort=table.text("reasoning_effort", None),
         verbosity=table.text("verbosity", None),
     )
+
+
+def plain_json(value: Json) -> Json:
+    """Return JSON with plain texts and numbers. If all of it is plain, it is the same object."""
+    match value:
+        case str():
+            return plain_text(value)
+        case Mapping():
+            table = {plain_text(key): plain_json(one) for key, one in value.items()}
+            return value if all(table.get(key) is one for key, one in value.items()) else table
+        case Sequence():
+            items = [plain_json(one) for one in value]
+            return value if all(map(operator.is_, items, value)) else items
+        case _:
+            return plain_number(value)

@@ -149,7 +149,7 @@ class SqliteJournal(Unique, InFile, JointJournal):
                 )
             except RunBusyError:
                 raise busy from None
-        return Lease(pool, fence, lease_seconds)
+        return Lease(pool, fence, float(lease_seconds))
 
     async def _write(self, job: Callable[[Transaction], T]) -> T:
         try:
