@@ -109,7 +109,7 @@ async def test_the_end_of_a_pool_waits_for_seconds(
 async def test_a_lease_has_seconds(tmp_path: Path) -> None:
     """As all times have."""
     async with open_journal(tmp_path / "a.db") as journal:
-        with pytest.raises(UsageError, match="lease_seconds must be > 0, got a number of more th"):
+        with pytest.raises(UsageError, match=r"lease_seconds must be .*, got a number of more th"):
             await journal.claim("pool", lease_seconds=HUGE)
 
 
