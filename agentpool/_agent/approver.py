@@ -5,12 +5,15 @@ Rules:
 1. A call that needs approval does not run without it. The call is refused if there is no approver,
    or if the approver fails or does not answer in time.
 2. The agent waits without a slot. The time of the tool itself begins afterwards.
-3. If an approver fails, that is an error of the call, which the model and observers get.
+3. If an approver fails, that is an error of the call, which the model and observers get. Its author
+   gets the traceback in the log.
 """
 
 from __future__ import annotations
 
 import inspect
+import logging
+from typing import Final
 
 import msgspec
 import trio
@@ -21,10 +24,13 @@ from agentpool._errors import UsageError
 from agentpool._events import ApprovalAsked, ApprovalGiven
 from agentpool._manifest.capability import asks_first
 from agentpool._messages import ToolCall
+from agentpool._one_line import one_line, visible_lines
 from agentpool._scheduling.slot import parked
 from agentpool._scheduling.waits import Wait, WaitReason
 from agentpool.abc import Tool
 from agentpool.tools._failure import failed_result
+
+_log: Final = logging.getLogger("agentpool")
 
 NOBODY = (
     "this tool needs approval, and there is no one here to ask; go on without it, "
@@ -94,7 +100,13 @@ async def _decision_on(agent: Agent, approve: Approver, request: ApprovalRequest
     try:
         return await _ask(agent, approve, request)
     except Exception as error:  # noqa: BLE001  # foreign code: told to the model
-        told = failed_result(request.call.name, error).content
+        name = request.call.name
+        failed = failed_result(name, error)
+        if failed.traceback:
+            text = "the approver broke when asked about %r of agent %d (%s); it was refused\n%s"
+            where = visible_lines(failed.traceback)
+            _log.warning(text, name, agent.agent_id, one_line(agent.name), where)
+        told = failed.content.removeprefix(f"tool {name!r} failed: ")
         return Denied(f"asking for approval failed: {told}")  # noqa: ASYNC910  # see above
 
 

@@ -371,14 +371,23 @@ async def _say_nothing(_: ApprovalRequest) -> None:
     ],
 )
 async def test_an_approver_that_fails_is_an_error_of_the_call(
-    approve: Callable[[ApprovalRequest], Decision], told: str, autojump_clock: MockClock
+    approve: Callable[[ApprovalRequest], Decision],
+    told: str,
+    autojump_clock: MockClock,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Nothing runs, the model reads why, and the pool goes on."""
+    """Nothing runs, the model reads why, its author reads where, and the pool goes on."""
     outcome, result = await run_erase(approve)
     assert DONE == []
     assert result.startswith("not run: it was not approved: asking for approval failed")
     assert told in result
+    assert "tool" not in result  # it is not the tool's fault
     assert outcome.text == "done"
+    (record,) = [record for record in caplog.records if record.name == "agentpool"]
+    log = record.getMessage()
+    assert log.startswith("the approver broke when asked about 'erase' of agent 1 (")
+    assert "Traceback" in log
+    assert told.partition(";")[0] in log
 
 
 async def test_whoever_is_cancelled_asks_no_longer() -> None:
