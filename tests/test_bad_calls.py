@@ -241,7 +241,7 @@ _TOOLS = "tools must be a ToolRegistry, or a function that makes one, got "
             f"{_TOOLS}a value of type FunctionTool; write",
         ),
         (lambda _: _open_pool(tools=ToolRegistry), f"{_TOOLS}the class ToolRegistry"),
-        (lambda _: _open_pool(driver=ScriptedDriver), f"{_DRIVER}the class ScriptedDriver; open"),
+        (lambda _: _open_pool(driver=ScriptedDriver), f"{_DRIVER}the class ScriptedDriver; write"),
         (lambda _: _open_pool(driver=LiveDriver), f"{_DRIVER}the class LiveDriver"),
         (lambda _: _open_pool(driver=delete_all), f"{_DRIVER}a value of type FunctionTool"),
         (lambda _: _open_pool(approve=delete_all), "approve must be a function, got a value of t"),
@@ -362,6 +362,20 @@ async def test_a_session_says_what_it_takes(
         with pytest.raises(UsageError, match=re.escape(says)):
             await use(session)
         assert (await session.ask(job())).text == "two"
+
+
+async def test_whoever_names_an_agent_or_loops_over_a_pool_is_told_of_numbers() -> None:
+    """A name may belong to many agents."""
+    says = "the last one is 1; agents are known by number: handle.agent_id"
+    async with open_pool(ScriptedDriver(["x"])) as pool:
+        await pool.spawn(job())
+        unsure: Any = pool
+        with pytest.raises(UsageError, match=f"there is no agent 'a' in this pool; {says}"):
+            unsure["a"]
+        with pytest.raises(UsageError, match=f"there is no agent 0 in this pool; {says}"):
+            list(unsure)
+        with pytest.raises(UnknownAgentError, match=f"no agent 'a' in this pool; {says}"):
+            await unsure.router.send("a", "hi")
 
 
 @pytest.mark.parametrize("number", [-(10**400), True, "1", 1.0], ids=range(4))

@@ -374,9 +374,10 @@ class PostOffice(Live):
             return AgentGoneError(
                 f"agent {agent_id} has ended; its outcome tells how", recipient=agent_id
             )
+        how = "" if type(agent_id) is int else "; agents are known by number: handle.agent_id"
         return UnknownAgentError(
             f"there is no agent {quoted(agent_id)} in this pool; "
-            f"the last one is {self._highest_id}",
+            f"the last one is {self._highest_id}{how}",
             recipient=agent_id,
         )
 

@@ -352,7 +352,7 @@ class AgentPool(Live, weakref=True):
                 )
             raise UsageError(
                 f"there is no agent {quoted(agent_id)} in this pool; the last one is "
-                f"{self._agents.last_id}"
+                f"{self._agents.last_id}; agents are known by number: handle.agent_id"
             )
         return AgentHandle(record)
 

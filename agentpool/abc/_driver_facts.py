@@ -30,11 +30,18 @@ class _Facts(msgspec.Struct, frozen=True):
 
 
 def check_facts(driver: Driver) -> None:
-    """Refuse a driver with a property of a wrong type.
+    """Refuse a driver with a property of a wrong type, or without one.
 
     Raises:
-        UsageError: If it has one. Says which.
+        UsageError: If it has one, or lacks one. Says which.
     """
+    lacks = [name for name in _Facts.__struct_fields__ if not hasattr(driver, name)]
+    if lacks:  # registered as a driver, which gives a class nothing
+        kind = type(driver).__name__
+        raise UsageError(
+            f"driver must have what a Driver has, and {kind} lacks {', '.join(lacks)}; let it "
+            "inherit from agentpool.abc.Driver"
+        )
     facts = _Facts(*[getattr(driver, name) for name in _Facts.__struct_fields__])
     expect_fields(facts, of=type(driver).__name__)
 

@@ -188,10 +188,12 @@ class FakeDriver(Driver):
     def _answer(self, request: CompletionRequest) -> Answer | Awaitable[Answer]: ...
 
     def _filled(self, answer: Answer, request: CompletionRequest) -> Completion:
-        expect(
-            answer, (str, Completion), "the function must return text or a Completion",
-            "write return before the answer",
-        )  # fmt: skip
+        given: object = answer  # foreign code, and type checkers are optional
+        advice = "write return before the answer"
+        if given is not None:
+            advice = "return a str, or agentpool.drivers.Completion(...)"
+        what = "the function must return text or a Completion"
+        expect(answer, (str, Completion), what, advice)
         completion = Completion(text=answer) if isinstance(answer, str) else answer
         try:
             return self._completed(completion, request)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections.abc import AsyncGenerator
 
 import pytest
 import trio
@@ -215,7 +216,21 @@ async def test_a_function_answers() -> None:
     assert (await FunctionDriver(slow).complete(ask())).text == "1 messages"
 
 
-@pytest.mark.parametrize("answer", [None, 7, {"text": "hi"}])
+async def _pieces() -> AsyncGenerator[str, None]:  # noqa: ASYNC900  # no one enters it
+    await trio.lowlevel.checkpoint()
+    yield "hi"
+
+
+@pytest.mark.parametrize("answer", [7, {"text": "hi"}, ["hi"], _pieces()])
+async def test_a_function_that_returns_another_kind_is_told_which_there_are(answer: object) -> None:
+    """The return was there."""
+    driver = FunctionDriver(lambda _: answer)  # type: ignore[arg-type,return-value]
+    says = r"text or a Completion, got .*; return a str, or agentpool.drivers.Completion"
+    with pytest.raises(UsageError, match=says):
+        await driver.complete(ask())
+
+
+@pytest.mark.parametrize("answer", [None])
 async def test_a_function_that_returns_no_answer_is_told_what_to_return(answer: object) -> None:
     """A return that was forgotten is the commonest mistake."""
     driver = FunctionDriver(lambda _: answer)  # type: ignore[arg-type,return-value]
