@@ -127,6 +127,16 @@ def expect_output_type(kind: object) -> None:
     )
 
 
+def expect_name(name: str) -> None:
+    """Raise unless *name* is one line of printable text, which a terminal shows as it is.
+
+    Raises:
+        UsageError: If it is empty, or has a line break or another control character.
+    """
+    if not name.strip() or not name.isprintable():
+        raise UsageError(f"name must be one line of printable text, got {name!r}")
+
+
 def at_least(least: int, name: str, number: object) -> int:
     """Return *number* as a plain ``int`` if it is an integer and at least *least*.
 

@@ -15,6 +15,7 @@ from agentpool._checks import (
     at_least,
     expect,
     expect_fields,
+    expect_name,
     expect_output_type,
     expect_whole,
     plain_text,
@@ -59,7 +60,7 @@ class SpawnConfig(_Asked, frozen=True, kw_only=True, metaclass=AdvisedStruct):
     """
 
     name: str | None = None
-    """Its name in this run. ``None``: the manifest's name."""
+    """Its name in this run. One line, not empty. ``None``: the manifest's name."""
     attachments: tuple[Attachment, ...] = ()
     """Images and documents for the query: ``Attachment.load("photo.png")``."""
     history: tuple[ChatMessage, ...] = ()
@@ -134,6 +135,7 @@ class SpawnConfig(_Asked, frozen=True, kw_only=True, metaclass=AdvisedStruct):
         expect_fields(self, but=_CHECKED)
         if self.name is not None:
             msgspec.structs.force_setattr(self, "name", without_halves(self.name))
+            expect_name(self.name)
         for message in self.history:
             expect_whole(message, of="history: ")
         if self.output_type is not None:

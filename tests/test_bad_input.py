@@ -36,6 +36,7 @@ from agentpool import (
     SpawnConfig,
     UsageError,
     UsageLimits,
+    abc,
     drivers,
     open_drivers,
     open_manifest_pool,
@@ -135,11 +136,42 @@ def test_what_is_built_of_the_wrong_kind_is_refused(build: Callable[[], object],
         build()
 
 
+@pytest.mark.parametrize("name", ["", "  ", "a\nb", "a\nb\x1b[31m", "\x00"])
+async def test_a_name_is_one_line_of_printable_text(name: str) -> None:
+    """As in a manifest: people read it in a terminal."""
+    says = re.escape(f"name must be one line of printable text, got {name!r}")
+    with pytest.raises(UsageError, match=says):
+        SpawnConfig(manifest(), "go", name=name)
+    with pytest.raises(UsageError, match=says):
+        Budget(name=name)
+    with pytest.raises(UsageError, match=says):
+        RequestGate(name)
+    with pytest.raises(UsageError, match=says):
+        async with open_pool(ScriptedDriver(["a"]), name=name):
+            raise AssertionError
+
+
 def test_a_coroutine_in_place_of_a_function_is_named_and_closed() -> None:
     """``explore(main())`` is the usual slip; Python would warn of it at another place."""
     called: Any = _scenario()
     with pytest.raises(UsageError, match="pass main, not what main"):
         explore(called)
+
+
+class _Duck:
+    """What has the method of a driver, and is none."""
+
+    async def complete(self, request: object) -> str:
+        """Answer."""
+        await trio.lowlevel.checkpoint()
+        return str(request)
+
+
+class _Registered(_Duck):
+    """What says that it is a driver, and has nothing of one."""
+
+
+abc.Driver.register(_Registered)
 
 
 @pytest.mark.parametrize(
@@ -151,6 +183,22 @@ def test_a_coroutine_in_place_of_a_function_is_named_and_closed() -> None:
         ({"memory": "notes.db"}, "memory must be a Memory"),
         ({"budget": 3}, "budget must be a Budget"),
         ({"approve": "always"}, "approve must be a function"),
+        (
+            {"approve": _Duck},
+            r"be a function, got the class _Duck; write _Duck\(",
+        ),
+        (
+            {"driver": FunctionDriver},
+            r"the class FunctionDriver; write FunctionDriver\(",
+        ),
+        ({"driver": _Duck()}, "let _Duck inherit from agentpool.abc.Driver$"),
+        ({"driver": _Duck}, r"let _Duck inherit from agentpool.abc.Driver, and write _Duck\("),
+        ({"driver": _Registered()}, "_Registered lacks privacy, context_window, .* let it inherit"),
+        (
+            {"observers": [LoggingObserver]},
+            r"got the class LoggingObserver; write LoggingObserver\(",
+        ),
+        ({"observers": [_Duck()]}, "type _Duck; inherit from Observer"),
         ({"request_retries": 3}, "request_retries must be a RetryPolicy, got a value of type int"),
         ({"observers": Recorder()}, "observers must be a sequence of Observer objects"),
         ({"observers": [print]}, "each observer must be an Observer, got a value of type builtin"),

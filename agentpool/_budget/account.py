@@ -290,6 +290,7 @@ def cost_limit(name: str, limit: float | None) -> int | None:
     """
     if limit is None:
         return None
+    _expect_dollars(name, limit, "leave it out for no limit")
     if not is_number(limit) or not 0 < limit < math.inf:
         raise UsageError(
             f"{name} must be finite and > 0, got {quoted(limit)}; leave it out for no limit"
@@ -314,12 +315,18 @@ def pico(cost_usd: float) -> int:
     Raises:
         UsageError: If it is negative, infinite or not a number.
     """
+    _expect_dollars("cost_usd", cost_usd, "use None if it is unknown")
     if not is_number(cost_usd) or not 0 <= cost_usd < math.inf:
         raise UsageError(
             f"cost_usd must be finite and >= 0, got {quoted(cost_usd)}; use None if it is unknown"
         )
     scaled = cost_usd * PICO
     return round(scaled) if scaled < math.inf else int(cost_usd) * PICO
+
+
+def _expect_dollars(name: str, value: object, advice: str) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise UsageError(f"{name} must be an int or a float, got {quoted(value)}; {advice}")
 
 
 def amounts_of(*, tokens: int, cost_usd: float | None, requests: int, tool_calls: int) -> Amounts:

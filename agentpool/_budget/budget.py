@@ -20,7 +20,7 @@ from agentpool._budget.claims import Ledger, Reservation
 from agentpool._budget.period import Period
 from agentpool._budget.statistics import BudgetStatistics
 from agentpool._budget.store import BudgetStore, Kept
-from agentpool._checks import expect, expect_arguments
+from agentpool._checks import expect, expect_arguments, expect_name
 from agentpool._errors import UsageError
 
 _LIMITS: Final = ("tokens", "cost_usd", "requests", "tool_calls")
@@ -83,6 +83,7 @@ class Budget(Unique, Shown):
             UsageError: If a limit is 0, negative, infinite or not a number.
         """
         expect_arguments(Budget.__init__, locals(), but=("parent", *_LIMITS))
+        expect_name(name)
         if (per is None) != (store is None):
             raise UsageError(
                 "give per and store together or neither, as Budget(per='day', store=journal): "

@@ -251,7 +251,8 @@ class PoolAgentContext(Unique, AgentContext):
                 self._agent.config,
                 query,
                 # A model may have chosen it, and people are shown it beside what they decide.
-                name=one_line(name or f"{self.name}-sub", MAX_NAME_CHARS),
+                name=one_line(name or "", MAX_NAME_CHARS)
+                or one_line(f"{self.name}-sub", MAX_NAME_CHARS),
                 used_tokens=self._agent.used.total_tokens,
                 seconds_left=seconds_left,
                 used_usd=self._agent.used_usd,
@@ -291,7 +292,7 @@ class PoolAgentContext(Unique, AgentContext):
         least = min(own, seconds_left)
         return msgspec.structs.replace(
             config,
-            name=config.name if name is None else one_line(name, MAX_NAME_CHARS),
+            name=one_line(name or "", MAX_NAME_CHARS) or config.name,
             deadline_seconds=least if least < math.inf else None,
             budget=config.budget or self._agent.share_limits(),
         )

@@ -13,7 +13,14 @@ from agentpool._approval import Approver
 from agentpool._block_errors import raise_unless_cancelled
 from agentpool._budget.budget import Budget
 from agentpool._chat_markers import Cleaner, default_cleaner
-from agentpool._checks import at_least, expect, expect_arguments, expect_each, expect_function
+from agentpool._checks import (
+    at_least,
+    expect,
+    expect_arguments,
+    expect_each,
+    expect_function,
+    expect_name,
+)
 from agentpool._errors import PoolError, UsageError
 from agentpool._messages import OWNER_ID
 from agentpool._needs_trio import check_trio
@@ -25,7 +32,6 @@ from agentpool._pool.pool import AgentPool
 from agentpool._pool.run_outcome import OUTSIDE
 from agentpool._pool.spawn_checks import Entry
 from agentpool._scheduling.random import build_random
-from agentpool._surrogates import without_halves
 from agentpool.abc import Driver, DriverFactory, Journal, Memory, Observer
 from agentpool.abc._driver_facts import check_facts
 from agentpool.observe._hub import EventHub
@@ -115,6 +121,7 @@ def _check_parts(given: Mapping[str, object]) -> None:
     """Raise if an argument of open_pool() is wrong, before anything is opened."""
     check_trio("open_pool")
     expect_arguments(open_pool, given, but=_CHECKED)
+    expect_name(cast("str", given["name"]))
     at_least(0, "max_queued", given["max_queued"])
     at_least(1, "max_concurrent", given["max_concurrent"])
     at_least(1, "inbox_capacity", given["inbox_capacity"])
@@ -127,8 +134,8 @@ def _check_parts(given: Mapping[str, object]) -> None:
         expect_function(
             driver,
             "driver must be a Driver, or a function from a manifest to one",
-            "open one with agentpool.drivers.open_driver(manifest.model)",
-            Driver,
+            _driver_advice(driver),
+            object if isinstance(driver, type) and hasattr(driver, "complete") else Driver,
         )
     if tools is not None and not isinstance(tools, ToolRegistry):
         expect_function(
@@ -142,7 +149,9 @@ def _check_parts(given: Mapping[str, object]) -> None:
     if budget is not None:
         expect(budget, Budget, "budget must be a Budget", "write Budget(tokens=...)")
     if approve is not None:
-        expect_function(approve, "approve must be a function", "leave it out to refuse all")
+        made = getattr(approve, "__name__", "")  # a class answers with objects of itself
+        advice = f"write {made}(...)" if isinstance(approve, type) else "leave it out to refuse all"
+        expect_function(approve, "approve must be a function", advice, object)
     if request_retries is not None:
         expect(
             request_retries,
@@ -150,15 +159,33 @@ def _check_parts(given: Mapping[str, object]) -> None:
             "request_retries must be a RetryPolicy",
             "write RetryPolicy(...)",
         )
+    _check_observers(observers)
+
+
+def _check_observers(observers: object) -> None:
     expect_each(
         observers, Observer, "observers must be a sequence of Observer objects",
         "write observers=[observer]",
     )  # fmt: skip
     for observer in cast("Sequence[object]", observers):
-        expect(observer, Observer, "each observer must be an Observer", "inherit from Observer")
+        advice = "inherit from Observer"
+        if isinstance(observer, type) and issubclass(observer, Observer):
+            advice = f"write {observer.__name__}()"
+        expect(observer, Observer, "each observer must be an Observer", advice)
     for observer in cast("Sequence[Observer]", observers):
         if missing := observer._missing:  # pyright: ignore[reportPrivateUsage]  # ours alone have it
             raise UsageError(missing)
+
+
+def _driver_advice(driver: object) -> str:
+    """Return what to write in place of *driver*, which cannot be used as one."""
+    kind = driver if isinstance(driver, type) else type(driver)
+    if issubclass(kind, Driver):
+        return f"write {kind.__name__}(...)"
+    if hasattr(kind, "complete"):
+        made = f", and write {kind.__name__}(...)" if kind is driver else ""
+        return f"let {kind.__name__} inherit from agentpool.abc.Driver{made}"
+    return "open one with agentpool.drivers.open_driver(manifest.model)"
 
 
 @asynccontextmanager
@@ -172,10 +199,6 @@ async def _kept(
             raise UsageError("resume=True needs a journal; give one with journal=")
         yield None
         return
-    if without_halves(name) != name:
-        raise UsageError(
-            f"name must not contain lone surrogates, got {name!r}; a journal stores it"
-        )
     # What keeps runs is loaded by whoever has them kept.
     from agentpool._pool.journal_opening import open_pool_journal  # noqa: PLC0415
 

@@ -39,7 +39,7 @@ import trio
 
 from agentpool._amounts import counted
 from agentpool._base import Shown, Unique
-from agentpool._checks import at_least, expect_arguments
+from agentpool._checks import at_least, expect_arguments, expect_name
 from agentpool._errors import OverloadedError, RateLimitError
 from agentpool._numbers import plain_number
 from agentpool._opening import once_async
@@ -162,6 +162,7 @@ class RequestGate(Unique, Shown):
             UsageError: If a limit is not a whole number of at least 1.
         """
         expect_arguments(RequestGate.__init__, locals())
+        expect_name(name)
         self.name: str = name
         """Its name in events and statistics."""
         self._throttle = Throttle(

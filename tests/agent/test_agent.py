@@ -71,6 +71,7 @@ from tests.support.fakes import (
     hanging_driver,
     job,
     manifest,
+    misnamed,
     of_type,
     results_of,
     told,
@@ -571,7 +572,7 @@ async def test_what_breaks_a_tool_steers_no_terminal(caplog: pytest.LogCaptureFi
 
     driver = ScriptedDriver([calling(tool_call("look_up")), "I see"])
     async with open_pool(driver, tools=ToolRegistry([FakeTool("look_up", look_up)])) as pool:
-        config = SpawnConfig(manifest(), "hello", name="a\x1b[2J\u202e\nERROR all is lost")
+        config = misnamed(job("hello"), "a\x1b[2J\u202e\nERROR all is lost")
         await (await pool.spawn(config)).wait()
     (record,) = [record for record in caplog.records if record.name == "agentpool"]
     first, *rest = record.getMessage().splitlines()

@@ -15,7 +15,15 @@ from agentpool.drivers import Completion, CompletionRequest
 from agentpool.live import ApprovalDesk, serve_live
 from agentpool.tools import ToolRegistry, tool
 from tests.support.chromium import Tab, chromium
-from tests.support.fakes import LiveDriver, calling, manifest, query_of, tool_call, turns_of
+from tests.support.fakes import (
+    LiveDriver,
+    calling,
+    manifest,
+    misnamed,
+    query_of,
+    tool_call,
+    turns_of,
+)
 
 pytestmark = pytest.mark.browser
 
@@ -55,7 +63,7 @@ async def scene(folder: Path) -> AsyncGenerator[tuple[AgentPool, Tab, Tab]]:
                 approve=desk.ask,
                 budget=Budget(requests=100),
                 tools=ToolRegistry([erase]),
-                name=HOSTILE,
+                name=HOSTILE.replace("\u202e", ""),
             ) as pool,
             serve_live(pool, approvals=desk) as page,
             chromium(folder) as browser,
@@ -118,7 +126,7 @@ async def test_agents_are_cancelled_and_slots_changed(tmp_path: Path) -> None:
     """What ends something wants two clicks, and what agents wrote stays text."""
     async with scene(tmp_path) as (pool, first, second):
         handles = await pool.fan_out(
-            SpawnConfig(manifest(), "wait", name=f"{HOSTILE} {number}") for number in range(3)
+            misnamed(SpawnConfig(manifest(), "wait"), f"{HOSTILE} {number}") for number in range(3)
         )
         await first.click('[data-agent="1"] .cancel')
         await first.until("document.querySelector('[data-agent=\"1\"] .sure')")

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import deque
 from collections.abc import Callable
+from decimal import Decimal
+from typing import Any
 
 import pytest
 
-from agentpool import Budget, LimitExceededError, StopReason, UsageError
+from agentpool import Budget, LimitExceededError, StopReason, UsageError, UsageLimits
 from agentpool._budget.account import BudgetNotice
 from agentpool._budget.budget import family_budget, ledger_of
 from agentpool._budget.claims import MAX_PASSED, Claim, RequestReservation
@@ -81,6 +84,21 @@ def test_a_limit_on_cost_is_finite_and_above_nothing(limit: float) -> None:
     """A limit of NaN was never exceeded."""
     with pytest.raises(UsageError, match="cost_usd must be finite and > 0, got"):
         Budget(cost_usd=limit)
+
+
+@pytest.mark.parametrize("limit", [Decimal("0.5"), "3", b"3", [3], True])
+def test_a_cost_of_the_wrong_type_is_told_by_its_type(limit: Any) -> None:  # noqa: ANN401  # that is the point
+    """It may well be finite and above 0."""
+    says = re.escape(f"must be an int or a float, got {limit!r}; ")
+    with pytest.raises(UsageError, match=f"cost_usd {says}leave it out for no limit"):
+        Budget(cost_usd=limit)
+    with pytest.raises(UsageError, match=f"cost_limit_usd {says}"):
+        UsageLimits(cost_limit_usd=limit)
+    budget = Budget(cost_usd=1)
+    with pytest.raises(UsageError, match=f"cost_usd {says}"):
+        budget.change_limit("cost_usd", limit)
+    with pytest.raises(UsageError, match=f"cost_usd {says}use None if it is unknown"):
+        budget.reserve(cost_usd=limit)
 
 
 def test_without_limits_it_only_counts() -> None:

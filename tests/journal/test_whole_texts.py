@@ -90,7 +90,7 @@ def test_names_with_half_a_character_are_refused() -> None:
     async def main() -> None:
         await trio.lowlevel.checkpoint()
         driver = FunctionDriver(lambda _: "done")
-        with pytest.raises(UsageError, match="name must not contain lone surrogates"):
+        with pytest.raises(UsageError, match="name must be one line of printable text"):
             async with open_pool(driver, name=f"b{HALF}", journal=InMemoryJournal()):
                 raise AssertionError
 

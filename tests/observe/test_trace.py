@@ -82,7 +82,7 @@ from agentpool.observe._trace_writer import FLUSH_EVENTS, MAX_BACKLOG
 from agentpool.testing import check_observer
 from agentpool.testing._check_observer import every_event
 from agentpool.tools import ToolRegistry
-from tests.support.busy_pool import HOSTILE, busy_pool
+from tests.support.busy_pool import HOSTILE_NAME, busy_pool
 from tests.support.fakes import (
     FakeTool,
     Recorder,
@@ -239,7 +239,7 @@ async def test_a_trace_has_all_that_happened(tmp_path: Path, autojump_clock: Moc
     """Events, conversations and outcomes come back as they were; texts in one piece."""
     trace, recorder = await traced(tmp_path / "a.trace")
     assert trace.problems == ()
-    assert trace.header.pool == "night " + HOSTILE.replace("\x00", "\x00")
+    assert trace.header.pool == HOSTILE_NAME
     assert trace.statistics is not None
     assert trace.statistics.spawned == 8
     seen = [event for event in recorder.events if not isinstance(event, TextDelta | AgentFinished)]

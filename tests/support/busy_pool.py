@@ -18,12 +18,22 @@ from agentpool.drivers import (
     UserMessage,
 )
 from agentpool.tools import ApprovalRequest, Approved, ToolRegistry, tool
-from tests.support.fakes import LiveDriver, calling, manifest, query_of, tool_call, turns_of
+from tests.support.fakes import (
+    LiveDriver,
+    calling,
+    manifest,
+    misnamed,
+    query_of,
+    tool_call,
+    turns_of,
+)
 
 HOSTILE = (
     "<script>alert(1)</script> \x1b[2J \u202egnp.exe \x00 </script><img src=x onerror=alert(2)>"
 )
 """What must come to nothing wherever it is shown."""
+HOSTILE_NAME = "night " + "".join(sign for sign in HOSTILE if sign.isprintable())
+"""As much of it as a pool may be named."""
 
 
 @tool
@@ -117,13 +127,13 @@ async def busy_pool(observers: Sequence[Observer], *, extra: int = 0) -> None:
         observers=observers,
         budget=budget,
         approve=decide,
-        name="night " + HOSTILE,
+        name=HOSTILE_NAME,
         random_seed=1,
     ) as pool:
         queries = ["plain", "search", "retry", "fail", "erase", "sum", "tell", "hang"]
         queries += ["plain"] * extra
         handles = await pool.fan_out(
-            [SpawnConfig(plain, query, name=f"{query} {HOSTILE}") for query in queries]
+            [misnamed(SpawnConfig(plain, query), f"{query} {HOSTILE}") for query in queries]
         )
         for handle in handles[:7]:
             await handle.wait()

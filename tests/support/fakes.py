@@ -102,6 +102,12 @@ class Quota(TypedDict, total=False):
     approval_seconds: float | None
 
 
+def misnamed(config: SpawnConfig, name: str) -> SpawnConfig:
+    """Return *config* with a name that none can be made with, as in the files of others."""
+    msgspec.structs.force_setattr(config, "name", name)
+    return config
+
+
 def manifest(
     name: str = "worker",
     *,
