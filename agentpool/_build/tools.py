@@ -236,7 +236,9 @@ def _missing_programs(manifest: AgentManifest) -> Iterator[str]:
             yield f"grants {name!r}, which runs whatever it is told to: that is the same as '*'"
         for name in grant.scope:
             if name != ANYTHING and shutil.which(name, path=path) is None:
-                yield f"grants the program {name!r}, which is not on this machine"
+                alone = name.split()[0]  # a grant is of a program, whatever its arguments
+                how = f"; name the program alone: {alone!r}" if alone != name else ""
+                yield f"grants the program {name!r}, which is not on this machine{how}"
 
 
 def _missing_servers(manifest: AgentManifest) -> Iterator[str]:

@@ -197,6 +197,14 @@ def test_an_mcp_server_and_its_grant_belong_together() -> None:
     assert grant == "grants 'mcp [inbox, *]', and names no MCP server 'inbox'"
 
 
+def test_a_granted_command_with_arguments_is_told_to_be_a_program() -> None:
+    """It would never match: programs are granted, whatever they are called with."""
+    manifest = AgentManifest(capabilities=(Capability.shell("git status"),))
+    (said,) = missing_tools(manifest)
+    assert said.startswith("grants the program 'git status', which is not on this machine; ")
+    assert said.endswith("; name the program alone: 'git'")
+
+
 @pytest.mark.parametrize(
     ("offered", "granted", "says"),
     [
