@@ -13,11 +13,7 @@ import inspect
 from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import cache
 from types import NoneType
-from typing import (
-    cast,
-    get_origin,
-    is_typeddict,
-)
+from typing import Any, cast, get_origin, is_typeddict
 
 import msgspec
 
@@ -196,10 +192,11 @@ def plain_fields(value: object) -> None:
 def _plain(value: object, expected: Expected) -> object:
     """Return *value*, with plain texts and numbers if *expected* allows texts and numbers."""
     kinds = expected.kinds
-    if type(value) is tuple and expected.items is not None:
+    kind: type = type(value)
+    if kind is tuple and expected.items is not None:
         items, known = cast("tuple[object, ...]", value), expected.items.usual
         if all(type(item) in known for item in items):
-            return value
+            return items
         return tuple(_plain(item, expected.items) for item in items)
     if isinstance(value, str):
         return plain_text(value) if str in kinds else value
@@ -256,7 +253,10 @@ def expect_whole(value: msgspec.Struct, *, of: str = "") -> None:
     for place, kinds in inner:
         if not (found := fields[place]):
             continue
-        for one in found if type(found) is tuple else (found,):
+        each: tuple[Any, ...] = (found,)
+        if type(found) is tuple:
+            each = cast("tuple[object, ...]", found)
+        for one in each:
             if kinds and type(one) not in kinds:
                 expect_fields(value)
             if hasattr(one, "__struct_fields__"):  # isinstance() takes five times as long

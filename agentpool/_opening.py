@@ -6,7 +6,7 @@ from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from functools import wraps
 from types import TracebackType
-from typing import Any, Never, ParamSpec, TypeVar, final
+from typing import Any, Generic, Never, ParamSpec, TypeVar, final
 
 from agentpool._errors import UsageError
 from agentpool._numbers import plain_number
@@ -94,7 +94,7 @@ def _used_up(call: str) -> UsageError:
 
 
 @final
-class Once(AbstractContextManager[T]):
+class Once(Generic[T]):
     """A ``with`` block. Entering it a second time raises an error that says what to write."""
 
     __slots__ = ("_block", "_call", "_is_entered")
@@ -127,7 +127,7 @@ class Once(AbstractContextManager[T]):
 
 
 @final
-class AsyncOnce(AbstractAsyncContextManager[T]):
+class AsyncOnce(Generic[T]):
     """An ``async with`` block. Entering it a second time raises an error, as with `Once`."""
 
     __slots__ = ("_block", "_call", "_is_entered")
@@ -182,6 +182,6 @@ def once_async(
 
     @wraps(function)
     def make(*args: P.args, **kwargs: P.kwargs) -> AbstractAsyncContextManager[T]:
-        return AsyncOnce(function(*args, **kwargs), call)
+        return AsyncOnce(function(*args, **kwargs), call)  # pyright: ignore[reportReturnType]  # no `async def`, see above
 
     return make

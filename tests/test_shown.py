@@ -75,7 +75,7 @@ async def test_live_objects_are_one_short_line_with_public_words(tmp_path: Path)
             assert KEY not in line
             assert pretty_repr(thing, max_width=1_000) == line, name
         assert repr(objects["pool"]) == "<AgentPool 'house' 2/2 running, 1 queued>"
-        assert repr(objects["outcomes"]) == "<OutcomeStream 0/2 outcomes taken>"
+        assert repr(objects["outcomes"]) == "<OutcomeStream 2 spawned>"
         assert repr(objects["reservation"]) == "<Reservation of 3 tokens>"
         assert repr(objects["ticket"]) == "<GateTicket of 5 tokens>"
         assert repr(objects["gated"]) == "<GatedDriver of ScriptedDriver at gate 'mine'>"

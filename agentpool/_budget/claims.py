@@ -28,7 +28,7 @@ A budget belongs to trio's thread. Several pools may share it, and it may outlas
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final, Self, final
+from typing import Any, Final, Self, final
 
 import msgspec
 
@@ -238,7 +238,7 @@ class Ledger(Live):
     """The reservations of requests in progress, in order, here and below."""
     open: set[Reservation] = set()  # noqa: RUF012  # each has its own
     """The reservations of this ledger that are not settled."""
-    waiting: Line[Ledger, Claim] = msgspec.field(default_factory=Line)
+    waiting: Line[Ledger, Claim] = msgspec.field(default_factory=Line[Any, Any])
     """The waiting claims. Used at the root only."""
     kept: Kept | None = None
     """The store of its used amounts. ``None``: the budget ends with the program."""

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
 from heapq import heappop, heappush
 from itertools import islice
-from typing import Generic, TypeAlias, TypeVar, final
+from typing import Any, Generic, TypeAlias, TypeVar, final
 
 import msgspec
 
@@ -30,9 +30,11 @@ Head: TypeAlias = tuple[int, tuple[Place, ...]]
 class Line(Live, Generic[Place, Item]):
     """Items that wait, each for one budget and all above it."""
 
-    _queues: dict[tuple[Place, ...], OrderedDict[Item, int]] = msgspec.field(default_factory=dict)
+    _queues: dict[tuple[Place, ...], OrderedDict[Item, int]] = msgspec.field(
+        default_factory=dict[Any, Any]
+    )
     """The items of each path, in order, with their numbers."""
-    _heads: list[Head[Place]] = msgspec.field(default_factory=list)
+    _heads: list[Head[Place]] = msgspec.field(default_factory=list[Any])
     """A heap with one entry for each queue. If its first items have left, the number is theirs."""
     _last: int = 0
     """The number of the newest item."""

@@ -381,7 +381,7 @@ class OutcomeStream(Live):
     _map: QueryMap
 
     def _repr_words(self) -> str:
-        return f"{self._map._given}/{self._map._spawned} outcomes taken"
+        return f"{self._map._spawned} spawned"  # pyright: ignore[reportPrivateUsage]  # its map
 
     def __aiter__(self) -> Self:
         """Return the iterator itself."""

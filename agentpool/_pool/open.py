@@ -168,9 +168,9 @@ def _check_observers(observers: object) -> None:
         "write observers=[observer]",
     )  # fmt: skip
     for observer in cast("Sequence[object]", observers):
-        advice = "inherit from Observer"
-        if isinstance(observer, type) and issubclass(observer, Observer):
-            advice = f"write {observer.__name__}()"
+        advice, kind = "inherit from Observer", observer
+        if isinstance(kind, type) and issubclass(kind, Observer):
+            advice = f"write {kind.__name__}()"
         expect(observer, Observer, "each observer must be an Observer", advice)
     for observer in cast("Sequence[Observer]", observers):
         if missing := observer._missing:  # pyright: ignore[reportPrivateUsage]  # ours alone have it
@@ -179,7 +179,7 @@ def _check_observers(observers: object) -> None:
 
 def _driver_advice(driver: object) -> str:
     """Return what to write in place of *driver*, which cannot be used as one."""
-    kind = driver if isinstance(driver, type) else type(driver)
+    kind: type[object] = driver if isinstance(driver, type) else type(driver)
     if issubclass(kind, Driver):
         return f"write {kind.__name__}(...)"
     if hasattr(kind, "complete"):

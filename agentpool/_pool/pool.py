@@ -108,7 +108,7 @@ class AgentPool(Live, weakref=True):
         agents, (wanted, drivers) = self._agents, self._wanted(configs)
         # Each config is let go as its agent is accepted: the agent drops it at its end.
         wanted.reverse()
-        each = map(list.pop, repeat(wanted, len(wanted)))
+        each = map(list[SpawnConfig].pop, repeat(wanted, len(wanted)))
         records = await agents.admission.enter_each(agents.accept, zip(each, drivers, strict=True))
         return [AgentHandle(record) for record in records]
 

@@ -196,7 +196,7 @@ class AgentRecord(Unique):
         """The stage of the agent's life."""
         outcome = self._outcome
         if outcome is not None:
-            return AgentStatus.CANCELLED if isinstance(outcome, float) else outcome.status
+            return outcome.status if isinstance(outcome, AgentOutcome) else AgentStatus.CANCELLED
         if self._slot is None:
             return AgentStatus.QUEUED
         return AgentStatus.RUNNING if self._slot.held else AgentStatus.PARKED
@@ -270,10 +270,11 @@ class AgentRecord(Unique):
     def ended_with(self) -> AgentOutcome | None:
         """The outcome, without counting it as retrieved. ``None``: the agent has not ended."""
         outcome = self._outcome
-        if isinstance(outcome, float):
-            self._outcome = outcome = self.unstarted_outcome(outcome)
-            self._config = self._driver = None
-        return outcome
+        if outcome is None or isinstance(outcome, AgentOutcome):
+            return outcome
+        self._outcome = made = self.unstarted_outcome(outcome)
+        self._config = self._driver = None
+        return made
 
     @property
     def unseen_failure(self) -> Exception | None:

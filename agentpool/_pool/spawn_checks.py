@@ -78,7 +78,8 @@ def check_config(config: SpawnConfig) -> None:
 
 
 def _no_driver(manifest: AgentManifest, driver: object) -> UsageError:
-    got = driver.advice if isinstance(driver, Opening) else repr(driver)
+    given = driver
+    got = given.advice if isinstance(given, Opening) else repr(driver)
     if inspect.iscoroutine(driver):
         driver.close()  # or Python warns that it was never awaited
         got = "a coroutine: an async function cannot choose drivers"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 from abc import abstractmethod
 from collections.abc import Awaitable, Callable, Iterable, Iterator
-from typing import Final, TypeAlias, assert_never, final
+from typing import Final, TypeAlias, assert_never, cast, final
 
 import attrs
 import msgspec
@@ -188,7 +188,7 @@ class FakeDriver(Driver):
     def _answer(self, request: CompletionRequest) -> Answer | Awaitable[Answer]: ...
 
     def _filled(self, answer: Answer, request: CompletionRequest) -> Completion:
-        given: object = answer  # foreign code, and type checkers are optional
+        given = cast("object", answer)  # foreign code, and type checkers are optional
         advice = "write return before the answer"
         if given is not None:
             advice = "return a str, or agentpool.drivers.Completion(...)"
