@@ -211,7 +211,7 @@ def test_signals_end_what_they_should(desk: Desk, monkeypatch: pytest.MonkeyPatc
     """Ctrl-C the turn, and twice at the prompt the chat; SIGTERM the chat with its turn."""
     paper = Paper("on", signal.SIGINT)
     code, errors = press(
-        monkeypatch, paper, "endless", "cats?", "SIGINT once more", "SIGINT the end"
+        monkeypatch, paper, "endless", "cats?", "SIGINT press it again", "SIGINT the end"
     )
     assert code == 130
     assert "(the turn was ended, and is not part of the conversation)\n> " in errors
