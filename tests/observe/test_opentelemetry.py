@@ -34,7 +34,7 @@ from agentpool.observe import (
 from agentpool.testing import check_observer
 from agentpool.tools import ToolRegistry, tool
 from tests.support.busy_pool import busy_pool
-from tests.support.fakes import calling, manifest, tool_call
+from tests.support.fakes import calling, manifest, misnamed, tool_call
 
 
 def receiver() -> tuple[TracerProvider, InMemorySpanExporter]:
@@ -269,14 +269,14 @@ async def test_half_a_character_in_a_name_costs_no_batch() -> None:
         await trio.sleep_forever()
         raise AssertionError
 
-    async with open_pool(FunctionDriver(wait), name=half, observers=[observer]) as pool:
-        handle = await pool.spawn(SpawnConfig(manifest(), "?", name=half))
+    async with open_pool(FunctionDriver(wait), observers=[observer]) as pool:
+        handle = await pool.spawn(misnamed(SpawnConfig(manifest(), "?"), half))
         await trio.testing.wait_all_tasks_blocked()
         handle.cancel(half)
     for span in exporter.get_finished_spans():
         whole = span.to_json()
         assert whole.encode()
-        assert "caf\\\\udce9.txt" in whole or span.name.startswith("chat")
+        assert ("caf\\\\udce9.txt" in whole) is span.name.startswith("invoke_agent")
 
 
 def shape(exporter: InMemorySpanExporter) -> list[tuple[object, ...]]:
