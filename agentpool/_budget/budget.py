@@ -86,7 +86,7 @@ class Budget(Unique, Shown):
         expect_name(name)
         if (per is None) != (store is None):
             raise UsageError(
-                "give per and store together or neither, as Budget(per='day', store=journal): "
+                "give both per= and store=, or neither, as in Budget(per='day', store=journal): "
                 f"got per={per!r}, store={store!r}"
             )
         if parent is not None:

@@ -209,7 +209,8 @@ class PoolAgentContext(Unique, AgentContext):
         """Let other agents run instead of this one while the block waits.
 
         Cancellation:
-            The block ends. If the agent itself is cancelled, it ends without a slot.
+            The block ends. If the whole agent is cancelled, the block ends without taking the slot
+            back.
         """
         expect(what, str, "what must be a str", "say what is waited for")
         async with parked(Wait.other(what)):

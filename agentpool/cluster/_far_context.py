@@ -208,7 +208,8 @@ class FarContext(AgentContext):
         """Wait inside the block while other agents run instead of this one.
 
         Cancellation:
-            The block ends. If the agent itself is cancelled, it ends without a slot.
+            The block ends. If the whole agent is cancelled, the block ends without taking the slot
+            back.
         """
         number = await self._ask("leave_slot", what)
         try:

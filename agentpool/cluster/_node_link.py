@@ -113,7 +113,7 @@ class FarCall(Live):
             self.hear.thought(piece.text)
 
     def leave(self) -> None:
-        """Count the request as sent from now on, unless it cannot be packed."""
+        """Treat the request as sent from now on. One that cannot be packed is not sent."""
         if self.done is None:
             self.sent = True
             if self.on_sent is not None:

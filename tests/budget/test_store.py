@@ -358,7 +358,7 @@ def test_what_has_no_meaning_is_refused() -> None:
     store = InMemoryJournal()
     for terms in ({"per": "day"}, {"store": store}, {"per": "week", "store": store}):
         with pytest.raises(
-            UsageError, match=r"give per and store together or neither|per must be 'hour', 'day'"
+            UsageError, match=r"give both per= and store=, or neither|per must be 'hour', 'day'"
         ):
             Budget(requests=1, **terms)
 

@@ -165,7 +165,10 @@ def _gemini(name: str) -> Counting:
 
 
 def _mistral_image(width: int, height: int) -> int:
-    """Return the higher of the two ways' counts. Each row of squares ends with a mark."""
+    """Count the tokens with squares of both sizes, and return the higher count.
+
+    Each row of squares ends with a mark, which counts as well.
+    """
     found: list[int] = []
     for pixels, most in ((16, 1_024), (28, 1_540)):
         wide, high = _within(most, width, height)
