@@ -251,7 +251,7 @@ class Connection:
 
     async def _next_event(self) -> h11.Event:
         ended = False
-        while True:
+        while True:  # noqa: ASYNC913  # each round waits, or takes what has been read
             try:
                 event = self._http.next_event()
             except h11.RemoteProtocolError as exc:
