@@ -8,7 +8,15 @@ from collections.abc import Awaitable, Callable
 import pytest
 import trio
 
-from agentpool import AgentManifest, AgentPool, AgentStatus, PrivacyTier, SpawnConfig, open_pool
+from agentpool import (
+    AgentManifest,
+    AgentPool,
+    AgentStatus,
+    Budget,
+    PrivacyTier,
+    SpawnConfig,
+    open_pool,
+)
 from agentpool.abc import Driver, OnDelta
 from agentpool.drivers import Completion, CompletionRequest, FunctionDriver, RequestGate, call, say
 from agentpool.tools import ToolRegistry, tool
@@ -83,13 +91,17 @@ async def test_an_abort_reaches_an_agent_that_never_waits() -> None:
     """It went on to its end, since nobody else could run."""
     numbers = itertools.count()
     driver = AtOnce(lambda: call("look", number=next(numbers)))
-    async with open_pool(driver, tools=ToolRegistry([look])) as pool:
+    budget = Budget(requests=1000)
+    async with open_pool(driver, tools=ToolRegistry([look]), budget=budget) as pool:
         handle = await pool.spawn(SpawnConfig(AgentManifest.parse(MANY), "look"))
         await trio.lowlevel.checkpoint()
         pool.abort_all()
         outcome = await handle.wait()
     assert outcome.status is AgentStatus.CANCELLED
     assert outcome.iterations < 100
+    # The one before which it was cancelled was not made: nothing is reserved or charged for it.
+    spent = budget.statistics().requests
+    assert (spent.committed, spent.reserved) == (next(numbers), 0)
 
 
 async def _through(gate: RequestGate) -> None:
