@@ -4,7 +4,7 @@
 of reach. Such agents keep nothing in memory, since nobody could recall it;
 ``W1:remembering`` is the same with a memory that was handed in, so every agent recalls once
 and remembers once. ``W3:deadlines`` has a time limit on every request and every tool call,
-as the full loop among the yardsticks has.
+as the full loop among the yardsticks has; ``W3:unwatched`` has these, and no observer.
 """
 
 from __future__ import annotations
@@ -15,8 +15,7 @@ from typing import Final, TypeAlias, final
 
 import attrs
 import trio
-from meter import Meter, Workload, main
-from trio.testing import wait_all_tasks_blocked
+from meter import Meter, Workload, load_settled, main
 from yardsticks import INBOX, MESH, MIN_TURNS, SLEEP_SECONDS, SLEEPERS, SLOTS, WARM_UP
 
 from agentpool import (
@@ -248,34 +247,42 @@ async def noop(x: int) -> str:  # noqa: ARG001  # a model has something to write
     return "ok"
 
 
+LIMITED: Final = ResourceQuota(
+    max_iterations=PLENTY, max_tool_calls=PLENTY, request_seconds=60.0, tool_seconds=60.0
+)
+"""A time limit on every request and every tool call."""
+
+
 async def w3_agent(n: int, meter: Meter) -> None:
     """Measure an agent whose limits are out of reach."""
     await _turns(n, meter, ResourceQuota(max_iterations=PLENTY, max_tool_calls=PLENTY))
 
 
 async def w3_deadlines(n: int, meter: Meter) -> None:
-    """Measure an agent with a time limit on every request and every tool call."""
-    quota = ResourceQuota(
-        max_iterations=PLENTY, max_tool_calls=PLENTY, request_seconds=60.0, tool_seconds=60.0
-    )
-    await _turns(n, meter, quota)
+    """Measure an agent with time limits."""
+    await _turns(n, meter, LIMITED)
 
 
-async def _turns(n: int, meter: Meter, quota: ResourceQuota) -> None:
-    await _one_agent(CallingDriver(50), quota)
+async def w3_unwatched(n: int, meter: Meter) -> None:
+    """Measure an agent with time limits in a pool that has no observer."""
+    await _turns(n, meter, LIMITED, watched=False)
+
+
+async def _turns(n: int, meter: Meter, quota: ResourceQuota, *, watched: bool = True) -> None:
+    await _one_agent(CallingDriver(50), quota, watched=watched)
     runs = max(1, MIN_TURNS // n)
     meter.operations = n * runs
     driver = CallingDriver(n)
     with meter.running():
         for _ in range(runs):
-            outcome = await _one_agent(driver, quota)
+            outcome = await _one_agent(driver, quota, watched=watched)
             assert len(outcome.messages) == 2 * n
 
 
-async def _one_agent(driver: Driver, quota: ResourceQuota) -> AgentOutcome:
+async def _one_agent(driver: Driver, quota: ResourceQuota, *, watched: bool) -> AgentOutcome:
     config = SpawnConfig(AgentManifest(resources=quota), "go")
-    registry, observers = ToolRegistry([noop]), [Listener()]
-    async with open_pool(driver, tools=registry, observers=observers) as pool:
+    observers = [Listener()] if watched else []
+    async with open_pool(driver, tools=ToolRegistry([noop]), observers=observers) as pool:
         handle = await pool.spawn(config)
         outcome = await handle.wait()
     outcome.unwrap()
@@ -300,13 +307,14 @@ async def _at_work(meter: Meter, works: list[Work], owner: Owner | None = None) 
         owner: What the owner does meanwhile, with their handles.
     """
     manifest = AgentManifest(resources=ResourceQuota(tool_seconds=None))
+    settled = load_settled()
 
     def tools(context: AgentContext) -> ToolRegistry:
         @tool
         async def work(x: int) -> None:  # noqa: ARG001  # as in W3
             """Do the agent's work."""
             # An agent's loop takes what waits in its inbox: all must be at work first.
-            await wait_all_tasks_blocked()
+            await settled()
             await works[context.agent_id - 1](context)
 
         return ToolRegistry([work])
@@ -348,10 +356,11 @@ async def w4_stream(n: int, meter: Meter) -> None:
 
 async def w4_batch(n: int, meter: Meter) -> None:
     """Measure a sender who waits only when the inbox is full."""
+    settled = load_settled()
 
     async def send(handles: list[AgentHandle]) -> None:
         (handle,) = handles
-        await wait_all_tasks_blocked()  # as in _at_work(): or the loop takes the first ones
+        await settled()  # as in _at_work(): or the loop takes the first ones
         for _ in range(n):
             try:
                 handle.send_nowait("a message")
@@ -437,12 +446,12 @@ async def w5_queued(n: int, meter: Meter) -> None:
 
 
 async def _aborted(n: int, slots: int, meter: Meter) -> None:
-    manifest = AgentManifest()
+    manifest, settled = AgentManifest(), load_settled()
     # Measured until the pool's block is left, which waits for the last of them.
     with ExitStack() as measured:
         async with open_pool(SleepingDriver(), max_concurrent=slots, max_queued=n) as pool:
             await pool.fan_out(SpawnConfig(manifest, "go") for _ in range(n))
-            await wait_all_tasks_blocked()
+            await settled()
             measured.enter_context(meter.running())
             pool.abort_all("measured")
 
@@ -452,10 +461,11 @@ async def _aborted(n: int, slots: int, meter: Meter) -> None:
 
 async def w7_waiting(n: int, meter: Meter) -> None:
     """Measure the start of agents that all wait in a completion; its peak tells their memory."""
+    settled = load_settled()
     async with open_pool(SleepingDriver(), max_concurrent=n, max_queued=n) as pool:
         with meter.running():
             await pool.fan_out(SpawnConfig(AgentManifest(), "go") for _ in range(n))
-            await wait_all_tasks_blocked()
+            await settled()
         pool.abort_all("measured")
 
 
@@ -508,10 +518,10 @@ async def _events(n: int, meter: Meter, hub: EventHub) -> None:
 
 async def w10_waiting(n: int, meter: Meter) -> None:
     """Measure a message for an inbox in which *n* wait in the end; few are sent several times."""
-    inboxes = max(1, 10_000 // n)
+    inboxes, settled = max(1, 10_000 // n), load_settled()
     async with open_pool(SleepingDriver(), max_concurrent=inboxes, inbox_capacity=n) as pool:
         handles = await pool.fan_out([SpawnConfig(AgentManifest(), "go")] * inboxes)
-        await wait_all_tasks_blocked()
+        await settled()
         meter.operations = n * inboxes
         with meter.running():
             for handle in handles:
@@ -531,6 +541,7 @@ WORKLOADS: Final[Mapping[str, Workload]] = {
     "W2:agents": w2_agents,
     "W3:agent": w3_agent,
     "W3:deadlines": w3_deadlines,
+    "W3:unwatched": w3_unwatched,
     "W4:stream": w4_stream,
     "W4:batch": w4_batch,
     "W4:ping-pong": w4_ping_pong,

@@ -4,13 +4,15 @@
     nox -s bench -- W4,W5                          messages and aborts alone
     nox -s bench -- W1,W3 --n 100,1000 --rounds 9
     nox -s bench -- --gate --json figures.json
+    nox -s bench -- --before ../older        an older copy of the project in the same rounds
 
 Every round runs everything once, in turn, each in a process of its own. A ratio is taken
 inside of its round, so that a machine which is slow for a while is slow for both sides;
 the table has the median over the rounds, with the least and the most, and beside it what the
-same took at 5cff005, when the targets were set. CPU time is judged: on a machine with other work
-on it, the clock tells more about that work. Only T5 and what is said for each second go by the
-clock. ``benchmarks/lifetime.py`` has T4 and T13, the memory.
+same took at 5cff005, when the targets were set, or what the older copy takes in the same rounds.
+CPU time is judged: on a machine with other work on it, the clock tells more about that work. Only
+T5 and what is said for each second go by the clock. ``benchmarks/lifetime.py`` has T4 and T13, the
+memory.
 """
 
 from __future__ import annotations
@@ -46,6 +48,13 @@ class Run:
     """As the script calls it: ``W1:agents``."""
     n: int
     """Operations, or how many ask at once. 0 for an import."""
+    is_before: bool = False
+    """Whether the older copy is measured, by its own benchmarks."""
+
+    @property
+    def earlier(self) -> Run:
+        """The same of the older copy."""
+        return attrs.evolve(self, is_before=True)
 
     @property
     def command(self) -> tuple[str, ...]:
@@ -53,7 +62,7 @@ class Run:
         kind, _, what = self.workload.partition(":")
         if kind == "W6":
             return "imports.py", what
-        script = "yardsticks.py" if what.startswith(YARDSTICKS) else "agents.py"
+        script = "yardsticks.py" if is_yardstick(self) else "agents.py"
         if kind == "W9":
             script = "wire.py"
         return script, self.workload, "--n", str(self.n)
@@ -80,6 +89,11 @@ class Target:
         of_all = BEFORE.get(self.name, "")
         return BEFORE.get(f"{self.name} {self.of.n}", of_all) or "-"
 
+    @property
+    def over_before(self) -> Run:
+        """What the older copy is divided by: the same yardstick, or its own smaller size."""
+        return self.over if is_yardstick(self.over) else self.over.earlier
+
 
 @final
 @attrs.frozen
@@ -97,6 +111,15 @@ class Limit:
 
 YARDSTICKS: Final = ("naive", "reference", "full", "channel", "scoped")
 """What bare trio does; the rest is agentpool's."""
+
+FOREIGN: Final = ("W6:trio", "W9:handmade", "W9:httpx")
+"""Yardsticks in other scripts than that of bare trio."""
+
+
+def is_yardstick(run: Run) -> bool:
+    """Return whether *run* has nothing of agentpool in it."""
+    return run.workload.partition(":")[2].startswith(YARDSTICKS) or run.workload in FOREIGN
+
 
 SIZES: Final[Mapping[str, tuple[int, ...]]] = {
     "W1": (1_000, 10_000, 100_000),
@@ -121,7 +144,8 @@ EACH: Final = (
     ("T2 as_completed / reference pool", "W1:as-completed", "W1:reference", 2.5),
     ("T2 map / reference pool", "W1:map", "W1:reference", 2.5),
     ("T5 agents of 50 ms / reference pool, wall", "W2:agents", "W2:reference", 1.05),
-    ("T6 turn / full loop", "W3:deadlines", "W3:full", 1.2),
+    ("T6 turn / full loop", "W3:unwatched", "W3:full", 1.2),
+    ("T6 turn with an observer / full loop", "W3:deadlines", "W3:full", 1.2),
     ("T7 stream / channel", "W4:stream", "W4:channel-stream", 1.3),
     ("T7 mesh / channel", "W4:mesh", "W4:channel-mesh", 1.5),
     ("T8 batch / channel", "W4:batch", "W4:channel-stream", 0.25),
@@ -175,8 +199,7 @@ BEFORE: Final[Mapping[str, str]] = {
     "T14 driver / h11 by hand 1000": "1.47",
     "T14 ms on the clock at 1,000 at once": "0.55",
 }
-"""What the targets measured at 5cff005, on a quiet machine with CPython 3.11.7. A turn was
-measured without an observer."""
+"""What the targets measured at 5cff005, on a quiet machine with CPython 3.11.7."""
 
 ONLY: Final = {"W1:naive": 10_000}
 """The size of a target over a yardstick that gets dearer with the size."""
@@ -201,13 +224,16 @@ def targets(workload: str, sizes: Sequence[int]) -> Iterator[Target]:
             yield Target(name, Run(of, max(sizes)), Run(of, min(sizes)), at_most)
 
 
-def measure(run: Run, python: str) -> Row | None:
+def measure(run: Run, python: str, before: Path | None) -> Row | None:
     """Do *run* in a process of its own and return what it measured, or None if it failed."""
-    path = os.pathsep.join(filter(None, (str(HERE), os.environ.get("PYTHONPATH"))))
+    here, paths = HERE, [str(HERE), os.environ.get("PYTHONPATH")]
+    if run.is_before and before is not None:
+        here = before / "benchmarks"
+        paths = [str(before), str(here)]
     script, *arguments = run.command
     done = subprocess.run(
-        [python, str(HERE / script), *arguments],
-        env=os.environ | {"PYTHONPATH": path},
+        [python, "-P", str(here / script), *arguments],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))},
         stdout=subprocess.PIPE,
         text=True,
         check=False,
@@ -221,7 +247,7 @@ def measure(run: Run, python: str) -> Row | None:
 
 def rounds(figures: Figures, run: Run) -> list[Row]:
     """Return the rows of the rounds in which *run* did not fail."""
-    return [row for row in figures[run] if row is not None]
+    return [row for row in figures.get(run, ()) if row is not None]
 
 
 def save(figures: Figures, path: Path) -> None:
@@ -230,18 +256,24 @@ def save(figures: Figures, path: Path) -> None:
     path.write_text(json.dumps(rows, indent=1) + "\n")
 
 
-def compile_all() -> None:
+def compile_all(before: Path | None) -> None:
     """Write byte code, or a machine that keeps none would measure the compiler."""
     found = importlib.util.find_spec("agentpool")
     ours = found.submodule_search_locations if found is not None else None
-    for folder in {*site.getsitepackages(), *(ours or ())}:
+    old = () if before is None else (str(before / "agentpool"),)
+    for folder in {*site.getsitepackages(), *(ours or ()), *old}:
         compileall.compile_dir(folder, quiet=2)
 
 
 def ratios(figures: Figures, of: Run, over: Run, by: str) -> list[float]:
     """Return the ratio of each round in which neither failed."""
-    pairs = zip(figures[of], figures[over], strict=True)
+    pairs = zip(figures.get(of, ()), figures.get(over, ()), strict=False)
     return [one[by] / other[by] for one, other in pairs if one is not None and other is not None]
+
+
+def shown(each: Sequence[float]) -> str:
+    """Return the median of some figures, with the least and the most."""
+    return f"{statistics.median(each):.2f} | {min(each):.2f}-{max(each):.2f}"
 
 
 def print_runs(figures: Figures) -> None:
@@ -250,15 +282,16 @@ def print_runs(figures: Figures) -> None:
     print("|---|---|---|---|---|---|")
     for run in figures:
         rows = rounds(figures, run)
+        name = f"{run.workload}{' before' * run.is_before}"
         if not rows:
-            print(f"| {run.workload} | {run.n:,} | failed | | | |")
+            print(f"| {name} | {run.n:,} | failed | | | |")
             continue
         cpu = [row["cpu_us"] for row in rows]
         peak = statistics.median(row["peak_mb"] for row in rows)
         # By the clock, so this one is about the machine as much as about the run.
         rate = 1e6 / statistics.median(row["wall_us"] for row in rows)
         print(
-            f"| {run.workload} | {run.n:,} | {statistics.median(cpu):,.2f} "
+            f"| {name} | {run.n:,} | {statistics.median(cpu):,.2f} "
             f"| {min(cpu):,.2f}-{max(cpu):,.2f} | {rate:,.0f} | {peak:.0f} |"
         )
 
@@ -266,13 +299,19 @@ def print_runs(figures: Figures) -> None:
 def print_targets(figures: Figures, wanted: Sequence[Target]) -> list[Target]:
     """Print whether each target holds, and return those that are missed for good."""
     missed: list[Target] = []
-    print("\n| target | n | at 5cff005 | now | min-max | at most | holds |")
-    print("|---|---|---|---|---|---|---|")
+    measured = any(run.is_before for run in figures)
+    print(f"\n| target | n | {'before | min-max' if measured else 'at 5cff005'} "
+          "| now | min-max | at most | holds |")  # fmt: skip
+    print(f"|---|---|---|{'---|' * measured}---|---|---|---|")
     for target in wanted:
+        before = target.before
+        if measured:
+            earlier = ratios(figures, target.of.earlier, target.over_before, target.by)
+            before = shown(earlier) if earlier else "- | "
         each = ratios(figures, target.of, target.over, target.by)
         if not each:
             missed.append(target)
-            print(f"| {target.name} | | {target.before} | failed | | {target.at_most} | **no** |")
+            print(f"| {target.name} | | {before} | failed | | {target.at_most} | **no** |")
             continue
         ratio = statistics.median(each)
         if ratio > target.at_most * TOLERANCE:
@@ -281,8 +320,7 @@ def print_targets(figures: Figures, wanted: Sequence[Target]) -> list[Target]:
         if target.of.n != target.over.n:
             sizes += f" / {target.over.n:,}"
         print(
-            f"| {target.name} | {sizes} | {target.before} | {ratio:.2f} "
-            f"| {min(each):.2f}-{max(each):.2f} | {target.at_most} "
+            f"| {target.name} | {sizes} | {before} | {shown(each)} | {target.at_most} "
             f"| {'yes' if ratio <= target.at_most else '**no**'} |"
         )
     return missed
@@ -290,15 +328,20 @@ def print_targets(figures: Figures, wanted: Sequence[Target]) -> list[Target]:
 
 def print_limits(figures: Figures) -> None:
     """Print whether what has no yardstick is within its limits."""
+    measured = any(run.is_before for run in figures)
     for limit in LIMITS:
-        rows = rounds(figures, limit.of) if limit.of in figures else []
-        if rows:
-            each = [row[limit.figure] * limit.times for row in rows]
-            now = statistics.median(each)
+        each, earlier = (
+            [row[limit.figure] * limit.times for row in rounds(figures, run)]
+            for run in (limit.of, limit.of.earlier)
+        )
+        before = BEFORE.get(limit.name, "-")
+        if measured:
+            before = shown(earlier) if earlier else "- | "
+        if each:
+            holds = statistics.median(each) <= limit.at_most
             print(
-                f"| {limit.name} | {limit.of.n:,} | {BEFORE.get(limit.name, '-')} | {now:.2f} "
-                f"| {min(each):.2f}-{max(each):.2f} | {limit.at_most} "
-                f"| {'yes' if now <= limit.at_most else '**no**'} |"
+                f"| {limit.name} | {limit.of.n:,} | {before} | {shown(each)} | {limit.at_most} "
+                f"| {'yes' if holds else '**no**'} |"
             )
 
 
@@ -315,6 +358,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5, help="default: %(default)s")
     parser.add_argument("--json", type=Path, metavar="FILE", help="where to write all figures")
     parser.add_argument("--python", default=sys.executable, help="default: this one")
+    parser.add_argument(
+        "--before", type=Path, metavar="FOLDER", help="an older copy, with benchmarks of its own"
+    )
     parser.add_argument(
         "--gate", action="store_true", help="exit with 1 if a target is missed by over 15 %%"
     )
@@ -334,14 +380,19 @@ def main() -> int:
         runs += (Run(name, n) for name in ALSO if name.startswith(f"{workload}:") for n in sizes)
     for target in wanted:
         runs += (target.of, target.over)
-    figures: Figures = {run: [] for run in sorted(runs, key=lambda run: (run.workload, run.n))}
+    if options.before is not None:
+        runs += [run.earlier for run in runs if not is_yardstick(run)]
+    figures: Figures = {
+        run: [] for run in sorted(runs, key=lambda run: (run.workload, run.n, run.is_before))
+    }
 
-    compile_all()
+    compile_all(options.before)
     for number in range(1, options.rounds + 1):
         for run, rows in figures.items():
             # Told on a line each: a whole run takes half an hour.
-            print(f"round {number}: {run.workload} {run.n:,}", file=sys.stderr)
-            rows.append(measure(run, options.python))
+            when = " before" * run.is_before
+            print(f"round {number}: {run.workload} {run.n:,}{when}", file=sys.stderr)
+            rows.append(measure(run, options.python, options.before))
         if options.json:
             save(figures, options.json)
 

@@ -21,7 +21,8 @@ def read(path: Path) -> Figures:
     """Return the figures that ``compare.py --json`` wrote."""
     figures: Figures = {}
     for row in json.loads(path.read_text()):
-        figures.setdefault(Run(row.pop("workload"), row.pop("n")), []).append(row or None)
+        run = Run(row.pop("workload"), row.pop("n"), row.pop("is_before", False))
+        figures.setdefault(run, []).append(row or None)
     return figures
 
 

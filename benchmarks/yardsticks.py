@@ -15,8 +15,7 @@ from typing import Final, Literal, TypeAlias, final
 
 import attrs
 import trio
-from meter import Meter, Workload, main
-from trio.testing import wait_all_tasks_blocked
+from meter import Meter, Workload, load_settled, main
 
 SLOTS = 100
 """Agents at once in W1."""
@@ -304,12 +303,13 @@ async def w5_scoped(n: int, meter: Meter) -> None:
         with trio.CancelScope():
             await trio.sleep_forever()
 
+    settled = load_settled()
     # Measured until the nursery's block is left, which waits for the last of them.
     with ExitStack() as measured:
         async with trio.open_nursery() as nursery:
             for _ in range(n):
                 nursery.start_soon(sleep)
-            await wait_all_tasks_blocked()
+            await settled()
             measured.enter_context(meter.running())
             nursery.cancel_scope.cancel()
 
