@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from typing import TypeVar, final
+from typing import TypeAlias, TypeVar, final
 
 import msgspec
 import trio
@@ -34,10 +34,15 @@ from agentpool._scheduling.fair_queue import FairQueue
 from agentpool._scheduling.pace import Pace
 from agentpool._scheduling.slot import Slot, current_slot, parked
 from agentpool._scheduling.waits import Wait, WaitBook, WaitKind, WaitReason
+from agentpool._spawn import SpawnConfig
+from agentpool.abc import Driver
 from agentpool.observe._hub import EventHub
 
 T = TypeVar("T")
 U = TypeVar("U")
+
+Wanted: TypeAlias = tuple[AgentRecord | None, list[SpawnConfig], list[Driver]]
+"""The agent that wants others (``None``: the owner does), their configs, and the driver of each."""
 
 
 def _number_of(record: AgentRecord) -> AgentId:

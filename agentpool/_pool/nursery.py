@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
 from functools import partial
+from itertools import repeat
 from random import Random
 from typing import TYPE_CHECKING, final
 
@@ -31,7 +31,7 @@ from agentpool._events import AgentFinished, AgentStarted, Phase
 from agentpool._messages import OWNER_ID, AgentId, AgentMessage
 from agentpool._messaging.post_office import PostOffice
 from agentpool._outcome import AgentOutcome, AgentStatus
-from agentpool._pool.admission import Admission
+from agentpool._pool.admission import Admission, Wanted
 from agentpool._pool.agent_context import PoolAgentContext, ToolBuilder, tools_of_agent
 from agentpool._pool.caller import PoolVoice
 from agentpool._pool.deadlock import DeadlockWatch
@@ -138,18 +138,18 @@ class AgentNursery(Home):
         self.check_open()
         return self.entry.driver_for(config, self.voice.above()[1])
 
-    def drivers_for(self, configs: Sequence[SpawnConfig]) -> list[Driver]:
-        """Return the driver of each agent; raise as ``driver_for`` does."""
+    def look_at(self, configs: list[SpawnConfig]) -> Wanted:
+        """Return who wants these agents, and their drivers; raise as ``driver_for`` does."""
         self.check_open()
-        _, above = self.voice.above()
-        return [self.entry.driver_for(config, above) for config in configs]
+        parent, above = self.voice.above()
+        return parent, configs, [self.entry.driver_for(config, above) for config in configs]
 
     def accept(
         self,
+        parent: AgentRecord | None,
         config: SpawnConfig,
         driver: Driver,
         on_end: OnEnd | None = None,
-        parent: AgentRecord | None = None,
         *,
         past: PastAgent | None = None,
         key: str | None = None,
@@ -159,10 +159,10 @@ class AgentNursery(Home):
         The caller has checked that there is room, and has awaited nothing since.
 
         Args:
+            parent: The agent that spawns it. ``None``: the owner does.
             config: The agent's config.
             driver: The driver that answers it.
             on_end: Called at its end instead of the pool's fan-in. ``None``: the fan-in is called.
-            parent: The agent that spawns it. ``None``: the agent that the current task belongs to.
             past: The agent of an earlier process. ``None``: it is looked for.
             key: Its key in the journal. ``None``: the one that its spawn gives it.
 
@@ -172,11 +172,12 @@ class AgentNursery(Home):
             UsageError: If its parent has ended, or its budget is not part of its parent's.
         """
         self.check_open()
-        parent = parent or self.voice.caller()
         if parent is not None and parent.has_ended:
             who = f"agent {parent.agent_id} ({parent.name})"
             raise UsageError(f"{who} has ended and can have no more children; spawn from the pool")
-        budget = self.budget_of(config, parent)
+        budget = self.budget if parent is None else parent.budget
+        if config.budget is not None:
+            budget = budget_for(config, budget)
         agent_id = self.last_id + 1
         if self.journal is not None:
             agent_id = self.journal.accept(
@@ -199,23 +200,24 @@ class AgentNursery(Home):
                 self.admission.tell_queued(agent_id, record.name, ahead, again=False)
             for left in () if self.journal is None else self.journal.left_children(agent_id):
                 own = self.entry.driver_for(left.config, None)
-                self.accept(left.config, own, None, record, past=left)
+                self.accept(record, left.config, own, past=left)
         return record
 
-    def accept_all(self, configs: list[SpawnConfig], drivers: list[Driver]) -> list[AgentRecord]:
+    def accept_all(self, wanted: Wanted) -> list[AgentRecord]:
         """Accept all of these configs, or none.
 
         Raises:
             PoolFullError: If there is not room for all.
             PoolClosedError: If the pool accepts no more agents.
         """
+        parent, configs, drivers = wanted
         # No await from here on, and observers are told afterwards: nothing can slip in.
         if not self.admission.room_for(len(configs)):
             raise self.admission.full_error(len(configs))
         if self.journal is not None:
-            self.journal.check_all(configs, self.voice.caller())
+            self.journal.check_all(configs, parent)
         with self.hub:
-            return list(map(self.accept, configs, drivers))
+            return list(map(self.accept, repeat(parent), configs, drivers))
 
     def resume(self, journal: PoolJournal | None) -> None:
         """Record runs in *journal*, and continue those that an earlier process left there."""
@@ -227,17 +229,15 @@ class AgentNursery(Home):
             self.memory_scope = f"{self.name}-{journal.run_id}"
             self.last_id = journal.last_id
             for past in journal.to_go_on_with():
-                self.accept(past.config, self.driver_for(past.config), past=past)
+                self.accept(None, past.config, self.driver_for(past.config), past=past)
 
-    def budget_of(self, config: SpawnConfig, parent: AgentRecord | None = None) -> Budget | None:
-        """Return the budget for an agent spawned by the caller, or by *parent*.
+    def budget_of(self, config: SpawnConfig) -> Budget | None:
+        """Return the budget for an agent spawned by the caller.
 
         Raises:
             UsageError: If its own budget is not a part of its parent's or pool's.
         """
-        if config.budget is None and parent is None:
-            return self.budget
-        parent = parent or self.voice.caller()
+        parent = self.voice.caller()
         return budget_for(config, self.budget if parent is None else parent.budget)
 
     def _start(self, record: AgentRecord, slot: Slot) -> None:

@@ -20,6 +20,7 @@ from agentpool._needs_trio import check_trio
 from agentpool._numbers import quoted
 from agentpool._opening import opening
 from agentpool._outcome import AgentOutcome
+from agentpool._pool.admission import Wanted
 from agentpool._pool.fan_in import Completions
 from agentpool._pool.handle import AgentHandle
 from agentpool._pool.map import OutcomeStream, Queries, QueryMap, check_map
@@ -30,7 +31,6 @@ from agentpool._pool.shutdown import ShutdownStep
 from agentpool._pool.snapshot import ADVICE, shown, statistics_of
 from agentpool._public import advised, refuse_attribute
 from agentpool._spawn import SpawnConfig
-from agentpool.abc import Driver
 from agentpool.observe._hub import EventReader
 
 if TYPE_CHECKING:
@@ -77,7 +77,8 @@ class AgentPool(Live, weakref=True):
             If cancelled, nothing was accepted.
         """
         check_trio("pool.spawn")
-        start = partial(self._agents.accept, config, self._agents.driver_for(config))
+        parent, _, (driver,) = self._agents.look_at([config])
+        start = partial(self._agents.accept, parent, config, driver)
         return AgentHandle(await self._agents.admission.enter(start))
 
     @advised
@@ -105,12 +106,12 @@ class AgentPool(Live, weakref=True):
             Agents accepted before stay accepted; ``join_all`` returns their outcomes.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
-        agents, (wanted, drivers) = self._agents, self._wanted(configs)
+        parent, wanted, drivers = self._wanted(configs)
         # Each config is let go as its agent is accepted: the agent drops it at its end.
         wanted.reverse()
         each = map(list[SpawnConfig].pop, repeat(wanted, len(wanted)))
-        records = await agents.admission.enter_each(agents.accept, zip(each, drivers, strict=True))
-        return [AgentHandle(record) for record in records]
+        accept, pairs = partial(self._agents.accept, parent), zip(each, drivers, strict=True)
+        return list(map(AgentHandle, await self._agents.admission.enter_each(accept, pairs)))
 
     def fan_out_nowait(self, configs: Iterable[SpawnConfig]) -> list[AgentHandle]:
         """Accept all of these agents, or none.
@@ -123,8 +124,7 @@ class AgentPool(Live, weakref=True):
             PrivacyError: If a tier forbids its driver, or is laxer than a calling agent's.
         """
         check_trio("pool.fan_out_nowait")
-        records = self._agents.accept_all(*self._wanted(configs))
-        return [AgentHandle(record) for record in records]
+        return list(map(AgentHandle, self._agents.accept_all(self._wanted(configs))))
 
     async def join_all(self, *, children: bool = False) -> dict[AgentId, AgentOutcome]:
         """Wait for every agent spawned so far, and return their outcomes in spawn order.
@@ -215,7 +215,7 @@ class AgentPool(Live, weakref=True):
         parent = agents.voice.check_tier(manifest)
 
         def accept(config: SpawnConfig, on_end: OnEnd) -> AgentRecord:
-            return agents.accept(config, agents.driver_for(config), on_end, parent)
+            return agents.accept(parent, config, agents.driver_for(config), on_end)
 
         on_change = partial(deadlocks.suspect, OWNER_ID if parent is None else parent.agent_id)
         run = QueryMap(
@@ -245,12 +245,12 @@ class AgentPool(Live, weakref=True):
         Cancellation:
             All of them are cancelled, and awaited.
         """
-        wanted, drivers = self._wanted(configs)
+        parent, wanted, drivers = self._wanted(configs)
         if not wanted:
             raise UsageError("race() needs at least one config, got none")
         from agentpool._pool.race import race  # noqa: PLC0415  # on first use
 
-        return await race(self._agents, list(zip(wanted, drivers, strict=True)))
+        return await race(self._agents, parent, list(zip(wanted, drivers, strict=True)))
 
     async def supervise(
         self, configs: Iterable[SpawnConfig], policy: RestartPolicy | None = None
@@ -275,18 +275,18 @@ class AgentPool(Live, weakref=True):
         """
         from agentpool._pool.supervisor import supervise  # noqa: PLC0415  # on first use
 
-        agents, (wanted, drivers) = self._agents, self._wanted(configs)
-        starters = [partial(agents.accept, *one) for one in zip(wanted, drivers, strict=True)]
+        agents, (parent, *each) = self._agents, self._wanted(configs)
+        starters = [partial(agents.accept, parent, *one) for one in zip(*each, strict=True)]
         return await supervise(starters, policy, agents.admission, agents.deadlocks.owner)
 
-    def _wanted(self, configs: Iterable[SpawnConfig]) -> tuple[list[SpawnConfig], list[Driver]]:
+    def _wanted(self, configs: Iterable[SpawnConfig]) -> Wanted:
         expect_each(
             configs, SpawnConfig, "configs must be an iterable of SpawnConfig objects",
             "write [SpawnConfig(manifest, query), ...]",
         )  # fmt: skip
         # Two lists: a pair for each agent would be one more object for the garbage collector.
         wanted = list(configs)
-        return wanted, self._agents.drivers_for(wanted)
+        return self._agents.look_at(wanted)
 
     async def shutdown(self, *, grace_seconds: float) -> ShutdownStep:
         """End all agents in three steps: ask, wait, cancel. Return the step that was needed.

@@ -28,8 +28,17 @@ Starter: TypeAlias = Callable[[OnEnd], AgentRecord]
 """Starts one racer. Its end is reported only to the function passed in. There must be room."""
 
 
-async def race(agents: AgentNursery, wanted: Sequence[tuple[SpawnConfig, Driver]]) -> AgentOutcome:
+async def race(
+    agents: AgentNursery,
+    parent: AgentRecord | None,
+    wanted: Sequence[tuple[SpawnConfig, Driver]],
+) -> AgentOutcome:
     """Run the *wanted* agents and return the first outcome that completed, once all have ended.
+
+    Args:
+        agents: The agents of the pool.
+        parent: The agent that makes the call. ``None``: the owner does.
+        wanted: The configs of the racers, with their drivers.
 
     Raises:
         PoolClosedError: If the pool closes before all have started.
@@ -42,11 +51,12 @@ async def race(agents: AgentNursery, wanted: Sequence[tuple[SpawnConfig, Driver]
     """
     run, journal = Race(agents.admission, agents.deadlocks.owner), agents.journal
     if journal is None or journal.keys.is_plain:
-        return await run.run([partial(agents.accept, *one) for one in wanted])
-    call = None if agents.voice.caller() is None else current_call.get()
+        return await run.run([partial(agents.accept, parent, *one) for one in wanted])
+    call = None if parent is None else current_call.get()
     with journal.keys.of_race([config for config, _ in wanted], call) as keys:
         racers = list(zip(wanted, keys, strict=True))
-        winner = await run.run([partial(agents.accept, *one, key=key) for one, key in racers])
+        starters = [partial(agents.accept, parent, *one, key=key) for one, key in racers]
+        winner = await run.run(starters)
     for (config, _), key in racers:
         journal.end_unstarted(key, agents.budget_of(config))
     return winner

@@ -109,6 +109,57 @@ def test_a_task_that_an_ended_agent_left_behind_is_refused(act: str) -> None:
     explore(scenario, schedules=2)
 
 
+SPAWNS: dict[str, Act] = {
+    "spawn": _spawn_lax,
+    "fan_out": lambda pool, _: pool.fan_out([SpawnConfig(LAX, "a secret")]),
+    "map": _map_lax,
+    "race": ACTS["race"],
+    "supervise": ACTS["supervise"],
+}
+
+
+@pytest.mark.parametrize("act", SPAWNS)
+def test_a_task_that_waits_for_room_spawns_nothing_once_its_agent_has_ended(act: str) -> None:
+    """What it spawned came in as the owner's, although it had been checked as the agent's."""
+
+    async def scenario() -> None:
+        log = EventLog()
+        told: list[str] = []
+
+        async def soon(context: ToolContext) -> None:
+            with pytest.raises(UsageError, match="has ended") as caught:
+                await SPAWNS[act](pool, context)
+            told.append(str(caught.value))
+
+        async with trio.open_nursery() as nursery:
+
+            @tool
+            async def leave(context: ToolContext) -> str:
+                """Leave a task behind that waits for room."""
+                nursery.start_soon(soon, context)
+                await trio.sleep(5)
+                return "left"
+
+            async def answer(request: CompletionRequest) -> Completion | str:
+                if request.messages[0].text == "stay":  # type: ignore[union-attr]  # it has text
+                    await trio.sleep(20)
+                    return "stayed"
+                return "done" if results_of(request) else calling(tool_call("leave"))
+
+            async with open_pool(
+                FunctionDriver(answer), tools=ToolRegistry([leave]), observers=[log],
+                max_concurrent=2, max_queued=0,
+            ) as pool:  # fmt: skip
+                go = manifest(capabilities=TEAM, privacy=PrivacyTier.STANDARD)
+                await pool.fan_out([SpawnConfig(go, "go"), SpawnConfig(go, "stay")])
+                outcomes = await pool.join_all(children=True)
+        assert len(told) == 1
+        assert list(outcomes) == [1, 2]
+        log.check()
+
+    explore(scenario, schedules=2)
+
+
 class _Successor(Observer):
     """Spawns once when it hears of an end, in the task of the agent that has ended."""
 
