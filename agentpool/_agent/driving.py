@@ -65,7 +65,8 @@ def set_out(agent: Agent, registry: ToolRegistry) -> None:
     agent.run = _new_run(agent, agent.config, registry)
     if agent.journal is not None and agent.purse is not None and agent.purse.is_stored:
         agent.journal.owed = partial(owed_by, agent.purse.kept_with(agent.journal))
-    agent.phase(Phase.PERCEIVE, 0)
+    if agent.hub.listening:
+        agent.phase(Phase.PERCEIVE, 0)
 
 
 def is_plain(agent: Agent) -> bool:

@@ -64,8 +64,8 @@ def complete(agent: Agent, effect: Complete) -> Awaitable[object]:
     if agent.hub.listening:
         hear = teller = tell_request(agent, run, request)
     seconds = agent.config.manifest.resources.request_seconds
-    scope = agent.step_scope
-    allow(scope, seconds, agent.hub.now)
+    if (scope := agent.step_scope) is not None:
+        allow(scope, seconds, agent.hub.now)
     agent.slot.asking = asking = ModelRequest(
         agent, agent.driver, request, hear, (), teller, None, effect,
         None if seconds is None else scope,

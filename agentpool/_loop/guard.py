@@ -148,11 +148,15 @@ class LoopGuard(Live, gc=False):
     """The tools that wait for what others do."""
     iterations: int = 0
     """Iterations that were checked, including the one that ended the run."""
-    _tool_calls: int = 0
+    tool_calls: int = 0
+    """Tool calls that the model asked for, whether they ran or not."""
+    usage: Usage = NO_USAGE
+    """Tokens of all answers with known usage."""
+    unmeasured_requests: int = 0
+    """Answers without known usage."""
+    known_cost_usd: float = 0.0
+    """US dollars so far, counting only answers with a price."""
     _truncations: int = 0
-    _usage: Usage = NO_USAGE
-    _unmeasured_requests: int = 0
-    _known_cost_usd: float = 0.0
     _cost_is_known: bool = True
     _calls: SeenCalls | None = None
 
@@ -162,29 +166,9 @@ class LoopGuard(Live, gc=False):
         return min(self.iterations, self.resources.max_iterations)
 
     @property
-    def tool_calls(self) -> int:
-        """Tool calls that the model asked for, whether they ran or not."""
-        return self._tool_calls
-
-    @property
-    def usage(self) -> Usage:
-        """Tokens of all answers with known usage."""
-        return self._usage
-
-    @property
-    def unmeasured_requests(self) -> int:
-        """Answers without known usage."""
-        return self._unmeasured_requests
-
-    @property
     def cost_usd(self) -> float | None:
         """US dollars so far. ``None``: some answers have no price; 0.0 is free."""
-        return self._known_cost_usd if self._cost_is_known else None
-
-    @property
-    def known_cost_usd(self) -> float:
-        """US dollars so far, counting only answers with a price."""
-        return self._known_cost_usd
+        return self.known_cost_usd if self._cost_is_known else None
 
     def check_iteration(self) -> Allow | Warn | Stop:
         """Count an iteration and decide whether it may make its request."""
@@ -209,10 +193,10 @@ class LoopGuard(Live, gc=False):
             arguments: JSON text, as the model wrote it; it may be invalid.
         """
         limit = self.resources.max_tool_calls
-        if self._tool_calls >= limit:
+        if self.tool_calls >= limit:
             text = f"max tool calls reached ({limit})"
             return Stop(StopReason.MAX_TOOL_CALLS, text, limit, limit)
-        self._tool_calls += 1
+        self.tool_calls += 1
         if name in self.waiting_tools:
             return ALLOW
         seen = (self._calls or self._seen()).find(name, arguments)
@@ -309,9 +293,9 @@ class LoopGuard(Live, gc=False):
             UsageError: If a number is negative. Nothing was added.
         """
         if usage is None:
-            self._unmeasured_requests += 1
+            self.unmeasured_requests += 1
             budget = self.resources.max_tokens_budget
-            if budget is not None and self._unmeasured_requests == 1:
+            if budget is not None and self.unmeasured_requests == 1:
                 return Warn(
                     f"usage of an answer is unknown: the budget of {budget} tokens "
                     "cannot be checked"
@@ -319,11 +303,11 @@ class LoopGuard(Live, gc=False):
             return ALLOW
         if usage.input_tokens < 0 or usage.output_tokens < 0:
             raise UsageError(f"tokens must be >= 0, got {usage!r}; no budget is refunded")
-        self._usage += usage
+        self.usage += usage
         budget = self.resources.max_tokens_budget
         if budget is None:
             return ALLOW
-        total = self._usage.total_tokens
+        total = self.usage.total_tokens
         if total < budget * 4 // 5:
             return ALLOW
         if total > budget:
@@ -340,7 +324,7 @@ class LoopGuard(Live, gc=False):
             cost_usd: The cost of such a request in US dollars. ``None``: unknown.
         """
         if written_tokens:
-            self._usage += Usage(output_tokens=written_tokens)
+            self.usage += Usage(output_tokens=written_tokens)
         usage, cost = self.record_usage(None), self.record_cost(cost_usd)
         if isinstance(usage, Warn):
             return usage
@@ -348,7 +332,7 @@ class LoopGuard(Live, gc=False):
 
     def record_unmeasured(self, count: int) -> None:
         """Count requests of children with unknown usage."""
-        self._unmeasured_requests += count
+        self.unmeasured_requests += count
 
     def record_cost(self, cost_usd: float | None) -> Allow | Warn | Stop:
         """Add the cost of an answer and decide whether the run may go on.
@@ -373,7 +357,7 @@ class LoopGuard(Live, gc=False):
             raise UsageError(
                 f"cost_usd must be finite and >= 0, got {cost_usd!r}; use None if it is unknown"
             )
-        self._known_cost_usd = spent = self._known_cost_usd + cost_usd
+        self.known_cost_usd = spent = self.known_cost_usd + cost_usd
         if 0 < limit < spent:
             text = f"cost budget exceeded: ${spent:.4f} > ${limit:.4f}"
             return Stop(StopReason.COST_BUDGET, text, spent, limit)

@@ -67,7 +67,8 @@ RECALL_LIMIT = 5
 def run_loop(run: Run) -> Generator[Effect, None, None]:
     """Yield the effects of *run* until it ends. The fields of ``run`` then say how it ended."""
     # Perceive: what it knows.
-    conversation = run.conversation = _begin(run, (yield from _recalled(run)))
+    fragments = (yield from _recalled(run)) if run.has_memory else ()
+    conversation = run.conversation = _begin(run, fragments)
     receive, has_window = Receive(), run.room_tokens is not None
     while run.stop is None:
         # Perceive: what it was told since, control first.
@@ -110,8 +111,6 @@ def run_loop(run: Run) -> Generator[Effect, None, None]:
 
 
 def _recalled(run: Run) -> Generator[Effect, None, Sequence[str]]:
-    if not run.has_memory:
-        return ()
     recall = Recall(run.query, RECALL_LIMIT)
     yield recall
     return recall.fragments

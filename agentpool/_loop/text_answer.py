@@ -13,25 +13,32 @@ from agentpool._loop.guard import ALLOW, Stop
 from agentpool._loop.joined_pieces import join_pieces
 from agentpool._loop.output import CUT_OFF, MAX_REPAIRS, Misfit, Output
 from agentpool._loop.run import Run
-from agentpool._messages import Completion, FinishReason, UserMessage, answer_tokens
+from agentpool._messages import CUT, Completion, FinishReason, UserMessage, answer_tokens
 from agentpool._outcome import StopReason
 
 _BEGUN_CHARS: Final = 60
 """The characters of an answer that an error shows."""
+
+# A member of an enum takes twenty times as long as a name of the module.
+_TOOL_USE: Final = FinishReason.TOOL_USE
+_WINDOW_FULL: Final = FinishReason.WINDOW_FULL
+_STOP_SEQUENCE: Final = FinishReason.STOP_SEQUENCE
+_END_TURN: Final = StopReason.END_TURN
 
 
 def take_text_answer(
     run: Run, conversation: Conversation, completion: Completion, spent: Stop | None
 ) -> bool:
     """Process a text answer. Return whether it ends the run well."""
-    if completion.finish_reason is FinishReason.TOOL_USE:
+    reason = completion.finish_reason
+    if reason is _TOOL_USE:
         run.say(join_pieces(run.partial, completion.text), completion)
         raise ProtocolError("the model stopped for tool calls and named none")
-    if completion.finish_reason is FinishReason.WINDOW_FULL:
+    if reason is _WINDOW_FULL:
         run.keep_piece(completion)
         run.end(spent or window_is_full(run))
         return False
-    was_cut = completion.finish_reason.is_cut
+    was_cut = reason in CUT
     is_blank = not completion.text.strip()
     if is_blank and (was_cut or not run.partial):
         if was_cut:
@@ -39,7 +46,8 @@ def take_text_answer(
         else:
             _ask_once_more(run, spent)
         return False
-    run.was_empty = False
+    if run.was_empty:
+        run.was_empty = False
     fault = "" if run.output is None else _misfit(run, run.output, completion)
     if fault:
         _ask_again(run, conversation, completion, fault, spent)
@@ -168,9 +176,8 @@ def _finish(run: Run, completion: Completion, spent: Stop | None) -> None:
     """End the run with its answer, whatever the answer cost."""
     text = join_pieces(run.partial, completion.text) if run.partial else completion.text
     run.say(text, completion)
-    run.over_budget = spent is not None or run.passed_shared
+    if spent is not None or run.passed_shared:
+        run.over_budget = True
     run.stop_reason = (
-        StopReason.STOP_SEQUENCE
-        if completion.finish_reason is FinishReason.STOP_SEQUENCE
-        else StopReason.END_TURN
+        StopReason.STOP_SEQUENCE if completion.finish_reason is _STOP_SEQUENCE else _END_TURN
     )

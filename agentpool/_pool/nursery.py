@@ -30,7 +30,7 @@ from agentpool._errors import PoolClosedError, UsageError
 from agentpool._events import AgentFinished, AgentStarted, Phase
 from agentpool._messages import OWNER_ID, AgentId, AgentMessage
 from agentpool._messaging.post_office import PostOffice
-from agentpool._outcome import AgentOutcome, AgentStatus
+from agentpool._outcome import COMPLETED, AgentOutcome, AgentStatus
 from agentpool._pool.admission import Admission, Wanted
 from agentpool._pool.agent_context import PoolAgentContext, ToolBuilder, tools_of_agent
 from agentpool._pool.caller import PoolVoice
@@ -289,7 +289,7 @@ class AgentNursery(Home):
 
     def _conclude(self, agent: Agent, record: AgentRecord, slot: Slot, ending: Ending) -> None:
         status, error, reason = ending
-        if status is AgentStatus.COMPLETED:
+        if status is COMPLETED and self.hub.listening:
             agent.phase(Phase.DONE, agent.turn)
         outcome = agent.outcome(
             status, self.hub.seconds(), slot.started_at, error=error, stop_reason=reason

@@ -8,7 +8,7 @@ import trio
 
 from agentpool._agent.agent import Agent
 from agentpool._errors import LimitExceededError
-from agentpool._outcome import AgentStatus, StopReason
+from agentpool._outcome import COMPLETED, AgentStatus, StopReason
 from agentpool._pool.record import AgentRecord
 from agentpool._scheduling.slot import Slot
 from agentpool._spawn import seconds_of
@@ -46,7 +46,7 @@ def verdict(record: AgentRecord, slot: Slot, agent: Agent) -> Ending:
         # What a child has was narrowed to what its parent had left, so no key has set it.
         quota = None if record.depth else agent.config.manifest.resources
         return AgentStatus.STOPPED, run.stop.to_error(run.misfit_words(), quota), run.stop_reason
-    return AgentStatus.COMPLETED, None, run.stop_reason
+    return COMPLETED, None, run.stop_reason
 
 
 def verdict_on(record: AgentRecord, raised: Exception) -> Ending:
