@@ -1,4 +1,4 @@
-"""One HTTP/1.1 connection: h11 for the protocol, a trio stream for the bytes.
+"""One HTTP/1.1 connection: a trio stream for the bytes, and a parser for what they say.
 
 It serves one exchange at a time. If the answer was read to its end, the connection can serve
 another exchange. In all other cases it is closed immediately, without waiting: that is how a
@@ -8,26 +8,27 @@ cancelled request tells the provider to stop.
 from __future__ import annotations
 
 import contextlib
+import re
 import ssl
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Final, Self, final
 
 import attrs
-import h11
 import trio
 
-from agentpool._chunks import ChunkJoiner
+from agentpool._answer_parser import AnswerHead, AnswerParser, BadAnswerError
 
 # What one read may bring. A token's event is under 1 KiB; a few reads empty any buffer.
 _READ_BYTES: Final = 64 * 1024
 
-# More than any provider sends; a server that sends headers without end is refused here.
-_MAX_HEADER_BYTES: Final = 64 * 1024
+_NAME: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_VALUE: Final = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
+_TARGET: Final = re.compile(rb"[\x21-\x7e]+")
 
-_IN_CHUNKS: Final = (b"transfer-encoding", b"chunked")
+_PROTOCOL: Final = b"HTTP/"
 
-# "100 Continue" and its like, before the answer proper.
-_MAX_INFORMATIONAL: Final = 16
+LENGTH_HEADERS: Final = frozenset({b"content-length", b"transfer-encoding"})
+"""Headers about the length of the body, which are not in a head: they are sent with the body."""
 
 
 class ConnectionLostError(Exception):
@@ -38,17 +39,69 @@ class NoAnswerError(ConnectionLostError):
     """The connection, perhaps a stale one, was lost before the first byte of an answer."""
 
 
-class BadAnswerError(Exception):
-    """The server did not answer in HTTP/1.1."""
-
-
 @final
 @attrs.frozen(repr=False)
 class RequestHead:
-    """The head of a request. Its repr hides the headers, since it may appear in tracebacks."""
+    """The head of a request, checked once and sent as often as it is needed.
 
-    request: h11.Request
-    """The head that is sent."""
+    Its repr hides the headers, since it may appear in tracebacks.
+    """
+
+    _start: bytes
+    """The bytes that are sent, up to the length of the body."""
+    _says_length: bool
+    has_answer_body: bool
+    """Whether the answer may have a body."""
+    keeps_alive: bool
+    """Whether the connection may be used again."""
+
+    @classmethod
+    def build(
+        cls,
+        method: str,
+        target: bytes,
+        headers: Iterable[tuple[bytes, bytes]],
+        *,
+        says_length: bool,
+    ) -> Self:
+        """Return the head of a request for *target*.
+
+        Args:
+            method: What to do with the target.
+            target: The path and the query.
+            headers: All but those about the length of the body.
+            says_length: Whether to say the length of a body that is empty.
+
+        Raises:
+            ValueError: If a part of it has bytes that it may not have, the host is missing, or a
+                header is about the body's length. The error shows no value, which may be a key.
+        """
+        fields = [*headers]
+        if not all(map(_is_field, fields)):
+            raise ValueError("a header has bytes that no header may have")
+        if not (_NAME.fullmatch(method.encode()) and _TARGET.fullmatch(target)):
+            raise ValueError("the method or the target has bytes that it may not have")
+        names = [name.lower() for name, _ in fields]
+        if names.count(b"host") != 1 or not LENGTH_HEADERS.isdisjoint(names):
+            raise ValueError("it needs one host, and no header about the length of its body")
+        keeps_alive = not any(
+            name.lower() == b"connection" and b"close" in value.lower() for name, value in fields
+        )
+        lines = [b"%b %b HTTP/1.1\r\n" % (method.encode(), target)]
+        lines += (b"%b: %b\r\n" % field for field in fields)
+        return cls(b"".join(lines), says_length, method != "HEAD", keeps_alive)
+
+    def with_body(self, body: bytes) -> bytes:
+        """Return all bytes of the request."""
+        if body or self._says_length:
+            return b"%bcontent-length: %d\r\n\r\n%b" % (self._start, len(body), body)
+        return self._start + b"\r\n"
+
+
+def _is_field(field: tuple[bytes, bytes]) -> bool:
+    name, value = field
+    is_name = _NAME.fullmatch(name) is not None
+    return is_name and _VALUE.fullmatch(value) is not None and value == value.strip()
 
 
 @final
@@ -65,35 +118,16 @@ class Target:
 
 
 @final
-@attrs.frozen
-class AnswerHead:
-    """Status and headers of an answer."""
-
-    status: int
-    """The HTTP status."""
-    headers: Sequence[tuple[bytes, bytes]]
-    """Its headers, names in lower case."""
-
-
-@final
 @attrs.define(eq=False, repr=False)
 class Connection:
     """An open connection. Opened by ``open``, closed by ``close``."""
 
     _socket: trio.SocketStream
     _stream: trio.SocketStream | trio.SSLStream[trio.SocketStream]
-    _http: h11.Connection = attrs.field(
-        init=False,
-        factory=lambda: h11.Connection(h11.CLIENT, max_incomplete_event_size=_MAX_HEADER_BYTES),
-    )
+    _parser: AnswerParser = attrs.field(init=False, factory=AnswerParser)
+    _keeps_alive: bool = attrs.field(init=False, default=True)
     _is_closed: bool = attrs.field(init=False, default=False)
     _has_begun: bool = attrs.field(init=False, default=False)
-    _joiner: ChunkJoiner | None = attrs.field(init=False, default=None)
-    """Joins the chunks of the answer. ``None``: the head of the answer has not been read, or the
-    answer does not come in chunks."""
-    _later: bytes = attrs.field(init=False, default=b"")
-    """Bytes that came together with the head of the answer. h11 gets them after it has read the
-    head."""
     idle_since: float = attrs.field(init=False, default=0.0)
     """When the connection last became idle, by trio's clock."""
 
@@ -185,100 +219,64 @@ class Connection:
         Cancellation:
             The connection is closed.
         """
-        if self.has_answered:
-            return b""  # noqa: ASYNC910  # what has arrived is not waited for
+        parser = self._parser
         try:
-            event = await self._next_event()
-            if not isinstance(event, h11.Data):
-                return b""
-            # Pieces are as small as a token, and each costs a round through all floors.
-            pieces = [event.data]
-            while isinstance(more := self._http.next_event(), h11.Data):
-                pieces.append(more.data)
-        except h11.RemoteProtocolError as exc:
-            self.close()
-            raise BadAnswerError(str(exc)) from None
+            while not (parser.has_pieces or parser.has_ended):
+                await self._read()
         except BaseException:
             self.close()
             raise
-        return b"".join(pieces)
+        return parser.take()  # noqa: ASYNC910  # what has arrived is not waited for
 
     @property
     def has_answered(self) -> bool:
         """Whether the whole answer was read."""
-        return self._http.their_state is h11.DONE
+        return self._parser.has_ended and not self._parser.has_pieces
 
     def finish(self) -> bool:
         """End the exchange and return whether the connection can be reused.
 
-        If the answer was not read to its end, the connection is closed.
+        If the answer has not come to its end, the connection is closed.
         """
-        unasked, _ = self._http.trailing_data
-        with contextlib.suppress(h11.LocalProtocolError):
-            # Fails if it is not at its end, or one of the two does not want to go on.
-            self._http.start_next_cycle()
-            # What came after the end would be taken for the next request's answer.
-            if not (unasked or self._later or self._is_closed):
-                return True
+        # What came after the end would be taken for the next request's answer.
+        can_go_on = self.has_answered and self._parser.can_go_on and self._keeps_alive
+        if can_go_on and not self._is_closed:
+            return True
         self.close()
         return False
 
-    def _packed(self, head: RequestHead, body: bytes) -> bytes:
-        http = self._http
-        data = (http.send(head.request) or b"") + (http.send(h11.Data(data=body)) or b"")
-        http.send(h11.EndOfMessage())
-        return data
-
     async def _send(self, head: RequestHead, body: bytes) -> AnswerHead:
+        parser = self._parser
+        parser.begin(has_body=head.has_answer_body)
         self._has_begun = False
-        self._joiner = None
+        self._keeps_alive = head.keeps_alive
         with contextlib.suppress(trio.BrokenResourceError):
             # A server that refuses a request may close before it has read all of it;
             # its answer, if there is one, is still to be read.
             # The bytes hold a key, so no name is theirs: a traceback may show locals.
-            await self._stream.send_all(self._packed(head, body))
-        for _ in range(_MAX_INFORMATIONAL):
-            event = await self._next_event()
-            if isinstance(event, h11.Response):
-                headers = [(name.lower(), value) for name, value in event.headers.raw_items()]
-                begun, _ = self._http.trailing_data
-                if _IN_CHUNKS in headers and not begun:
-                    self._joiner = ChunkJoiner()
-                return AnswerHead(event.status_code, headers)
-        raise BadAnswerError(
-            f"more than {_MAX_INFORMATIONAL} informational answers, and no final answer"
-        )
+            await self._stream.send_all(head.with_body(body))
+        while (answer := parser.head) is None:
+            await self._read()
+        return answer
 
-    async def _next_event(self) -> h11.Event:
-        ended = False
-        while True:  # noqa: ASYNC913  # each round waits, or takes what has been read
-            try:
-                event = self._http.next_event()
-            except h11.RemoteProtocolError as exc:
-                if not ended:
-                    raise BadAnswerError(str(exc)) from None
-                raise self._lost() from None
-            if isinstance(event, h11.Event):
-                return event  # noqa: ASYNC910  # what has arrived is not waited for
-            if self._later:
-                data, self._later = self._later, b""
-            else:
-                try:
-                    data = bytes(await self._stream.receive_some(_READ_BYTES))
-                except trio.BrokenResourceError as exc:
-                    raise self._lost() from exc
-            ended = not data
-            self._has_begun = self._has_begun or bool(data)
-            self._http.receive_data(self._next_part(data))
+    async def _read(self) -> None:
+        """Read what has come, or wait for it.
 
-    def _next_part(self, data: bytes) -> bytes:
-        """Return the part of *data* that h11 reads next."""
-        if self._joiner is not None:
-            return self._joiner.join(data)
-        if self._http.their_state is h11.SEND_RESPONSE:
-            head, end, self._later = data.partition(b"\r\n\r\n")
-            return head + end
-        return data
+        Raises:
+            ConnectionLostError: If the connection has ended, and the answer has not.
+            BadAnswerError: If the answer is not HTTP.
+        """
+        try:
+            data = await self._stream.receive_some(_READ_BYTES)
+        except trio.BrokenResourceError as exc:
+            raise self._lost() from exc
+        if data:
+            if not self._has_begun and not _PROTOCOL.startswith(data[: len(_PROTOCOL)]):
+                raise BadAnswerError("it does not begin with 'HTTP/'")
+            self._has_begun = True
+            self._parser.feed(data)
+        elif not self._parser.end():
+            raise self._lost()
 
     def _lost(self) -> ConnectionLostError:
         if self._has_begun:

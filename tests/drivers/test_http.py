@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import ssl
 from pathlib import Path
 
@@ -11,6 +12,8 @@ import httpcore
 import httpx
 import pytest
 import trio
+from hypothesis import given
+from hypothesis import strategies as st
 from trio.testing import wait_all_tasks_blocked
 
 from agentpool import DriverError, UsageError
@@ -195,7 +198,9 @@ async def test_once_a_byte_came_back_nothing_is_sent_again() -> None:
         b"HTTP/1.1 200 OK\r\nbad header\r\n\r\n",
         b"HTTP/1.1 200 OK\r\n" + b"x: yyyyyyy\r\n" * 10_000,
         head(103, {}) * 17,
-        whole(b"", content_encoding="gzip"),
+        head(101, {"connection": "upgrade", "upgrade": "websocket"}),
+        b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+        whole(b"x", content_encoding="gzip"),
     ],
 )
 async def test_what_is_not_http_is_a_protocol_error(answer: bytes) -> None:
@@ -224,6 +229,100 @@ async def test_a_cut_answer_is_a_network_error(answer: bytes) -> None:
             await post(client)
         assert caught.value.retryable
         assert stack_of(client).open_count == 0
+
+
+@pytest.mark.parametrize(
+    ("answer", "lines"),
+    [
+        (whole(b"hi"), 1),
+        (whole(b"hi", connection="close"), 3),
+        (whole(b"hi").replace(b"HTTP/1.1", b"HTTP/1.0"), 3),
+        (whole(b"hi", connection="keep-alive").replace(b"HTTP/1.1", b"HTTP/1.0"), 3),
+        (head(103, {"link": "</a>"}) + whole(b"hi"), 1),
+    ],
+)
+async def test_a_connection_is_kept_if_the_server_keeps_it(answer: bytes, lines: int) -> None:
+    """As it says, or as its version of HTTP means."""
+    async with open_loopback(always(answer)) as server, open_http(server.url) as client:
+        assert [await post(client) for _ in range(3)] == [b"hi"] * 3
+        assert len(server.lines) == lines
+
+
+async def test_a_connection_is_not_kept_if_the_request_says_so() -> None:
+    """A server that was told may close it under the next request."""
+    headers = {"connection": "close"}
+    async with (
+        open_loopback(always(whole(b"hi"))) as server,
+        open_http(server.url, headers=headers) as client,
+    ):
+        assert [await post(client) for _ in range(3)] == [b"hi"] * 3
+        assert len(server.lines) == 3
+
+
+async def test_an_answer_may_end_with_its_connection() -> None:
+    """If it says no length, there is no other end."""
+    answer = head(200, {}) + b"all of it"
+    async with open_loopback(once(answer)) as server, open_http(server.url) as client:
+        assert [await post(client) for _ in range(3)] == [b"all of it"] * 3
+        assert len(server.lines) == 3
+
+
+@attrs.frozen
+class Asked:
+    """One of several requests at once."""
+
+    words: bytes
+    """What it says, and what the answer must be."""
+    form: int
+    """How the answer tells its length."""
+    cuts: list[float]
+    """Where the answer is cut on its way."""
+    patience: int | None
+    """After how many pieces whoever asks leaves. ``None``: never."""
+
+
+ASKED = st.builds(
+    Asked,
+    words=st.binary(min_size=1, max_size=60).map(bytes.hex).map(str.encode),
+    form=st.integers(0, 2),
+    cuts=st.lists(st.floats(0, 1), max_size=5),
+    patience=st.none() | st.integers(0, 3),
+)
+
+
+@given(rounds=st.lists(st.lists(ASKED, min_size=1, max_size=6), min_size=1, max_size=3))
+async def test_everybody_at_once_gets_their_own_answer(rounds: list[list[Asked]]) -> None:
+    """Whatever its form and its cuts, beside others who leave in the middle of theirs."""
+    served: dict[bytes, tuple[Asked, trio.CancelScope]] = {}
+
+    async def serve(line: Line) -> None:
+        while (request := await line.read_request()) is not None:
+            asked, scope = served[request.partition(b"\r\n\r\n")[2]]
+            words = asked.words
+            forms = whole(words), CHUNKED + chunk(words) + chunk(b""), head(200, {}) + words
+            answer = forms[asked.form]
+            places = [0, *sorted(int(at * len(answer)) for at in asked.cuts), len(answer)]
+            for number, (a, b) in enumerate(itertools.pairwise(places)):
+                if number == asked.patience:
+                    scope.cancel()
+                await line.send(answer[a:b])
+                await wait_all_tasks_blocked()
+            if asked.form == 2:
+                return
+
+    async def ask(number: int, asked: Asked) -> None:
+        with trio.CancelScope() as scope:
+            words = b"%d:%b" % (number, asked.words)
+            served[words] = attrs.evolve(asked, words=words), scope
+            assert await post(client, words) == words
+
+    async with open_loopback(serve) as server, open_http(server.url) as client:
+        for together in rounds:
+            async with trio.open_nursery() as nursery:
+                for number, asked in enumerate(together):
+                    nursery.start_soon(ask, number, asked)
+            served.clear()
+            assert stack_of(client).open_count == stack_of(client).idle_count
 
 
 async def test_a_reset_is_a_network_error() -> None:

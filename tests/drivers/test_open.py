@@ -234,7 +234,7 @@ def test_the_room_is_light() -> None:
     """A test with a script does not wait for httpx."""
     code = (
         "import sys, agentpool.drivers as d; d.ScriptedDriver([]);"
-        "print([m for m in ('httpx', 'h11', 'xllamacpp') if m in sys.modules])"
+        "print([m for m in ('httpx', 'httptools', 'h11', 'xllamacpp') if m in sys.modules])"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"

@@ -25,19 +25,12 @@ from collections.abc import Collection, Mapping
 from typing import Annotated, Final, Literal, TypeAlias, final
 
 import attrs
-import h11
 import trio
 from msgspec import Meta
 
+from agentpool._answer_parser import AnswerHead, BadAnswerError
 from agentpool._checks import expect_arguments
-from agentpool._connection import (
-    AnswerHead,
-    BadAnswerError,
-    Connection,
-    ConnectionLostError,
-    RequestHead,
-    Target,
-)
+from agentpool._connection import Connection, ConnectionLostError, RequestHead, Target
 from agentpool._errors import ToolError
 from agentpool._manifest.capability import Capability
 from agentpool._manifest.hosts import Address, HostRules, HttpUrl, address_of
@@ -197,14 +190,9 @@ class _Web:
         self, url: HttpUrl, method: str, fields: Mapping[str, str], data: bytes
     ) -> tuple[AnswerHead, bytes, bool]:
         """Send one request; return the head, the body, and whether the body is complete."""
-        own = {
-            "host": url.authority,
-            "accept-encoding": "identity",
-            "connection": "close",
-            "content-length": str(len(data)),
-        }
-        headers = list({**own, **fields}.items())
-        request = RequestHead(h11.Request(method=method, target=url.target, headers=headers))
+        own = {"host": url.authority, "accept-encoding": "identity", "connection": "close"}
+        headers = [(name.encode(), value.encode()) for name, value in {**own, **fields}.items()]
+        request = RequestHead.build(method, url.target.encode(), headers, says_length=True)
         connection = await self._connect(url)
         try:
             head = await connection.send(request, data)
