@@ -54,8 +54,7 @@ def complete(agent: Agent, effect: Complete) -> Awaitable[object]:
     If a budget does not allow it, there is no completion, and ``run.exhausted`` says which budget.
 
     Returns:
-        An awaitable, to be awaited immediately: a coroutine around it would cost 300 bytes in each
-        agent.
+        An awaitable, to be awaited immediately: another coroutine is 300 bytes of an agent.
     """
     request, run = effect.request, agent.run
     assert run is not None  # noqa: S101  # only a run has turns
@@ -63,8 +62,8 @@ def complete(agent: Agent, effect: Complete) -> Awaitable[object]:
     teller = None
     if agent.hub.listening:
         hear = teller = tell_request(agent, run, request)
-    seconds = agent.config.manifest.resources.request_seconds
-    if (scope := agent.step_scope) is not None:
+    seconds, scope = agent.config.manifest.resources.request_seconds, agent.step_scope
+    if scope is not None:
         allow(scope, seconds, agent.hub.now)
     agent.slot.asking = asking = ModelRequest(
         agent, agent.driver, request, hear, (), teller, None, effect,
@@ -94,8 +93,9 @@ async def complete_aside(
         The request ends at the provider as well.
     """
     arrived: list[str] = []
-    is_heard = agent.hub.listening
-    teller = RequestTeller(agent, request, agent.turn, by_tool=True) if is_heard else None
+    teller = None
+    if agent.hub.listening:
+        teller = RequestTeller(agent, request, agent.turn, agent.hub.seconds(), by_tool=True)
 
     def arrive(piece: str) -> None:
         piece = expect_piece(piece, driver)
@@ -234,7 +234,7 @@ class ModelRequest(Live):
         if agent.stream is not None:
             agent.end_stream(agent.stream, answer)
         if agent.hub.listening:
-            teller = teller or RequestTeller(agent, self.request, agent.turn)
+            teller = teller or RequestTeller(agent, self.request, agent.turn, agent.hub.seconds())
             teller.answered(answer, self.reservation)
         effect.completion = answer
         return answer

@@ -17,6 +17,7 @@ from agentpool._events import (
     LostRequest,
     MessagesAdded,
     Phase,
+    PhaseChanged,
     RequestFailed,
     RequestFirstPiece,
     RequestStarted,
@@ -40,13 +41,19 @@ class RequestTeller:
     )  # fmt: skip
 
     def __init__(
-        self, agent: Agent, request: CompletionRequest, turn: int, *, by_tool: bool = False
+        self,
+        agent: Agent,
+        request: CompletionRequest,
+        turn: int,
+        asked_at: float,
+        *,
+        by_tool: bool = False,
     ) -> None:
         self._agent = agent
         self._turn = turn
         self._request = request
         self._by_tool = by_tool
-        self._asked_at = agent.hub.seconds()
+        self._asked_at = asked_at
         self._attempt = self._request_id = 0
         self._began_at = 0.0
         self._first_piece_seconds: float | None = None
@@ -188,16 +195,14 @@ _REASON: Final = Phase.REASON  # a member of an enum takes thirty times as long 
 
 def tell_request(agent: Agent, run: Run, request: CompletionRequest) -> RequestTeller:
     """Report what *agent* is about to ask in its turn. Return the teller of the request."""
-    turn = run.guard.iterations
-    agent.phase(_REASON, turn)
-    _tell_messages(agent, run)
-    return RequestTeller(agent, request, turn)
-
-
-def _tell_messages(agent: Agent, run: Run) -> None:
-    """Report the messages since the last call."""
     assert run.conversation is not None  # noqa: S101  # only a conversation is sent
-    messages = run.conversation.since(agent.told)
-    sequence, at_seconds, agent_id, name = agent.hub.stamp(agent.agent_id, agent.name)
-    agent.hub.publish(MessagesAdded(sequence, at_seconds, agent_id, name, agent.told, messages))
-    agent.told += len(messages)
+    turn, told, hub = run.guard.iterations, agent.told, agent.hub
+    messages = run.conversation.since(told)
+    agent.told = told + len(messages)
+    first, at_seconds = hub.stamp_both()
+    agent_id, name = agent.agent_id, agent.name
+    hub.publish_both(
+        PhaseChanged(first, at_seconds, agent_id, name, _REASON, "", turn),
+        MessagesAdded(first + 1, at_seconds, agent_id, name, told, messages),
+    )
+    return RequestTeller(agent, request, turn, at_seconds)

@@ -22,7 +22,7 @@ from agentpool._approval import Denied
 from agentpool._attachments import Attachment, size_trouble
 from agentpool._chat_markers import as_data
 from agentpool._errors import LimitExceededError
-from agentpool._events import Phase, ToolFinished, ToolStarted
+from agentpool._events import Phase, PhaseChanged, ToolFinished, ToolStarted
 from agentpool._journal_records import JournalRecord
 from agentpool._loop.guard import Stop
 from agentpool._loop.run import UNSURE, RunTools, refused
@@ -244,10 +244,13 @@ def _begin(  # noqa: PLR0917  # keywords take longer
     hub = agent.hub
     if hub.listening:
         turn = _turn(agent)
-        agent.phase(_ACT, turn, call.name)
-        sequence, at_seconds, agent_id, name = hub.stamp(agent.agent_id, agent.name)
+        first, at_seconds = hub.stamp_both()
+        agent_id, name = agent.agent_id, agent.name
         effect.began = {**effect.began, index: at_seconds}
-        hub.publish(ToolStarted(sequence, at_seconds, agent_id, name, call, turn))
+        hub.publish_both(
+            PhaseChanged(first, at_seconds, agent_id, name, _ACT, call.name, turn),
+            ToolStarted(first + 1, at_seconds, agent_id, name, call, turn),
+        )
     agent.tools_run += 1
     effect.begun += (index,)
     if order is not None:

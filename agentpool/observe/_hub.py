@@ -161,9 +161,9 @@ class EventHub:
 
     # No struct: every event writes three of its fields, and to write one takes ten times as long.
     __slots__ = (
-        "_closed", "_deciding", "_ears", "_last_sequence", "_observers", "_opened_at", "_readers",
-        "_untold", "listening", "now", "observer_failure", "observer_failures", "silent_thinkers",
-        "warnings",
+        "_closed", "_deciding", "_ears", "_observers", "_opened_at", "_readers", "_untold",
+        "last_sequence", "listening", "now", "observer_failure", "observer_failures",
+        "silent_thinkers", "warnings",
     )  # fmt: skip
 
     def __init__(
@@ -178,7 +178,7 @@ class EventHub:
         self._readers: dict[EventReader, None] = {}  # in order
         # What hears the events of one agent, by the agent: an event is for few of many streams.
         self._ears: dict[AgentId, dict[Ear, None]] = {}
-        self._last_sequence = 0
+        self.last_sequence = 0  # the number of the last event
         # What observers and readers have not got yet, in order.
         self._untold: deque[Event] = deque()
         # How many nested decisions of the pool are under way; _TELLING more during a delivery.
@@ -192,11 +192,6 @@ class EventHub:
         self.listening = bool(observers)
         # The drivers, by identity, whose last answer had thoughts without the mark before them.
         self.silent_thinkers: set[int] = set()
-
-    @property
-    def last_sequence(self) -> int:
-        """The number of the last event."""
-        return self._last_sequence
 
     @classmethod
     def open(cls, observers: Sequence[Observer]) -> Self:
@@ -216,8 +211,16 @@ class EventHub:
 
     def stamp(self, agent_id: AgentId, agent_name: str) -> tuple[int, float, AgentId, str]:
         """Return the first fields of an event, with the next sequence number."""
-        self._last_sequence = sequence = self._last_sequence + 1
+        self.last_sequence = sequence = self.last_sequence + 1
         return sequence, self.now() - self._opened_at, agent_id, agent_name
+
+    def stamp_both(self) -> tuple[int, float]:
+        """Return the sequence number and the time of the first of two events of one moment.
+
+        The number of the second one is the next. Pass both to ``publish_both``.
+        """
+        self.last_sequence = second = self.last_sequence + 2
+        return second - 1, self.now() - self._opened_at
 
     def introduce(self, name: str, max_concurrent: float) -> None:
         """Tell observers which pool they watch."""
@@ -229,11 +232,7 @@ class EventHub:
             opened_at=datetime.now(UTC).timestamp(),
             max_concurrent=max_concurrent,
         )
-        for observer in self._observers:
-            try:
-                observer.on_open(info)
-            except Exception as error:  # noqa: BLE001  # as in publish()
-                self._failed(observer, error)
+        self._call_each(lambda observer: observer.on_open(info))
 
     def __enter__(self) -> None:
         """Begin a decision with ``with hub:``. Events are held back until it ends.
@@ -254,30 +253,37 @@ class EventHub:
         if self._deciding:
             self._untold.append(event)
             return
-        # Most events come one by one: these take no way through the queue, and no call.
         self._deciding = _TELLING
         told_for = current_slot.set(None)  # what observers do and start is done by the owner
         try:
-            for observer in self._observers:
-                try:
-                    observer.on_event(event)
-                except Exception as error:  # noqa: BLE001  # as in _hand_on()
-                    self._failed(observer, error)
-            if self._readers or self._ears:
-                self._read(event)
-            while self._untold:
-                self._hand_on(self._untold.popleft())
+            while True:
+                for observer in self._observers:
+                    try:
+                        observer.on_event(event)
+                    except Exception as error:  # noqa: BLE001  # foreign code: counted, told once
+                        self._failed(observer, error)
+                if self._readers or self._ears:
+                    self._read(event)
+                if not self._untold:
+                    break
+                event = self._untold.popleft()
         finally:
             current_slot.reset(told_for)
             self._deciding = 0
 
-    def _hand_on(self, event: Event) -> None:
+    def publish_both(self, first: Event, second: Event) -> None:
+        """Pass on two events of one moment, for little more than one of them takes."""
+        self._untold.append(first)
+        self._untold.append(second)
+        if not self._deciding:
+            self.publish(self._untold.popleft())
+
+    def _call_each(self, call: Callable[[Observer], None]) -> None:
         for observer in self._observers:
             try:
-                observer.on_event(event)
-            except Exception as error:  # noqa: BLE001  # foreign code: counted, told once
+                call(observer)
+            except Exception as error:  # noqa: BLE001  # as in publish()
                 self._failed(observer, error)
-        self._read(event)
 
     def _read(self, event: Event) -> None:
         for hear in tuple(self._ears.get(event.agent_id, ())):
@@ -327,9 +333,7 @@ class EventHub:
 
     def parked(self, agent_id: AgentId, agent_name: str, wait: Wait) -> None:
         """Publish that an agent gave its slot back."""
-        if self.listening:
-            stamp = self.stamp(agent_id, agent_name)
-            self.publish(AgentParked(*stamp, wait.text, wait.reason, wait.target))
+        self.tell(AgentParked, agent_id, agent_name, wait.text, wait.reason, wait.target)
 
     def posted(self, message: AgentMessage, reason: str | None, agent_name: str) -> None:
         """Publish that a message was accepted, or with a *reason*, that it became a dead letter.
@@ -340,10 +344,9 @@ class EventHub:
             agent_name: The name of the message's sender, or of a dead letter's recipient.
         """
         if reason is None:
-            self.publish(MessageSent(*self.stamp(message.sender, agent_name), message))
+            self.tell(MessageSent, message.sender, agent_name, message)
         else:
-            stamp = self.stamp(message.recipient, agent_name)
-            self.publish(MessageDropped(*stamp, message, reason))
+            self.tell(MessageDropped, message.recipient, agent_name, message, reason)
 
     def tell(
         self,
@@ -376,7 +379,7 @@ class EventHub:
 
     def open_reader(self, owner: Owner | None = None) -> EventReader:
         """Open a reader for all events from now on; *owner* is the owner's side of the pool."""
-        reader = EventReader(self, self._last_sequence, _owner=owner)
+        reader = EventReader(self, self.last_sequence, _owner=owner)
         self._readers[reader] = None
         self.listening = True
         if self._closed:
@@ -390,11 +393,7 @@ class EventHub:
 
     def close(self, statistics: PoolStatistics) -> None:
         """Tell observers and readers that the pool has closed."""
-        for observer in self._observers:
-            try:
-                observer.on_close(statistics)
-            except Exception as error:  # noqa: BLE001  # as in publish()
-                self._failed(observer, error)
+        self._call_each(lambda observer: observer.on_close(statistics))
         self._closed = True
         for reader in tuple(self._readers):
             reader.close()
