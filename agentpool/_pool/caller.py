@@ -27,8 +27,9 @@ from agentpool._manifest.manifest import AgentManifest
 from agentpool._messages import OWNER_ID, AgentId, AgentMessage
 from agentpool._messaging.post_office import PostOffice
 from agentpool._pool.admission import Admission
-from agentpool._pool.record import AgentRecord, Voice
+from agentpool._pool.record import AgentRecord
 from agentpool._pool.spawn_checks import check_child_tier
+from agentpool._pool.voice import Voice
 from agentpool._scheduling.owner import Owner, looks_on, refuse_bystander
 from agentpool._scheduling.slot import Slot, current_slot
 from agentpool.observe._hub import EventHub

@@ -8,8 +8,9 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Awaitable, Callable
-from typing import Final, Self, final
+from collections.abc import Awaitable, Callable, Iterator
+from operator import attrgetter
+from typing import Final, Self, TypeAlias, cast, final
 
 import msgspec
 import trio
@@ -17,12 +18,17 @@ import trio
 from agentpool._base import Live
 from agentpool._messages import AgentId
 from agentpool._outcome import AgentOutcome
-from agentpool._pool.record import AgentRecord
+from agentpool._pool.record import AgentRecord, Caretaker
 from agentpool._scheduling.owner import Owner
 from agentpool._scheduling.pace import Pace
 from agentpool._scheduling.parking_lot import Lot
 from agentpool._scheduling.slot import parked
 from agentpool._scheduling.waits import Wait
+
+_NUMBER: Final = attrgetter("agent_id")
+
+Kept: TypeAlias = AgentRecord | AgentOutcome
+"""What is kept of an agent: see ``AgentRecord.remains``."""
 
 
 @final
@@ -31,6 +37,8 @@ class _Join(Live):
 
     missing: dict[AgentId, None]
     """The agents that have not ended."""
+    wanted: dict[AgentId, Kept]
+    """All of its agents, in spawn order. An outcome takes the place of its agent's record."""
     lot: Lot = msgspec.field(default_factory=Lot)
 
 
@@ -67,20 +75,19 @@ SPARE_GHOSTS: Final = 32
 class FanIn(Live):
     """All agents of one pool by id, and the order in which they end."""
 
+    _pool: Caretaker
     keep_outcomes: int | None = None
     """How many retrieved outcomes are kept. ``None``: all, except for those of agents that were not
     started by the owner."""
-    known: dict[AgentId, AgentRecord] = msgspec.field(default_factory=dict[AgentId, AgentRecord])
-    """Every agent that was accepted for the pool, in spawn order."""
+    active: dict[AgentId, AgentRecord] = msgspec.field(default_factory=dict[AgentId, AgentRecord])
+    """The pool's agents that have not ended, in the order in which they were accepted."""
+    kept: dict[AgentId, Kept] = msgspec.field(default_factory=dict[AgentId, Kept])
+    """Those that have ended and are not forgotten, in the order in which they ended."""
     owned: dict[AgentId, AgentRecord] = msgspec.field(default_factory=dict[AgentId, AgentRecord])
     """The agents of parents, maps, races and supervisions. Their ends are reported only to
     these."""
-    active: dict[AgentId, None] = msgspec.field(default_factory=dict[AgentId, None])
-    """Agents that have not ended."""
     failed: set[AgentId] = msgspec.field(default_factory=set[AgentId])
     """Agents that failed. The pool's end looks at these, and not at all of its agents."""
-    active_owned: dict[AgentId, None] = msgspec.field(default_factory=dict[AgentId, None])
-    """The agents of parents, maps, races and supervisions that have not ended."""
     _ended: deque[AgentId] = msgspec.field(default_factory=deque[AgentId])
     """The agents that ``join_next`` has not returned, in the order in which they ended. Forgotten
     agents may be among them: an ordered dict could drop these, but takes ten times as much
@@ -98,32 +105,42 @@ class FanIn(Live):
 
     def expect(self, record: AgentRecord) -> None:
         """Add an accepted agent."""
-        if record.on_end is None:
-            self.known[record.agent_id] = record
-            self.active[record.agent_id] = None
-        else:
-            self.owned[record.agent_id] = record
-            self.active_owned[record.agent_id] = None
+        (self.active if record.on_end is None else self.owned)[record.agent_id] = record
 
     def find(self, agent_id: AgentId) -> AgentRecord | None:
         """Return the record of an agent. ``None``: it never existed, or is no longer kept."""
         if type(agent_id) is not int:  # True is a key that finds agent 1, and no id
             return None
-        return self.known.get(agent_id) or self.owned.get(agent_id)
+        found = self.active.get(agent_id) or self.kept.get(agent_id)
+        found = found or self.owned.get(agent_id)
+        return self._record_of(found) if isinstance(found, AgentOutcome) else found
+
+    def _record_of(self, outcome: AgentOutcome) -> AgentRecord:
+        """Return a record of an ended agent of which only the outcome was kept."""
+        return AgentRecord(self._pool, outcome.agent_id, outcome.name, None, None, outcome=outcome)
+
+    def everybody(self) -> Iterator[AgentRecord]:
+        """Yield all agents that are known, of whatever origin, in spawn order."""
+        for one in self._known(children=True).values():
+            yield self._record_of(one) if isinstance(one, AgentOutcome) else one
 
     def ended(self, record: AgentRecord) -> None:
         """Record an agent's end, and wake the calls that wait for it."""
+        agent_id = record.agent_id
+        # A pool that forgets counts the outcomes that were given out: the record knows which.
+        left = record.remains if self.keep_outcomes is None and record.on_end is None else record
         for join in self._joins:
-            if record.agent_id in join.missing:
-                del join.missing[record.agent_id]
+            if agent_id in join.missing:
+                del join.missing[agent_id]
+                join.wanted[agent_id] = left
                 if not join.missing:
                     join.lot.unpark_all()
         if record.on_end is not None:
-            del self.active_owned[record.agent_id]
             record.on_end(record)
             return
-        del self.active[record.agent_id]
-        self._ended.append(record.agent_id)
+        del self.active[agent_id]
+        self.kept[agent_id] = left
+        self._ended.append(agent_id)
         if self._next:
             if self.active:
                 self._next.unpark(1)
@@ -148,16 +165,16 @@ class FanIn(Live):
             self._given_out.remove(record)
 
     def _drop(self, record: AgentRecord) -> None:
-        self.known.pop(record.agent_id, None)
+        self.kept.pop(record.agent_id, None)
         self.owned.pop(record.agent_id, None)
         self.failed.discard(record.agent_id)
         # Each scan is paid for by the half of the agents that it throws out.
-        if len(self._ended) > 2 * len(self.known) + SPARE_GHOSTS:
-            self._ended = deque(one for one in self._ended if one in self.known)
+        if len(self._ended) > 2 * len(self.kept) + SPARE_GHOSTS:
+            self._ended = deque(one for one in self._ended if one in self.kept)
 
     def _has_next(self) -> bool:
         """Return whether an agent has ended that ``join_next`` has not returned."""
-        while self._ended and self._ended[0] not in self.known:
+        while self._ended and self._ended[0] not in self.kept:
             self._ended.popleft()
         return bool(self._ended)
 
@@ -172,7 +189,7 @@ class FanIn(Live):
             wait = Wait.any_of(self.active.keys(), "the next agent to end")
             async with parked(wait, self._next, self._owner):
                 await self._next.park()
-        outcome = self.known[self._ended.popleft()].collect() if self._ended else None
+        outcome = _collected(self.kept[self._ended.popleft()]) if self._ended else None
         if outcome is None or self._pace.is_due():
             await trio.lowlevel.cancel_shielded_checkpoint()
         return outcome
@@ -188,13 +205,12 @@ class FanIn(Live):
         """
         await trio.lowlevel.checkpoint_if_cancelled()
         # Taken now: an outcome that is retrieved meanwhile may be forgotten.
-        wanted = sorted(self.known.values(), key=_number_of)  # a child that went on is among them
-        missing = dict(self.active)
+        missing = dict.fromkeys(self.active)
         if children:
-            wanted = sorted([*wanted, *self.owned.values()], key=_number_of)
-            missing |= self.active_owned
+            missing |= {one.agent_id: None for one in self.owned.values() if not one.has_ended}
+        wanted = self._known(children=children)
         if missing:
-            join = _Join(missing)
+            join = _Join(missing, wanted)
             self._joins.append(join)
             try:
                 wait = Wait.all_of(join.missing.keys(), "all agents")
@@ -204,19 +220,30 @@ class FanIn(Live):
                 self._joins.remove(join)
         else:
             await trio.lowlevel.cancel_shielded_checkpoint()
-        outcomes = {record.agent_id: record.collect() for record in wanted}
+        outcomes = cast("dict[AgentId, AgentOutcome]", wanted)  # in place: there may be very many
+        for agent_id, one in wanted.items():
+            outcomes[agent_id] = _collected(one)
         self._ended = deque(one for one in self._ended if one not in outcomes)
         return outcomes
+
+    def _known(self, *, children: bool) -> dict[AgentId, Kept]:
+        """Return all agents that are known, in spawn order, those of parents only as *children*."""
+        every: list[Kept] = [*self.kept.values(), *self.active.values()]
+        if children:
+            every += self.owned.values()
+        every.sort(key=_NUMBER)  # a child that went on is among them
+        return {one.agent_id: one for one in every}
 
     def unseen_failures(self) -> dict[AgentId, Exception]:
         """Errors of failed agents whose outcomes were never retrieved, in spawn order."""
         return {
             agent_id: error
             for agent_id in sorted(self.failed)
-            if (record := self.known.get(agent_id)) is not None
+            if isinstance(record := self.kept.get(agent_id), AgentRecord)
             and (error := record.unseen_failure) is not None
         }
 
 
-def _number_of(record: AgentRecord) -> AgentId:
-    return record.agent_id
+def _collected(one: Kept) -> AgentOutcome:
+    """Return an outcome, which counts as retrieved."""
+    return one if isinstance(one, AgentOutcome) else one.collect()

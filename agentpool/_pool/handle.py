@@ -53,6 +53,16 @@ class AgentHandle(Unique, Shown, msgspec.Struct, frozen=True, weakref=True):
             """Refuse a missing attribute, with advice."""
             refuse_attribute(self, name, _ADVICE)
 
+    def __eq__(self, other: object) -> bool:
+        """Return whether *other* is a handle of the same agent."""
+        if not isinstance(other, AgentHandle):
+            return NotImplemented
+        return self._record is other._record or self._record.is_same(other._record)
+
+    def __hash__(self) -> int:
+        """Return a hash that is equal for all handles of the agent."""
+        return hash(self.agent_id)
+
     def __repr__(self) -> str:
         """Return id, name and status."""
         return f"<AgentHandle {self.agent_id} ({self.name}) {self.status.value}>"

@@ -80,7 +80,7 @@ class AgentNursery(Home):
         self.router.register(OWNER_ID)
         # Who waits until no agent runs.
         self._idle = Lot()
-        self.fan_in = FanIn()
+        self.fan_in = FanIn(self)
         self.running: dict[AgentId, AgentRecord] = {}
         """Agents that have started and have not ended, parked ones included."""
         # Pools of one name may share a memory, and their agents have the same numbers.
@@ -185,9 +185,8 @@ class AgentNursery(Home):
             )
         self.last_id = max(self.last_id, agent_id)
         with self.hub:
-            record = AgentRecord(
-                self, agent_id, config, driver, parent=parent, on_end=on_end, budget=budget
-            )
+            record = AgentRecord(self, agent_id, config.agent_name, config, driver,
+                parent=parent, on_end=on_end, budget=budget)  # fmt: skip
             self.fan_in.expect(record)
             if parent is not None and not config.outlives_parent:
                 parent.adopt(record)

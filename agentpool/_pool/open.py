@@ -216,8 +216,8 @@ _SHOWN_FAILURES: Final = 3
 def _raise_unseen(agents: AgentNursery) -> None:
     unseen = agents.fan_in.unseen_failures()
     if unseen:
-        known = agents.fan_in.known
-        first = [f"agent {one} ({known[one].name})" for one in list(unseen)[:_SHOWN_FAILURES]]
+        kept = agents.fan_in.kept
+        first = [f"agent {one} ({kept[one].name})" for one in list(unseen)[:_SHOWN_FAILURES]]
         raise PoolError(
             f"{len(unseen)} of {agents.last_id} agents failed and their outcomes were "
             f"never retrieved: {', '.join(first)}{', ...' * (len(unseen) > len(first))}",

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Protocol, TypeAlias, final
+from typing import Final, Protocol, TypeAlias, final
 
 import msgspec
 import trio
@@ -14,10 +13,10 @@ from agentpool._agent.early_outcome import early_outcome
 from agentpool._base import Live, Unique
 from agentpool._budget.budget import Budget
 from agentpool._errors import AgentCancelledError, UsageError
-from agentpool._messages import AgentId, AgentMessage
+from agentpool._messages import AgentId
 from agentpool._outcome import AgentOutcome, AgentStatus
+from agentpool._pool.voice import Voice
 from agentpool._scheduling.fair_queue import Share
-from agentpool._scheduling.owner import Owner
 from agentpool._scheduling.parking_lot import Lot
 from agentpool._scheduling.slot import Slot, current_slot, parked
 from agentpool._scheduling.waits import Wait
@@ -61,29 +60,7 @@ class Caretaker(Protocol):
         """Cancel the agent, queued or running."""
 
 
-class Voice(ABC):
-    """Sends messages on behalf of the caller."""
-
-    __slots__ = ()
-
-    owner: Owner
-    """The task that opened the pool."""
-
-    @abstractmethod
-    def name(self) -> str:
-        """Return the caller's name, for people."""
-
-    @abstractmethod
-    async def send(self, recipient: AgentId, content: str, reply_to: int | None) -> AgentMessage:
-        """Send on behalf of the caller."""
-
-    @abstractmethod
-    def send_nowait(self, recipient: AgentId, content: str, reply_to: int | None) -> AgentMessage:
-        """Send on behalf of the caller, or raise."""
-
-    @abstractmethod
-    async def ask(self, recipient: AgentId, content: str) -> AgentMessage:
-        """Ask on behalf of the caller."""
+_FAILED: Final = AgentStatus.FAILED
 
 
 @final
@@ -155,15 +132,17 @@ class AgentRecord(Unique):
         self,
         pool: Caretaker,
         agent_id: AgentId,
-        config: SpawnConfig,
-        driver: Driver,
+        name: str,
+        config: SpawnConfig | None,
+        driver: Driver | None,
         *,
-        parent: AgentRecord | None,
-        on_end: OnEnd | None,
-        budget: Budget | None,
+        parent: AgentRecord | None = None,
+        on_end: OnEnd | None = None,
+        budget: Budget | None = None,
+        outcome: AgentOutcome | None = None,
     ) -> None:
         self.agent_id = agent_id
-        self.name = config.agent_name
+        self.name = name
         self.parent_id = parent.agent_id if parent is not None else 0
         self.depth = parent.depth + 1 if parent is not None else 0
         self.on_end = on_end
@@ -175,7 +154,7 @@ class AgentRecord(Unique):
         self._config = config
         self._driver = driver
         self._slot = None
-        self._outcome = None
+        self._outcome = outcome
         self._ended = None
         self._seen = False
         self._cancelled = None
@@ -283,6 +262,26 @@ class AgentRecord(Unique):
         if self._seen or not isinstance(outcome, AgentOutcome):
             return None
         return outcome.error if outcome.status is AgentStatus.FAILED else None
+
+    @property
+    def remains(self) -> AgentRecord | AgentOutcome:
+        """What is to be kept of an ended agent: only the outcome, if a record can be made from it.
+
+        A record takes as much memory again, and the garbage collector looks at it.
+        """
+        outcome = self._outcome
+        if (
+            isinstance(outcome, AgentOutcome)
+            and outcome.status is not _FAILED  # whether that was seen is in the record
+            and outcome.name == self.name  # an earlier process may have called it otherwise
+            and not self.parent_id
+        ):
+            return outcome
+        return self
+
+    def is_same(self, other: AgentRecord) -> bool:
+        """Return whether both are of the same agent."""
+        return self._pool is other._pool and self.agent_id == other.agent_id
 
     @property
     def slot(self) -> Slot | None:

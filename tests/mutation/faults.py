@@ -107,8 +107,7 @@ FAULTS: Final = (
     ),
     Fault(
         "A4, D12", "the pool knows its own agents alone", "_pool/fan_in.py",
-        "return self.known.get(agent_id) or self.owned.get(agent_id)",
-        "return self.known.get(agent_id)",
+        "        found = found or self.owned.get(agent_id)\n", "",
         "tests/pool/test_kept_outcomes.py",
         "the_pool_knows_every_agent",
     ),

@@ -143,8 +143,8 @@ UNNOTICED: Final = (
     ),
     Fault(
         "E", "agents end while a join counts them", "_pool/fan_in.py",
-        "        missing = dict(self.active)\n",
-        "        missing = dict(self.active)\n        await trio.lowlevel.checkpoint()\n",
+        "        missing = dict.fromkeys(self.active)\n",
+        "        missing = dict.fromkeys(self.active)\n        await trio.lowlevel.checkpoint()\n",
         "tests/pool/test_fan_in.py", "an_agent_may_end_while_a_join_begins",
     ),
     Fault(

@@ -177,7 +177,7 @@ class Crowd(Observer):
             self.books.most = max(self.books.most, slots)
             pool.max_concurrent = slots
         elif chance < 0.06:
-            handles = list(agents_of(pool).fan_in.known.values())
+            handles = list(agents_of(pool).fan_in.everybody())
             if handles:
                 self.dice.choice(handles).cancel("somebody meddles")
         elif chance < 0.065:

@@ -45,7 +45,7 @@ def pool_leaks(
         handles: Agents that the pool started but may no longer keep, such as those of a map.
         closed: Whether the pool's block has ended.
     """
-    known = {handle.agent_id: handle for handle in handles} | agents.fan_in.known
+    known = {one.agent_id: one for one in (*handles, *agents.fan_in.everybody())}
     for agent_id, handle in sorted(known.items()):
         outcome = handle.ended_with  # as ``outcome``, but nobody has seen it then
         if outcome is None:
