@@ -29,7 +29,7 @@ from agentpool._errors import PoolFullError
 from agentpool._events import AgentQueued, AgentResumed, SlotsChanged
 from agentpool._manifest.manifest import AgentManifest
 from agentpool._messages import OWNER_ID, AgentId
-from agentpool._pool.record import AgentRecord
+from agentpool._pool.record import BY_OWNER, AgentRecord
 from agentpool._scheduling.fair_queue import FairQueue
 from agentpool._scheduling.pace import Pace
 from agentpool._scheduling.slot import Slot, current_slot, parked
@@ -196,13 +196,13 @@ class Admission(Live):
             # It overtakes nobody: a slot that becomes free is given out in the same step.
             self.running_count += 1
             return self._slot_for(record, self._hub.seconds())
-        queue = self._children if record.depth else self._newcomers
+        queue = self._newcomers if record.above is BY_OWNER else self._children
         queue.push(record, record.share)
         return None
 
     def withdraw(self, record: AgentRecord) -> None:
         """Remove a cancelled agent from the queue. Its place is free immediately."""
-        queue = self._children if record.depth else self._newcomers
+        queue = self._newcomers if record.above is BY_OWNER else self._children
         queue.note_gone()
         self._room.unpark()
 

@@ -191,7 +191,7 @@ class AgentNursery(Home):
             if parent is not None and not config.outlives_parent:
                 parent.adopt(record)
             self.router.register(agent_id)
-            self.hub.spawned(agent_id, record.parent_id, config)
+            self.hub.spawned(agent_id, record.above[0], config)
             if (slot := self.admission.admit(record)) is not None:
                 self._start(record, slot)
             elif self.hub.listening and record.status is AgentStatus.QUEUED:
@@ -330,8 +330,7 @@ class AgentNursery(Home):
                 self.deadlocks.suspect(record.parent_id)
 
     def _let_go(self, record: AgentRecord) -> None:
-        parent = self.running.get(record.parent_id)
-        if parent is not None:
+        if (parent := self.running.get(record.above[0])) is not None:
             parent.let_go(record)
         for child in record.children if record.rare is not None else ():
             self.cancel_agent(child, f"agent {record.agent_id}", "its parent has ended")

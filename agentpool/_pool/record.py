@@ -13,7 +13,7 @@ from agentpool._agent.early_outcome import early_outcome
 from agentpool._base import Live, Unique
 from agentpool._budget.budget import Budget
 from agentpool._errors import AgentCancelledError, UsageError
-from agentpool._messages import AgentId
+from agentpool._messages import OWNER_ID, AgentId
 from agentpool._outcome import AgentOutcome, AgentStatus
 from agentpool._pool.voice import Voice
 from agentpool._scheduling.fair_queue import Share
@@ -62,6 +62,9 @@ class Caretaker(Protocol):
 
 _FAILED: Final = AgentStatus.FAILED
 
+BY_OWNER: Final = (OWNER_ID, 0)
+"""What is above an agent that the owner spawned."""
+
 
 @final
 class Rare(Live):
@@ -71,6 +74,8 @@ class Rare(Live):
     """Its children that have not ended."""
     interrupted: bool = False
     """Whether it was asked to end after its turn."""
+    ended: Lot = msgspec.field(default_factory=Lot)
+    """Where calls wait for its end."""
     is_guarded: bool = False
     """Whether its only deadline is the one that a manifest sets for the tool that started it."""
 
@@ -83,19 +88,17 @@ class AgentRecord(Unique):
         "_cancelled",
         "_config",
         "_driver",
-        "_ended",
         "_outcome",
         "_pool",
         "_seen",
         "_slot",
+        "above",
         "agent",
         "agent_id",
         "budget",
-        "depth",
         "is_left_open",
         "name",
         "on_end",
-        "parent_id",
         "rare",
     )
 
@@ -103,10 +106,8 @@ class AgentRecord(Unique):
     """Its number."""
     name: str
     """Its name."""
-    parent_id: AgentId
-    """The agent that spawned it. 0: the pool's owner."""
-    depth: int
-    """Generations above it: 0 for an agent that the owner spawned."""
+    above: tuple[AgentId, int]
+    """The agent that spawned it, and the generations above it: see ``parent_id`` and ``depth``."""
     on_end: OnEnd | None
     """Called at its end instead of the pool's fan-in. ``None``: the fan-in is called."""
     budget: Budget | None
@@ -124,27 +125,17 @@ class AgentRecord(Unique):
     _outcome: AgentOutcome | float | None
     """A number if the agent was cancelled without ever having a slot: the time at which that
     happened. Its outcome is made on first use."""
-    _ended: Lot | None
     _seen: bool
     _cancelled: tuple[str, str] | None
 
     def __init__(
-        self,
-        pool: Caretaker,
-        agent_id: AgentId,
-        name: str,
-        config: SpawnConfig | None,
-        driver: Driver | None,
-        *,
-        parent: AgentRecord | None = None,
-        on_end: OnEnd | None = None,
-        budget: Budget | None = None,
-        outcome: AgentOutcome | None = None,
-    ) -> None:
+        self, pool: Caretaker, agent_id: AgentId, name: str, config: SpawnConfig | None,
+        driver: Driver | None, *, parent: AgentRecord | None = None, on_end: OnEnd | None = None,
+        budget: Budget | None = None, outcome: AgentOutcome | None = None,
+    ) -> None:  # fmt: skip
         self.agent_id = agent_id
         self.name = name
-        self.parent_id = parent.agent_id if parent is not None else 0
-        self.depth = parent.depth + 1 if parent is not None else 0
+        self.above = BY_OWNER if parent is None else (parent.agent_id, parent.depth + 1)
         self.on_end = on_end
         self.budget = budget
         self.rare = None
@@ -155,9 +146,18 @@ class AgentRecord(Unique):
         self._driver = driver
         self._slot = None
         self._outcome = outcome
-        self._ended = None
         self._seen = False
         self._cancelled = None
+
+    @property
+    def parent_id(self) -> AgentId:
+        """The agent that spawned it. 0: the pool's owner."""
+        return self.above[0]
+
+    @property
+    def depth(self) -> int:
+        """Generations above it: 0 for an agent that the owner spawned."""
+        return self.above[1]
 
     @property
     def share(self) -> Share:
@@ -206,9 +206,8 @@ class AgentRecord(Unique):
         self.refuse_itself()
         await trio.lowlevel.checkpoint_if_cancelled()
         if not self.has_ended:
-            lot = self._end_lot()
             async with self.parked_for_end():
-                await lot.park()
+                await self.noted().ended.park()
         else:
             await trio.lowlevel.cancel_shielded_checkpoint()
         return self.collect()
@@ -274,7 +273,7 @@ class AgentRecord(Unique):
             isinstance(outcome, AgentOutcome)
             and outcome.status is not _FAILED  # whether that was seen is in the record
             and outcome.name == self.name  # an earlier process may have called it otherwise
-            and not self.parent_id
+            and self.above is BY_OWNER
         ):
             return outcome
         return self
@@ -345,8 +344,8 @@ class AgentRecord(Unique):
         """Store the outcome, and drop the rest of the run."""
         self._outcome = outcome
         self._config = self._driver = self._slot = self.agent = None
-        if self._ended is not None:
-            self._ended.unpark_all()
+        if self.rare is not None:
+            self.rare.ended.unpark_all()
 
     def unstarted_outcome(self, ended_at: float) -> AgentOutcome:
         """Make the outcome of a cancelled agent that never had a slot."""
@@ -359,21 +358,16 @@ class AgentRecord(Unique):
         So an abort of ten thousand such agents takes no longer than taking them out of the queue.
         """
         self._outcome = ended_at
-        if self._ended is not None:
-            self._ended.unpark_all()
+        if self.rare is not None:
+            self.rare.ended.unpark_all()
 
     def parked_for_end(self) -> parked:
         """Return a block that waits without a slot until the agent ends."""
-        return parked(self.wait_for_end(), self._end_lot(), self.voice.owner)
+        return parked(self.wait_for_end(), self.noted().ended, self.voice.owner)
 
     def wait_for_end(self) -> Wait:
         """Return the wait of a call that cannot go on before the agent ends."""
         return Wait.end_of(self.agent_id, self.name)
-
-    def _end_lot(self) -> Lot:
-        if self._ended is None:
-            self._ended = Lot()
-        return self._ended
 
     def collect(self) -> AgentOutcome:
         """Return the outcome of an ended agent. It counts as retrieved."""
