@@ -8,6 +8,7 @@ from typing import Final, Self, final
 
 import attrs
 import msgspec
+from msgspec.structs import astuple, force_setattr
 
 from agentpool._attachments import Attachment
 from agentpool._budget.budget import Budget
@@ -100,27 +101,30 @@ class SpawnConfig(_Asked, frozen=True, kw_only=True, metaclass=AdvisedStruct):
     def __post_init__(self) -> None:
         """Refuse an empty query and fields of the wrong type or range."""
         manifest_type: type = type(self.manifest)
-        if manifest_type is not AgentManifest or type(self.query) is not str:
+        query = self.query
+        if manifest_type is not AgentManifest or type(query) is not str:
             expect(
                 self.manifest, AgentManifest, "manifest must be an AgentManifest",
                 "write SpawnConfig(manifest, query)",
             )  # fmt: skip
-            expect(self.query, str, "query must be a str", "write SpawnConfig(manifest, query)")
-            msgspec.structs.force_setattr(self, "query", plain_text(self.query))
+            expect(query, str, "query must be a str", "write SpawnConfig(manifest, query)")
+            query = plain_text(query)
+            force_setattr(self, "query", query)
         # Most agents have the usual terms: one comparison in place of a look at each.
         # True equals 1 and 0 equals False, so the types of such fields are looked at as well.
         is_usual = (
-            msgspec.structs.astuple(self)[2:] == SpawnConfig.__struct_defaults__
+            astuple(self)[2:] == SpawnConfig.__struct_defaults__
             and type(self.weight) is type(self.priority) is int
             and type(self.outlives_parent) is bool
         )
         if not is_usual:
             self._check_types()
-        if not self.query.isascii():
+        if not query.isascii():
             # Half of a character cannot be sent.
-            msgspec.structs.force_setattr(self, "query", without_halves(self.query))
-        if not self.query.strip():
-            raise UsageError(f"query must not be empty, got {self.query!r}; say what to do")
+            query = without_halves(query)
+            force_setattr(self, "query", query)
+        if not query or query.isspace():
+            raise UsageError(f"query must not be empty, got {query!r}; say what to do")
         if not is_usual:
             self._check_terms()
 
@@ -134,7 +138,7 @@ class SpawnConfig(_Asked, frozen=True, kw_only=True, metaclass=AdvisedStruct):
     def _check_types(self) -> None:
         expect_fields(self, but=_CHECKED)
         if self.name is not None:
-            msgspec.structs.force_setattr(self, "name", without_halves(self.name))
+            force_setattr(self, "name", without_halves(self.name))
             expect_name(self.name)
         for message in self.history:
             expect_whole(message, of="history: ")

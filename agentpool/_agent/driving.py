@@ -85,7 +85,8 @@ def effects_of(agent: Agent) -> Iterable[Effect]:
 
 
 def _has_limits(agent: Agent) -> bool:
-    return bool(agent.registry) or agent.config.manifest.resources.request_seconds is not None
+    assert agent.run is not None  # noqa: S101  # set_out() made it
+    return bool(agent.run.tools) or agent.config.manifest.resources.request_seconds is not None
 
 
 def drive(agent: Agent) -> Awaitable[None]:

@@ -30,7 +30,7 @@ from agentpool._events import AgentQueued, AgentResumed, SlotsChanged
 from agentpool._manifest.manifest import AgentManifest
 from agentpool._messages import OWNER_ID, AgentId
 from agentpool._pool.record import BY_OWNER, AgentRecord
-from agentpool._scheduling.fair_queue import FairQueue
+from agentpool._scheduling.fair_queue import PLAIN, FairQueue, Share
 from agentpool._scheduling.pace import Pace
 from agentpool._scheduling.slot import Slot, current_slot, parked
 from agentpool._scheduling.waits import Wait, WaitBook, WaitKind, WaitReason
@@ -238,7 +238,7 @@ class Admission(Live):
         if self._room:
             self._room.unpark()
         scope = trio.CancelScope()
-        return Slot(self, record.agent_id, scope, record.share, record.name, now)
+        return Slot(self, record.agent_id, scope, record.name, now)
 
     def _start_next(self, queue: FairQueue[AgentRecord], now: float) -> None:
         record = queue.pop()
@@ -290,6 +290,11 @@ class Admission(Live):
         return True
 
     # The slots' side.
+
+    def share_of(self, slot: Slot) -> Share:
+        """Return the share of an agent. One that has ended has the usual share."""
+        record = self.running.get(slot.agent_id)
+        return PLAIN if record is None else record.share
 
     def release(self, slot: Slot, wait: Wait) -> None:
         """Take back the slot of a waiting agent."""

@@ -37,7 +37,7 @@ from agentpool._base import Live
 from agentpool._errors import DeadlockError
 from agentpool._messages import AgentId
 from agentpool._scheduling.current_request import Asking
-from agentpool._scheduling.fair_queue import PLAIN, Share
+from agentpool._scheduling.fair_queue import Share
 from agentpool._scheduling.owner import Owner
 from agentpool._scheduling.parking_lot import Lot
 from agentpool._scheduling.waits import Wait, WaitBook
@@ -60,13 +60,15 @@ class SlotKeeper(Protocol):
     """Hands out the slots of one pool."""
 
     outer: Slot | None
-    """The slot of the agent in which the keeper's pool was opened. ``None``: it was not opened in
-    an agent."""
+    """The slot of the agent in which the keeper's pool was opened. ``None``: in no agent."""
     outer_deadline: float
-    """The deadline of everything around the keeper's pool. It does not count as a deadline of a
-    wait."""
+    """The deadline of everything around the keeper's pool. For a wait, it does not count."""
     book: WaitBook
     """The waits of the pool's agents and owner."""
+
+    def share_of(self, slot: Slot) -> Share:
+        """Return the share that the agent of *slot* has in a queue."""
+        ...
 
     def release(self, slot: Slot, wait: Wait) -> None:
         """Take back the slot of a waiting agent, and give it to the next one."""
@@ -90,8 +92,6 @@ class Slot(Live):
     agent_id: AgentId
     scope: trio.CancelScope
     """The agent's own scope. If it is cancelled, the agent ends without a slot."""
-    share: Share = PLAIN
-    """The agent's share of a gate."""
     name: str = ""
     """The agent's name."""
     started_at: float = 0.0

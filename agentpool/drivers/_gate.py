@@ -279,7 +279,7 @@ class RequestGate(Unique, Shown):
             return passage
         slot = current_slot.get()
         waiting = _Waiting(tokens)
-        self._queue.push(waiting, PLAIN if slot is None else slot.share)
+        self._queue.push(waiting, PLAIN if slot is None else slot.keeper.share_of(slot))
         self._held_back += 1
         self._pump()
         try:
