@@ -167,10 +167,12 @@ class Agent(Live):
 
         Also calls the functions in ``at_end``.
         """
-        self._context = None
-        for call in self.at_end or ():
-            call()
-        self.at_end = None
+        if self._context is not None:
+            self._context = None
+        if self.at_end is not None:
+            for call in self.at_end:
+                call()
+            self.at_end = None
 
     @property
     def memory_scope(self) -> str:
@@ -355,11 +357,10 @@ class Agent(Live):
     def outcome(
         self,
         status: AgentStatus,
+        error: Exception | None,
+        stop_reason: StopReason | None,
+        started_at: float,
         finished_at: float,
-        started_at: float | None,
-        *,
-        error: Exception | None = None,
-        stop_reason: StopReason | None = None,
     ) -> AgentOutcome:
         """Make the outcome of the agent, with everything it produced."""
         run = self.run

@@ -86,7 +86,7 @@ def effects_of(agent: Agent) -> Iterable[Effect]:
 
 def _has_limits(agent: Agent) -> bool:
     assert agent.run is not None  # noqa: S101  # set_out() made it
-    return bool(agent.run.tools) or agent.config.manifest.resources.request_seconds is not None
+    return agent.config.manifest.resources.request_seconds is not None or len(agent.run.tools) > 0
 
 
 def drive(agent: Agent) -> Awaitable[None]:

@@ -115,7 +115,8 @@ class Admission(Live):
         """Return whether *count* more new agents would find a slot or a place in the queue."""
         # Slots that are free now are not promised to anybody: whoever comes back was
         # served when they became free.
-        queued, taken = self.queued_count, self.running_count + self._lent
+        queued = self._newcomers.waiting + self._children.waiting
+        taken = self.running_count + self._lent
         if not queued and taken + count <= self.slots:
             return True
         free = 0 if queued else max(0, int(self.slots - taken))
@@ -259,14 +260,15 @@ class Admission(Live):
             slot: The agent's slot.
             now: The time, as the hub tells it. The next agent begins when this one ends, so both
                 get the same number.
-            newcomers: Whether newcomers may start. They may not when the pool's nursery is
+            newcomers: Whether newcomers wait and may start. They may not when the pool's nursery is
                 cancelled, since they would be cancelled right after their start.
         """
         # A task holds its context, which holds the slot: the circle would be left to the
         # garbage collector, with all that was in the task.
         slot.task = None
         slot.forget_waits()
-        self._end_loan(slot)
+        if slot.lent:
+            self._end_loan(slot)
         if slot.held:
             slot.held = False
             if newcomers and self._hand_on(now):
@@ -329,6 +331,10 @@ class Admission(Live):
         ahead = len(self._returning)
         self._returning.append(slot)
         self.tell_queued(slot.agent_id, slot.name, ahead, again=True)
+
+    def tell_newcomer(self, record: AgentRecord) -> None:
+        """Report that an agent waits for its first slot, as the last of the queue."""
+        self.tell_queued(record.agent_id, record.name, self.queued_count - 1, again=False)
 
     def tell_queued(self, agent_id: AgentId, name: str, ahead: int, *, again: bool) -> None:
         """Report that an agent waits for a slot, with *ahead* agents before it.

@@ -191,12 +191,12 @@ class AgentNursery(Home):
             if parent is not None and not config.outlives_parent:
                 parent.adopt(record)
             self.router.register(agent_id)
-            self.hub.spawned(agent_id, record.above[0], config)
+            if self.hub.listening:
+                self.hub.spawned(agent_id, record.above[0], config)
             if (slot := self.admission.admit(record)) is not None:
                 self._start(record, slot)
             elif self.hub.listening and record.status is AgentStatus.QUEUED:
-                ahead = self.admission.queued_count - 1
-                self.admission.tell_queued(agent_id, record.name, ahead, again=False)
+                self.admission.tell_newcomer(record)
             for left in () if self.journal is None else self.journal.left_children(agent_id):
                 own = self.entry.driver_for(left.config, None)
                 self.accept(record, left.config, own, past=left)
@@ -242,7 +242,8 @@ class AgentNursery(Home):
     def _start(self, record: AgentRecord, slot: Slot) -> None:
         record.begin(slot)
         self.running[record.agent_id] = record
-        self.hub.tell(AgentStarted, record.agent_id, record.name)
+        if self.hub.listening:
+            self.hub.tell(AgentStarted, record.agent_id, record.name)
         self.nursery.start_soon(self._live, record, slot, name=record.name)
 
     # --- from slot to outcome
@@ -287,12 +288,9 @@ class AgentNursery(Home):
         return True
 
     def _conclude(self, agent: Agent, record: AgentRecord, slot: Slot, ending: Ending) -> None:
-        status, error, reason = ending
-        if status is COMPLETED and self.hub.listening:
+        if self.hub.listening and ending[0] is COMPLETED:
             agent.phase(Phase.DONE, agent.turn)
-        outcome = agent.outcome(
-            status, self.hub.seconds(), slot.started_at, error=error, stop_reason=reason
-        )
+        outcome = agent.outcome(*ending, slot.started_at, self.hub.seconds())
         self._end(record, outcome, slot)
         agent.close()
 
@@ -309,7 +307,8 @@ class AgentNursery(Home):
             record.end(outcome)
             self.router.unregister(record.agent_id)
             self.running.pop(record.agent_id, None)
-            self.hub.tell(AgentFinished, record.agent_id, record.name, outcome)
+            if self.hub.listening:
+                self.hub.tell(AgentFinished, record.agent_id, record.name, outcome)
             if failed := outcome.error is not None and outcome.status is AgentStatus.FAILED:
                 self.fan_in.failed.add(record.agent_id)
             self._let_go(record)
@@ -319,7 +318,7 @@ class AgentNursery(Home):
                 # The agent's own scope is closed here, so this is the nursery's state: once
                 # it is cancelled, newcomers would start only to be cancelled one by one.
                 queued = self.admission.queued_count
-                newcomers = not queued or trio.current_effective_deadline() != -math.inf
+                newcomers = queued > 0 and trio.current_effective_deadline() != -math.inf
                 # Observers and a journal may have taken their time since the outcome was made.
                 is_late = self.journal is not None or self.hub.listening
                 now = self.hub.seconds() if is_late else outcome.finished_at

@@ -48,14 +48,16 @@ class Entry(Live):
             PrivacyError: If the manifest's tier forbids the driver, or is laxer than *above*.
             ManifestError: If the driver's window leaves no room for the query.
         """
-        check_config(config)
+        kind: object = type(config)
+        if kind is not SpawnConfig:
+            check_config(config)
         if above is not None:
             check_child_tier(above, config.manifest)
         if config.budget is not None:
             self._budget_of(config)
         manifest, driver = self._fitting
-        is_plain = config.output_type is None and not config.attachments
-        if config.manifest is manifest and driver is not None and is_plain:
+        if config.manifest is manifest and config.output_type is None and not config.attachments:
+            assert driver is not None  # noqa: S101  # it was noted with its manifest
             return driver
         driver = checked_driver(config, self._source, self._registry)
         if driver is self._source:  # a factory is asked each time
@@ -69,12 +71,9 @@ def check_config(config: SpawnConfig) -> None:
     Raises:
         UsageError: If it is something else.
     """
-    kind: object = type(config)
-    if kind is not SpawnConfig:
-        expect(
-            config, SpawnConfig, "config must be a SpawnConfig",
-            "write SpawnConfig(manifest, query)",
-        )  # fmt: skip
+    expect(
+        config, SpawnConfig, "config must be a SpawnConfig", "write SpawnConfig(manifest, query)"
+    )
 
 
 def _no_driver(manifest: AgentManifest, driver: object) -> UsageError:

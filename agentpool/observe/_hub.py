@@ -311,9 +311,7 @@ class EventHub:
     # --- what happens to agents
 
     def spawned(self, agent_id: AgentId, parent_id: AgentId, config: SpawnConfig) -> None:
-        """Publish that an agent was accepted."""
-        if not self.listening:
-            return
+        """Publish that an agent was accepted. Call this only if anything listens."""
         manifest = config.manifest
         model = manifest.model
         self.publish(
