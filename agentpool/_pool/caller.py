@@ -173,8 +173,8 @@ class PoolVoice(Voice):
                 "uses the pool; start tasks that outlive an agent outside of the agents"
             )
 
-    def check_tier(self, manifest: AgentManifest) -> AgentRecord | None:
-        """Return the caller, or raise if its privacy tier forbids a child with *manifest*.
+    def above_all(self, manifest: AgentManifest) -> tuple[AgentRecord | None, AgentManifest | None]:
+        """Return what ``above`` does, or raise if that tier forbids agents with *manifest*.
 
         Raises:
             PrivacyError: If the child's tier is laxer than the agent's, or than that of the
@@ -183,7 +183,7 @@ class PoolVoice(Voice):
         caller, above = self.above()
         if above is not None:
             check_child_tier(above, manifest)
-        return caller
+        return caller, above
 
     def refuse_agents(self, what: str) -> None:
         """Raise if an agent calls *what*, which waits for all agents.

@@ -20,7 +20,7 @@ from __future__ import annotations
 import bisect
 import math
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, aclosing
 from functools import partial
 from operator import attrgetter
@@ -387,7 +387,7 @@ class OutcomeStream(Live):
         """Return the iterator itself."""
         return self
 
-    async def __anext__(self) -> AgentOutcome:
+    def __anext__(self) -> Awaitable[AgentOutcome]:
         """Return the next outcome, in the order of ends or of queries.
 
         Raises:
@@ -397,4 +397,4 @@ class OutcomeStream(Live):
         Cancellation:
             No outcome is lost.
         """
-        return await self._map.next_outcome()
+        return self._map.next_outcome()  # no coroutine around it

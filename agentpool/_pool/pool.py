@@ -212,10 +212,10 @@ class AgentPool(Live, weakref=True):
         check_map(manifest, sources, retries, ordered, config_of)
         agents, deadlocks = self._agents, self._agents.deadlocks
         agents.check_open()
-        parent = agents.voice.check_tier(manifest)
+        parent, above = agents.voice.above_all(manifest)
 
         def accept(config: SpawnConfig, on_end: OnEnd) -> AgentRecord:
-            return agents.accept(parent, config, agents.driver_for(config), on_end)
+            return agents.accept(parent, config, agents.entry.driver_for(config, above), on_end)
 
         on_change = partial(deadlocks.suspect, OWNER_ID if parent is None else parent.agent_id)
         run = QueryMap(
