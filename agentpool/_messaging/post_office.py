@@ -22,6 +22,7 @@ from agentpool._checks import expect_message
 from agentpool._errors import AgentGoneError, InboxFullError, UnknownAgentError, UsageError
 from agentpool._messages import OWNER_ID, AgentId, AgentMessage, DeadLetter
 from agentpool._messaging.inbox import Inbox
+from agentpool._messaging.roll import Roll
 from agentpool._numbers import quoted
 from agentpool._scheduling.owner import Owner
 from agentpool._scheduling.pace import Pace
@@ -81,9 +82,12 @@ class PostOffice(Live):
     inbox_capacity: int
     """Messages that one inbox holds."""
     _watch: Watch
-    _inboxes: dict[AgentId, Inbox | None] = msgspec.field(
-        default_factory=dict[AgentId, Inbox | None]
-    )
+    roll: Roll
+    """The agents of the pool."""
+    has_owner: bool = True
+    """Whether the owner can receive messages."""
+    _inboxes: dict[AgentId, Inbox] = msgspec.field(default_factory=dict[AgentId, Inbox])
+    """The inboxes of those to whom anybody wrote, or who waited for a message."""
     _highest_id: AgentId = OWNER_ID
     _last_message_id: int = 0
     _questions: dict[int, _Question] = msgspec.field(default_factory=dict[int, _Question])
@@ -107,7 +111,6 @@ class PostOffice(Live):
         kept.begin(self._deliver, self._book)
         self._last_message_id, self._highest_id = kept.last_id, kept.highest_id
         for agent_id in (OWNER_ID, *kept.absent):
-            self._inboxes[agent_id] = None
             self._restore(agent_id)
 
     def _restore(self, agent_id: AgentId) -> None:
@@ -120,8 +123,7 @@ class PostOffice(Live):
     @property
     def agent_count(self) -> int:
         """Agents that can receive messages now, without the owner."""
-        absent = 0 if self._kept is None else len(self._kept.absent)
-        return len(self._inboxes) - absent - (OWNER_ID in self._inboxes)
+        return sum(1 for _ in self.roll)
 
     @property
     def dead_letters(self) -> tuple[DeadLetter, ...]:
@@ -140,20 +142,18 @@ class PostOffice(Live):
 
     def live_ids(self) -> tuple[AgentId, ...]:
         """The ids that can receive messages now, the owner's first."""
-        absent = () if self._kept is None else self._kept.absent
-        return tuple(one for one in self._inboxes if one not in absent)
+        return (*((OWNER_ID,) if self.has_owner else ()), *self.roll)
+
+    def _is_known(self, agent_id: AgentId) -> bool:
+        """Return whether a message for *agent_id* would be received, or wait for it."""
+        if agent_id == OWNER_ID:
+            return self.has_owner
+        return agent_id in self.roll or (self._kept is not None and agent_id in self._kept.absent)
 
     def register(self, agent_id: AgentId) -> None:
-        """Open an inbox for *agent_id*.
-
-        Raises:
-            UsageError: If it is already registered. Nothing has changed.
-        """
-        if self._kept is not None and self._kept.find_again(agent_id):
-            return  # its inbox is there, with what was sent meanwhile
-        if agent_id in self._inboxes:
-            raise UsageError(f"agent {agent_id} is already registered")
-        self._inboxes[agent_id] = None
+        """Take note of an agent that was spawned."""
+        if self._kept is not None:
+            self._kept.find_again(agent_id)  # its inbox is there, with what was sent meanwhile
         self._highest_id = max(self._highest_id, agent_id)
 
     def unregister(self, agent_id: AgentId, *, reason: str = "") -> None:
@@ -163,6 +163,8 @@ class PostOffice(Live):
             agent_id: The agent whose inbox to close.
             reason: The reason in the dead letters. Empty: that the agent ended first.
         """
+        if agent_id == OWNER_ID:
+            self.has_owner = False
         inbox = self._inboxes.pop(agent_id, None)
         if inbox is None and self._kept is None and not self._questions:
             return  # as with most agents: nobody wrote to it
@@ -181,7 +183,7 @@ class PostOffice(Live):
     def give_up(self, parent_id: AgentId) -> None:
         """Close the inboxes of agents of earlier processes that *parent_id* no longer spawns."""
         if self._kept is not None and self._kept.absent:
-            for agent_id in self._kept.give_up(parent_id, self._inboxes):
+            for agent_id in self._kept.give_up(parent_id, self._is_known):
                 self.unregister(agent_id, reason=f"agent {agent_id} was not spawned again")
 
     def send(
@@ -352,19 +354,15 @@ class PostOffice(Live):
         return await self._open_inbox(agent_id).receive_many(self._owner, self._pace)
 
     def receive_many_nowait(self, agent_id: AgentId) -> tuple[AgentMessage, ...]:
-        """Take all waiting messages for *agent_id*, if there are any."""
+        """Take all waiting messages for *agent_id*, which lives, if there are any."""
         inbox = self._inboxes.get(agent_id)
-        if inbox is None:
-            if agent_id not in self._inboxes:
-                raise self._nobody(agent_id)
-            return ()
-        return inbox.receive_many_nowait()
+        return () if inbox is None else inbox.receive_many_nowait()
 
     def _open_inbox(self, agent_id: AgentId) -> Inbox:
         # True and 1.0 are keys that find agent 1, and no ids.
         inbox = self._inboxes.get(agent_id) if type(agent_id) is int else None
         if inbox is None:
-            if type(agent_id) is not int or agent_id not in self._inboxes:
+            if type(agent_id) is not int or not self._is_known(agent_id):
                 raise self._nobody(agent_id)
             inbox = self._inboxes[agent_id] = Inbox(agent_id, self.inbox_capacity, book=self._book)
         return inbox

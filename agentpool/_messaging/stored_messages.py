@@ -20,7 +20,7 @@ Rules:
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection, Container, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import TypeAlias, final
 
 import attrs
@@ -178,19 +178,19 @@ class KeptPost:
             self._book.remove(one.wait, has_deadline=False)
         return one is not None
 
-    def give_up(self, parent_id: AgentId, live: Container[AgentId]) -> list[AgentId]:
+    def give_up(self, parent_id: AgentId, is_known: Callable[[AgentId], bool]) -> list[AgentId]:
         """Remove the absent agents that *parent_id* no longer spawns, and return them.
 
         Args:
             parent_id: An agent that has ended; or the owner, when it leaves the pool's block.
-            live: The agents that have an inbox. When the owner ends, the children of all other
-                agents count as well.
+            is_known: Returns whether an agent lives, or is absent. When the owner ends, the
+                children of all other agents count as well.
         """
         is_over = parent_id == OWNER_ID
         lost = [
             agent_id
             for agent_id, one in self.absent.items()
-            if one.parent_id == parent_id or (is_over and one.parent_id not in live)
+            if one.parent_id == parent_id or (is_over and not is_known(one.parent_id))
         ]
         for agent_id in lost:
             self.find_again(agent_id)

@@ -107,6 +107,17 @@ class FanIn(Live):
         """Add an accepted agent."""
         (self.active if record.on_end is None else self.owned)[record.agent_id] = record
 
+    def __contains__(self, agent_id: object) -> bool:
+        """Return whether that agent has not ended."""
+        if agent_id in self.active:
+            return not self.active[agent_id].has_ended
+        return agent_id in self.owned and not self.owned[agent_id].has_ended
+
+    def __iter__(self) -> Iterator[AgentId]:
+        """Yield the ids of all agents that have not ended, in spawn order."""
+        owned = [one.agent_id for one in self.owned.values() if not one.has_ended]
+        return iter(sorted([*self.active, *owned]))
+
     def find(self, agent_id: AgentId) -> AgentRecord | None:
         """Return the record of an agent. ``None``: it never existed, or is no longer kept."""
         if type(agent_id) is not int:  # True is a key that finds agent 1, and no id
@@ -207,7 +218,7 @@ class FanIn(Live):
         # Taken now: an outcome that is retrieved meanwhile may be forgotten.
         missing = dict.fromkeys(self.active)
         if children:
-            missing |= {one.agent_id: None for one in self.owned.values() if not one.has_ended}
+            missing |= dict.fromkeys(self)
         wanted = self._known(children=children)
         if missing:
             join = _Join(missing, wanted)

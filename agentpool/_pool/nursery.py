@@ -76,11 +76,10 @@ class AgentNursery(Home):
         self.budget = budget
         """The budget that all of its agents draw on. ``None``: they share none."""
         self.cleaner, self.approve, self.retries = cleaner, approve, retries
-        self.router = PostOffice(inbox_capacity, self._posted)
-        self.router.register(OWNER_ID)
+        self.fan_in = FanIn(self)
+        self.router = PostOffice(inbox_capacity, self._posted, self.fan_in)
         # Who waits until no agent runs.
         self._idle = Lot()
-        self.fan_in = FanIn(self)
         self.running: dict[AgentId, AgentRecord] = {}
         """Agents that have started and have not ended, parked ones included."""
         # Pools of one name may share a memory, and their agents have the same numbers.

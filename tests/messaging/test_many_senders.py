@@ -22,8 +22,9 @@ READER, FIRST_SENDER = 1, 2
 
 def post_office(senders: int, capacity: int) -> PostOffice:
     """Return a router with one reader and some senders."""
-    router = PostOffice(capacity, lambda _, __: None)
-    for agent_id in range(READER, FIRST_SENDER + senders):
+    ids = range(READER, FIRST_SENDER + senders)
+    router = PostOffice(capacity, lambda _, __: None, ids)
+    for agent_id in ids:
         router.register(agent_id)
     return router
 

@@ -27,8 +27,7 @@ LOST: Final = (
     ),
     Fault(
         "A4", "nobody joins the children", "_pool/fan_in.py",
-        "            missing |= {one.agent_id: None for one in self.owned.values() "
-        "if not one.has_ended}\n", "            pass\n",
+        "            missing |= dict.fromkeys(self)\n", "            pass\n",
         "tests/pool/test_kept_outcomes.py", "joining_the_children_waits",
     ),
     Fault(

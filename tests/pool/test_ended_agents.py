@@ -12,7 +12,7 @@ import pytest
 import trio
 from hypothesis import given
 from hypothesis import strategies as st
-from trio.testing import MockClock
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from agentpool import (
     AgentGoneError,
@@ -203,3 +203,62 @@ async def test_a_failure_is_unseen_until_its_own_outcome_is_taken(
         await pool.spawn(job("bad"))
         await trio.sleep(5)
         assert pool[1].outcome is not None
+
+
+@given(
+    naps=st.lists(st.sampled_from(["1", "2", "5", "bad"]), min_size=1, max_size=6),
+    mapped=st.lists(st.sampled_from(["1", "3"]), max_size=3),
+    slots=st.integers(1, 3),
+    cancelled=st.lists(st.integers(1, 6), max_size=2),
+    looks=st.lists(st.sampled_from([0.5, 1, 1.5]), min_size=1, max_size=6),
+)
+def test_who_lives_can_be_written_to_and_nobody_else(
+    naps: list[str], mapped: list[str], slots: int, cancelled: list[int], looks: list[float]
+) -> None:
+    """Queued, running and those of a map, at any moment."""
+    seen: list[str] = []
+
+    def look(pool: AgentPool, ids: range) -> None:
+        living = [0, *(one for one in ids if not pool[one].has_ended)]
+        assert list(pool.router.live_ids()) == living
+        assert pool.router.agent_count == len(living) - 1
+        for one in ids:
+            try:
+                pool.router.send_nowait(one, "are you there?")
+                seen.append("accepted")
+                assert one in living
+            except AgentGoneError:
+                assert one not in living
+
+    async def read(pool: AgentPool) -> None:
+        async with pool.map(manifest(), mapped) as outcomes:
+            async for _ in outcomes:
+                pass
+
+    async def main() -> None:
+        async with open_pool(LiveDriver(nap), max_concurrent=slots, inbox_capacity=50) as pool:
+            handles = await pool.fan_out(map(job, naps))
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(read, pool)
+                await wait_all_tasks_blocked()
+                for number in cancelled:
+                    if number <= len(handles):
+                        handles[number - 1].cancel()
+                for pause in looks:
+                    look(pool, range(1, pool.statistics().spawned + 1))
+                    await trio.sleep(pause)
+            await pool.join_all()
+            look(pool, range(1, pool.statistics().spawned + 1))
+            dead = pool.router.dead_letter_count
+            assert dead <= len(seen) == pool.router.message_count
+
+    trio.run(main, clock=MockClock(autojump_threshold=0))
+
+
+async def nap(request: CompletionRequest, _: OnDelta) -> str:
+    """Sleep as many seconds as the query says, or fail."""
+    query = query_of(request)
+    if query == "bad":
+        raise OverloadedError("broken", retryable=False)
+    await trio.sleep(float(query))
+    return query
