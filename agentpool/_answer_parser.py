@@ -9,7 +9,9 @@ Rules:
    only those are read generously whose meaning is clear: lines may end in LF alone, or be folded.
 3. What comes after the end of an answer is not read, and the connection serves no other request.
 4. What brings neither a head nor a part of a body is limited, whatever it is.
-5. No error quotes what came, since it may have a key in it.
+5. What came before the bytes that are refused is given out first, so that it does not matter
+   whether they arrived together.
+6. No error quotes what came, since it may have a key in it.
 
 Source: https://www.rfc-editor.org/rfc/rfc9112 (2026-11).
 """
@@ -75,6 +77,8 @@ class AnswerParser:
     """Bytes since a head or a part of a body came."""
     _refusal: str = attrs.field(init=False, default="")
     """Why we do not read on. Empty: the parser below has its own reasons."""
+    _broken: str = attrs.field(init=False, default="")
+    """Why the bytes after what was given out cannot be read. Empty: they can."""
     on_body: Callable[[bytes], None] = attrs.field(
         init=False, default=attrs.Factory(lambda self: self._pieces.append, takes_self=True)
     )
@@ -111,18 +115,31 @@ class AnswerParser:
             BadAnswerError: If they cannot be a part of an answer.
         """
         self._idle_bytes += len(data)
+        had_head = self.head is not None
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError as exc:
-            if not self.has_ended:
-                if isinstance(exc, httptools.HttpParserCallbackError) and not self._refusal:
-                    raise  # a fault of ours
-                raise BadAnswerError(self._refusal or str(exc)) from None
-            self.can_go_on = False  # what comes after the end is nobody's
+            if self.has_ended:
+                self.can_go_on = False  # what comes after the end is nobody's
+            elif isinstance(exc, httptools.HttpParserCallbackError) and not self._refusal:
+                raise  # a fault of ours
+            else:
+                self._broken = self._refusal or str(exc)
+        if not self._pieces and had_head is (self.head is not None):
+            self.refuse_broken()  # or else what came before is given out first
         if self._pieces:
             self._idle_bytes = 0
         elif self._idle_bytes > _MAX_HEADER_BYTES and not self.has_ended:
             raise BadAnswerError(f"more than {_MAX_HEADER_BYTES} bytes without any content")
+
+    def refuse_broken(self) -> None:
+        """Raise if nothing more can be read. Called before more is waited for.
+
+        Raises:
+            BadAnswerError: If what came last cannot be a part of an answer.
+        """
+        if self._broken:
+            raise BadAnswerError(self._broken)
 
     def end(self) -> bool:
         """Note that the connection has ended. Return whether the answer is whole."""
@@ -159,6 +176,8 @@ class AnswerParser:
         framing = [header for header in raw if header[0] in _FRAMING]
         if any(b" " in name or b"\0" in value for name, value in raw):
             self._refuse("a header has bytes that no header may have")
+        if self._idle_bytes > _MAX_HEADER_BYTES and _size_of(raw) > _MAX_HEADER_BYTES:
+            self._refuse(f"more than {_MAX_HEADER_BYTES} bytes of headers")
         if status < _OK:
             self._pass_over(status, framing)
             return
@@ -194,3 +213,8 @@ class AnswerParser:
     def _refuse(self, why: str) -> NoReturn:
         self._refusal = why
         raise _StopError
+
+
+def _size_of(headers: Sequence[tuple[bytes, bytes]]) -> int:
+    """Return how many bytes *headers* take, each with its colon, space and line end."""
+    return sum(len(name) + len(value) + 4 for name, value in headers)

@@ -266,6 +266,7 @@ class Connection:
             ConnectionLostError: If the connection has ended, and the answer has not.
             BadAnswerError: If the answer is not HTTP.
         """
+        self._parser.refuse_broken()
         try:
             data = await self._stream.receive_some(_READ_BYTES)
         except trio.BrokenResourceError as exc:

@@ -39,8 +39,10 @@ def heard(parser: AnswerParser, pieces: Sequence[bytes], *, is_end: bool = False
     body, why = b"", ""
     try:
         for piece in pieces:
+            parser.refuse_broken()
             parser.feed(piece)
             body += parser.take()
+        parser.refuse_broken()
     except BadAnswerError as error:
         body += parser.take()
         why = str(error)
@@ -194,6 +196,17 @@ def test_nothing_grows_without_end(start: bytes, unit: bytes, size: int) -> None
     _, body, has_ended, why = heard(expecting(), pieces)
     assert (body, has_ended) == (b"", False)
     assert why
+
+
+@pytest.mark.parametrize("size", [1, 1_000, 64 * 1024])
+def test_headers_are_limited_alike_in_all_pieces(size: int) -> None:
+    """Whether the last of them come with the end of the head, and a body, or alone."""
+    for length, is_good in ((65_000, True), (66_000, False), (120_000, False)):
+        answer = OK + b"x: " + b"y" * length + b"\r\n" + TWO
+        pieces = [answer[at : at + size] for at in range(0, len(answer), size)]
+        found, body, has_ended, why = heard(expecting(), pieces)
+        assert (found is not None, body, has_ended) == (is_good, b"ok" * is_good, is_good)
+        assert bool(why) is not is_good
 
 
 def test_empty_lines_are_counted() -> None:

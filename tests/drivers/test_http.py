@@ -95,6 +95,42 @@ async def test_the_request_is_what_was_asked_for() -> None:
     } <= lines
 
 
+BROKEN = [
+    (CHUNKED + chunk(b"one"), b"zz\r\n"),
+    (CHUNKED + chunk(b"one"), b"0\n\n"),
+    (CHUNKED + chunk(b"one"), b"0\r\nno colon\r\n\r\n"),
+]
+
+
+@pytest.mark.parametrize(("good", "bad"), BROKEN)
+async def test_what_came_before_broken_bytes_is_given_out(good: bytes, bad: bytes) -> None:
+    """Wherever they are cut; who has enough and leaves never hears of them."""
+    answer = good + bad
+    for at in range(len(CHUNKED), len(answer) + 1):
+        serve = always(answer[:at], answer[at:])
+        async with open_loopback(serve) as server, open_http(server.url) as client:
+            async with client.post_stream("/x", b"") as heard:
+                whole_piece = b""
+                while whole_piece != b"one":
+                    whole_piece += await heard.receive()
+                assert not heard.has_ended
+                with pytest.raises(ProtocolError):
+                    await heard.receive()
+            assert stack_of(client).open_count == 0
+
+
+async def test_a_status_is_heard_though_its_body_is_broken() -> None:
+    """They may arrive together."""
+    answer = head(400, {"transfer-encoding": "chunked"}) + b"zz\r\n"
+    async with (
+        open_loopback(always(answer)) as server,
+        open_http(server.url) as client,
+        client.post_stream("/x", b"") as heard,
+    ):
+        assert heard.status == 400
+        assert await heard.receive_explanation() == b""
+
+
 async def test_a_stream_left_before_its_end_closes_the_connection() -> None:
     """That tells the provider to stop; the rest would answer the next request."""
     async with (
