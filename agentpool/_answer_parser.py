@@ -35,6 +35,10 @@ _CONTINUE: Final = 100
 _SWITCHING_PROTOCOLS: Final = 101
 _OK: Final = 200
 
+# Numbers, since to look for bytes in bytes raises an error first, below the surface.
+_SPACE: Final = ord(" ")
+_NUL: Final = 0
+
 _FRAMING: Final = frozenset({b"content-length", b"transfer-encoding"})
 
 
@@ -174,7 +178,7 @@ class AnswerParser:
         parser.set_dangerous_leniencies(lenient_headers=False, lenient_optional_cr_before_lf=False)
         status = parser.get_status_code()
         framing = [header for header in raw if header[0] in _FRAMING]
-        if any(b" " in name or b"\0" in value for name, value in raw):
+        if any(_SPACE in name or _NUL in value for name, value in raw):
             self._refuse("a header has bytes that no header may have")
         if self._idle_bytes > _MAX_HEADER_BYTES and _size_of(raw) > _MAX_HEADER_BYTES:
             self._refuse(f"more than {_MAX_HEADER_BYTES} bytes of headers")

@@ -56,10 +56,10 @@ class CallIds:
     """The ids of one conversation, in the order in which they are sent."""
 
     _form: IdForm
-    _used: set[str] = attrs.field(init=False, factory=set[str])
-    _attempts: dict[str, int] = attrs.field(init=False, factory=dict[str, int])
+    _used: set[str] = attrs.field(init=False, factory=lambda: set())  # noqa: PLW0108  # as for lists
+    _attempts: dict[str, int] = attrs.field(init=False, factory=lambda: {})
     """How many replacements each id has had: some servers give the same id to all calls."""
-    _open: dict[str, deque[str]] = attrs.field(init=False, factory=dict[str, deque[str]])
+    _open: dict[str, deque[str]] = attrs.field(init=False, factory=lambda: {})
 
     def of_call(self, call_id: str) -> str:
         """Return the id of the next call, which the model named *call_id*."""

@@ -112,7 +112,7 @@ class ChatAccumulator(GrowingCompletion):
     no_event: str = "not a chat completion chunk"
     _counted: Usage | None = attrs.field(init=False, default=None)
     _cost: float | None = attrs.field(init=False, default=None)
-    _named: dict[str, list[str]] = attrs.field(init=False, factory=dict[str, list[str]])
+    _named: dict[str, list[str]] = attrs.field(init=False, factory=lambda: {})
     """The thoughts, under the server's names for them."""
     _details: ThoughtDetails = attrs.field(init=False, factory=ThoughtDetails)
     """The thoughts in OpenRouter's form."""

@@ -42,7 +42,7 @@ class Phases:
     origin: Origin
     said: int = 0
     """The number of characters of text handed out so far."""
-    _held: list[ProviderPart] = attrs.field(init=False, factory=list[ProviderPart])
+    _held: list[ProviderPart] = attrs.field(init=False, factory=lambda: [])
     _last: str = attrs.field(init=False, default="")
 
     def say(self, text: str) -> str:

@@ -106,8 +106,8 @@ class _Thought:
     block: _Block
     text_at: int
     call_at: int
-    texts: list[str] = attrs.field(factory=list[str])
-    signatures: list[str] = attrs.field(factory=list[str])
+    texts: list[str] = attrs.field(factory=lambda: [])
+    signatures: list[str] = attrs.field(factory=lambda: [])
 
 
 _DECODER: Final = msgspec.json.Decoder(_Event)
@@ -119,15 +119,15 @@ _WHOLE: Final = msgspec.json.Decoder(_Message)
 class MessageAccumulator(GrowingCompletion):
     """Builds an answer from the events of its stream."""
 
-    _uses: dict[int, int] = attrs.field(init=False, factory=dict[int, int])
+    _uses: dict[int, int] = attrs.field(init=False, factory=lambda: {})
     """For each block that is a call, its place among the calls."""
-    _begun: set[tuple[int, str]] = attrs.field(init=False, factory=set[tuple[int, str]])
+    _begun: set[tuple[int, str]] = attrs.field(init=False, factory=lambda: set())  # noqa: PLW0108  # as for lists
     """Each call that has begun, by index and id."""
-    _inputs: dict[int, str] = attrs.field(init=False, factory=dict[int, str])
+    _inputs: dict[int, str] = attrs.field(init=False, factory=lambda: {})
     """Arguments that came complete with the beginning of their block."""
-    _thoughts_kept: list[_Thought] = attrs.field(init=False, factory=list[_Thought])
+    _thoughts_kept: list[_Thought] = attrs.field(init=False, factory=lambda: [])
     """Blocks of thoughts, in the order in which they began."""
-    _growing: dict[int, _Thought] = attrs.field(init=False, factory=dict[int, _Thought])
+    _growing: dict[int, _Thought] = attrs.field(init=False, factory=lambda: {})
     """The newest block of thoughts for each index."""
     no_event: str = "not one of the Messages API"
     _counted: _Usage = attrs.field(init=False, factory=_Usage)

@@ -40,7 +40,7 @@ MAX_ANSWER_CHARS: Final = 16 << 20
 class _GrowingCall:
     call_id: str = ""
     name: str = ""
-    pieces: list[str] = attrs.field(factory=list[str])
+    pieces: list[str] = attrs.field(factory=lambda: [])
     _json: OpenJson = attrs.field(init=False, factory=OpenJson)
 
     @property
@@ -75,11 +75,11 @@ class GrowingAnswer:
 
     call_id_prefix: str
     """The beginning of new ids, for calls without one. It differs in every answer."""
-    parts: list[ProviderPart] = attrs.field(init=False, factory=list[ProviderPart])
+    parts: list[ProviderPart] = attrs.field(init=False, factory=lambda: [])
     """The parts that the provider wants back."""
-    _texts: list[str] = attrs.field(init=False, factory=list[str])
-    _calls: list[_GrowingCall] = attrs.field(init=False, factory=list[_GrowingCall])
-    _places: dict[int, int] = attrs.field(init=False, factory=dict[int, int])
+    _texts: list[str] = attrs.field(init=False, factory=lambda: [])
+    _calls: list[_GrowingCall] = attrs.field(init=False, factory=lambda: [])
+    _places: dict[int, int] = attrs.field(init=False, factory=lambda: {})
     """The place of the newest call for each index that the server uses."""
     _chars: int = attrs.field(init=False, default=0)
     _size: int = attrs.field(init=False, default=0)

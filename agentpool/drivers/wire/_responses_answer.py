@@ -65,7 +65,7 @@ class _Growing:
     type: str = ""
     call_id: str = ""
     name: str = ""
-    pieces: list[str] = attrs.field(factory=list[str])
+    pieces: list[str] = attrs.field(factory=lambda: [])
     final: str = ""
     phase: str = ""
     text_at: int | None = None
@@ -90,9 +90,9 @@ class ResponseAccumulator(GrowingCompletion):
     """Builds an answer from the events of its stream."""
 
     no_event: str = "not one of the Responses API"
-    _items: list[_Growing] = attrs.field(init=False, factory=list[_Growing])
-    _by_id: dict[str, _Growing] = attrs.field(init=False, factory=dict[str, _Growing])
-    _by_place: dict[int, _Growing] = attrs.field(init=False, factory=dict[int, _Growing])
+    _items: list[_Growing] = attrs.field(init=False, factory=lambda: [])
+    _by_id: dict[str, _Growing] = attrs.field(init=False, factory=lambda: {})
+    _by_place: dict[int, _Growing] = attrs.field(init=False, factory=lambda: {})
     """The newest item at each place."""
     _counted: ResponseUsage | None = attrs.field(init=False, default=None)
     _calls: int = attrs.field(init=False, default=0)

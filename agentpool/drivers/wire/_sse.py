@@ -78,7 +78,7 @@ class SseParser:
     _after_cr: bool = attrs.field(init=False, default=False)
     _at_start: bool = attrs.field(init=False, default=True)
     _event: str = attrs.field(init=False, default="")
-    _data: list[str] = attrs.field(init=False, factory=list[str])
+    _data: list[str] = attrs.field(init=False, factory=lambda: [])
     _event_bytes: int = attrs.field(init=False, default=0)
     _stray: bytearray = attrs.field(init=False, factory=bytearray)
 

@@ -49,9 +49,9 @@ class GrowingCompletion(ABC):
     """Describes an event that cannot be understood, for errors."""
     _answer: GrowingAnswer = attrs.field(init=False)
     _halves: Halves = attrs.field(init=False, factory=Halves)
-    thoughts: list[str] = attrs.field(init=False, factory=list[str])
+    thoughts: list[str] = attrs.field(init=False, factory=lambda: [])
     """The thoughts since ``take_thoughts`` was called."""
-    _refusal: list[str] = attrs.field(init=False, factory=list[str])
+    _refusal: list[str] = attrs.field(init=False, factory=lambda: [])
     _finish: str | None = attrs.field(init=False, default=None)
     _model: str | None = attrs.field(init=False, default=None)
     _done: bool = attrs.field(init=False, default=False)

@@ -20,7 +20,7 @@ class _Detail:
     """One detail so far."""
 
     fields: dict[str, object]
-    pieces: dict[str, list[str]] = attrs.field(factory=dict[str, list[str]])
+    pieces: dict[str, list[str]] = attrs.field(factory=lambda: {})
     """The pieces of each field that grows: joining them each time would take quadratic time."""
 
     def __attrs_post_init__(self) -> None:
@@ -55,7 +55,7 @@ class _Detail:
 class ThoughtDetails:
     """All details of one answer."""
 
-    _details: list[_Detail] = attrs.field(init=False, factory=list[_Detail])
+    _details: list[_Detail] = attrs.field(init=False, factory=lambda: [])
 
     def __bool__(self) -> bool:
         """Return whether there are any."""
