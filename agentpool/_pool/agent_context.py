@@ -68,7 +68,7 @@ class PoolAgentContext(Unique, AgentContext):
     """One agent, as its tools see it."""
 
     __slots__ = (
-        "__weakref__", "_accept", "_admission", "_agent", "_driver_for", "_record", "_router",
+        "__weakref__", "_accept", "_admission", "_agent", "_look_at", "_record", "_router",
         "_running", "_voice",
     )  # fmt: skip
 
@@ -81,7 +81,7 @@ class PoolAgentContext(Unique, AgentContext):
         admission: Admission,
         running: Mapping[AgentId, AgentRecord],
         accept: Accept,
-        driver_for: Callable[[SpawnConfig], Driver],
+        look_at: Callable[[SpawnConfig], tuple[AgentRecord | None, Driver]],
         voice: PoolVoice,
     ) -> None:
         self._record = record
@@ -90,7 +90,7 @@ class PoolAgentContext(Unique, AgentContext):
         self._admission = admission
         self._running = running
         self._accept = accept
-        self._driver_for = driver_for
+        self._look_at = look_at
         self._voice = voice
 
     @property
@@ -246,7 +246,7 @@ class PoolAgentContext(Unique, AgentContext):
             await trio.sleep_forever()
         if isinstance(query, SpawnConfig):
             config = self._config_of_other(query, name, seconds_left)
-            driver = self._driver_for(config)
+            _, driver = self._look_at(config)
         else:
             config = child_of(
                 self._agent.config,

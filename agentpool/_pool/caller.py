@@ -158,6 +158,10 @@ class PoolVoice(Voice):
         Raises:
             UsageError: If the current task was left behind by an agent that has ended.
         """
+        slot = current_slot.get()
+        if slot is None and current_task() is self._opened_in and not self._hub.listening:
+            refuse_bystander()  # as below, without three calls: an owner spawns most agents
+            return None, self.opener
         slot = self._slot()
         if slot is not None:
             self._refuse_ended(slot)

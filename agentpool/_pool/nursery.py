@@ -124,8 +124,8 @@ class AgentNursery(Home):
         if self.admission.closed:
             raise PoolClosedError("the pool has closed; spawn inside its block")
 
-    def driver_for(self, config: SpawnConfig) -> Driver:
-        """Return the driver of an agent, or raise if it cannot be accepted now.
+    def look_at_one(self, config: SpawnConfig) -> tuple[AgentRecord | None, Driver]:
+        """Return who wants an agent, and its driver, or raise if it cannot be accepted now.
 
         Raises:
             PoolClosedError: If the pool accepts no more agents.
@@ -135,10 +135,11 @@ class AgentNursery(Home):
             ManifestError: If the driver's window leaves no room for the query.
         """
         self.check_open()
-        return self.entry.driver_for(config, self.voice.above()[1])
+        parent, above = self.voice.above()
+        return parent, self.entry.driver_for(config, above)
 
     def look_at(self, configs: list[SpawnConfig]) -> Wanted:
-        """Return who wants these agents, and their drivers; raise as ``driver_for`` does."""
+        """Return who wants these agents, and their drivers; raise as ``look_at_one``."""
         self.check_open()
         parent, above = self.voice.above()
         return parent, configs, [self.entry.driver_for(config, above) for config in configs]
@@ -227,7 +228,8 @@ class AgentNursery(Home):
             self.memory_scope = f"{self.name}-{journal.run_id}"
             self.last_id = journal.last_id
             for past in journal.to_go_on_with():
-                self.accept(None, past.config, self.driver_for(past.config), past=past)
+                parent, driver = self.look_at_one(past.config)
+                self.accept(parent, past.config, driver, past=past)
 
     def budget_of(self, config: SpawnConfig) -> Budget | None:
         """Return the budget for an agent spawned by the caller.
@@ -297,7 +299,7 @@ class AgentNursery(Home):
         """Make the context that the tools of *agent* get."""
         return PoolAgentContext(self.running[agent.agent_id], agent, router=self.router,
             voice=self.voice, admission=self.admission, running=self.running, accept=self.accept,
-            driver_for=self.driver_for)  # fmt: skip
+            look_at=self.look_at_one)  # fmt: skip
 
     def _end(self, record: AgentRecord, outcome: AgentOutcome, slot: Slot | None) -> None:
         if self.journal is not None:

@@ -77,7 +77,7 @@ class AgentPool(Live, weakref=True):
             If cancelled, nothing was accepted.
         """
         check_trio("pool.spawn")
-        parent, _, (driver,) = self._agents.look_at([config])
+        parent, driver = self._agents.look_at_one(config)
         start = partial(self._agents.accept, parent, config, driver)
         return AgentHandle(await self._agents.admission.enter(start))
 
