@@ -340,7 +340,7 @@ class QueryMap(Live):
             self._ids.pop(query.place, None)
             self._find_next()
         outcome = record.collect()
-        is_failed = outcome.status is AgentStatus.FAILED
+        is_failed = outcome.error is not None and outcome.status is AgentStatus.FAILED
         if is_failed and query.tries < self._retries and not self._scope.cancel_called:
             seconds = min(RETRY_SECONDS * 2.0 ** min(query.tries, 100), MAX_RETRY_SECONDS)
             query.tries += 1
