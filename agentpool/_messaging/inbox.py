@@ -107,15 +107,16 @@ class Inbox(Live):
         """
         if self._closed:
             raise self._gone()
-        is_full = len(self._messages) - self._handed >= self.capacity
-        if not has_turn and (is_full or self._promised or self.turns):
+        messages = self._messages
+        is_full = len(messages) - self._handed >= self.capacity
+        if not has_turn and (is_full or self._promised or self.turns.sleepers):
             raise InboxFullError(
                 f"the inbox of agent {self.owner_id} is full ({self.capacity} messages); "
                 "wait with send(), or increase inbox_capacity",
                 recipient=self.owner_id,
             )
-        self._messages.append(message)
-        if self._readers:
+        messages.append(message)
+        if self._readers.sleepers:
             self._handed += self._readers.unpark(1)
             self.book.woken += 1
 

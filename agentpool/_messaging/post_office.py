@@ -186,10 +186,15 @@ class PostOffice(Live):
             for agent_id in self._kept.give_up(parent_id, self._is_known):
                 self.unregister(agent_id, reason=f"agent {agent_id} was not spawned again")
 
-    def send(
-        self, sender: AgentId, recipient: AgentId, content: str, *, reply_to: int | None = None
-    ) -> Awaitable[AgentMessage]:
-        """Deliver *content*, waiting while the inbox is full.
+    async def send(
+        self,
+        sender: AgentId,
+        recipient: AgentId,
+        content: str,
+        reply_to: int | None = None,
+        question: _Question | None = None,
+    ) -> AgentMessage:
+        """Deliver *content*, which may ask a *question*; wait without a slot for room in the inbox.
 
         Raises:
             UnknownAgentError: If there never was such an agent. Nothing was sent.
@@ -199,20 +204,25 @@ class PostOffice(Live):
         Cancellation:
             If cancelled, the message was not sent.
         """
-        return self._post(sender, recipient, content, reply_to, None)
-
-    def send_nowait(
-        self, sender: AgentId, recipient: AgentId, content: str, *, reply_to: int | None = None
-    ) -> AgentMessage:
-        """Deliver *content* now, or raise.
-
-        Raises:
-            InboxFullError: If there is no room. Nothing was sent.
-            UnknownAgentError: If there never was such an agent. Nothing was sent.
-            AgentGoneError: If it has ended. Nothing was sent.
-            UsageError: If sender and recipient are the same. Nothing was sent.
-        """
-        return self._accept(sender, recipient, content, reply_to)
+        await trio.lowlevel.checkpoint_if_cancelled()
+        try:
+            message = self.send_nowait(sender, recipient, content, reply_to, question)
+        except InboxFullError:
+            inbox = self._open_inbox(recipient)
+            async with parked(Wait.room_of(recipient), inbox.turns, self._owner):
+                await inbox.wait_turn()
+                inbox.take_turn()
+                try:
+                    message = self.send_nowait(
+                        sender, recipient, content, reply_to, question, has_turn=True
+                    )
+                finally:
+                    # The next one's turn, even if this one has put nothing in.
+                    inbox.wake_senders()
+        else:
+            if self._pace.is_due():
+                await trio.lowlevel.cancel_shielded_checkpoint()
+        return message
 
     async def ask(self, sender: AgentId, recipient: AgentId, content: str) -> AgentMessage:
         """Send a question and wait for its reply, without a slot.
@@ -227,7 +237,7 @@ class PostOffice(Live):
         """
         question = _Question(asker=sender, answerer=recipient)
         try:
-            message = await self._post(sender, recipient, content, None, question)
+            message = await self.send(sender, recipient, content, None, question)
             if not question.over:
                 # Whoever is asked may answer in its next step, and to wait costs more. Shielded:
                 # an answer that comes meanwhile is not lost to a cancellation.
@@ -246,46 +256,26 @@ class PostOffice(Live):
             )
         return question.answer
 
-    async def _post(
+    def send_nowait(
         self,
         sender: AgentId,
         recipient: AgentId,
         content: str,
-        reply_to: int | None,
-        question: _Question | None,
-    ) -> AgentMessage:
-        """Accept a message, waiting without a slot for room in the inbox."""
-        await trio.lowlevel.checkpoint_if_cancelled()
-        try:
-            message = self._accept(sender, recipient, content, reply_to, question=question)
-        except InboxFullError:
-            inbox = self._open_inbox(recipient)
-            async with parked(Wait.room_of(recipient), inbox.turns, self._owner):
-                await inbox.wait_turn()
-                inbox.take_turn()
-                try:
-                    message = self._accept(
-                        sender, recipient, content, reply_to, question=question, has_turn=True
-                    )
-                finally:
-                    # The next one's turn, even if this one has put nothing in.
-                    inbox.wake_senders()
-        else:
-            if self._pace.is_due():
-                await trio.lowlevel.cancel_shielded_checkpoint()
-        return message
-
-    def _accept(
-        self,
-        sender: AgentId,
-        recipient: AgentId,
-        content: str,
-        reply_to: int | None,
-        *,
+        reply_to: int | None = None,
         question: _Question | None = None,
+        *,
         has_turn: bool = False,
     ) -> AgentMessage:
-        """Number a message and deliver it, in one step without a checkpoint."""
+        """Number *content* and deliver it now, in one step without a checkpoint, or raise.
+
+        With *has_turn*, the sender has waited for a place, and took its turn.
+
+        Raises:
+            InboxFullError: If there is no room. Nothing was sent.
+            UnknownAgentError: If there never was such an agent. Nothing was sent.
+            AgentGoneError: If it has ended. Nothing was sent.
+            UsageError: If sender and recipient are the same. Nothing was sent.
+        """
         if type(content) is not str or not (reply_to is None or type(reply_to) is int):
             content = expect_message(content, reply_to)
         if sender == recipient:
@@ -300,7 +290,10 @@ class PostOffice(Live):
                 else:
                     kept.sent_again(known)
                 return known
-        inbox = self._open_inbox(recipient)
+        # As _open_inbox(), without its call: nearly every recipient has an inbox.
+        inbox = self._inboxes.get(recipient) if type(recipient) is int else None
+        if inbox is None:
+            inbox = self._open_inbox(recipient)
         number = self._last_message_id + 1
         text = content if content.isascii() else without_halves(content)
         message = AgentMessage(sender, recipient, text, number, reply_to)
@@ -345,13 +338,16 @@ class PostOffice(Live):
         await trio.lowlevel.checkpoint()
         return tuple(sent)
 
-    async def receive_many(self, agent_id: AgentId) -> tuple[AgentMessage, ...]:
+    def receive_many(self, agent_id: AgentId) -> Awaitable[tuple[AgentMessage, ...]]:
         """Take all waiting messages for *agent_id*. If there are none, wait for one.
+
+        Returns:
+            An awaitable, to be awaited immediately.
 
         Cancellation:
             If cancelled, nothing was taken.
         """
-        return await self._open_inbox(agent_id).receive_many(self._owner, self._pace)
+        return self._open_inbox(agent_id).receive_many(self._owner, self._pace)
 
     def receive_many_nowait(self, agent_id: AgentId) -> tuple[AgentMessage, ...]:
         """Take all waiting messages for *agent_id*, which lives, if there are any."""

@@ -172,8 +172,7 @@ class PoolAgentContext(Unique, AgentContext):
         Raises:
             UsageError: If the agent has ended, or the task is not the agent's. Nothing was sent.
         """
-        self._check_user()
-        return await self._router.send(self.agent_id, recipient, content, reply_to=reply_to)
+        return await self._router.send(self._check_user(), recipient, content, reply_to)
 
     async def ask(self, recipient: AgentId, content: str) -> AgentMessage:
         """Send a question and wait for its reply, without a slot.
@@ -181,20 +180,18 @@ class PoolAgentContext(Unique, AgentContext):
         Raises:
             UsageError: If the agent has ended, or the task is not the agent's. Nothing was sent.
         """
-        self._check_user()
-        reply = await self._router.ask(self.agent_id, recipient, content)
+        reply = await self._router.ask(self._check_user(), recipient, content)
         note_taken(reply)
         return reply
 
     async def receive_many(self) -> tuple[AgentMessage, ...]:
         """Take all waiting messages. If there are none, wait for one without a slot."""
-        self._check_user()
-        messages = await self._router.receive_many(self.agent_id)
+        messages = await self._router.receive_many(self._check_user())
         note_taken(*messages)
         return messages
 
-    def _check_user(self) -> None:
-        """Raise unless the current task may act as the agent.
+    def _check_user(self) -> AgentId:
+        """Return the agent's id. Raise unless the current task may act as the agent.
 
         Raises:
             UsageError: If the agent has ended, or the task is not the agent's.
@@ -202,6 +199,7 @@ class PoolAgentContext(Unique, AgentContext):
         slot = self._agent.slot
         if slot.task is not current_task():
             self._voice.refuse_others(slot)
+        return slot.agent_id
 
     @once_async
     @asynccontextmanager

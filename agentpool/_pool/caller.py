@@ -30,7 +30,7 @@ from agentpool._pool.admission import Admission
 from agentpool._pool.record import AgentRecord
 from agentpool._pool.spawn_checks import check_child_tier
 from agentpool._pool.voice import Voice
-from agentpool._scheduling.owner import Owner, looks_on, refuse_bystander
+from agentpool._scheduling.owner import Owner, looking_on, looks_on, refuse_bystander
 from agentpool._scheduling.slot import Slot, current_slot
 from agentpool.observe._hub import EventHub
 
@@ -209,7 +209,8 @@ class PoolVoice(Voice):
         if not self._hub.listening:
             if slot is None:
                 if task is self._opened_in:
-                    refuse_bystander()
+                    if looking_on.get():
+                        refuse_bystander()
                     return OWNER_ID
             elif slot.task is task and slot.keeper is self._admission:
                 return slot.agent_id
@@ -229,11 +230,11 @@ class PoolVoice(Voice):
 
     async def send(self, recipient: AgentId, content: str, reply_to: int | None) -> AgentMessage:
         """Send on behalf of the caller."""
-        return await self._router.send(self.agent_id(), recipient, content, reply_to=reply_to)
+        return await self._router.send(self.agent_id(), recipient, content, reply_to)
 
     def send_nowait(self, recipient: AgentId, content: str, reply_to: int | None) -> AgentMessage:
         """Send on behalf of the caller, or raise."""
-        return self._router.send_nowait(self.agent_id(), recipient, content, reply_to=reply_to)
+        return self._router.send_nowait(self.agent_id(), recipient, content, reply_to)
 
     async def ask(self, recipient: AgentId, content: str) -> AgentMessage:
         """Ask on behalf of the caller."""

@@ -179,8 +179,9 @@ class AgentHandle(Unique, Shown, msgspec.Struct, frozen=True, weakref=True):
             InboxFullError: If there is no room. Nothing was sent.
             AgentGoneError: If it has ended. Nothing was sent.
         """
+        record = self._record  # a look-up in a class with __getattr__ takes ten times as long
         try:
-            return self._record.voice.send_nowait(self.agent_id, content, reply_to)
+            return record.voice.send_nowait(record.agent_id, content, reply_to)
         except RuntimeError:  # of trio, outside of a task
             check_trio("handle.send_nowait")
             raise

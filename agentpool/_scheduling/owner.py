@@ -17,7 +17,7 @@ from agentpool._needs_trio import in_another_thread
 from agentpool._opening import once
 from agentpool._scheduling.waits import Wait, WaitBook
 
-_LOOKS_ON: Final = ContextVar("_LOOKS_ON", default=False)
+looking_on: Final = ContextVar("agentpool_looking_on", default=False)
 """Whether the task only looks on. A task inherits it from the one that started it."""
 
 
@@ -36,21 +36,21 @@ def as_bystander() -> Generator[None]:
     ...     with as_bystander():
     ...         await trio.sleep(1)
     """
-    token = _LOOKS_ON.set(True)
+    token = looking_on.set(True)
     try:
         yield
     finally:
-        _LOOKS_ON.reset(token)
+        looking_on.reset(token)
 
 
 def look_on() -> None:
     """Make the current context a bystander's."""
-    _LOOKS_ON.set(True)
+    looking_on.set(True)
 
 
 def looks_on(task: trio.lowlevel.Task) -> bool:
     """Return whether *task* is a bystander."""
-    return task.context.get(_LOOKS_ON, False)
+    return task.context.get(looking_on, False)
 
 
 def refuse_bystander() -> None:
@@ -59,7 +59,7 @@ def refuse_bystander() -> None:
     Raises:
         UsageError: If the current task is a bystander.
     """
-    if _LOOKS_ON.get():
+    if looking_on.get():
         raise UsageError(
             "this task is a bystander but uses the pool, and agents may already have been told "
             "that no message can arrive; do this outside of `with as_bystander()`"

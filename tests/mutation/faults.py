@@ -188,7 +188,7 @@ FAULTS: Final = (
     ),
     Fault(
         "D1", "who does not wait takes the place of one who does", "_messaging/inbox.py",
-        "(is_full or self._promised or self.turns)",
+        "(is_full or self._promised or self.turns.sleepers)",
         "is_full",
         "tests/messaging/test_order_of_senders.py",
         "who_does_not_wait_overtakes",

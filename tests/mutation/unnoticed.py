@@ -114,9 +114,9 @@ UNNOTICED: Final = (
     ),
     Fault(
         "E", "a message that is handed over takes a place", "_messaging/inbox.py",
-        "        self._messages.append(message)\n        if self._readers:\n"
+        "        messages.append(message)\n        if self._readers.sleepers:\n"
         "            self._handed += self._readers.unpark(1)\n",
-        "        self._messages.append(message)\n        if self._readers:\n"
+        "        messages.append(message)\n        if self._readers.sleepers:\n"
         "            self._readers.unpark(1)\n",
         "tests/messaging/test_inbox.py", "a_message_wakes_one_reader",
     ),
