@@ -151,7 +151,7 @@ class PostOffice(Live):
         return agent_id in self.roll or (self._kept is not None and agent_id in self._kept.absent)
 
     def register(self, agent_id: AgentId) -> None:
-        """Take note of an agent that was spawned."""
+        """Record that an agent was spawned."""
         if self._kept is not None:
             self._kept.find_again(agent_id)  # its inbox is there, with what was sent meanwhile
         self._highest_id = max(self._highest_id, agent_id)

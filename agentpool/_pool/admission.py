@@ -29,7 +29,7 @@ from agentpool._errors import PoolFullError
 from agentpool._events import AgentQueued, AgentResumed, SlotsChanged
 from agentpool._manifest.manifest import AgentManifest
 from agentpool._messages import OWNER_ID, AgentId
-from agentpool._pool.record import BY_OWNER, AgentRecord
+from agentpool._pool.record import BY_OWNER, AgentRecord, Kept
 from agentpool._scheduling.fair_queue import PLAIN, FairQueue, Share
 from agentpool._scheduling.pace import Pace
 from agentpool._scheduling.slot import Slot, current_slot, parked
@@ -165,9 +165,17 @@ class Admission(Live):
                 raise
 
     async def enter_each(
-        self, accept: Callable[[T, U], AgentRecord], wanted: Iterable[tuple[T, U]]
-    ) -> list[AgentRecord]:
+        self,
+        accept: Callable[[T, U], AgentRecord],
+        wanted: Iterable[tuple[T, U]],
+        accepted: dict[AgentId, Kept],
+    ) -> None:
         """Call *accept* for each of *wanted* as soon as the pool has room, without a slot.
+
+        Args:
+            accept: Accepts one.
+            wanted: The arguments of each call.
+            accepted: Takes the agents, in order.
 
         Raises:
             Exception: An error from *accept*.
@@ -175,16 +183,15 @@ class Admission(Live):
         Cancellation:
             Agents that were accepted before stay accepted.
         """
-        records: list[AgentRecord] = []
         for one, other in wanted:
             if self.pace.is_due():
                 await trio.lowlevel.checkpoint()
             if self.room_for(1):
-                records.append(accept(one, other))
+                record = accept(one, other)
             else:
-                records.append(await self.enter(partial(accept, one, other)))
+                record = await self.enter(partial(accept, one, other))
+            accepted[record.agent_id] = record
         await trio.lowlevel.cancel_shielded_checkpoint()
-        return records
 
     def close(self) -> None:
         """Wake the calls that wait for room: the pool has closed."""

@@ -8,9 +8,10 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Generator, Iterator
+from contextlib import contextmanager
 from operator import attrgetter
-from typing import Final, Self, TypeAlias, cast, final
+from typing import Final, Self, cast, final
 
 import msgspec
 import trio
@@ -18,7 +19,7 @@ import trio
 from agentpool._base import Live
 from agentpool._messages import AgentId
 from agentpool._outcome import AgentOutcome
-from agentpool._pool.record import AgentRecord, Caretaker
+from agentpool._pool.record import AgentRecord, Caretaker, Kept, as_record
 from agentpool._scheduling.owner import Owner
 from agentpool._scheduling.pace import Pace
 from agentpool._scheduling.parking_lot import Lot
@@ -26,9 +27,6 @@ from agentpool._scheduling.slot import parked
 from agentpool._scheduling.waits import Wait
 
 _NUMBER: Final = attrgetter("agent_id")
-
-Kept: TypeAlias = AgentRecord | AgentOutcome
-"""What is kept of an agent: see ``AgentRecord.remains``."""
 
 
 @final
@@ -95,6 +93,8 @@ class FanIn(Live):
     _given_out: deque[AgentRecord] = msgspec.field(default_factory=deque[AgentRecord])
     """The agents whose outcome may be forgotten, oldest first."""
     _joins: list[_Join] = msgspec.field(default_factory=list[_Join])
+    _batches: list[dict[AgentId, Kept]] = msgspec.field(default_factory=list[dict[AgentId, Kept]])
+    """What calls have accepted that go on accepting."""
     _next: Lot = msgspec.field(default_factory=Lot)
     _owner: Owner | None = None
     _pace: Pace = msgspec.field(default_factory=Pace)
@@ -124,16 +124,12 @@ class FanIn(Live):
             return None
         found = self.active.get(agent_id) or self.kept.get(agent_id)
         found = found or self.owned.get(agent_id)
-        return self._record_of(found) if isinstance(found, AgentOutcome) else found
-
-    def _record_of(self, outcome: AgentOutcome) -> AgentRecord:
-        """Return a record of an ended agent of which only the outcome was kept."""
-        return AgentRecord(self._pool, outcome.agent_id, outcome.name, None, None, outcome=outcome)
+        return None if found is None else as_record(self._pool, found)
 
     def everybody(self) -> Iterator[AgentRecord]:
         """Yield all agents that are known, of whatever origin, in spawn order."""
         for one in self._known(children=True).values():
-            yield self._record_of(one) if isinstance(one, AgentOutcome) else one
+            yield as_record(self._pool, one)
 
     def ended(self, record: AgentRecord) -> None:
         """Record an agent's end, and wake the calls that wait for it."""
@@ -146,6 +142,9 @@ class FanIn(Live):
                 join.wanted[agent_id] = left
                 if not join.missing:
                     join.lot.unpark_all()
+        for batch in self._batches:
+            if agent_id in batch:
+                batch[agent_id] = left
         if record.on_end is not None:
             record.on_end(record)
             return
@@ -157,6 +156,20 @@ class FanIn(Live):
                 self._next.unpark(1)
             else:
                 self._next.unpark_all()  # some of them will learn that no agent is left
+
+    @contextmanager
+    def batch(self) -> Generator[dict[AgentId, Kept], None, None]:
+        """Give a dictionary for agents that are accepted one after the other.
+
+        Of those that end meanwhile it has no more than is kept of them.
+        """
+        accepted: dict[AgentId, Kept] = {}
+        self._batches.append(accepted)
+        try:
+            yield accepted
+        finally:
+            # By identity: equal ones may be there.
+            self._batches = [one for one in self._batches if one is not accepted]
 
     def given_out(self, record: AgentRecord) -> None:
         """Record that an outcome was retrieved, and forget the oldest ones beyond the limit."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from itertools import repeat
 from typing import TYPE_CHECKING, Final, NoReturn, final
 
 import msgspec
@@ -12,7 +13,7 @@ from agentpool._checks import expect_arguments
 from agentpool._messages import AgentId, AgentMessage
 from agentpool._needs_trio import check_trio
 from agentpool._outcome import AgentOutcome, AgentStatus
-from agentpool._pool.record import AgentRecord
+from agentpool._pool.record import AgentRecord, Caretaker, Kept, as_record
 from agentpool._pool.text_stream import TextStream
 from agentpool._public import refuse_attribute
 
@@ -45,7 +46,12 @@ class AgentHandle(Unique, Shown, msgspec.Struct, frozen=True, weakref=True):
     <AgentHandle 1 (guide) completed> Paris
     """
 
-    _record: AgentRecord
+    _pool: Caretaker
+    _kept: Kept
+
+    @property
+    def _record(self) -> AgentRecord:
+        return as_record(self._pool, self._kept)
 
     if not TYPE_CHECKING:  # a type checker shall know that there is nothing else
 
@@ -57,7 +63,7 @@ class AgentHandle(Unique, Shown, msgspec.Struct, frozen=True, weakref=True):
         """Return whether *other* is a handle of the same agent."""
         if not isinstance(other, AgentHandle):
             return NotImplemented
-        return self._record is other._record or self._record.is_same(other._record)
+        return self.agent_id == other.agent_id and self._pool is other._pool
 
     def __hash__(self) -> int:
         """Return a hash that is equal for all handles of the agent."""
@@ -70,12 +76,12 @@ class AgentHandle(Unique, Shown, msgspec.Struct, frozen=True, weakref=True):
     @property
     def agent_id(self) -> AgentId:
         """The agent's id: 1, 2, 3, … in spawn order."""
-        return self._record.agent_id
+        return self._kept.agent_id
 
     @property
     def name(self) -> str:
         """The agent's name."""
-        return self._record.name
+        return self._kept.name
 
     @property
     def parent_id(self) -> AgentId:
@@ -196,3 +202,8 @@ class AgentHandle(Unique, Shown, msgspec.Struct, frozen=True, weakref=True):
             The question may have been sent; a late reply goes to the inbox.
         """
         return await self._record.voice.ask(self.agent_id, content)
+
+
+def handles_of(pool: Caretaker, agents: Iterable[Kept]) -> list[AgentHandle]:
+    """Return a handle of each agent of *pool*."""
+    return list(map(AgentHandle, repeat(pool), agents))

@@ -22,7 +22,7 @@ from agentpool._opening import opening
 from agentpool._outcome import AgentOutcome
 from agentpool._pool.admission import Wanted
 from agentpool._pool.fan_in import Completions
-from agentpool._pool.handle import AgentHandle
+from agentpool._pool.handle import AgentHandle, handles_of
 from agentpool._pool.map import OutcomeStream, Queries, QueryMap, check_map
 from agentpool._pool.nursery import AgentNursery
 from agentpool._pool.record import AgentRecord, OnEnd
@@ -79,7 +79,7 @@ class AgentPool(Live, weakref=True):
         check_trio("pool.spawn")
         parent, driver = self._agents.look_at_one(config)
         start = partial(self._agents.accept, parent, config, driver)
-        return AgentHandle(await self._agents.admission.enter(start))
+        return AgentHandle(self._agents, await self._agents.admission.enter(start))
 
     @advised
     def spawn_nowait(self, config: SpawnConfig) -> AgentHandle:
@@ -111,7 +111,9 @@ class AgentPool(Live, weakref=True):
         wanted.reverse()
         each = map(list[SpawnConfig].pop, repeat(wanted, len(wanted)))
         accept, pairs = partial(self._agents.accept, parent), zip(each, drivers, strict=True)
-        return list(map(AgentHandle, await self._agents.admission.enter_each(accept, pairs)))
+        with self._agents.fan_in.batch() as accepted:
+            await self._agents.admission.enter_each(accept, pairs, accepted)
+            return handles_of(self._agents, accepted.values())
 
     def fan_out_nowait(self, configs: Iterable[SpawnConfig]) -> list[AgentHandle]:
         """Accept all of these agents, or none.
@@ -124,7 +126,7 @@ class AgentPool(Live, weakref=True):
             PrivacyError: If a tier forbids its driver, or is laxer than a calling agent's.
         """
         check_trio("pool.fan_out_nowait")
-        return list(map(AgentHandle, self._agents.accept_all(self._wanted(configs))))
+        return handles_of(self._agents, self._agents.accept_all(self._wanted(configs)))
 
     async def join_all(self, *, children: bool = False) -> dict[AgentId, AgentOutcome]:
         """Wait for every agent spawned so far, and return their outcomes in spawn order.
@@ -343,8 +345,7 @@ class AgentPool(Live, weakref=True):
         Raises:
             UsageError: If there never was such an agent, or it is no longer kept.
         """
-        record = self._agents.fan_in.find(agent_id)
-        if record is None:
+        if (record := self._agents.fan_in.find(agent_id)) is None:
             if type(agent_id) is int and 0 < agent_id <= self._agents.last_id:
                 raise UsageError(
                     f"agent {agent_id} has ended and is no longer kept; store its outcome when you "
@@ -354,7 +355,7 @@ class AgentPool(Live, weakref=True):
                 f"there is no agent {quoted(agent_id)} in this pool; the last one is "
                 f"{self._agents.last_id}; agents are known by number: handle.agent_id"
             )
-        return AgentHandle(record)
+        return AgentHandle(self._agents, record)
 
     @property
     def name(self) -> str:

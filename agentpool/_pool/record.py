@@ -278,10 +278,6 @@ class AgentRecord(Unique):
             return outcome
         return self
 
-    def is_same(self, other: AgentRecord) -> bool:
-        """Return whether both are of the same agent."""
-        return self._pool is other._pool and self.agent_id == other.agent_id
-
     @property
     def slot(self) -> Slot | None:
         """The agent's slot. ``None``: it has not started, or has ended."""
@@ -391,3 +387,14 @@ class AgentRecord(Unique):
             )
         self._seen = True
         self._pool.fan_in.forget(self)
+
+
+Kept: TypeAlias = AgentRecord | AgentOutcome
+"""What is kept of an agent: see ``AgentRecord.remains``."""
+
+
+def as_record(pool: Caretaker, kept: Kept) -> AgentRecord:
+    """Return the record of an agent, made anew if only the outcome was kept."""
+    if isinstance(kept, AgentRecord):
+        return kept
+    return AgentRecord(pool, kept.agent_id, kept.name, None, None, outcome=kept)

@@ -1,4 +1,4 @@
-"""What sends messages on behalf of whoever calls a pool."""
+"""Sends messages on behalf of the caller of a pool."""
 
 from __future__ import annotations
 

@@ -71,6 +71,12 @@ def config_of(kind: str) -> SpawnConfig:
     return job(kind, deadline_seconds=5 if kind == "stop" else None)
 
 
+def records() -> int:
+    """Return how many records there are."""
+    gc.collect()
+    return sum(type(one) is AgentRecord for one in gc.get_objects())
+
+
 def told(handle: AgentHandle) -> tuple[object, ...]:
     """Return what a handle tells without that anything counts as seen."""
     return (
@@ -103,19 +109,19 @@ async def check_same(pool: AgentPool, held: AgentHandle) -> AgentOutcome:
 @given(
     kinds=st.lists(st.sampled_from(KINDS), min_size=1, max_size=6),
     keep=st.sampled_from([None, 0, 2, 100]),
-    slots=st.integers(1, 4),
+    room=st.tuples(st.integers(1, 4), st.sampled_from([0, 1, 100])),
     ends_at=st.sampled_from([0, 1.5, 4, None]),
     beside=st.tuples(st.sampled_from([0, 1, 3, 20]), st.integers(0, 3)),
 )
 def test_who_asks_by_number_is_told_what_a_handle_tells(
     kinds: list[str],
     keep: int | None,
-    slots: int,
+    room: tuple[int, int],
     ends_at: float | None,
     beside: tuple[float, int],
 ) -> None:
     """However the agents end, beside joins, one of which is cancelled, and an abort."""
-    cancelled_at, reads = beside
+    (slots, queued), (cancelled_at, reads) = room, beside
     joined: list[dict[int, AgentOutcome]] = []
     read: list[AgentOutcome] = []
 
@@ -127,14 +133,19 @@ def test_who_asks_by_number_is_told_what_a_handle_tells(
         taken = [await pool.join_next() for _ in range(reads)]
         read.extend(one for one in taken if one is not None)
 
+    async def fan_out(pool: AgentPool, held: list[AgentHandle]) -> list[AgentHandle]:
+        handles = await pool.fan_out(map(config_of, kinds))
+        held += handles
+        return handles
+
     async def main() -> None:
         async with open_pool(
-            LiveDriver(answer), max_concurrent=slots, keep_outcomes=keep,
+            LiveDriver(answer), max_concurrent=slots, max_queued=queued, keep_outcomes=keep,
             tools=ToolRegistry([have_children]),
         ) as pool:  # fmt: skip
             held: list[AgentHandle] = []
             OPEN.append((pool, held))
-            held += await pool.fan_out(map(config_of, kinds))
+            own = [one.agent_id for one in await fan_out(pool, held)]
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(join, pool, cancelled_at)
                 nursery.start_soon(join, pool, 1000)
@@ -144,7 +155,9 @@ def test_who_asks_by_number_is_told_what_a_handle_tells(
                     pool.abort_all("enough")
             everybody = joined[-1]
             assert list(everybody) == sorted(everybody)
-            assert [one.agent_id for one in held[: len(kinds)]] == list(everybody)[: len(kinds)]
+            assert len(own) == len(kinds)
+            assert set(own) <= set(everybody)
+            assert own == sorted(own)
             assert len({one.agent_id for one in read}) == len(read)
             later = await pool.join_all(children=True)  # those that were spawned after the first
             for handle in held:
@@ -166,11 +179,6 @@ def test_who_asks_by_number_is_told_what_a_handle_tells(
 
 async def test_of_an_ended_agent_only_the_outcome_is_left(autojump_clock: MockClock) -> None:
     """Also while a call joins it. Records took as much memory as outcomes."""
-
-    def records() -> int:
-        gc.collect()
-        return sum(type(one) is AgentRecord for one in gc.get_objects())
-
     async with open_pool(LiveDriver(answer), max_concurrent=4) as pool:
         before = records()
         await pool.fan_out(map(config_of, ["done", "stop", "bad", "late"]))
@@ -182,6 +190,51 @@ async def test_of_an_ended_agent_only_the_outcome_is_left(autojump_clock: MockCl
         assert [pool[one].status for one in range(1, 5)] == [
             AgentStatus.COMPLETED, AgentStatus.STOPPED, AgentStatus.FAILED, AgentStatus.COMPLETED,
         ]  # fmt: skip
+
+
+async def test_a_fan_out_that_waits_for_room_keeps_no_records(autojump_clock: MockClock) -> None:
+    """Of agents that ended before its last one was accepted; beside another one like it."""
+    texts: list[str | None] = []
+
+    async def fan_out(pool: AgentPool, count: int) -> None:
+        handles = await pool.fan_out(map(job, map(str, range(count))))
+        texts.extend(one.outcome and one.outcome.text for one in handles)
+
+    async with open_pool(LiveDriver(answer), max_concurrent=1, max_queued=0) as pool:
+        before = records()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(fan_out, pool, 4)
+            nursery.start_soon(fan_out, pool, 4)
+            await trio.sleep(5.5)
+            assert records() - before == 2  # the last one of each fan-out: one of these runs
+    assert sorted(texts, key=str) == ["0", "0", "1", "1", "2", "2", None, None]
+
+
+@pytest.mark.parametrize("keep", [0, None])
+async def test_a_handle_has_what_was_forgotten_before_it_was_made(
+    keep: int | None, autojump_clock: MockClock
+) -> None:
+    """A fan-out waits for room while others take the outcomes, and forget the agents."""
+    read: list[str] = []
+
+    async with open_pool(
+        LiveDriver(answer), max_concurrent=1, max_queued=0, keep_outcomes=keep
+    ) as pool:
+
+        async def take() -> None:
+            await trio.sleep(0.5)
+            async for outcome in pool.as_completed():
+                read.append(outcome.text)
+                if keep is None:
+                    pool[outcome.agent_id].forget()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(take)
+            handles = await pool.fan_out(map(job, "abcd"))
+        assert read == list("abcd")
+        assert [one.outcome and one.outcome.text for one in handles] == list("abcd")
+        with pytest.raises(UsageError, match="no longer kept"):
+            pool[1]
 
 
 async def test_a_failure_is_unseen_until_its_own_outcome_is_taken(
