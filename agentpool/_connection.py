@@ -201,11 +201,22 @@ class Connection:
         Cancellation:
             The connection is closed.
         """
+        parser = self._parser
+        parser.begin(has_body=head.has_answer_body)
+        self._has_begun = False
+        self._keeps_alive = head.keeps_alive
         try:
-            return await self._send(head, body)
+            with contextlib.suppress(trio.BrokenResourceError):
+                # A server that refuses a request may close before it has read all of it;
+                # its answer, if there is one, is still to be read.
+                # The bytes hold a key, so no name is theirs: a traceback may show locals.
+                await self._stream.send_all(head.with_body(body))
+            while (answer := parser.head) is None:
+                await self._read()
         except BaseException:
             self.close()
             raise
+        return answer
 
     async def receive(self) -> bytes:
         """Return the next piece of the body. Empty: the body has ended.
@@ -229,7 +240,7 @@ class Connection:
         return parser.take()  # noqa: ASYNC910  # what has arrived is not waited for
 
     @property
-    def has_answered(self) -> bool:
+    def has_ended(self) -> bool:
         """Whether the whole answer was read."""
         return self._parser.has_ended and not self._parser.has_pieces
 
@@ -239,25 +250,11 @@ class Connection:
         If the answer has not come to its end, the connection is closed.
         """
         # What came after the end would be taken for the next request's answer.
-        can_go_on = self.has_answered and self._parser.can_go_on and self._keeps_alive
+        can_go_on = self.has_ended and self._parser.can_go_on and self._keeps_alive
         if can_go_on and not self._is_closed:
             return True
         self.close()
         return False
-
-    async def _send(self, head: RequestHead, body: bytes) -> AnswerHead:
-        parser = self._parser
-        parser.begin(has_body=head.has_answer_body)
-        self._has_begun = False
-        self._keeps_alive = head.keeps_alive
-        with contextlib.suppress(trio.BrokenResourceError):
-            # A server that refuses a request may close before it has read all of it;
-            # its answer, if there is one, is still to be read.
-            # The bytes hold a key, so no name is theirs: a traceback may show locals.
-            await self._stream.send_all(head.with_body(body))
-        while (answer := parser.head) is None:
-            await self._read()
-        return answer
 
     async def _read(self) -> None:
         """Read what has come, or wait for it.

@@ -21,12 +21,12 @@ import trio
 
 from agentpool._answer_parser import BadAnswerError
 from agentpool._checks import expect
-from agentpool._connection import ConnectionLostError, RequestHead, Target
+from agentpool._connection import Connection, ConnectionLostError, RequestHead, Target
 from agentpool._errors import NetworkError, ProtocolError, UsageError
 from agentpool._secrets import redacted, remember_secrets
 from agentpool.abc import OnSent
 from agentpool.drivers._http_failure import raise_as_driver_error
-from agentpool.drivers._http_stack import PORTS, RawHeaders, StackBody, StackTransport, build_head
+from agentpool.drivers._http_stack import PORTS, RawHeaders, StackTransport, build_head
 from agentpool.drivers._sent_headers import FIXED_HEADERS, checked_headers, hidden, secrets_in
 from agentpool.drivers.wire._failure import shown
 
@@ -206,13 +206,15 @@ class HttpClient:
             The connection is closed, which tells the provider to stop. Leaving the block before the
             answer's end also closes it.
         """
-        if isinstance(self._transport, StackTransport):
-            answer, body = await self._ask_stack(self._transport, method, path, content, on_sent)
+        stack = self._transport
+        if isinstance(stack, StackTransport):
+            answer, connection = await self._ask_stack(stack, method, path, content, on_sent)
             try:
                 _refuse_encoding(answer)
                 yield answer  # noqa: ASYNC911  # a request sent is a checkpoint
             finally:
-                body.close()  # it needs no await, and so no shield
+                # It needs no await, and so no shield.
+                stack.put_aside(self._target, connection)
             return  # noqa: ASYNC911  # a request sent is a checkpoint
         answer, stream = await self._ask_other(method, path, content, on_sent)
         try:
@@ -237,7 +239,7 @@ class HttpClient:
 
     async def _ask_stack(
         self, stack: StackTransport, method: str, path: str, content: bytes, on_sent: OnSent | None
-    ) -> tuple[HttpAnswer, StackBody]:
+    ) -> tuple[HttpAnswer, Connection]:
         secrets = self._secrets
         head = self._heads.get((method, path))
         if head is None:
@@ -245,11 +247,11 @@ class HttpClient:
             head = build_head(method, self._path(path), self._raw, says_length=says_length)
             self._heads[method, path] = head
         try:
-            found, body = await stack.exchange(self._target, head, content, on_sent)
+            found, connection = await stack.exchange(self._target, head, content, on_sent)
         except (ConnectionLostError, BadAnswerError) as exc:
             raise_as_driver_error(exc, secrets)
         fields = {name.decode("latin-1"): value.decode("latin-1") for name, value in found.headers}
-        return HttpAnswer(found.status, fields, body, secrets), body  # noqa: ASYNC910  # it was sent
+        return HttpAnswer(found.status, fields, connection, secrets), connection  # noqa: ASYNC910  # it was sent
 
     async def _ask_other(
         self, method: str, path: str, content: bytes, on_sent: OnSent | None

@@ -52,48 +52,19 @@ RawHeaders: TypeAlias = list[tuple[bytes, bytes]]
 
 @final
 @attrs.define(eq=False, repr=False)
-class StackBody:
-    """The rest of an answer. Closing it returns the connection."""
+class _HttpxBody(httpx.AsyncByteStream):
+    """The rest of an answer, in the form that httpx expects."""
 
     _stack: StackTransport
     _target: Target
     _connection: Connection
-
-    @property
-    def has_ended(self) -> bool:
-        """Whether the whole answer was read."""
-        return self._connection.has_answered
-
-    async def receive(self) -> bytes:  # noqa: ASYNC910  # what has arrived is not waited for
-        """Return the next piece. Empty: the body has ended.
-
-        Raises:
-            ConnectionLostError: If the connection ended before the answer did.
-            BadAnswerError: If what came is not HTTP.
-
-        Cancellation:
-            The connection is closed.
-        """
-        return await self._connection.receive()
-
-    def close(self) -> None:
-        """Put the connection back, or close it if the answer has not ended."""
-        self._stack.put_aside(self._target, self._connection)
-
-
-@final
-@attrs.define(eq=False, repr=False)
-class _HttpxBody(httpx.AsyncByteStream):
-    """The rest of an answer, in the form that httpx expects."""
-
-    _body: StackBody
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> bytes:
         try:
-            data = await self._body.receive()
+            data = await self._connection.receive()
         except (ConnectionLostError, BadAnswerError) as exc:
             raise _to_httpx(exc) from None
         if not data:
@@ -101,7 +72,7 @@ class _HttpxBody(httpx.AsyncByteStream):
         return data
 
     async def aclose(self) -> None:  # noqa: ASYNC910  # cleanup works when cancelled
-        self._body.close()
+        self._stack.put_aside(self._target, self._connection)
 
 
 @final
@@ -126,8 +97,11 @@ class StackTransport(httpx.AsyncBaseTransport):
 
     async def exchange(
         self, target: Target, head: RequestHead, content: bytes, on_sent: OnSent | None = None
-    ) -> tuple[AnswerHead, StackBody]:
+    ) -> tuple[AnswerHead, Connection]:
         """Send a request, if possible on the idle connection that was used last.
+
+        The rest of the answer is received from the connection that is returned with its head. It
+        must be ``put_aside`` afterwards.
 
         *on_sent* is called when there is a connection, before the first byte is sent.
 
@@ -144,9 +118,9 @@ class StackTransport(httpx.AsyncBaseTransport):
             # The server may have closed it while the request was on its way. Nothing
             # came back, so nothing was begun; once more, on a new connection.
             with contextlib.suppress(NoAnswerError):
-                return await self._exchange(idle, target, head, content, on_sent)
+                return await self._exchange(idle, head, content, on_sent)
         connection = await self._connect(target)
-        return await self._exchange(connection, target, head, content, on_sent)
+        return await self._exchange(connection, head, content, on_sent)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send *request* for an httpx client.
@@ -173,14 +147,15 @@ class StackTransport(httpx.AsyncBaseTransport):
                 headers,
                 says_length=len(headers) < len(request.headers.raw),
             )
-            answer, body = await self.exchange(target, head, content)
+            answer, connection = await self.exchange(target, head, content)
         except BadRequestError as exc:
             raise httpx.LocalProtocolError(str(exc)) from None
         except NetworkError as exc:
             raise httpx.ConnectError(str(exc)) from exc
         except (ConnectionLostError, BadAnswerError) as exc:
             raise _to_httpx(exc) from None
-        return httpx.Response(answer.status, headers=answer.headers, stream=_HttpxBody(body))
+        body = _HttpxBody(self, target, connection)
+        return httpx.Response(answer.status, headers=answer.headers, stream=body)
 
     async def aclose(self) -> None:  # noqa: ASYNC910  # cleanup works when cancelled
         """Close every connection, idle or busy."""
@@ -239,11 +214,10 @@ class StackTransport(httpx.AsyncBaseTransport):
     async def _exchange(
         self,
         connection: Connection,
-        target: Target,
         head: RequestHead,
         content: bytes,
         on_sent: OnSent | None,
-    ) -> tuple[AnswerHead, StackBody]:
+    ) -> tuple[AnswerHead, Connection]:
         if on_sent is not None:
             on_sent()
         try:
@@ -251,7 +225,7 @@ class StackTransport(httpx.AsyncBaseTransport):
         except BaseException:
             self._drop(connection)
             raise
-        return answer, StackBody(self, target, connection)
+        return answer, connection
 
 
 _HERE: Final = frozenset({"localhost", "127.0.0.1", "::1"})
