@@ -172,10 +172,15 @@ def expect_fields(value: object, *, but: Collection[str] = (), of: str = "") -> 
             if given is list and tuple in expected.kinds:
                 found = tuple(cast("list[object]", found))
                 _set_field(value, name, found)
-            others = {other: allowed for other, _, allowed in fields}
+            others = _others_of(kind)  # type: ignore[arg-type]  # as above
             expected.check(found, name, of=of or kind.__name__, others=others)
         if given not in usual and (plain := _plain(found, expected)) is not found:
             _set_field(value, name, plain)
+
+
+@cache
+def _others_of(kind: type) -> Mapping[str, Expected]:
+    return {name: expected for name, _, expected in fields_of(kind)}
 
 
 def plain_fields(value: object) -> None:
@@ -221,11 +226,11 @@ def expect_arguments(
         UsageError: If an argument is of the wrong type. Names the argument and says what was
             expected.
     """
-    for name, expected in parameters_of(function):
+    parameters = parameters_of(function)
+    of = function.__qualname__.removesuffix(".__init__")
+    for name, expected in parameters.items():
         if name in arguments and name not in but:
-            of = function.__qualname__.removesuffix(".__init__")
-            others = dict(parameters_of(function))
-            expected.check(arguments[name], name, of=of, others=others)
+            expected.check(arguments[name], name, of=of, others=parameters)
 
 
 def expect_whole(value: msgspec.Struct, *, of: str = "") -> None:

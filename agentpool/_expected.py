@@ -116,14 +116,14 @@ def fields_of(kind: type) -> tuple[tuple[str, tuple[type, ...], Expected], ...]:
 
 
 @cache
-def parameters_of(function: Callable[..., object]) -> tuple[tuple[str, Expected], ...]:
+def parameters_of(function: Callable[..., object]) -> Mapping[str, Expected]:
     """Return what each parameter of *function* allows."""
     function = inspect.unwrap(function)
     hints = {**function.__annotations__}
     hints.pop("return", None)
     if (many := inspect.getfullargspec(function).varargs) is not None:
         hints[many] = f"tuple[{hints[many]}, ...]"
-    return tuple(_read_all(function, hints))
+    return dict(_read_all(function, hints))
 
 
 def _read_all(

@@ -132,8 +132,9 @@ async def _drive_limited(agent: Agent) -> None:  # noqa: ASYNC910  # as _drive_k
                         await work
                         # Its deadline alone cancels it, and one that is ahead has not: to ask the
                         # scope takes twice as long. Where a clock stands still, there is none.
-                        is_used_up = now() >= scope.deadline or (
-                            scope.deadline == math.inf and scope.cancel_called
+                        deadline = scope.deadline
+                        is_used_up = now() >= deadline or (
+                            deadline == math.inf and scope.cancel_called
                         )
                     effect = next(effects, None)
         except Exception as raised:

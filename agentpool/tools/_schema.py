@@ -151,7 +151,7 @@ def _build(function: FunctionType, *, skip: int) -> Signature:
     )
 
 
-def _read_docstring(function: AnyFunction) -> dict[str, str]:
+def _read_docstring(function: AnyFunction) -> Mapping[str, str]:
     """Return the description of each parameter, and the summary under the empty name."""
     text = inspect.getdoc(function)
     if not text or not text.strip():
@@ -159,6 +159,18 @@ def _read_docstring(function: AnyFunction) -> dict[str, str]:
             f"{function.__name__} has no docstring; its first paragraph is what tells "
             "the model when to call it"
         )
+    described = _parse_docstring(text)
+    if not described[""]:
+        raise UsageError(
+            f"the docstring of {function.__name__} says nothing before its sections; "
+            "begin it with what the tool does"
+        )
+    return described
+
+
+# A builder makes the same function anew for each agent: of it, only the text is kept here.
+@lru_cache(maxsize=256)
+def _parse_docstring(text: str) -> Mapping[str, str]:
     parsed = docstring_parser.parse(text)
     texts = {
         parameter.arg_name: " ".join(parameter.description.split())
@@ -166,11 +178,6 @@ def _read_docstring(function: AnyFunction) -> dict[str, str]:
         if parameter.description
     }
     summary = (parsed.description or "").split("\n\n")[0]
-    if not summary.strip():
-        raise UsageError(
-            f"the docstring of {function.__name__} says nothing before its sections; "
-            "begin it with what the tool does"
-        )
     return texts | {"": " ".join(summary.split())}
 
 
