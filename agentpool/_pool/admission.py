@@ -18,8 +18,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from functools import partial
-from typing import TypeAlias, TypeVar, final
+from typing import TypeAlias, TypeVar, TypeVarTuple, final
 
 import msgspec
 import trio
@@ -40,6 +39,7 @@ from agentpool.observe._hub import EventHub
 
 T = TypeVar("T")
 U = TypeVar("U")
+Ts = TypeVarTuple("Ts")
 
 Wanted: TypeAlias = tuple[AgentRecord | None, list[SpawnConfig], list[Driver]]
 """The agent that wants others (``None``: the owner does), their configs, and the driver of each."""
@@ -133,8 +133,8 @@ class Admission(Live):
             queued=queued,
         )
 
-    async def enter(self, accept: Callable[[], AgentRecord]) -> AgentRecord:
-        """Call *accept* as soon as a new agent has room, waiting without a slot.
+    async def enter(self, accept: Callable[[*Ts], AgentRecord], *args: *Ts) -> AgentRecord:
+        """Call *accept* with *args* as soon as a new agent has room, waiting without a slot.
 
         An agent that waits here is the parent of the new agent. It takes its own slot again only
         after the new one has been let in, so that agents can have children even in a pool with one
@@ -148,7 +148,7 @@ class Admission(Live):
         """
         await trio.lowlevel.checkpoint_if_cancelled()
         if self.room_for(1):
-            record = accept()
+            record = accept(*args)
             if self.pace.is_due():
                 await trio.lowlevel.cancel_shielded_checkpoint()
             return record
@@ -159,7 +159,7 @@ class Admission(Live):
                 # Cancelled in the tick in which there was room: a map that is being left
                 # must start no agent that would never be cancelled.
                 await trio.lowlevel.checkpoint_if_cancelled()
-                return accept()
+                return accept(*args)
             except BaseException:
                 self._room.unpark()  # the room is the next one's
                 raise
@@ -189,7 +189,7 @@ class Admission(Live):
             if self.room_for(1):
                 record = accept(one, other)
             else:
-                record = await self.enter(partial(accept, one, other))
+                record = await self.enter(accept, one, other)
             accepted[record.agent_id] = record
         await trio.lowlevel.cancel_shielded_checkpoint()
 

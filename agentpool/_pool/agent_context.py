@@ -14,7 +14,6 @@ import inspect
 import math
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from functools import partial
 from typing import TypeAlias, final
 
 import msgspec
@@ -258,7 +257,7 @@ class PoolAgentContext(Unique, AgentContext):
                 budget=self._agent.share_limits(),
             )
             driver = self._agent.driver
-        child = await self._admission.enter(partial(self._accept_child, config, driver))
+        child = await self._admission.enter(self._accept_child, config, driver)
         # Without a slot until it has ended: to be ended, it may need that very slot.
         async with child.parked_for_end():
             try:

@@ -57,8 +57,8 @@ def check_map(
     retries: int,
     ordered: object,
     config_of: Callable[[str], SpawnConfig],
-) -> None:
-    """Raise if these cannot make a map. *config_of*: makes the configs of its agents.
+) -> SpawnConfig:
+    """Return what *config_of* makes of a query, or raise if these cannot make a map.
 
     Raises:
         UsageError: If one of them is of the wrong kind, there is no source, or a number is
@@ -72,13 +72,15 @@ def check_map(
         "read a file with AgentManifest.load(path)",
     )  # fmt: skip
     expect(ordered, bool, "ordered must be a bool", "write ordered=True")
-    config_of("each query")  # raises if a term of the agents is wrong
+    config = config_of("each query")  # raises if a term of the agents is wrong
+    output_of(config)
     for source in sources:
         if not isinstance(source, AsyncIterable):
             expect_each(
                 source, str, "a source of map() must be an iterable of queries",
                 "write [query, ...]",
             )  # fmt: skip
+    return config
 
 
 RETRY_SECONDS: Final = 1.0
@@ -108,7 +110,8 @@ class _Query(Live):
 class QueryMap(Live):
     """One map: it starts an agent for each query, and gives out the outcomes."""
 
-    _config_of: Callable[[str], SpawnConfig]
+    _config: SpawnConfig
+    """The config of its agents, with another query: to make one anew takes three times as long."""
     _sources: Sequence[Queries]
     _ordered: bool
     _admission: Admission
@@ -150,10 +153,6 @@ class QueryMap(Live):
     _turns: trio.lowlevel.ParkingLot = msgspec.field(default_factory=trio.lowlevel.ParkingLot)
     """The sources that have a query ready, in the order of their turns."""
     _changed: Lot = msgspec.field(default_factory=Lot)
-
-    def __post_init__(self) -> None:
-        """Check the terms before the first query is read."""
-        output_of(self._config_of("?"))
 
     async def next_outcome(self) -> AgentOutcome:
         """Return the next outcome, in the order of ends or of queries.
@@ -243,7 +242,7 @@ class QueryMap(Live):
                 await self._changed.park()
             while self._again and self._again[0].due <= trio.current_time():
                 try:
-                    await self._admission.enter(partial(self._start, self._again[0]))
+                    await self._admission.enter(self._start, self._again[0])
                 except PoolClosedError:
                     self._give_up_retries()
                     self._changed.unpark_all()
@@ -296,7 +295,8 @@ class QueryMap(Live):
         else:
             self._letting_in += 1
         try:
-            await self._admission.enter(partial(self._start_first, self._config_of(query)))
+            config = msgspec.structs.replace(self._config, query=query)
+            await self._admission.enter(self._start_first, config)
         finally:
             self._letting_in -= 1
             self._give_turns()

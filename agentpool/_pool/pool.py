@@ -78,8 +78,8 @@ class AgentPool(Live, weakref=True):
         """
         check_trio("pool.spawn")
         parent, driver = self._agents.look_at_one(config)
-        start = partial(self._agents.accept, parent, config, driver)
-        return AgentHandle(self._agents, await self._agents.admission.enter(start))
+        accept, enter = self._agents.accept, self._agents.admission.enter
+        return AgentHandle(self._agents, await enter(accept, parent, config, driver))
 
     @advised
     def spawn_nowait(self, config: SpawnConfig) -> AgentHandle:
@@ -211,7 +211,7 @@ class AgentPool(Live, weakref=True):
         """
         config_of = partial(SpawnConfig, manifest, output_type=output_type, group=group,
                             weight=weight, priority=priority)  # fmt: skip
-        check_map(manifest, sources, retries, ordered, config_of)
+        config = check_map(manifest, sources, retries, ordered, config_of)
         agents, deadlocks = self._agents, self._agents.deadlocks
         agents.check_open()
         parent, above = agents.voice.above_all(manifest)
@@ -221,7 +221,7 @@ class AgentPool(Live, weakref=True):
 
         on_change = partial(deadlocks.suspect, OWNER_ID if parent is None else parent.agent_id)
         run = QueryMap(
-            config_of, sources, ordered, agents.admission, accept, deadlocks.owner, on_change,
+            config, sources, ordered, agents.admission, accept, deadlocks.owner, on_change,
             retries,
         )  # fmt: skip
         deadlocks.sources.append(run.may_start)

@@ -93,7 +93,7 @@ class Race(Live):
         try:
             with self._scope:
                 for start in starters:
-                    await self._admission.enter(partial(self._start, start))
+                    await self._admission.enter(self._start, start)
                 wait = Wait.any_of(self._left.keys(), "the winner of a race")
                 async with parked(wait, self._changed, self._owner):
                     while self._left:
