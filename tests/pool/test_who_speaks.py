@@ -34,7 +34,7 @@ from agentpool.drivers import (
     UserMessage,
 )
 from agentpool.observe import AgentFinished, Event, MessageSent, Observer
-from agentpool.testing import explore
+from agentpool.testing import EventLog, explore
 from agentpool.tools import ToolContext, ToolRegistry, tool
 from tests.support.fakes import (
     calling,
@@ -360,3 +360,51 @@ def test_calls_that_nobody_can_place_are_the_owners() -> None:
 
     trio.run(among_three, act, clock=trio.testing.MockClock(autojump_threshold=0.05))
     assert senders == [OWNER_ID, OWNER_ID]
+
+
+@pytest.mark.parametrize("observers", [[], [EventLog]], ids=["unheard", "heard"])
+def test_spawns_beside_each_other_keep_their_parents(observers: list[type[EventLog]]) -> None:
+    """The owner and two agents spawn at the same time, wait for room, and some give up."""
+
+    async def scenario() -> None:
+        async def spawn_some(me: int) -> None:
+            leaf = partial(SpawnConfig, TEAM, "leaf", name=f"of {me}")
+            handles = [await pool.spawn(leaf())]
+            handles += await pool.fan_out([leaf(), leaf()])
+            with trio.move_on_after(0.5):
+                handles.append(await pool.spawn(leaf()))
+            async with pool.map(TEAM, ["leaf", "leaf"], group=f"of {me}") as outcomes:
+                mapped.extend([(one.agent_id, me) async for one in outcomes])
+            mapped.append(((await pool.race([leaf(), leaf()])).agent_id, me))
+            for handle in handles:
+                await handle.wait()
+
+        @tool(timeout_seconds=math.inf)
+        async def go(context: ToolContext) -> str:
+            """Spawn agents."""
+            await spawn_some(context.agent.agent_id)
+            return "done"
+
+        async def answer(request: CompletionRequest) -> Completion | str:
+            if query_of(request) == "leaf":
+                await trio.sleep(1)
+                return "left"
+            return "done" if results_of(request) else calling(tool_call("go"))
+
+        mapped = list[tuple[int, int]]()
+        async with open_pool(
+            FunctionDriver(answer), tools=ToolRegistry([go]), max_concurrent=2, max_queued=1,
+            observers=[make() for make in observers],
+        ) as pool:  # fmt: skip
+            await pool.fan_out([SpawnConfig(TEAM, "go", name="of 0") for _ in range(2)])
+            await spawn_some(OWNER_ID)
+            outcomes = await pool.join_all(children=True)
+            seen = {(pool[one].parent_id, outcomes[one].name) for one in outcomes}
+            of_maps = {(pool[one].parent_id, me) for one, me in mapped}
+        named = {(parent, name) for parent, name in seen if name != TEAM.name}
+        assert len(named) == len(of_maps) == 3
+        assert all(name == f"of {parent}" for parent, name in named)
+        assert all(parent == me for parent, me in of_maps)
+        assert all(one.status is not AgentStatus.FAILED for one in outcomes.values())
+
+    explore(scenario, schedules=5)
