@@ -36,6 +36,7 @@ from agentpool._pool.record import AgentRecord
 from agentpool._scheduling.owner import Owner, Way, looks_on
 from agentpool._scheduling.slot import Slot
 from agentpool._scheduling.waits import (
+    LISTENING,
     Wait,
     WaitKind,
     deadlock_cycle,
@@ -147,10 +148,35 @@ class DeadlockWatch:
 
     def _seems_to_close(self, first: AgentId) -> bool:
         """Return whether a circle of waits seems to lead from *first* back to it."""
-        if not self._admission.book.is_awaited(first):
+        if not self._admission.book.is_awaited(first) or self._goes_on(first, 1):
             return False
         waits = self._reached(first, settled=False)
         return first in find_deadlocked(waits, others_can_send=True)
+
+    def _goes_on(self, agent_id: AgentId, further: int) -> bool:
+        """Return whether the newest wait of an agent shows that it goes on.
+
+        An agent may begin very many waits, and to look at all of them at each would take their
+        square.
+
+        Args:
+            agent_id: The agent.
+            further: How many agents to look at beyond it, each awaited by the one before.
+        """
+        if agent_id == OWNER_ID or agent_id in self.absent:
+            return False
+        record = self._running.get(agent_id)
+        slot = None if record is None else record.slot
+        if slot is None or slot.held or slot.wanted or slot.task is None:
+            return True
+        task = next(reversed(slot.waits), None)
+        if task is None:
+            return False
+        newest = slot.waits[task]
+        wait = newest.wait
+        if newest.has_deadline or wait.ends_by_itself or wait.kind in LISTENING:
+            return True
+        return further > 0 and wait.target is not None and self._goes_on(wait.target, further - 1)
 
     def _stands_still(self, *, settled: bool) -> bool:
         """Return whether no agent runs or can start while one waits for a message."""

@@ -26,10 +26,10 @@ given back in the same step in which the last strand begins to wait.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextvars import ContextVar
 from types import MappingProxyType, TracebackType
-from typing import Final, Protocol, final
+from typing import Final, Protocol, TypeAlias, final
 
 import trio
 
@@ -52,7 +52,8 @@ class Strand(Live):
     ended: bool = False
 
 
-NO_WAITS: Final[Mapping[trio.lowlevel.Task, parked]] = MappingProxyType({})
+_NoWaits: TypeAlias = "MappingProxyType[trio.lowlevel.Task, parked]"
+NO_WAITS: Final[_NoWaits] = MappingProxyType({})
 """The waits of an agent that waits for nothing."""
 
 
@@ -111,14 +112,13 @@ class Slot(Live):
     """Deadlines that the manifest sets for its tools. They are not meant for waits: a wait that
     only they would end counts as one without a deadline."""
     asking: Asking | None = None
-    """The request that the agent makes in its own turn. ``None``: there is no request. (A context
-    variable would be a fiftieth of a turn.)"""
+    """The request that the agent makes in its own turn. ``None``: there is no request."""
     _waits: dict[trio.lowlevel.Task, parked] | None = None
     _granted: trio.Event | None = None
 
     @property
-    def waits(self) -> Mapping[trio.lowlevel.Task, parked]:
-        """The waiting tasks of the agent, and what they wait for."""
+    def waits(self) -> dict[trio.lowlevel.Task, parked] | _NoWaits:
+        """The waiting tasks of the agent, and what they wait for; the newest wait is the last."""
         return self._waits or NO_WAITS
 
     def has_deadline(self) -> bool:

@@ -9,9 +9,20 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from agentpool import AgentHandle, AgentPool, Budget, SpawnConfig, Usage, open_pool
-from agentpool.drivers import Completion, CompletionRequest, FunctionDriver, say
+from agentpool import (
+    AgentHandle,
+    AgentManifest,
+    AgentPool,
+    Budget,
+    ResourceQuota,
+    SpawnConfig,
+    Usage,
+    open_pool,
+)
+from agentpool.abc import AgentContext
+from agentpool.drivers import Completion, CompletionRequest, FunctionDriver, UserMessage, call, say
 from agentpool.observe import AgentFinished
+from agentpool.tools import ToolContext, ToolRegistry, tool
 from tests.support.fakes import hanging_driver, job, manifest
 from tests.support.growth import lines_run
 
@@ -133,6 +144,44 @@ async def join_each(n: int) -> None:
     await watched(n, watch)
 
 
+async def in_one_tool(n: int, wait: Callable[[AgentContext], Awaitable[object]]) -> None:
+    """Wait in *n* ways at once in one tool of one agent, for which its owner waits."""
+
+    @tool
+    async def work(context: ToolContext) -> None:
+        """Do all of it."""
+        async with trio.open_nursery() as nursery:
+            for _ in range(n):
+                nursery.start_soon(wait, context.agent)
+
+    async def answer(request: CompletionRequest) -> Completion:
+        await trio.sleep(1)
+        is_first = list(request.messages) == [UserMessage("parent")]
+        return call("work") if is_first else say("ok")
+
+    driver, tools = FunctionDriver(answer, record=False), ToolRegistry([work])
+    async with open_pool(driver, tools=tools, max_concurrent=2, max_queued=n) as pool:
+        plenty = ResourceQuota(max_iterations=10**6, max_tool_calls=10**6)
+        parent = AgentManifest(resources=plenty)
+        handle = await pool.spawn(SpawnConfig(parent, "parent"))
+        assert (await handle.wait()).text == "ok"
+
+
+async def have_children(n: int) -> None:
+    """Have many children at once."""
+    await in_one_tool(n, lambda agent: agent.run_child(job("q")))
+
+
+async def wait_without_a_slot(n: int) -> None:
+    """Wait for something else in many tasks."""
+
+    async def wait(agent: AgentContext) -> None:
+        async with agent.without_slot("others"):
+            await trio.sleep(1)
+
+    await in_one_tool(n, wait)
+
+
 async def read_events(n: int) -> None:
     """Read the events of one agent by many readers."""
 
@@ -149,7 +198,8 @@ async def read_events(n: int) -> None:
     "work",
     [
         wait_for_one_budget, want_different_amounts, wait_for_a_part, wait_below_one_budget,
-        give_up, stream_each, stream_one, wait_for_one, join_each, read_events,
+        give_up, stream_each, stream_one, wait_for_one, join_each, have_children,
+        wait_without_a_slot, read_events,
     ],
     ids=lambda work: work.__name__.replace("_", " "),
 )  # fmt: skip
