@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ssl
 from collections.abc import AsyncGenerator, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Final, final
 
 import attrs
@@ -52,7 +53,8 @@ class AnthropicDriver(HostedDriver):
         return Exchange(
             path="/messages",
             body=encode_request(request, options),
-            accumulator=MessageAccumulator(
+            begin_answer=partial(
+                MessageAccumulator,
                 call_id_prefix=prefix,
                 secret=key,
                 origin=Origin(self._options.provider, request.model or self._settings.model),

@@ -49,7 +49,7 @@ Price: TypeAlias = Callable[[Usage, str | None], float | None]
 
 
 @final
-@attrs.frozen(kw_only=True, repr=False)
+@attrs.define(eq=False, kw_only=True, repr=False)
 class Exchange:
     """One request, ready to be sent."""
 
@@ -57,10 +57,13 @@ class Exchange:
     """The path below the base URL."""
     body: bytes
     """The body, as JSON."""
-    accumulator: Accumulator
-    """Collects the answer."""
+    begin_answer: Callable[[], Accumulator]
+    """Returns what collects the answer. It is not called before there is one: most of the time all
+    requests of a pool wait, and the garbage collector looks at all that they hold."""
     secret: str = ""
     """The secret to redact in every error."""
+    accumulator: Accumulator | None = attrs.field(init=False, default=None)
+    """Collects the answer. ``None``: it has not begun."""
 
 
 async def stream_completion(
@@ -78,9 +81,10 @@ async def stream_completion(
     Cancellation:
         The connection is closed, which stops the model.
     """
-    hearer = Hearer(exchange.accumulator, on_delta)
     outside = sys.exception()
     async with client.post_stream(exchange.path, exchange.body, on_sent=on_sent) as answer:
+        exchange.accumulator = exchange.begin_answer()
+        hearer = Hearer(exchange.accumulator, on_delta)
         # Here is no text of the provider's, and below it is forgotten if it is an error.
         try:
             return await _take_answer(answer, hearer, secret=exchange.secret)
@@ -305,7 +309,8 @@ class HostedDriver(Unique, SendingDriver):
                 self._client, exchange, on_delta=on_delta, on_sent=on_sent
             )
         except DriverError as error:
-            self._bill(error, exchange.accumulator.used())
+            begun = exchange.accumulator
+            self._bill(error, None if begun is None else begun.used())
             raise
         return msgspec.structs.replace(answer, cost_usd=self._cost_usd(answer))
 
@@ -347,4 +352,4 @@ class HostedDriver(Unique, SendingDriver):
             # Without a key the old one goes: it was taken away.
             self._client.set_headers(self._key_headers(key) if key else {})
             self._last_key = key
-        return key
+        return self._last_key

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import AsyncGenerator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO, Final, final
 
@@ -236,10 +237,10 @@ class LocalDriver(Unique, Driver):
             body = encode_request(asked, options)
         except UnicodeEncodeError:
             body = encode_request(request_without_halves(asked), options)
-        accumulator = ChatAccumulator(call_id_prefix=call_id)
+        begin_answer = partial(ChatAccumulator, call_id_prefix=call_id)
         async with self._slots:
             self._child.trim_log()
-            exchange = Exchange(path="/chat/completions", body=body, accumulator=accumulator)
+            exchange = Exchange(path="/chat/completions", body=body, begin_answer=begin_answer)
             completion = await self._stream(exchange, None if form else on_delta)
         if form is None:
             return completion

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ssl
 from collections.abc import AsyncGenerator, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Final, final
 
 import attrs
@@ -192,13 +193,15 @@ class OpenAIDriver(HostedDriver):
             return Exchange(
                 path="/responses",
                 body=encode_response_request(request, wire, self._stale),
-                accumulator=ResponseAccumulator(call_id_prefix=prefix, secret=key, origin=origin),
+                begin_answer=partial(
+                    ResponseAccumulator, call_id_prefix=prefix, secret=key, origin=origin
+                ),
                 secret=key,
             )
         return Exchange(
             path="/chat/completions",
             body=encode_chat_request(request, options),
-            accumulator=ChatAccumulator(call_id_prefix=prefix, secret=key, origin=origin),
+            begin_answer=partial(ChatAccumulator, call_id_prefix=prefix, secret=key, origin=origin),
             secret=key,
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import socket
 from collections.abc import Callable
 from functools import partial
@@ -34,6 +35,7 @@ from agentpool.drivers import (
     open_anthropic,
     open_openai,
 )
+from agentpool.drivers.wire._stream_answer import GrowingCompletion
 from agentpool.testing import cancel_everywhere, explore
 from tests.support.fakes import LiveDriver, job, jobs, manifest, query_of
 from tests.support.hostile_server import open_watched, resetting
@@ -66,6 +68,32 @@ async def closed_port() -> int:
 
 
 # --- over a real wire
+
+
+@pytest.mark.parametrize("opening", [open_openai, open_anthropic])
+async def test_what_waits_for_an_answer_holds_nothing_of_it(opening: Opening) -> None:
+    """Thousands wait at once, and the garbage collector looks at all that they hold."""
+
+    def count() -> int:
+        return sum(issubclass(type(one), GrowingCompletion) for one in gc.get_objects())
+
+    async def serve(line: Line) -> None:
+        await line.read_request()
+        await line.wait_gone()
+
+    async with (
+        open_loopback(serve) as server,
+        opening("m", base_url=server.url) as driver,
+        trio.open_nursery() as nursery,
+    ):
+        gc.collect()
+        before = count()
+        for _ in range(3):
+            nursery.start_soon(driver.complete, REQUEST)
+        while len(server.requests) < 3:
+            await wait_all_tasks_blocked(0.001)
+        assert count() == before
+        nursery.cancel_scope.cancel()
 
 
 @pytest.mark.parametrize("opening", [open_openai, open_anthropic])
