@@ -176,7 +176,10 @@ class DeadlockWatch:
         wait = newest.wait
         if newest.has_deadline or wait.ends_by_itself or wait.kind in LISTENING:
             return True
-        return further > 0 and wait.target is not None and self._goes_on(wait.target, further - 1)
+        target = wait.target
+        if wait.kind is WaitKind.ANY:
+            target = next(iter(wait.group), None)  # one that goes on is enough
+        return further > 0 and target is not None and self._goes_on(target, further - 1)
 
     def _stands_still(self, *, settled: bool) -> bool:
         """Return whether no agent runs or can start while one waits for a message."""

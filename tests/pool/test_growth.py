@@ -20,7 +20,15 @@ from agentpool import (
     open_pool,
 )
 from agentpool.abc import AgentContext
-from agentpool.drivers import Completion, CompletionRequest, FunctionDriver, UserMessage, call, say
+from agentpool.drivers import (
+    Completion,
+    CompletionRequest,
+    FunctionDriver,
+    ToolMessage,
+    UserMessage,
+    call,
+    say,
+)
 from agentpool.observe import AgentFinished
 from agentpool.tools import ToolContext, ToolRegistry, tool
 from tests.support.fakes import hanging_driver, job, manifest
@@ -144,7 +152,7 @@ async def join_each(n: int) -> None:
     await watched(n, watch)
 
 
-async def in_one_tool(n: int, wait: Callable[[AgentContext], Awaitable[object]]) -> None:
+async def in_one_tool(n: int, wait: Callable[[AgentContext, AgentPool], Awaitable[object]]) -> None:
     """Wait in *n* ways at once in one tool of one agent, for which its owner waits."""
 
     @tool
@@ -152,7 +160,7 @@ async def in_one_tool(n: int, wait: Callable[[AgentContext], Awaitable[object]])
         """Do all of it."""
         async with trio.open_nursery() as nursery:
             for _ in range(n):
-                nursery.start_soon(wait, context.agent)
+                nursery.start_soon(wait, context.agent, pool)
 
     async def answer(request: CompletionRequest) -> Completion:
         await trio.sleep(1)
@@ -161,21 +169,31 @@ async def in_one_tool(n: int, wait: Callable[[AgentContext], Awaitable[object]])
 
     driver, tools = FunctionDriver(answer, record=False), ToolRegistry([work])
     async with open_pool(driver, tools=tools, max_concurrent=2, max_queued=n) as pool:
-        plenty = ResourceQuota(max_iterations=10**6, max_tool_calls=10**6)
+        plenty = ResourceQuota(max_iterations=10**6, max_tool_calls=10**6, tool_seconds=None)
         parent = AgentManifest(resources=plenty)
         handle = await pool.spawn(SpawnConfig(parent, "parent"))
-        assert (await handle.wait()).text == "ok"
+        outcome = await handle.wait()
+    assert not any(isinstance(one, ToolMessage) and one.is_error for one in outcome.messages)
 
 
 async def have_children(n: int) -> None:
     """Have many children at once."""
-    await in_one_tool(n, lambda agent: agent.run_child(job("q")))
+    await in_one_tool(n, lambda agent, _: agent.run_child(job("q")))
+
+
+async def have_races(n: int) -> None:
+    """Have many races of two children at once."""
+
+    async def race(_: AgentContext, pool: AgentPool) -> None:
+        assert (await pool.race([job("q"), job("q")])).text == "ok"
+
+    await in_one_tool(n, race)
 
 
 async def wait_without_a_slot(n: int) -> None:
     """Wait for something else in many tasks."""
 
-    async def wait(agent: AgentContext) -> None:
+    async def wait(agent: AgentContext, _: AgentPool) -> None:
         async with agent.without_slot("others"):
             await trio.sleep(1)
 
@@ -198,7 +216,7 @@ async def read_events(n: int) -> None:
     "work",
     [
         wait_for_one_budget, want_different_amounts, wait_for_a_part, wait_below_one_budget,
-        give_up, stream_each, stream_one, wait_for_one, join_each, have_children,
+        give_up, stream_each, stream_one, wait_for_one, join_each, have_children, have_races,
         wait_without_a_slot, read_events,
     ],
     ids=lambda work: work.__name__.replace("_", " "),
