@@ -160,7 +160,7 @@ class AnswerParser:
     # What the parser below calls.
 
     def on_message_begin(self) -> None:
-        """Read a head, unless nobody asked for one."""
+        """Begin to read a head, if an answer is expected."""
         if self.has_ended:
             raise _StopError
         self._parser.set_dangerous_leniencies(

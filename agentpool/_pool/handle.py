@@ -10,8 +10,10 @@ import msgspec
 
 from agentpool._base import Shown, Unique
 from agentpool._checks import expect_arguments
+from agentpool._errors import UsageError
 from agentpool._messages import AgentId, AgentMessage
 from agentpool._needs_trio import check_trio
+from agentpool._numbers import quoted
 from agentpool._outcome import AgentOutcome, AgentStatus
 from agentpool._pool.record import AgentRecord, Caretaker, Kept, as_record
 from agentpool._pool.text_stream import TextStream
@@ -207,3 +209,27 @@ class AgentHandle(Unique, Shown, msgspec.Struct, frozen=True, weakref=True):
 def handles_of(pool: Caretaker, agents: Iterable[Kept]) -> list[AgentHandle]:
     """Return a handle of each agent of *pool*."""
     return list(map(AgentHandle, repeat(pool), agents))
+
+
+def unknown_agent(agent_id: object, last_id: AgentId, *, is_absent: bool) -> UsageError:
+    """Return the error for an agent that has no handle.
+
+    Args:
+        agent_id: What was given as its number.
+        last_id: The number of the newest agent.
+        is_absent: Whether it began in an earlier process and was not spawned again.
+    """
+    if is_absent:
+        return UsageError(
+            f"agent {agent_id} began in an earlier process and was not spawned again yet; spawn it "
+            "with the same key, and use the handle that this returns"
+        )
+    if type(agent_id) is int and 0 < agent_id <= last_id:
+        return UsageError(
+            f"agent {agent_id} has ended and is no longer kept; store its outcome when you get it, "
+            "or increase keep_outcomes"
+        )
+    return UsageError(
+        f"there is no agent {quoted(agent_id)} in this pool; the last one is {last_id}; agents are "
+        "known by number: handle.agent_id"
+    )

@@ -17,12 +17,11 @@ from agentpool._errors import UsageError
 from agentpool._manifest.manifest import AgentManifest
 from agentpool._messages import OWNER_ID, AgentId, AgentMessage
 from agentpool._needs_trio import check_trio
-from agentpool._numbers import quoted
 from agentpool._opening import opening
 from agentpool._outcome import AgentOutcome
 from agentpool._pool.admission import Wanted
 from agentpool._pool.fan_in import Completions
-from agentpool._pool.handle import AgentHandle, handles_of
+from agentpool._pool.handle import AgentHandle, handles_of, unknown_agent
 from agentpool._pool.map import OutcomeStream, Queries, QueryMap, check_map
 from agentpool._pool.nursery import AgentNursery
 from agentpool._pool.record import AgentRecord, OnEnd
@@ -343,19 +342,14 @@ class AgentPool(Live, weakref=True):
         """Return the handle of an agent, running or ended, whichever task spawned it.
 
         Raises:
-            UsageError: If there never was such an agent, or it is no longer kept.
+            UsageError: If there never was such an agent, it is no longer kept, or it is one of an
+                earlier process that has not been spawned again.
         """
-        if (record := self._agents.fan_in.find(agent_id)) is None:
-            if type(agent_id) is int and 0 < agent_id <= self._agents.last_id:
-                raise UsageError(
-                    f"agent {agent_id} has ended and is no longer kept; store its outcome when you "
-                    "get it, or increase keep_outcomes"
-                )
-            raise UsageError(
-                f"there is no agent {quoted(agent_id)} in this pool; the last one is "
-                f"{self._agents.last_id}; agents are known by number: handle.agent_id"
-            )
-        return AgentHandle(self._agents, record)
+        agents = self._agents
+        if (record := agents.fan_in.find(agent_id)) is None:
+            is_absent = agent_id in agents.deadlocks.absent
+            raise unknown_agent(agent_id, agents.last_id, is_absent=is_absent)
+        return AgentHandle(agents, record)
 
     @property
     def name(self) -> str:

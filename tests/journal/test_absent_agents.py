@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from contextlib import AbstractAsyncContextManager
 
@@ -15,6 +16,7 @@ from agentpool import (
     Capability,
     CapabilityKind,
     SpawnConfig,
+    UsageError,
     open_pool,
 )
 from agentpool.abc import CompletionRequest, Observer
@@ -192,5 +194,25 @@ def test_a_log_of_a_resumed_pool_with_a_dead_letter_is_in_order() -> None:
             await (await pool.spawn(SpawnConfig(CLERK, "clerk", key="clerk"))).wait()
         assert pool.router.dead_letters
         log.check()
+
+    simulate(scenario)
+
+
+def test_an_absent_agent_is_not_said_to_have_ended() -> None:
+    """It has no handle until it is spawned again."""
+    journal = InMemoryJournal()
+
+    async def scenario() -> None:
+        with contextlib.suppress(KeyError):
+            async with going_on(journal) as pool:
+                await pool.spawn(SpawnConfig(CLERK, "clerk", key="clerk"))
+                await trio.sleep(0.5)
+                raise KeyError
+        async with going_on(journal) as pool:
+            with pytest.raises(UsageError, match=r"agent 1 began .*spawn it with the same key"):
+                pool[1]
+            clerk = await pool.spawn(SpawnConfig(CLERK, "clerk", key="clerk"))
+            assert pool[1] == clerk
+            pool.abort_all("seen")
 
     simulate(scenario)
