@@ -216,7 +216,7 @@ class Connection:
         except BaseException:
             self.close()
             raise
-        return answer
+        return answer  # noqa: ASYNC910  # a request sent is a checkpoint
 
     async def receive(self) -> bytes:
         """Return the next piece of the body. Empty: the body has ended.

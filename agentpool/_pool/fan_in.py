@@ -109,6 +109,8 @@ class FanIn(Live):
 
     def __contains__(self, agent_id: object) -> bool:
         """Return whether that agent has not ended."""
+        if type(agent_id) is not int:  # as in find()
+            return False
         if agent_id in self.active:
             return not self.active[agent_id].has_ended
         return agent_id in self.owned and not self.owned[agent_id].has_ended

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from itertools import groupby
 from typing import TypeAlias
 
@@ -17,7 +17,7 @@ from tests.support.fakes import LiveDriver, job, jobs, manifest, query_of
 STEPS = 32
 CALLS = 200
 
-Call: TypeAlias = Callable[[], Coroutine[object, object, object]]
+Call: TypeAlias = Callable[[], Awaitable[object]]
 
 
 async def longest_row(call: Call) -> int:
