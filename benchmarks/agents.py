@@ -270,7 +270,7 @@ async def w3_unwatched(n: int, meter: Meter) -> None:
 
 async def _turns(n: int, meter: Meter, quota: ResourceQuota, *, watched: bool = True) -> None:
     await _one_agent(CallingDriver(50), quota, watched=watched)
-    runs = max(1, MIN_TURNS // n)
+    runs = meter.times(MIN_TURNS, n)
     meter.operations = n * runs
     driver = CallingDriver(n)
     with meter.running():
@@ -372,6 +372,7 @@ async def w4_batch(n: int, meter: Meter) -> None:
 
 async def w4_ping_pong(n: int, meter: Meter) -> None:
     """Measure two who answer each other."""
+    meter.operations = n // 2 * 2
 
     async def ping(context: AgentContext) -> None:
         for _ in range(n // 2):
@@ -388,6 +389,7 @@ async def w4_ping_pong(n: int, meter: Meter) -> None:
 
 async def w4_ask(n: int, meter: Meter) -> None:
     """Measure one who asks and one who answers."""
+    meter.operations = n // 2 * 2
 
     async def ask(context: AgentContext) -> None:
         for _ in range(n // 2):
@@ -474,15 +476,18 @@ async def w7_waiting(n: int, meter: Meter) -> None:
 EVENTS = 100_000
 """What W8 measures of them: an event for each of n observers is n of these."""
 
+FEWEST = 100
+"""Events for the most observers."""
 
-async def w8_unheard(n: int, meter: Meter) -> None:  # noqa: ARG001  # there are no observers
+
+async def w8_unheard(n: int, meter: Meter) -> None:
     """Measure an event that nobody listens to."""
-    await _events(EVENTS, meter, EventHub.open(()))
+    await _events(n * meter.times(EVENTS, n), meter, EventHub.open(()))
 
 
-async def w8_heard(n: int, meter: Meter) -> None:  # noqa: ARG001  # there is one observer
+async def w8_heard(n: int, meter: Meter) -> None:
     """Measure an event that is made, and handed to one listener."""
-    await _events(EVENTS, meter, EventHub.open([Listener()]))
+    await _events(n * meter.times(EVENTS, n), meter, EventHub.open([Listener()]))
 
 
 @final
@@ -500,8 +505,9 @@ class Counter(Observer):
 async def w8_observers(n: int, meter: Meter) -> None:
     """Measure an event for each of *n* observers."""
     hub = EventHub.open([Counter() for _ in range(n)])
-    await _events(max(100, EVENTS // n), meter, hub)
-    meter.operations = max(100, EVENTS // n) * n
+    events = FEWEST * meter.times(EVENTS // FEWEST, n)
+    await _events(events, meter, hub)
+    meter.operations = events * n
 
 
 async def _events(n: int, meter: Meter, hub: EventHub) -> None:
@@ -518,7 +524,7 @@ async def _events(n: int, meter: Meter, hub: EventHub) -> None:
 
 async def w10_waiting(n: int, meter: Meter) -> None:
     """Measure a message for an inbox in which *n* wait in the end; few are sent several times."""
-    inboxes, settled = max(1, 10_000 // n), load_settled()
+    inboxes, settled = meter.times(10_000, n), load_settled()
     async with open_pool(SleepingDriver(), max_concurrent=inboxes, inbox_capacity=n) as pool:
         handles = await pool.fan_out([SpawnConfig(AgentManifest(), "go")] * inboxes)
         await settled()

@@ -11,7 +11,6 @@ more behind than the second one, and otherwise the script exits with 1.
 
 from __future__ import annotations
 
-import argparse
 import gc
 import sys
 import tracemalloc
@@ -20,6 +19,7 @@ from typing import TypeAlias
 
 import trio
 from agents import NullDriver, SleepingDriver
+from meter import Parser, at_least
 from trio.testing import wait_all_tasks_blocked
 
 from agentpool import AgentManifest, AgentPool, SpawnConfig, open_pool
@@ -100,6 +100,6 @@ async def weigh_nothing() -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--agents", type=int, default=100_000, help="default: %(default)s")
+    parser = Parser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--agents", type=at_least(10), default=100_000, help="default: %(default)s")
     sys.exit(trio.run(main, parser.parse_args().agents))

@@ -19,13 +19,38 @@ import time
 from collections.abc import Awaitable, Callable, Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeAlias
+from typing import NoReturn, TypeAlias
 
 import attrs
 import trio
 
 Workload: TypeAlias = Callable[[int, "Meter"], Awaitable[None]]
 """Does a number of operations, those that count inside ``with meter.running():``."""
+
+
+class Parser(argparse.ArgumentParser):
+    """Says in one line what is wrong with the command line, and exits with 2."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say it, without the usage: ``--help`` has that."""
+        self.exit(2, f"{self.prog}: {message}\n")
+
+
+def at_least(least: int) -> Callable[[str], int]:
+    """Return what reads a whole number of at least *least* from the command line."""
+
+    def read(text: str) -> int:
+        try:
+            number = int(text)
+        except ValueError:
+            number = least - 1
+        if number < least:
+            message = f"must be a whole number of at least {least}, got {text!r}"
+            raise argparse.ArgumentTypeError(message)
+        return number
+
+    return read
+
 
 KIB = 1024
 """Linux counts peak memory in these; macOS in bytes."""
@@ -71,6 +96,10 @@ class Meter:
         self.cpu_seconds = time.process_time() - cpu
         self.wall_seconds = time.perf_counter() - wall
 
+    def times(self, least: int, n: int) -> int:
+        """Return how often to repeat *n* operations, to measure some *least* in all."""
+        return max(1, least // n)
+
     def report(self) -> dict[str, float | str]:
         """Return what was measured, per operation in microseconds."""
         return {
@@ -83,9 +112,9 @@ class Meter:
 
 def main(workloads: Mapping[str, Workload]) -> None:
     """Run the workload that the command line names."""
-    parser = argparse.ArgumentParser(description="Run one workload and print a line of JSON.")
+    parser = Parser(description="Run one workload and print a line of JSON.")
     parser.add_argument("workload", choices=workloads)
-    parser.add_argument("--n", type=int, default=1000, help="operations (default 1000)")
+    parser.add_argument("--n", type=at_least(1), default=1000, help="operations (default 1000)")
     options = parser.parse_args()
     meter = Meter(options.n)
     trio.run(workloads[options.workload], options.n, meter)

@@ -230,7 +230,7 @@ async def full_loop(turns: int) -> list[Said]:
 async def w3_full(n: int, meter: Meter) -> None:
     """Measure the loop."""
     await full_loop(50)
-    runs = max(1, MIN_TURNS // n)
+    runs = meter.times(MIN_TURNS, n)
     meter.operations = n * runs
     with meter.running():
         for _ in range(runs):
@@ -257,6 +257,7 @@ async def w4_stream(n: int, meter: Meter) -> None:
 
 async def w4_ping_pong(n: int, meter: Meter) -> None:
     """Measure two who answer each other."""
+    meter.operations = n // 2 * 2
     to_b, at_b = trio.open_memory_channel[int](INBOX)
     to_a, at_a = trio.open_memory_channel[int](INBOX)
 
