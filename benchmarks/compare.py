@@ -13,6 +13,9 @@ same took at 5cff005, when the targets were set, or what the older copy takes in
 CPU time is judged: on a machine with other work on it, the clock tells more about that work. Only
 T5 and what is said for each second go by the clock. ``benchmarks/lifetime.py`` has T4 and T13, the
 memory.
+
+Wrong input is told before anything is measured, with exit code 2. It is 1 if nothing at all could
+be measured, if the figures could not be written in the end, or if ``--gate`` finds a target missed.
 """
 
 from __future__ import annotations
@@ -23,205 +26,19 @@ import importlib.util
 import json
 import os
 import platform
+import shutil
 import site
-import statistics
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Final, TypeAlias, cast, final
+from typing import Final, cast
 
 import attrs
+from meter import Parser, at_least
+from table import Figures, Row, print_doubts, print_limits, print_runs, print_targets, rounds
+from targets import ALSO, LEAST, SIZES, WORDS, Run, Target, is_yardstick, targets
 
 HERE: Final = Path(__file__).parent
-
-TOLERANCE: Final = 1.15
-"""``--gate`` lets a target be missed by so much: medians still differ from day to day."""
-
-
-@final
-@attrs.frozen
-class Run:
-    """One process to measure."""
-
-    workload: str
-    """As the script calls it: ``W1:agents``."""
-    n: int
-    """Operations, or how many ask at once. 0 for an import."""
-    is_before: bool = False
-    """Whether the older copy is measured, by its own benchmarks."""
-
-    @property
-    def earlier(self) -> Run:
-        """The same of the older copy."""
-        return attrs.evolve(self, is_before=True)
-
-    @property
-    def command(self) -> tuple[str, ...]:
-        """What to give to Python."""
-        kind, _, what = self.workload.partition(":")
-        if kind == "W6":
-            return "imports.py", what
-        script = "yardsticks.py" if is_yardstick(self) else "agents.py"
-        if kind == "W9":
-            script = "wire.py"
-        return script, self.workload, "--n", str(self.n)
-
-
-@final
-@attrs.frozen
-class Target:
-    """How much dearer one run may be than another, in time per operation."""
-
-    name: str
-    of: Run
-    over: Run
-    at_most: float
-
-    @property
-    def by(self) -> str:
-        """The time that counts."""
-        return "wall_us" if self.of.workload.startswith("W2:") else "cpu_us"
-
-    @property
-    def before(self) -> str:
-        """The ratio at 5cff005."""
-        of_all = BEFORE.get(self.name, "")
-        return BEFORE.get(f"{self.name} {self.of.n}", of_all) or "-"
-
-    @property
-    def over_before(self) -> Run:
-        """What the older copy is divided by: the same yardstick, or its own smaller size."""
-        return self.over if is_yardstick(self.over) else self.over.earlier
-
-
-@final
-@attrs.frozen
-class Limit:
-    """How much one run may take, all by itself."""
-
-    name: str
-    of: Run
-    figure: str
-    """Which of its figures."""
-    times: float
-    """What makes the figure what the name says."""
-    at_most: float
-
-
-YARDSTICKS: Final = ("naive", "reference", "full", "channel", "scoped")
-"""What bare trio does; the rest is agentpool's."""
-
-FOREIGN: Final = ("W6:trio", "W9:handmade", "W9:httpx")
-"""Yardsticks in other scripts than that of bare trio."""
-
-
-def is_yardstick(run: Run) -> bool:
-    """Return whether *run* has nothing of agentpool in it."""
-    return run.workload.partition(":")[2].startswith(YARDSTICKS) or run.workload in FOREIGN
-
-
-SIZES: Final[Mapping[str, tuple[int, ...]]] = {
-    "W1": (1_000, 10_000, 100_000),
-    "W2": (2_000,),
-    "W3": (100, 1_000, 10_000),
-    "W4": (20_000,),
-    "W5": (10_000,),
-    "W6": (0,),
-    "W7": (10_000,),
-    "W8": (1, 10, 100, 1_000),
-    "W10": (10, 1_000, 100_000),
-    "W9": (10, 100, 1_000),
-}
-"""The workloads, and how many operations of each; of W8 how many observers, of W9 how many
-at once, of W10 how many messages wait."""
-
-EACH: Final = (
-    ("T1 fan_out / reference pool", "W1:agents", "W1:reference", 2.0),
-    ("T1 fan_out_nowait / reference pool", "W1:nowait", "W1:reference", 1.8),
-    ("T1 fan_out / naive trio", "W1:agents", "W1:naive", 1.5),
-    ("T2 spawn one by one / reference pool", "W1:spawn", "W1:reference", 2.2),
-    ("T2 as_completed / reference pool", "W1:as-completed", "W1:reference", 2.5),
-    ("T2 map / reference pool", "W1:map", "W1:reference", 2.5),
-    ("T5 agents of 50 ms / reference pool, wall", "W2:agents", "W2:reference", 1.05),
-    ("T6 turn / full loop", "W3:unwatched", "W3:full", 1.2),
-    ("T6 turn with an observer / full loop", "W3:deadlines", "W3:full", 1.2),
-    ("T7 stream / channel", "W4:stream", "W4:channel-stream", 1.3),
-    ("T7 mesh / channel", "W4:mesh", "W4:channel-mesh", 1.5),
-    ("T8 batch / channel", "W4:batch", "W4:channel-stream", 0.25),
-    ("T9 ping-pong / channel", "W4:ping-pong", "W4:channel-ping-pong", 1.4),
-    ("T9 ask and reply / channel", "W4:ask", "W4:channel-ping-pong", 1.8),
-    ("T10 abort / scoped trio", "W5:running", "W5:scoped", 1.1),
-    ("T12 import / trio", "W6:agentpool", "W6:trio", 1.4),
-    ("T14 driver / h11 by hand", "W9:driver", "W9:handmade", 1.3),
-    ("T14 driver / stock httpx", "W9:driver", "W9:httpx", 1.0),
-)
-"""Targets at each size: name, what, over what, at most."""
-
-FLAT: Final = (
-    ("T3 agent, many / few", "W1:agents", 1.1),
-    ("growth: turn, late / early", "W3:deadlines", 1.2),
-    ("growth: message, many waiting / few", "W10:waiting", 1.2),
-    ("growth: event, many observers / few, each", "W8:observers", 1.2),
-    ("growth: completion, many at once / few", "W9:driver", 1.2),
-)
-"""Targets of the largest size over the smallest: name, what, at most."""
-
-LIMITS: Final = (
-    Limit("T4 peak MB of 100,000 agents", Run("W1:agents", 100_000), "peak_mb", 1.0, 80.0),
-    Limit("T11 abort of 10,000 queued, ms", Run("W5:queued", 10_000), "cpu_us", 10.0, 10.0),
-    Limit("T14 ms on the clock at 1,000 at once", Run("W9:driver", 1_000), "wall_us", 1e-3, 0.2),
-    Limit("T15 event unheard, us", Run("W8:unheard", 1), "cpu_us", 1.0, 0.4),
-    Limit("T15 event heard once, us", Run("W8:heard", 1), "cpu_us", 1.0, 0.8),
-)
-"""Targets over no yardstick: what one of them takes, or of T11 all."""
-
-BEFORE: Final[Mapping[str, str]] = {
-    "T1 fan_out / reference pool": "3.5",
-    "T1 fan_out_nowait / reference pool": "2.2",
-    "T2 spawn one by one / reference pool": "3.7-3.9",
-    "T2 as_completed / reference pool": "4.5",
-    "T2 map / reference pool": "4.5",
-    "T3 agent, many / few": "1.05",
-    "T4 peak MB of 100,000 agents": "122",
-    "T5 agents of 50 ms / reference pool, wall": "1.10",
-    "T6 turn / full loop 100": "1.57",
-    "T6 turn / full loop 1000": "1.27",
-    "T6 turn / full loop 10000": "1.18",
-    "T7 stream / channel": "2.1",
-    "T7 mesh / channel": "3.2",
-    "T8 batch / channel": "0.35",
-    "T9 ping-pong / channel": "2.45",
-    "T10 abort / scoped trio": "1.95",
-    "T12 import / trio": "1.46",
-    "T14 driver / h11 by hand 10": "1.25",
-    "T14 driver / h11 by hand 100": "1.63",
-    "T14 driver / h11 by hand 1000": "1.47",
-    "T14 ms on the clock at 1,000 at once": "0.55",
-}
-"""What the targets measured at 5cff005, on a quiet machine with CPython 3.11.7."""
-
-ONLY: Final = {"W1:naive": 10_000}
-"""The size of a target over a yardstick that gets dearer with the size."""
-
-ALSO: Final = ("W1:remembering", "W3:agent", "W5:queued", "W7:waiting", "W8:unheard", "W8:heard")
-"""What is measured and has no target over a yardstick."""
-
-Row: TypeAlias = dict[str, float]
-Figures: TypeAlias = dict[Run, list[Row | None]]
-"""What each run measured, a row for each round, and None for a round in which it failed."""
-
-
-def targets(workload: str, sizes: Sequence[int]) -> Iterator[Target]:
-    """Yield what *workload* is held against, at each of *sizes*."""
-    for name, of, over, at_most in EACH:
-        if of.startswith(f"{workload}:"):
-            for n in sizes:
-                if ONLY.get(over, n) == n:
-                    yield Target(name, Run(of, n), Run(over, n), at_most)
-    for name, of, at_most in FLAT:
-        if of.startswith(f"{workload}:") and len(sizes) > 1:
-            yield Target(name, Run(of, max(sizes)), Run(of, min(sizes)), at_most)
 
 
 def measure(run: Run, python: str, before: Path | None) -> Row | None:
@@ -242,18 +59,35 @@ def measure(run: Run, python: str, before: Path | None) -> Row | None:
         # Its error is above. The others have taken many minutes, and are worth keeping.
         print(f"{run.workload} {run.n:,} failed and is left out of this round", file=sys.stderr)
         return None
-    return cast("Row", json.loads(done.stdout))
-
-
-def rounds(figures: Figures, run: Run) -> list[Row]:
-    """Return the rows of the rounds in which *run* did not fail."""
-    return [row for row in figures.get(run, ()) if row is not None]
+    try:
+        return cast("Row", json.loads(done.stdout))
+    except ValueError:
+        what = f"{run.workload} {run.n:,} printed no figures and is left out of this round"
+        print(f"{what}: {done.stdout[:100]!r}", file=sys.stderr)
+        return None
 
 
 def save(figures: Figures, path: Path) -> None:
-    """Write all *figures* so far as JSON; a run that failed has a row without figures."""
+    """Write all *figures* so far as JSON; a run that failed has a row without figures.
+
+    They take the place of what was there in one step, so a full disk loses none.
+
+    Raises:
+        OSError: They cannot be written.
+    """
     rows = [attrs.asdict(run) | (row or {}) for run, each in figures.items() for row in each]
-    path.write_text(json.dumps(rows, indent=1) + "\n")
+    neighbour = neighbour_of(path)
+    try:
+        neighbour.write_text(json.dumps(rows, indent=1) + "\n")
+        neighbour.replace(path)
+    except OSError:
+        neighbour.unlink(missing_ok=True)
+        raise
+
+
+def neighbour_of(path: Path) -> Path:
+    """Return where figures are written before they take the place of *path*."""
+    return path.with_name(f"{path.name}.part")
 
 
 def compile_all(before: Path | None) -> None:
@@ -265,97 +99,27 @@ def compile_all(before: Path | None) -> None:
         compileall.compile_dir(folder, quiet=2)
 
 
-def ratios(figures: Figures, of: Run, over: Run, by: str) -> list[float]:
-    """Return the ratio of each round in which neither failed."""
-    pairs = zip(figures.get(of, ()), figures.get(over, ()), strict=False)
-    return [one[by] / other[by] for one, other in pairs if one is not None and other is not None]
-
-
-def shown(each: Sequence[float]) -> str:
-    """Return the median of some figures, with the least and the most."""
-    return f"{statistics.median(each):.2f} | {min(each):.2f}-{max(each):.2f}"
-
-
-def print_runs(figures: Figures) -> None:
-    """Print what each run took."""
-    print("| run | n | CPU µs each | min-max | each second | peak MB |")
-    print("|---|---|---|---|---|---|")
-    for run in figures:
-        rows = rounds(figures, run)
-        name = f"{run.workload}{' before' * run.is_before}"
-        if not rows:
-            print(f"| {name} | {run.n:,} | failed | | | |")
-            continue
-        cpu = [row["cpu_us"] for row in rows]
-        peak = statistics.median(row["peak_mb"] for row in rows)
-        # By the clock, so this one is about the machine as much as about the run.
-        rate = 1e6 / statistics.median(row["wall_us"] for row in rows)
-        print(
-            f"| {name} | {run.n:,} | {statistics.median(cpu):,.2f} "
-            f"| {min(cpu):,.2f}-{max(cpu):,.2f} | {rate:,.0f} | {peak:.0f} |"
-        )
-
-
-def print_targets(figures: Figures, wanted: Sequence[Target]) -> list[Target]:
-    """Print whether each target holds, and return those that are missed for good."""
-    missed: list[Target] = []
-    measured = any(run.is_before for run in figures)
-    print(f"\n| target | n | {'before | min-max' if measured else 'at 5cff005'} "
-          "| now | min-max | at most | holds |")  # fmt: skip
-    print(f"|---|---|---|{'---|' * measured}---|---|---|---|")
-    for target in wanted:
-        before = target.before
-        if measured:
-            earlier = ratios(figures, target.of.earlier, target.over_before, target.by)
-            before = shown(earlier) if earlier else "- | "
-        each = ratios(figures, target.of, target.over, target.by)
-        if not each:
-            missed.append(target)
-            print(f"| {target.name} | | {before} | failed | | {target.at_most} | **no** |")
-            continue
-        ratio = statistics.median(each)
-        if ratio > target.at_most * TOLERANCE:
-            missed.append(target)
-        sizes = f"{target.of.n:,}"
-        if target.of.n != target.over.n:
-            sizes += f" / {target.over.n:,}"
-        print(
-            f"| {target.name} | {sizes} | {before} | {shown(each)} | {target.at_most} "
-            f"| {'yes' if ratio <= target.at_most else '**no**'} |"
-        )
-    return missed
-
-
-def print_limits(figures: Figures) -> None:
-    """Print whether what has no yardstick is within its limits."""
-    measured = any(run.is_before for run in figures)
-    for limit in LIMITS:
-        each, earlier = (
-            [row[limit.figure] * limit.times for row in rounds(figures, run)]
-            for run in (limit.of, limit.of.earlier)
-        )
-        before = BEFORE.get(limit.name, "-")
-        if measured:
-            before = shown(earlier) if earlier else "- | "
-        if each:
-            holds = statistics.median(each) <= limit.at_most
-            print(
-                f"| {limit.name} | {limit.of.n:,} | {before} | {shown(each)} | {limit.at_most} "
-                f"| {'yes' if holds else '**no**'} |"
-            )
+def sizes_of(text: str) -> tuple[int, ...]:
+    """Read what ``--n`` says, each once."""
+    return tuple(dict.fromkeys(at_least(1)(part.strip()) for part in text.split(",")))
 
 
 def parse() -> argparse.Namespace:
-    """Read the command line."""
+    """Read the command line, or say in one line what is wrong with it."""
     first, _, rest = (__doc__ or "").partition("\n\n")
-    parser = argparse.ArgumentParser(
-        description=first, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
+    told = "\n".join(f"    {name:<4}{words}" for name, words in WORDS.items())
+    parser = Parser(
+        description=f"{first}\n\nThe workloads:\n\n{told}",
+        epilog=rest,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "workloads", nargs="?", default=",".join(SIZES), help="default: %(default)s"
     )
-    parser.add_argument("--n", help="operations, such as 100,1000; default: by workload")
-    parser.add_argument("--rounds", type=int, default=5, help="default: %(default)s")
+    parser.add_argument(
+        "--n", type=sizes_of, help="operations, such as 100,1000; default: by workload"
+    )
+    parser.add_argument("--rounds", type=at_least(1), default=5, help="default: %(default)s")
     parser.add_argument("--json", type=Path, metavar="FILE", help="where to write all figures")
     parser.add_argument("--python", default=sys.executable, help="default: this one")
     parser.add_argument(
@@ -364,7 +128,33 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--gate", action="store_true", help="exit with 1 if a target is missed by over 15 %%"
     )
-    return parser.parse_args()
+    options = parser.parse_args()
+    options.workloads = list(dict.fromkeys(map(str.strip, options.workloads.split(","))))
+    for workload in options.workloads:
+        if workload not in SIZES:
+            parser.error(f"there is no workload {workload!r}; there are {', '.join(WORDS)}")
+        if options.n and min(options.n) < (least := LEAST.get(workload, 1)):
+            parser.error(f"{workload} needs --n of at least {least}; got {min(options.n)}")
+    if shutil.which(options.python) is None:
+        parser.error(f"--python: there is no program {options.python!r}")
+    for name in ("agentpool/__init__.py", "benchmarks/agents.py"):
+        if options.before is not None and not (options.before / name).is_file():
+            copy = options.before
+            parser.error(f"--before must be a copy of the project, and {copy} has no {name}")
+    if options.json is not None:
+        check_writable(options.json, parser)
+    return options
+
+
+def check_writable(path: Path, parser: Parser) -> None:
+    """End with a line if figures cannot be written to *path*; what is there stays."""
+    if path.exists() and not path.is_file():
+        parser.error(f"--json must be a file, and {path} is none")
+    try:
+        neighbour_of(path).write_text("[]\n")
+        neighbour_of(path).unlink()
+    except OSError as error:
+        parser.error(f"--json cannot be written: {error.strerror}: {path}")
 
 
 def main() -> int:
@@ -372,10 +162,10 @@ def main() -> int:
     options = parse()
     wanted: list[Target] = []
     runs: list[Run] = []
-    for workload in options.workloads.split(","):
+    for workload in options.workloads:
         sizes = SIZES[workload]
         if options.n and sizes != (0,):
-            sizes = tuple(int(n) for n in options.n.split(","))
+            sizes = options.n
         wanted += targets(workload, sizes)
         runs += (Run(name, n) for name in ALSO if name.startswith(f"{workload}:") for n in sizes)
     for target in wanted:
@@ -385,22 +175,41 @@ def main() -> int:
     figures: Figures = {
         run: [] for run in sorted(runs, key=lambda run: (run.workload, run.n, run.is_before))
     }
+    failure = measure_all(figures, options)
 
+    print(f"Median of {options.rounds} rounds, {platform.platform()}\n")
+    print_runs(figures)
+    missed = [*print_targets(figures, wanted), *print_limits(figures)]
+    print_doubts(figures, wanted)
+    if failure or not any(rounds(figures, run) for run in figures):
+        return 1
+    return 1 if options.gate and missed else 0
+
+
+def measure_all(figures: Figures, options: argparse.Namespace) -> OSError | None:
+    """Do each run once in each round. Return why the figures could not be written in the end."""
     compile_all(options.before)
+    failure: OSError | None = None
+    was_told = False
     for number in range(1, options.rounds + 1):
         for run, rows in figures.items():
             # Told on a line each: a whole run takes half an hour.
             when = " before" * run.is_before
             print(f"round {number}: {run.workload} {run.n:,}{when}", file=sys.stderr)
             rows.append(measure(run, options.python, options.before))
-        if options.json:
+        if options.json is None:
+            continue
+        try:
             save(figures, options.json)
-
-    print(f"Median of {options.rounds} rounds, {platform.platform()}\n")
-    print_runs(figures)
-    missed = print_targets(figures, wanted)
-    print_limits(figures)
-    return 1 if options.gate and missed else 0
+            failure = None
+        except OSError as error:
+            failure = error
+            if not was_told:
+                # The others have taken many minutes, and the table is still to come.
+                what = f"{options.json} cannot be written: {error.strerror}"
+                print(f"{what}; it is tried again after each round", file=sys.stderr)
+            was_told = True
+    return failure
 
 
 if __name__ == "__main__":
