@@ -136,8 +136,7 @@ class ModelRequest(Live):
     watcher: RequestTeller | None
     """Tells observers. ``None``: there are no observers."""
     estimator: Estimator | None = None
-    """Estimates what the request needs of a budget. ``None``: the estimator of the agent's
-    conversation is used."""
+    """Estimates what the request needs of a budget. ``None``: the agent's conversation does."""
     effect: Complete | None = None
     """Receives the answer in the agent's turn. ``None``: a tool asks."""
     limit: trio.CancelScope | None = None
@@ -168,6 +167,7 @@ class ModelRequest(Live):
             self._clock = RequestClock(self.limit)
         return self._clock
 
+    @trio.lowlevel.disable_ki_protection
     async def make(self) -> Completion | LimitExceededError:
         """Make the request. Retry it if that may help and nothing has arrived yet.
 

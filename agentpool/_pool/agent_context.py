@@ -51,6 +51,7 @@ ToolBuilder: TypeAlias = Callable[[AgentContext], ToolRegistry | Awaitable[ToolR
 """Makes the tools of one agent. Async or not; it runs in the agent's own task."""
 
 
+@trio.lowlevel.disable_ki_protection
 async def tools_of_agent(context: AgentContext, build: ToolBuilder) -> ToolRegistry:  # noqa: ASYNC910  # the run that follows has checkpoints
     """Return the tools that a builder makes for one agent."""
     built = build(context)

@@ -6,7 +6,7 @@ Rules:
    builder or observers do.
 2. An agent's task never raises into the trio nursery, except for errors that end the whole program,
    and for a cancellation from outside.
-3. Between the end of a run and its outcome there is no checkpoint.
+3. Between the end of a run and its outcome there is no checkpoint, and Ctrl-C comes later.
 """
 
 from __future__ import annotations
@@ -144,6 +144,7 @@ class AgentNursery(Home):
         parent, above = self.voice.above()
         return parent, configs, [self.entry.driver_for(config, above) for config in configs]
 
+    @trio.lowlevel.enable_ki_protection
     def accept(
         self,
         parent: AgentRecord | None,
@@ -240,6 +241,7 @@ class AgentNursery(Home):
         parent = self.voice.caller()
         return budget_for(config, self.budget if parent is None else parent.budget)
 
+    @trio.lowlevel.enable_ki_protection
     def _start(self, record: AgentRecord, slot: Slot) -> None:
         record.begin(slot)
         self.running[record.agent_id] = record
@@ -249,6 +251,7 @@ class AgentNursery(Home):
 
     # --- from slot to outcome
 
+    @trio.lowlevel.enable_ki_protection
     async def _live(self, record: AgentRecord, slot: Slot) -> None:  # noqa: ASYNC910  # the run has its own
         if self.journal is not None and self._has_ended_before(record, slot, self.journal):
             return  # noqa: ASYNC910  # there is nothing to wait for
@@ -280,10 +283,8 @@ class AgentNursery(Home):
 
     def _has_ended_before(self, record: AgentRecord, slot: Slot, journal: PoolJournal) -> bool:
         """End an agent that ended in an earlier process, in the same way."""
-        known = journal.outcome_of(record.agent_id)
-        if known is None:
+        if (known := journal.outcome_of(record.agent_id)) is None:
             return False
-        record.take_work()
         journal.spend_again(record.agent_id, record.budget)
         self._end(record, known, slot)
         return True
@@ -316,8 +317,7 @@ class AgentNursery(Home):
             if failed and self.abort_on_failure:
                 self.abort("pool", f"agent {record.agent_id} ({record.name}) failed")
             if slot is not None:
-                # The agent's own scope is closed here, so this is the nursery's state: once
-                # it is cancelled, newcomers would start only to be cancelled one by one.
+                # Once the nursery is cancelled, newcomers would start only to be cancelled.
                 queued = self.admission.queued_count
                 newcomers = queued > 0 and trio.current_effective_deadline() != -math.inf
                 # Observers and a journal may have taken their time since the outcome was made.
@@ -344,10 +344,10 @@ class AgentNursery(Home):
 
     # --- ending early
 
+    @trio.lowlevel.enable_ki_protection
     def cancel_agent(self, record: AgentRecord, cancelled_by: str, reason: str) -> None:
         """Cancel one agent, queued or running."""
-        slot = record.slot
-        if slot is not None:
+        if (slot := record.slot) is not None:
             record.mark_cancelled(cancelled_by, reason)
             slot.scope.cancel()
             slot.abandon()
@@ -358,6 +358,7 @@ class AgentNursery(Home):
                 self.admission.withdraw(record)
                 self._end_unstarted(record, self.hub.seconds())
 
+    @trio.lowlevel.enable_ki_protection
     def abort(self, cancelled_by: str, reason: str) -> None:
         """Cancel every agent, the queued ones first so that none starts. No end is recorded."""
         self.voice.owner.check_thread("pool.abort_all")
@@ -370,6 +371,7 @@ class AgentNursery(Home):
                 record.is_left_open |= record.cancelled is None
                 self.cancel_agent(record, cancelled_by, reason)
 
+    @trio.lowlevel.enable_ki_protection
     def _end_queued(self, cancelled_by: str, reason: str) -> None:
         with self.hub:
             now = self.hub.seconds()

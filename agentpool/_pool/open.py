@@ -24,7 +24,7 @@ from agentpool._checks import (
 from agentpool._errors import PoolError, UsageError
 from agentpool._messages import OWNER_ID
 from agentpool._needs_trio import check_trio
-from agentpool._opening import opening
+from agentpool._opening import Opening, opening
 from agentpool._pool.agent_context import ToolBuilder
 from agentpool._pool.memory import PoolMemory
 from agentpool._pool.nursery import AgentNursery
@@ -40,6 +40,12 @@ from agentpool.tools._registry import EMPTY_REGISTRY, ToolRegistry
 if TYPE_CHECKING:
     from agentpool._agent.run_journal import OnMismatch
     from agentpool._pool.journal import PoolJournal
+
+
+# Ctrl-C in the step that enters or leaves the block would find it half open. Here and not there,
+# since what opens blocks knows nothing of trio.
+for _step in (Opening.__aenter__, Opening.__aexit__):
+    trio.lowlevel.enable_ki_protection(_step)
 
 
 @opening("pool")

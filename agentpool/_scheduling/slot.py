@@ -213,6 +213,7 @@ class Slot(Live):
             self.strands = (Strand(),)
         return self.strands[0]
 
+    @trio.lowlevel.enable_ki_protection
     def begin_wait(self, task: trio.lowlevel.Task, wait: parked) -> None:
         """Record that *task* waits. Gives the slot back if every strand waits."""
         if self._waits is None:
@@ -392,8 +393,7 @@ class parked(Live):  # noqa: N801  # used as a statement: async with parked(Wait
             # at an approver's prompt, is not kept waiting.
             return  # noqa: ASYNC910  # it has been waited for
         if strand.waits:
-            # Others of the strand still wait, and so the strand does: the slot would not
-            # be given back when this task ends. If another strand is at work, it has it.
+            # Others of the strand still wait: it would not be given back when this task ends.
             if not slot.held:
                 slot.keeper.look_again(slot)
         else:
