@@ -33,13 +33,17 @@ from agentpool.drivers._sent_headers import HiddenText
 from agentpool.drivers.wire._attachments import check_attachments, within_request
 from agentpool.drivers.wire._failure import failure_from_response, failure_in_body, shown
 from agentpool.drivers.wire._image_tokens import Counting
-from agentpool.drivers.wire._sse import MAX_EVENT_BYTES, SseEvent, SseParser, begins_stream
+from agentpool.drivers.wire._sse import (
+    MAX_EVENT_BYTES,
+    SseEvent,
+    SseParser,
+    begins_stream,
+    may_begin_stream,
+)
 
 # What follows the last event is the empty chunk that ends the body, mostly in the same packet.
 # Waiting this long for it keeps the connection, which saves the next request a handshake.
 _END_SECONDS: Final = 0.02
-# As many tell a stream from everything else.
-_TELLING_BYTES: Final = 7
 
 ApiKey: TypeAlias = str | Callable[[], str] | None
 """A key, or a function that returns the current one. ``None``: the server needs no key."""
@@ -143,8 +147,13 @@ async def _take_whole(
         DriverError: If it is an error, or not an answer.
     """
     body = bytearray(first)
-    while (piece := await answer.receive()) and len(body) <= MAX_EVENT_BYTES:
-        body += piece
+    is_json = "json" in answer.headers.get("content-type", "").lower()
+    if is_json or first.lstrip().startswith((b"{", b"[")):
+        while (piece := await answer.receive()) and len(body) <= MAX_EVENT_BYTES:
+            body += piece
+    else:
+        # A page or the like, from another server than was meant: read to be shown in the error.
+        body += await answer.receive_explanation()
     whole = bytes(body)
     if failure := failure_in_body(whole, secret=secret, is_bare=True):
         raise failure
@@ -176,7 +185,7 @@ async def _refuse_other_answers(answer: HttpAnswer, *, secret: str) -> bytes | N
     if kind.lower().startswith("text/event-stream"):
         return None  # noqa: ASYNC910  # see above
     first = b""
-    while len(first.lstrip()) < _TELLING_BYTES and (piece := await answer.receive()):
+    while may_begin_stream(first) and (piece := await answer.receive()):
         first += piece
     return first  # noqa: ASYNC910  # one piece at least is waited for
 

@@ -27,6 +27,7 @@ from agentpool.drivers import (
     BadRequestError,
     NetworkError,
     OverloadedError,
+    ProtocolError,
     UserMessage,
     open_anthropic,
     open_openai,
@@ -213,6 +214,54 @@ async def test_a_status_stands_though_its_explanation_does_not_come(
         with pytest.raises(DriverError, match="answered 401") as caught:
             await driver.complete(ASK)
         assert not caught.value.retryable
+
+
+@each_wire
+@pytest.mark.parametrize("how", ["held", "dribbled"])
+@pytest.mark.parametrize("beginning", [b"x", b"<html>", b"<html><body>"])
+@pytest.mark.parametrize("kind", ["text/html", "application/octet-stream", None])
+async def test_what_is_no_answer_is_not_waited_for(
+    wire: Wire, how: str, beginning: bytes, kind: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A page that does not end is shown as far as it came."""
+    monkeypatch.setattr("agentpool.drivers._http._EXPLANATION_SECONDS", 0.05)
+    page = head(200, {} if kind is None else {"content-type": kind}) + beginning
+    serve = silent(page)
+    if how == "dribbled":
+
+        async def serve(line: Line) -> None:
+            await line.read_request()
+            await line.send(page)
+            with contextlib.suppress(trio.BrokenResourceError):
+                while True:
+                    await trio.sleep(0.01)
+                    await line.stream.send_all(b".")
+
+    async with open_watched(serve) as watched, open_driver(wire, watched) as driver:
+        with pytest.raises(ProtocolError, match="expected an event stream"):
+            await driver.complete(ASK)
+
+
+@each_wire
+async def test_an_answer_without_its_type_is_waited_for(
+    wire: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stream is known by how it begins, and what else begins like JSON may take its time."""
+    monkeypatch.setattr("agentpool.drivers._http._EXPLANATION_SECONDS", 0.01)
+
+    async def serve(line: Line) -> None:
+        await line.read_request()
+        await line.send(head(200, {"content-type": "text/plain"}))
+        for piece in pieces:
+            await trio.sleep(0.05)
+            await line.send(piece)
+
+    pieces = [wire.answer[:40], wire.answer[40:]]
+    async with open_watched(serve) as watched, open_driver(wire, watched) as driver:
+        assert (await driver.complete(ASK)).text == wire.text
+        pieces = [b'{"error":{"mess', b'age":"why"}}']
+        with pytest.raises(DriverError, match="why"):
+            await driver.complete(ASK)
 
 
 @each_wire

@@ -46,10 +46,18 @@ _BOM: Final = b"\xef\xbb\xbf"
 # Two ends of lines are one empty line. More of them mean nothing, and are passed over at once.
 _EMPTY_LINES: Final = re.compile(rb"\n{3,}")
 
+_BEGINNINGS: Final = (b"data:", b"event:", b"id:", b"retry:", b":")
+
 
 def begins_stream(first: bytes) -> bool:
     """Return whether *first* begins like a stream of events, whatever the headers say."""
-    return first.lstrip().startswith((b"data:", b"event:", b"id:", b"retry:", b":"))
+    return first.lstrip().startswith(_BEGINNINGS)
+
+
+def may_begin_stream(first: bytes) -> bool:
+    """Return whether *first* is too short to say whether a stream of events begins with it."""
+    begun = first.lstrip()
+    return begun not in _BEGINNINGS and any(one.startswith(begun) for one in _BEGINNINGS)
 
 
 @final
