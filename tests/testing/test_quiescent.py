@@ -19,6 +19,7 @@ from agentpool.drivers import (
     ToolMessage,
     UserMessage,
 )
+from agentpool.journal import InMemoryJournal
 from agentpool.testing import LeakError, assert_quiescent
 from agentpool.testing._simulation.quiescent import (
     agents_of,
@@ -53,6 +54,17 @@ async def test_a_pool_at_rest_is_at_rest(autojump_clock: trio.testing.MockClock)
         await pool.join_all()
         assert_quiescent(pool)
     assert_quiescent(pool)
+    assert leaks(pool, closed=True) == []
+
+
+async def test_a_pool_with_a_journal_is_at_rest(autojump_clock: trio.testing.MockClock) -> None:
+    """What writes its records is the pool's, and waits for more of them until the block ends."""
+    async with open_pool(ScriptedDriver(["a"]), journal=InMemoryJournal()) as pool:
+        await pool.fan_out(jobs("a"))
+        await pool.join_all()
+        await trio.sleep(1)
+        assert_quiescent(pool)
+        assert "task 'journal' is in the pool's nursery" in leaks(pool, closed=True)
     assert leaks(pool, closed=True) == []
 
 
