@@ -18,7 +18,7 @@ Source: https://www.rfc-editor.org/rfc/rfc9112 (2026-11).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, NoReturn, final
 
 import attrs
@@ -42,8 +42,32 @@ _NUL: Final = 0
 _FRAMING: Final = frozenset({b"content-length", b"transfer-encoding"})
 
 
+_BAD_VERSION: Final = "its version is neither HTTP/1.1 nor HTTP/1.0; use an address that speaks one"
+_BAD_STATUS: Final = "its status is not a number of three digits"
+_BAD_LENGTH: Final = "its Content-Length is not a number of bytes"
+_TWO_ENDS: Final = "it has both Content-Length and Transfer-Encoding, so its end is not certain"
+
+# Said by the parser below, in words that only those know who have read its source.
+_MEANINGS: Final[Mapping[str, str]] = {
+    "Expected dot": _BAD_VERSION,
+    "Invalid HTTP version": _BAD_VERSION,
+    "Invalid major version": _BAD_VERSION,
+    "Invalid minor version": _BAD_VERSION,
+    "Invalid status code": _BAD_STATUS,
+    "Invalid response status": _BAD_STATUS,
+    "Duplicate Content-Length": "it has two Content-Length headers, so its end is not certain",
+    "Content-Length can't be present with Transfer-Encoding": _TWO_ENDS,
+    "Transfer-Encoding can't be present with Content-Length": _TWO_ENDS,
+    "Invalid character in Content-Length": _BAD_LENGTH,
+    "Content-Length overflow": _BAD_LENGTH,
+    "Empty Content-Length": _BAD_LENGTH,
+    "Invalid header token": "one of its headers is not a name, a colon and a value",
+    "Invalid character in chunk size": "the size of a chunk is not a hexadecimal number",
+}
+
+
 class BadAnswerError(Exception):
-    """The server did not answer in HTTP/1.1."""
+    """The answer is refused: it is not HTTP/1.1, or not clear. Says why."""
 
 
 class _StopError(Exception):
@@ -128,7 +152,7 @@ class AnswerParser:
             elif isinstance(exc, httptools.HttpParserCallbackError) and not self._refusal:
                 raise  # a fault of ours
             else:
-                self._broken = self._refusal or str(exc)
+                self._broken = self._refusal or _meaning_of(exc)
         if not self._pieces and had_head is (self.head is not None):
             self.refuse_broken()  # or else what came before is given out first
         if self._pieces:
@@ -217,6 +241,11 @@ class AnswerParser:
     def _refuse(self, why: str) -> NoReturn:
         self._refusal = why
         raise _StopError
+
+
+def _meaning_of(error: httptools.HttpParserError) -> str:
+    """Return why the parser below refused an answer."""
+    return _MEANINGS.get(str(error)) or f"it is not valid HTTP/1.1: {error}"
 
 
 def _size_of(headers: Sequence[tuple[bytes, bytes]]) -> int:

@@ -270,7 +270,7 @@ class Connection:
             raise self._lost() from exc
         if data:
             if not self._has_begun and not _PROTOCOL.startswith(data[: len(_PROTOCOL)]):
-                raise BadAnswerError("it does not begin with 'HTTP/'")
+                raise BadAnswerError("it is not HTTP: it does not begin with 'HTTP/'")
             self._has_begun = True
             self._parser.feed(data)
         elif not self._parser.end():

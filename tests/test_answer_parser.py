@@ -184,6 +184,38 @@ def test_what_is_refused(answer: bytes) -> None:
         assert body in {b"", b"ok"}
 
 
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        (b"HTTP/2 200 OK\r\n" + TWO, "its version is neither HTTP/1.1 nor HTTP/1.0"),
+        (b"HTTP/3.0 200 OK\r\n" + TWO, "its version is neither HTTP/1.1 nor HTTP/1.0"),
+        (b"HTTP/x", "its version is neither HTTP/1.1 nor HTTP/1.0"),
+        (b"HTTP/1.x", "its version is neither HTTP/1.1 nor HTTP/1.0"),
+        (b"HTTP/1.1 OK\r\n" + TWO, "its status is not a number"),
+        (b"HTTP/1.1 2000 OK\r\n" + TWO, "its status is not a number"),
+        (OK + b"content-length: 2\r\n" + TWO, "it has two Content-Length headers"),
+        (OK + b"content-length: +2\r\n\r\nok", "its Content-Length is not a number"),
+        (OK + b"content-length:\r\n\r\nok", "its Content-Length is not a number"),
+        (
+            OK + b"content-length: 99999999999999999999\r\n\r\n",
+            "its Content-Length is not a number",
+        ),
+        (OK + b"transfer-encoding: chunked\r\n" + TWO, "both Content-Length and Transfer-Encoding"),
+        (CHUNKED.replace(b"\r\n\r\n", b"\r\n") + TWO, "both Content-Length and Transfer-Encoding"),
+        (
+            OK + b"content-length: 2\r\ntransfer-encoding: chunked\r\n\r\n",
+            "both Content-Length and Transfer-Encoding",
+        ),
+        (OK + b"bad\r\n" + TWO, "one of its headers is not a name, a colon and a value"),
+        (CHUNKED + b"0x2\r\nok\r\n", "the size of a chunk is not a hexadecimal number"),
+        (CHUNKED + b"2\r\nokk\r\n", "it is not valid HTTP/1.1: Expected LF after chunk data"),
+    ],
+)
+def test_a_refusal_says_what_is_wrong(answer: bytes, says: str) -> None:
+    """And not what a state of the parser below expects."""
+    assert says in heard(expecting(), [answer])[3]
+
+
 @pytest.mark.parametrize("unit", [b"x", b"x: y\r\n", b" "])
 @pytest.mark.parametrize(
     "start", [b"HTTP/1.1 200 ", OK, OK + b"x: ", CHUNKED + b"2;a", CHUNKED + b"0\r\n"]

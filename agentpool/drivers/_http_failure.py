@@ -44,7 +44,7 @@ def raise_as_driver_error(exc: Exception, secrets: Collection[str] = ()) -> NoRe
     if isinstance(exc, ConnectionLostError):
         raise NetworkError(str(exc)) from exc
     if isinstance(exc, BadAnswerError):
-        msg = f"the answer is not HTTP: {shown(redacted(str(exc), secrets))}"
+        msg = f"the answer is refused: {shown(redacted(str(exc), secrets))}"
         raise ProtocolError(msg) from None
     for base in type(exc).__mro__:
         if base.__name__ in _MEANINGS and base.__module__.partition(".")[0] in _FOREIGN:

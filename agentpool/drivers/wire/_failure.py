@@ -96,8 +96,9 @@ def failure_from_response(
         retryable = wish == "true"
     text = reason.text or "no explanation"
     if status in range(300, 400):
-        place = shown(headers.get("location", "nowhere"), secret=secret)
-        text = f"redirects are not followed, and this one leads to {place!r}; correct base_url"
+        text = "this is neither an answer nor a redirect to a location; correct base_url"
+        if place := shown(headers.get("location", ""), secret=secret):
+            text = f"redirects are not followed, and this one leads to {place!r}; correct base_url"
     return kind(
         f"the provider answered {status}: {text}{_advice(kind, status, reason)}",
         retryable=retryable,

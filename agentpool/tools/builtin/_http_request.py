@@ -216,7 +216,7 @@ class _Web:
             ) from exc
         except BadAnswerError as exc:
             raise ToolError(
-                f"the answer of {url.authority} is not HTTP: {exc}; check the address and the port"
+                f"the answer of {url.authority} is refused: {exc}; check the address and the port"
             ) from exc
         finally:
             connection.close()

@@ -127,6 +127,8 @@ def test_what_the_provider_says_is_shown(body: bytes, says: str) -> None:
 
 def test_a_redirect_says_where_to() -> None:
     """Followed, the key would go to another host."""
+    failure = failure_from_response(304, {}, b"")
+    assert "answered 304: this is neither an answer nor a redirect to a location" in str(failure)
     failure = failure_from_response(302, {"location": "https://evil.example/"}, b"")
     assert "https://evil.example/" in str(failure)
     assert "base_url" in str(failure)
