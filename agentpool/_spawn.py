@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Iterable
 from typing import Final, Self, final
 
 import attrs
@@ -15,6 +16,7 @@ from agentpool._budget.budget import Budget
 from agentpool._checks import (
     at_least,
     expect,
+    expect_each,
     expect_fields,
     expect_name,
     expect_output_type,
@@ -186,6 +188,19 @@ class SpawnConfig(_Asked, frozen=True, kw_only=True, metaclass=AdvisedStruct):
         if self.weight == 1 and not self.group and not self.priority:
             return PLAIN
         return Share(self.group, self.weight, self.priority)
+
+
+def listed(configs: Iterable[SpawnConfig]) -> list[SpawnConfig]:
+    """Return *configs* as a new list.
+
+    Raises:
+        UsageError: If they are a single config, a text, or no iterable.
+    """
+    expect_each(
+        configs, SpawnConfig, "configs must be an iterable of SpawnConfig objects",
+        "write [SpawnConfig(manifest, query), ...]",
+    )  # fmt: skip
+    return list(configs)
 
 
 def seconds_of(config: SpawnConfig) -> float | None:

@@ -261,6 +261,21 @@ async def test_what_a_map_is_given_is_checked(
                 pass
 
 
+@pytest.mark.parametrize(
+    ("query", "text"),
+    [
+        (job(), r"type SpawnConfig; pool\.fan_out\(configs\) takes SpawnConfig objects"),
+        (1, r"type int; write pool\.map\(manifest, \[query, \.\.\.\]\)"),
+    ],
+)
+async def test_a_map_is_given_queries(query: Any, text: str) -> None:  # noqa: ANN401  # what is no query
+    """Where a config was given, to write a config is no advice."""
+    async with open_pool(hanging_driver()) as pool:
+        with pytest.raises(UsageError, match=text):
+            async with pool.map(manifest(), [query]) as outcomes:
+                await anext(outcomes)
+
+
 async def test_a_nowait_spawn_checks_as_well() -> None:
     """Of one agent and of many."""
     async with open_pool(hanging_driver()) as pool:

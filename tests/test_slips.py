@@ -75,6 +75,17 @@ async def test_an_agent_is_one_spawn_config() -> None:
         assert outcome.text == "x"
 
 
+@pytest.mark.parametrize("use", [list, lambda pool: 1 in pool, lambda pool: [*map(str, pool)]])
+async def test_a_pool_is_no_collection(use: Callable[[Any], object]) -> None:
+    """Though it has agents by number: Python would ask it for agent 0, and then for all others."""
+    async with open_pool(ScriptedDriver(["x"])) as pool:
+        await (await pool.spawn(job())).wait()
+        with pytest.raises(
+            TypeError, match=r"await pool\.join_all\(\)` has all outcomes, and `pool\["
+        ):
+            use(pool)
+
+
 async def test_a_turn_is_one_spawn_config() -> None:
     """Not the text alone, as in other libraries."""
     async with open_session(InMemoryJournal(), "anna", hanging_driver()) as opened:

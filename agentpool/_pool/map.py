@@ -31,7 +31,7 @@ import trio
 
 from agentpool._agent.agent import output_of
 from agentpool._base import Live
-from agentpool._checks import at_least, expect, expect_each
+from agentpool._checks import at_least, expect
 from agentpool._errors import PoolClosedError, UsageError
 from agentpool._manifest.manifest import AgentManifest
 from agentpool._messages import AgentId
@@ -39,6 +39,7 @@ from agentpool._outcome import AgentOutcome, AgentStatus
 from agentpool._pool.admission import Admission
 from agentpool._pool.caller import feeds_for
 from agentpool._pool.record import AgentRecord, OnEnd
+from agentpool._pool.spawn_checks import check_query, check_source
 from agentpool._scheduling.owner import Owner
 from agentpool._scheduling.parking_lot import Lot
 from agentpool._scheduling.slot import Slot, current_slot, parked
@@ -75,11 +76,7 @@ def check_map(
     config = config_of("each query")  # raises if a term of the agents is wrong
     output_of(config)
     for source in sources:
-        if not isinstance(source, AsyncIterable):
-            expect_each(
-                source, str, "a source of map() must be an iterable of queries",
-                "write [query, ...]",
-            )  # fmt: skip
+        check_source(source)
     return config
 
 
@@ -295,6 +292,8 @@ class QueryMap(Live):
         else:
             self._letting_in += 1
         try:
+            if type(query) is not str:
+                check_query(query)
             config = msgspec.structs.replace(self._config, query=query)
             await self._admission.enter(self._start_first, config)
         finally:

@@ -12,7 +12,7 @@ import trio
 
 from agentpool._base import Live
 from agentpool._budget.statistics import PoolStatistics
-from agentpool._checks import at_least, expect_arguments, expect_each
+from agentpool._checks import at_least, expect_arguments
 from agentpool._errors import UsageError
 from agentpool._manifest.manifest import AgentManifest
 from agentpool._messages import OWNER_ID, AgentId, AgentMessage
@@ -27,9 +27,9 @@ from agentpool._pool.nursery import AgentNursery
 from agentpool._pool.record import AgentRecord, OnEnd
 from agentpool._pool.router import MessageRouter
 from agentpool._pool.shutdown import ShutdownStep
-from agentpool._pool.snapshot import ADVICE, shown, statistics_of
+from agentpool._pool.snapshot import ADVICE, refuse_iteration, shown, statistics_of
 from agentpool._public import advised, refuse_attribute
-from agentpool._spawn import SpawnConfig
+from agentpool._spawn import SpawnConfig, listed
 from agentpool.observe._hub import EventReader
 
 if TYPE_CHECKING:
@@ -63,6 +63,9 @@ class AgentPool(Live, weakref=True):
             """Refuse a missing attribute, with advice."""
             refuse_attribute(self, name, ADVICE)
 
+        # Or Python would ask for agents 0, 1, 2 and so on.
+        __iter__ = __contains__ = refuse_iteration
+
     @advised
     async def spawn(self, config: SpawnConfig) -> AgentHandle:
         """Accept an agent, waiting while the queue is full.
@@ -95,6 +98,9 @@ class AgentPool(Live, weakref=True):
 
     async def fan_out(self, configs: Iterable[SpawnConfig]) -> list[AgentHandle]:
         """Accept agents in order, waiting while the queue is full.
+
+        All configs are taken before the first agent is accepted, and each handle keeps its outcome,
+        whatever ``keep_outcomes`` says. For constant memory, use ``map``.
 
         Raises:
             PoolClosedError: If the pool is closing.
@@ -167,7 +173,8 @@ class AgentPool(Live, weakref=True):
     def as_completed(self) -> AsyncIterator[AgentOutcome]:
         """Iterate asynchronously over outcomes, in the order in which agents end.
 
-        It returns the same agents as ``join_next``.
+        It returns the same agents as ``join_next``, and ends as soon as no agent is left, even if a
+        task is about to spawn more: spawn all agents before, or use ``map``.
         """
         return Completions(self.join_next)
 
@@ -281,13 +288,8 @@ class AgentPool(Live, weakref=True):
         return await supervise(starters, policy, agents.admission, agents.deadlocks.owner)
 
     def _wanted(self, configs: Iterable[SpawnConfig]) -> Wanted:
-        expect_each(
-            configs, SpawnConfig, "configs must be an iterable of SpawnConfig objects",
-            "write [SpawnConfig(manifest, query), ...]",
-        )  # fmt: skip
         # Two lists: a pair for each agent would be one more object for the garbage collector.
-        wanted = list(configs)
-        return self._agents.look_at(wanted)
+        return self._agents.look_at(listed(configs))
 
     async def shutdown(self, *, grace_seconds: float) -> ShutdownStep:
         """End all agents in three steps: ask, wait, cancel. Return the step that was needed.
@@ -311,8 +313,9 @@ class AgentPool(Live, weakref=True):
     def abort_all(self, reason: str = "no reason given") -> None:
         """Cancel all agents, including queued ones. Each gets an outcome, which no journal records.
 
-        ``join_all`` waits for them. The pool still accepts new agents. If the pool is resumed from
-        a journal, the cancelled agents go on.
+        ``join_all`` waits for them. The pool still accepts new agents, and a ``map`` goes on with
+        its next queries: leave its block to end it. If the pool is resumed from a journal, the
+        cancelled agents go on.
         """
         expect_arguments(AgentPool.abort_all, locals())
         self._agents.abort("", reason)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, NoReturn
 
 from agentpool._budget.statistics import PoolStatistics
 from agentpool._pool.nursery import AgentNursery
@@ -22,6 +22,18 @@ ADVICE: Final[Mapping[str, str]] = {
     "stats": "write `pool.statistics()`",
 }
 """What to write instead of wrong names that users may try."""
+
+
+def refuse_iteration(pool: object, *_: object) -> NoReturn:
+    """Say what to write instead of ``for agent in pool`` and ``agent in pool``.
+
+    Raises:
+        TypeError: Always.
+    """
+    raise TypeError(
+        f"{type(pool).__name__!r} object cannot be iterated over, and `in` cannot be used with it; "
+        "`await pool.join_all()` has all outcomes, and `pool[agent_id]` is the handle of one agent"
+    )
 
 
 def shown(agents: AgentNursery) -> str:

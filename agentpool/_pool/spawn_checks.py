@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
-from typing import final
+from collections.abc import AsyncIterable, Callable
+from typing import Final, final
 
 from agentpool._agent.agent import output_of, room_tokens
 from agentpool._attachments import Attachment, size_trouble
 from agentpool._base import Live
 from agentpool._budget.budget import Budget
-from agentpool._checks import expect
+from agentpool._checks import expect, expect_each
 from agentpool._errors import Fault, ManifestError, PrivacyError, UsageError
 from agentpool._manifest.manifest import DEFAULT_NAME, AgentManifest
 from agentpool._messages import answer_tokens
@@ -74,6 +74,30 @@ def check_config(config: SpawnConfig) -> None:
     expect(
         config, SpawnConfig, "config must be a SpawnConfig", "write SpawnConfig(manifest, query)"
     )
+
+
+_MAP_ADVICE: Final = "write pool.map(manifest, [query, ...])"
+
+
+def check_source(source: object) -> None:
+    """Refuse anything but an iterable of queries for a map.
+
+    Raises:
+        UsageError: If it is something else, such as a single text.
+    """
+    if not isinstance(source, AsyncIterable):
+        expect_each(source, str, "a source of map() must be an iterable of queries", _MAP_ADVICE)
+
+
+def check_query(query: object) -> None:
+    """Refuse anything but text as a query of a map.
+
+    Raises:
+        UsageError: If it is something else. Says where a SpawnConfig belongs.
+    """
+    is_config = isinstance(query, SpawnConfig)
+    advice = "pool.fan_out(configs) takes SpawnConfig objects" if is_config else _MAP_ADVICE
+    expect(query, str, "a source of map() must give queries, each a str", advice)
 
 
 def _no_driver(manifest: AgentManifest, driver: object) -> UsageError:
