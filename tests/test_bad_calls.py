@@ -372,7 +372,7 @@ async def test_whoever_names_an_agent_or_loops_over_a_pool_is_told_of_numbers() 
         unsure: Any = pool
         with pytest.raises(UsageError, match=f"there is no agent 'a' in this pool; {says}"):
             unsure["a"]
-        with pytest.raises(UsageError, match=f"there is no agent 0 in this pool; {says}"):
+        with pytest.raises(TypeError, match="cannot be iterated over"):
             list(unsure)
         with pytest.raises(UnknownAgentError, match=f"no agent 'a' in this pool; {says}"):
             await unsure.router.send("a", "hi")
