@@ -44,7 +44,8 @@ if TYPE_CHECKING:
 
 # Ctrl-C in the step that enters or leaves the block would find it half open. Here and not there,
 # since what opens blocks knows nothing of trio.
-for _step in (Opening.__aenter__, Opening.__aexit__):
+_BLOCK: type[Opening[object]] = Opening
+for _step in (_BLOCK.__aenter__, _BLOCK.__aexit__):
     trio.lowlevel.enable_ki_protection(_step)
 
 

@@ -57,7 +57,7 @@ def test_what_was_accepted_arrives_once_and_in_order(
                 received.extend(await context.agent.receive_many())
             return "heard"
 
-        async def answer(request: CompletionRequest) -> Completion:
+        async def answer(request: CompletionRequest) -> Completion:  # noqa: ASYNC124  # a stand-in
             return Completion("done") if results_of(request) else calling(tool_call("listen"))
 
         async with open_pool(

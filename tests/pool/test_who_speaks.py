@@ -169,7 +169,7 @@ def test_the_context_of_an_agent_is_of_use_to_its_own_tasks_alone(name: str) -> 
             await ACTS[name](of_another())
         with trio.move_on_after(1):
             await trio.sleep(5)
-        async with trio.open_nursery() as nursery:
+        async with trio.open_nursery() as nursery:  # noqa: ASYNC112  # a task of its own
             nursery.start_soon(own, context.agent)
         await trio.to_thread.run_sync(
             lambda: trio.from_thread.run(context.agent.send, 3, "by a thread")
@@ -205,7 +205,7 @@ def test_an_agent_in_a_pool_inside_an_agent_is_that_agents_to_the_outer_pool() -
 
     async def act(pool: AgentPool, _: ToolContext) -> None:
         @tool
-        async def inner() -> str:
+        async def inner() -> str:  # noqa: ASYNC124  # as tools are
             """Use the outer pool."""
             assert pool.router.send_nowait(3, "x").sender == 1
             with pytest.raises(PrivacyError):
