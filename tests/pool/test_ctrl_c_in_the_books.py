@@ -1,10 +1,9 @@
-"""Ctrl-C at any call inside of the package: every accepted agent has an outcome all the same."""
+"""Ctrl-C while the pool begins or ends an agent: each has an outcome all the same."""
 
 from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
@@ -21,8 +20,6 @@ from agentpool.tools import ToolContext, ToolRegistry, tool
 from tests.support.fakes import job, manifest
 
 HOME = str(Path(agentpool.__file__).parent)
-STEP = 23
-"""Of the calls of a run, each 23rd is tried."""
 
 
 @tool
@@ -56,44 +53,40 @@ async def run(pools: list[AgentPool], observers: list[Observer]) -> None:
         pool.abort_all()
 
 
-def with_ctrl_c(at: int, observers: Callable[[], list[Observer]]) -> tuple[int, AgentPool | None]:
-    """Run with Ctrl-C at a call of the package; return how many calls there were, and the pool."""
+BOOKS = [
+    "AgentNursery.accept", "AgentNursery._start", "new_agent", "AgentRecord.begin",
+    "AgentNursery._conclude", "Agent.outcome", "AgentNursery._end", "AgentRecord.end",
+    "Admission.leave", "FanIn.ended",
+]  # fmt: skip
+"""Steps in which an agent begins or ends."""
+
+
+@pytest.mark.parametrize("watched", [False, True])
+@pytest.mark.parametrize("nth", [1, 6])
+@pytest.mark.parametrize("step", BOOKS)
+def test_every_agent_has_an_outcome(step: str, nth: int, *, watched: bool) -> None:
+    """Ctrl-C at such a step comes after it, and none is said to run in the end."""
     calls = 0
 
     def press(frame: FrameType, event: str, _: object) -> None:
         nonlocal calls
-        if event == "call" and frame.f_code.co_filename.startswith(HOME):
+        code = frame.f_code
+        if event == "call" and code.co_qualname == step and code.co_filename.startswith(HOME):
             calls += 1
-            if calls == at:
+            if calls == nth:
                 sys.setprofile(None)
                 signal.raise_signal(signal.SIGINT)
 
     pools: list[AgentPool] = []
+    observers: list[Observer] = [EventLog()] if watched else []
     sys.setprofile(press)
     try:
-        trio.run(run, pools, observers(), clock=MockClock(autojump_threshold=0))
-    except* KeyboardInterrupt:
-        pass  # and nothing else
+        with pytest.RaisesGroup(KeyboardInterrupt, flatten_subgroups=True, allow_unwrapped=True):
+            trio.run(run, pools, observers, clock=MockClock(autojump_threshold=0))
     finally:
         sys.setprofile(None)
-    return calls, pools[0] if pools else None
-
-
-@pytest.mark.parametrize("watched", [False, True])
-def test_every_agent_has_an_outcome(*, watched: bool) -> None:
-    """And none is said to run."""
-
-    def observers() -> list[Observer]:
-        return [EventLog()] if watched else []
-
-    with_ctrl_c(0, observers)  # what is made on first use
-    total, _ = with_ctrl_c(0, observers)
-    assert total > 1_000
-    for at in range(1, total, STEP):
-        _, pool = with_ctrl_c(at, observers)
-        if pool is None:
-            continue
-        numbers = pool.statistics()
-        assert (numbers.running, numbers.queued) == (0, 0), at
-        for agent_id in range(1, numbers.spawned + 1):
-            assert pool[agent_id].outcome is not None, at
+    assert calls == nth
+    numbers = pools[0].statistics()
+    assert (numbers.running, numbers.queued) == (0, 0)
+    for agent_id in range(1, numbers.spawned + 1):
+        assert pools[0][agent_id].outcome is not None
