@@ -37,6 +37,7 @@ import attrs
 from meter import Parser, at_least
 from table import Figures, Row, print_doubts, print_limits, print_runs, print_targets, rounds
 from targets import ALSO, LEAST, SIZES, WORDS, Run, Target, is_yardstick, targets
+from written_file import check_writable, write_whole
 
 HERE: Final = Path(__file__).parent
 
@@ -70,24 +71,11 @@ def measure(run: Run, python: str, before: Path | None) -> Row | None:
 def save(figures: Figures, path: Path) -> None:
     """Write all *figures* so far as JSON; a run that failed has a row without figures.
 
-    They take the place of what was there in one step, so a full disk loses none.
-
     Raises:
         OSError: They cannot be written.
     """
     rows = [attrs.asdict(run) | (row or {}) for run, each in figures.items() for row in each]
-    neighbour = neighbour_of(path)
-    try:
-        neighbour.write_text(json.dumps(rows, indent=1) + "\n")
-        neighbour.replace(path)
-    except OSError:
-        neighbour.unlink(missing_ok=True)
-        raise
-
-
-def neighbour_of(path: Path) -> Path:
-    """Return where figures are written before they take the place of *path*."""
-    return path.with_name(f"{path.name}.part")
+    write_whole(path, json.dumps(rows, indent=1) + "\n")
 
 
 def compile_all(before: Path | None) -> None:
@@ -142,19 +130,8 @@ def parse() -> argparse.Namespace:
             copy = options.before
             parser.error(f"--before must be a copy of the project, and {copy} has no {name}")
     if options.json is not None:
-        check_writable(options.json, parser)
+        check_writable("--json", options.json, parser)
     return options
-
-
-def check_writable(path: Path, parser: Parser) -> None:
-    """End with a line if figures cannot be written to *path*; what is there stays."""
-    if path.exists() and not path.is_file():
-        parser.error(f"--json must be a file, and {path} is none")
-    try:
-        neighbour_of(path).write_text("[]\n")
-        neighbour_of(path).unlink()
-    except OSError as error:
-        parser.error(f"--json cannot be written: {error.strerror}: {path}")
 
 
 def main() -> int:

@@ -293,3 +293,40 @@ def test_lifetime_refuses_too_few_agents(agents: str) -> None:
     """It forgets a tenth at a time."""
     line = refusal("lifetime.py", f"--agents={agents}")
     assert line == f"argument --agents: must be a whole number of at least 10, got '{agents}'"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("--only langraph", "--only: no 'langraph'; there are agno, autogen, agent_framework,"),
+        ("--workloads turn", "--workloads: no 'turn'; there are agents, turns, abort, memory,"),
+        ("--rounds 0", "argument --rounds: must be a whole number of at least 1, got '0'"),
+        ("--json nowhere/figures.json", "--json cannot be written: No such file or directory"),
+        ("--chart .", "--chart must be a file, and . is none"),
+    ],
+)
+def test_the_bench_of_peers_refuses_wrong_input(arguments: str, said: str) -> None:
+    """Before anything is installed."""
+    assert said in refusal("peers/compare.py", *arguments.split())
+
+
+def test_a_peer_that_cannot_be_installed_is_said_and_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rest is measured, and the exit code says that it is not all."""
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.delenv("PIP_FIND_LINKS", raising=False)
+    figures, drawn = tmp_path / "figures.json", tmp_path / "drawn.svg"
+    done = run(
+        "peers/compare.py", "--only", "agno", "--workloads", "import", "--rounds", "1",
+        "--folder", str(tmp_path / "peers"), "--json", str(figures), "--chart", str(drawn),
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "agno cannot be installed and is left out" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert re.search(r"^\| agentpool \S+ \| [\d,]+ \|.*\| 1\.00 \|$", done.stdout, re.MULTILINE)
+    assert "agno" not in done.stdout
+    kept = {row["contender"] for row in json.loads(figures.read_text())}
+    assert kept == {"agentpool", "trio", "asyncio"}
+    assert ">agentpool</text>" in drawn.read_text()

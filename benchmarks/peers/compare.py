@@ -6,8 +6,8 @@
 
 Each contender is installed from the package index into an environment of its own, which is
 kept for the next time. Every round measures everything once, in turn, each in a process of
-its own. The table has the median over the rounds, and the ratio to agentpool inside of
-each round.
+its own. The tables have the median over the rounds, the least and the most, and the ratio to
+agentpool inside of each round. What cannot be installed, or fails, is said and left out.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import subprocess
 import sys
 import venv
 from collections.abc import Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Final, TypeAlias, cast
 
@@ -28,6 +29,8 @@ HERE: Final = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
 from chart import Bars, page_of_bars  # noqa: E402 - lies in the folder above
+from meter import Parser, at_least  # noqa: E402 - the same
+from written_file import check_writable, write_whole  # noqa: E402 - the same
 
 PACKAGES: Final = {
     "agno": "agno",
@@ -54,137 +57,169 @@ UNITS: Final = {
 
 GREEN, BLUE, GREY = "#2f9e44", "#4c6ef5", "#999999"
 
-Figures: TypeAlias = dict[tuple[str, str], list[dict[str, float | str]]]
-"""The rows of each workload and contender, one for each round."""
+Row: TypeAlias = dict[str, float | str]
+Figures: TypeAlias = dict[tuple[str, str], list[Row | None]]
+"""The rows of each workload and contender, one for each round, and None where it failed."""
 
 
-def environment(name: str, folder: Path) -> str:
-    """Return the Python that has contender *name*, and install it there if need be."""
+def environment(name: str, folder: Path) -> str | None:
+    """Return the Python that has contender *name*, and install it there if need be.
+
+    ``None``: It cannot be installed.
+    """
     if name in OURS:
         return sys.executable
     home = folder / name
     python = home / ("Scripts" if sys.platform == "win32" else "bin") / "python"
     done = home / "installed"
     if not done.exists():
-        print(f"installing {PACKAGES[name]} ...", file=sys.stderr, flush=True)
-        venv.create(home, with_pip=True, clear=True)
+        say(f"installing {PACKAGES[name]} ...")
         pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        subprocess.run([*pip, PACKAGES[name]], check=True)
+        try:
+            venv.create(home, with_pip=True, clear=True)
+            subprocess.run([*pip, PACKAGES[name]], check=True)
+        except (OSError, subprocess.CalledProcessError) as error:
+            say(f"{PACKAGES[name]} cannot be installed and is left out: {error}")
+            return None
         # Byte code first: else the first round would measure the compiler.
         subprocess.run([str(python), "-m", "compileall", "-q", str(home)], check=False)
         done.touch()
     return str(python)
 
 
-def measure(python: str, name: str, workload: str, n: int) -> dict[str, float | str]:
-    """Do one run in a process of its own."""
+def measure(python: str, name: str, workload: str, n: int) -> Row | None:
+    """Do one run in a process of its own. ``None``: it failed, and has said so."""
     command = [python, str(HERE / "one.py"), name, workload, "--n", str(n)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=600, check=True)
-    return cast("dict[str, float | str]", json.loads(done.stdout.splitlines()[-1]))
+    try:
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=600, check=True)
+        return cast("Row", json.loads(done.stdout.splitlines()[-1]))
+    except (OSError, subprocess.SubprocessError, ValueError, IndexError) as error:
+        say(f"{name} {workload} failed and is left out of this round: {error}")
+        return None
 
 
-def column(rows: Sequence[dict[str, float | str]], key: str) -> list[float]:
-    """Return one figure of each round."""
-    return [float(row[key]) for row in rows]
+def say(line: str) -> None:
+    """Tell how it goes, beside what is printed."""
+    print(line, file=sys.stderr, flush=True)
 
 
-def table(figures: Figures, workload: str, names: Sequence[str]) -> list[str]:
+def column(rows: Sequence[Row | None], key: str) -> list[float]:
+    """Return one figure of each round that did not fail."""
+    return [float(row[key]) for row in rows if row is not None]
+
+
+def table(figures: Figures, workload: str) -> list[str]:
     """Return the lines of one workload's table, the cheapest contender first."""
     key, what, n = UNITS[workload]
-    found = {name: column(figures[workload, name], key) for name in names}
+    found = {name: rows for (of, name), rows in figures.items() if of == workload}
+    medians = {
+        name: statistics.median(each) for name, rows in found.items() if (each := column(rows, key))
+    }
     lines = [
         f"**{what}** ({n:,} of them)" if n > 1 else f"**{what}**",
         "",
         "| contender | median | least to most | times agentpool |",
         "|---|---|---|---|",
     ]
-    for name in sorted(names, key=lambda name: statistics.median(found[name])):
-        version = figures[workload, name][0]["version"]
-        each = found[name]
-        times = statistics.median(
-            one / ours for one, ours in zip(each, found["agentpool"], strict=True)
-        )
-        row = f"| {name.replace('_', '-')} {version} | {statistics.median(each):,.0f} "
-        row += f"| {min(each):,.0f} to {max(each):,.0f} | {times:.2f} |"
-        left = max(float(row.get("left", 0)) for row in figures[workload, name])
-        lines.append(row + (f" {left:,.0f} were still running afterwards" if left else ""))
+    for name in sorted(medians, key=lambda name: medians[name]):
+        rows = [row for row in found[name] if row is not None]
+        who = f"{name.replace('_', '-')} {rows[0]['version']}".strip()
+        if left := max(float(row.get("left", 0)) for row in rows):
+            who += f", of which {left:,.0f} were still running afterwards"
+        each = column(rows, key)
+        line = f"| {who} | {medians[name]:,.0f} | {min(each):,.0f} to {max(each):,.0f} "
+        pairs = zip(found[name], found["agentpool"], strict=True)
+        times = [float(one[key]) / float(ours[key]) for one, ours in pairs if one and ours]
+        lines.append(f"{line}| {statistics.median(times):.2f} |" if times else f"{line}| - |")
     return [*lines, ""]
 
 
-def chart(figures: Figures, workloads: Sequence[str], names: Sequence[str]) -> str:
+def chart(figures: Figures, workloads: Sequence[str]) -> str:
     """Return the medians as bars."""
-    charts = []
+    charts: list[Bars] = []
     for workload in workloads:
         key, what, _ = UNITS[workload]
         bars = [
             (
                 name.replace("_", "-"),
-                max(statistics.median(column(figures[workload, name], key)), 1.0),
+                max(statistics.median(each), 1.0),
                 GREEN if name == "agentpool" else GREY if name in OURS else BLUE,
             )
-            for name in names
+            for (of, name), rows in figures.items()
+            if of == workload and (each := column(rows, key))
         ]
-        charts.append(
-            Bars(
-                title=what[0].upper() + what[1:],
-                x_name="less is better; each line is ten times the one before",
-                bars=sorted(bars, key=lambda bar: bar[1]),
-            )
-        )
+        if bars:
+            x_name = "less is better; each line is ten times the one before"
+            title = what[0].upper() + what[1:]
+            charts.append(Bars(title=title, x_name=x_name, bars=sorted(bars, key=itemgetter(1))))
     return page_of_bars(charts)
 
 
 def parse() -> argparse.Namespace:
     """Read the command line."""
     first, _, rest = (__doc__ or "").partition("\n\n")
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         description=first, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--only", default=",".join(PACKAGES), help="peers; default: %(default)s")
     parser.add_argument("--workloads", default=",".join(UNITS), help="default: %(default)s")
-    parser.add_argument("--rounds", type=int, default=5, help="default: %(default)s")
+    parser.add_argument("--rounds", type=at_least(1), default=5, help="default: %(default)s")
     parser.add_argument("--folder", type=Path, default=Path(".nox/peers"), help="for environments")
     parser.add_argument("--json", type=Path, metavar="FILE", help="where to write all figures")
     parser.add_argument("--chart", type=Path, metavar="FILE", help="where to draw, as SVG")
     options = parser.parse_args()
-    for name in options.only.split(","):
-        if name not in PACKAGES:
-            parser.error(f"--only: no peer {name!r}; there are {', '.join(PACKAGES)}")
-    for name in options.workloads.split(","):
-        if name not in UNITS:
-            parser.error(f"--workloads: no workload {name!r}; there are {', '.join(UNITS)}")
-    if options.rounds < 1:
-        parser.error(f"--rounds: at least 1, not {options.rounds}")
+    for option, known in (("only", PACKAGES), ("workloads", UNITS)):
+        names = list(dict.fromkeys(map(str.strip, getattr(options, option).split(","))))
+        for name in names:
+            if name not in known:
+                parser.error(f"--{option}: no {name!r}; there are {', '.join(known)}")
+        setattr(options, option, names)
+    for option in ("json", "chart"):
+        if (path := getattr(options, option)) is not None:
+            check_writable(f"--{option}", path, parser)
     return options
 
 
-def main() -> None:
+def main() -> int:
     """Install, measure in turns, print."""
     options = parse()
-    names = [*OURS, *options.only.split(",")]
-    workloads = options.workloads.split(",")
-    pythons = {name: environment(name, options.folder.absolute()) for name in names}
-    figures: Figures = {(workload, name): [] for workload in workloads for name in names}
+    workloads = options.workloads
+    folder = options.folder.absolute()
+    pythons = {name: environment(name, folder) for name in (*OURS, *options.only)}
+    figures: Figures = {
+        (workload, name): [] for workload in workloads for name in pythons if pythons[name]
+    }
     for number in range(options.rounds):
-        print(f"round {number + 1} of {options.rounds} ...", file=sys.stderr, flush=True)
+        say(f"round {number + 1} of {options.rounds} ...")
         for (workload, name), rows in figures.items():
-            rows.append(measure(pythons[name], name, workload, UNITS[workload][2]))
+            rows.append(measure(pythons[name] or "", name, workload, UNITS[workload][2]))
 
     today = dt.datetime.now(dt.UTC).date()
     print(f"{today}, CPython {platform.python_version()}, {platform.system()}, median of", end=" ")
     print(f"{options.rounds} rounds\n")
     for workload in workloads:
-        print(*table(figures, workload, names), sep="\n")
-    if options.chart:
-        options.chart.write_text(chart(figures, workloads, names), encoding="utf-8")
-    if options.json:
-        rows = [
-            {"workload": workload, "contender": name} | row
-            for (workload, name), found in figures.items()
-            for row in found
-        ]
-        options.json.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+        print(*table(figures, workload), sep="\n")
+    is_whole = save(figures, options) and None not in pythons.values()
+    return 0 if is_whole and all(None not in rows for rows in figures.values()) else 1
+
+
+def save(figures: Figures, options: argparse.Namespace) -> bool:
+    """Write the files that were asked for, and return whether all could be written."""
+    every: list[Row] = [
+        {"workload": workload, "contender": name} | (row or {})
+        for (workload, name), rows in figures.items()
+        for row in rows
+    ]
+    try:
+        if options.json:
+            write_whole(options.json, json.dumps(every, indent=1) + "\n")
+        if options.chart:
+            write_whole(options.chart, chart(figures, options.workloads))
+    except OSError as error:
+        say(f"{error.filename} cannot be written: {error.strerror}")
+        return False
+    return True
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
