@@ -10,16 +10,23 @@ checked.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
+from operator import attrgetter
 from types import NoneType
-from typing import Any, cast, get_origin, is_typeddict
+from typing import Any, Final, TypeAlias, cast, get_origin, is_typeddict
 
 import msgspec
 
 from agentpool._errors import UsageError
 from agentpool._expected import Expected, fields_of, is_function, kind_of, parameters_of
 from agentpool._numbers import is_whole, plain_number, quoted
+
+Names: TypeAlias = tuple[str, ...] | frozenset[str]
+"""Some of the names of the fields or arguments."""
+
+_PLAIN: Final = frozenset({str, int, float, bool})
+"""The types of plain texts and numbers."""
 
 
 def expect(value: object, kind: type | tuple[type, ...], what: str, advice: str) -> None:
@@ -144,7 +151,7 @@ def at_least(least: int, name: str, number: object) -> int:
     return plain_number(number)
 
 
-def expect_fields(value: object, *, but: Collection[str] = (), of: str = "") -> None:
+def expect_fields(value: object, *, but: Names = (), of: str = "") -> None:
     """Raise unless each field of *value* is of its annotated type.
 
     A list in a field for a tuple becomes a tuple. A text or number of a subclass becomes a plain
@@ -159,9 +166,9 @@ def expect_fields(value: object, *, but: Collection[str] = (), of: str = "") -> 
     Raises:
         UsageError: If a field is of the wrong type. Names the field and says what was expected.
     """
-    kind = type(value)
-    fields = fields_of(kind)  # type: ignore[arg-type]  # mypy takes no class for hashable
-    for name, usual, expected in fields:
+    kind: Any = type(value)  # mypy takes no class for hashable
+    types = tuple(map(type, _values_of(kind)(value)))
+    for name, usual, expected in _unsure_fields(kind, types, but):
         found: object = getattr(value, name)
         given = type(found)
         if given in usual and (given is not int or name in but or is_whole(found)):
@@ -172,10 +179,46 @@ def expect_fields(value: object, *, but: Collection[str] = (), of: str = "") -> 
             if given is list and tuple in expected.kinds:
                 found = tuple(cast("list[object]", found))
                 _set_field(value, name, found)
-            others = _others_of(kind)  # type: ignore[arg-type]  # as above
-            expected.check(found, name, of=of or kind.__name__, others=others)
+            expected.check(found, name, of=of or kind.__name__, others=_others_of(kind))
         if given not in usual and (plain := _plain(found, expected)) is not found:
             _set_field(value, name, plain)
+
+
+@cache
+def _values_of(kind: type) -> Callable[[object], tuple[object, ...]]:
+    """Return what reads the values of all fields of *kind* that are checked."""
+    names = [name for name, *_ in fields_of(kind)]
+    if len(names) > 1:
+        return attrgetter(*names)
+    return lambda value: tuple([getattr(value, name) for name in names])
+
+
+@cache
+def _unsure_fields(
+    kind: type, types: tuple[type, ...], but: Names
+) -> tuple[tuple[str, tuple[type, ...], Expected], ...]:
+    """Return the fields of *kind* to look at if their values have these *types*.
+
+    Most types say all about a value, and most objects have values of the same types as others.
+    """
+    return tuple(
+        field
+        for field, given in zip(fields_of(kind), types, strict=True)
+        if not (_stays(given) if field[0] in but else _is_enough(given, field[2]))
+    )
+
+
+def _stays(given: type) -> bool:
+    """Return whether a value of this type is plain, whatever it is."""
+    return given in _PLAIN or not issubclass(given, (str, int, float, tuple))
+
+
+def _is_enough(given: type, expected: Expected) -> bool:
+    """Return whether each value of this type is plain, and is what is *expected*."""
+    if given in expected.usual:
+        return given is not int  # it may be too long
+    in_parts = (str, bytes, int, float, tuple, list)
+    return not issubclass(given, in_parts) and issubclass(given, expected.kinds)
 
 
 @cache
@@ -216,7 +259,7 @@ def _set_field(value: object, name: str, content: object) -> None:
 
 
 def expect_arguments(
-    function: Callable[..., object], arguments: Mapping[str, object], *, but: Collection[str] = ()
+    function: Callable[..., object], arguments: Mapping[str, object], *, but: Names = ()
 ) -> None:
     """Raise unless each of *arguments* has the type in the annotations of *function*.
 
@@ -226,11 +269,23 @@ def expect_arguments(
         UsageError: If an argument is of the wrong type. Names the argument and says what was
             expected.
     """
-    parameters = parameters_of(function)
-    of = function.__qualname__.removesuffix(".__init__")
-    for name, expected in parameters.items():
-        if name in arguments and name not in but:
-            expected.check(arguments[name], name, of=of, others=parameters)
+    types = tuple(map(type, arguments.values()))
+    for name in _unsure_arguments(function, tuple(arguments), types, but):
+        parameters, of = parameters_of(function), function.__qualname__.removesuffix(".__init__")
+        parameters[name].check(arguments[name], name, of=of, others=parameters)
+
+
+@cache
+def _unsure_arguments(
+    function: Callable[..., object], given: tuple[str, ...], types: tuple[type, ...], but: Names
+) -> tuple[str, ...]:
+    """Return the arguments of *function* to look at if what is *given* has these *types*."""
+    found = dict(zip(given, types, strict=True))
+    return tuple(
+        name
+        for name, expected in parameters_of(function).items()
+        if name in found and name not in but and not _is_enough(found[name], expected)
+    )
 
 
 def expect_whole(value: msgspec.Struct, *, of: str = "") -> None:

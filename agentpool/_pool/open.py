@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from typing import TYPE_CHECKING, Final, Literal, cast
 
 import trio
@@ -195,25 +195,20 @@ def _driver_advice(driver: object) -> str:
     return "open one with agentpool.drivers.open_driver(manifest.model)"
 
 
-@asynccontextmanager
-async def _kept(
+def _kept(
     journal: Journal | None,
     name: str,
     resume: bool | Literal["accept", "branch"],  # noqa: FBT001  # see open_pool
-) -> AsyncGenerator[PoolJournal | None]:
+) -> AbstractAsyncContextManager[PoolJournal | None]:
     if journal is None:
         if resume:
             raise UsageError("resume=True needs a journal; give one with journal=")
-        yield None
-        return
+        return nullcontext()
     # What keeps runs is loaded by whoever has them kept.
     from agentpool._pool.journal_opening import open_pool_journal  # noqa: PLC0415
 
     mismatch: OnMismatch = "refuse" if isinstance(resume, bool) else resume
-    async with open_pool_journal(
-        journal, name, resume=bool(resume), on_mismatch=mismatch
-    ) as opened:
-        yield opened
+    return open_pool_journal(journal, name, resume=bool(resume), on_mismatch=mismatch)
 
 
 _SHOWN_FAILURES: Final = 3

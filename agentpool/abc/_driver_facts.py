@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from functools import partial
-from typing import final
+from operator import attrgetter
+from typing import Final, final
 
 import msgspec
 
@@ -29,20 +30,24 @@ class _Facts(msgspec.Struct, frozen=True):
     most_input_tokens: int | None
 
 
+_read_facts: Final = attrgetter(*_Facts.__struct_fields__)
+
+
 def check_facts(driver: Driver) -> None:
     """Refuse a driver with a property of a wrong type, or without one.
 
     Raises:
         UsageError: If it has one, or lacks one. Says which.
     """
-    lacks = [name for name in _Facts.__struct_fields__ if not hasattr(driver, name)]
-    if lacks:  # registered as a driver, which gives a class nothing
+    try:
+        facts = _Facts(*_read_facts(driver))
+    except AttributeError:  # registered as a driver, which gives a class nothing
         kind = type(driver).__name__
+        lacks = [name for name in _Facts.__struct_fields__ if not hasattr(driver, name)]
         raise UsageError(
             f"driver must have what a Driver has, and {kind} lacks {', '.join(lacks)}; let it "
             "inherit from agentpool.abc.Driver"
-        )
-    facts = _Facts(*[getattr(driver, name) for name in _Facts.__struct_fields__])
+        ) from None
     expect_fields(facts, of=type(driver).__name__)
 
 
