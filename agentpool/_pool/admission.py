@@ -30,7 +30,7 @@ from agentpool._manifest.manifest import AgentManifest
 from agentpool._messages import OWNER_ID, AgentId
 from agentpool._pool.record import BY_OWNER, AgentRecord, Kept
 from agentpool._scheduling.fair_queue import PLAIN, FairQueue, Share
-from agentpool._scheduling.pace import Pace
+from agentpool._scheduling.pace import AGENT_STEPS, Pace
 from agentpool._scheduling.slot import Slot, current_slot, parked
 from agentpool._scheduling.waits import Wait, WaitBook, WaitKind, WaitReason
 from agentpool._spawn import SpawnConfig
@@ -149,7 +149,7 @@ class Admission(Live):
         await trio.lowlevel.checkpoint_if_cancelled()
         if self.room_for(1):
             record = accept(*args)
-            if self.pace.is_due():
+            if self.pace.is_due(AGENT_STEPS):
                 await trio.lowlevel.cancel_shielded_checkpoint()
             return record
         async with parked(Wait.other("a place in the queue", WaitReason.QUEUE)):
@@ -184,7 +184,7 @@ class Admission(Live):
             Agents that were accepted before stay accepted.
         """
         for one, other in wanted:
-            if self.pace.is_due():
+            if self.pace.is_due(AGENT_STEPS):
                 await trio.lowlevel.checkpoint()
             if self.room_for(1):
                 record = accept(one, other)

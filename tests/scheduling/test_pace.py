@@ -1,4 +1,7 @@
-"""Calls that find everything ready let others run at every 32nd of them, and not at each."""
+"""Calls that find everything ready let others run at every 32nd of them, and not at each.
+
+Those that start an agent do so at every eighth of them.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,7 @@ from agentpool.drivers import CompletionRequest, FunctionDriver
 from tests.support.fakes import LiveDriver, job, jobs, manifest, query_of
 
 STEPS = 32
+AGENTS = 8
 CALLS = 200
 
 Call: TypeAlias = Callable[[], Awaitable[object]]
@@ -76,17 +80,36 @@ async def receive(pool: AgentPool) -> Call:
     return call
 
 
-@pytest.mark.parametrize("prepare", [spawn, send, receive])
+@pytest.mark.parametrize(("prepare", "steps"), [(spawn, AGENTS), (send, STEPS), (receive, STEPS)])
 async def test_calls_that_need_not_wait_let_others_run(
-    prepare: Callable[[AgentPool], Coroutine[object, object, Call]],
+    prepare: Callable[[AgentPool], Coroutine[object, object, Call]], steps: int
 ) -> None:
-    """At least at every 32nd, and by far not at each."""
+    """At least at every 32nd, or eighth, and by far not at each."""
     async with open_pool(LiveDriver(sleep), max_concurrent=300, inbox_capacity=300) as pool:
         call = await prepare(pool)
         longest = await longest_row(call)
         pool.abort_all()
     # Of two turns of ours, the other task may take its own before the first and after the last.
-    assert STEPS // 2 < longest <= 2 * STEPS
+    assert steps // 2 < longest <= 2 * steps
+
+
+async def test_agents_of_a_fan_out_start_and_end_a_few_at_a_time() -> None:
+    """However many there is room for: when many come and go together, collections do as well."""
+    running = most = 0
+
+    async def answer(_: CompletionRequest, __: object) -> str:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await trio.lowlevel.checkpoint()
+        running -= 1
+        return "done"
+
+    async with open_pool(LiveDriver(answer), max_concurrent=CALLS) as pool:
+        await pool.fan_out([job()] * CALLS)
+        outcomes = await pool.join_all()
+    assert len(outcomes) == CALLS
+    assert AGENTS // 2 < most <= 3 * AGENTS
 
 
 async def test_outcomes_that_are_there_let_others_run() -> None:
@@ -133,7 +156,7 @@ async def test_a_fan_out_that_is_cancelled_half_way_leaves_what_was_accepted() -
                 await pool.fan_out([job()] * CALLS)
         assert scope.cancelled_caught
         accepted = pool.statistics().spawned
-        assert STEPS < accepted <= 3 * STEPS
+        assert STEPS < accepted <= STEPS + 3 * AGENTS
         assert list(await pool.join_all()) == list(range(1, accepted + 1))
 
 
@@ -166,7 +189,7 @@ async def test_a_pool_that_closes_in_the_middle_of_a_fan_out_says_so() -> None:
             nursery.start_soon(close)
             with pytest.raises(PoolClosedError):
                 await pool.fan_out([job()] * CALLS)
-        assert STEPS < len(await pool.join_all()) <= 3 * STEPS
+        assert STEPS < len(await pool.join_all()) <= STEPS + 3 * AGENTS
 
 
 async def test_the_first_agents_start_in_the_order_of_their_spawn() -> None:
