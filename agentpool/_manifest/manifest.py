@@ -13,6 +13,7 @@ Rules, in addition to those in ``parts``:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path, PurePath
 from typing import Final, Self, cast, final
 
@@ -90,9 +91,9 @@ class AgentManifest(Value):
     """Where the agent's data may go. The strictest tier by default."""
     model: ModelConfig = attrs.field(factory=ModelConfig)
     """Which model answers."""
-    resources: ResourceQuota = attrs.field(factory=ResourceQuota)
+    resources: ResourceQuota = attrs.field(factory=cache(ResourceQuota))  # it never changes
     """The limits of one run."""
-    context: ContextConfig = attrs.field(factory=ContextConfig)
+    context: ContextConfig = attrs.field(factory=cache(ContextConfig))
     """How its conversation is kept within the model's window."""
     budget: BudgetConfig | None = None
     """The limit on what agents spend together per day or another period. ``None``: no limit."""

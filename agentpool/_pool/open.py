@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from functools import cache
 from typing import TYPE_CHECKING, Final, Literal, cast
 
 import trio
@@ -105,12 +106,15 @@ async def open_pool(
         name, inbox_capacity, EventHub.open(observers), PoolMemory(memory),
         EMPTY_REGISTRY if tools is None else tools, abort_on_failure=_is_abort(on_failure),
         random=build_random(random_seed), budget=budget, cleaner=_cleaner(markers),
-        approve=approve, retries=request_retries or RetryPolicy())  # fmt: skip
+        approve=approve, retries=request_retries or _usual_retries())  # fmt: skip
     pool_of = _pool_of(agents, driver, keep_outcomes)
     block = _block(pool_of, max_concurrent, max_queued)
     async with _kept(journal, name, resume) as kept, block as pool:
         agents.resume(kept)
         yield pool
+
+
+_usual_retries: Final = cache(RetryPolicy)  # one for all pools: it never changes
 
 
 def _cleaner(markers: Sequence[str] | None) -> Cleaner:

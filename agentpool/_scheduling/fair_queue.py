@@ -208,6 +208,8 @@ class FairQueue(Generic[T]):
 
     def drain(self) -> list[T]:
         """Remove and return all items, group by group."""
+        if not self._size:
+            return []
         left = [item for group in self._turns for item in group]
         if self.waiting < self._size:
             left = [item for item in left if not self._is_gone(item)]
