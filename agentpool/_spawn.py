@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterable
-from typing import Final, Self, final
+from collections.abc import Iterable, Iterator
+from itertools import repeat
+from typing import Final, Self, TypeVar, final
 
 import attrs
 import msgspec
@@ -31,6 +32,8 @@ from agentpool._messages import ChatMessage, UserMessage
 from agentpool._public import AdvisedStruct
 from agentpool._scheduling.fair_queue import PLAIN, Share
 from agentpool._surrogates import without_halves
+
+T = TypeVar("T")
 
 # These are checked with words of their own. What an output type may be depends on what msgspec
 # can read besides, and building it says so.
@@ -201,6 +204,12 @@ def listed(configs: Iterable[SpawnConfig]) -> list[SpawnConfig]:
         "write [SpawnConfig(manifest, query), ...]",
     )  # fmt: skip
     return list(configs)
+
+
+def emptying(items: list[T]) -> Iterator[T]:
+    """Yield *items* in order and remove them, so that each can be freed before the next."""
+    items.reverse()
+    return map(list[T].pop, repeat(items, len(items)))
 
 
 def seconds_of(config: SpawnConfig) -> float | None:

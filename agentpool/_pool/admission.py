@@ -28,7 +28,7 @@ from agentpool._errors import PoolFullError
 from agentpool._events import AgentQueued, AgentResumed, SlotsChanged
 from agentpool._manifest.manifest import AgentManifest
 from agentpool._messages import OWNER_ID, AgentId
-from agentpool._pool.record import BY_OWNER, AgentRecord, Kept
+from agentpool._pool.record import BY_OWNER, AgentRecord
 from agentpool._scheduling.fair_queue import PLAIN, FairQueue, Share
 from agentpool._scheduling.pace import AGENT_STEPS, Pace
 from agentpool._scheduling.slot import Slot, current_slot, parked
@@ -88,6 +88,8 @@ class Admission(Live):
     trio's limiter, which knows its borrowers, takes a tenth of an agent's time."""
     closed: bool = False
     """Whether the pool takes no more agents."""
+    _moment: float | None = None
+    """The time at which the agents start that a call accepts in one step. ``None``: each looks."""
     _lent: int = 0
     """Slots that wait for their agents to come back from a gate."""
     _returning: deque[Slot] = msgspec.field(default_factory=deque[Slot])
@@ -168,14 +170,14 @@ class Admission(Live):
         self,
         accept: Callable[[T, U], AgentRecord],
         wanted: Iterable[tuple[T, U]],
-        accepted: dict[AgentId, Kept],
+        add: Callable[[AgentRecord], object],
     ) -> None:
         """Call *accept* for each of *wanted* as soon as the pool has room, without a slot.
 
         Args:
             accept: Accepts one.
             wanted: The arguments of each call.
-            accepted: Takes the agents, in order.
+            add: Called with each agent that was accepted.
 
         Raises:
             Exception: An error from *accept*.
@@ -183,14 +185,20 @@ class Admission(Live):
         Cancellation:
             Agents that were accepted before stay accepted.
         """
-        for one, other in wanted:
-            if self.pace.is_due(AGENT_STEPS):
-                await trio.lowlevel.checkpoint()
-            if self.room_for(1):
-                record = accept(one, other)
-            else:
-                record = await self.enter(accept, one, other)
-            accepted[record.agent_id] = record
+        try:
+            for one, other in wanted:
+                if self.pace.is_due(AGENT_STEPS):
+                    self._moment = None
+                    await trio.lowlevel.checkpoint()
+                if not self.room_for(1):
+                    self._moment = None
+                    add(await self.enter(accept, one, other))
+                    continue
+                if self._moment is None and not self._hub.listening:
+                    self._moment = self._hub.seconds()
+                add(accept(one, other))
+        finally:
+            self._moment = None
         await trio.lowlevel.cancel_shielded_checkpoint()
 
     def close(self) -> None:
@@ -203,7 +211,8 @@ class Admission(Live):
         if self.running_count + self._lent < self.slots:
             # It overtakes nobody: a slot that becomes free is given out in the same step.
             self.running_count += 1
-            return self._slot_for(record, self._hub.seconds())
+            moment = self._moment
+            return self._slot_for(record, self._hub.seconds() if moment is None else moment)
         queue = self._newcomers if record.above is BY_OWNER else self._children
         queue.push(record, record.share)
         return None

@@ -7,9 +7,11 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Awaitable, Callable, Generator, Iterator
 from contextlib import contextmanager
+from heapq import merge
 from operator import attrgetter
 from typing import Final, Self, cast, final
 
@@ -19,6 +21,7 @@ import trio
 from agentpool._base import Live
 from agentpool._messages import AgentId
 from agentpool._outcome import AgentOutcome
+from agentpool._pool.numbered import Numbered
 from agentpool._pool.record import AgentRecord, Caretaker, Kept, as_record
 from agentpool._scheduling.owner import Owner
 from agentpool._scheduling.pace import Pace
@@ -38,6 +41,30 @@ class _Join(Live):
     wanted: dict[AgentId, Kept]
     """All of its agents, in spawn order. An outcome takes the place of its agent's record."""
     lot: Lot = msgspec.field(default_factory=Lot)
+
+
+@final
+class Batch(Live):
+    """The agents of a call that accepts one after the other."""
+
+    is_rising: bool
+    """Whether their numbers rise. An earlier process may have given them in another order."""
+    ids: list[AgentId] = msgspec.field(default_factory=list)
+    """Their numbers, in the order in which they were accepted."""
+    forgotten: dict[AgentId, AgentRecord] = msgspec.field(default_factory=dict)
+    """Those that the pool has forgotten since, or may have forgotten before they were added."""
+
+    def add(self, record: AgentRecord) -> None:
+        """Add an agent that was accepted."""
+        self.ids.append(record.agent_id)
+        if record.has_ended:
+            self.forgotten[record.agent_id] = record
+
+    def forget(self, record: AgentRecord) -> None:
+        """Keep an agent that the pool forgets, unless it is known to be none of these."""
+        place = bisect_left(self.ids, record.agent_id) if self.is_rising else 0
+        if not self.is_rising or self.ids[place : place + 1] == [record.agent_id]:
+            self.forgotten[record.agent_id] = record
 
 
 @final
@@ -79,8 +106,8 @@ class FanIn(Live):
     started by the owner."""
     active: dict[AgentId, AgentRecord] = msgspec.field(default_factory=dict[AgentId, AgentRecord])
     """The pool's agents that have not ended, in the order in which they were accepted."""
-    kept: dict[AgentId, Kept] = msgspec.field(default_factory=dict[AgentId, Kept])
-    """Those that have ended and are not forgotten, in the order in which they ended."""
+    kept: Numbered[Kept] = msgspec.field(default_factory=Numbered[Kept])
+    """Those that have ended and are not forgotten."""
     owned: dict[AgentId, AgentRecord] = msgspec.field(default_factory=dict[AgentId, AgentRecord])
     """The agents of parents, maps, races and supervisions. Their ends are reported only to
     these."""
@@ -93,7 +120,7 @@ class FanIn(Live):
     _given_out: deque[AgentRecord] = msgspec.field(default_factory=deque[AgentRecord])
     """The agents whose outcome may be forgotten, oldest first."""
     _joins: list[_Join] = msgspec.field(default_factory=list[_Join])
-    _batches: list[dict[AgentId, Kept]] = msgspec.field(default_factory=list[dict[AgentId, Kept]])
+    _batches: list[Batch] = msgspec.field(default_factory=list[Batch])
     """What calls have accepted that go on accepting."""
     _next: Lot = msgspec.field(default_factory=Lot)
     _owner: Owner | None = None
@@ -124,8 +151,7 @@ class FanIn(Live):
         """Return the record of an agent. ``None``: it never existed, or is no longer kept."""
         if type(agent_id) is not int:  # True is a key that finds agent 1, and no id
             return None
-        found = self.active.get(agent_id) or self.kept.get(agent_id)
-        found = found or self.owned.get(agent_id)
+        found = self.active.get(agent_id) or self.owned.get(agent_id) or self.kept.get(agent_id)
         return None if found is None else as_record(self._pool, found)
 
     def everybody(self) -> Iterator[AgentRecord]:
@@ -144,14 +170,11 @@ class FanIn(Live):
                 join.wanted[agent_id] = left
                 if not join.missing:
                     join.lot.unpark_all()
-        for batch in self._batches:
-            if agent_id in batch:
-                batch[agent_id] = left
         if record.on_end is not None:
             record.on_end(record)
             return
         del self.active[agent_id]
-        self.kept[agent_id] = left
+        self.kept.add(agent_id, left)
         self._ended.append(agent_id)
         if self._next:
             if self.active:
@@ -160,18 +183,26 @@ class FanIn(Live):
                 self._next.unpark_all()  # some of them will learn that no agent is left
 
     @contextmanager
-    def batch(self) -> Generator[dict[AgentId, Kept], None, None]:
-        """Give a dictionary for agents that are accepted one after the other.
+    def batch(self, *, is_rising: bool) -> Generator[Batch, None, None]:
+        """Open a batch for agents that are accepted one after the other.
 
-        Of those that end meanwhile it has no more than is kept of them.
+        It holds their numbers alone, so of those that end meanwhile no more is kept than of others.
+
+        Args:
+            is_rising: Whether their numbers rise. If not, the batch may also keep others that are
+                forgotten while it is open.
         """
-        accepted: dict[AgentId, Kept] = {}
-        self._batches.append(accepted)
+        batch = Batch(is_rising)
+        self._batches.append(batch)
         try:
-            yield accepted
+            yield batch
         finally:
-            # By identity: equal ones may be there.
-            self._batches = [one for one in self._batches if one is not accepted]
+            self._batches.remove(batch)
+
+    def all_of(self, batch: Batch) -> Iterator[Kept]:
+        """Yield what is kept of the agents of *batch*, in order."""
+        for agent_id in batch.ids:
+            yield self.active.get(agent_id) or self.kept.get(agent_id) or batch.forgotten[agent_id]
 
     def given_out(self, record: AgentRecord) -> None:
         """Record that an outcome was retrieved, and forget the oldest ones beyond the limit."""
@@ -191,18 +222,22 @@ class FanIn(Live):
             self._given_out.remove(record)
 
     def _drop(self, record: AgentRecord) -> None:
-        self.kept.pop(record.agent_id, None)
+        if record.on_end is None:
+            for batch in self._batches:
+                batch.forget(record)
+        self.kept.drop(record.agent_id)
         self.owned.pop(record.agent_id, None)
         self.failed.discard(record.agent_id)
         # Each scan is paid for by the half of the agents that it throws out.
         if len(self._ended) > 2 * len(self.kept) + SPARE_GHOSTS:
-            self._ended = deque(one for one in self._ended if one in self.kept)
+            self._ended = deque(one for one in self._ended if self.kept.get(one) is not None)
 
-    def _has_next(self) -> bool:
-        """Return whether an agent has ended that ``join_next`` has not returned."""
-        while self._ended and self._ended[0] not in self.kept:
-            self._ended.popleft()
-        return bool(self._ended)
+    def _take_next(self) -> Kept | None:
+        """Return an ended agent that ``join_next`` has not returned, if there is one."""
+        while self._ended:
+            if (one := self.kept.get(self._ended.popleft())) is not None:
+                return one
+        return None
 
     async def join_next(self) -> AgentOutcome | None:
         """Return the next outcome that has not been returned yet. ``None``: no agent is left.
@@ -211,11 +246,11 @@ class FanIn(Live):
             No outcome is lost: the next caller gets it.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
-        while not self._has_next() and self.active:
+        while (one := self._take_next()) is None and self.active:
             wait = Wait.any_of(self.active.keys(), "the next agent to end")
             async with parked(wait, self._next, self._owner):
                 await self._next.park()
-        outcome = _collected(self.kept[self._ended.popleft()]) if self._ended else None
+        outcome = None if one is None else _collected(one)
         if outcome is None or self._pace.is_due():
             await trio.lowlevel.cancel_shielded_checkpoint()
         return outcome
@@ -254,11 +289,10 @@ class FanIn(Live):
 
     def _known(self, *, children: bool) -> dict[AgentId, Kept]:
         """Return all agents that are known, in spawn order, those of parents only as *children*."""
-        every: list[Kept] = [*self.kept.values(), *self.active.values()]
-        if children:
-            every += self.owned.values()
-        every.sort(key=_NUMBER)  # a child that went on is among them
-        return {one.agent_id: one for one in every}
+        others = [*self.active.values(), *(self.owned.values() if children else ())]
+        others.sort(key=_NUMBER)  # a child that went on is among them
+        # Merged one by one: those that have ended may be very many, and need no list of their own.
+        return {one.agent_id: one for one in merge(self.kept, others, key=_NUMBER)}
 
     def unseen_failures(self) -> dict[AgentId, Exception]:
         """Errors of failed agents whose outcomes were never retrieved, in spawn order."""

@@ -222,8 +222,8 @@ _SHOWN_FAILURES: Final = 3
 def _raise_unseen(agents: AgentNursery) -> None:
     unseen = agents.fan_in.unseen_failures()
     if unseen:
-        kept = agents.fan_in.kept
-        first = [f"agent {one} ({kept[one].name})" for one in list(unseen)[:_SHOWN_FAILURES]]
+        shown = [agents.fan_in.find(one) for one in list(unseen)[:_SHOWN_FAILURES]]
+        first = [f"agent {one.agent_id} ({one.name})" for one in shown if one is not None]
         raise PoolError(
             f"{len(unseen)} of {agents.last_id} agents failed and their outcomes were "
             f"never retrieved: {', '.join(first)}{', ...' * (len(unseen) > len(first))}",

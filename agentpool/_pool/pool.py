@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from functools import partial
-from itertools import repeat
 from typing import TYPE_CHECKING, NoReturn, final
 
 import trio
@@ -29,7 +28,7 @@ from agentpool._pool.router import MessageRouter
 from agentpool._pool.shutdown import ShutdownStep
 from agentpool._pool.snapshot import ADVICE, refuse_iteration, shown, statistics_of
 from agentpool._public import advised, refuse_attribute
-from agentpool._spawn import SpawnConfig, listed
+from agentpool._spawn import SpawnConfig, emptying, listed
 from agentpool.observe._hub import EventReader
 
 if TYPE_CHECKING:
@@ -113,12 +112,11 @@ class AgentPool(Live, weakref=True):
         await trio.lowlevel.checkpoint_if_cancelled()
         parent, wanted, drivers = self._wanted(configs)
         # Each config is let go as its agent is accepted: the agent drops it at its end.
-        wanted.reverse()
-        each = map(list[SpawnConfig].pop, repeat(wanted, len(wanted)))
-        accept, pairs = partial(self._agents.accept, parent), zip(each, drivers, strict=True)
-        with self._agents.fan_in.batch() as accepted:
-            await self._agents.admission.enter_each(accept, pairs, accepted)
-            return handles_of(self._agents, accepted.values())
+        pairs = zip(emptying(wanted), emptying(drivers), strict=True)
+        accept, fan_in = partial(self._agents.accept, parent), self._agents.fan_in
+        with fan_in.batch(is_rising=self._agents.journal is None) as batch:
+            await self._agents.admission.enter_each(accept, pairs, batch.add)
+            return handles_of(self._agents, fan_in.all_of(batch))
 
     def fan_out_nowait(self, configs: Iterable[SpawnConfig]) -> list[AgentHandle]:
         """Accept all of these agents, or none.
