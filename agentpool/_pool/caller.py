@@ -38,6 +38,8 @@ feeds_for: Final[ContextVar[Slot | None]] = ContextVar("agentpool_feeds_for", de
 """The slot of the agent whose map the current task feeds. ``None``: the task feeds no map, or a map
 of the owner."""
 
+_slot_now: Final = current_slot.get  # a method of what was imported is made anew for each call
+
 
 @final
 class PoolVoice(Voice):
@@ -75,7 +77,7 @@ class PoolVoice(Voice):
 
         The slot's ``task`` is ``None`` if the agent has ended.
         """
-        slot, task = current_slot.get(), current_task()
+        slot, task = _slot_now(), current_task()
         if slot is None:
             if task is self._opened_in:
                 return None
@@ -126,7 +128,7 @@ class PoolVoice(Voice):
                 "that a tool starts before the tool returns"
             )
         task = current_task()
-        found = self._find_slot(task, current_slot.get())
+        found = self._find_slot(task, _slot_now())
         if found is slot or (found is None and self._is_trios(task)):
             return  # the latter is a call from a thread, or a system task: see rule 3
         other = "a task of the owner" if found is None else f"agent {found.agent_id}"
@@ -158,7 +160,7 @@ class PoolVoice(Voice):
         Raises:
             UsageError: If the current task was left behind by an agent that has ended.
         """
-        slot = current_slot.get()
+        slot = _slot_now()
         if slot is None and current_task() is self._opened_in and not self._hub.listening:
             refuse_bystander()  # as below, without three calls: an owner spawns most agents
             return None, self.opener
@@ -205,7 +207,7 @@ class PoolVoice(Voice):
     def agent_id(self) -> AgentId:
         """Return the id of the caller; the owner's id outside of agents."""
         # As _slot(), without its call: every message comes through here.
-        slot, task = current_slot.get(), current_task()
+        slot, task = _slot_now(), current_task()
         if not self._hub.listening:
             if slot is None:
                 if task is self._opened_in:

@@ -6,7 +6,7 @@ on its stack is kept twice for each agent that waits, by Python and by trio.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import trio
 
@@ -22,13 +22,18 @@ from agentpool._spawn import seconds_of
 if TYPE_CHECKING:
     from agentpool._pool.journal import PoolJournal
 
+# A method of what was imported is made anew for each call.
+_set_slot: Final = current_slot.set
+_strand_now: Final = current_strand.get
+_call_now: Final = current_call.get
+
 
 def _take_task(slot: Slot) -> None:
     """Make the current task the main task of the agent with *slot*."""
-    current_slot.set(slot)
-    if current_strand.get() is not None:
+    _set_slot(slot)
+    if _strand_now() is not None:
         current_strand.set(None)  # it was started by a strand of another agent
-    if current_call.get() is not None:
+    if _call_now() is not None:
         current_call.set(None)  # or while the other one served a call
     slot.task = trio.lowlevel.current_task()
 
