@@ -245,7 +245,7 @@ class EventHub:
         """
         self._deciding += 1
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, error: object, traceback: object) -> None:
         """End a decision. After the outermost one, pass on the events held back."""
         self._deciding -= 1
         if self._untold and not self._deciding:
