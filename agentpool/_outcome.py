@@ -44,6 +44,8 @@ ENDED = frozenset(
 
 
 COMPLETED: Final = AgentStatus.COMPLETED
+FAILED: Final = AgentStatus.FAILED
+CANCELLED: Final = AgentStatus.CANCELLED
 """Most ends. A member of an enum takes twenty times as long as a name of a module."""
 
 

@@ -223,13 +223,12 @@ class Admission(Live):
         queue.note_gone()
         self._room.unpark()
 
-    def withdraw_all(self, cancelled_by: str, reason: str) -> tuple[AgentRecord, ...]:
+    def withdraw_all(self, why: tuple[str, str]) -> tuple[AgentRecord, ...]:
         """Empty the queue, and return its agents in order, marked as cancelled."""
         left = self._newcomers.drain() + self._children.drain()
         left.sort(key=_number_of)
         for record in left:
-            record.is_left_open = True
-            record.mark_cancelled(cancelled_by, reason)
+            record.mark_cancelled(why, is_left_open=True)
         self._room.unpark_all()
         return tuple(left)
 

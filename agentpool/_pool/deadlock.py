@@ -135,12 +135,12 @@ class DeadlockWatch:
             first: The agent that has just begun to wait, has stopped working, or waits for fewer
                 agents. ``None``: an agent ended.
         """
-        if self._is_leaving and not self._nursery.child_tasks:
-            return
         if first is not None and self._seems_to_close(first):
             self._suspects[first] = None
         elif not (self._admission.book.listeners and self._stands_still(settled=False)):
             return
+        if self._is_leaving and not self._nursery.child_tasks:
+            return  # it has closed; asked last, since it copies all of its tasks for the answer
         self._is_suspicious = True
         if not self._looking:
             self._looking = True

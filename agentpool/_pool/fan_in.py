@@ -176,7 +176,7 @@ class FanIn(Live):
         del self.active[agent_id]
         self.kept.add(agent_id, left)
         self._ended.append(agent_id)
-        if self._next:
+        if self._next.sleepers:
             if self.active:
                 self._next.unpark(1)
             else:

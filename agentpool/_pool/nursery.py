@@ -30,16 +30,16 @@ from agentpool._errors import PoolClosedError, UsageError
 from agentpool._events import AgentFinished, AgentStarted, Phase
 from agentpool._messages import OWNER_ID, AgentId, AgentMessage
 from agentpool._messaging.post_office import PostOffice
-from agentpool._outcome import COMPLETED, AgentOutcome, AgentStatus
+from agentpool._outcome import CANCELLED, COMPLETED, FAILED, AgentOutcome, AgentStatus
 from agentpool._pool.admission import Admission, Wanted
 from agentpool._pool.agent_context import PoolAgentContext, ToolBuilder, tools_of_agent
 from agentpool._pool.caller import PoolVoice
 from agentpool._pool.deadlock import DeadlockWatch
 from agentpool._pool.fan_in import FanIn
 from agentpool._pool.memory import PoolMemory
-from agentpool._pool.record import AgentRecord, OnEnd
+from agentpool._pool.record import BY_OWNER, AgentRecord, OnEnd
 from agentpool._pool.run_outcome import OUTSIDE, UNKNOWN, Ending, verdict, verdict_on
-from agentpool._pool.shutdown import ShutdownStep, end_in_steps, wait_empty
+from agentpool._pool.shutdown import ShutdownStep, cancel_all, end_in_steps, wait_empty
 from agentpool._pool.spawn_checks import Entry, budget_for
 from agentpool._pool.starting import new_agent
 from agentpool._scheduling.parking_lot import Lot
@@ -275,8 +275,8 @@ class AgentNursery(Home):
         except BaseException:
             # Cancelled from outside the pool, or the program ends: say so, and pass it on.
             record.is_left_open = True
-            record.mark_cancelled(*OUTSIDE)
-            ending = AgentStatus.CANCELLED, record.cancellation(), None
+            record.mark_cancelled(OUTSIDE)
+            ending = CANCELLED, record.cancellation(), None
             raise
         finally:
             self._conclude(agent, record, slot, ending)
@@ -305,35 +305,38 @@ class AgentNursery(Home):
     def _end(self, record: AgentRecord, outcome: AgentOutcome, slot: Slot | None) -> None:
         if self.journal is not None:
             self.journal.ended(record, outcome)
-        with self.hub:
+        hub, agent_id = self.hub, record.agent_id
+        with hub:
             record.end(outcome)
-            self.router.unregister(record.agent_id)
-            self.running.pop(record.agent_id, None)
-            if self.hub.listening:
-                self.hub.tell(AgentFinished, record.agent_id, record.name, outcome)
-            if failed := outcome.error is not None and outcome.status is AgentStatus.FAILED:
-                self.fan_in.failed.add(record.agent_id)
+            self.router.unregister(agent_id)
+            self.running.pop(agent_id, None)
+            if hub.listening:
+                hub.tell(AgentFinished, agent_id, record.name, outcome)
+            if failed := outcome.status is FAILED and outcome.error is not None:
+                self.fan_in.failed.add(agent_id)
             self._let_go(record)
             if failed and self.abort_on_failure:
-                self.abort("pool", f"agent {record.agent_id} ({record.name}) failed")
+                self.abort("pool", f"agent {agent_id} ({record.name}) failed")
             if slot is not None:
                 # Once the nursery is cancelled, newcomers would start only to be cancelled.
-                queued = self.admission.queued_count
+                admission = self.admission
+                queued = admission.queued_count
                 newcomers = queued > 0 and trio.current_effective_deadline() != -math.inf
                 # Observers and a journal may have taken their time since the outcome was made.
-                is_late = self.journal is not None or self.hub.listening
-                now = self.hub.seconds() if is_late else outcome.finished_at
-                self.admission.leave(slot, now, newcomers=newcomers)
+                is_late = hub.listening or self.journal is not None
+                now = hub.seconds() if is_late else outcome.finished_at
+                admission.leave(slot, now, newcomers=newcomers)
                 self.deadlocks.suspect()
             if record.on_end is not None:
                 # Whoever waits for one of several has one less that could end its wait.
                 self.deadlocks.suspect(record.parent_id)
 
     def _let_go(self, record: AgentRecord) -> None:
-        if (parent := self.running.get(record.above[0])) is not None:
+        if record.above is not BY_OWNER and (parent := self.running.get(record.above[0])):
             parent.let_go(record)
-        for child in record.children if record.rare is not None else ():
-            self.cancel_agent(child, f"agent {record.agent_id}", "its parent has ended")
+        if record.rare is not None:
+            for child in record.children:
+                self.cancel_agent(child, f"agent {record.agent_id}", "its parent has ended")
         self.fan_in.ended(record)
         if not self.running:
             self._idle.unpark_all()
@@ -347,14 +350,12 @@ class AgentNursery(Home):
     @trio.lowlevel.enable_ki_protection
     def cancel_agent(self, record: AgentRecord, cancelled_by: str, reason: str) -> None:
         """Cancel one agent, queued or running."""
-        if (slot := record.slot) is not None:
-            record.mark_cancelled(cancelled_by, reason)
-            slot.scope.cancel()
-            slot.abandon()
+        if record.slot is not None:
+            cancel_all((record,), (cancelled_by, reason))
         elif record.cancelled is None and not record.has_ended:
             # One that is cancelled already has left the queue, and is about to be ended.
             with self.hub:
-                record.mark_cancelled(cancelled_by, reason)
+                record.mark_cancelled((cancelled_by, reason))
                 self.admission.withdraw(record)
                 self._end_unstarted(record, self.hub.seconds())
 
@@ -366,16 +367,14 @@ class AgentNursery(Home):
         if self.journal is not None:
             self.journal.writer.end_soon()
         with self.hub:
-            self._end_queued(cancelled_by, reason)
-            for record in tuple(self.running.values()):
-                record.is_left_open |= record.cancelled is None
-                self.cancel_agent(record, cancelled_by, reason)
+            self._end_queued((cancelled_by, reason))
+            cancel_all(tuple(self.running.values()), (cancelled_by, reason), is_left_open=True)
 
     @trio.lowlevel.enable_ki_protection
-    def _end_queued(self, cancelled_by: str, reason: str) -> None:
+    def _end_queued(self, why: tuple[str, str]) -> None:
         with self.hub:
             now = self.hub.seconds()
-            for record in self.admission.withdraw_all(cancelled_by, reason):
+            for record in self.admission.withdraw_all(why):
                 self._end_unstarted(record, now)
 
     def _end_unstarted(self, record: AgentRecord, now: float) -> None:
@@ -392,7 +391,7 @@ class AgentNursery(Home):
         """Ask all agents to stop, wait, and cancel the rest. Return the last step needed."""
         await trio.lowlevel.checkpoint_if_cancelled()
         by = self.voice.name()
-        self._end_queued(by, "the pool shuts down")
+        self._end_queued((by, "the pool shuts down"))
         for record in self.running.values():
             record.interrupt()
         late = f"it did not end within {grace_seconds:g} seconds of the shutdown"

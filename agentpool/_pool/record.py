@@ -14,7 +14,7 @@ from agentpool._base import Live, Unique
 from agentpool._budget.budget import Budget
 from agentpool._errors import AgentCancelledError, UsageError
 from agentpool._messages import OWNER_ID, AgentId
-from agentpool._outcome import AgentOutcome, AgentStatus
+from agentpool._outcome import FAILED, AgentOutcome, AgentStatus
 from agentpool._pool.voice import Voice
 from agentpool._scheduling.fair_queue import Share
 from agentpool._scheduling.parking_lot import Lot
@@ -60,8 +60,6 @@ class Caretaker(Protocol):
         """Cancel the agent, queued or running."""
 
 
-_FAILED: Final = AgentStatus.FAILED
-
 BY_OWNER: Final = (OWNER_ID, 0)
 """What is above an agent that the owner spawned."""
 
@@ -85,21 +83,21 @@ class AgentRecord(Unique):
     """One agent, as the modules of its pool see it. Users get an ``AgentHandle``."""
 
     __slots__ = (
-        "_cancelled",
         "_config",
         "_driver",
         "_outcome",
         "_pool",
         "_seen",
-        "_slot",
         "above",
         "agent",
         "agent_id",
         "budget",
+        "cancelled",
         "is_left_open",
         "name",
         "on_end",
         "rare",
+        "slot",
     )
 
     agent_id: AgentId
@@ -116,17 +114,19 @@ class AgentRecord(Unique):
     """What only few agents have. ``None``: this agent has none of it."""
     agent: Agent | None
     """The running agent. ``None``: it has not started, or has ended."""
+    slot: Slot | None
+    """The agent's slot. ``None``: it has not started, or has ended."""
+    cancelled: tuple[str, str] | None
+    """Who cancelled the agent first, and why."""
     is_left_open: bool
     """Whether it is ended only because its process ends, so that the next process continues it."""
     _pool: Caretaker
     _config: SpawnConfig | None
     _driver: Driver | None
-    _slot: Slot | None
     _outcome: AgentOutcome | float | None
     """A number if the agent was cancelled without ever having a slot: the time at which that
     happened. Its outcome is made on first use."""
     _seen: bool
-    _cancelled: tuple[str, str] | None
 
     def __init__(
         self, pool: Caretaker, agent_id: AgentId, name: str, config: SpawnConfig | None,
@@ -144,10 +144,10 @@ class AgentRecord(Unique):
         self._pool = pool
         self._config = config
         self._driver = driver
-        self._slot = None
+        self.slot = None
         self._outcome = outcome
         self._seen = False
-        self._cancelled = None
+        self.cancelled = None
 
     @property
     def parent_id(self) -> AgentId:
@@ -176,16 +176,16 @@ class AgentRecord(Unique):
         outcome = self._outcome
         if outcome is not None:
             return outcome.status if isinstance(outcome, AgentOutcome) else AgentStatus.CANCELLED
-        if self._slot is None:
+        if self.slot is None:
             return AgentStatus.QUEUED
-        return AgentStatus.RUNNING if self._slot.held else AgentStatus.PARKED
+        return AgentStatus.RUNNING if self.slot.held else AgentStatus.PARKED
 
     @property
     def waits_for(self) -> str:
         """What the agent waits for without a slot, in words. Empty: nothing."""
-        if self._slot is None or self._slot.held:
+        if self.slot is None or self.slot.held:
             return ""
-        return ", ".join(dict.fromkeys(one.wait.text for one in self._slot.waits.values()))
+        return ", ".join(dict.fromkeys(one.wait.text for one in self.slot.waits.values()))
 
     @property
     def outcome(self) -> AgentOutcome | None:
@@ -220,7 +220,7 @@ class AgentRecord(Unique):
         """
         slot = current_slot.get()
         while slot is not None:  # an agent, and those in which its pool runs
-            if slot is self._slot:
+            if slot is self.slot:
                 raise UsageError(
                     f"agent {self.agent_id} cannot wait for itself; return from its tool instead"
                 )
@@ -260,7 +260,7 @@ class AgentRecord(Unique):
         outcome = self._outcome
         if self._seen or not isinstance(outcome, AgentOutcome):
             return None
-        return outcome.error if outcome.status is AgentStatus.FAILED else None
+        return outcome.error if outcome.status is FAILED else None
 
     @property
     def remains(self) -> AgentRecord | AgentOutcome:
@@ -271,26 +271,16 @@ class AgentRecord(Unique):
         outcome = self._outcome
         if (
             isinstance(outcome, AgentOutcome)
-            and outcome.status is not _FAILED  # whether that was seen is in the record
+            and outcome.status is not FAILED  # whether that was seen is in the record
             and outcome.name == self.name  # an earlier process may have called it otherwise
             and self.above is BY_OWNER
         ):
             return outcome
         return self
 
-    @property
-    def slot(self) -> Slot | None:
-        """The agent's slot. ``None``: it has not started, or has ended."""
-        return self._slot
-
-    @property
-    def cancelled(self) -> tuple[str, str] | None:
-        """Who cancelled the agent first, and why."""
-        return self._cancelled
-
     def begin(self, slot: Slot) -> None:
         """Record that the agent has its first slot."""
-        self._slot = slot
+        self.slot = slot
 
     @property
     def hub(self) -> EventHub:
@@ -317,14 +307,16 @@ class AgentRecord(Unique):
             self.rare = Rare()
         return self.rare
 
-    def mark_cancelled(self, cancelled_by: str, reason: str) -> None:
-        """Record who cancelled the agent first, and why."""
-        if self._cancelled is None:
-            self._cancelled = (cancelled_by, reason)
+    def mark_cancelled(self, why: tuple[str, str], *, is_left_open: bool = False) -> None:
+        """Record who cancelled the agent and why, unless it was cancelled before."""
+        if self.cancelled is None:
+            self.cancelled = why
+            if is_left_open:
+                self.is_left_open = True
 
     def cancellation(self, more: str = "") -> AgentCancelledError:
         """Make the error of a cancelled agent: who cancelled it, why, and *more*."""
-        cancelled_by, reason = self._cancelled or ("unknown", "unknown")
+        cancelled_by, reason = self.cancelled or ("unknown", "unknown")
         return AgentCancelledError(
             f"agent {self.agent_id} ({self.name}) was cancelled by {cancelled_by}: {reason}{more}",
             cancelled_by=cancelled_by,
@@ -339,7 +331,7 @@ class AgentRecord(Unique):
     def end(self, outcome: AgentOutcome) -> None:
         """Store the outcome, and drop the rest of the run."""
         self._outcome = outcome
-        self._config = self._driver = self._slot = self.agent = None
+        self._config = self._driver = self.slot = self.agent = None
         if self.rare is not None:
             self.rare.ended.unpark_all()
 

@@ -8,7 +8,7 @@ import trio
 
 from agentpool._agent.agent import Agent
 from agentpool._errors import LimitExceededError
-from agentpool._outcome import COMPLETED, AgentStatus, StopReason
+from agentpool._outcome import CANCELLED, COMPLETED, FAILED, AgentStatus, StopReason
 from agentpool._pool.record import AgentRecord
 from agentpool._scheduling.slot import Slot
 from agentpool._spawn import seconds_of
@@ -20,7 +20,7 @@ OUTSIDE: Final = ("outside", "the scope around the pool was cancelled")
 Ending: TypeAlias = tuple[AgentStatus, Exception | None, StopReason | None]
 """The status, the error and the reason of a run that has ended."""
 
-UNKNOWN: Final[Ending] = AgentStatus.CANCELLED, None, None
+UNKNOWN: Final[Ending] = CANCELLED, None, None
 """The ending of a run that has not ended yet."""
 
 
@@ -28,7 +28,7 @@ def verdict(record: AgentRecord, slot: Slot, agent: Agent) -> Ending:
     """Return the ending of a run that raised no exception."""
     if slot.scope.cancelled_caught:
         if record.cancelled is not None:
-            return AgentStatus.CANCELLED, record.cancellation(), None
+            return CANCELLED, record.cancellation(), None
         unfit = "" if agent.run is None else agent.run.misfit_words()
         seconds = seconds_of(agent.config) or 0.0
         late = LimitExceededError(
@@ -56,7 +56,7 @@ def verdict_on(record: AgentRecord, raised: Exception) -> Ending:
     restarted. The error says both.
     """
     if record.cancelled is None:
-        return AgentStatus.FAILED, raised, None
+        return FAILED, raised, None
     error = record.cancellation(f"; then it failed: {type(raised).__name__}: {raised}")
     error.__cause__ = raised
-    return AgentStatus.CANCELLED, error, None
+    return CANCELLED, error, None

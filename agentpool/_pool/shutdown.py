@@ -9,6 +9,7 @@ import trio
 
 from agentpool._messages import AgentId
 from agentpool._pool.admission import Admission
+from agentpool._pool.record import AgentRecord
 from agentpool._scheduling.owner import Owner
 from agentpool._scheduling.parking_lot import Lot
 from agentpool._scheduling.slot import parked
@@ -24,6 +25,26 @@ class ShutdownStep(enum.Enum):
     """All agents ended in time."""
     CANCELLED = "cancelled"
     """At least one agent did not end in time, and was cancelled."""
+
+
+def cancel_all(
+    started: tuple[AgentRecord, ...], why: tuple[str, str], *, is_left_open: bool = False
+) -> None:
+    """Cancel agents that have started. Those that have ended meanwhile are left out.
+
+    All in one loop: trio makes each agent's exception at once, and the exception keeps the frames
+    of all calls that led to it. So a call for each agent would be kept until the agent ends.
+
+    Args:
+        started: The agents.
+        why: Who cancels them, and the reason.
+        is_left_open: Whether the next process continues those that were not cancelled before.
+    """
+    for record in started:
+        if (slot := record.slot) is not None:
+            record.mark_cancelled(why, is_left_open=is_left_open)
+            slot.scope.cancel()
+            slot.abandon()
 
 
 async def end_in_steps(
