@@ -279,7 +279,7 @@ class Agent(Live):
         if loss.written is None:
             return
         verdict = self.run.guard.record_lost(loss.written, loss.price)
-        if isinstance(verdict, Warn):
+        if type(verdict) is Warn:
             self.hub.warned(self.agent_id, self.name, verdict.text)
 
     def _left_behind(self) -> tuple[str, ...]:

@@ -320,11 +320,10 @@ class ModelRequest(Live):
 
     def _count_broken(self, error: BaseException) -> None:
         self.has_left = False
-        last: DriverError | None = None
         if self.failed:
             # If nothing left after the last one that failed, it settles the reservation.
-            last = self._count_failed(but_last=len(self.failed) > self.failed_before)
-        loss, paid = self._loss_of(last or error, self.arrived), self.reservation
+            error = self._count_failed(but_last=len(self.failed) > self.failed_before) or error
+        loss, paid = self._loss_of(error, self.arrived), self.reservation
         if loss.written is None and paid is not None:
             paid.commit(tokens=loss.tokens, cost_usd=loss.cost_usd)
         self._lose(loss, None if paid is None else paid.cost_usd)
@@ -375,14 +374,13 @@ class ModelRequest(Live):
     def _loss(self, arrived: Sequence[str], *, was_cut: bool) -> Loss:
         """Return the usage of an attempt that broke off."""
         written, price = broken_off(self.driver, self.request, arrived)
+        tokens, cost_usd = 0, None
         if self.reservation is not None:
-            charged = self.reservation.tokens, self.reservation.cost_usd
+            tokens, cost_usd = self.reservation.tokens, self.reservation.cost_usd
         elif self.agent.journal is not None:
             # The next process may draw on a budget.
-            charged = estimate(self.driver, self.request, self.estimator or Estimator())
-        else:
-            charged = 0, None
-        return Loss(*charged, written, price, was_cut)
+            tokens, cost_usd = estimate(self.driver, self.request, self.estimator or Estimator())
+        return Loss(tokens, cost_usd, written, price, was_cut)
 
     def _delay_seconds(
         self, error: DriverError, attempts: int, waited_seconds: float

@@ -326,9 +326,10 @@ class LoopGuard(Live, gc=False):
         if written_tokens:
             self.usage += Usage(output_tokens=written_tokens)
         usage, cost = self.record_usage(None), self.record_cost(cost_usd)
-        if isinstance(usage, Warn):
+        # An instance check of a struct takes ten times as long as a look at its type.
+        if type(usage) is Warn:
             return usage
-        return cost if isinstance(cost, Warn) else ALLOW
+        return cost if type(cost) is Warn else ALLOW
 
     def record_unmeasured(self, count: int) -> None:
         """Count requests of children with unknown usage."""
