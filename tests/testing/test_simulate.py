@@ -330,8 +330,10 @@ def test_an_error_of_the_kit_comes_out() -> None:
     def fail(_: trio.lowlevel.Task) -> None:
         raise ZeroDivisionError
 
+    order = order_of(0)
+    run = ScenarioRun(async_fn=short_work, seed=0, order=order, max_steps=1000, before_step=fail)
     with pytest.raises(ZeroDivisionError):
-        ScenarioRun(short_work, seed=0, order=order_of(0), max_steps=1000, before_step=fail).run()
+        run.run()
 
 
 # --- the rules of use

@@ -71,7 +71,9 @@ def simulate(
     refuse_inside_trio()
     name_of(async_fn)  # refuses what is not a function
     order = order_of(seed, orders, late_clock=late_clock)
-    run = ScenarioRun[T](partial(async_fn, *args), seed=seed, order=order, max_steps=max_steps)
+    run = ScenarioRun[T](
+        async_fn=partial(async_fn, *args), seed=seed, order=order, max_steps=max_steps
+    )
     run.run()
     return cast("T", run.result)
 

@@ -48,7 +48,7 @@ class Scenario:
         """
         steps = self.max_steps if most is None else min(most, self.max_steps)
         return ScenarioRun[object](
-            self.async_fn, seed=seed, order=order, max_steps=steps, keep=keep
+            async_fn=self.async_fn, seed=seed, order=order, max_steps=steps, keep=keep
         )
 
 
