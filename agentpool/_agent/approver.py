@@ -25,6 +25,7 @@ from agentpool._events import ApprovalAsked, ApprovalGiven
 from agentpool._manifest.capability import asks_first
 from agentpool._messages import ToolCall
 from agentpool._one_line import one_line, visible_lines
+from agentpool._scheduling.ctrl_c import interruptible
 from agentpool._scheduling.slot import parked
 from agentpool._scheduling.waits import Wait, WaitReason
 from agentpool.abc import Tool
@@ -110,6 +111,7 @@ async def _decision_on(agent: Agent, approve: Approver, request: ApprovalRequest
         return Denied(f"asking for approval failed: {told}")  # noqa: ASYNC910  # see above
 
 
+@interruptible
 async def _ask(agent: Agent, approve: Approver, request: ApprovalRequest) -> Decision:  # noqa: ASYNC910  # see above
     seconds = agent.config.manifest.resources.approval_seconds
     said: object = None

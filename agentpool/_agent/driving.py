@@ -33,6 +33,7 @@ from agentpool._loop.run import (
 )
 from agentpool._loop.thoughts import without_thoughts
 from agentpool._messages import OWNER_ID, AgentMessage
+from agentpool._scheduling.ctrl_c import interruptible
 from agentpool._scheduling.request_clock import RequestClock
 from agentpool._scheduling.step_limit import allow
 from agentpool._spawn import SpawnConfig
@@ -104,7 +105,6 @@ def drive(agent: Agent) -> Awaitable[None]:
     return _drive_limited(agent) if _has_limits(agent) else _drive_kept(agent)
 
 
-@trio.lowlevel.disable_ki_protection
 async def _drive_kept(agent: Agent) -> None:  # noqa: ASYNC910  # every run asks its driver
     """Perform a run with a journal and without limits on its steps."""
     for effect in effects_of(agent):
@@ -116,7 +116,6 @@ async def _drive_kept(agent: Agent) -> None:  # noqa: ASYNC910  # every run asks
     await agent.journal.flush()
 
 
-@trio.lowlevel.disable_ki_protection
 async def _drive_limited(agent: Agent) -> None:  # noqa: ASYNC910  # as _drive_kept()
     """Perform a run whose steps may have limits."""
     perform_next = perform if agent.journal is None else _perform_kept
@@ -211,7 +210,7 @@ async def _perform_and_keep(agent: Agent, effect: Effect, run: Run, journal: Run
         journal.keep(effect, run)
 
 
-@trio.lowlevel.disable_ki_protection
+@interruptible
 async def _do_aside(  # noqa: ASYNC910  # see below
     agent: Agent, effect: Recall | Remember | Summarize | LeftOut | Warn
 ) -> None:

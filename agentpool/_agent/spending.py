@@ -41,6 +41,7 @@ from agentpool._journal_records import JournalRecord
 from agentpool._loop.tokens import Estimator
 from agentpool._messages import AgentId, CompletionRequest
 from agentpool._numbers import plain_number
+from agentpool._scheduling.ctrl_c import unbroken
 from agentpool._scheduling.request_clock import waiting_for_turn
 from agentpool._scheduling.slot import Slot, parked
 from agentpool._scheduling.waits import Wait, WaitReason
@@ -81,6 +82,12 @@ def estimate(
     return usage.total_tokens, plain_number(driver.price(usage, model=request.model))
 
 
+# Here and not there, since rules know nothing of trio.
+for _kept in (Budget, Ledger, Claim, Reservation, RequestReservation):
+    unbroken(_kept)
+
+
+@unbroken
 @final
 class Purse(Live):
     """One agent's access to a budget."""

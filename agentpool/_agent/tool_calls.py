@@ -30,6 +30,7 @@ from agentpool._manifest.capability import OUTSIDE_KINDS, CapabilityKind
 from agentpool._messages import ToolCall, ToolMessage
 from agentpool._one_line import one_line, visible_lines
 from agentpool._outcome import StopReason
+from agentpool._scheduling.ctrl_c import interruptible, unbroken
 from agentpool._scheduling.slot import Strand, current_strand
 from agentpool._scheduling.step_limit import allow
 from agentpool._surrogates import without_halves
@@ -37,8 +38,6 @@ from agentpool.abc import Tool, ToolContext, ToolResult
 from agentpool.tools._failure import DEADLOCK, failed_result
 
 _log: Final = logging.getLogger("agentpool")
-
-
 _ACT: Final = Phase.ACT  # a member of an enum takes thirty times as long as a name of the module
 
 AGAIN: Final = "this call had begun when the program ended, and was not run again"
@@ -62,6 +61,7 @@ def run_calls(agent: Agent, effect: RunTools) -> Awaitable[None]:
     return _run_side_by_side(agent, effect, wanted)
 
 
+@unbroken
 async def _run_side_by_side(agent: Agent, effect: RunTools, wanted: list[int]) -> None:
     async def run(index: int, strand: Strand) -> None:  # noqa: ASYNC910  # see below
         current_strand.set(strand)
@@ -97,6 +97,7 @@ def _writes(tool: Tool) -> bool:
     return tool.capability is not None and tool.capability.kind is CapabilityKind.MESSAGE
 
 
+@unbroken
 def end_late(agent: Agent, effect: RunTools, index: int) -> None:
     """Store the result of a call that ran out of time.
 
@@ -111,6 +112,7 @@ def end_late(agent: Agent, effect: RunTools, index: int) -> None:
     _finish(agent, effect, index, ToolResult(text, is_error=True), None)
 
 
+@interruptible
 async def _run_call(  # noqa: ASYNC910  # a tool without a checkpoint is its own fault
     agent: Agent,
     effect: RunTools,
@@ -168,6 +170,7 @@ def _limit(agent: Agent, tool: Tool, scope: trio.CancelScope | None) -> float:
     return guard
 
 
+@unbroken
 async def _allowed(  # noqa: ASYNC910  # what is asked for is waited for
     agent: Agent,
     effect: RunTools,
@@ -231,6 +234,7 @@ async def _spend(  # noqa: ASYNC910  # waits for stores alone
     return started, await purse.take_tool_call(journal, started)  # noqa: ASYNC910  # see above
 
 
+@unbroken
 def _begin(  # noqa: PLR0917  # keywords take longer
     agent: Agent,
     effect: RunTools,
@@ -291,6 +295,7 @@ def _refuse(agent: Agent, effect: RunTools, index: int, text: str) -> None:
         agent.journal.keep_call(index, asked, result, None, _exhausted(agent))
 
 
+@unbroken
 def _finish(
     agent: Agent,
     effect: RunTools,

@@ -24,6 +24,7 @@ from agentpool._messages import OWNER_ID, AgentId, AgentMessage, DeadLetter
 from agentpool._messaging.inbox import Inbox
 from agentpool._messaging.roll import Roll
 from agentpool._numbers import quoted
+from agentpool._scheduling.ctrl_c import unbroken
 from agentpool._scheduling.owner import Owner
 from agentpool._scheduling.pace import Pace
 from agentpool._scheduling.parking_lot import Lot
@@ -75,6 +76,7 @@ Watch = Callable[[AgentMessage, str | None], None]
 """Called with every accepted message, and again, with a reason, when it becomes a dead letter."""
 
 
+@unbroken
 @final
 class PostOffice(Live):
     """Delivers the messages of one pool."""

@@ -29,6 +29,7 @@ from agentpool._events import AgentQueued, AgentResumed, SlotsChanged
 from agentpool._manifest.manifest import AgentManifest
 from agentpool._messages import OWNER_ID, AgentId
 from agentpool._pool.record import BY_OWNER, AgentRecord
+from agentpool._scheduling.ctrl_c import unbroken
 from agentpool._scheduling.fair_queue import PLAIN, FairQueue, Share
 from agentpool._scheduling.pace import AGENT_STEPS, Pace
 from agentpool._scheduling.slot import Slot, current_slot, parked
@@ -58,6 +59,7 @@ def _new_queue() -> FairQueue[AgentRecord]:
     return FairQueue(_is_withdrawn)
 
 
+@unbroken
 @final
 class Admission(Live):
     """Hands out the slots of one pool."""
@@ -260,7 +262,6 @@ class Admission(Live):
         record = queue.pop()
         self._start(record, self._slot_for(record, now))
 
-    @trio.lowlevel.enable_ki_protection
     def resize(self, slots: float) -> None:
         """Change the number of slots. Agents go on even if more are running than that."""
         with self._hub:
@@ -314,7 +315,6 @@ class Admission(Live):
         record = self.running.get(slot.agent_id)
         return PLAIN if record is None else record.share
 
-    @trio.lowlevel.enable_ki_protection
     def release(self, slot: Slot, wait: Wait) -> None:
         """Take back the slot of a waiting agent."""
         with self._hub:
@@ -326,7 +326,6 @@ class Admission(Live):
         if wait.kind is not WaitKind.OTHER:
             self._on_waiting(slot.agent_id)
 
-    @trio.lowlevel.enable_ki_protection
     def look_again(self, slot: Slot) -> None:
         """Reconsider an agent without a slot after its waits have changed."""
         if slot.only_lends:
@@ -337,7 +336,6 @@ class Admission(Live):
                 self.pump()
         self._on_waiting(slot.agent_id)
 
-    @trio.lowlevel.enable_ki_protection
     def regain(self, slot: Slot) -> bool:
         """Give *slot* back to its agent if one is free and no other agent comes first."""
         if self._returning or self.running_count >= self.slots:
@@ -345,7 +343,6 @@ class Admission(Live):
         self._give_back(slot)
         return True
 
-    @trio.lowlevel.enable_ki_protection
     def request(self, slot: Slot) -> None:
         """Queue an agent that returns from a wait, ahead of all new agents: no slot is free."""
         ahead = len(self._returning)

@@ -36,6 +36,7 @@ from agentpool._pool.admission import Admission
 from agentpool._pool.caller import PoolVoice
 from agentpool._pool.record import AgentRecord, OnEnd
 from agentpool._pool.spawn_checks import check_child_tier
+from agentpool._scheduling.ctrl_c import interruptible, unbroken
 from agentpool._scheduling.slot import parked
 from agentpool._scheduling.waits import Wait
 from agentpool._served_call import note_taken
@@ -51,7 +52,7 @@ ToolBuilder: TypeAlias = Callable[[AgentContext], ToolRegistry | Awaitable[ToolR
 """Makes the tools of one agent. Async or not; it runs in the agent's own task."""
 
 
-@trio.lowlevel.disable_ki_protection
+@interruptible
 async def tools_of_agent(context: AgentContext, build: ToolBuilder) -> ToolRegistry:  # noqa: ASYNC910  # the run that follows has checkpoints
     """Return the tools that a builder makes for one agent."""
     built = build(context)
@@ -63,6 +64,7 @@ async def tools_of_agent(context: AgentContext, build: ToolBuilder) -> ToolRegis
     return built  # noqa: ASYNC910  # the run follows
 
 
+@unbroken
 @final
 class PoolAgentContext(Unique, AgentContext):
     """One agent, as its tools see it."""

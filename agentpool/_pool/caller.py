@@ -30,6 +30,7 @@ from agentpool._pool.admission import Admission
 from agentpool._pool.record import AgentRecord
 from agentpool._pool.spawn_checks import check_child_tier
 from agentpool._pool.voice import Voice
+from agentpool._scheduling.ctrl_c import unbroken
 from agentpool._scheduling.owner import Owner, looking_on, looks_on, refuse_bystander
 from agentpool._scheduling.slot import Slot, current_slot
 from agentpool.observe._hub import EventHub
@@ -41,6 +42,7 @@ of the owner."""
 _slot_now: Final = current_slot.get  # a method of what was imported is made anew for each call
 
 
+@unbroken
 @final
 class PoolVoice(Voice):
     """Sends messages on behalf of the calling agent or the owner."""

@@ -33,6 +33,7 @@ from agentpool._errors import DeadlockError
 from agentpool._messages import OWNER_ID, AgentId
 from agentpool._pool.admission import Admission
 from agentpool._pool.record import AgentRecord
+from agentpool._scheduling.ctrl_c import unbroken
 from agentpool._scheduling.owner import Owner, Way, looks_on
 from agentpool._scheduling.slot import Slot
 from agentpool._scheduling.waits import (
@@ -51,6 +52,7 @@ Waiters: TypeAlias = tuple[Slot | Owner, ...]
 """An agent or the owner. They know which of their tasks wait."""
 
 
+@unbroken
 @final
 class Workers(trio.abc.Instrument):
     """Watches tasks that work without a slot. Installed only while such tasks exist."""
@@ -90,6 +92,7 @@ class Workers(trio.abc.Instrument):
             trio.lowlevel.remove_instrument(self)
 
 
+@unbroken
 @final
 class DeadlockWatch:
     """Watches the waits of one pool for deadlocks."""

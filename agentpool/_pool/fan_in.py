@@ -23,6 +23,7 @@ from agentpool._messages import AgentId
 from agentpool._outcome import AgentOutcome
 from agentpool._pool.numbered import Numbered
 from agentpool._pool.record import AgentRecord, Caretaker, Kept, as_record
+from agentpool._scheduling.ctrl_c import unbroken
 from agentpool._scheduling.owner import Owner
 from agentpool._scheduling.pace import Pace
 from agentpool._scheduling.parking_lot import Lot
@@ -43,6 +44,7 @@ class _Join(Live):
     lot: Lot = msgspec.field(default_factory=Lot)
 
 
+@unbroken
 @final
 class Batch(Live):
     """The agents of a call that accepts one after the other."""
@@ -96,6 +98,7 @@ SPARE_GHOSTS: Final = 32
 """How many forgotten agents may always be left for ``join_next`` to skip."""
 
 
+@unbroken
 @final
 class FanIn(Live):
     """All agents of one pool by id, and the order in which they end."""

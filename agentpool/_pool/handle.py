@@ -18,6 +18,7 @@ from agentpool._outcome import AgentOutcome, AgentStatus
 from agentpool._pool.record import AgentRecord, Caretaker, Kept, as_record
 from agentpool._pool.text_stream import TextStream
 from agentpool._public import refuse_attribute
+from agentpool._scheduling.ctrl_c import unbroken
 
 _ADVICE: Final[Mapping[str, str]] = {
     "result": "the outcome is what `await handle.wait()` returns",
@@ -29,6 +30,7 @@ _ADVICE: Final[Mapping[str, str]] = {
 """What to write instead of wrong names that users may try."""
 
 
+@unbroken
 @final
 class AgentHandle(Unique, Shown, msgspec.Struct, frozen=True, weakref=True):
     """The outside view of one agent, from its spawn on. Only a pool makes handles.

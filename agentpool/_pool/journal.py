@@ -48,6 +48,7 @@ from agentpool._pool.past import (
 )
 from agentpool._pool.record import AgentRecord
 from agentpool._recorded_results import begun_keys, settled_keys
+from agentpool._scheduling.ctrl_c import unbroken
 from agentpool._served_call import current_call
 from agentpool._spawn import SpawnConfig
 from agentpool.journal._writer import JournalWriter
@@ -58,6 +59,7 @@ LOST: Final = "lost the race"
 """The reason for cancelling a racer when another racer has won."""
 
 
+@unbroken
 @final
 @attrs.define(eq=False)
 class PoolJournal:

@@ -4,13 +4,11 @@ Rules:
 
 1. At most ``max_concurrent`` agents of the map are in flight, and at most twice as many
    outcomes wait for the reader. A slow reader slows the map; nothing piles up.
-2. The pool still knows the last thousand outcomes that the reader was given, or as many as
-   `keep_outcomes` says.
+2. The pool knows the last thousand outcomes given out, or as many as `keep_outcomes` says.
 3. Leaving the block ends the agents that are left, and waits for them.
 4. Several sources are treated equally: those that have a query ready take turns, and a source that
    is slow, or has ended, does not make the others wait.
-5. A source that raises ends all sources. The reader still gets the outcomes of agents that had
-   begun.
+5. A source that raises ends all. The reader still gets the outcomes of agents that had begun.
 6. A query whose agent failed may be asked again, by a new agent, after a while. Until then it
    keeps its place: nothing piles up, and an ordered map gives nothing out before it.
 """
@@ -40,6 +38,7 @@ from agentpool._pool.admission import Admission
 from agentpool._pool.caller import feeds_for
 from agentpool._pool.record import AgentRecord, OnEnd
 from agentpool._pool.spawn_checks import check_query, check_source
+from agentpool._scheduling.ctrl_c import interruptible, unbroken
 from agentpool._scheduling.owner import Owner
 from agentpool._scheduling.parking_lot import Lot
 from agentpool._scheduling.slot import Slot, current_slot, parked
@@ -103,6 +102,7 @@ class _Query(Live):
     """The time at which it is asked again."""
 
 
+@unbroken
 @final
 class QueryMap(Live):
     """One map: it starts an agent for each query, and gives out the outcomes."""
@@ -264,6 +264,7 @@ class QueryMap(Live):
             del self._open[task]
             self._on_change()
 
+    @interruptible
     async def _take(self, queries: Queries) -> None:
         await trio.lowlevel.checkpoint()
         if isinstance(queries, AsyncIterable):

@@ -42,6 +42,7 @@ from agentpool._pool.run_outcome import OUTSIDE, UNKNOWN, Ending, verdict, verdi
 from agentpool._pool.shutdown import ShutdownStep, cancel_all, end_in_steps, wait_empty
 from agentpool._pool.spawn_checks import Entry, budget_for
 from agentpool._pool.starting import new_agent
+from agentpool._scheduling.ctrl_c import unbroken
 from agentpool._scheduling.parking_lot import Lot
 from agentpool._scheduling.slot import Slot
 from agentpool._spawn import SpawnConfig
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
     from agentpool._pool.past import PastAgent
 
 
+@unbroken
 @final
 class AgentNursery(Home):
     """Runs the agents of one pool."""
@@ -144,7 +146,6 @@ class AgentNursery(Home):
         parent, above = self.voice.above()
         return parent, configs, [self.entry.driver_for(config, above) for config in configs]
 
-    @trio.lowlevel.enable_ki_protection
     def accept(
         self,
         parent: AgentRecord | None,
@@ -241,7 +242,6 @@ class AgentNursery(Home):
         parent = self.voice.caller()
         return budget_for(config, self.budget if parent is None else parent.budget)
 
-    @trio.lowlevel.enable_ki_protection
     def _start(self, record: AgentRecord, slot: Slot) -> None:
         record.begin(slot)
         self.running[record.agent_id] = record
@@ -251,7 +251,6 @@ class AgentNursery(Home):
 
     # --- from slot to outcome
 
-    @trio.lowlevel.enable_ki_protection
     async def _live(self, record: AgentRecord, slot: Slot) -> None:  # noqa: ASYNC910  # the run has its own
         if self.journal is not None and self._has_ended_before(record, slot, self.journal):
             return  # noqa: ASYNC910  # there is nothing to wait for
@@ -347,7 +346,6 @@ class AgentNursery(Home):
 
     # --- ending early
 
-    @trio.lowlevel.enable_ki_protection
     def cancel_agent(self, record: AgentRecord, cancelled_by: str, reason: str) -> None:
         """Cancel one agent, queued or running."""
         if record.slot is not None:
@@ -359,7 +357,6 @@ class AgentNursery(Home):
                 self.admission.withdraw(record)
                 self._end_unstarted(record, self.hub.seconds())
 
-    @trio.lowlevel.enable_ki_protection
     def abort(self, cancelled_by: str, reason: str) -> None:
         """Cancel every agent, the queued ones first so that none starts. No end is recorded."""
         self.voice.owner.check_thread("pool.abort_all")
@@ -370,7 +367,6 @@ class AgentNursery(Home):
             self._end_queued((cancelled_by, reason))
             cancel_all(tuple(self.running.values()), (cancelled_by, reason), is_left_open=True)
 
-    @trio.lowlevel.enable_ki_protection
     def _end_queued(self, why: tuple[str, str]) -> None:
         with self.hub:
             now = self.hub.seconds()

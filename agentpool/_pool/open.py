@@ -25,13 +25,14 @@ from agentpool._checks import (
 from agentpool._errors import PoolError, UsageError
 from agentpool._messages import OWNER_ID
 from agentpool._needs_trio import check_trio
-from agentpool._opening import Opening, opening
+from agentpool._opening import AsyncOnce, Once, Opening, opening
 from agentpool._pool.agent_context import ToolBuilder
 from agentpool._pool.memory import PoolMemory
 from agentpool._pool.nursery import AgentNursery
 from agentpool._pool.pool import AgentPool
 from agentpool._pool.run_outcome import OUTSIDE
 from agentpool._pool.spawn_checks import Entry
+from agentpool._scheduling.ctrl_c import let_in, unbroken
 from agentpool._scheduling.random import build_random
 from agentpool.abc import Driver, DriverFactory, Journal, Memory, Observer
 from agentpool.abc._driver_facts import check_facts
@@ -43,11 +44,11 @@ if TYPE_CHECKING:
     from agentpool._pool.journal import PoolJournal
 
 
-# Ctrl-C in the step that enters or leaves the block would find it half open. Here and not there,
-# since what opens blocks knows nothing of trio.
-_BLOCK: type[Opening[object]] = Opening
-for _step in (_BLOCK.__aenter__, _BLOCK.__aexit__):
-    trio.lowlevel.enable_ki_protection(_step)
+# Ctrl-C in the step that enters or leaves a block would find it half open. Here and not there,
+# since what opens blocks, and what tells events, stands below what knows of Ctrl-C.
+_WHOLE: tuple[type[object], ...] = (Opening, Once, AsyncOnce, EventHub)
+for _one in _WHOLE:
+    unbroken(_one)
 
 
 @opening("pool")
@@ -103,7 +104,7 @@ async def open_pool(
     """
     _check_parts(locals())
     agents = AgentNursery(
-        name, inbox_capacity, EventHub.open(observers), PoolMemory(memory),
+        name, inbox_capacity, EventHub.open(_let_in(observers)), PoolMemory(memory),
         EMPTY_REGISTRY if tools is None else tools, abort_on_failure=_is_abort(on_failure),
         random=build_random(random_seed), budget=budget, cleaner=_cleaner(markers),
         approve=approve, retries=request_retries or _usual_retries())  # fmt: skip
@@ -186,6 +187,13 @@ def _check_observers(observers: object) -> None:
     for observer in cast("Sequence[Observer]", observers):
         if missing := observer._missing:  # pyright: ignore[reportPrivateUsage]  # ours alone have it
             raise UsageError(missing)
+
+
+def _let_in(observers: Sequence[Observer]) -> Sequence[Observer]:
+    """Let Ctrl-C into what *observers* do when they are told of an event; return them."""
+    for observer in observers:
+        let_in(observer.on_event)
+    return observers
 
 
 def _driver_advice(driver: object) -> str:

@@ -28,6 +28,7 @@ from agentpool._pool.router import MessageRouter
 from agentpool._pool.shutdown import ShutdownStep
 from agentpool._pool.snapshot import ADVICE, refuse_iteration, shown, statistics_of
 from agentpool._public import advised, refuse_attribute
+from agentpool._scheduling.ctrl_c import interruptible, unbroken
 from agentpool._spawn import SpawnConfig, emptying, listed
 from agentpool.observe._hub import EventReader
 
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from agentpool._pool.restart_policy import RestartPolicy
 
 
+@unbroken
 @final
 class AgentPool(Live, weakref=True):
     """A bounded nursery of agents. Opened by ``open_pool``.
@@ -285,6 +287,7 @@ class AgentPool(Live, weakref=True):
         starters = [partial(agents.accept, parent, *one) for one in zip(*each, strict=True)]
         return await supervise(starters, policy, agents.admission, agents.deadlocks.owner)
 
+    @interruptible  # the configs may be made as they are taken
     def _wanted(self, configs: Iterable[SpawnConfig]) -> Wanted:
         # Two lists: a pair for each agent would be one more object for the garbage collector.
         return self._agents.look_at(listed(configs))

@@ -16,6 +16,7 @@ from agentpool._outcome import AgentOutcome, AgentStatus
 from agentpool._pool.admission import Admission
 from agentpool._pool.nursery import AgentNursery
 from agentpool._pool.record import AgentRecord, OnEnd
+from agentpool._scheduling.ctrl_c import unbroken
 from agentpool._scheduling.owner import Owner
 from agentpool._scheduling.parking_lot import Lot
 from agentpool._scheduling.slot import parked
@@ -28,6 +29,7 @@ Starter: TypeAlias = Callable[[OnEnd], AgentRecord]
 """Starts one racer. Its end is reported only to the function passed in. There must be room."""
 
 
+@unbroken
 async def race(
     agents: AgentNursery,
     parent: AgentRecord | None,
@@ -62,6 +64,7 @@ async def race(
     return winner
 
 
+@unbroken
 @final
 class Race(Live):
     """One race."""

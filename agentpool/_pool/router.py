@@ -15,8 +15,10 @@ from agentpool._messages import AgentId, AgentMessage, DeadLetter
 from agentpool._messaging.post_office import PostOffice
 from agentpool._needs_trio import check_trio
 from agentpool._pool.caller import PoolVoice
+from agentpool._scheduling.ctrl_c import unbroken
 
 
+@unbroken
 @final
 class MessageRouter(Unique, Shown, msgspec.Struct, frozen=True, eq=False, weakref=True):
     """Delivers messages between the agents of one pool, and counts them.

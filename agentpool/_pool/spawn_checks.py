@@ -15,6 +15,7 @@ from agentpool._errors import Fault, ManifestError, PrivacyError, UsageError
 from agentpool._manifest.manifest import DEFAULT_NAME, AgentManifest
 from agentpool._messages import answer_tokens
 from agentpool._opening import Opening
+from agentpool._scheduling.ctrl_c import interruptible
 from agentpool._spawn import SpawnConfig
 from agentpool.abc import Driver, DriverFactory
 from agentpool.abc._driver_facts import check_facts
@@ -112,6 +113,7 @@ def _no_driver(manifest: AgentManifest, driver: object) -> UsageError:
     )
 
 
+@interruptible
 def checked_driver(
     config: SpawnConfig, source: Driver | DriverFactory, registry: ToolRegistry
 ) -> Driver:

@@ -18,6 +18,7 @@ from agentpool._outcome import AgentOutcome, RestartLimitError
 from agentpool._pool.admission import Admission
 from agentpool._pool.record import AgentRecord, OnEnd
 from agentpool._pool.restart_policy import RestartCounter, RestartPolicy
+from agentpool._scheduling.ctrl_c import unbroken
 from agentpool._scheduling.owner import Owner
 from agentpool._scheduling.parking_lot import Lot
 from agentpool._scheduling.slot import parked
@@ -27,6 +28,7 @@ Starter: TypeAlias = Callable[[OnEnd], AgentRecord]
 """Starts an agent. Its end is reported only to the function passed in. There must be room."""
 
 
+@unbroken
 async def supervise(
     starters: Sequence[Starter], policy: RestartPolicy | None, admission: Admission, owner: Owner
 ) -> list[AgentOutcome]:
@@ -45,6 +47,7 @@ async def supervise(
     return await Supervisor(policy, starters, admission, owner, RestartCounter(policy)).run()
 
 
+@unbroken
 @final
 class Supervisor(Live):
     """Runs agents and restarts them."""

@@ -19,11 +19,13 @@ from agentpool._events import (
 )
 from agentpool._messages import AssistantMessage, ChatMessage
 from agentpool._pool.record import AgentRecord
+from agentpool._scheduling.ctrl_c import unbroken
 from agentpool._scheduling.parking_lot import Lot
 from agentpool._scheduling.slot import parked
 from agentpool.observe._hub import Ear, EventHub
 
 
+@unbroken
 @final
 class TextStream(Live):
     """The text of one agent as it arrives, in all its answers. Made by ``handle.stream()``.

@@ -15,6 +15,7 @@ from agentpool._base import Live
 from agentpool._errors import DeadlockError, UsageError
 from agentpool._needs_trio import in_another_thread
 from agentpool._opening import once
+from agentpool._scheduling.ctrl_c import unbroken
 from agentpool._scheduling.waits import Wait, WaitBook
 
 looking_on: Final = ContextVar("agentpool_looking_on", default=False)
@@ -102,6 +103,7 @@ class OwnersWait(Live):
     """Whether it has a deadline that is not the pool's."""
 
 
+@unbroken
 @final
 class Owner(Live):
     """The owner's side of a pool: the tasks outside of agents that use it, and their waits.

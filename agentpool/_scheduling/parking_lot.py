@@ -10,6 +10,7 @@ import trio
 from outcome import Error
 
 from agentpool._base import Live
+from agentpool._scheduling.ctrl_c import unbroken
 
 
 # A plain dict finds its first entry ever more slowly when its first ones keep going.
@@ -17,6 +18,7 @@ def _nobody() -> OrderedDict[trio.lowlevel.Task, None]:
     return OrderedDict()
 
 
+@unbroken
 @final
 class Lot(Live):
     """Tasks that wait until they are woken, first come first served.

@@ -22,10 +22,12 @@ from typing import Self, final
 import trio
 
 from agentpool._base import Live
+from agentpool._scheduling.ctrl_c import unbroken
 from agentpool._scheduling.current_request import Clock
 from agentpool._scheduling.slot import Slot, current_slot
 
 
+@unbroken
 @final
 class RequestClock(Live):
     """Moves the deadline of *scope* by the time spent in waits: ``with RequestClock(scope):``."""

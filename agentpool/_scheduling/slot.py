@@ -36,6 +36,7 @@ import trio
 from agentpool._base import Live
 from agentpool._errors import DeadlockError
 from agentpool._messages import AgentId
+from agentpool._scheduling.ctrl_c import unbroken
 from agentpool._scheduling.current_request import Asking
 from agentpool._scheduling.fair_queue import Share
 from agentpool._scheduling.owner import Owner
@@ -85,6 +86,7 @@ class SlotKeeper(Protocol):
         """Grant *slot* now or later, before any new agent, by calling ``slot.grant()``."""
 
 
+@unbroken
 @final
 class Slot(Live):
     """One started agent's right to run."""
@@ -213,7 +215,6 @@ class Slot(Live):
             self.strands = (Strand(),)
         return self.strands[0]
 
-    @trio.lowlevel.enable_ki_protection
     def begin_wait(self, task: trio.lowlevel.Task, wait: parked) -> None:
         """Record that *task* waits. Gives the slot back if every strand waits."""
         if self._waits is None:
@@ -248,11 +249,7 @@ class Slot(Live):
             self.keeper.release(self, wait)
 
     async def leave_behind(self) -> None:  # noqa: ASYNC910  # waits only when the slot is gone
-        """Take a slot again even though an abandoned thread still waits in a call.
-
-        Cancellation:
-            As in ``resume``.
-        """
+        """Take a slot again, as ``resume``, even though an abandoned thread waits in a call."""
         for strand in self.strands:
             strand.ended = True
         self.strands = ()
@@ -299,6 +296,7 @@ current_strand: ContextVar[Strand | None] = ContextVar("agentpool_strand", defau
 """The strand that the current task belongs to. ``None``: the agent's own."""
 
 
+@unbroken
 @final
 class parked(Live):  # noqa: N801  # used as a statement: async with parked(Wait.message(), lot)
     """``async with parked(wait, lot):`` waits without a slot, and takes one at the end.

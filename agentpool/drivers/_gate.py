@@ -43,6 +43,7 @@ from agentpool._checks import at_least, expect_arguments, expect_name
 from agentpool._errors import OverloadedError, RateLimitError
 from agentpool._numbers import plain_number
 from agentpool._opening import once_async
+from agentpool._scheduling.ctrl_c import unbroken
 from agentpool._scheduling.fair_queue import PLAIN, FairQueue
 from agentpool._scheduling.lasting_clock import LastingClock
 from agentpool._scheduling.pace import STEPS
@@ -115,6 +116,7 @@ class _Waiting:
     woken: trio.Event = attrs.field(factory=trio.Event)
 
 
+@unbroken
 @final
 class RequestGate(Unique, Shown):
     """Holds requests back until the provider can accept them.

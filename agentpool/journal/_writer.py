@@ -30,6 +30,7 @@ from agentpool._base import Live
 from agentpool._budget.store import BudgetStore
 from agentpool._errors import JournalError
 from agentpool._journal_records import JournalRecord, Lease
+from agentpool._scheduling.ctrl_c import unbroken
 from agentpool.abc import Journal
 from agentpool.journal._joint import JointJournal, Together
 
@@ -42,6 +43,7 @@ RENEWALS_PER_LEASE = 3
 write."""
 
 
+@unbroken
 @final
 class JournalWriter(Live):
     """Writes the records of one pool. One task runs ``run``; all others add records and wait."""

@@ -229,19 +229,14 @@ class EventHub:
         """Tell observers which pool they watch."""
         if not self._observers:
             return
-        info = PoolInfo(
-            run_id=os.urandom(16).hex(),
-            name=name,
-            opened_at=datetime.now(UTC).timestamp(),
-            max_concurrent=max_concurrent,
-        )
+        info = PoolInfo(run_id=os.urandom(16).hex(), name=name, max_concurrent=max_concurrent,
+                        opened_at=datetime.now(UTC).timestamp())  # fmt: skip
         self._call_each(lambda observer: observer.on_open(info))
 
     def __enter__(self) -> None:
         """Begin a decision with ``with hub:``. Events are held back until it ends.
 
-        Observers may use the pool in their callbacks, so they are called after the pool has carried
-        out a decision, never in the middle. Decisions may be nested.
+        Observers may use the pool, so they are called after the decision. Decisions may be nested.
         """
         self._deciding += 1
 
@@ -258,6 +253,7 @@ class EventHub:
             return
         self._deciding = _TELLING
         told_for = _set_slot(None)  # what observers do and start is done by the owner
+        ended: BaseException | None = None
         try:
             while True:
                 for observer in self._observers:
@@ -265,6 +261,8 @@ class EventHub:
                         observer.on_event(event)
                     except Exception as error:  # noqa: BLE001  # foreign code: counted, told once
                         self._failed(observer, error)
+                    except BaseException as error:  # noqa: BLE001  # Ctrl-C: others are told first
+                        ended = error
                 if self._readers or self._ears:
                     self._read(event)
                 if not self._untold:
@@ -273,6 +271,8 @@ class EventHub:
         finally:
             _reset_slot(told_for)
             self._deciding = 0
+        if ended is not None:
+            raise ended
 
     def publish_both(self, first: Event, second: Event) -> None:
         """Pass on two events of one moment, for little more than one of them takes."""
@@ -372,8 +372,7 @@ class EventHub:
 
     def unwatch(self, agent_id: AgentId, ear: Ear) -> None:
         """Stop calling *ear*."""
-        ears = self._ears.get(agent_id, {})
-        ears.pop(ear, None)
+        (ears := self._ears.get(agent_id, {})).pop(ear, None)
         if not ears:
             self._ears.pop(agent_id, None)
         self.listening = bool(self._observers or self._readers or self._ears)
