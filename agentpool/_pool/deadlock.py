@@ -25,7 +25,7 @@ nursery, the owner can still send. Tasks that declared themselves bystanders do 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, TypeAlias, final
+from typing import TYPE_CHECKING, Final, TypeAlias, final
 
 import trio
 
@@ -47,6 +47,9 @@ from agentpool._scheduling.waits import (
 
 if TYPE_CHECKING:
     from agentpool._messaging.stored_messages import Absent
+
+FURTHER: Final = 8
+"""How many agents beyond one that waits are looked at before all that it depends on."""
 
 Waiters: TypeAlias = tuple[Slot | Owner, ...]
 """An agent or the owner. They know which of their tasks wait."""
@@ -151,7 +154,11 @@ class DeadlockWatch:
 
     def _seems_to_close(self, first: AgentId) -> bool:
         """Return whether a circle of waits seems to lead from *first* back to it."""
-        if not self._admission.book.is_awaited(first) or self._goes_on(first, 1):
+        book = self._admission.book
+        if book.has_groups:  # to look through many of them takes longer than the rest
+            if self._goes_on(first, FURTHER) or not book.is_awaited(first):
+                return False
+        elif not book.is_awaited(first) or self._goes_on(first, FURTHER):
             return False
         waits = self._reached(first, settled=False)
         return first in find_deadlocked(waits, others_can_send=True)
@@ -182,6 +189,8 @@ class DeadlockWatch:
         target = wait.target
         if wait.kind is WaitKind.ANY:
             target = next(iter(wait.group), None)  # one that goes on is enough
+            if target is None:  # all have ended, and this task has been woken
+                return wait.is_owners is None or not wait.is_owners()
         return further > 0 and target is not None and self._goes_on(target, further - 1)
 
     def _stands_still(self, *, settled: bool) -> bool:

@@ -243,6 +243,11 @@ class WaitBook(Live):
         )
 
     @property
+    def has_groups(self) -> bool:
+        """Whether an agent waits for several agents."""
+        return bool(self._groups)
+
+    @property
     def may_stand_still(self) -> bool:
         """Return whether the pool could be stuck without a circle while no agent runs."""
         return self.listeners > 0 and not (self._by_themselves or self.woken)

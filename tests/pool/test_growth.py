@@ -152,8 +152,16 @@ async def join_each(n: int) -> None:
     await watched(n, watch)
 
 
-async def in_one_tool(n: int, wait: Callable[[AgentContext, AgentPool], Awaitable[object]]) -> None:
-    """Wait in *n* ways at once in one tool of one agent, for which its owner waits."""
+async def in_one_tool(
+    n: int,
+    wait: Callable[[AgentContext, AgentPool], Awaitable[object]],
+    *,
+    is_joined: bool = False,
+) -> None:
+    """Wait in *n* ways at once in one tool of one agent, for which its owner waits.
+
+    *is_joined*: The owner waits for all agents.
+    """
 
     @tool
     async def work(context: ToolContext) -> None:
@@ -162,16 +170,27 @@ async def in_one_tool(n: int, wait: Callable[[AgentContext, AgentPool], Awaitabl
             for _ in range(n):
                 nursery.start_soon(wait, context.agent, pool)
 
+    @tool
+    async def have_a_child(context: ToolContext) -> str:
+        """Have one."""
+        return (await context.agent.run_child(job("q"))).text
+
     async def answer(request: CompletionRequest) -> Completion:
         await trio.sleep(1)
-        is_first = list(request.messages) == [UserMessage("parent")]
-        return call("work") if is_first else say("ok")
+        match list(request.messages):
+            case [UserMessage("parent")]:
+                return call("work")
+            case [UserMessage("have a child")]:
+                return call("have_a_child")
+        return say("ok")
 
-    driver, tools = FunctionDriver(answer, record=False), ToolRegistry([work])
+    driver, tools = FunctionDriver(answer, record=False), ToolRegistry([work, have_a_child])
     async with open_pool(driver, tools=tools, max_concurrent=2, max_queued=n) as pool:
         plenty = ResourceQuota(max_iterations=10**6, max_tool_calls=10**6, tool_seconds=None)
         parent = AgentManifest(resources=plenty)
         handle = await pool.spawn(SpawnConfig(parent, "parent"))
+        if is_joined:
+            await pool.join_all()
         outcome = await handle.wait()
     assert not any(isinstance(one, ToolMessage) and one.is_error for one in outcome.messages)
 
@@ -188,6 +207,26 @@ async def have_races(n: int) -> None:
         assert (await pool.race([job("q"), job("q")])).text == "ok"
 
     await in_one_tool(n, race)
+
+
+async def have_maps(n: int) -> None:
+    """Have many maps of two children at once."""
+
+    async def read(_: AgentContext, pool: AgentPool) -> None:
+        async with pool.map(manifest(), ["q", "q"]) as outcomes:
+            assert [outcome.text async for outcome in outcomes] == ["ok", "ok"]
+
+    await in_one_tool(n, read)
+
+
+async def have_maps_of_parents(n: int) -> None:
+    """Have many maps of children at once, which have children themselves."""
+
+    async def read(_: AgentContext, pool: AgentPool) -> None:
+        async with pool.map(AgentManifest(), ["have a child"]) as outcomes:
+            assert [outcome.text async for outcome in outcomes] == ["ok"]
+
+    await in_one_tool(n, read, is_joined=True)
 
 
 async def wait_without_a_slot(n: int) -> None:
@@ -217,7 +256,7 @@ async def read_events(n: int) -> None:
     [
         wait_for_one_budget, want_different_amounts, wait_for_a_part, wait_below_one_budget,
         give_up, stream_each, stream_one, wait_for_one, join_each, have_children, have_races,
-        wait_without_a_slot, read_events,
+        have_maps, have_maps_of_parents, wait_without_a_slot, read_events,
     ],
     ids=lambda work: work.__name__.replace("_", " "),
 )  # fmt: skip
