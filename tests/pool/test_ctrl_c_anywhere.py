@@ -101,8 +101,10 @@ def lost(pool: AgentPool) -> list[int]:
     return left
 
 
-# It may come after a coroutine was made and before it is awaited.
+# In code where Ctrl-C may come, it may come after a coroutine was made and before it is awaited, or
+# before the end of a block that is left. Python then complains, of what nobody can mend.
 @pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("watched", [False, True], ids=["alone", "watched"])
 @pytest.mark.parametrize("scene", SCENES, ids=lambda scene: scene.__name__)
 def test_wherever_it_comes_the_program_ends_whole(
