@@ -39,7 +39,9 @@ feeds_for: Final[ContextVar[Slot | None]] = ContextVar("agentpool_feeds_for", de
 """The slot of the agent whose map the current task feeds. ``None``: the task feeds no map, or a map
 of the owner."""
 
-_slot_now: Final = current_slot.get  # a method of what was imported is made anew for each call
+# A method of what was imported is made anew for each call.
+_slot_now: Final = current_slot.get
+_looks_on: Final = looking_on.get
 
 
 @unbroken
@@ -213,7 +215,7 @@ class PoolVoice(Voice):
         if not self._hub.listening:
             if slot is None:
                 if task is self._opened_in:
-                    if looking_on.get():
+                    if _looks_on():
                         refuse_bystander()
                     return OWNER_ID
             elif slot.task is task and slot.keeper is self._admission:
