@@ -158,6 +158,11 @@ class PostOffice(Live):
             self._kept.find_again(agent_id)  # its inbox is there, with what was sent meanwhile
         self._highest_id = max(self._highest_id, agent_id)
 
+    @property
+    def has_post(self) -> bool:
+        """Whether anybody has an inbox or a question. If not, nobody's end concerns the router."""
+        return bool(self._inboxes or self._questions) or self._kept is not None
+
     def unregister(self, agent_id: AgentId, *, reason: str = "") -> None:
         """Close the inbox of *agent_id*. Its unread messages become dead letters.
 
@@ -176,10 +181,9 @@ class PostOffice(Live):
             unread += self._kept.take_replies(agent_id)
         for message in unread:
             self._bury(message, reason or f"agent {agent_id} ended first")
-        if self._questions:
-            for question in self._questions.values():
-                if question.answerer == agent_id:
-                    question.end()
+        for question in self._questions.values():
+            if question.answerer == agent_id:
+                question.end()
         self.give_up(agent_id)
 
     def give_up(self, parent_id: AgentId) -> None:

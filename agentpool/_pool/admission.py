@@ -28,7 +28,7 @@ from agentpool._errors import PoolFullError
 from agentpool._events import AgentQueued, AgentResumed, SlotsChanged
 from agentpool._manifest.manifest import AgentManifest
 from agentpool._messages import OWNER_ID, AgentId
-from agentpool._pool.record import BY_OWNER, AgentRecord
+from agentpool._pool.record import AgentRecord
 from agentpool._scheduling.ctrl_c import unbroken
 from agentpool._scheduling.fair_queue import PLAIN, FairQueue, Share
 from agentpool._scheduling.pace import AGENT_STEPS, Pace
@@ -215,24 +215,26 @@ class Admission(Live):
             self.running_count += 1
             moment = self._moment
             return self._slot_for(record, self._hub.seconds() if moment is None else moment)
-        queue = self._newcomers if record.above is BY_OWNER else self._children
+        queue = self._children if record.origin.depth else self._newcomers
         queue.push(record, record.share)
         return None
 
     def withdraw(self, record: AgentRecord) -> None:
         """Remove a cancelled agent from the queue. Its place is free immediately."""
-        queue = self._newcomers if record.above is BY_OWNER else self._children
+        queue = self._children if record.origin.depth else self._newcomers
         queue.note_gone()
         self._room.unpark()
 
-    def withdraw_all(self, why: tuple[str, str]) -> tuple[AgentRecord, ...]:
+    def withdraw_all(
+        self, why: tuple[str, str], *, is_left_open: bool = False
+    ) -> list[AgentRecord]:
         """Empty the queue, and return its agents in order, marked as cancelled."""
         left = self._newcomers.drain() + self._children.drain()
         left.sort(key=_number_of)
         for record in left:
-            record.mark_cancelled(why, is_left_open=True)
+            record.mark_cancelled(why, is_left_open=is_left_open)
         self._room.unpark_all()
-        return tuple(left)
+        return left
 
     def pump(self, *, newcomers: bool = True) -> None:
         """Give out all free slots, first to agents that return from a wait."""

@@ -185,6 +185,26 @@ class FanIn(Live):
             else:
                 self._next.unpark_all()  # some of them will learn that no agent is left
 
+    def all_ended(self, unstarted: list[AgentRecord]) -> None:
+        """Record the end of agents that never had a slot, as ``ended`` does. Their records stay."""
+        for join in self._joins:
+            for record in unstarted:
+                join.missing.pop(record.agent_id, None)
+            if not join.missing:
+                join.lot.unpark_all()
+        before = len(self._ended)
+        for record in unstarted:
+            if record.on_end is not None:
+                record.on_end(record)
+                continue
+            agent_id = record.agent_id
+            del self.active[agent_id]
+            self.kept.add(agent_id, record)
+            self._ended.append(agent_id)
+        if self._next.sleepers:
+            # If none is left, all of them will learn that.
+            self._next.unpark(len(self._ended) - before if self.active else len(self._next))
+
     @contextmanager
     def batch(self, *, is_rising: bool) -> Generator[Batch, None, None]:
         """Open a batch for agents that are accepted one after the other.

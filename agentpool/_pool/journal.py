@@ -351,7 +351,7 @@ class PoolJournal:
     def _is_left_open(self, record: AgentRecord | None) -> bool:
         """Return whether *record*, or an agent above it, ends only because this process ends."""
         while record is not None:
-            if record.is_left_open:
+            if record.rare is not None and record.rare.is_left_open:
                 return True
             record = self._running.get(record.parent_id)
         return False

@@ -19,6 +19,7 @@ from random import Random
 from typing import TYPE_CHECKING, final
 
 import trio
+from msgspec.structs import replace
 
 from agentpool._agent.agent import Agent, Home
 from agentpool._agent.driving import drive, effects_of, is_plain, perform, set_out
@@ -37,7 +38,8 @@ from agentpool._pool.caller import PoolVoice
 from agentpool._pool.deadlock import DeadlockWatch
 from agentpool._pool.fan_in import FanIn
 from agentpool._pool.memory import PoolMemory
-from agentpool._pool.record import BY_OWNER, AgentRecord, OnEnd
+from agentpool._pool.origin import Origin
+from agentpool._pool.record import AgentRecord, Caretaker, OnEnd
 from agentpool._pool.run_outcome import OUTSIDE, UNKNOWN, Ending, verdict, verdict_on
 from agentpool._pool.shutdown import ShutdownStep, cancel_all, end_in_steps, wait_empty
 from agentpool._pool.spawn_checks import Entry, budget_for
@@ -77,6 +79,7 @@ class AgentNursery(Home):
         self.abort_on_failure, self.random = abort_on_failure, random
         self.budget = budget
         """The budget that all of its agents draw on. ``None``: they share none."""
+        self.by_owner: Origin[Caretaker] = Origin(self, budget)
         self.cleaner, self.approve, self.retries = cleaner, approve, retries
         self.fan_in = FanIn(self)
         self.router = PostOffice(inbox_capacity, self._posted, self.fan_in)
@@ -174,12 +177,14 @@ class AgentNursery(Home):
             UsageError: If its parent has ended, or its budget is not part of its parent's.
         """
         self.check_open()
-        if parent is not None and parent.has_ended:
-            who = f"agent {parent.agent_id} ({parent.name})"
-            raise UsageError(f"{who} has ended and can have no more children; spawn from the pool")
-        budget = self.budget if parent is None else parent.budget
+        origin = self.by_owner
+        if parent is not None:
+            if parent.has_ended:
+                who = f"agent {parent.agent_id} ({parent.name}) has ended"
+                raise UsageError(f"{who} and can have no more children; spawn from the pool")
+            origin = Origin(self, parent.origin.budget, parent.agent_id, parent.depth + 1)
         if config.budget is not None:
-            budget = budget_for(config, budget)
+            origin = replace(origin, budget=budget_for(config, origin.budget))
         agent_id = self.last_id + 1
         if self.journal is not None:
             agent_id = self.journal.accept(
@@ -187,14 +192,13 @@ class AgentNursery(Home):
             )
         self.last_id = max(self.last_id, agent_id)
         with self.hub:
-            record = AgentRecord(self, agent_id, config.agent_name, config, driver,
-                parent=parent, on_end=on_end, budget=budget)  # fmt: skip
+            record = AgentRecord(origin, agent_id, config.agent_name, config, driver, on_end=on_end)
             self.fan_in.expect(record)
             if parent is not None and not config.outlives_parent:
                 parent.adopt(record)
             self.router.register(agent_id)
             if self.hub.listening:
-                self.hub.spawned(agent_id, record.above[0], config)
+                self.hub.spawned(agent_id, origin.parent_id, config)
             if (slot := self.admission.admit(record)) is not None:
                 self._start(record, slot)
             elif self.hub.listening and record.status is AgentStatus.QUEUED:
@@ -240,7 +244,7 @@ class AgentNursery(Home):
             UsageError: If its own budget is not a part of its parent's or pool's.
         """
         parent = self.voice.caller()
-        return budget_for(config, self.budget if parent is None else parent.budget)
+        return budget_for(config, self.budget if parent is None else parent.origin.budget)
 
     def _start(self, record: AgentRecord, slot: Slot) -> None:
         record.begin(slot)
@@ -273,7 +277,7 @@ class AgentNursery(Home):
             ending = verdict_on(record, raised)
         except BaseException:
             # Cancelled from outside the pool, or the program ends: say so, and pass it on.
-            record.is_left_open = True
+            record.noted().is_left_open = True
             record.mark_cancelled(OUTSIDE)
             ending = CANCELLED, record.cancellation(), None
             raise
@@ -284,7 +288,7 @@ class AgentNursery(Home):
         """End an agent that ended in an earlier process, in the same way."""
         if (known := journal.outcome_of(record.agent_id)) is None:
             return False
-        journal.spend_again(record.agent_id, record.budget)
+        journal.spend_again(record.agent_id, record.origin.budget)
         self._end(record, known, slot)
         return True
 
@@ -313,7 +317,13 @@ class AgentNursery(Home):
                 hub.tell(AgentFinished, agent_id, record.name, outcome)
             if failed := outcome.status is FAILED and outcome.error is not None:
                 self.fan_in.failed.add(agent_id)
-            self._let_go(record)
+            if record.origin.depth and (parent := self.running.get(record.parent_id)):
+                parent.let_go(record)
+            for child in record.children if record.rare is not None else ():
+                self.cancel_agent(child, f"agent {agent_id}", "its parent has ended")
+            self.fan_in.ended(record)
+            if not self.running:
+                self._idle.unpark_all()
             if failed and self.abort_on_failure:
                 self.abort("pool", f"agent {agent_id} ({record.name}) failed")
             if slot is not None:
@@ -330,16 +340,6 @@ class AgentNursery(Home):
                 # Whoever waits for one of several has one less that could end its wait.
                 self.deadlocks.suspect(record.parent_id)
 
-    def _let_go(self, record: AgentRecord) -> None:
-        if record.above is not BY_OWNER and (parent := self.running.get(record.above[0])):
-            parent.let_go(record)
-        if record.rare is not None:
-            for child in record.children:
-                self.cancel_agent(child, f"agent {record.agent_id}", "its parent has ended")
-        self.fan_in.ended(record)
-        if not self.running:
-            self._idle.unpark_all()
-
     async def wait_empty(self) -> None:  # noqa: ASYNC910  # the block's end has checkpoints
         """Wait until no agent is left."""
         await wait_empty(self.running, self.admission, self._idle, self.deadlocks.owner, self.name)
@@ -352,10 +352,9 @@ class AgentNursery(Home):
             cancel_all((record,), (cancelled_by, reason))
         elif record.cancelled is None and not record.has_ended:
             # One that is cancelled already has left the queue, and is about to be ended.
-            with self.hub:
-                record.mark_cancelled((cancelled_by, reason))
-                self.admission.withdraw(record)
-                self._end_unstarted(record, self.hub.seconds())
+            record.mark_cancelled((cancelled_by, reason))
+            self.admission.withdraw(record)
+            self._end_unstarted([record])
 
     def abort(self, cancelled_by: str, reason: str) -> None:
         """Cancel every agent, the queued ones first so that none starts. No end is recorded."""
@@ -365,31 +364,36 @@ class AgentNursery(Home):
             self.journal.writer.end_soon()
         with self.hub:
             self._end_queued((cancelled_by, reason))
-            cancel_all(tuple(self.running.values()), (cancelled_by, reason), is_left_open=True)
+            started, is_left_open = tuple(self.running.values()), self.journal is not None
+            cancel_all(started, (cancelled_by, reason), is_left_open=is_left_open)
 
     def _end_queued(self, why: tuple[str, str]) -> None:
-        with self.hub:
-            now = self.hub.seconds()
-            for record in self.admission.withdraw_all(why):
-                self._end_unstarted(record, now)
+        is_left_open = self.journal is not None
+        self._end_unstarted(self.admission.withdraw_all(why, is_left_open=is_left_open))
 
-    def _end_unstarted(self, record: AgentRecord, now: float) -> None:
+    def _end_unstarted(self, withdrawn: list[AgentRecord]) -> None:
+        """End cancelled agents that have left the queue. What comes once is looked at once."""
+        now = self.hub.seconds()
         if self.hub.listening or self.journal is not None:
-            self._end(record, record.unstarted_outcome(now), None)
+            with self.hub:
+                for record in withdrawn:
+                    self._end(record, record.unstarted_outcome(now), None)
             return
-        record.end_unstarted(now)
-        self.router.unregister(record.agent_id)
-        self._let_go(record)
-        if record.on_end is not None:
-            self.deadlocks.suspect(record.parent_id)
+        for record in withdrawn if self.router.has_post else ():
+            self.router.unregister(record.agent_id)
+        for record in withdrawn:
+            record.end_unstarted(now)
+            if record.origin.depth and (parent := self.running.get(record.parent_id)):
+                parent.let_go(record)
+        self.fan_in.all_ended(withdrawn)
+        if not self.running:
+            self._idle.unpark_all()
+        for parent_id in {one.parent_id: None for one in withdrawn if one.on_end is not None}:
+            self.deadlocks.suspect(parent_id)
 
     async def shutdown(self, grace_seconds: float) -> ShutdownStep:
         """Ask all agents to stop, wait, and cancel the rest. Return the last step needed."""
         await trio.lowlevel.checkpoint_if_cancelled()
         by = self.voice.name()
         self._end_queued((by, "the pool shuts down"))
-        for record in self.running.values():
-            record.interrupt()
-        late = f"it did not end within {grace_seconds:g} seconds of the shutdown"
-        give_up = partial(self.abort, by, late)
-        return await end_in_steps(self.running, self._idle, give_up, grace_seconds)
+        return await end_in_steps(self.running, self._idle, partial(self.abort, by), grace_seconds)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final, Protocol, TypeAlias, final
+from typing import Protocol, TypeAlias, final
 
 import msgspec
 import trio
@@ -11,10 +11,10 @@ import trio
 from agentpool._agent.agent import Agent
 from agentpool._agent.early_outcome import early_outcome
 from agentpool._base import Live, Unique
-from agentpool._budget.budget import Budget
 from agentpool._errors import AgentCancelledError, UsageError
-from agentpool._messages import OWNER_ID, AgentId
+from agentpool._messages import AgentId
 from agentpool._outcome import FAILED, AgentOutcome, AgentStatus
+from agentpool._pool.origin import Origin
 from agentpool._pool.voice import Voice
 from agentpool._scheduling.fair_queue import Share
 from agentpool._scheduling.parking_lot import Lot
@@ -42,6 +42,11 @@ class Caretaker(Protocol):
     """The part of a pool that an agent's record needs."""
 
     @property
+    def by_owner(self) -> Origin[Caretaker]:
+        """The origin of agents that the owner spawned."""
+        ...
+
+    @property
     def voice(self) -> Voice:
         """Sends messages on behalf of the caller."""
         ...
@@ -60,10 +65,6 @@ class Caretaker(Protocol):
         """Cancel the agent, queued or running."""
 
 
-BY_OWNER: Final = (OWNER_ID, 0)
-"""What is above an agent that the owner spawned."""
-
-
 @final
 class Rare(Live):
     """What only few agents have. As a separate object, it takes no memory of the other agents."""
@@ -74,6 +75,8 @@ class Rare(Live):
     """Whether it was asked to end after its turn."""
     ended: Lot = msgspec.field(default_factory=Lot)
     """Where calls wait for its end."""
+    is_left_open: bool = False
+    """Whether it is ended only because its process ends, so that the next process continues it."""
     is_guarded: bool = False
     """Whether its only deadline is the one that a manifest sets for the tool that started it."""
 
@@ -85,17 +88,13 @@ class AgentRecord(Unique):
     __slots__ = (
         "_config",
         "_driver",
-        "_outcome",
-        "_pool",
         "_seen",
-        "above",
-        "agent",
+        "_stage",
         "agent_id",
-        "budget",
         "cancelled",
-        "is_left_open",
         "name",
         "on_end",
+        "origin",
         "rare",
         "slot",
     )
@@ -104,60 +103,48 @@ class AgentRecord(Unique):
     """Its number."""
     name: str
     """Its name."""
-    above: tuple[AgentId, int]
-    """The agent that spawned it, and the generations above it: see ``parent_id`` and ``depth``."""
+    origin: Origin[Caretaker]
+    """Its pool, its parent and its budget."""
     on_end: OnEnd | None
     """Called at its end instead of the pool's fan-in. ``None``: the fan-in is called."""
-    budget: Budget | None
-    """The budget that it draws on. ``None``: it shares none."""
     rare: Rare | None
     """What only few agents have. ``None``: this agent has none of it."""
-    agent: Agent | None
-    """The running agent. ``None``: it has not started, or has ended."""
     slot: Slot | None
     """The agent's slot. ``None``: it has not started, or has ended."""
     cancelled: tuple[str, str] | None
     """Who cancelled the agent first, and why."""
-    is_left_open: bool
-    """Whether it is ended only because its process ends, so that the next process continues it."""
-    _pool: Caretaker
     _config: SpawnConfig | None
     _driver: Driver | None
-    _outcome: AgentOutcome | float | None
-    """A number if the agent was cancelled without ever having a slot: the time at which that
-    happened. Its outcome is made on first use."""
+    _stage: Agent | AgentOutcome | float | None
+    """The running agent from its first step on, and its outcome from its end on. A number: it was
+    cancelled at that time without ever having a slot, and its outcome is made on first use."""
     _seen: bool
 
     def __init__(
-        self, pool: Caretaker, agent_id: AgentId, name: str, config: SpawnConfig | None,
-        driver: Driver | None, *, parent: AgentRecord | None = None, on_end: OnEnd | None = None,
-        budget: Budget | None = None, outcome: AgentOutcome | None = None,
+        self, origin: Origin[Caretaker], agent_id: AgentId, name: str, config: SpawnConfig | None,
+        driver: Driver | None, *, on_end: OnEnd | None = None, outcome: AgentOutcome | None = None,
     ) -> None:  # fmt: skip
         self.agent_id = agent_id
         self.name = name
-        self.above = BY_OWNER if parent is None else (parent.agent_id, parent.depth + 1)
+        self.origin = origin
         self.on_end = on_end
-        self.budget = budget
         self.rare = None
-        self.agent = None
-        self.is_left_open = False
-        self._pool = pool
         self._config = config
         self._driver = driver
         self.slot = None
-        self._outcome = outcome
+        self._stage = outcome
         self._seen = False
         self.cancelled = None
 
     @property
     def parent_id(self) -> AgentId:
         """The agent that spawned it. 0: the pool's owner."""
-        return self.above[0]
+        return self.origin.parent_id
 
     @property
     def depth(self) -> int:
         """Generations above it: 0 for an agent that the owner spawned."""
-        return self.above[1]
+        return self.origin.depth
 
     @property
     def share(self) -> Share:
@@ -168,13 +155,13 @@ class AgentRecord(Unique):
     @property
     def voice(self) -> Voice:
         """Sends messages on behalf of the caller."""
-        return self._pool.voice
+        return self.origin.pool.voice
 
     @property
     def status(self) -> AgentStatus:
         """The stage of the agent's life."""
-        outcome = self._outcome
-        if outcome is not None:
+        if self.has_ended:
+            outcome = self._stage
             return outcome.status if isinstance(outcome, AgentOutcome) else AgentStatus.CANCELLED
         if self.slot is None:
             return AgentStatus.QUEUED
@@ -231,33 +218,36 @@ class AgentRecord(Unique):
 
         Cancelling an agent that has ended does nothing.
         """
-        self._pool.cancel_agent(self, self.voice.name(), reason)
+        self.origin.pool.cancel_agent(self, self.voice.name(), reason)
 
     def interrupt(self) -> None:
         """Stop the agent after its current turn, with the reason ``INTERRUPTED``."""
         self.noted().interrupted = True
-        if self.agent is not None:
-            self.agent.interrupted = True
+        if (agent := self.agent) is not None:
+            agent.interrupted = True
 
     @property
     def has_ended(self) -> bool:
         """Whether the agent has ended. Unlike ``outcome``, this does not retrieve the outcome."""
-        return self._outcome is not None
+        stage = self._stage
+        return stage is not None and type(stage) is not Agent
 
     @property
     def ended_with(self) -> AgentOutcome | None:
         """The outcome, without counting it as retrieved. ``None``: the agent has not ended."""
-        outcome = self._outcome
-        if outcome is None or isinstance(outcome, AgentOutcome):
-            return outcome
-        self._outcome = made = self.unstarted_outcome(outcome)
+        stage = self._stage
+        if isinstance(stage, AgentOutcome):
+            return stage
+        if stage is None or isinstance(stage, Agent):
+            return None
+        self._stage = made = self.unstarted_outcome(stage)
         self._config = self._driver = None
         return made
 
     @property
     def unseen_failure(self) -> Exception | None:
         """The agent's error, if its outcome was never retrieved."""
-        outcome = self._outcome
+        outcome = self._stage
         if self._seen or not isinstance(outcome, AgentOutcome):
             return None
         return outcome.error if outcome.status is FAILED else None
@@ -268,15 +258,24 @@ class AgentRecord(Unique):
 
         A record takes as much memory again, and the garbage collector looks at it.
         """
-        outcome = self._outcome
+        outcome = self._stage
         if (
             isinstance(outcome, AgentOutcome)
             and outcome.status is not FAILED  # whether that was seen is in the record
             and outcome.name == self.name  # an earlier process may have called it otherwise
-            and self.above is BY_OWNER
+            and not self.origin.depth
         ):
             return outcome
         return self
+
+    @property
+    def agent(self) -> Agent | None:
+        """The running agent. ``None``: it has not taken its first step, or has ended."""
+        return self._stage if isinstance(self._stage, Agent) else None
+
+    def begin_run(self, agent: Agent) -> None:
+        """Record the running agent."""
+        self._stage = agent
 
     def begin(self, slot: Slot) -> None:
         """Record that the agent has its first slot."""
@@ -285,7 +284,7 @@ class AgentRecord(Unique):
     @property
     def hub(self) -> EventHub:
         """Receives its events."""
-        return self._pool.hub
+        return self.origin.pool.hub
 
     @property
     def children(self) -> tuple[AgentRecord, ...]:
@@ -312,7 +311,7 @@ class AgentRecord(Unique):
         if self.cancelled is None:
             self.cancelled = why
             if is_left_open:
-                self.is_left_open = True
+                self.noted().is_left_open = True
 
     def cancellation(self, more: str = "") -> AgentCancelledError:
         """Make the error of a cancelled agent: who cancelled it, why, and *more*."""
@@ -330,8 +329,8 @@ class AgentRecord(Unique):
 
     def end(self, outcome: AgentOutcome) -> None:
         """Store the outcome, and drop the rest of the run."""
-        self._outcome = outcome
-        self._config = self._driver = self.slot = self.agent = None
+        self._stage = outcome
+        self._config = self._driver = self.slot = None
         if self.rare is not None:
             self.rare.ended.unpark_all()
 
@@ -345,7 +344,7 @@ class AgentRecord(Unique):
 
         So an abort of ten thousand such agents takes no longer than taking them out of the queue.
         """
-        self._outcome = ended_at
+        self._stage = ended_at
         if self.rare is not None:
             self.rare.ended.unpark_all()
 
@@ -363,7 +362,7 @@ class AgentRecord(Unique):
         assert outcome is not None  # noqa: S101
         if not self._seen:
             self._seen = True
-            self._pool.fan_in.given_out(self)
+            self.origin.pool.fan_in.given_out(self)
         return outcome
 
     def forget(self) -> None:
@@ -378,7 +377,7 @@ class AgentRecord(Unique):
                 "wait for it, or cancel it"
             )
         self._seen = True
-        self._pool.fan_in.forget(self)
+        self.origin.pool.fan_in.forget(self)
 
 
 Kept: TypeAlias = AgentRecord | AgentOutcome
@@ -389,4 +388,4 @@ def as_record(pool: Caretaker, kept: Kept) -> AgentRecord:
     """Return the record of an agent, made anew if only the outcome was kept."""
     if isinstance(kept, AgentRecord):
         return kept
-    return AgentRecord(pool, kept.agent_id, kept.name, None, None, outcome=kept)
+    return AgentRecord(pool.by_owner, kept.agent_id, kept.name, None, None, outcome=kept)

@@ -309,7 +309,7 @@ class Session(Unique, Shown):
     def _leave_open(self, handle: AgentHandle) -> None:
         """End a turn so that a later process can continue it."""
         record = handle._record  # pyright: ignore[reportPrivateUsage]  # one floor
-        record.is_left_open = not record.has_ended
+        record.noted().is_left_open = not record.has_ended
         handle.cancel("the call that asked was cancelled")
 
 

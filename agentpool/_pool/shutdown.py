@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Mapping, Sized
+from collections.abc import Callable, Mapping
 
 import trio
 
@@ -48,19 +48,24 @@ def cancel_all(
 
 
 async def end_in_steps(
-    running: Sized, idle: Lot, cancel: Callable[[], object], grace_seconds: float
+    running: Mapping[AgentId, AgentRecord],
+    idle: Lot,
+    cancel: Callable[[str], object],
+    grace_seconds: float,
 ) -> ShutdownStep:
-    """Wait for agents that were asked to stop, and cancel the rest. Return the last step.
+    """Ask agents to stop, wait, and cancel the rest. Return the last step.
 
     Args:
         running: The agents that have not ended.
         idle: Waits until no agent is left.
-        cancel: Cancels the agents.
+        cancel: Cancels the agents for a reason.
         grace_seconds: How long to wait before the agents are cancelled.
 
     Cancellation:
         The agents are not cancelled.
     """
+    for record in running.values():
+        record.interrupt()
     if not running:
         await trio.lowlevel.cancel_shielded_checkpoint()
         return ShutdownStep.ASKED
@@ -70,7 +75,7 @@ async def end_in_steps(
             while running:
                 await idle.park()
             return ShutdownStep.WAITED
-        cancel()
+        cancel(f"it did not end within {grace_seconds:g} seconds of the shutdown")
         while running:
             await idle.park()
     await trio.lowlevel.checkpoint_if_cancelled()
