@@ -96,6 +96,8 @@ class Admission(Live):
     """Slots that wait for their agents to come back from a gate."""
     _returning: deque[Slot] = msgspec.field(default_factory=deque[Slot])
     _room: trio.lowlevel.ParkingLot = msgspec.field(default_factory=trio.lowlevel.ParkingLot)
+    _let_in: int = 0
+    """How many waiting calls were woken and have not run yet. Room is kept for them."""
 
     @property
     def queued_count(self) -> int:
@@ -151,21 +153,24 @@ class Admission(Live):
             If cancelled, nothing was accepted.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
-        if self.room_for(1):
+        if self.room_for(1 + self._let_in):
             record = accept(*args)
             if self.pace.is_due(AGENT_STEPS):
                 await trio.lowlevel.cancel_shielded_checkpoint()
             return record
         async with parked(Wait.other("a place in the queue", WaitReason.QUEUE)):
-            while not (self.closed or self.room_for(1)):
+            wanted = 1 + self._let_in
+            while not (self.closed or self.room_for(wanted)):
                 await self._room.park()
+                self._let_in -= 1
+                wanted = 1
             try:
                 # Cancelled in the tick in which there was room: a map that is being left
                 # must start no agent that would never be cancelled.
                 await trio.lowlevel.checkpoint_if_cancelled()
                 return accept(*args)
             except BaseException:
-                self._room.unpark()  # the room is the next one's
+                self._offer_room()  # it is the next one's
                 raise
 
     async def enter_each(
@@ -192,7 +197,7 @@ class Admission(Live):
                 if self.pace.is_due(AGENT_STEPS):
                     self._moment = None
                     await trio.lowlevel.checkpoint()
-                if not self.room_for(1):
+                if not self.room_for(1 + self._let_in):
                     self._moment = None
                     add(await self.enter(accept, one, other))
                     continue
@@ -206,7 +211,19 @@ class Admission(Live):
     def close(self) -> None:
         """Wake the calls that wait for room: the pool has closed."""
         self.closed = True
+        self._let_in += len(self._room)
         self._room.unpark_all()
+
+    def _offer_room(self) -> None:
+        """Wake as many of the calls that wait for room as there is room for, in order."""
+        if not self._room:
+            return
+        queued = self.queued_count
+        free = 0 if queued else max(0, self.slots - self.running_count - self._lent)
+        count = min(self.max_queued - queued + free - self._let_in, len(self._room))
+        if count > 0:
+            self._let_in += int(count)
+            self._room.unpark(count=int(count))
 
     def admit(self, record: AgentRecord) -> Slot | None:
         """Return a slot for *record* if one is free, otherwise queue it. Ask ``room_for`` first."""
@@ -223,7 +240,7 @@ class Admission(Live):
         """Remove a cancelled agent from the queue. Its place is free immediately."""
         queue = self._children if record.origin.depth else self._newcomers
         queue.note_gone()
-        self._room.unpark()
+        self._offer_room()
 
     def withdraw_all(
         self, why: tuple[str, str], *, is_left_open: bool = False
@@ -233,7 +250,7 @@ class Admission(Live):
         left.sort(key=_number_of)
         for record in left:
             record.mark_cancelled(why, is_left_open=is_left_open)
-        self._room.unpark_all()
+        self._offer_room()
         return left
 
     def pump(self, *, newcomers: bool = True) -> None:
@@ -248,15 +265,14 @@ class Admission(Live):
                 return
             queue = self._children if self._children.waiting else self._newcomers
             if not (newcomers and queue.waiting):
-                if self._room:
-                    self._room.unpark()
+                self._offer_room()
                 return
             self.running_count += 1
             self._start_next(queue, self._hub.seconds())
 
     def _slot_for(self, record: AgentRecord, now: float) -> Slot:
         if self._room:
-            self._room.unpark()
+            self._offer_room()
         scope = trio.CancelScope()
         return Slot(self, record.agent_id, scope, record.name, now)
 
@@ -270,7 +286,7 @@ class Admission(Live):
             self._hub.tell(SlotsChanged, OWNER_ID, "", slots)
             self.slots = slots
             self.pump()
-            self._room.unpark_all()
+            self._offer_room()
 
     def leave(self, slot: Slot, now: float, *, newcomers: bool) -> None:
         """Take back the slot of an agent that ended, if it has one.

@@ -24,7 +24,7 @@ from tests.support.ctrl_c_scenes import SCENES, Scene
 from tests.support.fakes import job, manifest, query_of, results_of
 
 HOME: Final = str(Path(agentpool.__file__).parent)
-PRESSES: Final = 30
+PRESSES: Final = 20
 """How often each scene is interrupted, at as many places of it. More are swept by hand."""
 PROMPT_SECONDS: Final = 10.0
 """What a tool raises comes when its other tasks have ended, and these may wait for a slot first."""

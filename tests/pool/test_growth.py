@@ -239,6 +239,18 @@ async def wait_without_a_slot(n: int) -> None:
     await in_one_tool(n, wait)
 
 
+async def wait_for_room(n: int) -> None:
+    """Let spawns wait for room, which comes for two at a time."""
+    async with open_pool(hanging_driver(), max_concurrent=2, max_queued=2) as pool:
+        async with trio.open_nursery() as nursery:
+            for _ in range(n):
+                nursery.start_soon(pool.spawn, job("q"))
+            while pool.statistics().spawned < n:
+                await wait_all_tasks_blocked()
+                pool.max_concurrent = int(pool.max_concurrent) + 2
+        pool.abort_all()
+
+
 async def read_events(n: int) -> None:
     """Read the events of one agent by many readers."""
 
@@ -256,7 +268,7 @@ async def read_events(n: int) -> None:
     [
         wait_for_one_budget, want_different_amounts, wait_for_a_part, wait_below_one_budget,
         give_up, stream_each, stream_one, wait_for_one, join_each, have_children, have_races,
-        have_maps, have_maps_of_parents, wait_without_a_slot, read_events,
+        have_maps, have_maps_of_parents, wait_without_a_slot, wait_for_room, read_events,
     ],
     ids=lambda work: work.__name__.replace("_", " "),
 )  # fmt: skip
