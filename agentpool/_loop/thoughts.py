@@ -3,7 +3,8 @@
 Models that run behind plain servers write their thoughts into the text. Rules:
 
 1. Thoughts are at the beginning of the text, between marks such as ``<think>…</think>``. Some
-   servers omit the first mark: then the last end mark at the beginning of a line ends the thoughts.
+   servers omit the first mark: then the first end mark at the beginning of a line ends the
+   thoughts.
 2. A mark within an answer is a part of it: an answer may be about marks.
 3. Thoughts without an end mark are thoughts to the end, whether they were cut off or the model
    forgot the mark: such an answer has no text, and is asked for again.
@@ -43,19 +44,12 @@ def without_thoughts(text: str) -> str:
     """
     if ">" not in text and "]" not in text:
         return text  # there is no mark in it; looking for each takes as long as the turn
-    begin = end = _skip_spaces(text, 0)
-    while (mark := _mark_at(text, end)) is not None:
-        close = text.find(mark, end)
-        if close < 0:
-            return ""
-        end = _skip_spaces(text, close + len(mark))
-    if end > begin:
+    begin = _skip_spaces(text, 0)
+    if (end := _end_of_blocks(text, begin)) > begin:
         return text[end:]
-    for _, mark in MARKS:
-        close = text.find(f"\n{mark}")
-        if close >= 0:
-            return text[close + 1 + len(mark) :].lstrip()
-    return text
+    if (found := _first_end(text)) is None:
+        return text
+    return text[_end_of_blocks(text, _skip_spaces(text, found[1])) :]
 
 
 def begins_silently(text: str) -> bool:
@@ -140,15 +134,14 @@ class StreamedText(Live):
 
     def _after_thoughts(self) -> Iterator[tuple[str, bool]]:
         """Look for the end of thoughts without a start mark."""
-        for _, close in MARKS:
-            at = self._held.find(f"\n{close}")
-            if at >= 0:
-                rest = self._held[at + 1 + len(close) :]
-                thought, self._held = self._take_all(at), rest
-                self._has_thoughts, self.holds_back, self._has_begun = True, False, False
-                if thought:
-                    yield thought, True
-                return
+        if (found := _first_end(self._held)) is not None:
+            at, end = found
+            rest = self._held[end:]
+            thought, self._held = self._take_all(at), rest
+            self._has_thoughts, self.holds_back, self._has_begun = True, False, False
+            if thought:
+                yield thought, True
+            return
         # A mark may have begun at the end of it.
         self._has_begun = True
         done = len(self._held) - _LONGEST
@@ -176,6 +169,22 @@ def _beginning_at_end(text: str, mark: str) -> int:
 def _mark_at(text: str, at: int) -> str | None:
     """Return the mark that ends the thoughts beginning *at*. ``None``: no thoughts begin there."""
     return next((end for begin, end in MARKS if text.startswith(begin, at)), None)
+
+
+def _first_end(text: str) -> tuple[int, int] | None:
+    """Return where the first end mark at the beginning of a line begins, and what comes after."""
+    found = [(at, at + 1 + len(end)) for _, end in MARKS if (at := text.find(f"\n{end}")) >= 0]
+    return min(found, default=None)
+
+
+def _end_of_blocks(text: str, at: int) -> int:
+    """Return where the answer begins, after all thoughts from *at* on that have a first mark."""
+    while (mark := _mark_at(text, at)) is not None:
+        close = text.find(mark, at)
+        if close < 0:
+            return len(text)
+        at = _skip_spaces(text, close + len(mark))
+    return at
 
 
 def _skip_spaces(text: str, at: int) -> int:
