@@ -489,7 +489,8 @@ async def test_a_browser_that_goes_away_is_forgotten(
         await on.browser.look()
         await on.spawn("plain")
         await on.browser.look()
-    assert caplog.text == ""
+    # Older ones of httpx tell each client's certificates.
+    assert not [record for record in caplog.records if record.name != "httpx"]
 
 
 async def asleep_at(on: Scene) -> trio.SocketStream:
