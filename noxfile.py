@@ -34,6 +34,9 @@ SIDE_BY_SIDE = ("-n", "auto", "--dist", "loadfile")
 FROM_THE_WHEEL = {"PYTHONSAFEPATH": "1", "PYTHONPATH": ""}
 """Keeps the current folder, and so the source tree, off the path of every Python."""
 
+BESIDE_THE_SCRIPT = {"PYTHONSAFEPATH": ""}
+"""Lets a script in `benchmarks/` find its neighbours; the source tree is not among them."""
+
 
 LINKS_ON_PYPI = """
 import re, sys, zipfile
@@ -292,6 +295,7 @@ def cluster(session: nox.Session) -> None:
 def bench(session: nox.Session) -> None:
     """Measure agentpool against bare trio, in turns, and the memory of agents and of a pool."""
     install(session, *EXTRAS)
+    session.env.update(BESIDE_THE_SCRIPT)
     # Byte code first: else a machine that writes none measures the compiler.
     session.run("python", "-m", "compileall", "-q", *site_packages(session), silent=True)
     session.run("python", "benchmarks/compare.py", *session.posargs)
@@ -303,6 +307,7 @@ def bench(session: nox.Session) -> None:
 def bench_peers(session: nox.Session) -> None:
     """Measure agentpool beside seven agent frameworks; installs them all, about 15 minutes."""
     install(session)
+    session.env.update(BESIDE_THE_SCRIPT)
     session.run("python", "-m", "compileall", "-q", *site_packages(session), silent=True)
     session.run("python", "benchmarks/peers/compare.py", *session.posargs)
 

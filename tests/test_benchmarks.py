@@ -35,6 +35,14 @@ def run(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+def test_nox_lets_each_script_find_its_neighbours() -> None:
+    """As ``run`` does here: tests run with the script's own folder off the path."""
+    sessions = (FOLDER.parent / "noxfile.py").read_text(encoding="utf-8").split("@nox.session")
+    ours = [session for session in sessions if '"benchmarks/' in session]
+    assert len(ours) == 2
+    assert all("session.env.update(BESIDE_THE_SCRIPT)" in session for session in ours)
+
+
 def refusal(script: str, *arguments: str) -> str:
     """Return the one line that a script says to wrong input."""
     done = run(script, *arguments)
