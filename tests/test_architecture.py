@@ -46,6 +46,25 @@ def test_functions_are_small(room: Path) -> None:
             assert node.end_lineno - node.lineno < MAX_FUNCTION_LINES, node.name
 
 
+def parks_unasked(node: ast.AST, *, asked: bool = True) -> list[int]:
+    """Return the lines of a function that park in a wait without a look since it began."""
+    if isinstance(node, ast.If | ast.While):
+        asked = True
+    elif isinstance(node, ast.AsyncFunctionDef) or (
+        isinstance(node, ast.AsyncWith) and "parked" in ast.unparse(node.items[0].context_expr)
+    ):
+        asked = False
+    elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(".park") and not asked:
+        return [node.lineno]
+    return [line for one in ast.iter_child_nodes(node) for line in parks_unasked(one, asked=asked)]
+
+
+@each_room
+def test_what_is_waited_for_is_looked_at_after_the_wait_began(room: Path) -> None:
+    """Observers hear that an agent waits, and what they do may end the wait before it parks."""
+    assert not parks_unasked(ast.parse(room.read_text()))
+
+
 @each_room
 def test_room_has_a_noun(room: Path) -> None:
     """What fits nowhere else belongs somewhere else."""

@@ -43,11 +43,15 @@ class CallOrder(Live):
 
     async def wait_turn(self, index: int) -> None:  # noqa: ASYNC910  # waits if it is not the first
         """Wait until every earlier call has begun, or has ended without beginning."""
-        if index in self._left and next(iter(self._left)) != index:
+        if self._is_early(index):
             # What is before it may take long: a person's decision, or a disk.
             lot = self._lots[index] = Lot()
             async with parked(Wait.other("an earlier call of the same answer"), lot):
-                await lot.park()
+                if self._is_early(index):
+                    await lot.park()
+
+    def _is_early(self, index: int) -> bool:
+        return index in self._left and next(iter(self._left)) != index
 
     def begun(self, index: int) -> None:
         """Record that a call begins in this step, or will never begin."""

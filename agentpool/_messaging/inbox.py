@@ -66,8 +66,8 @@ class Inbox(Live):
             self._handed += self._readers.unpark(1)
             self.book.woken += 1
 
-    async def wait_turn(self) -> None:
-        """Wait for a place. Put the message in immediately afterwards.
+    async def wait_turn(self) -> None:  # noqa: ASYNC910  # its caller has a checkpoint
+        """Wait for a place, or keep one that is free. Put the message in immediately afterwards.
 
         Raises:
             AgentGoneError: If the agent has ended.
@@ -75,7 +75,10 @@ class Inbox(Live):
         Cancellation:
             No place is kept.
         """
-        await self.turns.park()
+        if not (self._closed or self._promised or self.turns.sleepers) and self._has_place:
+            self._promised += 1
+        elif not self._closed:
+            await self.turns.park()
         if self._closed:
             raise self._gone()
 
@@ -89,10 +92,12 @@ class Inbox(Live):
         Senders are woken one at a time, and each wakes the next one when its message is in: several
         woken together would run in any order.
         """
-        if self.turns and not self._promised:
-            taken = len(self._messages) - self._handed
-            if taken < self.capacity:
-                self._promised += self.turns.unpark(1)
+        if self.turns and not self._promised and self._has_place:
+            self._promised += self.turns.unpark(1)
+
+    @property
+    def _has_place(self) -> bool:
+        return len(self._messages) - self._handed < self.capacity
 
     def send_nowait(self, message: AgentMessage, *, has_turn: bool = False) -> None:
         """Put *message* into the inbox now.
@@ -136,7 +141,8 @@ class Inbox(Live):
         Cancellation:
             If cancelled, nothing was taken.
         """
-        if self._messages:
+        messages = self._messages
+        if messages:
             await trio.lowlevel.checkpoint_if_cancelled()
             taken = self.receive_many_nowait()
             if pace is None or pace.is_due():
@@ -146,18 +152,16 @@ class Inbox(Live):
         # Whoever was just written to may answer in its next step, and to wait costs more. In one
         # tick tasks run in any order: an answer that the first look misses is there at the second.
         await trio.lowlevel.checkpoint()
-        if not self._messages:
+        if not messages:
             await trio.lowlevel.checkpoint()
-        taken = self.receive_many_nowait()
-        while not taken:
+        while not messages:  # another task of the agent may have been quicker
             if self._closed:
                 raise self._gone()
             async with parked(Wait.message(), self._readers, pool_owner):
-                await self._readers.park()
-                self.book.woken -= 1
-            # Another task of the agent may have been quicker.
-            taken = self.receive_many_nowait()
-        return taken
+                if not (messages or self._closed):
+                    await self._readers.park()
+                    self.book.woken -= 1
+        return self.receive_many_nowait()
 
     def receive_many_nowait(self) -> tuple[AgentMessage, ...]:
         """Take all waiting messages, if there are any."""

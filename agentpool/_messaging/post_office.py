@@ -52,8 +52,6 @@ class _Question(Live):
     answer: AgentMessage | None = None
     lot: Lot | None = None
     """Where the asker waits. ``None``: it has not begun to wait."""
-    has_waited: bool = False
-    """Whether the asker has begun to wait."""
 
     @property
     def is_open(self) -> bool:
@@ -63,7 +61,7 @@ class _Question(Live):
         deadlock. It may need a slot before it takes its next step, and its question stays in the
         router until then: an answer that comes meanwhile goes to its inbox.
         """
-        return not self.over and (bool(self.lot) or not self.has_waited)
+        return not self.over and (self.lot is None or bool(self.lot))
 
     def end(self) -> None:
         """End the wait, with or without an answer."""
@@ -249,10 +247,11 @@ class PostOffice(Live):
                 # an answer that comes meanwhile is not lost to a cancellation.
                 await trio.lowlevel.cancel_shielded_checkpoint()
             if not question.over:
-                question.lot = lot = Lot()
+                lot = Lot()
                 async with parked(Wait.answer_of(recipient), lot, self._owner):
-                    question.has_waited = True
-                    await lot.park()
+                    if not question.over:
+                        question.lot = lot
+                        await lot.park()
         finally:
             self._questions.pop(question.message_id, None)
         if question.answer is None:

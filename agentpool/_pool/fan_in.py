@@ -272,7 +272,8 @@ class FanIn(Live):
         while (one := self._take_next()) is None and self.active:
             wait = Wait.any_of(self.active.keys(), "the next agent to end")
             async with parked(wait, self._next, self._owner):
-                await self._next.park()
+                if self.active and not self._ended:
+                    await self._next.park()
         outcome = None if one is None else _collected(one)
         if outcome is None or self._pace.is_due():
             await trio.lowlevel.cancel_shielded_checkpoint()
@@ -299,7 +300,8 @@ class FanIn(Live):
             try:
                 wait = Wait.all_of(join.missing.keys(), "all agents")
                 async with parked(wait, join.lot, self._owner):
-                    await join.lot.park()
+                    while join.missing:
+                        await join.lot.park()
             finally:
                 self._joins.remove(join)
         else:

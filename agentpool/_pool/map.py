@@ -168,11 +168,10 @@ class QueryMap(Live):
             what = "the next outcome of a map"
             wait = Wait.any_of(group.keys(), what, self._may_be_fed, self._may_be_fed_by_owner)
             async with parked(wait, self._changed, self._owner):
-                await self._changed.park()
                 while not (self._done or self._is_over):
-                    # Woken for nothing, it may have been passed over as one that goes on.
-                    self._on_change()
                     await self._changed.park()
+                    if not self._done:  # it may have been passed over as one that goes on
+                        self._on_change()
         if not self._done:
             if len(self._errors) > 1:
                 raise ExceptionGroup("several sources of a map failed", self._errors)

@@ -194,7 +194,8 @@ class AgentRecord(Unique):
         await trio.lowlevel.checkpoint_if_cancelled()
         if not self.has_ended:
             async with self.parked_for_end():
-                await self.noted().ended.park()
+                if not self.has_ended:
+                    await self.noted().ended.park()
         else:
             await trio.lowlevel.cancel_shielded_checkpoint()
         return self.collect()

@@ -293,9 +293,10 @@ class Nodes:
                         "no node works at the moment", node="",
                         retry_after_seconds=self.terms.lease_seconds, was_sent=False,
                     )  # fmt: skip
+                changed = self._changed  # which may be set while observers hear of the wait
                 async with parked(wait):
                     with trio.CancelScope(deadline=until):
-                        await self._changed.wait()
+                        await changed.wait()
                 await trio.lowlevel.checkpoint_if_cancelled()
         return link  # noqa: ASYNC910  # the work follows
 

@@ -151,7 +151,8 @@ class EventReader(Live):
                 return False  # noqa: ASYNC910  # the same
             if current_slot.get() is None:
                 async with parked(FOR_AN_EVENT, self._lot, self._owner):
-                    await self._lot.park()
+                    while not (self._backlog or self._closed):
+                        await self._lot.park()
             else:
                 # An agent that parked for events would have its own parking to read.
                 await self._lot.park()
