@@ -15,7 +15,7 @@ WIDTH, HEIGHT = 720, 330
 LEFT, RIGHT, TOP, BOTTOM = 72, 250, 44, 52
 """What is kept free around the lines, for the texts. The names stand on the right."""
 
-BAR, NAMES, AFTER = 24, 150, 70
+BAR, NAMES, AFTER = 24, 180, 70
 """Of bars: the height of one, what is kept free for names and for figures, in pixels."""
 
 GREY = "#666666"
@@ -150,7 +150,7 @@ class Bars:
             )
             figure = f"{length:,.0f}" if length >= 10 else f"{length:,.1f}"
             parts.append(_text(NAMES + along + 6, y + 16, figure, colour=GREY))
-        parts.append(_text(NAMES + wide / 2, foot + 38, self.x_name, anchor="middle", colour=GREY))
+        parts.append(_text(WIDTH / 2, foot + 38, self.x_name, anchor="middle", colour=GREY))
         return "\n".join([*parts, "</g>"])
 
 

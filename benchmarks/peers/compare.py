@@ -108,6 +108,19 @@ def column(rows: Sequence[Row | None], key: str) -> list[float]:
     return [float(row[key]) for row in rows if row is not None]
 
 
+def named(name: str, rows: Sequence[Row | None]) -> str:
+    """Return the contender's name and version."""
+    version = next(row["version"] for row in rows if row is not None)
+    return f"{name.replace('_', '-')} {version}".strip()
+
+
+def occasion(rounds: int) -> str:
+    """Return when, on what and how often this is measured."""
+    today = dt.datetime.now(dt.UTC).date()
+    python = f"CPython {platform.python_version()}, {platform.system()}"
+    return f"{today}, {python}, median of {rounds} round{'s' * (rounds > 1)}"
+
+
 def table(figures: Figures, workload: str) -> list[str]:
     """Return the lines of one workload's table, the cheapest contender first."""
     key, what, n = UNITS[workload]
@@ -123,7 +136,7 @@ def table(figures: Figures, workload: str) -> list[str]:
     ]
     for name in sorted(medians, key=lambda name: medians[name]):
         rows = [row for row in found[name] if row is not None]
-        who = f"{name.replace('_', '-')} {rows[0]['version']}".strip()
+        who = named(name, rows)
         if left := max(float(row.get("left", 0)) for row in rows):
             who += f", of which {left:,.0f} were still running afterwards"
         each = column(rows, key)
@@ -135,13 +148,13 @@ def table(figures: Figures, workload: str) -> list[str]:
 
 
 def chart(figures: Figures, workloads: Sequence[str]) -> str:
-    """Return the medians as bars."""
+    """Return the medians as bars. Empty: there are none."""
     charts: list[Bars] = []
     for workload in workloads:
         key, what, _ = UNITS[workload]
         bars = [
             (
-                name.replace("_", "-"),
+                named(name, rows),
                 max(statistics.median(each), 1.0),
                 GREEN if name == "agentpool" else GREY if name in OURS else BLUE,
             )
@@ -149,10 +162,11 @@ def chart(figures: Figures, workloads: Sequence[str]) -> str:
             if of == workload and (each := column(rows, key))
         ]
         if bars:
-            x_name = "less is better; each line is ten times the one before"
+            done = len(figures[workload, "agentpool"])
+            x_name = f"{occasion(done)}; less is better, each line is ten times the one before"
             title = what[0].upper() + what[1:]
             charts.append(Bars(title=title, x_name=x_name, bars=sorted(bars, key=itemgetter(1))))
-    return page_of_bars(charts)
+    return page_of_bars(charts) if charts else ""
 
 
 def parse() -> argparse.Namespace:
@@ -194,9 +208,7 @@ def main() -> int:
         for (workload, name), rows in figures.items():
             rows.append(measure(pythons[name] or "", name, workload, UNITS[workload][2]))
 
-    today = dt.datetime.now(dt.UTC).date()
-    print(f"{today}, CPython {platform.python_version()}, {platform.system()}, median of", end=" ")
-    print(f"{options.rounds} rounds\n")
+    print(f"{occasion(options.rounds)}\n")
     for workload in workloads:
         print(*table(figures, workload), sep="\n")
     is_whole = save(figures, options) and None not in pythons.values()
@@ -213,8 +225,8 @@ def save(figures: Figures, options: argparse.Namespace) -> bool:
     try:
         if options.json:
             write_whole(options.json, json.dumps(every, indent=1) + "\n")
-        if options.chart:
-            write_whole(options.chart, chart(figures, options.workloads))
+        if options.chart and (drawn := chart(figures, options.workloads)):
+            write_whole(options.chart, drawn)
     except OSError as error:
         say(f"{error.filename} cannot be written: {error.strerror}")
         return False
