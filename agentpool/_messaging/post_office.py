@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, final
+from typing import final
 
 import msgspec
 import trio
@@ -23,6 +23,7 @@ from agentpool._errors import AgentGoneError, InboxFullError, UnknownAgentError,
 from agentpool._messages import OWNER_ID, AgentId, AgentMessage, DeadLetter
 from agentpool._messaging.inbox import Inbox
 from agentpool._messaging.roll import Roll
+from agentpool._messaging.stored_messages import NOBODY, KeptPost
 from agentpool._numbers import quoted
 from agentpool._scheduling.ctrl_c import unbroken
 from agentpool._scheduling.owner import Owner
@@ -31,9 +32,6 @@ from agentpool._scheduling.parking_lot import Lot
 from agentpool._scheduling.slot import parked
 from agentpool._scheduling.waits import Wait, WaitBook
 from agentpool._surrogates import without_halves
-
-if TYPE_CHECKING:
-    from agentpool._messaging.stored_messages import KeptPost
 
 MAX_DEAD_LETTERS = 10_000
 """Dead letters that are kept. Older ones are only counted."""
@@ -112,6 +110,7 @@ class PostOffice(Live):
         self._last_message_id, self._highest_id = kept.last_id, kept.highest_id
         for agent_id in (OWNER_ID, *kept.absent):
             self._restore(agent_id)
+        self.give_up(NOBODY)
 
     def _restore(self, agent_id: AgentId) -> None:
         if self._kept is not None and (pending := self._kept.take_pending(agent_id)):

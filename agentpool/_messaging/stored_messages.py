@@ -11,7 +11,8 @@ Rules:
    owner begins anew, so every message that was ever sent to the owner waits.
 4. A call without a result has received nothing: the messages that it took wait for it again.
 5. An agent that is not spawned again yet can be sent messages as before. If it is never spawned
-   again, these become dead letters when its parent ends, or when the owner leaves the pool's block.
+   again, these become dead letters when its parent ends, or when the owner leaves the pool's block;
+   and as soon as the pool is open if nobody can spawn it again, since its parent ended without it.
 6. An answer to a message of a call without a result waits until that call asks again, and an answer
    to a question of the owner until the owner asks again. If the call only sends the message again,
    or ends without asking, the answer goes to the inbox.
@@ -21,7 +22,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping
-from typing import TypeAlias, final
+from typing import Final, TypeAlias, final
 
 import attrs
 
@@ -34,14 +35,19 @@ Sent: TypeAlias = tuple[str, AgentMessage, bool]
 """An accepted message with its key, and whether it is known to be a question."""
 
 
+NOBODY: Final = -1
+"""The parent of an absent agent that nobody can spawn again. No agent has this number."""
+
+
 @final
 class Absent(Live):
     """An unfinished agent of an earlier process that is not spawned again yet."""
 
     name: str
     parent_id: AgentId
+    """``NOBODY``: it can never be spawned again."""
     wait: Wait
-    """The wait for its parent, which may spawn the agent again."""
+    """The wait for its parent, or for the nearest unfinished agent above an ended parent."""
 
 
 @final
@@ -182,7 +188,8 @@ class KeptPost:
         """Remove the absent agents that *parent_id* no longer spawns, and return them.
 
         Args:
-            parent_id: An agent that has ended; or the owner, when it leaves the pool's block.
+            parent_id: An agent that has ended; or the owner, when it leaves the pool's block; or
+                ``NOBODY``.
             is_known: Returns whether an agent lives, or is absent. When the owner ends, the
                 children of all other agents count as well.
         """

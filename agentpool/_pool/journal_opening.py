@@ -14,12 +14,11 @@ import trio
 from agentpool._agent.run_journal import OnMismatch
 from agentpool._errors import RunBusyError, UsageError
 from agentpool._journal_records import JournalRecord
-from agentpool._messaging.stored_messages import Absent
+from agentpool._pool.absent_agents import absent_agents
 from agentpool._pool.agent_keys import AgentKeys
 from agentpool._pool.journal import PoolJournal
 from agentpool._pool.past import Past, first_record
 from agentpool._recorded_results import received_ids, settled_keys
-from agentpool._scheduling.waits import Wait
 from agentpool.abc import Journal
 from agentpool.journal._writer import JournalWriter
 
@@ -99,11 +98,7 @@ def _recover(
     if past.head and (last := past.agents[past.head].outcome) is not None:
         opened.head_messages = last.messages
     opened.post.highest_id = opened.last_id
-    opened.post.absent = {
-        number: Absent(one.config.agent_name, one.parent_id, Wait.spawn_by(one.parent_id))
-        for number, one in sorted(past.agents.items())
-        if one.outcome is None
-    }
+    opened.post.absent = absent_agents(past.agents)
     opened.post.recover(
         past.sent,
         {number for one in agents for run in one.runs for number in received_ids(run)},
