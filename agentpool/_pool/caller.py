@@ -16,7 +16,6 @@ An agent cannot write under another agent's name, since it does not state the se
 
 from __future__ import annotations
 
-from contextvars import ContextVar
 from typing import Final, final
 
 import trio
@@ -32,12 +31,8 @@ from agentpool._pool.spawn_checks import check_child_tier
 from agentpool._pool.voice import Voice
 from agentpool._scheduling.ctrl_c import unbroken
 from agentpool._scheduling.owner import Owner, looking_on, looks_on, refuse_bystander
-from agentpool._scheduling.slot import Slot, current_slot
+from agentpool._scheduling.slot import Slot, current_slot, feeds_for
 from agentpool.observe._hub import EventHub
-
-feeds_for: Final[ContextVar[Slot | None]] = ContextVar("agentpool_feeds_for", default=None)
-"""The slot of the agent whose map the current task feeds. ``None``: the task feeds no map, or a map
-of the owner."""
 
 # A method of what was imported is made anew for each call.
 _slot_now: Final = current_slot.get

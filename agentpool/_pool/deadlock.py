@@ -10,7 +10,8 @@ report the end of such a task, so the watch follows it until it no longer works.
 The owner is the task that opened the pool and the tasks below it. If other tasks use the pool as
 well, the owner is the nearest common ancestor of these tasks and all tasks below that ancestor.
 While one of these tasks does anything other than waiting in a call of the pool, or for its own
-nursery, the owner can still send. Tasks that declared themselves bystanders do not count.
+nursery, the owner can still send. Tasks that declared themselves bystanders do not count. What a
+source of a map waits for counts for whoever opened the map: an agent, or the owner.
 
 | the owner's tasks | agents | what happens |
 |---|---|---|
@@ -123,7 +124,7 @@ class DeadlockWatch:
         self._workers = Workers(self.suspect)
         self.absent: Mapping[AgentId, Absent] = {}
         """Agents of an earlier process that their parents have not spawned again yet."""
-        self.owner = Owner(admission, lambda: self.suspect(OWNER_ID))
+        self.owner = Owner(admission, self.suspect)
         """The tasks that use the pool and are no agents."""
 
     def leave(self) -> None:
@@ -190,7 +191,7 @@ class DeadlockWatch:
         if wait.kind is WaitKind.ANY:
             target = next(iter(wait.group), None)  # one that goes on is enough
             if target is None:  # all have ended, and this task has been woken
-                return wait.is_owners is None or not wait.is_owners()
+                return wait.fed_by is None or wait.fed_by() is None
         return further > 0 and target is not None and self._goes_on(target, further - 1)
 
     def _stands_still(self, *, settled: bool) -> bool:
@@ -286,9 +287,12 @@ class DeadlockWatch:
         waiting = slot.waits.values()
         if any(one.has_deadline or (settled and one.woken) for one in waiting):
             return ()
-        if settled and self._has_workers(slot):
+        fed = self.owner.waits_for(slot.agent_id).values()
+        if any(one.has_deadline or (settled and one.way.woken) for one in fed):
             return ()
-        return [one.wait for one in waiting]
+        if not waiting or (settled and self._has_workers(slot)):
+            return ()
+        return [one.wait for one in waiting] + [one.wait for one in fed]
 
     def _has_workers(self, slot: Slot) -> bool:
         """Return whether an agent has working tasks in addition to waiting ones; watch those."""
@@ -336,13 +340,12 @@ class DeadlockWatch:
         ``None``: the agent only waits for events. Such a wait gets no error, since waiting may be
         its purpose.
         """
-        if victim == OWNER_ID:
-            waits = [(one.way, one.wait) for one in self.owner.waits.values()]
-        else:
+        waits = [(one.way, one.wait) for one in self.owner.waits_for(victim).values()]
+        if victim != OWNER_ID:
             slot = self._running[victim].slot
             # It was parked when we looked, and nothing has run since.
             assert slot is not None  # noqa: S101
-            waits = [(one, one.wait) for one in slot.waits.values()]
+            waits = [*((one, one.wait) for one in slot.waits.values()), *waits]
         # A map that the owner's side feeds is not what its reader has to be told of.
         of_others = stuck - {victim}
         of_stuck = (

@@ -35,13 +35,12 @@ from agentpool._manifest.manifest import AgentManifest
 from agentpool._messages import AgentId
 from agentpool._outcome import AgentOutcome, AgentStatus
 from agentpool._pool.admission import Admission
-from agentpool._pool.caller import feeds_for
 from agentpool._pool.record import AgentRecord, OnEnd
 from agentpool._pool.spawn_checks import check_query, check_source
 from agentpool._scheduling.ctrl_c import interruptible, unbroken
 from agentpool._scheduling.owner import Owner
 from agentpool._scheduling.parking_lot import Lot
-from agentpool._scheduling.slot import Slot, current_slot, parked
+from agentpool._scheduling.slot import Slot, current_slot, feeds_for, parked
 from agentpool._scheduling.waits import Wait
 from agentpool._spawn import SpawnConfig
 
@@ -116,6 +115,8 @@ class QueryMap(Live):
     _owner: Owner
     _on_change: Callable[[], object]
     """Called when a wait for the map may have become one that never ends."""
+    _asker: AgentId
+    """Who opened it: an agent, or the owner."""
     _retries: int
     """How often a query is asked again if its agent fails."""
     _scope: trio.CancelScope = msgspec.field(default_factory=trio.CancelScope)
@@ -166,7 +167,7 @@ class QueryMap(Live):
         if not (self._done or self._is_over):
             group = self._next_ids if self._ordered else self._in_flight
             what = "the next outcome of a map"
-            wait = Wait.any_of(group.keys(), what, self._may_be_fed, self._may_be_fed_by_owner)
+            wait = Wait.any_of(group.keys(), what, self._may_be_fed, self._fed_by)
             async with parked(wait, self._changed, self._owner):
                 while not (self._done or self._is_over):
                     await self._changed.park()
@@ -198,17 +199,17 @@ class QueryMap(Live):
         return not self._open or self._idle + len(self._waiting_sources()) < len(self._open)
 
     def _waiting_sources(self) -> list[trio.lowlevel.Task]:
-        """Return the tasks of the sources that wait in a call of the pool."""
-        # One that was woken is among them until it goes on. The owner's side then can.
-        return [task for task in self._open if task in self._owner.waits]
+        """Return the tasks of the sources that wait in a call of the pool, or were just woken."""
+        return [task for task in self._open if task in self._owner.waits_for(self._asker)]
 
     def _may_be_fed(self) -> bool:
         """Return whether the next outcome may come from an agent that has not started."""
         return self.may_start() and not (self._ordered and self._next_ids)
 
-    def _may_be_fed_by_owner(self) -> bool:
-        """Return what ``_may_be_fed`` would return if the sources that wait for others went on."""
-        return bool(self._waiting_sources()) and not (self._ordered and self._next_ids)
+    def _fed_by(self) -> AgentId | None:
+        """Return whose sources would feed it if they went on. ``None``: no source waits."""
+        is_next = self._ordered and self._next_ids
+        return None if is_next or not self._waiting_sources() else self._asker
 
     async def feed(self, asker: Slot | None) -> None:  # noqa: ASYNC910  # the feeding has its own
         """Spawn agents for the queries on behalf of *asker*, as many as the pool runs."""

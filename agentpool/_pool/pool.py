@@ -225,10 +225,10 @@ class AgentPool(Live, weakref=True):
         def accept(config: SpawnConfig, on_end: OnEnd) -> AgentRecord:
             return agents.accept(parent, config, agents.entry.driver_for(config, above), on_end)
 
-        on_change = partial(deadlocks.suspect, OWNER_ID if parent is None else parent.agent_id)
+        asker = OWNER_ID if parent is None else parent.agent_id
         run = QueryMap(
-            config, sources, ordered, agents.admission, accept, deadlocks.owner, on_change,
-            retries,
+            config, sources, ordered, agents.admission, accept, deadlocks.owner,
+            partial(deadlocks.suspect, asker), asker, retries,
         )  # fmt: skip
         deadlocks.sources.append(run.may_start)
         agents.nursery.start_soon(run.feed, parent and parent.slot, name="map")

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from types import CodeType, FunctionType
 from typing import Final, Protocol, TypeVar
 
+import trio
 from trio.lowlevel import disable_ki_protection, enable_ki_protection
 
 T = TypeVar("T")
@@ -26,6 +27,17 @@ F = TypeVar("F", bound="_HasCode")
 
 _LET_IN: Final = set[CodeType]()
 """The code of what is interruptible in a class that is not."""
+
+
+def ends_the_program(error: BaseException | None) -> bool:
+    """Return whether *error* is or contains an error that must end the program."""
+    match error:
+        case None | Exception() | trio.Cancelled():
+            return False
+        case BaseExceptionGroup():
+            return any(map(ends_the_program, error.exceptions))
+        case _:
+            return True
 
 
 def interruptible(function: F) -> F:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from types import MappingProxyType
 from typing import Final, Protocol, final
 
 import msgspec
@@ -13,6 +14,7 @@ import trio
 
 from agentpool._base import Live
 from agentpool._errors import DeadlockError, UsageError
+from agentpool._messages import OWNER_ID, AgentId
 from agentpool._needs_trio import in_another_thread
 from agentpool._opening import once
 from agentpool._scheduling.ctrl_c import unbroken
@@ -103,6 +105,9 @@ class OwnersWait(Live):
     """Whether it has a deadline that is not the pool's."""
 
 
+_NO_WAITS: Final[Mapping[trio.lowlevel.Task, OwnersWait]] = MappingProxyType({})
+
+
 @unbroken
 @final
 class Owner(Live):
@@ -114,8 +119,9 @@ class Owner(Live):
     """
 
     keeper: WaitKeeper
-    on_change: Callable[[], None]
-    """Called when one of the tasks begins to wait in a call of the pool, or no longer does."""
+    on_change: Callable[[AgentId], None]
+    """Called when one of the tasks begins to wait in a call of the pool, or no longer does, with
+    the agent or owner that it waits for."""
     task: trio.lowlevel.Task = msgspec.field(default_factory=trio.lowlevel.current_task)
     """The task that opened the pool."""
     root: trio.lowlevel.Task = msgspec.field(default_factory=trio.lowlevel.current_task)
@@ -126,6 +132,10 @@ class Owner(Live):
         default_factory=dict[trio.lowlevel.Task, OwnersWait]
     )
     """The waits in calls of the pool, in the order in which they began."""
+    fed: dict[AgentId, dict[trio.lowlevel.Task, OwnersWait]] = msgspec.field(
+        default_factory=dict[AgentId, dict[trio.lowlevel.Task, OwnersWait]]
+    )
+    """The waits of the sources of maps that agents opened, by agent: they count as the agent's."""
     _limited: int = 0
     """How many of these waits have their own deadline."""
 
@@ -167,22 +177,36 @@ class Owner(Live):
                 return
             one = one.parent_nursery.parent_task
 
-    def begin(self, task: trio.lowlevel.Task, way: Way) -> None:
-        """Record that *task* waits, and what it waits for."""
-        has_deadline = trio.current_effective_deadline() < self.keeper.outer_deadline
-        self.waits[task] = OwnersWait(way, way.wait, has_deadline)
-        self._limited += has_deadline
-        self.keeper.book.add(way.wait, has_deadline=has_deadline, by_owner=True)
-        self.on_change()
+    def waits_for(self, asker: AgentId) -> Mapping[trio.lowlevel.Task, OwnersWait]:
+        """Return the owner's own waits, or those of the sources of the maps of an agent."""
+        return self.waits if asker == OWNER_ID else self.fed.get(asker, _NO_WAITS)
 
-    def end(self, task: trio.lowlevel.Task) -> None:
-        """Record that *task* has stopped waiting."""
-        ended = self.waits.pop(task)
-        self._limited -= ended.has_deadline
-        self.keeper.book.remove(ended.wait, has_deadline=ended.has_deadline, by_owner=True)
-        if self.waits:
+    def begin(self, task: trio.lowlevel.Task, way: Way, asker: AgentId) -> None:
+        """Record that *task* waits on behalf of *asker*, and what it waits for."""
+        has_deadline = trio.current_effective_deadline() < self.keeper.outer_deadline
+        begun = OwnersWait(way, way.wait, has_deadline)
+        if asker == OWNER_ID:
+            self.waits[task] = begun
+            self._limited += has_deadline
+        else:
+            self.fed.setdefault(asker, {})[task] = begun
+        by_owner = asker == OWNER_ID
+        self.keeper.book.add(way.wait, has_deadline=has_deadline, by_owner=by_owner)
+        self.on_change(asker)
+
+    def end(self, task: trio.lowlevel.Task, asker: AgentId) -> None:
+        """Record that *task* has stopped waiting on behalf of *asker*."""
+        waits = self.waits if asker == OWNER_ID else self.fed[asker]
+        ended = waits.pop(task)
+        if asker == OWNER_ID:
+            self._limited -= ended.has_deadline
+        elif not waits:
+            del self.fed[asker]
+        by_owner = asker == OWNER_ID
+        self.keeper.book.remove(ended.wait, has_deadline=ended.has_deadline, by_owner=by_owner)
+        if waits or not by_owner:
             # What the others wait for may now depend on this task, which is not known to end.
-            self.on_change()
+            self.on_change(asker)
 
 
 def _line_of(task: trio.lowlevel.Task) -> Iterator[trio.lowlevel.Task]:

@@ -35,8 +35,8 @@ import trio
 
 from agentpool._base import Live
 from agentpool._errors import DeadlockError
-from agentpool._messages import AgentId
-from agentpool._scheduling.ctrl_c import unbroken
+from agentpool._messages import OWNER_ID, AgentId
+from agentpool._scheduling.ctrl_c import ends_the_program, unbroken
 from agentpool._scheduling.current_request import Asking
 from agentpool._scheduling.fair_queue import Share
 from agentpool._scheduling.owner import Owner
@@ -278,22 +278,14 @@ class Slot(Live):
             self.abandon()
 
 
-def ends_the_program(error: BaseException | None) -> bool:
-    """Return whether *error* is or contains an error that must end the program."""
-    match error:
-        case None | Exception() | trio.Cancelled():
-            return False
-        case BaseExceptionGroup():
-            return any(map(ends_the_program, error.exceptions))
-        case _:
-            return True
-
-
 current_slot: ContextVar[Slot | None] = ContextVar("agentpool_slot", default=None)
 """The slot of the agent that the current task belongs to. ``None``: it belongs to no agent."""
 
 current_strand: ContextVar[Strand | None] = ContextVar("agentpool_strand", default=None)
 """The strand that the current task belongs to. ``None``: the agent's own."""
+
+feeds_for: Final[ContextVar[Slot | None]] = ContextVar("agentpool_feeds_for", default=None)
+"""The slot of the agent whose map the current task feeds. ``None``: it feeds none of an agent."""
 
 
 @unbroken
@@ -322,6 +314,8 @@ class parked(Live):  # noqa: N801  # used as a statement: async with parked(Wait
     _slot: Slot | None = None
     _strand: Strand | None = None
     _task: trio.lowlevel.Task | None = None
+    _for: AgentId | None = None
+    """For whom the owner has recorded the wait. ``None``: it has not."""
 
     @property
     def woken(self) -> bool:
@@ -357,12 +351,15 @@ class parked(Live):  # noqa: N801  # used as a statement: async with parked(Wait
     def _begin_outside(self, owner: Owner, slot: Slot | None, task: trio.lowlevel.Task) -> None:
         """Record the wait of a task outside of the pool's agents."""
         is_of_pool = slot is not None and slot.keeper is owner.keeper
-        if not is_of_pool:
+        asker = feeds_for.get() if slot is None else None
+        is_fed = asker is not None and asker.keeper is owner.keeper and asker.task is not None
+        if not (is_of_pool or is_fed):
             # A task that an agent has left behind is where its nursery is, and no user's.
             owner.note_use()
-        if task not in owner.waits:
-            self._task = task
-            owner.begin(task, self)
+        asker_id = asker.agent_id if asker is not None and is_fed else OWNER_ID
+        if task not in owner.waits_for(asker_id):
+            self._task, self._for = task, asker_id
+            owner.begin(task, self, asker_id)
         if slot is not None and not is_of_pool:
             # Agents of two pools have the same numbers, and one pool knows nothing of the
             # other: for the caller's own pool, what happens here ends by itself.
@@ -376,11 +373,8 @@ class parked(Live):  # noqa: N801  # used as a statement: async with parked(Wait
     ) -> None:
         """Take a slot again."""
         slot, strand, task = self._slot, self._strand, self._task
-        owner = self.owner
-        if owner is not None and task is not None:
-            known = owner.waits.get(task)
-            if known is not None and known.way is self:
-                owner.end(task)
+        if self._for is not None and self.owner is not None and task is not None:
+            self.owner.end(task, self._for)
         if slot is None or strand is None or task is None:
             return  # noqa: ASYNC910  # there is nothing to wait for
         slot.end_wait(task)

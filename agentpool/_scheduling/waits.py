@@ -5,7 +5,7 @@ Rules:
 1. An agent that runs, is queued, or has its own deadline can go on. The owner can go on while one
    of the tasks on its side does something other than waiting in a call of the pool.
 2. An agent that waits in several strands can go on when one of them can. The tasks on the owner's
-   side are the strands of the owner.
+   side are the strands of the owner, and the sources of the maps of an agent are the agent's.
 3. A wait for one of several agents ends if any of them can go on, a wait for all of them if
    each can. A wait for a message, or for an event, ends if any other agent or the owner can go on.
 4. A wait for anything else (a timer, a person) ends by itself, and so does the wait for a place in
@@ -86,19 +86,17 @@ class Wait(msgspec.Struct, frozen=True):
     is_fed: Callable[[], bool] | None = None
     """Returns whether something other than the group may end the wait now. ``None``: nothing else
     may."""
-    is_owners: Callable[[], bool] | None = None
-    """Returns whether the owner's side may end the wait as well now. ``None``: it never may."""
+    fed_by: Callable[[], AgentId | None] | None = None
+    """Returns who may end the wait as well now, by a source of a map that waits on their behalf.
+    ``None``: nobody ever may."""
 
     @property
     def agent_ids(self) -> Collection[AgentId]:
         """The agents that can end the wait."""
         if self.target is not None:
             return (self.target,)
-        return (
-            (*self.group, OWNER_ID)
-            if self.is_owners is not None and self.is_owners()
-            else self.group
-        )
+        feeder = None if self.fed_by is None else self.fed_by()
+        return self.group if feeder is None else (*self.group, feeder)
 
     def may_be_ended_by(self, agent_id: AgentId) -> bool:
         """Return whether that agent can end a wait for several."""
@@ -146,12 +144,12 @@ class Wait(msgspec.Struct, frozen=True):
         group: Collection[AgentId],
         text: str,
         is_fed: Callable[[], bool] | None = None,
-        is_owners: Callable[[], bool] | None = None,
+        fed_by: Callable[[], AgentId | None] | None = None,
     ) -> Self:
         """Make a wait until one of several agents ends, or until something else feeds the wait."""
         return cls(
             WaitKind.ANY, text=text, reason=WaitReason.AGENT, group=group,
-            is_fed=is_fed, is_owners=is_owners,
+            is_fed=is_fed, fed_by=fed_by,
         )  # fmt: skip
 
     @classmethod
@@ -386,7 +384,9 @@ def describe_deadlock(
 def _alone(
     agent_id: AgentId, waits: Mapping[AgentId, Sequence[Wait]], names: Mapping[AgentId, str]
 ) -> str:
-    wait = waits[agent_id][0]
+    own = waits[agent_id]
+    # Who reads a map that its own source feeds waits for what the source waits for.
+    wait = next((one for one in own if agent_id not in one.agent_ids), own[0])
     whom = "".join(f" {_who(target, names)}" for target in tuple(wait.agent_ids)[:1])
     return f"{_who(agent_id, names)} {wait.kind.value}{whom}"
 

@@ -60,7 +60,7 @@ EQUIVALENT: Final[Mapping[tuple[str, str, str], str]] = {
     ): "every step is cut between two words, also the last one, and has the same words",
     (
         "_messaging/inbox.py",
-        "taken = len(self._messages) - self._handed",
+        "return len(self._messages) - self._handed < self.capacity",
         "minus is plus",
     ): "a sender that waits beside a message which a reader was woken for goes on a step later, "
     "when that reader takes it and wakes the next sender itself",

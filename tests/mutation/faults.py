@@ -43,7 +43,7 @@ FAULTS: Final = (
     ),
     Fault(
         "D3", "a map's wait ends by itself", "_pool/map.py",
-        "wait = Wait.any_of(group.keys(), what, self._may_be_fed, self._may_be_fed_by_owner)",
+        "wait = Wait.any_of(group.keys(), what, self._may_be_fed, self._fed_by)",
         "wait = Wait.other(what)",
         "tests/pool/test_every_wait.py",
         "a_circle_through_any_wait_is_named and _by_map",
@@ -151,8 +151,8 @@ FAULTS: Final = (
     ),
     Fault(
         "D17", "a reply to whoever gave up is lost", "_messaging/post_office.py",
-        "question.has_waited = True",
-        "question.has_waited = False",
+        "self.lot is None or bool(self.lot)",
+        "True",
         "tests/messaging/test_inner_cancel.py",
         "a_reply_that_was_accepted_is_returned_or_read_or_a_dead_letter",
     ),
@@ -167,15 +167,15 @@ FAULTS: Final = (
     ),
     Fault(
         "D4", "one task of the owner is looked at", "_scheduling/slot.py",
-        "        if task not in owner.waits:\n",
+        "        if task not in owner.waits_for(asker_id):\n",
         "        if task is owner.task:\n",
         "tests/pool/test_owner_tasks.py",
         "a_reader_beside_a_join",
     ),
     Fault(
         "D4", "a task of the owner that goes on is not looked at again", "_scheduling/owner.py",
-        "        if self.waits:\n",
-        "        if not self.waits:\n",
+        "        if waits or not by_owner:\n",
+        "        if not (waits or not by_owner):\n",
         "tests/pool/test_owner_tasks.py",
         "two_tasks_of_an_owner",
     ),

@@ -232,13 +232,13 @@ async def _map_of_an_agent(told: list[str], *, asks: bool) -> None:
 
 
 def test_an_agent_whose_map_waits_for_another_agent_is_in_its_circle() -> None:
-    """The source of its map waits in its stead, on the owner's side."""
+    """The source of its map waits in its stead."""
     told: list[str] = []
     explore(partial(_map_of_an_agent, told, asks=False), schedules=4)
     assert set(told) == {"x"}
     told.clear()
     explore(partial(_map_of_an_agent, told, asks=True), schedules=4)
-    assert "1 (worker) reads a map that is fed by the owner, which" in told[0], told
+    assert "1 (worker) joins 2 (worker), which asks 1 (worker)" in told[0], told
 
 
 async def test_the_source_of_an_agents_map_acts_for_that_agent() -> None:

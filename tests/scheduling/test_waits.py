@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -68,6 +70,16 @@ def test_a_quiet_pool_is_described_agent_by_agent() -> None:
     )
 
 
+def test_who_reads_a_map_is_described_by_what_its_source_waits_for() -> None:
+    """The map waits for the reader's own source, which is nothing to tell it."""
+    waits = {1: [Wait.any_of((), "a map", lambda: False, lambda: 1), Wait.message()]}
+    assert find_deadlocked(waits, others_can_send=False) == {1}
+    assert deadlock_cycle(1, waits, frozenset({1})) == ()
+    assert describe_deadlock((1,), waits, {1: "a"}, cycle=False) == (
+        "1 (a) waits for a message, and no running agent can unblock it"
+    )
+
+
 def a_wait_of(kind: WaitKind) -> st.SearchStrategy[Wait]:
     """Return waits of one kind, for some of six agents and the owner."""
     ids = st.integers(0, 6)
@@ -75,11 +87,12 @@ def a_wait_of(kind: WaitKind) -> st.SearchStrategy[Wait]:
         return st.just(Wait(kind))
     if kind in {WaitKind.ANY, WaitKind.ALL}:
         perhaps = st.sampled_from([None, lambda: False, lambda: True])
+        feeder = st.sampled_from([None, lambda: None, *(partial(int, one) for one in range(7))])
         return st.builds(
-            lambda group, fed, owners: Wait(kind, group=group, is_fed=fed, is_owners=owners),
+            lambda group, fed, by: Wait(kind, group=group, is_fed=fed, fed_by=by),
             st.lists(ids, min_size=1, max_size=3, unique=True).map(tuple),
             perhaps,
-            perhaps if kind is WaitKind.ANY else st.none(),
+            feeder if kind is WaitKind.ANY else st.none(),
         )
     return st.builds(Wait, st.just(kind), ids)
 
