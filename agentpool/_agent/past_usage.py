@@ -95,4 +95,5 @@ def broken_off(
 
 def _spend_again(agent: Agent, spent: Spent) -> None:
     if agent.purse is not None:
-        agent.purse.ledger.record(spent)
+        assert agent.journal is not None  # noqa: S101  # it has the past
+        agent.journal.writer.ahead.record(agent.purse.ledger, agent.agent_id, spent)

@@ -10,13 +10,15 @@ import attrs
 import msgspec
 
 from agentpool._agent.early_outcome import early_outcome
+from agentpool._budget.account import Spent
 from agentpool._budget.budget import Budget, ledger_of
+from agentpool._budget.paid_ahead import PaidAhead
 from agentpool._errors import AgentCancelledError, UsageError
-from agentpool._journal_records import JournalRecord, RecordKind
-from agentpool._messages import AssistantMessage, ChatMessage
+from agentpool._journal_records import JournalRecord, RecordKind, read_body
+from agentpool._messages import AgentId, AssistantMessage, ChatMessage
 from agentpool._outcome import AgentStatus
 from agentpool._pool.past import PastAgent, Spawned, encode, outcome_record
-from agentpool._recorded_results import digest_of, spending
+from agentpool._recorded_results import digest_of, spending, spent_on
 from agentpool._served_call import Loss
 from agentpool._spawn import SpawnConfig
 
@@ -89,17 +91,22 @@ def fail_records(past: PastAgent) -> Iterator[JournalRecord]:
 
 def _open_requests(past: PastAgent) -> Iterator[JournalRecord]:
     """Count the requests of *past* that were sent and left no other trace."""
+    body = encode(Loss(0, None, is_repeated=True))
+    for place in _open_places(past.records).elements():
+        lost = JournalRecord(past.agent_id, RecordKind.LOST, place, body=body)
+        past.records.append(lost)
+        yield lost
+
+
+def _open_places(records: Sequence[JournalRecord]) -> Counter[int]:
+    """Return how many requests were sent and left no other trace, by place."""
     open_at = Counter[int]()
-    for one in past.records:
+    for one in records:
         if one.kind is RecordKind.STARTED and not one.body:  # a call has its key there
             open_at[one.place] += 1
         elif one.kind is RecordKind.LOST or (one.kind is RecordKind.RESULT and not one.digest):
             open_at[one.place] -= 1
-    body = encode(Loss(0, None, is_repeated=True))
-    for place in open_at.elements():
-        lost = JournalRecord(past.agent_id, RecordKind.LOST, place, body=body)
-        past.records.append(lost)
-        yield lost
+    return +open_at
 
 
 def _begin_record(past: PastAgent, config: SpawnConfig, own: int, digest: str) -> JournalRecord:
@@ -137,11 +144,30 @@ def call_of(child: PastAgent) -> str:
     return child.key.partition("/")[0]  # its own key may have a slash as well
 
 
-def spend(records: Sequence[JournalRecord], budget: Budget | None) -> None:
-    """Count in *budget* what the run with these *records* has spent."""
+def spend(
+    ahead: PaidAhead, agent_id: AgentId, records: Sequence[JournalRecord], budget: Budget | None
+) -> None:
+    """Count in *budget* what the run of an agent with these *records* has spent."""
     if budget is not None:
         for one in spending(records):
-            ledger_of(budget).record(one)
+            ahead.record(ledger_of(budget), agent_id, one)
+
+
+def spent_before(past: PastAgent) -> Iterator[Spent]:
+    """Yield what earlier processes spent on *past*; requests without an answer as requests only."""
+    for records in past.before:
+        yield from spending(records)
+    if past.outcome is not None:
+        yield from spending(past.records)
+        return
+    for record in past.records:
+        # What a process cut off as it ended is repeated, and so is not lost.
+        if record.kind is RecordKind.LOST:
+            loss = read_body(record.body, Loss)
+            yield Spent(loss.tokens, loss.cost_usd, 1) if loss.was_cut else spent_on(loss)
+    yield from spending(one for one in past.records if one.kind is not RecordKind.LOST)
+    if sent := _open_places(past.records).total():
+        yield Spent(requests=sent)
 
 
 def is_changed(past: PastAgent, config: SpawnConfig) -> bool:

@@ -16,13 +16,14 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Final, final
 
 import attrs
 import trio
 
 from agentpool._agent.run_journal import AGAIN, OnMismatch, RunJournal
-from agentpool._budget.budget import Budget
+from agentpool._budget.budget import Budget, ledger_of
 from agentpool._errors import JournalError, ResumeMismatchError
 from agentpool._journal_records import JournalRecord, RecordKind
 from agentpool._messages import OWNER_ID, AgentId, AgentMessage, ChatMessage
@@ -38,6 +39,7 @@ from agentpool._pool.branch import (
     is_changed,
     next_config,
     spend,
+    spent_before,
 )
 from agentpool._pool.past import (
     QUESTION,
@@ -80,6 +82,10 @@ class PoolJournal:
         factory=dict[AgentId, list[PastAgent]]
     )
     """The children that may go on without the call that spawned them: by parent, in spawn order."""
+    _children_of: dict[AgentId, list[PastAgent]] = attrs.field(
+        factory=dict[AgentId, list[PastAgent]]
+    )
+    """The agents of earlier processes by parent."""
     head: AgentId = OWNER_ID
     """The agent after which a session continues. 0: it has no complete turn."""
     head_messages: tuple[ChatMessage, ...] = ()
@@ -98,11 +104,24 @@ class PoolJournal:
         """Record messages too."""
         self.post = KeptPost(self._note_sent)
 
-    def start(self, nursery: trio.Nursery, running: Mapping[AgentId, AgentRecord]) -> None:
-        """Start the task that writes the records, in *nursery*.
+    def start(
+        self,
+        nursery: trio.Nursery,
+        running: Mapping[AgentId, AgentRecord],
+        budget: Budget | None,
+    ) -> None:
+        """Start the task that writes the records, and charge *budget* with all of the past.
 
-        If it ran in the owner's task, the task would hide that the owner waits.
+        Args:
+            nursery: Where the task runs. In the owner's task it would hide that the owner waits.
+            running: The agents that have started and not ended.
+            budget: The pool's budget. ``None``: it has none.
         """
+        for past in self.past.values():
+            self._children_of.setdefault(past.parent_id, []).append(past)
+            if budget is not None:
+                known = partial(spent_before, past)
+                self.writer.ahead.pay(ledger_of(budget), past.agent_id, known)
         self._running = running
         nursery.start_soon(self.writer.run, name="journal")
 
@@ -167,6 +186,9 @@ class PoolJournal:
                 refuse_unkept(config)
             past = self._find(key, config)
         agent_id = next_id if past is None else past.agent_id
+        if past is not None:
+            above = None if parent is None else parent.origin.budget
+            self._pay_ahead(past, config.budget or above)
         if past is not None and self._on_mismatch == "branch" and is_changed(past, config):
             self._changed[agent_id] = asked_digest(config)
         self.keys.taken[key] = agent_id
@@ -238,7 +260,7 @@ class PoolJournal:
             run.history = past.config.history if past.before else None
             run.recall_past(past.records)
             for records in past.before:
-                spend(records, budget)
+                spend(self.writer.ahead, agent_id, records, budget)
             if self._on_mismatch == "branch":
                 self._let_branch(run, past, budget)
         self._spend_for_children(agent_id, budget)
@@ -263,7 +285,7 @@ class PoolJournal:
                 past, agents, lost, config=config, own=own, digest=digest or past.digest
             ):
                 self.writer.note(record)  # in one step, and so kept together
-            spend(past.records, budget)
+            spend(self.writer.ahead, past.agent_id, past.records, budget)
             settled = settled_keys(past.records)
             for child in self.past.values():  # those of settled calls are counted already
                 if child.parent_id == past.agent_id and call_of(child) not in settled:
@@ -285,7 +307,7 @@ class PoolJournal:
         for past in self.past.values():
             if past.agent_id == agent_id:
                 for records in past.runs:
-                    spend(records, budget)
+                    spend(self.writer.ahead, agent_id, records, budget)
             elif past.parent_id == agent_id and not self._goes_on_alone(past):
                 self.spend_again(past.agent_id, budget)
 
@@ -297,6 +319,16 @@ class PoolJournal:
         for record in end_records(past, self.past.values(), LOST):
             self.writer.note(record)
         self.spend_again(past.agent_id, budget)
+
+    def _pay_ahead(self, past: PastAgent, budget: Budget | None) -> None:
+        """Charge *budget* with all that was spent on an accepted agent and those below it."""
+        if budget is None:
+            return
+        ledger, ahead = ledger_of(budget), [past]
+        while ahead:
+            one = ahead.pop()
+            self.writer.ahead.pay(ledger, one.agent_id, partial(spent_before, one))
+            ahead += self._children_of.get(one.agent_id, ())
 
     def _spend_for_children(self, agent_id: AgentId, budget: Budget | None) -> None:
         """Count in *budget* the spending of children that a resumed agent does not spawn again."""

@@ -228,7 +228,7 @@ class AgentNursery(Home):
         """Record runs in *journal*, and continue those that an earlier process left there."""
         if journal is not None:
             self.journal = journal
-            journal.start(self.nursery, self.running)
+            journal.start(self.nursery, self.running, self.budget)
             self.router.keep(journal.post)
             self.deadlocks.absent = journal.post.absent
             self.memory_scope = f"{self.name}-{journal.run_id}"

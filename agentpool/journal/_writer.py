@@ -27,6 +27,7 @@ import msgspec
 import trio
 
 from agentpool._base import Live
+from agentpool._budget.paid_ahead import PaidAhead
 from agentpool._budget.store import BudgetStore
 from agentpool._errors import JournalError
 from agentpool._journal_records import JournalRecord, Lease
@@ -52,6 +53,8 @@ class JournalWriter(Live):
     """Where the records are kept."""
     lease: Lease
     """The right to write the records."""
+    ahead: PaidAhead = msgspec.field(default_factory=PaidAhead)
+    """What earlier records have charged to budgets before their runs count it."""
     _pending: list[JournalRecord] = msgspec.field(default_factory=list[JournalRecord])
     _joint: list[tuple[int, Together]] = msgspec.field(default_factory=list[tuple[int, Together]])
     """The spending that belongs to some of the pending records, by the places of these records."""
