@@ -157,7 +157,7 @@ class PostOffice(Live):
 
     @property
     def has_post(self) -> bool:
-        """Whether anybody has an inbox or a question. If not, nobody's end concerns the router."""
+        """Whether there is an inbox or a question. If not, no end concerns the router."""
         return bool(self._inboxes or self._questions) or self._kept is not None
 
     def unregister(self, agent_id: AgentId, *, reason: str = "") -> None:
