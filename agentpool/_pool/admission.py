@@ -159,15 +159,18 @@ class Admission(Live):
                 await trio.lowlevel.cancel_shielded_checkpoint()
             return record
         async with parked(Wait.other("a place in the queue", WaitReason.QUEUE)):
-            wanted = 1 + self._let_in
+            wanted, is_let_in = 1 + self._let_in, False
             while not (self.closed or self.room_for(wanted)):
+                self._let_in -= is_let_in  # somebody took the room without waiting
                 await self._room.park()
-                self._let_in -= 1
-                wanted = 1
+                wanted, is_let_in = 1, True
             try:
-                # Cancelled in the tick in which there was room: a map that is being left
-                # must start no agent that would never be cancelled.
-                await trio.lowlevel.checkpoint_if_cancelled()
+                try:
+                    # Cancelled in the tick in which there was room: a map that is being left
+                    # must start no agent that would never be cancelled.
+                    await trio.lowlevel.checkpoint_if_cancelled()
+                finally:
+                    self._let_in -= is_let_in  # until then nobody may overtake
                 return accept(*args)
             except BaseException:
                 self._offer_room()  # it is the next one's
@@ -374,11 +377,7 @@ class Admission(Live):
     def tell_queued(self, agent_id: AgentId, name: str, ahead: int, *, again: bool) -> None:
         """Report that an agent waits for a slot, with *ahead* agents before it.
 
-        Args:
-            agent_id: The agent's id.
-            name: Its name.
-            ahead: Agents that come before it.
-            again: Whether it had a slot before.
+        *again*: It had a slot before.
         """
         counts = (self.running_count, self.slots)
         self._hub.tell(AgentQueued, agent_id, name, *counts, ahead, again)

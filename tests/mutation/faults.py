@@ -65,9 +65,9 @@ FAULTS: Final = (
     ),
     Fault(
         "D6", "a map that was left starts an agent", "_pool/admission.py",
-        "                await trio.lowlevel.checkpoint_if_cancelled()\n"
-        "                return accept(*args)",
-        "                return accept(*args)",
+        "                    await trio.lowlevel.checkpoint_if_cancelled()\n"
+        "                finally:",
+        "                    pass\n                finally:",
         "tests/pool/test_late_spawns.py",
         "a_query_whose_place_comes_too_late_is_no_agent",
     ),
@@ -87,7 +87,7 @@ FAULTS: Final = (
     ),
     Fault(
         "D9", "observers are told before the fan-in", "_pool/nursery.py",
-        "        with self.hub:\n            record.end(outcome)",
+        "        with hub:\n            record.end(outcome)",
         "        if True:\n            record.end(outcome)",
         "tests/pool/test_acting_observers.py",
         "outcomes_come_in_the_order_of_the_ends",
@@ -107,7 +107,8 @@ FAULTS: Final = (
     ),
     Fault(
         "A4, D12", "the pool knows its own agents alone", "_pool/fan_in.py",
-        "        found = found or self.owned.get(agent_id)\n", "",
+        "self.active.get(agent_id) or self.owned.get(agent_id) or",
+        "self.active.get(agent_id) or",
         "tests/pool/test_kept_outcomes.py",
         "the_pool_knows_every_agent",
     ),
@@ -127,8 +128,8 @@ FAULTS: Final = (
     ),
     Fault(
         "D14", "a pool that was closed takes children", "_pool/nursery.py",
-        "        self.check_open()\n        if parent is not None and parent.has_ended",
-        "        if parent is not None and parent.has_ended",
+        "        self.check_open()\n        origin = self.by_owner",
+        "        origin = self.by_owner",
         "tests/pool/test_late_spawns.py",
         "a_pool_that_was_closed_takes_no_children_either",
     ),
@@ -236,7 +237,7 @@ FAULTS: Final = (
     ),
     Fault(
         "A11", "children outlive their parent", "_pool/nursery.py",
-        'self.cancel_agent(child, f"agent {record.agent_id}", "its parent has ended")',
+        'self.cancel_agent(child, f"agent {agent_id}", "its parent has ended")',
         "pass",
         "tests/pool/test_families.py",
         "an_agent_that_ends_takes_its_children_along",

@@ -69,8 +69,8 @@ LOST: Final = (
     ),
     Fault(
         "A16", "a wrong type is found where it breaks something", "_checks.py",
-        "        if name in arguments and name not in but:\n",
-        "        if name not in arguments:\n",
+        "        if name in found and name not in but and not",
+        "        if name in found and name in but and not",
         "tests/test_bad_input.py", "each_argument_of_a_wrong_type",
     ),
     Fault(

@@ -39,9 +39,12 @@ class Spawners:
         self.entered: set[int] = set()
         self.cancelled: set[int] = set()
         self.scopes: dict[int, trio.CancelScope] = {}
+        self.asked = 0
 
-    async def spawn(self, number: int) -> None:
+    async def spawn(self) -> None:
         """Spawn one, unless cancelled."""
+        number = self.asked
+        self.asked += 1
         with trio.CancelScope() as scope:
             self.scopes[number] = scope
             await self.pool.spawn(job("q"))
@@ -60,7 +63,7 @@ class Spawners:
         elif act == "end":
             self.pool[1].cancel()
         else:
-            nursery.start_soon(self.spawn, len(self.scopes))
+            nursery.start_soon(self.spawn)
             await trio.lowlevel.checkpoint()
 
     def left(self) -> set[int]:
@@ -79,8 +82,8 @@ async def let_in(acts: list[Act]) -> None:
     them = Spawners()
     async with open_pool(hanging_driver(), max_concurrent=2, max_queued=QUEUED) as them.pool:
         async with trio.open_nursery() as nursery:
-            for number in range(WAITING):
-                nursery.start_soon(them.spawn, number)
+            for _ in range(WAITING):
+                nursery.start_soon(them.spawn)
                 await wait_all_tasks_blocked()
             for act, count in acts:
                 await them.act(act, count, nursery)
