@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Sequence
+from functools import partial
 
 import trio
 from hypothesis import given
@@ -155,7 +156,7 @@ def test_what_is_queued_ends_the_same_whether_somebody_watches_or_not(
             both.append(await scene(ways, slots, ends[0], parent=ends[1], watched=watched))
 
     for watched in (True, False):
-        trio.run(lambda w=watched: main(watched=w), clock=MockClock(autojump_threshold=0))
+        trio.run(partial(main, watched=watched), clock=MockClock(autojump_threshold=0))
     assert both[0] == both[1]
     OPEN.clear()
 

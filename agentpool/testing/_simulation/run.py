@@ -49,7 +49,7 @@ class Cut:
 class ScenarioRun(Stage, Generic[T]):
     """One run of a scenario."""
 
-    _async_fn: Callable[[], Awaitable[T]]
+    _async_fn: Callable[[], Awaitable[T]] = attrs.field(alias="async_fn")
     _seed: int = attrs.field(alias="seed")
     _order: Order = attrs.field(alias="order")
     _max_steps: int = attrs.field(alias="max_steps")
