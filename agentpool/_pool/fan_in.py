@@ -51,9 +51,11 @@ class Batch(Live):
 
     is_rising: bool
     """Whether their numbers rise. An earlier process may have given them in another order."""
-    ids: list[AgentId] = msgspec.field(default_factory=list)
+    ids: list[AgentId] = msgspec.field(default_factory=list[AgentId])
     """Their numbers, in the order in which they were accepted."""
-    forgotten: dict[AgentId, AgentRecord] = msgspec.field(default_factory=dict)
+    forgotten: dict[AgentId, AgentRecord] = msgspec.field(
+        default_factory=dict[AgentId, AgentRecord]
+    )
     """Those that the pool has forgotten since, or may have forgotten before they were added."""
 
     def add(self, record: AgentRecord) -> None:

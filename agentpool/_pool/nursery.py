@@ -177,7 +177,7 @@ class AgentNursery(Home):
             UsageError: If its parent has ended, or its budget is not part of its parent's.
         """
         self.check_open()
-        origin = self.by_owner
+        origin: Origin[Caretaker] = self.by_owner
         if parent is not None:
             if parent.has_ended:
                 who = f"agent {parent.agent_id} ({parent.name}) has ended"

@@ -17,7 +17,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator
 from types import CodeType, FunctionType
-from typing import Final, Protocol, TypeVar
+from typing import Final, Protocol, TypeVar, cast
 
 import trio
 from trio.lowlevel import disable_ki_protection, enable_ki_protection
@@ -59,8 +59,8 @@ def let_in(call: Callable[..., object]) -> None:
     function = getattr(call, "__func__", call)
     if not isinstance(function, FunctionType):
         return
-    where: str | None = function.__module__  # None of one that was made by exec()
-    if where is None or not where.startswith("agentpool."):
+    where: object = getattr(function, "__module__", None)  # None: it was made by exec()
+    if not (isinstance(where, str) and where.startswith("agentpool.")):
         disable_ki_protection(function)
 
 
@@ -68,6 +68,12 @@ class _HasCode(Protocol):
     """A function."""
 
     __code__: CodeType
+
+
+class _Wrapper(Protocol):
+    """What makes a function a static method, or one of its class."""
+
+    __func__: object
 
 
 class _Code:
@@ -86,7 +92,7 @@ def _functions_of(target: object) -> Iterator[FunctionType]:
         for one in (target.fget, target.fset):
             yield from _functions_of(one)
     elif isinstance(target, staticmethod | classmethod):
-        yield from _functions_of(target.__func__)
+        yield from _functions_of(cast("_Wrapper", target).__func__)
     elif isinstance(target, FunctionType):
         yield inspect.unwrap(target)  # what wraps it is shared with others
 

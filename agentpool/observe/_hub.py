@@ -262,7 +262,7 @@ class EventHub:
                         observer.on_event(event)
                     except Exception as error:  # noqa: BLE001  # foreign code: counted, told once
                         self._failed(observer, error)
-                    except BaseException as error:  # noqa: BLE001  # Ctrl-C: others are told first
+                    except BaseException as error:  # noqa: ASYNC103, BLE001  # others are told first
                         ended = error
                 if self._readers or self._ears:
                     self._read(event)

@@ -203,7 +203,7 @@ def test_a_child_that_outlives_its_ended_parent_may_come_back() -> None:
                 nursery.start_soon(spawn_late)
                 with pytest.raises(AgentGoneError):
                     await pool.router.ask(2, "well?")
-                return trio.current_time()
+                return trio.current_time()  # noqa: ASYNC121  # when it was told
 
         before = trio.current_time()
         after = await in_pool(journal, ask_it)

@@ -128,8 +128,8 @@ FAULTS: Final = (
     ),
     Fault(
         "D14", "a pool that was closed takes children", "_pool/nursery.py",
-        "        self.check_open()\n        origin = self.by_owner",
-        "        origin = self.by_owner",
+        "        self.check_open()\n        origin: Origin[Caretaker] = self.by_owner",
+        "        origin: Origin[Caretaker] = self.by_owner",
         "tests/pool/test_late_spawns.py",
         "a_pool_that_was_closed_takes_no_children_either",
     ),

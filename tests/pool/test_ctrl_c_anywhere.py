@@ -75,7 +75,7 @@ def run_scene(
     sys.settrace(press.enter)  # type: ignore[arg-type]  # it returns what it may
     try:
         trio.run(scene, pools, observers, clock=clock)
-    except BaseException as raised:  # noqa: BLE001  # looked at by the test
+    except BaseException as raised:  # noqa: ASYNC103, BLE001  # looked at by the test
         error = raised
     finally:
         sys.settrace(None)
@@ -183,7 +183,7 @@ class Pressing:
 async def use(press: Pressing, pools: list[AgentPool], way: str) -> None:
     """Run foreign code of all kinds; that of *way* presses."""
 
-    async def sources() -> AsyncGenerator[str]:
+    async def sources() -> AsyncGenerator[str]:  # noqa: ASYNC124, ASYNC900  # a source
         yield "q"
         press.now()
 
