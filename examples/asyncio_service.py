@@ -135,6 +135,7 @@ class PoolThread:
                     end = await handle.wait()
                 finally:
                     handle.cancel("the client has gone")  # of one that has ended: nothing
+                    handle.forget()  # its outcome has been told, or nobody will take it
         except Exception as error:  # noqa: BLE001  # told to the task that asks
             end = error
         finally:

@@ -30,6 +30,7 @@ from agentpool import (
     AgentPool,
     AgentStatus,
     ChatMessage,
+    PoolClosedError,
     PoolFullError,
     PoolPlan,
     SpawnConfig,
@@ -37,7 +38,7 @@ from agentpool import (
     open_manifest_pool,
 )
 from agentpool.abc import Driver
-from agentpool.observe import AgentFinished, TextDelta
+from agentpool.observe import AgentFinished, EventReader, TextDelta
 
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -88,17 +89,23 @@ class Service:
         try:
             session, query = read_question(await read_body(receive))
             history = self.sessions.get(session, ())
-            events = self.pool.events()
-            handle = self.pool.spawn_nowait(
-                # Each session is a group: none takes the slots of all others.
-                SpawnConfig(HOST, query, history=history, group=session)
-            )
+            # Each session is a group: none takes the slots of all others.
+            config = SpawnConfig(HOST, query, history=history, group=session)
         except (ValueError, UsageError) as error:
             await reply(send, 400, {"error": str(error)})
             return
-        except PoolFullError as error:
-            await reply(send, 503, {"error": str(error)})
-            return
+        with self.pool.events() as events:  # from before the agent's start to its end
+            try:
+                handle = self.pool.spawn_nowait(config)
+            except (PoolFullError, PoolClosedError) as error:
+                await reply(send, 503, {"error": str(error)})
+                return
+            await self.stream(session, handle, events, receive, send)
+
+    async def stream(
+        self, session: str, handle: AgentHandle, events: EventReader, receive: Receive, send: Send
+    ) -> None:
+        """Stream the answer of an agent until it ends, or its client goes away."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(end_when_gone, receive, handle, nursery.cancel_scope)
             await begin_events(send)
@@ -132,6 +139,7 @@ async def end_when_gone(receive: Receive, handle: AgentHandle, scope: trio.Cance
     while (await receive())["type"] != "http.disconnect":
         pass
     handle.cancel("the client has gone")
+    handle.forget()  # nobody will take its outcome
     scope.cancel()
 
 

@@ -175,17 +175,20 @@ class FanIn(Live):
                 join.wanted[agent_id] = left
                 if not join.missing:
                     join.lot.unpark_all()
+        if is_forgotten := record.rare is not None and record.rare.is_forgotten:
+            self._drop(record)
         if record.on_end is not None:
             record.on_end(record)
             return
         del self.active[agent_id]
-        self.kept.add(agent_id, left)
-        self._ended.append(agent_id)
+        if not is_forgotten:
+            self.kept.add(agent_id, left)
+            self._ended.append(agent_id)
         if self._next.sleepers:
-            if self.active:
-                self._next.unpark(1)
-            else:
+            if not self.active:
                 self._next.unpark_all()  # some of them will learn that no agent is left
+            elif not is_forgotten:
+                self._next.unpark(1)
 
     def all_ended(self, unstarted: list[AgentRecord]) -> None:
         """Record the end of agents that never had a slot, as ``ended`` does. Their records stay."""

@@ -155,11 +155,14 @@ class AgentHandle(Unique, Shown, msgspec.Struct, frozen=True, weakref=True):
     def forget(self) -> None:
         """Make the pool forget an ended agent: ``pool[id]`` and joins no longer find it.
 
+        One that was cancelled is forgotten when it has cleaned up and ended; until then a
+        ``join_all`` waits for it. If it fails, the pool does not raise that.
+
         Otherwise a long-lived pool would keep every outcome. See also ``keep_outcomes``
         of ``open_pool``. The handle itself still has the outcome.
 
         Raises:
-            UsageError: If the agent has not ended.
+            UsageError: If the agent goes on.
         """
         self._record.voice.owner.check_thread("handle.forget")
         self._record.forget()

@@ -77,6 +77,8 @@ class Rare(Live):
     """Where calls wait for its end."""
     is_left_open: bool = False
     """Whether it is ended only because its process ends, so that the next process continues it."""
+    is_forgotten: bool = False
+    """Whether it is to be forgotten at its end."""
     is_guarded: bool = False
     """Whether its only deadline is the one that a manifest sets for the tool that started it."""
 
@@ -367,18 +369,21 @@ class AgentRecord(Unique):
         return outcome
 
     def forget(self) -> None:
-        """Make the pool forget an ended agent.
+        """Make the pool forget an agent that has ended, or one that was cancelled, at its end.
 
         Raises:
-            UsageError: If it has not ended.
+            UsageError: If it goes on.
         """
-        if not self.has_ended:
+        if self.has_ended:
+            self.origin.pool.fan_in.forget(self)
+        elif self.cancelled is not None:
+            self.noted().is_forgotten = True
+        else:
             raise UsageError(
-                f"agent {self.agent_id} ({self.name}) has not ended and cannot be forgotten; "
-                "wait for it, or cancel it"
+                f"agent {self.agent_id} ({self.name}) goes on and cannot be forgotten; "
+                "wait for it, or cancel it first"
             )
         self._seen = True
-        self.origin.pool.fan_in.forget(self)
 
 
 Kept: TypeAlias = AgentRecord | AgentOutcome

@@ -9,11 +9,13 @@ import tracemalloc
 
 import pytest
 import trio
-from hypothesis import settings
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from agentpool import (
     AgentOutcome,
+    AgentPool,
     AgentStatus,
     Capability,
     CapabilityKind,
@@ -26,7 +28,7 @@ from agentpool import (
 )
 from agentpool.abc import OnDelta
 from agentpool.drivers import Completion, CompletionRequest, FunctionDriver, OverloadedError
-from agentpool.testing import assert_quiescent, cancel_everywhere
+from agentpool.testing import assert_quiescent, cancel_everywhere, simulate
 from agentpool.testing._simulation.quiescent import agents_of
 from agentpool.tools import ToolContext, ToolRegistry, tool
 from tests.support.fakes import (
@@ -172,7 +174,7 @@ async def test_a_handle_is_forgotten_when_one_says_so() -> None:
     """Also if nobody looked at the outcome: whoever forgets has seen enough."""
     async with open_pool(FunctionDriver(act)) as pool:
         first, second = pool.fan_out_nowait(jobs("bad", "b"))
-        with pytest.raises(UsageError, match=r"agent 1 .* has not ended"):
+        with pytest.raises(UsageError, match=r"agent 1 .* goes on and cannot be forgotten"):
             first.forget()
         await second.wait()
         await wait_all_tasks_blocked()
@@ -184,6 +186,83 @@ async def test_a_handle_is_forgotten_when_one_says_so() -> None:
         with pytest.raises(UsageError, match="no longer kept"):
             pool[1]
         assert_quiescent(pool)
+
+
+async def cleans_up(request: CompletionRequest) -> str:
+    """Hang; when cancelled, take a second to clean up, and fail at it if the query says so."""
+    try:
+        await trio.sleep_forever()
+    except trio.Cancelled:
+        with trio.CancelScope(shield=True):
+            await trio.sleep(1)
+        if query_of(request).startswith("bad"):
+            raise OverloadedError("broken", retryable=False) from None
+        raise
+    raise AssertionError
+
+
+@pytest.mark.parametrize("query", ["good", "bad"])
+async def test_a_cancelled_agent_is_forgotten_at_its_end(
+    query: str, autojump_clock: MockClock
+) -> None:
+    """Its handle has the outcome; nobody else is given it, nor told that it failed."""
+    async with open_pool(FunctionDriver(cleans_up), keep_outcomes=100) as pool:
+        first, other = pool.fan_out_nowait(jobs(query, "other"))
+        await wait_all_tasks_blocked()
+        first.cancel("nobody wants it")
+        first.forget()
+        first.forget()
+        assert not first.has_ended
+        assert (await first.wait()).agent_id == 1
+        with pytest.raises(UsageError, match="no longer kept"):
+            pool[1]
+        other.cancel("the end")
+        assert list(await pool.join_all()) == [2]
+        assert_quiescent(pool)
+
+
+@given(
+    waits=st.lists(st.integers(0, 6), min_size=1, max_size=12),
+    slots=st.integers(1, 4),
+    seed=st.integers(0, 999),
+)
+def test_agents_that_nobody_waits_for_any_more_leave_nothing(
+    waits: list[int], slots: int, seed: int
+) -> None:
+    """Who waits goes away at any time, beside others who take the next outcome, or all of them."""
+
+    async def answers(request: CompletionRequest) -> str:
+        await trio.sleep(3)
+        return query_of(request)
+
+    async def client(pool: AgentPool, patience: int, gone: set[int]) -> None:
+        handle = await pool.spawn(job("q"))
+        with trio.move_on_after(patience):
+            await handle.wait()
+            return
+        handle.cancel("the client has gone")
+        handle.forget()
+        gone.add(handle.agent_id)
+
+    async def main() -> None:
+        gone: set[int] = set()
+        driver = FunctionDriver(answers)
+        async with open_pool(driver, max_concurrent=slots, keep_outcomes=2) as pool:
+            async with trio.open_nursery() as nursery:
+                for patience in waits:
+                    nursery.start_soon(client, pool, patience, gone)
+                nursery.start_soon(pool.join_next)
+                nursery.start_soon(pool.join_all)
+            await pool.join_all()  # has also those that have been cancelled, and go on
+            left = await pool.join_all()
+            assert not gone & set(left)
+            assert len(left) <= 2
+            assert await pool.join_next() is None
+            statistics = pool.statistics()
+            assert (statistics.spawned, statistics.running) == (len(waits), 0)
+            assert_quiescent(pool)
+
+    simulate(main, seed=seed)
 
 
 @pytest.mark.parametrize("count", [1, 100])
@@ -301,6 +380,8 @@ async def _forgets() -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(pool.join_next)
             nursery.start_soon(handles[1].wait)
+            handles[2].cancel()
+            handles[2].forget()
             await pool.join_all()
         assert_quiescent(pool)
 
