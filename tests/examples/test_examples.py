@@ -20,7 +20,6 @@ from typing import Any, TypeVar
 import httpx
 import pytest
 import trio
-from trio.testing import wait_all_tasks_blocked
 
 from agentpool import (
     AgentManifest,
@@ -39,7 +38,6 @@ from agentpool import (
 from agentpool.abc import Completion, CompletionRequest, Driver, Observer
 from agentpool.drivers import FunctionDriver, ScriptedDriver, call
 from agentpool.observe import Event, PoolInfo
-from agentpool.observe._hub import EventHub
 
 T = TypeVar("T")
 
@@ -254,17 +252,6 @@ async def test_a_client_that_goes_away_ends_its_agent() -> None:
             await asked.wait()
             nursery.cancel_scope.cancel()
         await ended.wait()
-
-
-async def test_a_service_has_no_reader_left_of_a_request() -> None:
-    """Each gets the events of all agents, so every request would be dearer than the one before."""
-    async with served(FunctionDriver(host)) as client:
-        for query in ("one", "break", " ", "two"):
-            await client.post("/ask", json={"query": query})
-        gc.collect()
-        await wait_all_tasks_blocked()
-        hubs = [one for one in gc.get_objects() if isinstance(one, EventHub) and one.listening]
-        assert not hubs, "nobody reads on, so no event is made"
 
 
 # --- the service on asyncio
