@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from functools import cache
+from functools import cache, lru_cache
 from operator import attrgetter
 from types import NoneType
 from typing import Any, Final, TypeAlias, cast, get_origin, is_typeddict
@@ -24,6 +24,9 @@ from agentpool._numbers import is_whole, plain_number, quoted
 
 Names: TypeAlias = tuple[str, ...] | frozenset[str]
 """Some of the names of the fields or arguments."""
+
+MOST_KNOWN: Final = 1024
+"""How many lists of types are remembered: a program may make classes without end."""
 
 _PLAIN: Final = frozenset({str, int, float, bool})
 """The types of plain texts and numbers."""
@@ -193,7 +196,7 @@ def _values_of(kind: type) -> Callable[[object], tuple[object, ...]]:
     return lambda value: tuple([getattr(value, name) for name in names])
 
 
-@cache
+@lru_cache(MOST_KNOWN)
 def _unsure_fields(
     kind: type, types: tuple[type, ...], but: Names
 ) -> tuple[tuple[str, tuple[type, ...], Expected], ...]:
@@ -275,7 +278,7 @@ def expect_arguments(
         parameters[name].check(arguments[name], name, of=of, others=parameters)
 
 
-@cache
+@lru_cache(MOST_KNOWN)
 def _unsure_arguments(
     function: Callable[..., object], given: tuple[str, ...], types: tuple[type, ...], but: Names
 ) -> tuple[str, ...]:
@@ -351,7 +354,7 @@ class Checked:
         expect_fields(self)
 
 
-@cache
+@lru_cache(MOST_KNOWN)
 def _inner_fields(
     kind: type[msgspec.Struct], types: tuple[type, ...]
 ) -> tuple[tuple[int, tuple[type, ...]], ...] | None:

@@ -4,7 +4,9 @@
 
 from __future__ import annotations
 
+import gc
 import re
+import weakref
 from collections.abc import Awaitable, Callable
 from enum import IntEnum, StrEnum
 from pathlib import Path
@@ -30,10 +32,12 @@ from agentpool import (
     open_session,
     session_pool_name,
 )
+from agentpool._checks import MOST_KNOWN
 from agentpool.abc import AgentContext, CompletionRequest, Journal
 from agentpool.cluster import open_cluster
 from agentpool.drivers import FunctionDriver, ScriptedDriver, call
 from agentpool.journal import open_journal
+from agentpool.live import Board
 from agentpool.observe import TraceWriter, read_trace
 from agentpool.tools import ToolContext, ToolRegistry, tool
 from tests.support.fakes import LiveDriver, hanging_driver, job, manifest
@@ -399,3 +403,16 @@ async def test_what_opens_a_driver_returns_a_block(given: Any) -> None:
     with pytest.raises(UsageError, match="open_one must return an async context manager of a dri"):
         async with open_drivers([manifest()], open_one=lambda _: given):
             pass
+
+
+def test_classes_that_a_program_makes_anew_are_not_kept() -> None:
+    """What was learnt of the types of arguments is kept of so many types, and no more."""
+    board = Board()
+    made: list[weakref.ref[type[str]]] = []
+    for _ in range(2 * MOST_KNOWN):
+        kind = type("Line", (str,), {})
+        board.say(kind("said"))
+        made.append(weakref.ref(kind))
+    del kind
+    gc.collect()
+    assert sum(one() is not None for one in made) <= MOST_KNOWN

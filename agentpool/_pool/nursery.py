@@ -127,7 +127,7 @@ class AgentNursery(Home):
             PoolClosedError: If it accepts no more.
         """
         if self.admission.closed:
-            raise PoolClosedError("the pool has closed; spawn inside its block")
+            raise PoolClosedError("the pool has closed or was shut down, and takes no more agents")
 
     def look_at_one(self, config: SpawnConfig) -> tuple[AgentRecord | None, Driver]:
         """Return who wants an agent, and its driver, or raise if it cannot be accepted now.

@@ -124,6 +124,10 @@ class Line:
     """Whether the line is also shown beside a display."""
 
 
+MOST_LINES: Final = 10_000
+"""Lines of a board that wait to be written. A board whose lines nobody takes keeps the newest."""
+
+
 @final
 @attrs.define(eq=False, repr=False)
 class Board(Checked, Unique, Observer):
@@ -162,7 +166,8 @@ class Board(Checked, Unique, Observer):
     _ended: Counter[AgentStatus] = attrs.field(init=False, factory=Counter[AgentStatus])
     _tokens: int = attrs.field(init=False, default=0)
     _samples: deque[tuple[float, int]] = attrs.field(init=False, factory=deque[tuple[float, int]])
-    _lines: list[Line] = attrs.field(init=False, factory=list[Line])
+    _lines: deque[Line] = attrs.field(init=False, factory=lambda: deque[Line](maxlen=MOST_LINES))
+    _left_out: int = attrs.field(init=False, default=0)
     _news: trio.Event = attrs.field(init=False, factory=trio.Event)
 
     def on_event(self, event: Event) -> None:
@@ -222,6 +227,7 @@ class Board(Checked, Unique, Observer):
         """Queue a line to be written."""
         expect_arguments(Board.say, locals())
         line = f"[{self._ended.total()}/{self._expected}] {printable(text)}"
+        self._left_out += len(self._lines) == MOST_LINES
         self._lines.append(Line(line, notable))
         self._news.set()
 
@@ -247,8 +253,16 @@ class Board(Checked, Unique, Observer):
         await self._news.wait()
 
     def take_lines(self) -> list[Line]:
-        """Return the lines that are not written yet."""
-        lines, self._lines, self._news = self._lines, [], trio.Event()
+        """Return the lines that are not written yet.
+
+        If they are more than 10,000, the first of them says how many older ones were left out.
+        """
+        lines = list(self._lines)
+        if self._left_out:
+            text = f"[...] {self._left_out:,} lines before this one were left out"
+            lines.insert(0, Line(text, notable=True))
+        self._lines.clear()
+        self._left_out, self._news = 0, trio.Event()
         return lines
 
     def look(self) -> BoardView:

@@ -48,7 +48,7 @@ _log = logging.getLogger("agentpool")
 _set_slot, _reset_slot = current_slot.set, current_slot.reset
 
 READER_BACKLOG = 4096
-"""The most events that wait for one reader: some seconds of a busy pool, or half a megabyte."""
+"""The most events that wait for one reader, besides spawns, starts and ends: half a megabyte."""
 
 _TELLING = 1_000_000
 """Added to the decisions under way while observers are called, so that all new events wait."""

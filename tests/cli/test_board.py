@@ -23,7 +23,7 @@ from agentpool.drivers import (
     say,
 )
 from agentpool.live import Board, BoardView
-from agentpool.live._board import TAIL_CHARACTERS
+from agentpool.live._board import MOST_LINES, TAIL_CHARACTERS
 from agentpool.live._display import counts_line
 from agentpool.observe import (
     AgentFinished,
@@ -196,3 +196,18 @@ async def test_what_children_write_is_counted_once() -> None:
     ) as pool:
         await pool.spawn(SpawnConfig(AgentManifest(), "go"))
     assert board.look().tokens == record_of(log.events).usage.output_tokens
+
+
+def test_lines_that_nobody_takes_do_not_pile_up() -> None:
+    """The newest are kept, and whoever takes them is told of the others."""
+    board = Board()
+    for number in range(MOST_LINES + 7):
+        board.say(f"line {number}")
+    told, first, *rest = board.take_lines()
+    assert told.text == "[...] 7 lines before this one were left out"
+    assert told.notable
+    assert first.text.endswith("line 7")
+    assert len(rest) == MOST_LINES - 1
+    assert not board.take_lines()
+    board.say("more")
+    assert [line.text.endswith("more") for line in board.take_lines()] == [True]

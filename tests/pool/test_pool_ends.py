@@ -718,7 +718,7 @@ async def test_whoever_waits_for_room_learns_that_the_pool_closed(
         nursery.start_soon(late)
         await wait_all_tasks_blocked()
         pool.close()
-    assert refused == ["the pool has closed; spawn inside its block"]
+    assert refused == ["the pool has closed or was shut down, and takes no more agents"]
     assert pool.statistics().spawned == 2
 
 
