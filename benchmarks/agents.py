@@ -514,8 +514,9 @@ async def _events(n: int, meter: Meter, hub: EventHub) -> None:
     meter.operations = n
     with meter.running():
         for _ in range(n):
-            if hub.listening:
-                hub.publish(PhaseChanged(*hub.stamp(1, "agent"), Phase.REASON))
+            if hub.listening:  # as an agent reports its phases
+                sequence, at_seconds, agent_id, name = hub.stamp(1, "agent")
+                hub.publish(PhaseChanged(sequence, at_seconds, agent_id, name, Phase.REASON))
     await trio.lowlevel.checkpoint()
 
 

@@ -139,7 +139,7 @@ class AgentHandle(Unique, Shown, msgspec.Struct, frozen=True, weakref=True):
         Raises:
             UsageError: If the agent itself calls it: it would wait for itself.
         """
-        self._record.voice.owner.check_thread("handle.stream")
+        self._pool.voice.owner.check_thread("handle.stream")
         self._record.refuse_itself()
         return TextStream._open(self._record, self._record.hub)  # pyright: ignore[reportPrivateUsage]  # only handles make them
 
@@ -149,7 +149,7 @@ class AgentHandle(Unique, Shown, msgspec.Struct, frozen=True, weakref=True):
         Cancelling an agent that has ended does nothing.
         """
         expect_arguments(AgentHandle.cancel, locals())
-        self._record.voice.owner.check_thread("handle.cancel")
+        self._pool.voice.owner.check_thread("handle.cancel")
         self._record.cancel(reason)
 
     def forget(self) -> None:
@@ -164,12 +164,12 @@ class AgentHandle(Unique, Shown, msgspec.Struct, frozen=True, weakref=True):
         Raises:
             UsageError: If the agent goes on.
         """
-        self._record.voice.owner.check_thread("handle.forget")
+        self._pool.voice.owner.check_thread("handle.forget")
         self._record.forget()
 
     def interrupt(self) -> None:
         """Stop the agent after its current turn, with the reason ``INTERRUPTED``."""
-        self._record.voice.owner.check_thread("handle.interrupt")
+        self._pool.voice.owner.check_thread("handle.interrupt")
         self._record.interrupt()
 
     async def send(self, content: str, *, reply_to: int | None = None) -> AgentMessage:
@@ -183,7 +183,7 @@ class AgentHandle(Unique, Shown, msgspec.Struct, frozen=True, weakref=True):
         Cancellation:
             If cancelled, the message was not sent.
         """
-        return await self._record.voice.send(self.agent_id, content, reply_to)
+        return await self._pool.voice.send(self._kept.agent_id, content, reply_to)
 
     def send_nowait(self, content: str, *, reply_to: int | None = None) -> AgentMessage:
         """Send the agent a message now, or raise.
@@ -192,9 +192,8 @@ class AgentHandle(Unique, Shown, msgspec.Struct, frozen=True, weakref=True):
             InboxFullError: If there is no room. Nothing was sent.
             AgentGoneError: If it has ended. Nothing was sent.
         """
-        record = self._record  # a look-up in a class with __getattr__ takes ten times as long
         try:
-            return record.voice.send_nowait(record.agent_id, content, reply_to)
+            return self._pool.voice.send_nowait(self._kept.agent_id, content, reply_to)
         except RuntimeError:  # of trio, outside of a task
             check_trio("handle.send_nowait")
             raise
@@ -208,7 +207,7 @@ class AgentHandle(Unique, Shown, msgspec.Struct, frozen=True, weakref=True):
         Cancellation:
             The question may have been sent; a late reply goes to the inbox.
         """
-        return await self._record.voice.ask(self.agent_id, content)
+        return await self._pool.voice.ask(self._kept.agent_id, content)
 
 
 def handles_of(pool: Caretaker, agents: Iterable[Kept]) -> list[AgentHandle]:

@@ -1,0 +1,70 @@
+"""An abort keeps the garbage collector from looking at objects that are all in use."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Generator
+from contextlib import contextmanager
+
+import pytest
+from trio.testing import wait_all_tasks_blocked
+
+from agentpool import AgentPool, AgentStatus, open_pool
+from tests.support.fakes import hanging_driver, job, jobs
+
+
+@contextmanager
+def collections() -> Generator[list[int]]:
+    """Collect as often as Python can, and note the generation of each collection."""
+    seen: list[int] = []
+    thresholds, collects = gc.get_threshold(), gc.isenabled()
+
+    def note(phase: str, info: dict[str, int]) -> None:
+        if phase == "start":
+            seen.append(info["generation"])
+
+    gc.callbacks.append(note)
+    gc.set_threshold(1, 1, 1)
+    try:
+        yield seen
+    finally:
+        gc.set_threshold(*thresholds)
+        gc.callbacks.remove(note)
+        (gc.enable if collects else gc.disable)()
+
+
+async def _abort_counted(pool: AgentPool) -> list[int]:
+    """Return the collections while *pool* is aborted."""
+    with collections() as seen:
+        pool.abort_all("done")
+        return list(seen)
+
+
+async def test_abort_collects_nothing_for_any_number_of_agents() -> None:
+    """An abort of 200 agents makes no more collections than that of one."""
+    counts: list[int] = []
+    for n in (1, 200):
+        async with open_pool(hanging_driver(), max_concurrent=n) as pool:
+            await pool.fan_out(job("go") for _ in range(n))
+            await wait_all_tasks_blocked()
+            counts.append(len(await _abort_counted(pool)))
+            outcomes = await pool.join_all()
+        assert {outcome.status for outcome in outcomes.values()} == {AgentStatus.CANCELLED}
+    few, many = counts
+    # A few come around it, from what the pool does before and after.
+    assert many <= few + 3, counts
+
+
+@pytest.mark.parametrize("collects", [True, False])
+async def test_abort_leaves_the_collector_as_it_was(collects: bool) -> None:  # noqa: FBT001
+    """Whether the collector is on is the program's choice."""
+    async with open_pool(hanging_driver(), max_concurrent=3) as pool:
+        await pool.fan_out(jobs("a", "b", "c"))
+        await wait_all_tasks_blocked()
+        was = gc.isenabled()
+        try:
+            (gc.enable if collects else gc.disable)()
+            pool.abort_all("done")
+            assert gc.isenabled() is collects
+        finally:
+            (gc.enable if was else gc.disable)()
