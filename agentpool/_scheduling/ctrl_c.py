@@ -15,18 +15,28 @@ Both are facts about functions that trio looks up when Ctrl-C comes. They cost n
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from types import CodeType, FunctionType
-from typing import Final, Protocol, TypeVar, cast
+from typing import Final, Protocol, TypeVar
 
 import trio
 from trio.lowlevel import disable_ki_protection, enable_ki_protection
 
 T = TypeVar("T")
-F = TypeVar("F", bound="_HasCode")
 
-_LET_IN: Final = set[CodeType]()
-"""The code of what is interruptible in a class that is not."""
+
+class _HasCode(Protocol):
+    """A function."""
+
+    __code__: CodeType
+
+
+F = TypeVar("F", bound=_HasCode)
+
+_LET_IN: Final = dict[int, CodeType]()
+"""The code of what is interruptible in a class that is not, by id: to hash code takes longer."""
+
+_WRAPPERS: Final = (staticmethod, classmethod)
 
 
 def ends_the_program(error: BaseException | None) -> bool:
@@ -42,15 +52,15 @@ def ends_the_program(error: BaseException | None) -> bool:
 
 def interruptible(function: F) -> F:
     """Let Ctrl-C into a function that runs foreign code."""
-    _LET_IN.add(function.__code__)
+    code = function.__code__
+    _LET_IN[id(code)] = code
     return disable_ki_protection(function)
 
 
 def unbroken(target: T) -> T:
     """Let Ctrl-C come after every call of *target*, a function or a class, and not inside."""
-    for function in _functions_of(target):
-        for code in _codes_in(function.__code__):
-            enable_ki_protection(_Code(code))
+    for one in vars(target).values() if isinstance(target, type) else (target,):
+        _protect(one)
     return target
 
 
@@ -64,18 +74,6 @@ def let_in(call: Callable[..., object]) -> None:
         disable_ki_protection(function)
 
 
-class _HasCode(Protocol):
-    """A function."""
-
-    __code__: CodeType
-
-
-class _Wrapper(Protocol):
-    """What makes a function a static method, or one of its class."""
-
-    __func__: object
-
-
 class _Code:
     """Code without a function of its own yet."""
 
@@ -83,24 +81,24 @@ class _Code:
         self.__code__ = code
 
 
-def _functions_of(target: object) -> Iterator[FunctionType]:
-    """Yield the function behind *target*; of a class, those of all its methods and properties."""
-    if isinstance(target, type):
-        for one in vars(target).values():
-            yield from _functions_of(None if isinstance(one, type) else one)
-    elif isinstance(target, property):
-        for one in (target.fget, target.fset):
-            yield from _functions_of(one)
-    elif isinstance(target, staticmethod | classmethod):
-        yield from _functions_of(cast("_Wrapper", target).__func__)
-    elif isinstance(target, FunctionType):
-        yield inspect.unwrap(target)  # what wraps it is shared with others
+def _protect(member: object) -> None:
+    """Keep Ctrl-C out of *member* of a class, if it is a function, a method or a property."""
+    if isinstance(member, FunctionType):
+        # What wraps it is shared with others.
+        inner = inspect.unwrap(member) if hasattr(member, "__wrapped__") else member
+        _protect_code(inner.__code__)
+    elif isinstance(member, property):
+        _protect(member.fget)
+        _protect(member.fset)
+    elif isinstance(member, _WRAPPERS):
+        _protect(member.__func__)
 
 
-def _codes_in(code: CodeType) -> Iterator[CodeType]:
-    """Yield *code* and that of functions made inside, without what is interruptible."""
-    if code not in _LET_IN:
-        yield code
-        for one in code.co_consts:
-            if isinstance(one, CodeType):
-                yield from _codes_in(one)
+def _protect_code(code: CodeType) -> None:
+    """Keep Ctrl-C out of *code* and of functions made inside, but not of what is interruptible."""
+    if id(code) in _LET_IN:
+        return
+    enable_ki_protection(_Code(code))
+    for one in code.co_consts:
+        if type(one) is CodeType:
+            _protect_code(one)
