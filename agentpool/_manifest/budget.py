@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Final, final
+from typing import Final, final, get_args
 
 import attrs
 
@@ -12,10 +11,8 @@ from agentpool._budget.period import Period
 from agentpool._checks import expect_fields
 from agentpool._errors import Fault, ManifestError
 from agentpool._manifest.parts import count_faults
-from agentpool._manifest.toml_table import TomlTable, shown, words_of
+from agentpool._manifest.values import shown
 from agentpool._numbers import is_number
-
-_PERIODS: Final[Mapping[str, Period]] = words_of(Period)
 
 DEFAULT_NAME: Final = "agents"
 """The name of a budget for which the manifest gives none."""
@@ -51,8 +48,9 @@ class BudgetConfig(Value):
 
     def _faults(self) -> list[Fault]:
         faults = list[Fault]()
-        if self.per not in tuple(_PERIODS):
-            faults.append(Fault("per", f"must be one of {', '.join(_PERIODS)}, got {self.per!r}"))
+        if self.per not in get_args(Period):
+            words = ", ".join(get_args(Period))
+            faults.append(Fault("per", f"must be one of {words}, got {self.per!r}"))
         counts = {"tokens": self.tokens, "requests": self.requests, "tool_calls": self.tool_calls}
         for path, value in counts.items():
             if value is not None:
@@ -67,30 +65,3 @@ class BudgetConfig(Value):
         if not self.name.strip() or not self.name.isprintable():
             faults.append(Fault("name", f"must be one line of printable text, got {self.name!r}"))
         return faults
-
-
-def read_budget(
-    table: TomlTable, homes: Mapping[str, str], *, is_there: bool
-) -> BudgetConfig | None:
-    """Return the budget in *table*. ``None``: it is missing, or has faults, which are noted.
-
-    Args:
-        table: The manifest's ``[budget]``.
-        homes: Keys that belong elsewhere in the file, each with its place, for advice.
-        is_there: Whether the manifest has that table.
-    """
-    if not is_there:
-        return None
-    table.require("per", f"write one of {', '.join(_PERIODS)}")
-    per: Period | None = table.choice("per", _PERIODS, None)
-    terms = {
-        "tokens": table.integer("tokens", None),
-        "requests": table.integer("requests", None),
-        "tool_calls": table.integer("tool_calls", None),
-    }
-    cost_usd, name = table.number("cost_usd", None), table.text("name", DEFAULT_NAME)
-    budget = None
-    if per is not None:
-        budget = table.build(BudgetConfig, per=per, cost_usd=cost_usd, name=name, **terms)
-    table.close(homes)
-    return budget

@@ -4,7 +4,9 @@ Rules, in addition to those in ``parts``:
 
 1. An invalid manifest does not exist: making one raises `ManifestError` with every
    fault. Reading TOML reports the faults of all parts together, each with its path.
-2. Sovereign data stays on this machine: no model and no MCP server elsewhere.
+2. Sovereign data stays on this machine: no model and no MCP server elsewhere. A Private agent also
+   uses its user's own servers. No rule can check what a local program does, so the grant must name
+   the program.
 3. A grant must be explicit: an empty list of paths, commands or hosts allows
    nothing, so it is refused, as is a scope that could never match.
 4. If the tier could not be read, nothing is checked against it: one mistake gives one fault.
@@ -22,7 +24,7 @@ import attrs
 from agentpool._base import Value
 from agentpool._checks import expect, expect_arguments, expect_fields
 from agentpool._errors import Fault, ManifestError
-from agentpool._manifest.budget import BudgetConfig, read_budget
+from agentpool._manifest.budget import BudgetConfig
 from agentpool._manifest.capability import (
     DEFAULT_CAPABILITIES,
     SCOPE_KEYS,
@@ -30,10 +32,11 @@ from agentpool._manifest.capability import (
     CapabilityKind,
     PrivacyTier,
 )
-from agentpool._manifest.context import ContextConfig, read_context
-from agentpool._manifest.mcp import read_server, server_faults
-from agentpool._manifest.model import ModelConfig, TokenPrice, read_model
+from agentpool._manifest.context import ContextConfig
+from agentpool._manifest.model import ModelConfig, TokenPrice
 from agentpool._manifest.parts import (
+    DEFAULT_NAME,
+    DEFAULT_VERSION,
     McpServerConfig,
     McpTransport,
     ResourceQuota,
@@ -43,7 +46,7 @@ from agentpool._manifest.parts import (
     text_faults,
 )
 from agentpool._manifest.providers import PROVIDERS, Provider
-from agentpool._manifest.toml_table import AT_THE_TOP, TomlTable, shown
+from agentpool._manifest.values import shown
 
 __all__ = [
     "AgentManifest",
@@ -58,12 +61,6 @@ __all__ = [
 
 # A long system prompt is a hundredth of it. A device such as /dev/zero never ends.
 _MAX_BYTES: Final = 1024 * 1024
-
-DEFAULT_NAME: Final = "unnamed-agent"
-"""The name of an agent whose manifest gives none."""
-
-DEFAULT_VERSION: Final = "0.1.0"
-"""The version of a manifest that gives none."""
 
 
 @final
@@ -135,36 +132,29 @@ class AgentManifest(Value):
         if text.endswith(".toml") and "\n" not in text:
             fault = Fault("", f"{text!r} is the name of a file; write AgentManifest.load(path)")
             raise ManifestError([fault], source=source)
-        top = TomlTable.parse(text, source=source)
-        name = top.text("name", DEFAULT_NAME)
-        version = top.text("version", DEFAULT_VERSION)
-        description = top.text("description", "")
-        privacy = top.choice("privacy", _TIERS, PrivacyTier.SOVEREIGN)
-        model = read_model(top.table("model"), _HOMES, providers)
-        resources = _read_resources(top.table("resources"))
-        context = read_context(top.table("context"), _HOMES)
-        budget = read_budget(top.table("budget"), _HOMES, is_there="budget" in top.values)
-        grants = _read_capabilities(top.tables("capabilities"))
-        tables = top.tables("mcp_servers") or ()
-        servers = tuple(table and read_server(table, _HOMES) for table in tables)
-        top.close(_HOMES)
-        noted = {fault.path for fault in top.faults}
+        from agentpool._manifest.reading import read_parts  # noqa: PLC0415  # for files alone
+
+        parts = read_parts(text, _SECTIONS, source=source, providers=providers)
+        model, resources, context = parts.model, parts.resources, parts.context
+        noted = {fault.path for fault in parts.faults}
         tier_is_known = not any(path.split(".")[-1] == "privacy" for path in noted)
-        found = _manifest_faults(name, privacy if tier_is_known else None, model, grants, servers)
-        faults = [*top.faults, *(fault for fault in found if fault.path not in noted)]
+        privacy = parts.privacy if tier_is_known else None
+        found = _manifest_faults(parts.name, privacy, model, parts.capabilities, parts.mcp_servers)
+        faults = [*parts.faults, *(fault for fault in found if fault.path not in noted)]
         if model is None or resources is None or context is None or faults:
             raise ManifestError(sorted(faults, key=_place), source=source)
         return cls(
-            name=name,
-            version=version,
-            description=description,
-            privacy=privacy,
+            name=parts.name,
+            version=parts.version,
+            description=parts.description,
+            privacy=parts.privacy,
             model=model,
             resources=resources,
             context=context,
-            budget=budget,
-            capabilities=cast("tuple[Capability, ...]", grants),  # no None: it would be a fault
-            mcp_servers=tuple(server for server in servers if server),
+            budget=parts.budget,
+            # No None: it would be a fault.
+            capabilities=cast("tuple[Capability, ...]", parts.capabilities),
+            mcp_servers=tuple(server for server in parts.mcp_servers if server),
         )
 
     @classmethod
@@ -214,83 +204,7 @@ def _too_large(source: str) -> ManifestError:
     return ManifestError([fault], source=source)
 
 
-def _keys(cls: type) -> tuple[str, ...]:
-    return tuple(field.name for field in attrs.fields(cls))
-
-
-_SECTIONS: Final = _keys(AgentManifest)
-_TIERS: Final = {tier.value: tier for tier in PrivacyTier}
-_KINDS: Final = {kind.value: kind for kind in CapabilityKind}
-_GRANT_KEYS: Final = (
-    *dict.fromkeys(SCOPE_KEYS.values()),
-    "server",
-    "tool",
-    "max_depth",
-    "ask_first",
-)
-_HOMES: Final[Mapping[str, str]] = {
-    **dict.fromkeys(_GRANT_KEYS, "in a [[capabilities]] table"),
-    **dict.fromkeys(("transport", "command", "url", "env"), "in an [[mcp_servers]] table"),
-    **dict.fromkeys(_keys(TokenPrice), "in a [model.price] table"),
-    **dict.fromkeys(_keys(ModelConfig), "in [model]"),
-    **dict.fromkeys(_keys(ResourceQuota), "in [resources]"),
-    **dict.fromkeys(_keys(ContextConfig), "in [context]"),
-    **dict.fromkeys(("per", "tokens", "cost_usd", "requests", "tool_calls"), "in [budget]"),
-    **dict.fromkeys(_SECTIONS, AT_THE_TOP),
-}
-
-
-def _read_resources(table: TomlTable) -> ResourceQuota | None:
-    default = ResourceQuota()
-    resources = table.build(
-        ResourceQuota,
-        max_iterations=table.integer("max_iterations", default.max_iterations),
-        max_tool_calls=table.integer("max_tool_calls", default.max_tool_calls),
-        max_cost_usd=table.number("max_cost_usd", default.max_cost_usd),
-        max_tokens_budget=table.integer("max_tokens_budget", None),
-        max_repeated_calls=table.integer("max_repeated_calls", default.max_repeated_calls),
-        run_seconds=table.number("run_seconds", None),
-        request_seconds=table.number("request_seconds", None),
-        tool_seconds=table.number("tool_seconds", default.tool_seconds),
-        approval_seconds=table.number("approval_seconds", default.approval_seconds),
-    )
-    table.close(_HOMES)
-    return resources
-
-
-def _read_capabilities(
-    tables: tuple[TomlTable | None, ...] | None,
-) -> tuple[Capability | None, ...]:
-    if tables is None:
-        return DEFAULT_CAPABILITIES
-    return tuple(table and _read_capability(table) for table in tables)
-
-
-def _read_capability(table: TomlTable) -> Capability | None:
-    words = ", ".join(_KINDS)
-    table.require("type", f"write one of {words}")
-    kind = table.choice("type", _KINDS, None)
-    match kind:
-        case None:
-            # Of what type it was meant to be is not known, so every key may be right.
-            table.close(_HOMES, also=_GRANT_KEYS)
-            return None
-        case CapabilityKind.MCP:
-            table.require("server", "write its name, or '*' for all")
-            table.require("tool", "write its name, or '*' for all")
-            scope = (table.text("server", ""), table.text("tool", ""))
-            grant = Capability(kind, scope)
-        case CapabilityKind.SPAWN:
-            table.require("max_depth", "write how many generations of children")
-            grant = Capability.spawn(table.integer("max_depth", 0))
-        case kind if kind in SCOPE_KEYS:
-            grant = Capability(kind, table.texts(SCOPE_KEYS[kind]))
-        case _:
-            grant = Capability(kind)
-    grant = attrs.evolve(grant, ask_first=table.flag("ask_first", default=False))
-    # A key of another type of grant is wrong here, and at home nowhere else.
-    table.close({key: _HOMES[key] for key in _HOMES if key not in _GRANT_KEYS})
-    return grant
+_SECTIONS: Final = tuple(field.name for field in attrs.fields(AgentManifest))
 
 
 def _place(fault: Fault) -> tuple[int, int]:
@@ -315,7 +229,7 @@ def _manifest_faults(
     if privacy is PrivacyTier.SOVEREIGN:
         yield from _sovereign_faults("model", model)
         yield from _sovereign_faults("model.fallback", model and model.fallback)
-    yield from server_faults(privacy, servers)
+    yield from _remote_server_faults(privacy, servers)
     grants: dict[Capability, int] = {}
     for index, grant in enumerate(capabilities):
         if grant is None:
@@ -343,6 +257,22 @@ def _sovereign_faults(path: str, model: ModelConfig | None) -> Iterator[Fault]:
     else:
         text = "sovereign privacy tier cannot use a base_url off this machine, got "
         yield Fault(f"{path}.base_url", f"{text}{model.base_url!r}; {advice}")
+
+
+def _remote_server_faults(
+    privacy: PrivacyTier | None, servers: Sequence[McpServerConfig | None]
+) -> Iterator[Fault]:
+    """Yield a fault for each server that must not get data. ``None`` stands for unknown."""
+    for index, server in enumerate(servers):
+        if server is None or server.url is None or is_loopback_url(server.url):
+            continue
+        path, name = f"mcp_servers[{index}].url", repr(server.name)
+        if privacy is PrivacyTier.SOVEREIGN:
+            text = "sovereign privacy tier blocks network MCP transport for server "
+            yield Fault(path, text + name)
+        elif privacy is PrivacyTier.PRIVATE and not server.private_host:
+            text = f"private privacy tier blocks the MCP server {name} off this machine; "
+            yield Fault(path, text + "if its host is your own, say private_host = true")
 
 
 def _grant_faults(path: str, grant: Capability) -> Iterator[Fault]:

@@ -1,20 +1,14 @@
-"""The MCP servers of a manifest, checked against its privacy tier.
+"""Reads the MCP servers of a manifest in TOML.
 
-Rules:
-
-1. A Sovereign agent uses only servers on this machine; a Private one also uses its user's own
-   servers. No rule can check what a local program does, so the grant must name the program.
-2. A manifest contains no secrets: ``env`` and ``api_key_env`` name variables.
+A manifest contains no secrets: ``env`` and ``api_key_env`` name variables.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Final
 
-from agentpool._errors import Fault
-from agentpool._manifest.capability import PrivacyTier
-from agentpool._manifest.parts import McpServerConfig, McpTransport, OnUnknown, is_loopback_url
+from agentpool._manifest.parts import McpServerConfig, McpTransport, OnUnknown
 from agentpool._manifest.toml_table import TomlTable, words_of
 
 _TRANSPORTS: Final = {transport.value: transport for transport in McpTransport}
@@ -55,19 +49,3 @@ def read_server(table: TomlTable, homes: Mapping[str, str]) -> McpServerConfig |
         private_host=private_host,
         on_unknown=on_unknown,
     )
-
-
-def server_faults(
-    privacy: PrivacyTier | None, servers: Sequence[McpServerConfig | None]
-) -> Iterator[Fault]:
-    """Yield a fault for each server that must not get data. ``None`` stands for unknown."""
-    for index, server in enumerate(servers):
-        if server is None or server.url is None or is_loopback_url(server.url):
-            continue
-        path, name = f"mcp_servers[{index}].url", repr(server.name)
-        if privacy is PrivacyTier.SOVEREIGN:
-            text = "sovereign privacy tier blocks network MCP transport for server "
-            yield Fault(path, text + name)
-        elif privacy is PrivacyTier.PRIVATE and not server.private_host:
-            text = f"private privacy tier blocks the MCP server {name} off this machine; "
-            yield Fault(path, text + "if its host is your own, say private_host = true")

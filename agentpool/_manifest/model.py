@@ -10,9 +10,8 @@ Rules, in addition to those of the other parts:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
-from functools import partial
-from typing import Final, Literal, TypeAlias, cast, final
+from collections.abc import Iterator, Mapping
+from typing import Final, Literal, TypeAlias, cast, final, get_args
 
 import attrs
 
@@ -33,10 +32,9 @@ from agentpool._manifest.request_settings import (
     asking_faults,
     options_faults,
     plain_json,
-    read_asking,
     thinking_budget,
 )
-from agentpool._manifest.toml_table import AT_THE_TOP, TomlTable, shown, words_of
+from agentpool._manifest.values import shown
 from agentpool._manifest.wires import Api, option_faults, setting_faults, wire_of
 from agentpool._messages import Json, Usage
 from agentpool._numbers import is_number
@@ -44,16 +42,8 @@ from agentpool._numbers import is_number
 OnCut: TypeAlias = Literal["stop", "continue"]
 """What to do after an answer that was cut at ``max_tokens``."""
 
-ON_CUT: Final[Mapping[str, OnCut]] = words_of(OnCut)
-
-APIS: Final[Mapping[str, Api]] = words_of(Api)
-"""The interfaces by their word in a manifest."""
-
 MaxTokensField: TypeAlias = Literal["max_tokens", "max_completion_tokens"]
 """The name of the answer's limit in Chat Completions: the older or the newer one."""
-
-MAX_TOKENS_FIELDS: Final[Mapping[str, MaxTokensField]] = words_of(MaxTokensField)
-"""Both names, each as its own key."""
 
 TOKENS_OF_A_PRICE: Final = 1_000_000
 """The number of tokens that prices refer to, as on the providers' pages."""
@@ -204,15 +194,9 @@ _DEFAULTS: Final[Mapping[str, object]] = {
     field.name: field.default for field in attrs.fields(ModelConfig)
 }
 
-_SAID_ONCE: Final = (*Asking.__annotations__, "system_prompt", "on_cut")
+_SAID_ONCE: Final = (*Asking.__struct_fields__, "system_prompt", "on_cut")
 """The settings that are written once, for a model and its fallback."""
 
-
-_NAMES: Final[Mapping[str, str]] = {
-    "name": f"{AT_THE_TOP}, if it is the agent's; the model's is remote_model",
-    "model": "in remote_model, next to provider",
-}
-"""Keys that people try for the model's name, and where each belongs."""
 
 _REMOTE_ALONE: Final = (
     *("provider", "base_url", "api_key_env", "price", "api", "max_tokens_field", "inputs"),
@@ -238,8 +222,8 @@ def _model_faults(model: ModelConfig) -> Iterator[Fault]:
         yield Fault("model_quantization", "means nothing without model_repo")
     yield from _remote_faults(model)
     yield from _fallback_faults(model)
-    if model.on_cut not in tuple(ON_CUT):
-        words = ", ".join(map(repr, ON_CUT))
+    if model.on_cut not in get_args(OnCut):
+        words = ", ".join(map(repr, get_args(OnCut)))
         yield Fault("on_cut", f"must be one of {words}, got {shown(model.on_cut)}")
     asking = Asking(
         max_tokens=model.max_tokens,
@@ -317,83 +301,3 @@ def _price_faults(price: TokenPrice) -> Iterator[Fault]:
             continue
         if usd is None or not (is_number(usd) and 0 <= usd < math.inf):
             yield Fault(field.name, f"must be a finite number >= 0, got {shown(usd)}")
-
-
-# --- from TOML
-
-
-def read_model(
-    table: TomlTable, homes: Mapping[str, str], providers: Mapping[str, Provider]
-) -> ModelConfig | None:
-    """Return the model in *table*. ``None``: it has faults, which are noted.
-
-    Args:
-        table: The manifest's ``[model]``.
-        homes: Keys that belong elsewhere in the file, each with its place, for advice.
-        providers: The providers that it may name.
-    """
-    default = ModelConfig()
-    system_prompt = table.text("system_prompt", default.system_prompt)
-    on_cut: OnCut = table.choice("on_cut", ON_CUT, default.on_cut)
-    # How both are asked is the same, and stands in the outer table alone.
-    ask = partial(ModelConfig, **read_asking(table), system_prompt=system_prompt, on_cut=on_cut)
-    fallback = None
-    if "fallback" in table.values:
-        fallback = _read_which_model(table.table("fallback"), ask, homes, providers)
-    patience_seconds = table.number("patience_seconds", None)
-    make = partial(ask, fallback=fallback, patience_seconds=patience_seconds)
-    return _read_which_model(table, make, homes, providers)
-
-
-def _read_which_model(
-    table: TomlTable,
-    make: Callable[..., ModelConfig],
-    homes: Mapping[str, str],
-    providers: Mapping[str, Provider],
-) -> ModelConfig | None:
-    default = ModelConfig()
-    # A name that means what it means everywhere stays one: it is easier to read.
-    choices: dict[str, str | Provider] = {
-        name: name if one == PROVIDERS.get(name) else one for name, one in providers.items()
-    }
-    provider = table.choice("provider", choices, default.provider)
-    word = table.values.get("provider")
-    if isinstance(word, str) and word in choices and "remote_model" not in table.values:
-        # Also the default's name says that another model is wanted than one on this machine.
-        table.fault("provider", "means nothing without remote_model")
-    price = _read_price(table.table("price"), homes) if "price" in table.values else None
-    model = table.build(
-        make,
-        model_path=table.text("model_path", None),
-        model_repo=table.text("model_repo", None),
-        model_quantization=table.text("model_quantization", None),
-        remote_model=table.text("remote_model", None),
-        provider=provider,
-        base_url=table.text("base_url", None),
-        private_host=table.flag("private_host", default=default.private_host),
-        api_key_env=table.text("api_key_env", None),
-        context_window=table.integer("context_window", None),
-        inputs=table.texts("inputs") if "inputs" in table.values else None,
-        price=price,
-        api=table.choice("api", APIS, default.api),
-        max_tokens_field=table.choice("max_tokens_field", MAX_TOKENS_FIELDS, None),
-        cache=table.flag("cache", default=default.cache),
-        options=cast("Mapping[str, Json]", table.table("options").values),
-    )
-    table.close({**homes, **_NAMES})
-    return model
-
-
-def _read_price(table: TomlTable, homes: Mapping[str, str]) -> TokenPrice | None:
-    for key in ("input_usd_per_million", "output_usd_per_million"):
-        table.require(key, "write US dollars per million tokens; 0 is free of charge")
-    price = table.build(
-        TokenPrice,
-        input_usd_per_million=table.number("input_usd_per_million", 0.0),
-        output_usd_per_million=table.number("output_usd_per_million", 0.0),
-        cached_usd_per_million=table.number("cached_usd_per_million", None),
-        cache_write_usd_per_million=table.number("cache_write_usd_per_million", None),
-        cache_write_hour_usd_per_million=table.number("cache_write_hour_usd_per_million", None),
-    )
-    table.close(homes)
-    return price

@@ -26,12 +26,18 @@ import attrs
 from agentpool._base import Value
 from agentpool._checks import expect_fields, plain_fields
 from agentpool._errors import Fault, ManifestError
-from agentpool._manifest.toml_table import shown
 from agentpool._manifest.urls import split_url
+from agentpool._manifest.values import shown
 from agentpool._numbers import is_number, is_whole
 
 OnUnknown: TypeAlias = Literal["report", "rerun", "ask", "stop"]
 """How to treat a tool call that may or may not have been done."""
+
+DEFAULT_NAME: Final = "unnamed-agent"
+"""The name of an agent whose manifest gives none."""
+
+DEFAULT_VERSION: Final = "0.1.0"
+"""The version of a manifest that gives none."""
 
 FIRST_PRINTABLE: Final = 0x20
 """The first character that is not a control character: the space."""

@@ -17,12 +17,14 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Final, TypedDict, cast
+from typing import Final, cast, final
+
+import msgspec
 
 from agentpool._checks import plain_text
 from agentpool._errors import Fault
 from agentpool._manifest.parts import count_faults
-from agentpool._manifest.toml_table import TomlTable, shown
+from agentpool._manifest.values import shown
 from agentpool._messages import Json
 from agentpool._numbers import is_number, is_whole, plain_number
 
@@ -70,7 +72,8 @@ OWN_INNER_FIELDS: Final[Mapping[tuple[str, str], str]] = {
 """The reserved fields of objects whose other fields may be set in options."""
 
 
-class Asking(TypedDict):
+@final
+class Asking(msgspec.Struct, frozen=True, kw_only=True):
     """The settings in this module, as `ModelConfig` takes them."""
 
     max_tokens: int | None
@@ -84,22 +87,22 @@ class Asking(TypedDict):
 
 def asking_faults(asking: Asking, window: int | None) -> Iterator[Fault]:
     """Yield the faults of *asking*, for a window of *window* tokens."""
-    max_tokens = asking["max_tokens"]
+    max_tokens = asking.max_tokens
     if max_tokens is not None:
         yield from count_faults("max_tokens", max_tokens)
     for name, value, most in (
-        ("temperature", asking["temperature"], MAX_TEMPERATURE),
-        ("top_p", asking["top_p"], 1.0),
+        ("temperature", asking.temperature, MAX_TEMPERATURE),
+        ("top_p", asking.top_p, 1.0),
     ):
         if value is not None and not (is_number(value) and 0 <= value <= most):
             yield Fault(name, f"must be in [0.0, {most}], got {shown(value)}")
-    seed = cast("object", asking["seed"])
+    seed = cast("object", asking.seed)
     if seed is not None and not is_whole(seed):
         yield Fault("seed", f"must be an integer, got {shown(seed)}")
-    yield from _stop_faults(asking["stop"])
+    yield from _stop_faults(asking.stop)
     for name, word in (
-        ("reasoning_effort", asking["reasoning_effort"]),
-        ("verbosity", asking["verbosity"]),
+        ("reasoning_effort", asking.reasoning_effort),
+        ("verbosity", asking.verbosity),
     ):
         if word is not None and not word.strip():
             yield Fault(name, f"must not be empty, got {word!r}; leave it out")
@@ -162,22 +165,6 @@ def _is_json(value: object) -> bool:
             return all(map(_is_json, cast("Sequence[object]", value)))
         case _:  # dates and times, which TOML has
             return False
-
-
-# --- from TOML
-
-
-def read_asking(table: TomlTable) -> Asking:
-    """Return the settings in *table*."""
-    return Asking(
-        max_tokens=table.integer("max_tokens", None),
-        temperature=table.number("temperature", None),
-        top_p=table.number("top_p", None),
-        stop=table.texts("stop"),
-        seed=table.integer("seed", None),
-        reasoning_effort=table.text("reasoning_effort", None),
-        verbosity=table.text("verbosity", None),
-    )
 
 
 def plain_json(value: Json) -> Json:

@@ -24,13 +24,11 @@ import msgspec
 
 from agentpool._base import Live
 from agentpool._errors import Fault, ManifestError
+from agentpool._manifest.values import shown
 
 D = TypeVar("D")
 P = ParamSpec("P")
 T = TypeVar("T")
-
-SHOWN_CHARACTERS: Final = 60
-"""The most characters of a value that a fault quotes, so that they fit on a line."""
 
 MAX_GUESSES: Final = 100
 """The number of faults in one file after which no corrections are suggested: a guess takes a
@@ -264,28 +262,6 @@ def _advice(error: ValueError) -> str:
     if "invalid value" in text:
         return '; put a text into quotes: name = "reader"'
     return ""
-
-
-def shown(value: object) -> str:
-    """Return *value* as faults show it: in TOML, shortened.
-
-    >>> shown(True), shown("a"), shown({})
-    ('true', "'a'", 'a table')
-    """
-    match value:
-        case bool():
-            return "true" if value else "false"
-        case dict():
-            return "a table"
-        case list():
-            return "an array"
-        case str() if len(value) > SHOWN_CHARACTERS:
-            return repr(value[:SHOWN_CHARACTERS] + "…")
-        # repr() refuses to write an integer of more than 4,300 digits.
-        case int() if value.bit_length() > SHOWN_CHARACTERS * 3:
-            return "a number of more than 50 digits"
-        case _:
-            return repr(value)
 
 
 def _as_array(value: object) -> list[object] | None:

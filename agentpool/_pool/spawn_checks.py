@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncIterable, Callable
-from typing import Final, final
+from collections.abc import AsyncIterable, Callable, Iterable
+from typing import Final, TypeAlias, final
 
 from agentpool._agent.agent import output_of, room_tokens
 from agentpool._attachments import Attachment, size_trouble
@@ -12,7 +12,8 @@ from agentpool._base import Live
 from agentpool._budget.budget import Budget
 from agentpool._checks import expect, expect_each
 from agentpool._errors import Fault, ManifestError, PrivacyError, UsageError
-from agentpool._manifest.manifest import DEFAULT_NAME, AgentManifest
+from agentpool._manifest.manifest import AgentManifest
+from agentpool._manifest.parts import DEFAULT_NAME
 from agentpool._messages import answer_tokens
 from agentpool._opening import Opening
 from agentpool._scheduling.ctrl_c import interruptible
@@ -76,6 +77,9 @@ def check_config(config: SpawnConfig) -> None:
         config, SpawnConfig, "config must be a SpawnConfig", "write SpawnConfig(manifest, query)"
     )
 
+
+Queries: TypeAlias = Iterable[str] | AsyncIterable[str]
+"""The queries for ``pool.map``: any texts, even if they arrive one after the other."""
 
 _MAP_ADVICE: Final = "write pool.map(manifest, [query, ...])"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import get_args
 
 from agentpool._events import (
     AgentFinished,
@@ -28,7 +29,7 @@ from agentpool._events import (
     ToolStarted,
     WindowCut,
 )
-from agentpool._manifest.context import STRATEGIES
+from agentpool._manifest.context import ContextStrategy
 from agentpool._messages import Completion, FinishReason
 from agentpool._outcome import StopReason
 from agentpool.drivers._scripted import Step
@@ -117,7 +118,15 @@ def events() -> Strategy[Event]:
         kind(AgentParked, text),
         kind(AgentResumed),
         kind(PhaseChanged, st.sampled_from(Phase), text),
-        kind(WindowCut, st.sampled_from(list(STRATEGIES)), counts, counts, counts, text, text),
+        kind(
+            WindowCut,
+            st.sampled_from(get_args(ContextStrategy)),
+            counts,
+            counts,
+            counts,
+            text,
+            text,
+        ),
         kind(TextDelta, text),
         kind(CompletionReceived, st.sampled_from(FinishReason), st.none() | usages(), seconds),
         kind(RequestRetried, counts, seconds, text),
