@@ -51,15 +51,12 @@ from agentpool._outcome import AgentStatus as AgentStatus
 from agentpool._outcome import RestartLimitError as RestartLimitError
 from agentpool._outcome import StopReason as StopReason
 from agentpool._pool.agent_context import ToolBuilder as ToolBuilder
-from agentpool._pool.approval_waits import wait_until_asking as wait_until_asking
 from agentpool._pool.handle import AgentHandle as AgentHandle
-from agentpool._pool.map import OutcomeStream as OutcomeStream
-from agentpool._pool.map import Queries as Queries
 from agentpool._pool.open import open_pool as open_pool
 from agentpool._pool.pool import AgentPool as AgentPool
 from agentpool._pool.router import MessageRouter as MessageRouter
 from agentpool._pool.shutdown import ShutdownStep as ShutdownStep
-from agentpool._pool.text_stream import TextStream as TextStream
+from agentpool._pool.spawn_checks import Queries as Queries
 from agentpool._public import advise_calls as _advise_calls
 from agentpool._public import publish as _publish
 from agentpool._scheduling.owner import as_bystander as as_bystander
@@ -71,13 +68,16 @@ if TYPE_CHECKING:
     from agentpool._build.drivers import open_drivers as open_drivers
     from agentpool._build.manifest_pool import PoolPlan as PoolPlan
     from agentpool._build.manifest_pool import open_manifest_pool as open_manifest_pool
+    from agentpool._pool.approval_waits import wait_until_asking as wait_until_asking
     from agentpool._pool.journal_trace import trace_of_journal as trace_of_journal
+    from agentpool._pool.map import OutcomeStream as OutcomeStream
     from agentpool._pool.restart_policy import RestartPolicy as RestartPolicy
     from agentpool._pool.session import Session as Session
     from agentpool._pool.session import SessionTurn as SessionTurn
     from agentpool._pool.session import open_session as open_session
     from agentpool._pool.session import session_names as session_names
     from agentpool._pool.session import session_pool_name as session_pool_name
+    from agentpool._pool.text_stream import TextStream as TextStream
     from agentpool._version import __version__ as __version__
 
 # Most programs do not need these.
@@ -86,7 +86,9 @@ _publish(
     {
         "_build.drivers": ("open_drivers",),
         "_build.manifest_pool": ("PoolPlan", "open_manifest_pool"),
+        "_pool.approval_waits": ("wait_until_asking",),
         "_pool.journal_trace": ("trace_of_journal",),
+        "_pool.map": ("OutcomeStream",),
         "_pool.restart_policy": ("RestartPolicy",),
         "_pool.session": (
             "Session",
@@ -95,6 +97,7 @@ _publish(
             "session_names",
             "session_pool_name",
         ),
+        "_pool.text_stream": ("TextStream",),
         "_version": ("__version__",),
     },
 )

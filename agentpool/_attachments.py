@@ -30,7 +30,6 @@ import msgspec
 from agentpool._base import Shown
 from agentpool._checks import expect, expect_fields
 from agentpool._errors import UsageError
-from agentpool._media_size import pages_in, size_in
 
 AttachmentKind: TypeAlias = Literal["image", "pdf"]
 """The name that models use for inputs of this kind."""
@@ -168,11 +167,15 @@ def highest_tokens(one: Attachment) -> int:
 
 def pixels_of(image: Attachment) -> tuple[int, int] | None:
     """Return the width and height of an image. ``None``: unknown."""
+    from agentpool._media_size import size_in  # noqa: PLC0415  # on first use
+
     return size_in(image.data, image.media_type)
 
 
 def pages_of(document: Attachment) -> int:
     """Return the number of pages of a PDF document, estimated if it is not stated."""
+    from agentpool._media_size import pages_in  # noqa: PLC0415  # on first use
+
     return min(pages_in(document.data), MOST_PAGES)
 
 

@@ -23,6 +23,9 @@ AgentId: TypeAlias = int
 OWNER_ID: AgentId = 0
 """The sender id of the pool's owner: the code that opened the pool."""
 
+NOBODY: AgentId = -1
+"""The parent of an absent agent that nobody can spawn again. No agent has this number."""
+
 
 @final
 class AgentMessage(msgspec.Struct, frozen=True, gc=False):

@@ -13,7 +13,7 @@ SHORTEST_SECRET_CHARS: Final = 8
 """A shorter value is not a key but a placeholder, such as ``none``. Redacting it would damage
 ordinary words."""
 
-_SHAPES: Final = re.compile(
+_SHAPES: Final = (
     r"(?<![A-Za-z0-9])(?:"
     r"sk-[A-Za-z0-9_-]{16,}|(?:gsk|hf|gh[opsu]|npm)_[A-Za-z0-9]{16,}|github_pat_[A-Za-z0-9_]{16,}|"
     r"(?:xai|glpat|xox[abps])-[A-Za-z0-9-]{16,}|AIza[A-Za-z0-9_-]{30,}|AKIA[A-Z0-9]{16}|"
@@ -81,4 +81,4 @@ def without_key_shapes(text: str) -> str:
     >>> without_key_shapes("see risk-management-of-our-agents and sk-learn")
     'see risk-management-of-our-agents and sk-learn'
     """
-    return _SHAPES.sub(REDACTED, text)
+    return re.sub(_SHAPES, REDACTED, text)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import final
+from typing import TYPE_CHECKING, final
 
 import msgspec
 import trio
@@ -20,10 +20,9 @@ import trio
 from agentpool._base import Live
 from agentpool._checks import expect_message
 from agentpool._errors import AgentGoneError, InboxFullError, UnknownAgentError, UsageError
-from agentpool._messages import OWNER_ID, AgentId, AgentMessage, DeadLetter
+from agentpool._messages import NOBODY, OWNER_ID, AgentId, AgentMessage, DeadLetter
 from agentpool._messaging.inbox import Inbox
 from agentpool._messaging.roll import Roll
-from agentpool._messaging.stored_messages import NOBODY, KeptPost
 from agentpool._numbers import quoted
 from agentpool._scheduling.ctrl_c import unbroken
 from agentpool._scheduling.owner import Owner
@@ -32,6 +31,9 @@ from agentpool._scheduling.parking_lot import Lot
 from agentpool._scheduling.slot import parked
 from agentpool._scheduling.waits import Wait, WaitBook
 from agentpool._surrogates import without_halves
+
+if TYPE_CHECKING:
+    from agentpool._messaging.stored_messages import KeptPost
 
 MAX_DEAD_LETTERS = 10_000
 """Dead letters that are kept. Older ones are only counted."""

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping
-from typing import Final, TypeAlias, final
+from typing import TypeAlias, final
 
 import attrs
 
@@ -33,10 +33,6 @@ from agentpool._served_call import current_call
 
 Sent: TypeAlias = tuple[str, AgentMessage, bool]
 """An accepted message with its key, and whether it is known to be a question."""
-
-
-NOBODY: Final = -1
-"""The parent of an absent agent that nobody can spawn again. No agent has this number."""
 
 
 @final

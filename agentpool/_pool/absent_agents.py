@@ -14,8 +14,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from agentpool._messages import OWNER_ID, AgentId
-from agentpool._messaging.stored_messages import NOBODY, Absent
+from agentpool._messages import NOBODY, OWNER_ID, AgentId
+from agentpool._messaging.stored_messages import Absent
 from agentpool._pool.branch import call_of
 from agentpool._pool.past import PastAgent
 from agentpool._recorded_results import settled_keys

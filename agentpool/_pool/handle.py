@@ -16,9 +16,11 @@ from agentpool._needs_trio import check_trio
 from agentpool._numbers import quoted
 from agentpool._outcome import AgentOutcome, AgentStatus
 from agentpool._pool.record import AgentRecord, Caretaker, Kept, as_record
-from agentpool._pool.text_stream import TextStream
 from agentpool._public import refuse_attribute
 from agentpool._scheduling.ctrl_c import unbroken
+
+if TYPE_CHECKING:
+    from agentpool._pool.text_stream import TextStream
 
 _ADVICE: Final[Mapping[str, str]] = {
     "result": "the outcome is what `await handle.wait()` returns",
@@ -139,6 +141,8 @@ class AgentHandle(Unique, Shown, msgspec.Struct, frozen=True, weakref=True):
         Raises:
             UsageError: If the agent itself calls it: it would wait for itself.
         """
+        from agentpool._pool.text_stream import TextStream  # noqa: PLC0415  # on first use
+
         self._pool.voice.owner.check_thread("handle.stream")
         self._record.refuse_itself()
         return TextStream._open(self._record, self._record.hub)  # pyright: ignore[reportPrivateUsage]  # only handles make them

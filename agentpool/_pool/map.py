@@ -18,7 +18,7 @@ from __future__ import annotations
 import bisect
 import math
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, aclosing
 from functools import partial
 from operator import attrgetter
@@ -36,7 +36,7 @@ from agentpool._messages import AgentId
 from agentpool._outcome import AgentOutcome, AgentStatus
 from agentpool._pool.admission import Admission
 from agentpool._pool.record import AgentRecord, OnEnd
-from agentpool._pool.spawn_checks import check_query, check_source
+from agentpool._pool.spawn_checks import Queries, check_query, check_source
 from agentpool._scheduling.ctrl_c import interruptible, unbroken
 from agentpool._scheduling.owner import Owner
 from agentpool._scheduling.parking_lot import Lot
@@ -44,8 +44,6 @@ from agentpool._scheduling.slot import Slot, current_slot, feeds_for, parked
 from agentpool._scheduling.waits import Wait
 from agentpool._spawn import SpawnConfig
 
-Queries: TypeAlias = Iterable[str] | AsyncIterable[str]
-"""The queries for ``pool.map``: any texts, even if they arrive one after the other."""
 Accept: TypeAlias = Callable[[SpawnConfig, OnEnd], AgentRecord]
 """Accepts an agent. Its end is reported only to the function passed in."""
 

@@ -21,18 +21,19 @@ from agentpool._outcome import AgentOutcome
 from agentpool._pool.admission import Wanted
 from agentpool._pool.fan_in import Completions
 from agentpool._pool.handle import AgentHandle, handles_of, unknown_agent
-from agentpool._pool.map import OutcomeStream, Queries, QueryMap, check_map
 from agentpool._pool.nursery import AgentNursery
 from agentpool._pool.record import AgentRecord, OnEnd
 from agentpool._pool.router import MessageRouter
 from agentpool._pool.shutdown import ShutdownStep
 from agentpool._pool.snapshot import ADVICE, refuse_iteration, shown, statistics_of
+from agentpool._pool.spawn_checks import Queries
 from agentpool._public import advised, refuse_attribute
 from agentpool._scheduling.ctrl_c import interruptible, unbroken
 from agentpool._spawn import SpawnConfig, emptying, listed
 from agentpool.observe._hub import EventReader
 
 if TYPE_CHECKING:
+    from agentpool._pool.map import OutcomeStream
     from agentpool._pool.restart_policy import RestartPolicy
 
 
@@ -215,6 +216,8 @@ class AgentPool(Live, weakref=True):
             PrivacyError: If an agent calls this and its tier is stricter than the manifest's.
             UsageError: If there is no source, or an argument is invalid.
         """
+        from agentpool._pool.map import OutcomeStream, QueryMap, check_map  # noqa: PLC0415
+
         config_of = partial(SpawnConfig, manifest, output_type=output_type, group=group,
                             weight=weight, priority=priority)  # fmt: skip
         config = check_map(manifest, sources, retries, ordered, config_of)
@@ -253,11 +256,9 @@ class AgentPool(Live, weakref=True):
         Cancellation:
             All of them are cancelled, and awaited.
         """
-        parent, wanted, drivers = self._wanted(configs)
-        if not wanted:
-            raise UsageError("race() needs at least one config, got none")
         from agentpool._pool.race import race  # noqa: PLC0415  # on first use
 
+        parent, wanted, drivers = self._wanted(configs)
         return await race(self._agents, parent, list(zip(wanted, drivers, strict=True)))
 
     async def supervise(

@@ -10,7 +10,7 @@ import msgspec
 import trio
 
 from agentpool._base import Live
-from agentpool._errors import AgentPoolError, PoolError
+from agentpool._errors import AgentPoolError, PoolError, UsageError
 from agentpool._messages import AgentId
 from agentpool._outcome import AgentOutcome, AgentStatus
 from agentpool._pool.admission import Admission
@@ -45,12 +45,14 @@ async def race(
     Raises:
         PoolClosedError: If the pool closes before all have started.
         PoolError: If none completed.
-        UsageError: If two have the same key, or one that another agent has.
+        UsageError: If there are none, if two have the same key, or one that another agent has.
         DeadlockError: If none of them can go on while the caller waits.
 
     Cancellation:
         All of them are cancelled, and awaited.
     """
+    if not wanted:
+        raise UsageError("race() needs at least one config, got none")
     run, journal = Race(agents.admission, agents.deadlocks.owner), agents.journal
     if journal is None or journal.keys.is_plain:
         return await run.run([partial(agents.accept, parent, *one) for one in wanted])
