@@ -9,7 +9,7 @@ from typing import Final, final
 
 import msgspec
 
-from agentpool._budget.account import PICO, Spent
+from agentpool._budget.account import PICO, Spent, spent_on
 from agentpool._journal_records import JournalRecord, RecordKind, read_body
 from agentpool._loop.guard import Stop
 from agentpool._loop.run import Complete, Effect, Recall, Run, Summarize
@@ -110,11 +110,6 @@ def totals_of(runs: Iterable[Iterable[JournalRecord]]) -> tuple[Spent, ...]:
         Spent(tokens, cost / PICO if is_priced else None, requests, calls, is_lost)
         for (is_priced, is_lost), (tokens, cost, requests, calls) in sums.items()
     )
-
-
-def spent_on(loss: Loss) -> Spent:
-    """Return the budget's charge for a request without an answer."""
-    return Spent(loss.tokens, loss.cost_usd, 1, is_lost=loss.written is not None)
 
 
 def received_ids(records: Iterable[JournalRecord]) -> Iterator[int]:

@@ -17,11 +17,10 @@ from collections.abc import Sequence
 
 from agentpool._agent.agent import Agent
 from agentpool._agent.spending import estimate
-from agentpool._budget.account import Spent
+from agentpool._budget.account import Spent, spent_on
 from agentpool._loop.run import Complete, Effect, RunTools, Summarize
 from agentpool._loop.tokens import Estimator, sound_cost
 from agentpool._messages import CompletionRequest, Usage, estimate_tokens
-from agentpool._recorded_results import spent_on
 from agentpool._served_call import Loss
 from agentpool.abc import Driver
 

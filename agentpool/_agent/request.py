@@ -30,6 +30,7 @@ from agentpool._agent.request_events import RequestTeller, tell_request
 from agentpool._agent.retry_policy import makes_sense
 from agentpool._agent.spending import Purse, estimate, is_refusal
 from agentpool._base import Live
+from agentpool._budget.account import spent_on
 from agentpool._budget.claims import Ledger, RequestReservation
 from agentpool._checks import expect_piece
 from agentpool._errors import DriverError, LimitExceededError, NetworkError
@@ -38,7 +39,6 @@ from agentpool._loop.guard import Stop
 from agentpool._loop.run import Complete
 from agentpool._loop.tokens import Estimator, sound_cost, sound_usage
 from agentpool._messages import Completion, CompletionRequest, Usage
-from agentpool._recorded_results import spent_on
 from agentpool._scheduling.request_clock import RequestClock, current_clock, waiting_for_turn
 from agentpool._scheduling.slot import parked
 from agentpool._scheduling.step_limit import allow

@@ -37,7 +37,6 @@ from agentpool._errors import (
     UnknownModelError,
 )
 from agentpool._events import BudgetNear, BudgetReached
-from agentpool._journal_records import JournalRecord
 from agentpool._loop.tokens import Estimator
 from agentpool._messages import AgentId, CompletionRequest
 from agentpool._numbers import plain_number
@@ -51,6 +50,7 @@ from agentpool.observe._hub import EventHub
 
 if TYPE_CHECKING:
     from agentpool._agent.run_journal import RunJournal
+    from agentpool._journal_records import JournalRecord
     from agentpool.journal._joint import Together
 
 REFUSALS: Final = (

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Awaitable
-from typing import Final, assert_never
+from typing import TYPE_CHECKING, Final, assert_never
 
 import trio
 
@@ -23,7 +23,6 @@ from agentpool._attachments import Attachment, size_trouble
 from agentpool._chat_markers import as_data
 from agentpool._errors import LimitExceededError
 from agentpool._events import Phase, PhaseChanged, ToolFinished, ToolStarted
-from agentpool._journal_records import JournalRecord
 from agentpool._loop.guard import Stop
 from agentpool._loop.run import UNSURE, RunTools, refused
 from agentpool._manifest.capability import OUTSIDE_KINDS, CapabilityKind
@@ -36,6 +35,9 @@ from agentpool._scheduling.step_limit import allow
 from agentpool._surrogates import without_halves
 from agentpool.abc import Tool, ToolContext, ToolResult
 from agentpool.tools._failure import DEADLOCK, failed_result
+
+if TYPE_CHECKING:
+    from agentpool._journal_records import JournalRecord
 
 _log: Final = logging.getLogger("agentpool")
 _ACT: Final = Phase.ACT  # a member of an enum takes thirty times as long as a name of the module
@@ -389,8 +391,7 @@ def _told(tool: Tool, call: ToolCall, asked: ToolCall, content: str) -> str:
 
 def _tool_of(agent: Agent, call: ToolCall) -> Tool:
     tool = agent.registry.get(call.name)
-    # The loop has refused calls of unknown tools already.
-    assert tool is not None  # noqa: S101
+    assert tool is not None  # noqa: S101  # the loop has refused calls of unknown tools
     return tool
 
 

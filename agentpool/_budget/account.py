@@ -17,6 +17,7 @@ from agentpool._budget.statistics import BudgetMeter, BudgetStatistics
 from agentpool._errors import LimitExceededError, UsageError
 from agentpool._numbers import is_number, is_whole, plain_number, quoted
 from agentpool._outcome import StopReason
+from agentpool._served_call import Loss
 
 KINDS: Final = (
     StopReason.TOKEN_BUDGET,
@@ -375,3 +376,8 @@ class Spent(msgspec.Struct, frozen=True, gc=False):
             requests=self.requests,
             tool_calls=self.tool_calls,
         )
+
+
+def spent_on(loss: Loss) -> Spent:
+    """Return the budget's charge for a request without an answer."""
+    return Spent(loss.tokens, loss.cost_usd, 1, is_lost=loss.written is not None)

@@ -10,7 +10,7 @@ import attrs
 import msgspec
 
 from agentpool._agent.early_outcome import early_outcome
-from agentpool._budget.account import Spent
+from agentpool._budget.account import Spent, spent_on
 from agentpool._budget.budget import Budget, ledger_of
 from agentpool._budget.paid_ahead import PaidAhead
 from agentpool._errors import AgentCancelledError, UsageError
@@ -18,7 +18,7 @@ from agentpool._journal_records import JournalRecord, RecordKind, read_body
 from agentpool._messages import AgentId, AssistantMessage, ChatMessage
 from agentpool._outcome import AgentStatus
 from agentpool._pool.past import PastAgent, Spawned, encode, outcome_record
-from agentpool._recorded_results import digest_of, spending, spent_on
+from agentpool._recorded_results import digest_of, spending
 from agentpool._served_call import Loss
 from agentpool._spawn import SpawnConfig
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from agentpool._base import Shown
-from agentpool._journal_records import JournalRecord, Lease
+
+if TYPE_CHECKING:
+    from agentpool._journal_records import JournalRecord, Lease
 
 
 class Journal(Shown, ABC):
