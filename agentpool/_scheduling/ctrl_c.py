@@ -85,8 +85,7 @@ def _protect(member: object) -> None:
     """Keep Ctrl-C out of *member* of a class, if it is a function, a method or a property."""
     if isinstance(member, FunctionType):
         # What wraps it is shared with others.
-        inner = inspect.unwrap(member) if hasattr(member, "__wrapped__") else member
-        _protect_code(inner.__code__)
+        _protect_function(inspect.unwrap(member) if hasattr(member, "__wrapped__") else member)
     elif isinstance(member, property):
         _protect(member.fget)
         _protect(member.fset)
@@ -94,11 +93,12 @@ def _protect(member: object) -> None:
         _protect(member.__func__)
 
 
-def _protect_code(code: CodeType) -> None:
-    """Keep Ctrl-C out of *code* and of functions made inside, but not of what is interruptible."""
+def _protect_function(function: _HasCode) -> None:
+    """Keep Ctrl-C out of *function* and those made inside, but not of what is interruptible."""
+    code = function.__code__
     if id(code) in _LET_IN:
         return
-    enable_ki_protection(_Code(code))
+    enable_ki_protection(function)
     for one in code.co_consts:
         if type(one) is CodeType:
-            _protect_code(one)
+            _protect_function(_Code(one))
