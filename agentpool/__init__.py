@@ -50,13 +50,13 @@ from agentpool._outcome import AgentOutcome as AgentOutcome
 from agentpool._outcome import AgentStatus as AgentStatus
 from agentpool._outcome import RestartLimitError as RestartLimitError
 from agentpool._outcome import StopReason as StopReason
-from agentpool._pool.agent_context import ToolBuilder as ToolBuilder
 from agentpool._pool.handle import AgentHandle as AgentHandle
 from agentpool._pool.open import open_pool as open_pool
 from agentpool._pool.pool import AgentPool as AgentPool
 from agentpool._pool.router import MessageRouter as MessageRouter
 from agentpool._pool.shutdown import ShutdownStep as ShutdownStep
 from agentpool._pool.spawn_checks import Queries as Queries
+from agentpool._pool.starting import ToolBuilder as ToolBuilder
 from agentpool._public import advise_calls as _advise_calls
 from agentpool._public import publish as _publish
 from agentpool._scheduling.owner import as_bystander as as_bystander

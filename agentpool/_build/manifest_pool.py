@@ -23,7 +23,7 @@ from agentpool._build.drivers import check_prices, check_spawns, find_secrets, o
 from agentpool._build.tools import SystemTools, build_tools, missing_tools
 from agentpool._errors import UsageError
 from agentpool._manifest.manifest import AgentManifest
-from agentpool._pool.agent_context import ToolBuilder
+from agentpool._pool.starting import ToolBuilder
 from agentpool._pool.open import open_pool
 from agentpool._pool.pool import AgentPool
 from agentpool._needs_trio import check_trio

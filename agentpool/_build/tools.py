@@ -35,7 +35,7 @@ from agentpool._manifest.capability import (
 from agentpool._errors import PrivacyError
 from agentpool._manifest.manifest import AgentManifest
 from agentpool._manifest.parts import McpServerConfig
-from agentpool._pool.agent_context import ToolBuilder
+from agentpool._pool.starting import ToolBuilder
 from agentpool.abc import AgentContext, DriverFactory, Memory, Tool
 from agentpool.memory import InMemoryMemory
 from agentpool.tools import (

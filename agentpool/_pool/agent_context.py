@@ -10,9 +10,8 @@ Rules for children:
 
 from __future__ import annotations
 
-import inspect
 import math
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import TypeAlias, final
 
@@ -25,7 +24,7 @@ from agentpool._agent.request import complete_aside
 from agentpool._base import Unique
 from agentpool._budget.budget import Budget
 from agentpool._checks import expect, expect_arguments, expect_fields
-from agentpool._errors import PARENT_LEFT, LimitExceededError, PrivacyError, UsageError
+from agentpool._errors import PARENT_LEFT, LimitExceededError, PrivacyError
 from agentpool._manifest.manifest import AgentManifest
 from agentpool._messages import AgentId, AgentMessage, Completion, CompletionRequest
 from agentpool._messaging.post_office import PostOffice
@@ -36,32 +35,15 @@ from agentpool._pool.admission import Admission
 from agentpool._pool.caller import PoolVoice
 from agentpool._pool.record import AgentRecord, OnEnd
 from agentpool._pool.spawn_checks import check_child_tier
-from agentpool._scheduling.ctrl_c import interruptible, unbroken
+from agentpool._scheduling.ctrl_c import unbroken
 from agentpool._scheduling.slot import parked
 from agentpool._scheduling.waits import Wait
 from agentpool._served_call import note_taken
 from agentpool._spawn import SpawnConfig, child_of
 from agentpool.abc import AgentContext, AgentInfo, Driver, OnDelta
-from agentpool.tools._registry import ToolRegistry
 
 Accept: TypeAlias = Callable[[AgentRecord, SpawnConfig, Driver, OnEnd], AgentRecord]
 """Accepts the child of an agent. The child's end is reported only to the function passed in."""
-
-
-ToolBuilder: TypeAlias = Callable[[AgentContext], ToolRegistry | Awaitable[ToolRegistry]]
-"""Makes the tools of one agent. Async or not; it runs in the agent's own task."""
-
-
-@interruptible
-async def tools_of_agent(context: AgentContext, build: ToolBuilder) -> ToolRegistry:  # noqa: ASYNC910  # the run that follows has checkpoints
-    """Return the tools that a builder makes for one agent."""
-    built = build(context)
-    if inspect.isawaitable(built):
-        built = await built
-    # Foreign code, and type checkers are optional.
-    if not isinstance(built, ToolRegistry):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise UsageError(f"the tool builder must return a ToolRegistry, got {type(built).__name__}")
-    return built  # noqa: ASYNC910  # the run follows
 
 
 @unbroken

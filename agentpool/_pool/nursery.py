@@ -33,7 +33,6 @@ from agentpool._messages import OWNER_ID, AgentId, AgentMessage
 from agentpool._messaging.post_office import PostOffice
 from agentpool._outcome import CANCELLED, COMPLETED, FAILED, AgentOutcome, AgentStatus
 from agentpool._pool.admission import Admission, Wanted
-from agentpool._pool.agent_context import PoolAgentContext, ToolBuilder, tools_of_agent
 from agentpool._pool.caller import PoolVoice
 from agentpool._pool.deadlock import DeadlockWatch
 from agentpool._pool.fan_in import FanIn
@@ -43,7 +42,7 @@ from agentpool._pool.record import AgentRecord, Caretaker, OnEnd
 from agentpool._pool.run_outcome import OUTSIDE, UNKNOWN, Ending, verdict, verdict_on
 from agentpool._pool.shutdown import ShutdownStep, cancel_all, end_in_steps, wait_empty
 from agentpool._pool.spawn_checks import Entry, budget_for
-from agentpool._pool.starting import new_agent
+from agentpool._pool.starting import ToolBuilder, new_agent, tools_of_agent
 from agentpool._scheduling.ctrl_c import unbroken
 from agentpool._scheduling.parking_lot import Lot
 from agentpool._scheduling.slot import Slot
@@ -301,6 +300,8 @@ class AgentNursery(Home):
 
     def make_context(self, agent: Agent) -> AgentContext:
         """Make the context that the tools of *agent* get."""
+        from agentpool._pool.agent_context import PoolAgentContext  # noqa: PLC0415  # on first use
+
         return PoolAgentContext(self.running[agent.agent_id], agent, router=self.router,
             voice=self.voice, admission=self.admission, running=self.running, accept=self.accept,
             look_at=self.look_at_one)  # fmt: skip

@@ -26,12 +26,12 @@ from agentpool._errors import PoolError, UsageError
 from agentpool._messages import OWNER_ID
 from agentpool._needs_trio import check_trio
 from agentpool._opening import AsyncOnce, Once, Opening, opening
-from agentpool._pool.agent_context import ToolBuilder
 from agentpool._pool.memory import PoolMemory
 from agentpool._pool.nursery import AgentNursery
 from agentpool._pool.pool import AgentPool
 from agentpool._pool.run_outcome import OUTSIDE
 from agentpool._pool.spawn_checks import Entry
+from agentpool._pool.starting import ToolBuilder
 from agentpool._scheduling.ctrl_c import let_in, unbroken
 from agentpool._scheduling.random import build_random
 from agentpool.abc import Driver, DriverFactory, Journal, Memory, Observer

@@ -1,26 +1,35 @@
-"""Creates an agent when it gets its first slot.
+"""Creates an agent when it gets its first slot, and its tools.
 
-This is a separate function because everything that a task's outermost coroutine has in variables or
-on its stack is kept twice for each agent that waits, by Python and by trio.
+``new_agent`` is a separate function because everything that a task's outermost coroutine has in
+variables or on its stack is kept twice for each agent that waits, by Python and by trio.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+import inspect
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import trio
 
 from agentpool._agent.agent import Agent, Home
 from agentpool._agent.spending import Purse
+from agentpool._errors import UsageError
 from agentpool._messaging.post_office import PostOffice
 from agentpool._pool.memory import PoolMemory
 from agentpool._pool.record import AgentRecord
+from agentpool._scheduling.ctrl_c import interruptible
 from agentpool._scheduling.slot import Slot, current_slot, current_strand
 from agentpool._served_call import current_call
 from agentpool._spawn import seconds_of
+from agentpool.abc import AgentContext
+from agentpool.tools._registry import ToolRegistry
 
 if TYPE_CHECKING:
     from agentpool._pool.journal import PoolJournal
+
+ToolBuilder: TypeAlias = Callable[[AgentContext], ToolRegistry | Awaitable[ToolRegistry]]
+"""Makes the tools of one agent. Async or not; it runs in the agent's own task."""
 
 # A method of what was imported is made anew for each call.
 _set_slot: Final = current_slot.set
@@ -67,3 +76,15 @@ def new_agent(
         if rare is not None and rare.is_guarded:
             slot.guards = (slot.scope.deadline,)
     return agent
+
+
+@interruptible
+async def tools_of_agent(context: AgentContext, build: ToolBuilder) -> ToolRegistry:  # noqa: ASYNC910  # the run that follows has checkpoints
+    """Return the tools that a builder makes for one agent."""
+    built = build(context)
+    if inspect.isawaitable(built):
+        built = await built
+    # Foreign code, and type checkers are optional.
+    if not isinstance(built, ToolRegistry):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise UsageError(f"the tool builder must return a ToolRegistry, got {type(built).__name__}")
+    return built  # noqa: ASYNC910  # the run follows

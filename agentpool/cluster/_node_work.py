@@ -18,7 +18,7 @@ from agentpool._errors import PrivacyError, ToolError, UsageError
 from agentpool._manifest.manifest import AgentManifest
 from agentpool._messages import Completion, Usage
 from agentpool._numbers import plain_number
-from agentpool._pool.agent_context import ToolBuilder, tools_of_agent
+from agentpool._pool.starting import ToolBuilder, tools_of_agent
 from agentpool.abc import Driver, ToolContext, ToolResult
 from agentpool.cluster._far_context import Caller, FarContext, Questions
 from agentpool.cluster._names import find, find_as

@@ -23,9 +23,9 @@ from agentpool._manifest.manifest import AgentManifest
 from agentpool._needs_trio import check_trio
 from agentpool._numbers import is_number, quoted
 from agentpool._opening import opening
-from agentpool._pool.agent_context import ToolBuilder
 from agentpool._pool.open import open_pool
 from agentpool._pool.pool import AgentPool
+from agentpool._pool.starting import ToolBuilder
 from agentpool._version import __version__
 from agentpool.abc import Driver, DriverFactory, Journal, Memory, Observer
 from agentpool.cluster._agent_tools import Labels
