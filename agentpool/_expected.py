@@ -20,7 +20,6 @@ import msgspec
 from agentpool._errors import UsageError
 from agentpool._numbers import is_whole, quoted
 from agentpool._opening import Opening
-from agentpool._secrets import SHORTEST_SECRET_CHARS
 
 _MOST_ITEMS: Final = 1_000
 
@@ -70,6 +69,8 @@ class Expected(msgspec.Struct, frozen=True):
                 self.items.check(item, f"each item in {what}", of=of)
 
     def _shown(self, value: object) -> str:
+        from agentpool._secrets import SHORTEST_SECRET_CHARS  # noqa: PLC0415  # for errors alone
+
         # What was given in place of a few fixed words or a number is not a key.
         is_plain = self.choices or {int, float} & {*self.kinds}
         if is_plain and isinstance(value, str) and len(value) < SHORTEST_SECRET_CHARS:

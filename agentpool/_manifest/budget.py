@@ -10,8 +10,7 @@ from agentpool._base import Value
 from agentpool._budget.period import Period
 from agentpool._checks import expect_fields
 from agentpool._errors import Fault, ManifestError
-from agentpool._manifest.parts import count_faults
-from agentpool._manifest.values import shown
+from agentpool._manifest.parts import count_faults, shown
 from agentpool._numbers import is_number
 
 DEFAULT_NAME: Final = "agents"

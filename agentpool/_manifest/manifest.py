@@ -43,10 +43,10 @@ from agentpool._manifest.parts import (
     control_trouble,
     count_faults,
     is_loopback_url,
+    shown,
     text_faults,
 )
 from agentpool._manifest.providers import PROVIDERS, Provider
-from agentpool._manifest.values import shown
 
 __all__ = [
     "AgentManifest",

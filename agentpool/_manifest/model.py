@@ -23,6 +23,7 @@ from agentpool._manifest.parts import (
     inputs_faults,
     raise_if_any,
     seconds_faults,
+    shown,
     url_faults,
     variable_faults,
 )
@@ -34,7 +35,6 @@ from agentpool._manifest.request_settings import (
     plain_json,
     thinking_budget,
 )
-from agentpool._manifest.values import shown
 from agentpool._manifest.wires import Api, option_faults, setting_faults, wire_of
 from agentpool._messages import Json, Usage
 from agentpool._numbers import is_number

@@ -27,7 +27,6 @@ from agentpool._base import Value
 from agentpool._checks import expect_fields, plain_fields
 from agentpool._errors import Fault, ManifestError
 from agentpool._manifest.urls import split_url
-from agentpool._manifest.values import shown
 from agentpool._numbers import is_number, is_whole
 
 OnUnknown: TypeAlias = Literal["report", "rerun", "ask", "stop"]
@@ -39,8 +38,33 @@ DEFAULT_NAME: Final = "unnamed-agent"
 DEFAULT_VERSION: Final = "0.1.0"
 """The version of a manifest that gives none."""
 
+SHOWN_CHARACTERS: Final = 60
+"""The most characters of a value that a fault quotes, so that they fit on a line."""
+
 FIRST_PRINTABLE: Final = 0x20
 """The first character that is not a control character: the space."""
+
+
+def shown(value: object) -> str:
+    """Return *value* as faults show it: in TOML, shortened.
+
+    >>> shown(True), shown("a"), shown({})
+    ('true', "'a'", 'a table')
+    """
+    match value:
+        case bool():
+            return "true" if value else "false"
+        case dict():
+            return "a table"
+        case list():
+            return "an array"
+        case str() if len(value) > SHOWN_CHARACTERS:
+            return repr(value[:SHOWN_CHARACTERS] + "…")
+        # repr() refuses to write an integer of more than 4,300 digits.
+        case int() if value.bit_length() > SHOWN_CHARACTERS * 3:
+            return "a number of more than 50 digits"
+        case _:
+            return repr(value)
 
 
 def raise_if_any(faults: Sequence[Fault], source: str) -> None:

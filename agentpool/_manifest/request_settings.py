@@ -23,8 +23,7 @@ import msgspec
 
 from agentpool._checks import plain_text
 from agentpool._errors import Fault
-from agentpool._manifest.parts import count_faults
-from agentpool._manifest.values import shown
+from agentpool._manifest.parts import count_faults, shown
 from agentpool._messages import Json
 from agentpool._numbers import is_number, is_whole, plain_number
 

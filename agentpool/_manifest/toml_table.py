@@ -24,7 +24,7 @@ import msgspec
 
 from agentpool._base import Live
 from agentpool._errors import Fault, ManifestError
-from agentpool._manifest.values import shown
+from agentpool._manifest.parts import shown
 
 D = TypeVar("D")
 P = ParamSpec("P")

@@ -19,8 +19,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, Literal, TypeAlias, cast
 
 from agentpool._errors import Fault
+from agentpool._manifest.parts import shown
 from agentpool._manifest.providers import Dialect
-from agentpool._manifest.values import shown
 
 Api: TypeAlias = Literal["chat", "responses"]
 """The two interfaces of OpenAI. Other providers with OpenAI's wire format have only the first."""

@@ -22,7 +22,6 @@ from agentpool._checks import expect_message
 from agentpool._errors import AgentGoneError, InboxFullError, UnknownAgentError, UsageError
 from agentpool._messages import NOBODY, OWNER_ID, AgentId, AgentMessage, DeadLetter
 from agentpool._messaging.inbox import Inbox
-from agentpool._messaging.roll import Roll
 from agentpool._numbers import quoted
 from agentpool._scheduling.ctrl_c import unbroken
 from agentpool._scheduling.owner import Owner
@@ -33,6 +32,7 @@ from agentpool._scheduling.waits import Wait, WaitBook
 from agentpool._surrogates import without_halves
 
 if TYPE_CHECKING:
+    from agentpool._messaging.roll import Roll
     from agentpool._messaging.stored_messages import KeptPost
 
 MAX_DEAD_LETTERS = 10_000

@@ -17,14 +17,16 @@ import math
 from collections.abc import Generator
 from contextlib import contextmanager
 from contextvars import ContextVar, Token
-from typing import Self, final
+from typing import TYPE_CHECKING, Self, final
 
 import trio
 
 from agentpool._base import Live
 from agentpool._scheduling.ctrl_c import unbroken
-from agentpool._scheduling.current_request import Clock
 from agentpool._scheduling.slot import Slot, current_slot
+
+if TYPE_CHECKING:
+    from agentpool._scheduling.current_request import Clock
 
 
 @unbroken

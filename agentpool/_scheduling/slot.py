@@ -29,7 +29,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextvars import ContextVar
 from types import MappingProxyType, TracebackType
-from typing import Final, Protocol, TypeAlias, final
+from typing import TYPE_CHECKING, Final, Protocol, TypeAlias, final
 
 import trio
 
@@ -37,11 +37,13 @@ from agentpool._base import Live
 from agentpool._errors import DeadlockError
 from agentpool._messages import OWNER_ID, AgentId
 from agentpool._scheduling.ctrl_c import ends_the_program, unbroken
-from agentpool._scheduling.current_request import Asking
 from agentpool._scheduling.fair_queue import Share
 from agentpool._scheduling.owner import Owner
 from agentpool._scheduling.parking_lot import Lot
 from agentpool._scheduling.waits import Wait, WaitBook
+
+if TYPE_CHECKING:
+    from agentpool._scheduling.current_request import Asking
 
 
 @final

@@ -6,9 +6,12 @@ Gates and fallbacks do not know the pool. They find their request by the task th
 from __future__ import annotations
 
 from contextvars import ContextVar
+from typing import TYPE_CHECKING
 
-from agentpool._scheduling.current_request import Asking, RequestWatcher
 from agentpool._scheduling.slot import current_slot
+
+if TYPE_CHECKING:
+    from agentpool._scheduling.current_request import Asking, RequestWatcher
 
 current_asking: ContextVar[Asking | None] = ContextVar("agentpool_asking", default=None)
 """The request that a tool makes on behalf of its agent. ``None``: no tool does."""
