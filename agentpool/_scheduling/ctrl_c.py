@@ -89,8 +89,8 @@ def _protect(member: object) -> None:
     elif isinstance(member, property):
         _protect(member.fget)
         _protect(member.fset)
-    elif isinstance(member, _WRAPPERS):
-        _protect(member.__func__)
+    elif type(member) in _WRAPPERS:
+        _protect(getattr(member, "__func__", None))
 
 
 def _protect_function(function: _HasCode) -> None:
