@@ -409,10 +409,13 @@ def test_classes_that_a_program_makes_anew_are_not_kept() -> None:
     """What was learnt of the types of arguments is kept of so many types, and no more."""
     board = Board()
     made: list[weakref.ref[type[str]]] = []
-    for _ in range(2 * MOST_KNOWN):
+
+    def say() -> None:
         kind = type("Line", (str,), {})
         board.say(kind("said"))
         made.append(weakref.ref(kind))
-    del kind
+
+    for _ in range(2 * MOST_KNOWN):
+        say()
     gc.collect()
     assert sum(one() is not None for one in made) <= MOST_KNOWN

@@ -286,10 +286,11 @@ class PostOffice(Live):
             content = expect_message(content, reply_to)
         if sender == recipient:
             raise UsageError(f"agent {sender} cannot send to itself; keep the text in a variable")
+        text = content if content.isascii() else without_halves(content)
         kept, key = self._kept, ""
         if kept is not None:
             key = kept.key_of_next(sender)
-            known = kept.known(key, sender, recipient, reply_to)
+            known = kept.known(sender, recipient, reply_to, text)
             if known is not None:
                 if question is not None:
                     self._ask_again(kept, question, known)
@@ -301,7 +302,6 @@ class PostOffice(Live):
         if inbox is None:
             inbox = self._open_inbox(recipient)
         number = self._last_message_id + 1
-        text = content if content.isascii() else without_halves(content)
         message = AgentMessage(sender, recipient, text, number, reply_to)
         is_taken = reply_to is not None and self._answers(message)
         if not is_taken and (kept is None or not kept.hold(message)):
@@ -319,7 +319,7 @@ class PostOffice(Live):
         """Answer *question* with a reply from before, or let it wait for one."""
         question.message_id = known.message_id
         question.answer = kept.take_reply(known)
-        if question.answer is not None or question.answerer in kept.ended:
+        if question.answer is not None or not self._is_known(question.answerer):
             question.end()
         else:
             self._questions[known.message_id] = question

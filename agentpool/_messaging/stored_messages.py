@@ -3,10 +3,11 @@
 Rules:
 
 1. A message has a key: the key of the tool call that sends it, and its number among the messages of
-   that call. A resumed call uses the same keys.
-2. A message with a known key is not sent again: the sender gets the old one. The owner has no
-   calls, and may do things in a different order. So each message of the owner is matched with an
-   old message: the first unmatched one that went to the same agent in answer to the same message.
+   that call.
+2. A message that was sent before is not sent again: the sender gets the old one. It is the first
+   of the same call that was not sent again yet, with the same text, to the same agent, in answer to
+   the same message. The owner has no calls: all of its messages count as of one. A call that runs
+   again, and the owner, may do things in a different order, or say something else.
 3. A message that was accepted and not received waits for its recipient again, in the old order. The
    owner begins anew, so every message that was ever sent to the owner waits.
 4. A call without a result has received nothing: the messages that it took wait for it again.
@@ -34,6 +35,9 @@ from agentpool._served_call import current_call
 Sent: TypeAlias = tuple[str, AgentMessage, bool]
 """An accepted message with its key, and whether it is known to be a question."""
 
+_What: TypeAlias = tuple[str, AgentId, AgentId, int | None, str]
+"""The key of the call (empty: outside of any), sender, recipient, what it answers, and the text."""
+
 
 @final
 class Absent(Live):
@@ -42,6 +46,8 @@ class Absent(Live):
     name: str
     parent_id: AgentId
     """``NOBODY``: it can never be spawned again."""
+    above: AgentId
+    """The nearest unfinished agent above it, or the owner. Once that has ended, it cannot come."""
     wait: Wait
     """The wait for its parent, or for the nearest unfinished agent above an ended parent."""
 
@@ -53,7 +59,6 @@ class KeptPost:
 
     _note: Callable[[AgentMessage, str, bool], None]
     """Stores an accepted message under its key, and whether it is a question."""
-    _sent: dict[str, AgentMessage] = attrs.field(factory=dict[str, AgentMessage])
     _pending: dict[AgentId, list[AgentMessage]] = attrs.field(
         factory=dict[AgentId, list[AgentMessage]]
     )
@@ -79,11 +84,10 @@ class KeptPost:
     """The number of the last message."""
     _outside: int = 0
     """How many messages were sent outside of any call so far, in all processes."""
-    _again: dict[tuple[AgentId, AgentId, int | None], deque[AgentMessage]] = attrs.field(
-        factory=dict[tuple[AgentId, AgentId, int | None], deque[AgentMessage]]
+    _again: dict[_What, deque[AgentMessage]] = attrs.field(
+        factory=dict["_What", deque[AgentMessage]]
     )
-    """Messages from outside of any call that this process has not sent again, by what makes them
-    equal."""
+    """Messages that this process has not sent again, by what makes them equal."""
 
     def recover(
         self,
@@ -100,12 +104,13 @@ class KeptPost:
         """
         open_ones: dict[int, AgentMessage] = {}
         for key, message, is_question in sent:
-            self._sent[key] = message
-            if key == f"{message.sender}+{self._outside + 1}":
-                self._outside += 1
-                self._again.setdefault(_what_of(message), deque()).append(message)
-            self.last_id = number = message.message_id
             call = key.rpartition("+")[0]
+            is_outside = key == f"{message.sender}+{self._outside + 1}"
+            self._outside += is_outside
+            self.last_id = number = message.message_id
+            if is_outside or call not in settled:
+                what = _what_of("" if is_outside else call, message)
+                self._again.setdefault(what, deque()).append(message)
             if call not in settled:
                 open_ones[number] = message
                 if message.sender != OWNER_ID:
@@ -121,21 +126,17 @@ class KeptPost:
         """Return the key of the next message."""
         call = current_call.get()
         if call is not None and sender != OWNER_ID:
-            return f"{call.key}+{call.messages + 1}"
+            return f"{call.key}+{len(self._of_call.get(call.key, ())) + call.messages + 1}"
         return f"{sender}+{self._outside + 1}"
 
     def known(
-        self, key: str, sender: AgentId, recipient: AgentId, reply_to: int | None
+        self, sender: AgentId, recipient: AgentId, reply_to: int | None, text: str
     ) -> AgentMessage | None:
         """Return the same message, if it was accepted earlier. ``None``: it is new."""
         call = current_call.get()
-        if call is None or sender == OWNER_ID:
-            old = self._again.get((sender, recipient, reply_to))
-            return old.popleft() if old else None
-        message = self._sent.get(key)
-        if message is not None:
-            call.messages += 1
-        return message
+        key = "" if call is None or sender == OWNER_ID else call.key
+        old = self._again.get((key, sender, recipient, reply_to, text))
+        return old.popleft() if old else None
 
     def accepted(self, key: str, message: AgentMessage, *, is_question: bool) -> None:
         """Record a message that was just accepted."""
@@ -193,7 +194,7 @@ class KeptPost:
         lost = [
             agent_id
             for agent_id, one in self.absent.items()
-            if one.parent_id == parent_id or (is_over and not is_known(one.parent_id))
+            if parent_id in {one.parent_id, one.above} or (is_over and not is_known(one.parent_id))
         ]
         for agent_id in lost:
             self.find_again(agent_id)
@@ -220,5 +221,5 @@ class KeptPost:
             self.sent_again(message)
 
 
-def _what_of(message: AgentMessage) -> tuple[AgentId, AgentId, int | None]:
-    return message.sender, message.recipient, message.reply_to
+def _what_of(call: str, message: AgentMessage) -> _What:
+    return call, message.sender, message.recipient, message.reply_to, message.content

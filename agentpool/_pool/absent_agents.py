@@ -43,7 +43,7 @@ def _absent(
     above = agent.parent_id
     while (ended := agents.get(above)) is not None and ended.outcome is not None:
         above = ended.parent_id  # it gets its outcome as soon as it is spawned again
-    return Absent(agent.config.agent_name, parent_id, Wait.spawn_by(above))
+    return Absent(agent.config.agent_name, parent_id, above, Wait.spawn_by(above))
 
 
 def _may_come(

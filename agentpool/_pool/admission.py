@@ -31,6 +31,7 @@ from agentpool._messages import OWNER_ID, AgentId
 from agentpool._pool.record import AgentRecord
 from agentpool._scheduling.ctrl_c import unbroken
 from agentpool._scheduling.fair_queue import PLAIN, FairQueue, Share
+from agentpool._scheduling.line import Line
 from agentpool._scheduling.pace import AGENT_STEPS, Pace
 from agentpool._scheduling.slot import Slot, current_slot, parked
 from agentpool._scheduling.waits import Wait, WaitBook, WaitKind, WaitReason
@@ -95,9 +96,9 @@ class Admission(Live):
     _lent: int = 0
     """Slots that wait for their agents to come back from a gate."""
     _returning: deque[Slot] = msgspec.field(default_factory=deque[Slot])
-    _room: trio.lowlevel.ParkingLot = msgspec.field(default_factory=trio.lowlevel.ParkingLot)
+    _room: Line = msgspec.field(default_factory=Line)
     _let_in: int = 0
-    """How many waiting calls were woken and have not run yet. Room is kept for them."""
+    """How many waiting calls were woken and have not run yet: one, until the pool closes."""
 
     @property
     def queued_count(self) -> int:
@@ -119,8 +120,7 @@ class Admission(Live):
 
     def room_for(self, count: int) -> bool:
         """Return whether *count* more new agents would find a slot or a place in the queue."""
-        # Slots that are free now are not promised to anybody: whoever comes back was
-        # served when they became free.
+        # A free slot is promised to nobody: whoever comes back was served when it became free.
         queued = self._newcomers.waiting + self._children.waiting
         taken = self.running_count + self._lent
         if not queued and taken + count <= self.slots:
@@ -153,17 +153,17 @@ class Admission(Live):
             If cancelled, nothing was accepted.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
-        if self.room_for(1 + self._let_in):
+        if self._may_enter():
             record = accept(*args)
             if self.pace.is_due(AGENT_STEPS):
                 await trio.lowlevel.cancel_shielded_checkpoint()
             return record
         async with parked(Wait.other("a place in the queue", WaitReason.QUEUE)):
-            wanted, is_let_in = 1 + self._let_in, False
-            while not (self.closed or self.room_for(wanted)):
+            place, is_let_in = self._room.new_place(), False
+            while not (self.closed or (self.room_for(1) if is_let_in else self._may_enter())):
                 self._let_in -= is_let_in  # somebody took the room without waiting
-                await self._room.park()
-                wanted, is_let_in = 1, True
+                await self._room.park(place)
+                is_let_in = True
             try:
                 try:
                     # Cancelled in the tick in which there was room: a map that is being left
@@ -172,9 +172,8 @@ class Admission(Live):
                 finally:
                     self._let_in -= is_let_in  # until then nobody may overtake
                 return accept(*args)
-            except BaseException:
-                self._offer_room()  # it is the next one's
-                raise
+            finally:
+                self._offer_room()  # it is the next one's turn, whatever came of this one
 
     async def enter_each(
         self,
@@ -200,7 +199,7 @@ class Admission(Live):
                 if self.pace.is_due(AGENT_STEPS):
                     self._moment = None
                     await trio.lowlevel.checkpoint()
-                if not self.room_for(1 + self._let_in):
+                if not self._may_enter():
                     self._moment = None
                     add(await self.enter(accept, one, other))
                     continue
@@ -217,16 +216,18 @@ class Admission(Live):
         self._let_in += len(self._room)
         self._room.unpark_all()
 
+    def _may_enter(self) -> bool:
+        """Return whether a call may enter without a wait: no other waits, and there is room."""
+        return not (self._room or self._let_in) and self.room_for(1)
+
     def _offer_room(self) -> None:
-        """Wake as many of the calls that wait for room as there is room for, in order."""
-        if not self._room:
-            return
-        queued = self.queued_count
-        free = 0 if queued else max(0, self.slots - self.running_count - self._lent)
-        count = min(self.max_queued - queued + free - self._let_in, len(self._room))
-        if count > 0:
-            self._let_in += int(count)
-            self._room.unpark(count=int(count))
+        """Wake the first call that waits, if there is room. When it has entered, it wakes the next.
+
+        Several woken together would run in any order.
+        """
+        if self._room and not self._let_in and self.room_for(1):
+            self._let_in = 1
+            self._room.unpark(1)
 
     def admit(self, record: AgentRecord) -> Slot | None:
         """Return a slot for *record* if one is free, otherwise queue it. Ask ``room_for`` first."""

@@ -36,6 +36,7 @@ from agentpool._messages import AgentId
 from agentpool._outcome import AgentOutcome, AgentStatus
 from agentpool._pool.admission import Admission
 from agentpool._pool.record import AgentRecord, OnEnd
+from agentpool._pool.shutdown import cancel_rest
 from agentpool._pool.spawn_checks import Queries, check_query, check_source
 from agentpool._scheduling.ctrl_c import interruptible, unbroken
 from agentpool._scheduling.owner import Owner
@@ -142,13 +143,14 @@ class QueryMap(Live):
     """Whether all sources have ended."""
     _has_ended: bool = False
     """Whether no more agents are started."""
-    _errors: list[Exception] = msgspec.field(default_factory=list[Exception])
-    """What the sources raised."""
+    _errors: list[Exception] = []  # noqa: RUF012  # each has its own: what its sources raised
     _letting_in: int = 0
     """Queries whose turn has come, but which have no agent yet."""
     _turns: trio.lowlevel.ParkingLot = msgspec.field(default_factory=trio.lowlevel.ParkingLot)
     """The sources that have a query ready, in the order of their turns."""
     _changed: Lot = msgspec.field(default_factory=Lot)
+    is_left: bool = False
+    """Whether its block has ended, and not by an error or a cancellation."""
 
     async def next_outcome(self) -> AgentOutcome:
         """Return the next outcome, in the order of ends or of queries.
@@ -365,8 +367,8 @@ class QueryMap(Live):
     async def aclose(self) -> None:
         """Cancel the remaining agents, and wait for them."""
         self._scope.cancel()
-        for record in tuple(self._in_flight.values()):
-            record.cancel("the map's block ended")
+        in_flight = self._in_flight.values()
+        cancel_rest(in_flight, "the map's block ended", is_broken=not self.is_left)
         while self._in_flight or not self._has_ended:
             await self._changed.park()
         await trio.lowlevel.cancel_shielded_checkpoint()

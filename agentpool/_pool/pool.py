@@ -30,7 +30,7 @@ from agentpool._pool.spawn_checks import Queries
 from agentpool._public import advised, refuse_attribute
 from agentpool._scheduling.ctrl_c import interruptible, unbroken
 from agentpool._spawn import SpawnConfig, emptying, listed
-from agentpool.observe._hub import EventReader
+from agentpool.observe._event_reader import EventReader
 
 if TYPE_CHECKING:
     from agentpool._pool.map import OutcomeStream
@@ -204,8 +204,8 @@ class AgentPool(Live, weakref=True):
                 Several sources take turns, and a slow one does not make others wait. An async
                 generator is closed at the end of the block.
             ordered: Whether the outcomes come in the order in which the queries were taken.
-            retries: How often a query is asked again, by a new agent, if its agent failed. The
-                waits are 1, 2, 4, … seconds, at most 60. The last outcome counts.
+            retries: How often a query whose agent failed is asked again, by a new agent, after 1,
+                2, 4, … seconds, at most 60. The last outcome counts.
             output_type: As in ``SpawnConfig``, for all of the agents.
             group: As in ``SpawnConfig``.
             weight: As in ``SpawnConfig``.
@@ -221,9 +221,8 @@ class AgentPool(Live, weakref=True):
         config_of = partial(SpawnConfig, manifest, output_type=output_type, group=group,
                             weight=weight, priority=priority)  # fmt: skip
         config = check_map(manifest, sources, retries, ordered, config_of)
-        agents, deadlocks = self._agents, self._agents.deadlocks
-        agents.check_open()
-        parent, above = agents.voice.above_all(manifest)
+        (agents := self._agents).check_open()
+        deadlocks, (parent, above) = agents.deadlocks, agents.voice.above_all(manifest)
 
         def accept(config: SpawnConfig, on_end: OnEnd) -> AgentRecord:
             return agents.accept(parent, config, agents.entry.driver_for(config, above), on_end)
@@ -237,6 +236,7 @@ class AgentPool(Live, weakref=True):
         agents.nursery.start_soon(run.feed, parent and parent.slot, name="map")
         try:
             yield OutcomeStream(run)
+            run.is_left = True
         finally:
             with trio.CancelScope(shield=True):
                 await run.aclose()

@@ -16,6 +16,7 @@ from agentpool._outcome import AgentOutcome, AgentStatus
 from agentpool._pool.admission import Admission
 from agentpool._pool.nursery import AgentNursery
 from agentpool._pool.record import AgentRecord, OnEnd
+from agentpool._pool.shutdown import cancel_rest
 from agentpool._scheduling.ctrl_c import unbroken
 from agentpool._scheduling.owner import Owner
 from agentpool._scheduling.parking_lot import Lot
@@ -104,8 +105,8 @@ class Race(Live):
                     while self._left:
                         await self._changed.park()
         finally:
-            for record in tuple(self._left.values()):
-                record.cancel("lost the race" if self._winner else "the race was cancelled")
+            reason = "lost the race" if self._winner else "the race was cancelled"
+            cancel_rest(self._left.values(), reason, is_broken=self._winner is None)
             with trio.CancelScope(shield=True):
                 async with parked(Wait.other("the losers of a race")):
                     while self._left:

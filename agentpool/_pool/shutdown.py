@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import gc
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import trio
 
@@ -55,6 +55,21 @@ def cancel_all(
     finally:
         if collects:
             gc.enable()
+
+
+def cancel_rest(records: Iterable[AgentRecord], reason: str, *, is_broken: bool) -> None:
+    """Cancel the agents of a call that returns before they have ended.
+
+    Args:
+        records: The agents.
+        reason: The reason in their outcomes.
+        is_broken: Whether the call ends by an error, a cancellation or Ctrl-C. If it is the
+            owner's, no end of its agents is recorded, so that the next process continues them.
+    """
+    for record in tuple(records):
+        if is_broken and not record.depth and record.cancelled is None:
+            record.noted().is_left_open = True
+        record.cancel(reason)
 
 
 async def end_in_steps(

@@ -18,6 +18,7 @@ from agentpool._outcome import AgentOutcome, RestartLimitError
 from agentpool._pool.admission import Admission
 from agentpool._pool.record import AgentRecord, OnEnd
 from agentpool._pool.restart_policy import RestartCounter, RestartPolicy
+from agentpool._pool.shutdown import cancel_rest
 from agentpool._scheduling.ctrl_c import unbroken
 from agentpool._scheduling.owner import Owner
 from agentpool._scheduling.parking_lot import Lot
@@ -101,8 +102,9 @@ class Supervisor(Live):
             self._all.sort(key=lambda outcome: outcome.agent_id)
             error.outcomes = tuple(self._all)
             raise
-        finally:
-            await self._end_all()  # noqa: ASYNC102  # shielded: it waits as a nursery does
+        except BaseException:
+            await self._end_all(is_broken=True)  # noqa: ASYNC120  # shielded: as a nursery waits
+            raise
         if not self._starters:
             await trio.lowlevel.checkpoint()
         return [self._outcomes[place] for place in range(len(self._starters))]
@@ -116,9 +118,10 @@ class Supervisor(Live):
                 while not self._ended:
                     await self._changed.park()
 
-    async def _end_all(self) -> None:
+    async def _end_all(self, *, is_broken: bool = False) -> None:
         with trio.CancelScope(shield=True):
-            await self._end(range(len(self._starters)), "the supervision ended")
+            every = range(len(self._starters))
+            await self._end(every, "the supervision ended", is_broken=is_broken)
 
     async def _deal_with(self, place: int, outcome: AgentOutcome) -> None:
         self._outcomes[place] = outcome
@@ -168,11 +171,10 @@ class Supervisor(Live):
 
         await self._admission.enter(start)
 
-    async def _end(self, places: range, reason: str) -> None:
+    async def _end(self, places: range, reason: str, *, is_broken: bool = False) -> None:
         """Cancel the agents at *places*, wait for them, and store their outcomes."""
-        for place in places:
-            if place in self._live:
-                self._live[place].cancel(reason)
+        live = [self._live[place] for place in places if place in self._live]
+        cancel_rest(live, reason, is_broken=is_broken)
         async with parked(Wait.other("supervised agents to end")):
             while any(place in self._live for place in places):
                 await self._changed.park()

@@ -39,7 +39,7 @@ from agentpool.live._approvals import ApprovalDesk
 from agentpool.live._http import BadRequestError, Visit
 from agentpool.live._listen import listen
 from agentpool.live._view import View, shown_call
-from agentpool.observe._hub import EventReader
+from agentpool.observe._event_reader import EventReader
 
 _log = logging.getLogger("agentpool")
 

@@ -45,7 +45,7 @@ from agentpool._messages import DeadLetter as DeadLetter
 from agentpool._public import publish as _publish
 from agentpool._scheduling.waits import WaitReason as WaitReason
 from agentpool.abc import Observer as Observer
-from agentpool.observe._hub import EventReader as EventReader
+from agentpool.observe._event_reader import EventReader as EventReader
 
 # These are for those who keep what they see.
 if TYPE_CHECKING:

@@ -1,7 +1,6 @@
 """Delivers events to observers and readers without making an agent wait.
 
-Observers are called immediately, in order. Each reader takes events from its own bounded backlog.
-When the backlog is full, events that do not start or end an agent are left out and counted.
+Observers are called immediately, in order. Each reader takes events from its own backlog.
 """
 
 from __future__ import annotations
@@ -12,32 +11,29 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Self, TypeAlias, TypeVarTuple, final
+from weakref import ref
 
-import msgspec
 import trio
 
-from agentpool._base import Live
 from agentpool._budget.statistics import PoolStatistics
 from agentpool._errors import traceback_text
 from agentpool._events import (
-    LIFECYCLE,
     AgentParked,
     AgentSpawned,
     AgentWarned,
     Event,
-    EventsMissed,
     MessageDropped,
     MessageSent,
     PoolInfo,
 )
-from agentpool._messages import OWNER_ID, AgentId, AgentMessage
+from agentpool._messages import AgentId, AgentMessage
 from agentpool._scheduling.owner import Owner
-from agentpool._scheduling.parking_lot import Lot
-from agentpool._scheduling.slot import current_slot, parked
-from agentpool._scheduling.waits import FOR_AN_EVENT, Wait
+from agentpool._scheduling.slot import current_slot
+from agentpool._scheduling.waits import Wait
 from agentpool._spawn import SpawnConfig, provider_of, seconds_of
 from agentpool.abc import Observer
 from agentpool.observe._error_data import text_of
+from agentpool.observe._event_reader import EventReader
 
 Ts = TypeVarTuple("Ts")
 Ear: TypeAlias = Callable[[Event], None]
@@ -47,116 +43,8 @@ _log = logging.getLogger("agentpool")
 # A method of what was imported is made anew for each call, which is a tenth of an event.
 _set_slot, _reset_slot = current_slot.set, current_slot.reset
 
-READER_BACKLOG = 4096
-"""The most events that wait for one reader, besides spawns, starts and ends: half a megabyte."""
-
 _TELLING = 1_000_000
 """Added to the decisions under way while observers are called, so that all new events wait."""
-
-
-@final
-class EventReader(Live):
-    """An async iterator over a pool's events from now on. It ends when the pool has closed.
-
-    >>> import trio
-    >>> from agentpool import AgentManifest, SpawnConfig, open_pool
-    >>> from agentpool.drivers import ScriptedDriver
-    >>> async def main() -> None:
-    ...     async with open_pool(ScriptedDriver(["Hello!"])) as pool:
-    ...         events = pool.events()
-    ...         await pool.spawn(SpawnConfig(AgentManifest(), "Say hello"))
-    ...     print([type(event).__name__ async for event in events][:2])
-    >>> trio.run(main)
-    ['AgentSpawned', 'AgentStarted']
-    """
-
-    _hub: EventHub
-    _after: int
-    """The number of the last event before the reader was opened."""
-    _backlog: deque[Event] = msgspec.field(default_factory=deque[Event])
-    _left_out: int = 0
-    _closed: bool = False
-    _lot: Lot = msgspec.field(default_factory=Lot)
-    _owner: Owner | None = None
-    """The owner's side of the pool. ``None``: the reader belongs to no pool."""
-
-    def __repr__(self) -> str:
-        """Return the number of waiting events: ``<EventReader 3 events, 2 missed>``."""
-        parts = [f"{len(self._backlog)} events"]
-        parts += [f"{self._left_out} missed"] * (self._left_out > 0)
-        parts += ["closed"] * self._closed
-        return f"<EventReader {', '.join(parts)}>"
-
-    def _put(self, event: Event) -> None:
-        """Store *event* for the reader, or count it as missed."""
-        if event.sequence <= self._after:
-            return  # it happened before, and was told late
-        if len(self._backlog) >= READER_BACKLOG and not isinstance(event, LIFECYCLE):
-            self._left_out += 1
-            return
-        if self._left_out:
-            # It takes the place, and the number, of the first event that follows the gap.
-            gap = EventsMissed(event.sequence, event.at_seconds, OWNER_ID, "", self._left_out)
-            self._backlog.append(gap)
-            self._left_out = 0
-        self._backlog.append(event)
-        self._lot.unpark_all()
-
-    def _take_waiting(self) -> list[Event]:
-        """Return all events that have arrived, without waiting."""
-        taken = list(self._backlog)
-        self._backlog.clear()
-        return taken
-
-    def close(self) -> None:
-        """Accept no more events. The stored ones can still be read."""
-        if self._left_out:
-            hub, count = self._hub, self._left_out
-            place = (hub.last_sequence, hub.seconds(), OWNER_ID, "")
-            self._backlog.append(EventsMissed(*place, count))
-            self._left_out = 0
-        self._closed = True
-        self._hub.forget(self)
-        self._lot.unpark_all()
-
-    def __enter__(self) -> Self:
-        """Return the reader: ``with pool.events() as events:``."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Close the reader."""
-        self.close()
-
-    def __aiter__(self) -> Self:
-        """Return the reader itself."""
-        return self
-
-    async def __anext__(self) -> Event:
-        """Return the next event, waiting for one.
-
-        Cancellation:
-            No event is lost.
-        """
-        await trio.lowlevel.checkpoint_if_cancelled()
-        if not await self._has_more():
-            raise StopAsyncIteration
-        event = self._backlog.popleft()
-        await trio.lowlevel.cancel_shielded_checkpoint()
-        return event
-
-    async def _has_more(self) -> bool:  # noqa: ASYNC910  # those that are there are not waited for
-        """Wait for an event. Return ``False`` if the reader is closed and has no more events."""
-        while not self._backlog:
-            if self._closed:
-                return False  # noqa: ASYNC910  # the same
-            if current_slot.get() is None:
-                async with parked(FOR_AN_EVENT, self._lot, self._owner):
-                    while not (self._backlog or self._closed):
-                        await self._lot.park()
-            else:
-                # An agent that parked for events would have its own parking to read.
-                await self._lot.park()
-        return True  # noqa: ASYNC910  # the same
 
 
 @final
@@ -179,7 +67,7 @@ class EventHub:
         self._observers = observers
         self._opened_at = opened_at
         self.now = now  # trio's clock
-        self._readers: dict[EventReader, None] = {}  # in order
+        self._readers: dict[int, ref[EventReader]] = {}  # by their ids, in order
         # What hears the events of one agent, by the agent: an event is for few of many streams.
         self._ears: dict[AgentId, dict[Ear, None]] = {}
         self.last_sequence = 0  # the number of the last event
@@ -292,8 +180,14 @@ class EventHub:
     def _read(self, event: Event) -> None:
         for hear in tuple(self._ears.get(event.agent_id, ())):
             hear(event)
-        for reader in self._readers:
-            reader._put(event)  # pyright: ignore[reportPrivateUsage]  # only the hub puts
+        gone = list[int]()  # not taken out by a call of the reference: that may come anywhere
+        for key, one in self._readers.items():
+            if (reader := one()) is not None:
+                reader._put(event)  # pyright: ignore[reportPrivateUsage]  # only the hub puts
+            else:
+                gone.append(key)
+        for key in gone:
+            self._forget(key)
 
     def _failed(self, observer: Observer, error: Exception) -> None:
         self.observer_failures += 1
@@ -381,7 +275,7 @@ class EventHub:
     def open_reader(self, owner: Owner | None = None) -> EventReader:
         """Open a reader for all events from now on; *owner* is the owner's side of the pool."""
         reader = EventReader(self, self.last_sequence, _owner=owner)
-        self._readers[reader] = None
+        self._readers[id(reader)] = ref(reader)
         self.listening = True
         if self._closed:
             reader.close()
@@ -389,12 +283,16 @@ class EventHub:
 
     def forget(self, reader: EventReader) -> None:
         """Stop passing events to *reader*."""
-        self._readers.pop(reader, None)
+        self._forget(id(reader))
+
+    def _forget(self, key: int) -> None:
+        self._readers.pop(key, None)
         self.listening = bool(self._observers or self._readers or self._ears)
 
     def close(self, statistics: PoolStatistics) -> None:
         """Tell observers and readers that the pool has closed."""
         self._call_each(lambda observer: observer.on_close(statistics))
         self._closed = True
-        for reader in tuple(self._readers):
-            reader.close()
+        for one in tuple(self._readers.values()):
+            if (reader := one()) is not None:
+                reader.close()

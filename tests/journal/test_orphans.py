@@ -245,3 +245,47 @@ def test_agents_of_the_owner_and_their_children_may_come_back() -> None:
         assert await in_pool(journal, wait_long)
 
     simulate(scenario)
+
+
+@tool(on_unknown="report")
+async def lead(context: ToolContext) -> str:
+    """Let a child have a child of its own that outlives it, and go on working."""
+    await context.agent.run_child(SpawnConfig(WORKER, "leaver", key="c"))
+    await trio.sleep(50)
+    return "led"
+
+
+def test_who_is_below_a_child_that_never_comes_is_told_of() -> None:
+    """Its parent has ended, and what would bring that back ended without doing so."""
+    leaving = list[AgentPool]()
+
+    @tool
+    async def leave() -> str:
+        """Leave a child that works on."""
+        leaf = SpawnConfig(WORKER, "leaf", key="leaf", outlives_parent=True)
+        await leaving[-1].spawn(leaf)
+        return "left"
+
+    async def led(request: CompletionRequest) -> Answer:
+        if "lead" in str(request.messages[0]) and len(request.messages) == 1:
+            return call("lead")
+        return await answer(request)
+
+    async def main() -> None:
+        journal, tools = InMemoryJournal(), ToolRegistry([lead, leave])
+        cut: list[bool] = []
+        for seconds in (5, 1000):
+            with trio.move_on_after(seconds) as scope:
+                async with open_pool(
+                    FunctionDriver(led), journal=journal, resume=True, tools=tools
+                ) as pool:
+                    leaving.append(pool)
+                    await (await pool.spawn(worker("lead"))).wait()
+                    with pytest.raises(AgentGoneError):
+                        await pool.router.ask(3, "well?")
+                    with pytest.raises(DeadlockError):
+                        await pool.receive_many()
+            cut.append(scope.cancelled_caught)
+        assert cut == [True, False]
+
+    simulate(main)

@@ -4,9 +4,17 @@ from __future__ import annotations
 
 import re
 
+import pytest
 import trio
 
-from agentpool import AgentManifest, Capability, CapabilityKind, SpawnConfig, open_pool
+from agentpool import (
+    AgentGoneError,
+    AgentManifest,
+    Capability,
+    CapabilityKind,
+    SpawnConfig,
+    open_pool,
+)
 from agentpool._messages import DeadLetter
 from agentpool.abc import CompletionRequest, ToolContext
 from agentpool.drivers import FunctionDriver, ToolMessage, call
@@ -144,3 +152,110 @@ def test_answers_to_messages_that_were_no_questions_keep_their_order() -> None:
 
     assert crash_everywhere(scenario).points > 8
     assert simulate(scenario, InMemoryJournal()) == ["Seven", "or eight", "or nine"]
+
+
+async def hush(request: CompletionRequest) -> str:
+    """End without an answer to anybody."""
+    await trio.sleep(10)
+    return "done"
+
+
+@pytest.mark.parametrize("spawns_again", [False, True])
+def test_an_agent_that_ended_without_an_answer_gives_none_to_who_asks_again(
+    *, spawns_again: bool
+) -> None:
+    """It is as one that has ended, whether it was asked before or not."""
+
+    async def main() -> None:
+        journal, config = InMemoryJournal(), SpawnConfig(CLERK, "slow", key="clerk")
+        async with open_pool(FunctionDriver(hush), journal=journal) as pool:
+            handle = await pool.spawn(config)
+            with pytest.raises(AgentGoneError):
+                await pool.router.ask(1, "How many?")
+            await handle.wait()
+        async with open_pool(FunctionDriver(hush), journal=journal, resume=True) as pool:
+            if spawns_again:
+                await pool.spawn(config)
+            with pytest.raises(AgentGoneError):
+                await pool.router.ask(1, "How many?")
+
+    simulate(main)
+
+
+async def idle(_: CompletionRequest) -> str:
+    """Work until it is cancelled."""
+    await trio.sleep_forever()
+
+
+def test_another_text_is_another_message() -> None:
+    """Only what is said once more with the same words was said before, in whatever order."""
+
+    async def main() -> None:
+        journal, config = InMemoryJournal(), SpawnConfig(CLERK, "slow", key="clerk")
+        sent: list[tuple[str, int]] = []
+        for texts in (["hello", "hello"], ["goodbye", "hello"], ["hello", "goodbye", "hello"]):
+            async with open_pool(FunctionDriver(idle), journal=journal, resume=True) as pool:
+                handle = await pool.spawn(config)
+                for text in texts:
+                    message = await handle.send(text)
+                    assert message.content == text
+                    sent.append((text, message.message_id))
+                pool.abort_all()
+        hello = [("hello", 1), ("hello", 2)]
+        assert sent == [*hello, ("goodbye", 3), hello[0], hello[0], ("goodbye", 3), hello[1]]
+
+    simulate(main)
+
+
+class Rerun:
+    """A tool that sends two messages in one order, and after a kill in the other."""
+
+    def __init__(self, first: list[str], then: list[str]) -> None:
+        """Take the texts of both processes."""
+        self.texts = [first, then]
+        self.returned: list[str] = []
+        self.ids: list[int] = []
+
+    def tools(self) -> ToolRegistry:
+        """Return the tool for the next process."""
+        texts, is_first = self.texts.pop(0), len(self.texts) == 1
+
+        @tool(on_unknown="rerun")
+        async def tell(context: ToolContext) -> str:
+            """Tell agent 1."""
+            for text in texts:
+                message = await context.agent.send(1, text)
+                self.returned.append(message.content)
+                self.ids.append(message.message_id)
+                if is_first:
+                    await trio.sleep(100)
+            return "told"
+
+        return ToolRegistry([tell])
+
+
+@pytest.mark.parametrize(
+    ("then", "ids"), [(["A", "B"], [1, 1, 2]), (["B", "A"], [1, 2, 1]), (["A2", "B"], [1, 2, 3])]
+)
+def test_a_call_that_runs_again_may_send_in_another_order(then: list[str], ids: list[int]) -> None:
+    """A message is known by its text, not by its place in the call."""
+
+    async def teller(request: CompletionRequest) -> Answer:
+        if said(request).startswith("idle"):
+            await trio.sleep_forever()
+        return "done" if len(request.messages) > 1 else call("tell")
+
+    async def main() -> None:
+        journal, rerun = InMemoryJournal(), Rerun(["A", "B"], then)
+        for seconds in (5, 200):
+            with trio.move_on_after(seconds):
+                async with open_pool(
+                    FunctionDriver(teller), journal=journal, resume=True, tools=rerun.tools()
+                ) as pool:
+                    await pool.spawn(SpawnConfig(CLERK, "idle", key="idle"))
+                    await (await pool.spawn(SpawnConfig(CLERK, "tell", key="tell"))).wait()
+                    pool.abort_all()
+        assert rerun.returned == ["A", *then]
+        assert rerun.ids == ids
+
+    simulate(main)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import logging
+import weakref
 from typing import Literal, Unpack
 
 import pytest
@@ -45,7 +47,8 @@ from agentpool.observe import (
     ToolFinished,
     ToolStarted,
 )
-from agentpool.observe._hub import READER_BACKLOG, EventHub, EventReader
+from agentpool.observe._event_reader import READER_BACKLOG, EventReader
+from agentpool.observe._hub import EventHub
 from agentpool.tools import ToolRegistry, tool
 from tests.support.fakes import (
     WITH_MEMORY,
@@ -349,6 +352,18 @@ async def test_a_reader_that_an_observer_opens_begins_with_what_comes_after() ->
 
 
 # --- readers
+
+
+async def test_a_reader_that_was_left_gets_no_more_events() -> None:
+    """Nobody can read it; it would keep every event until the pool closes."""
+    async with open_pool(sleepy_driver()) as pool:
+        left = [weakref.ref(pool.events()) for _ in range(3)]
+        with pool.events() as kept:
+            await (await pool.spawn(job("say a"))).wait()
+            gc.collect()
+            assert [one() for one in left] == [None] * 3
+            await (await pool.spawn(job("say b"))).wait()
+    assert {event.agent_id async for event in kept} == {1, 2}
 
 
 async def test_a_reader_waits_for_the_next_event(autojump_clock: MockClock) -> None:

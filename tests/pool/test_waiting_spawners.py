@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from functools import partial
 
 import trio
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trio.testing import wait_all_tasks_blocked
 
-from agentpool import AgentPool, open_pool
+from agentpool import AgentPool, PoolFullError, open_pool
 from agentpool.testing import simulate
 from tests.support.fakes import hanging_driver, job
 
@@ -23,7 +24,7 @@ acts = st.lists(
     st.one_of(
         st.tuples(st.just("slots"), st.integers(1, 4)),
         st.tuples(st.just("cancel"), st.integers(0, WAITING - 1)),
-        st.tuples(st.sampled_from(["abort", "end", "late"]), st.just(0)),
+        st.tuples(st.sampled_from(["abort", "end", "late", "steal", "shrink"]), st.just(0)),
     ),
     min_size=1, max_size=8,
 )  # fmt: skip
@@ -36,7 +37,7 @@ class Spawners:
 
     def __init__(self) -> None:
         """Nobody has asked."""
-        self.entered: set[int] = set()
+        self.entered: dict[int, int] = {}
         self.cancelled: set[int] = set()
         self.scopes: dict[int, trio.CancelScope] = {}
         self.asked = 0
@@ -47,8 +48,7 @@ class Spawners:
         self.asked += 1
         with trio.CancelScope() as scope:
             self.scopes[number] = scope
-            await self.pool.spawn(job("q"))
-            self.entered.add(number)
+            self.entered[number] = (await self.pool.spawn(job("q"))).agent_id
         if scope.cancelled_caught:
             self.cancelled.add(number)
 
@@ -62,18 +62,25 @@ class Spawners:
             self.pool.abort_all()
         elif act == "end":
             self.pool[1].cancel()
+        elif act == "steal":
+            with contextlib.suppress(PoolFullError):
+                self.pool.spawn_nowait(job("q"))
+        elif act == "shrink":
+            self.pool.max_concurrent = max(1, int(self.pool.max_concurrent) - 2)
         else:
             nursery.start_soon(self.spawn)
             await trio.lowlevel.checkpoint()
 
     def left(self) -> set[int]:
         """Return who waits."""
-        return set(self.scopes) - self.entered - self.cancelled
+        return set(self.scopes) - set(self.entered) - self.cancelled
 
     def check(self) -> None:
         """Nobody came in before who waited longer, and nobody waits while there is room."""
         left, pool = self.left(), self.pool
         assert not left or max(self.entered) < min(left), (self.entered, left)
+        ids = [self.entered[number] for number in sorted(self.entered)]
+        assert ids == sorted(ids), self.entered
         assert not left or pool.active_count + pool.queued_count >= pool.max_concurrent + QUEUED
 
 

@@ -540,7 +540,7 @@ def test_g11_events() -> None:
 
 def test_g11_lifecycle_is_never_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     """A reader that reads nothing misses pieces of text, is told how many, and no end."""
-    monkeypatch.setattr("agentpool.observe._hub.READER_BACKLOG", 5)
+    monkeypatch.setattr("agentpool.observe._event_reader.READER_BACKLOG", 5)
 
     async def scenario() -> None:
         log = EventLog()
