@@ -100,8 +100,8 @@ FAULTS: Final = (
     ),
     Fault(
         "D11", "a pool that has ended takes a map", "_pool/pool.py",
-        "        agents.check_open()\n        parent, above =",
-        "        parent, above =",
+        "        (agents := self._agents).check_open()\n",
+        "        agents = self._agents\n",
         "tests/pool/test_late_spawns.py",
         "a_map_of_a_closed_pool_is_refused",
     ),
