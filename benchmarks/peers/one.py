@@ -160,7 +160,9 @@ async def memory(runner: Runner, n: int, meter: Meter) -> None:
 def imported(statement: str) -> float:
     """Return how many milliseconds of CPU time *statement* takes."""
     code = f"import time; t = time.process_time(); {statement}; print(time.process_time() - t)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True
+    )
     return float(done.stdout) * 1e3
 
 
