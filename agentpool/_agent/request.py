@@ -314,19 +314,17 @@ class ModelRequest(Live):
     def _break_off(self, error: BaseException) -> None:
         """Count what a failed attempt used, and report that it failed; only once."""
         if self.has_left:
-            self._count_broken(error)
+            self.has_left, lost_by, paid = False, error, self.reservation
+            if self.failed:
+                # If nothing left after the last one that failed, it settles the reservation.
+                is_last_sent = len(self.failed) > self.failed_before
+                lost_by = self._count_failed(but_last=is_last_sent) or error
+            loss = self._loss_of(lost_by, self.arrived)
+            if loss.written is None and paid is not None:
+                paid.commit(tokens=loss.tokens, cost_usd=loss.cost_usd)
+            self._lose(loss, None if paid is None else paid.cost_usd)
         if self.watcher is not None:
             self.watcher.failed(error)
-
-    def _count_broken(self, error: BaseException) -> None:
-        self.has_left = False
-        if self.failed:
-            # If nothing left after the last one that failed, it settles the reservation.
-            error = self._count_failed(but_last=len(self.failed) > self.failed_before) or error
-        loss, paid = self._loss_of(error, self.arrived), self.reservation
-        if loss.written is None and paid is not None:
-            paid.commit(tokens=loss.tokens, cost_usd=loss.cost_usd)
-        self._lose(loss, None if paid is None else paid.cost_usd)
 
     def take_failure(self, error: DriverError) -> None:
         """Count the failure of a driver after which another driver is asked."""
@@ -361,18 +359,14 @@ class ModelRequest(Live):
 
     def _loss_of(self, error: BaseException, arrived: Sequence[str]) -> Loss:
         """Return the usage of an attempt that ended with *error*."""
-        if not isinstance(error, Exception):
-            return self._loss(arrived, was_cut=True)
-        if not arrived and is_refusal(error):
-            return Loss(0, 0.0)
-        if isinstance(error, DriverError) and error.tokens is not None:
-            usage = sound_usage(Usage(*error.tokens))
-            if usage is not None:
-                return Loss(usage.total_tokens, sound_cost(error.cost_usd), usage=usage)
-        return self._loss(arrived, was_cut=False)
-
-    def _loss(self, arrived: Sequence[str], *, was_cut: bool) -> Loss:
-        """Return the usage of an attempt that broke off."""
+        was_cut = not isinstance(error, Exception)
+        if not was_cut:
+            if not arrived and is_refusal(error):
+                return Loss(0, 0.0)
+            if isinstance(error, DriverError) and error.tokens is not None:
+                usage = sound_usage(Usage(*error.tokens))
+                if usage is not None:
+                    return Loss(usage.total_tokens, sound_cost(error.cost_usd), usage=usage)
         written, price = broken_off(self.driver, self.request, arrived)
         tokens, cost_usd = 0, None
         if self.reservation is not None:

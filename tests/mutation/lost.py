@@ -32,7 +32,8 @@ LOST: Final = (
     ),
     Fault(
         "A6", "what a cancelled agent has written is not counted", "_agent/request.py",
-        "return self._loss(arrived, was_cut=True)", "return Loss(0, 0.0)",
+        "        if not was_cut:\n",
+        "        if was_cut:\n            return Loss(0, 0.0)\n        if not was_cut:\n",
         "tests/agent/test_agent.py", "what_an_agent_has_written_when",
     ),
     Fault(

@@ -55,8 +55,7 @@ UNNOTICED: Final = (
     ),
     Fault(
         "E", "a refusal is charged", "_agent/request.py",
-        "            return Loss(0, 0.0)\n",
-        "            return self._loss(arrived, was_cut=False)\n",
+        "                return Loss(0, 0.0)\n", "                pass\n",
         SPENDING, "a_refusal_is_free",
     ),
     Fault(

@@ -34,14 +34,14 @@ def collections() -> Generator[list[int]]:
 
 
 async def _abort_counted(pool: AgentPool) -> list[int]:
-    """Return the collections while *pool* is aborted."""
+    """Return the collections of older objects while *pool* is aborted."""
     with collections() as seen:
         pool.abort_all("done")
-        return list(seen)
+        return [generation for generation in seen if generation > 0]
 
 
-async def test_abort_collects_nothing_for_any_number_of_agents() -> None:
-    """An abort of 200 agents makes no more collections than that of one."""
+async def test_abort_looks_at_older_objects_for_no_number_of_agents() -> None:
+    """An abort of 200 agents makes no more collections of older objects than that of one."""
     counts: list[int] = []
     for n in (1, 200):
         async with open_pool(hanging_driver(), max_concurrent=n) as pool:
@@ -57,14 +57,18 @@ async def test_abort_collects_nothing_for_any_number_of_agents() -> None:
 
 @pytest.mark.parametrize("collects", [True, False])
 async def test_abort_leaves_the_collector_as_it_was(collects: bool) -> None:  # noqa: FBT001
-    """Whether the collector is on is the program's choice."""
+    """Whether the collector is on, and how often it collects, is the program's choice."""
+    thresholds = gc.get_threshold()
     async with open_pool(hanging_driver(), max_concurrent=3) as pool:
         await pool.fan_out(jobs("a", "b", "c"))
         await wait_all_tasks_blocked()
         was = gc.isenabled()
         try:
             (gc.enable if collects else gc.disable)()
+            gc.set_threshold(701, 11, 12)
             pool.abort_all("done")
             assert gc.isenabled() is collects
+            assert gc.get_threshold() == (701, 11, 12)
         finally:
+            gc.set_threshold(*thresholds)
             (gc.enable if was else gc.disable)()
