@@ -64,13 +64,14 @@ class RequestTeller:
     def begin(self, paid: RequestReservation | None) -> None:
         """Report that an attempt begins. *paid*: the reservation that pays for it."""
         agent, request = self._agent, self._request
+        if self._attempt:
+            self._first_piece_seconds, self._node, self._lost = None, "", ()
         self._attempt += 1
-        self._first_piece_seconds = None
-        self._node, self._lost, self._is_open = "", (), True
+        self._is_open = True
         sequence, at_seconds, agent_id, name = agent.hub.stamp(agent.agent_id, agent.name)
         self._request_id, self._began_at = sequence, at_seconds
         view = request.messages
-        sent = view.places if isinstance(view, MessageView) and not self._by_tool else ()
+        sent = view.places if type(view) is MessageView and not self._by_tool else ()
         # By place, in the order of the fields: names and a star cost twice as much as the event.
         agent.hub.publish(
             RequestStarted(
