@@ -17,7 +17,6 @@ from agentpool._scheduling.parking_lot import Lot
 from agentpool._scheduling.slot import parked
 from agentpool._scheduling.waits import Wait
 
-
 _NEVER: Final = 1_000_000_000
 """More collections of the youngest objects than ever come before one of older objects."""
 
