@@ -57,6 +57,9 @@ class RecordKind(enum.Enum):
     HEAD = "head"
     """A session continues after this agent's turn; later turns no longer count. 0: the session
     continues from its beginning."""
+    ASIDE = "aside"
+    """A tool asks a model. The body is what that may use, or has used, until its call has a
+    result. The digest numbers the requests of a call."""
     SPENT = "spent"
     """What the agent had spent according to records that were pruned. The body is the totals."""
 

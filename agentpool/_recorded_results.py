@@ -5,16 +5,24 @@ from __future__ import annotations
 import hashlib
 import operator
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Final, final
+from itertools import chain
+from typing import Final, Self, final
 
 import msgspec
 
+from agentpool._base import Live
 from agentpool._budget.account import PICO, Spent, spent_on
 from agentpool._journal_records import JournalRecord, RecordKind, read_body
 from agentpool._loop.guard import Stop
 from agentpool._loop.run import Complete, Effect, Recall, Run, Summarize
-from agentpool._messages import AgentMessage, Completion, ToolCall, ToolMessage
-from agentpool._served_call import Charge, Loss
+from agentpool._messages import (
+    AgentMessage,
+    Completion,
+    CompletionRequest,
+    ToolCall,
+    ToolMessage,
+)
+from agentpool._served_call import Charge, Loss, ServedCall
 from agentpool._surrogates import whole_json
 
 DIGEST_BYTES: Final = 12
@@ -48,6 +56,22 @@ class Called(msgspec.Struct, frozen=True, gc=False):
     charges: tuple[Charge, ...]
     taken: tuple[int, ...] = ()
     losses: tuple[Loss, ...] = ()
+    asked: int = 0
+    """The requests to models that its tool made: so many records of them are settled by this."""
+
+    @classmethod
+    def of(
+        cls,
+        mark: ServedCall | None,
+        result: ToolMessage,
+        changed: ToolCall | None,
+        exhausted: Stop | None,
+    ) -> Self:
+        """Return the result of a call with its *mark*. ``None``: its tool did not run."""
+        if mark is None:
+            return cls(result, changed, exhausted, ())
+        done = tuple(mark.charges), tuple(mark.taken), tuple(mark.losses)
+        return cls(result, changed, exhausted, *done, mark.asked)
 
 
 @final
@@ -61,6 +85,26 @@ class Summed(msgspec.Struct, frozen=True, gc=False, array_like=True):
 
 
 encode: Final = whole_json
+
+
+@final
+class RequestDigests(Live):
+    """Hashes the requests of one run."""
+
+    _tools: object = None
+    """The tools that were hashed last: they are the same in each turn."""
+    _hash: str = ""
+
+    def of(self, request: CompletionRequest) -> str:
+        """Return a short hash of *request*.
+
+        The conversation so far follows from earlier results; hashing all of it in each turn would
+        cost the square of the turns.
+        """
+        if self._tools is not request.tools or not self._hash:
+            self._tools, self._hash = request.tools, digest_of(request.tools)
+        terms = msgspec.structs.replace(request, tools=(), messages=request.messages[-1:])
+        return digest_of(self._hash, terms, len(request.messages))
 
 
 def digest_of(*parts: object) -> str:
@@ -77,6 +121,7 @@ def calls_in(body: bytes) -> Sequence[ToolCall]:
 def spending(records: Iterable[JournalRecord]) -> Iterator[Spent]:
     """Yield the spending recorded in *records*."""
     known = list(records)
+    yield from map(spent_on, chain.from_iterable(cut_asides(known).values()))
     started = [one for one in known if one.kind is RecordKind.STARTED]
     begun = {(one.place, one.part) for one in started}
     # A call that had begun was spent, whether or not it ended, and once if it ran again.
@@ -98,6 +143,32 @@ def spending(records: Iterable[JournalRecord]) -> Iterator[Spent]:
             yield from map(spent_on, called.losses)
         elif (answer := _answer_in(record.body)) is not None:
             yield Spent(_tokens_of(answer), answer.cost_usd, 1)
+
+
+def cut_asides(records: Iterable[JournalRecord]) -> dict[int, list[Loss]]:
+    """Return what tools have asked of models in calls that were cut, by the places of the calls.
+
+    The result of a call has what the call asked. If it was cut and ran again, it has only what was
+    asked since.
+    """
+    cut: dict[int, list[Loss]] = {}
+    known: dict[tuple[int, int], dict[str, Loss]] = {}
+    for record in records:
+        spot = record.place, record.part
+        if record.kind is RecordKind.ASIDE:
+            known.setdefault(spot, {})[record.digest] = read_body(record.body, Loss)
+        elif record.kind is RecordKind.STARTED and spot in known:
+            cut.setdefault(record.place, []).extend(known.pop(spot).values())
+        elif (
+            record.kind is RecordKind.RESULT
+            and spot in known
+            # A call that was refused because it may have run settles nothing.
+            and read_body(record.body, Called).asked
+        ):
+            del known[spot]
+    for (place, _), losses in known.items():
+        cut.setdefault(place, []).extend(losses.values())
+    return cut
 
 
 def totals_of(runs: Iterable[Iterable[JournalRecord]]) -> tuple[Spent, ...]:

@@ -63,6 +63,8 @@ class ServedCall(Live):
     """The requests that it made and that broke off."""
     taken: list[int] = []  # noqa: RUF012  # each has its own
     """The numbers of the messages that it took from its agent's inbox."""
+    asked: int = 0
+    """Requests to models that it made so far."""
     children: int = 0
     """Agents that it spawned so far."""
     messages: int = 0

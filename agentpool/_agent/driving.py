@@ -12,11 +12,11 @@ import trio
 
 from agentpool._agent.agent import Agent, output_of, room_tokens
 from agentpool._agent.past_usage import begin, take_back
-from agentpool._agent.request import complete, complete_aside, late_answer
+from agentpool._agent.request import complete, complete_aside
 from agentpool._agent.spending import owed_by
 from agentpool._agent.tool_calls import end_late, run_calls
 from agentpool._chat_markers import Cleaner
-from agentpool._errors import DriverError, LimitExceededError
+from agentpool._errors import DriverError, LimitExceededError, NetworkError
 from agentpool._events import Phase, WindowCut
 from agentpool._loop.guard import LoopGuard, Warn
 from agentpool._loop.loop import run_loop
@@ -267,7 +267,10 @@ async def _end_late(agent: Agent, effect: Effect | None, error: Exception | None
         return  # noqa: ASYNC910  # it has been waited for
     # Nothing else has a limit.
     assert isinstance(effect, Complete)  # noqa: S101
-    raise error or late_answer(agent)
+    raise error or NetworkError(
+        f"no complete answer within {agent.config.manifest.resources.request_seconds:g} seconds; "
+        "increase resources.request_seconds if the model is slow"
+    )
 
 
 def _new_run(agent: Agent, config: SpawnConfig, registry: ToolRegistry) -> Run:

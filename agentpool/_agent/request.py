@@ -19,7 +19,7 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Awaitable, Sequence
-from typing import final
+from typing import TYPE_CHECKING, final
 
 import trio
 
@@ -33,7 +33,7 @@ from agentpool._base import Live
 from agentpool._budget.account import spent_on
 from agentpool._budget.claims import Ledger, RequestReservation
 from agentpool._checks import expect_piece
-from agentpool._errors import DriverError, LimitExceededError, NetworkError
+from agentpool._errors import DriverError, LimitExceededError
 from agentpool._events import RequestRetried
 from agentpool._loop.guard import Stop
 from agentpool._loop.run import Complete
@@ -46,6 +46,9 @@ from agentpool._scheduling.waits import Wait, WaitReason
 from agentpool._scheduling.watcher import current_asking
 from agentpool._served_call import Loss, current_call
 from agentpool.abc import Driver, OnDelta
+
+if TYPE_CHECKING:
+    from agentpool._agent.aside import Aside
 
 
 def complete(agent: Agent, effect: Complete) -> Awaitable[object]:
@@ -70,14 +73,6 @@ def complete(agent: Agent, effect: Complete) -> Awaitable[object]:
         None if seconds is None else scope,
     )  # fmt: skip
     return asking.make()
-
-
-def late_answer(agent: Agent) -> NetworkError:
-    """Return the error for a request that ran out of time."""
-    return NetworkError(
-        f"no complete answer within {agent.config.manifest.resources.request_seconds:g} seconds; "
-        "increase resources.request_seconds if the model is slow"
-    )
 
 
 async def complete_aside(
@@ -106,6 +101,7 @@ async def complete_aside(
             on_delta(piece)
 
     asking = ModelRequest(agent, driver, request, arrive, arrived, teller, Estimator())
+    asking.aside = None if agent.journal is None else agent.journal.aside()
     token = current_asking.set(asking)
     try:
         answer = await asking.make()
@@ -114,6 +110,8 @@ async def complete_aside(
     if isinstance(answer, LimitExceededError):
         raise answer
     agent.charge(answer.usage, answer.cost_usd, requests=1)
+    if asking.aside is not None:
+        asking.aside.keep_answer(answer)
     if teller is not None:
         teller.answered(answer, asking.reservation)
     return answer
@@ -153,6 +151,8 @@ class ModelRequest(Live):
     failed_before: int = 0
     """How many errors ``failed`` had when the request to the last driver was sent."""
     _clock: RequestClock | None = None
+    aside: Aside | None = None
+    """The records of a tool's request in the journal. ``None``: it has none."""
 
     @property
     def arrived(self) -> Sequence[str]:
@@ -188,6 +188,8 @@ class ModelRequest(Live):
                 try:
                     if agent.purse is not None:
                         return self._done(await self._pay(agent.purse))
+                    if self.aside is not None:
+                        await self.aside.begin(self._most())
                     # As _send(), without its coroutine: most requests are not paid by a budget.
                     if self.watcher is not None:
                         self.watcher.begin(None)
@@ -276,6 +278,8 @@ class ModelRequest(Live):
         try:
             with reservation:  # all of it is charged if nothing below says better
                 self.reservation = reservation
+                if self.aside is not None:
+                    await self.aside.begin(self._most())
                 # Cancelled while it waited for its slot, it asks nothing and is charged nothing.
                 await trio.lowlevel.checkpoint_if_cancelled()
                 answer = await self._send(reservation)
@@ -323,6 +327,8 @@ class ModelRequest(Live):
             if loss.written is None and paid is not None:
                 paid.commit(tokens=loss.tokens, cost_usd=loss.cost_usd)
             self._lose(loss, None if paid is None else paid.cost_usd)
+            if self.aside is not None:
+                self.aside.keep(loss)
         if self.watcher is not None:
             self.watcher.failed(error)
 
@@ -367,14 +373,16 @@ class ModelRequest(Live):
                 usage = sound_usage(Usage(*error.tokens))
                 if usage is not None:
                     return Loss(usage.total_tokens, sound_cost(error.cost_usd), usage=usage)
-        written, price = broken_off(self.driver, self.request, arrived)
-        tokens, cost_usd = 0, None
-        if self.reservation is not None:
-            tokens, cost_usd = self.reservation.tokens, self.reservation.cost_usd
-        elif self.agent.journal is not None:
-            # The next process may draw on a budget.
-            tokens, cost_usd = estimate(self.driver, self.request, self.estimator or Estimator())
-        return Loss(tokens, cost_usd, written, price, was_cut)
+        return Loss(*self._most(), *broken_off(self.driver, self.request, arrived), was_cut)
+
+    def _most(self) -> tuple[int, float | None]:
+        """Return how many tokens and US dollars the attempt may use, if they are counted."""
+        if (paid := self.reservation) is not None:
+            return paid.tokens, paid.cost_usd
+        if self.agent.journal is None:
+            return 0, None
+        # The next process may draw on a budget.
+        return estimate(self.driver, self.request, self.estimator or Estimator())
 
     def _delay_seconds(
         self, error: DriverError, attempts: int, waited_seconds: float

@@ -21,6 +21,7 @@ from typing import Final, Literal, TypeAlias, final
 import msgspec
 import trio
 
+from agentpool._agent.aside import Aside
 from agentpool._agent.past_attempts import Attempts
 from agentpool._agent.resume_mismatch import calls_of, early_end, mismatch, other_call, other_thing
 from agentpool._approval import Decision
@@ -43,8 +44,10 @@ from agentpool._recorded_results import (
     Answered,
     Called,
     Received,
+    RequestDigests,
     Summed,
     answers_left,
+    cut_asides,
     digest_of,
     encode,
     fill_in,
@@ -100,6 +103,8 @@ class RunJournal(Live):
     """Requests of the effect that were sent before their process ended."""
     attempts: dict[int, Attempts] = {}  # noqa: RUF012  # each has its own
     """The earlier attempts of requests, by place."""
+    cut: dict[int, list[Loss]] = {}  # noqa: RUF012  # each has its own
+    """What tools asked of models in calls that were cut, by place."""
     records: tuple[JournalRecord, ...] = ()
     """What the run did before, until a new run begins."""
     history: tuple[ChatMessage, ...] | None = None
@@ -118,14 +123,14 @@ class RunJournal(Live):
     """The record that a request begins, until a budget in the same file can be charged with it."""
     _marks: dict[int, ServedCall] = {}  # noqa: RUF012  # each has its own
     """The calls that run, by their part."""
-    _static: tuple[object, str] = (None, "")
-    """The tools that were hashed last, and their digest: they are the same in each turn."""
+    _digests: RequestDigests = msgspec.field(default_factory=RequestDigests)
 
     def recall_past(self, records: Iterable[JournalRecord]) -> None:
         """Load what the run did before the crash."""
         self.records = tuple(records)
         self.answers.update(answers_left(self.records))
         self.called.update(calls_of(self.records))
+        self.cut.update(cut_asides(self.records))
         for record in self.records:
             if record.kind is RecordKind.RESULT:
                 self.results[record.place, record.part] = record
@@ -142,7 +147,8 @@ class RunJournal(Live):
 
     def begin_again(self) -> None:
         """Forget what the run did before: a new run begins."""
-        for known in (self.results, self.begun, self.called, self.answers, self.attempts):
+        own = self.results, self.begun, self.called, self.answers, self.attempts, self.cut
+        for known in own:
             known.clear()
         self.key += AGAIN
         self.records, self.last_place = (), -1
@@ -189,6 +195,7 @@ class RunJournal(Live):
 
     def _give_calls(self, effect: RunTools, run: Run) -> bool:
         is_last = self.place >= self.last_place
+        self.losses.extend(self.cut.get(self.place, ()))
         for part, call in enumerate(effect.calls):
             spot, is_refused = (self.place, part), effect.results[part] is not None
             begun, record = self.begun.get(spot), self.results.get(spot)
@@ -225,7 +232,7 @@ class RunJournal(Live):
         if (
             isinstance(effect, Complete | Summarize)
             and begun is not None
-            and begun.digest != self._digest(effect.request)
+            and begun.digest != self._digests.of(effect.request)
         ):
             self._refuse("the request has a different prompt, or different tools or settings")
 
@@ -249,7 +256,7 @@ class RunJournal(Live):
             is_joint: Whether a budget in the same file is asked first. Then the caller takes the
                 record with ``take_due``, and writes both in one step.
         """
-        begun = self._record(RecordKind.STARTED, digest=self._digest(request))
+        begun = self._record(RecordKind.STARTED, digest=self._digests.of(request))
         if is_joint:
             self._due = begun
             return False
@@ -278,6 +285,11 @@ class RunJournal(Live):
         self._marks[part] = mark = ServedCall(part, key, digest)
         current_call.set(mark)
         return self._record(RecordKind.STARTED, part, digest, key.encode())
+
+    def aside(self) -> Aside | None:
+        """Return the records of a request that the current call makes. ``None``: there is none."""
+        mark = current_call.get()
+        return None if mark is None else Aside(self.writer, self.agent_id, self.place, mark)
 
     def is_unknown(self, part: int) -> bool:
         """Return whether the call began before a crash: without a result, its fate is unknown."""
@@ -361,10 +373,7 @@ class RunJournal(Live):
         mark = self._marks.pop(part, None)
         digest = digest_of(asked.name, asked.arguments) if mark is None else mark.digest
         current_call.set(None)  # what its task does next is not for the call
-        charges = () if mark is None else tuple(mark.charges)
-        taken = () if mark is None else tuple(mark.taken)
-        losses = () if mark is None else tuple(mark.losses)
-        called = Called(result, changed, exhausted, charges, taken, losses)
+        called = Called.of(mark, result, changed, exhausted)
         self._note(RecordKind.RESULT, part, digest, encode(called), wakes=wakes)
         begun = self.begun.get((self.place, part))
         if begun is not None:
@@ -388,13 +397,3 @@ class RunJournal(Live):
         self, kind: RecordKind, part: int = 0, digest: str = "", body: bytes = b""
     ) -> JournalRecord:
         return JournalRecord(self.agent_id, kind, self.place, part, digest, body)
-
-    def _digest(self, request: CompletionRequest) -> str:
-        # The conversation so far follows from earlier results; hashing all of it in each
-        # turn would cost the square of the turns.
-        tools, known = self._static
-        if tools is not request.tools or not known:
-            known = digest_of(request.tools)
-            self._static = request.tools, known
-        terms = msgspec.structs.replace(request, tools=(), messages=request.messages[-1:])
-        return digest_of(known, terms, len(request.messages))

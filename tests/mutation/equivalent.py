@@ -66,7 +66,7 @@ EQUIVALENT: Final[Mapping[tuple[str, str, str], str]] = {
     "when that reader takes it and wakes the next sender itself",
     (
         "_agent/request.py",
-        "tokens, cost_usd = 0, None",
+        "return 0, None",
         "a number is one more",
     ): "without a budget and without a journal nobody looks at what it would be charged",
     (

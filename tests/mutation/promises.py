@@ -109,8 +109,8 @@ PROMISES: Final = (
     ),
     Fault(
         "J7", "linear: each request keeps the conversation", "_agent/run_journal.py",
-        "        begun = self._record(RecordKind.STARTED, digest=self._digest(request))\n",
-        "        begun = self._record(RecordKind.STARTED, digest=self._digest(request), "
+        "        begun = self._record(RecordKind.STARTED, digest=self._digests.of(request))\n",
+        "        begun = self._record(RecordKind.STARTED, digest=self._digests.of(request), "
         "body=encode(tuple(request.messages)))\n",
         "tests/journal/test_promises.py", "ten_times_the_turns",
     ),
@@ -123,7 +123,7 @@ PROMISES: Final = (
     ),
     Fault(
         "J9", "a change is seen: requests are not compared", "_agent/run_journal.py",
-        "            and begun.digest != self._digest(effect.request)\n",
+        "            and begun.digest != self._digests.of(effect.request)\n",
         "            and False\n",
         "tests/journal/test_resume.py", "another_tool_is_seen",
     ),
