@@ -7,6 +7,7 @@ import inspect
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Final
 
 FACES: Final = ("abc", "drivers", "tools", "memory", "observe", "journal", "live", "testing")
@@ -77,8 +78,8 @@ def _known(names: Sequence[str]) -> str:
 
 def home_of(face: str, name: str) -> str:
     """Return advice on which module has the *name* that *face* lacks. Empty: no module has it."""
-    if name.startswith("_") or f"{face}.{name}" in sys.modules or name in FACES:
-        return ""
+    if name.startswith("_") or f"{face}.{name}" in sys.modules or find_spec(f"{face}.{name}"):
+        return ""  # a module is found without us, and asks here first
     for other in ("agentpool", *(f"agentpool.{one}" for one in FACES)):
         if other != face and name in import_module(other).__all__:
             return f"; it is {other}.{name}"

@@ -129,6 +129,20 @@ print(*sorted(set({heavy!r}) & (set(sys.modules) - before)))
     assert done.stdout.split() == []
 
 
+@pytest.mark.parametrize(
+    "code",
+    ["from agentpool import cluster", "from agentpool.tools import mcp", "import agentpool._cli"],
+)
+def test_a_module_is_imported_without_its_neighbours(code: str) -> None:
+    """Python asks a package for a name before it looks for a module of that name."""
+    code = f"import sys\n{code}\nprint(*{{'agentpool.testing', 'hypothesis'}} & set(sys.modules))"
+    env = {k: v for k, v in os.environ.items() if not k.startswith("COVERAGE_")}  # as above
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == []
+
+
 def test_every_folder_of_tests_is_looked_into(pytestconfig: pytest.Config) -> None:
     """By itself pytest leaves out folders of some names, such as ``build``, and says nothing."""
     left_out = pytestconfig.getini("norecursedirs")

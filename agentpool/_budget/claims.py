@@ -50,8 +50,7 @@ from agentpool._budget.store import Kept
 from agentpool._errors import LimitExceededError, UsageError
 
 MAX_PASSED: Final = 8
-"""How many claims may overtake one that waits for more. It is the default number of slots of a
-pool, so a claim waits for about one round of its agents."""
+"""How many claims may overtake one that waits for more: a usual pool has so many agents."""
 
 
 class Reservation(Live):
@@ -218,11 +217,14 @@ class Claim(Live):
     """How many later claims have overtaken it."""
 
     def withdraw(self) -> None:
-        """Drop the claim, and refund its reservation if it has one."""
+        """Drop the claim and what it got meanwhile, a reservation or a refusal."""
         root = self.ledger.root
         root.waiting.leave(self.ledger.path, self)
         if isinstance(self.result, RequestReservation):
             self.result.refund()
+        elif self.result is not None:
+            for one in self.ledger.path:
+                one.account.refused -= 1
         root.reconsider()  # others may have waited for its turn
 
 
@@ -246,8 +248,7 @@ class Ledger(Live):
     @classmethod
     def below(cls, account: Account, parent: Ledger | None, kept: Kept | None = None) -> Ledger:
         """Make the ledger of *account* as a child of *parent*."""
-        ledger = cls(account)
-        ledger.kept = kept
+        ledger = cls(account, kept=kept)
         ledger.path = (ledger,) if parent is None else (ledger, *parent.path)
         return ledger
 
@@ -361,8 +362,7 @@ class Ledger(Live):
     def _find_lack(self, amounts: Amounts, *, priced: bool) -> tuple[Ledger, int] | None:
         """Return the nearest budget with too little left, and the kind it lacks."""
         for one in self.path:
-            kind = one.account.lacks(amounts, priced=priced)
-            if kind is not None:
+            if (kind := one.account.lacks(amounts, priced=priced)) is not None:
                 return one, kind
         return None
 

@@ -73,17 +73,15 @@ class AgentNursery(Home):
         tools: ToolRegistry | ToolBuilder, *, abort_on_failure: bool, random: Random,
         budget: Budget | None, cleaner: Cleaner, approve: Approver | None, retries: RetryPolicy,
     ) -> None:  # fmt: skip
-        self.name, self.inbox_capacity = name, inbox_capacity
-        self.hub, self.memory, self.tools = hub, memory, tools
-        self.abort_on_failure, self.random = abort_on_failure, random
+        self.name, self.inbox_capacity, self.hub = name, inbox_capacity, hub
+        self.memory, self.tools, self.abort_on_failure = memory, tools, abort_on_failure
         self.budget = budget
         """The budget that all of its agents draw on. ``None``: they share none."""
         self.by_owner: Origin[Caretaker] = Origin(self, budget)
-        self.cleaner, self.approve, self.retries = cleaner, approve, retries
+        self.cleaner, self.approve, self.retries, self.random = cleaner, approve, retries, random
         self.fan_in = FanIn(self)
         self.router = PostOffice(inbox_capacity, self._posted, self.fan_in)
-        # Who waits until no agent runs.
-        self._idle = Lot()
+        self._idle = Lot()  # who waits until no agent runs
         self.running: dict[AgentId, AgentRecord] = {}
         """Agents that have started and have not ended, parked ones included."""
         # Pools of one name may share a memory, and their agents have the same numbers.
@@ -349,11 +347,13 @@ class AgentNursery(Home):
 
     def cancel_agent(self, record: AgentRecord, cancelled_by: str, reason: str) -> None:
         """Cancel one agent, queued or running."""
+        # Whoever is being cancelled with the pool cancels others, such as its children.
+        is_left_open = self.journal is not None and self.journal.writer.is_cut
         if record.slot is not None:
-            cancel_all((record,), (cancelled_by, reason))
+            cancel_all((record,), (cancelled_by, reason), is_left_open=is_left_open)
         elif record.cancelled is None and not record.has_ended:
             # One that is cancelled already has left the queue, and is about to be ended.
-            record.mark_cancelled((cancelled_by, reason))
+            record.mark_cancelled((cancelled_by, reason), is_left_open=is_left_open)
             self.admission.withdraw(record)
             self._end_unstarted([record])
 

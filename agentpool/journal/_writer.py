@@ -66,6 +66,8 @@ class JournalWriter(Live):
     _is_shared: bool = False
     """Whether the last write had records of several agents, so that the next one may have them
     too."""
+    is_cut: bool = False
+    """Whether the pool was cancelled from outside. It is set before any agent hears of it."""
     _closed: bool = False
     _is_ending: bool = False
     _shield: trio.CancelScope | None = None
@@ -199,10 +201,13 @@ class JournalWriter(Live):
             self._shield.deadline = trio.current_time() + END_SECONDS
 
     async def _end_when_cancelled(self) -> None:
-        try:
-            await trio.sleep_forever()
-        finally:
+        def note(_: trio.lowlevel.RaiseCancelT) -> trio.lowlevel.Abort:
+            self.is_cut = not self._closed
             self.end_soon()
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        # A step of this task would come after those of agents, which cancel others.
+        await trio.lowlevel.wait_task_rescheduled(note)
 
     async def _write_until_closed(self) -> None:  # noqa: ASYNC910  # closed before it began, it has nothing to do
         while self._error is None and (self._pending or not self._closed):

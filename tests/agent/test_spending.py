@@ -57,6 +57,7 @@ from tests.support.fakes import (
     Recorder,
     calling,
     echo_tool,
+    hanging_driver,
     job,
     jobs,
     manifest,
@@ -99,6 +100,24 @@ def spent(budget: Budget) -> BudgetStatistics:
 
 
 # --- requests
+
+
+@pytest.mark.parametrize("from_outside", [False, True])
+async def test_nobody_is_refused_who_is_cancelled(*, from_outside: bool) -> None:
+    """What was under way at an abort is charged; who waited for it gets no refusal any more."""
+    budget = Budget(tokens=1_500)  # one request may take some thousand
+    with trio.CancelScope() as scope:
+        async with open_pool(hanging_driver(), max_concurrent=20, budget=budget) as pool:
+            handles = await pool.fan_out(job(f"job {n}") for n in range(20))
+            await wait_all_tasks_blocked()
+            if from_outside:
+                scope.cancel()
+            else:
+                pool.abort_all("enough")
+    statuses = {handle.outcome and handle.outcome.status for handle in handles}
+    assert statuses == {AgentStatus.CANCELLED}
+    assert spent(budget).tokens.committed > 1_000
+    assert spent(budget).refused == 0
 
 
 async def test_ten_agents_and_three_requests_make_three() -> None:
