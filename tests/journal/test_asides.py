@@ -72,10 +72,10 @@ class World:
         budget: Budget | None,
         seconds: float,
         on_unknown: OnUnknown = "report",
-    ) -> int:
+    ) -> float:
         """Run or continue for some seconds. Return the requests that the budget opened with."""
         driver = FunctionDriver(self.answer, record=False)
-        opened_with = 0
+        opened_with = 0.0
         with trio.move_on_after(seconds):
             async with open_pool(
                 driver, journal=journal, resume=True, budget=budget,
@@ -86,7 +86,7 @@ class World:
         return opened_with
 
 
-def requests_of(budget: Budget | None) -> int:
+def requests_of(budget: Budget | None) -> float:
     """Return the requests that a budget has counted."""
     return 0 if budget is None else budget.statistics().requests.committed
 
@@ -129,7 +129,7 @@ def test_what_was_answered_counts_as_it_was_measured() -> None:
 def test_a_refusal_is_free_in_a_cut_call() -> None:
     """A request that a provider refused costs no tokens, also if its call is cut later."""
 
-    async def tokens(refused: int) -> int:
+    async def tokens(refused: int) -> float:
         journal, world = InMemoryJournal(), World(refused=refused)
         await world.run(journal, Budget(tokens=100_000), WORK_SECONDS)
         budget = Budget(tokens=100_000)

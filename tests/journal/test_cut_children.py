@@ -100,7 +100,6 @@ async def program(journal: InMemoryJournal, use: Use, cut: tuple[End, int] | Non
             text = await use(pool)
         nursery.cancel_scope.cancel()
         return text
-    return "cut"
 
 
 @pytest.mark.parametrize("use", [spawned, mapped, raced])
