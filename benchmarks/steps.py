@@ -1,14 +1,18 @@
 """The byte code instructions of one operation, by function: where the time is.
 
+    python benchmarks/steps.py
     python benchmarks/steps.py W1:agents W1:reference
     python benchmarks/steps.py W3:deadlines --few 50 --many 150 --rows 20
     python benchmarks/steps.py --growth
 
-Each count is the difference of two runs, divided by how much more the second one did, so it is
-exact and the same on every machine, however busy. What comes once in hundreds of operations
-counts as often as it came: trio clears old deadlines so, which is a hundredth of a turn. It knows
-nothing of what built-in functions take: those are shown by ``valgrind --tool=callgrind``, which
-takes fifty times as long.
+Without a workload it counts all, beside their yardsticks, and names no function.
+
+Each count is the difference of two runs, divided by how much more the second one did, so it is the
+same on every machine, however busy, with the same version of Python. Only messages differ by up to
+a tenth from run to run, since trio runs the tasks of one tick in any order. What comes once in
+hundreds of operations counts as often as it came: trio clears old deadlines so, which is a
+hundredth of a turn. Counts know nothing of what built-in functions take: those are shown by
+``valgrind --tool=callgrind``, which takes fifty times as long.
 
 ``--growth`` counts lines in place of instructions, which is quicker: what one of few takes and
 one of many, of agents, turns, messages, requests and events. It exits with 1 if one of many takes
@@ -36,6 +40,24 @@ if TYPE_CHECKING:
     from _typeshed import TraceFunction
 
 WORKLOADS: Final[Mapping[str, Workload]] = {**yardsticks.WORKLOADS, **agents.WORKLOADS}
+
+BESIDE: Final[tuple[tuple[str, str, str], ...]] = (
+    ("an agent by `fan_out`", "W1:agents", "W1:reference"),
+    ("an agent by `fan_out_nowait`", "W1:nowait", "W1:reference"),
+    ("an agent by `spawn`", "W1:spawn", "W1:reference"),
+    ("an agent by `as_completed`", "W1:as-completed", "W1:reference"),
+    ("an agent of a `map`", "W1:map", "W1:reference"),
+    ("a turn with both deadlines, unwatched", "W3:unwatched", "W3:full"),
+    ("a turn with both deadlines and an observer", "W3:deadlines", "W3:full"),
+    ("a message of a stream", "W4:stream", "W4:channel-stream"),
+    ("a message of a batch", "W4:batch", "W4:channel-stream"),
+    ("a message of a ping-pong", "W4:ping-pong", "W4:channel-ping-pong"),
+    ("a question or its answer", "W4:ask", "W4:channel-ping-pong"),
+    ("a message of a mesh", "W4:mesh", "W4:channel-mesh"),
+    ("the abort of an agent", "W5:running", "W5:scoped"),
+    ("the abort of an agent that waits for its first slot", "W5:queued", ""),
+)
+"""What is counted beside its yardstick: what, its workload, and that of the yardstick."""
 
 LEAST: Final[Mapping[str, int]] = {
     "W4:channel-mesh": yardsticks.MESH,
@@ -131,6 +153,30 @@ def count(workload: str, n: int) -> tuple[Counter[tuple[str, str]], int]:
     return meter.steps, meter.operations
 
 
+def steps_of(workload: str, few: int, many: int) -> float:
+    """Return the instructions of one operation."""
+    least = max(few, LEAST.get(workload, 1))
+    less, n = count(workload, least)
+    more, m = count(workload, least + max(many - few, LEAST.get(workload, 1)))
+    more.subtract(less)
+    return more.total() / (m - n)
+
+
+def print_beside(few: int, many: int) -> int:
+    """Print what everything takes beside its yardstick."""
+    version = ".".join(map(str, sys.version_info[:2]))
+    print(f"| instructions, CPython {version} | yardstick | agentpool | ratio |\n|---|---|---|---|")
+    known: dict[str, float] = {}
+    for what, workload, yardstick in BESIDE:
+        ours = steps_of(workload, few, many)
+        if yardstick and yardstick not in known:
+            known[yardstick] = steps_of(yardstick, few, many)
+        base = known.get(yardstick)
+        beside = ("-", "-") if base is None else (f"{base:,.0f}", f"{ours / base:.2f}")
+        print(f"| {what} | {beside[0]} | {ours:,.0f} | {beside[1]} |", flush=True)
+    return 0
+
+
 def name_of(file: str, function: str) -> str:
     """Return a short name for a function."""
     path = Path(file)
@@ -152,10 +198,10 @@ def main() -> int:
         if options.workloads:
             parser.error("--growth has workloads of its own; name none")
         return print_growth()
-    if not options.workloads:
-        parser.error(f"name some of {', '.join(WORKLOADS)}")
     if options.few >= options.many:
         parser.error(f"--many must be more than --few; got {options.few} and {options.many}")
+    if not options.workloads:
+        return print_beside(options.few, options.many)
     for workload in options.workloads:
         if workload not in WORKLOADS:
             parser.error(f"there is no workload {workload!r}; there are {', '.join(WORKLOADS)}")
@@ -171,7 +217,7 @@ def main() -> int:
             )
         many.subtract(few)
         total = many.total() / (m - n)
-        print(f"\n| {workload} | {total:,.0f} | % |\n|---|---|---|")
+        print(f"\n| {workload}, instructions | {total:,.0f} | % |\n|---|---|---|")
         for (file, function), steps in many.most_common(options.rows):
             each = steps / (m - n)
             share = 100 * each / total if total else 0.0

@@ -66,9 +66,21 @@ def steps_of(workload: str, few: int, many: int) -> float:
     """Return the instructions of one operation."""
     done = run("steps.py", workload, "--few", str(few), "--many", str(many), "--rows", "0")
     assert done.returncode == 0, done.stderr
-    found = re.search(rf"^\| {workload} \| ([\d,.]+) \|", done.stdout, re.MULTILINE)
+    found = re.search(rf"^\| {workload}, instructions \| ([\d,.]+) \|", done.stdout, re.MULTILINE)
     assert found is not None, done.stdout
     return float(found[1].replace(",", ""))
+
+
+def test_counts_everything_beside_its_yardstick() -> None:
+    """Without a workload there is one line for each, and its ratio."""
+    done = run("steps.py", "--few", "50", "--many", "100")
+    assert done.returncode == 0, done.stderr
+    head, _, *lines = done.stdout.splitlines()
+    assert "ratio" in head
+    ratios = {line.split(" | ")[0]: line.split(" | ")[-1].rstrip(" |") for line in lines}
+    assert 1.5 < float(ratios["| an agent by `fan_out`"]) < 2.5
+    assert 0.2 < float(ratios["| a message of a stream"]) < 0.8
+    assert ratios["| the abort of an agent that waits for its first slot"] == "-"
 
 
 @pytest.mark.parametrize("workload", ["W3:full", "W3:unwatched", "W3:deadlines"])
@@ -94,7 +106,8 @@ def test_counts_a_message_that_waits_by_small_numbers() -> None:
 def test_counts_an_event_by_small_numbers() -> None:
     """As many events as were asked for."""
     figure = steps_of("W8:heard", 320, 640)
-    assert steps_of("W8:heard", 64, 160) == pytest.approx(figure, rel=0.01)
+    # Of some eighty, in whole numbers; CPython 3.13 has one less in the first run.
+    assert steps_of("W8:heard", 64, 160) == pytest.approx(figure, abs=1)
 
 
 @pytest.mark.parametrize(
