@@ -42,19 +42,19 @@ _looks_on: Final = looking_on.get
 @unbroken
 @final
 class PoolVoice(Voice):
-    """Sends messages on behalf of the calling agent or the owner."""
+    """Names the calling agent or the owner."""
 
-    __slots__ = ("_admission", "_hub", "_nursery", "_opened_in", "_router", "opener", "owner")
+    __slots__ = ("_admission", "_hub", "_nursery", "_opened_in", "opener", "owner", "post")
 
     def __init__(
         self,
-        router: PostOffice,
+        post: PostOffice,
         admission: Admission,
         owner: Owner,
         hub: EventHub,
         nursery: trio.Nursery,
     ) -> None:
-        self._router = router
+        self.post = post
         self._nursery = nursery  # its agents are tasks of it
         self._admission = admission
         self.owner = owner
@@ -229,21 +229,9 @@ class PoolVoice(Voice):
         slot = self._slot() if in_trio_task() else None  # a callback may cancel agents
         return "owner" if slot is None else f"agent {slot.agent_id}"
 
-    async def send(self, recipient: AgentId, content: str, reply_to: int | None) -> AgentMessage:
-        """Send on behalf of the caller."""
-        return await self._router.send(self.agent_id(), recipient, content, reply_to)
-
-    def send_nowait(self, recipient: AgentId, content: str, reply_to: int | None) -> AgentMessage:
-        """Send on behalf of the caller, or raise."""
-        return self._router.send_nowait(self.agent_id(), recipient, content, reply_to)
-
-    async def ask(self, recipient: AgentId, content: str) -> AgentMessage:
-        """Ask on behalf of the caller."""
-        return await self._router.ask(self.agent_id(), recipient, content)
-
     async def broadcast(self, content: str) -> tuple[AgentMessage, ...]:
         """Send to every live agent on behalf of the caller."""
-        return await self._router.broadcast(self.agent_id(), content)
+        return await self.post.broadcast(self.agent_id(), content)
 
     async def receive_many(self) -> tuple[AgentMessage, ...]:
         """Take all waiting messages for the owner. If there are none, wait for one.
@@ -252,7 +240,7 @@ class PoolVoice(Voice):
             UsageError: If the calling task was left behind by an agent that has ended.
         """
         self.agent_id()
-        return await self._router.receive_many(OWNER_ID)
+        return await self.post.receive_many(OWNER_ID)
 
 
 def _top_of(task: trio.lowlevel.Task) -> trio.lowlevel.Task:

@@ -187,7 +187,8 @@ class AgentHandle(Unique, Shown, msgspec.Struct, frozen=True, weakref=True):
         Cancellation:
             If cancelled, the message was not sent.
         """
-        return await self._pool.voice.send(self._kept.agent_id, content, reply_to)
+        voice = self._pool.voice
+        return await voice.post.send(voice.agent_id(), self._kept.agent_id, content, reply_to)
 
     def send_nowait(self, content: str, *, reply_to: int | None = None) -> AgentMessage:
         """Send the agent a message now, or raise.
@@ -197,7 +198,8 @@ class AgentHandle(Unique, Shown, msgspec.Struct, frozen=True, weakref=True):
             AgentGoneError: If it has ended. Nothing was sent.
         """
         try:
-            return self._pool.voice.send_nowait(self._kept.agent_id, content, reply_to)
+            voice = self._pool.voice
+            return voice.post.send_nowait(voice.agent_id(), self._kept.agent_id, content, reply_to)
         except RuntimeError:  # of trio, outside of a task
             check_trio("handle.send_nowait")
             raise
@@ -211,7 +213,8 @@ class AgentHandle(Unique, Shown, msgspec.Struct, frozen=True, weakref=True):
         Cancellation:
             The question may have been sent; a late reply goes to the inbox.
         """
-        return await self._pool.voice.ask(self._kept.agent_id, content)
+        voice = self._pool.voice
+        return await voice.post.ask(voice.agent_id(), self._kept.agent_id, content)
 
 
 def handles_of(pool: Caretaker, agents: Iterable[Kept]) -> list[AgentHandle]:

@@ -48,7 +48,7 @@ class Caretaker(Protocol):
 
     @property
     def voice(self) -> Voice:
-        """Sends messages on behalf of the caller."""
+        """Names the caller."""
         ...
 
     @property
@@ -156,7 +156,7 @@ class AgentRecord(Unique):
 
     @property
     def voice(self) -> Voice:
-        """Sends messages on behalf of the caller."""
+        """Names the caller."""
         return self.origin.pool.voice
 
     @property

@@ -91,7 +91,7 @@ class MessageRouter(Unique, Shown, msgspec.Struct, frozen=True, eq=False, weakre
         Cancellation:
             If cancelled, the message was not sent.
         """
-        return await self._voice.send(recipient, content, reply_to)
+        return await self._post.send(self._voice.agent_id(), recipient, content, reply_to)
 
     def send_nowait(
         self, recipient: AgentId, content: str, *, reply_to: int | None = None
@@ -105,7 +105,7 @@ class MessageRouter(Unique, Shown, msgspec.Struct, frozen=True, eq=False, weakre
             UsageError: If sender and recipient are the same. Nothing was sent.
         """
         try:
-            return self._voice.send_nowait(recipient, content, reply_to)
+            return self._post.send_nowait(self._voice.agent_id(), recipient, content, reply_to)
         except RuntimeError:  # of trio, outside of a task
             check_trio("router.send_nowait")
             raise
@@ -121,4 +121,4 @@ class MessageRouter(Unique, Shown, msgspec.Struct, frozen=True, eq=False, weakre
         Cancellation:
             The question may have been sent; a late reply goes to the inbox.
         """
-        return await self._voice.ask(recipient, content)
+        return await self._post.ask(self._voice.agent_id(), recipient, content)
