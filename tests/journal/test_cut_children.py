@@ -90,6 +90,7 @@ async def program(journal: InMemoryJournal, use: Use, cut: tuple[End, int] | Non
             await trio.lowlevel.checkpoint()
         end(scope)
 
+    text = "cut"
     async with trio.open_nursery() as nursery:
         if cut is not None:
             nursery.start_soon(breaker, *cut, nursery.cancel_scope)
@@ -99,7 +100,7 @@ async def program(journal: InMemoryJournal, use: Use, cut: tuple[End, int] | Non
         ) as pool:  # fmt: skip
             text = await use(pool)
         nursery.cancel_scope.cancel()
-        return text
+    return text
 
 
 @pytest.mark.parametrize("use", [spawned, mapped, raced])

@@ -33,7 +33,7 @@ def collections() -> Generator[list[int]]:
         (gc.enable if collects else gc.disable)()
 
 
-async def _abort_counted(pool: AgentPool) -> list[int]:
+def _abort_counted(pool: AgentPool) -> list[int]:
     """Return the collections of older objects while *pool* is aborted."""
     with collections() as seen:
         pool.abort_all("done")
@@ -47,7 +47,7 @@ async def test_abort_looks_at_older_objects_for_no_number_of_agents() -> None:
         async with open_pool(hanging_driver(), max_concurrent=n) as pool:
             await pool.fan_out(job("go") for _ in range(n))
             await wait_all_tasks_blocked()
-            counts.append(len(await _abort_counted(pool)))
+            counts.append(len(_abort_counted(pool)))
             outcomes = await pool.join_all()
         assert {outcome.status for outcome in outcomes.values()} == {AgentStatus.CANCELLED}
     few, many = counts
