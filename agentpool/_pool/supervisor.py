@@ -103,7 +103,7 @@ class Supervisor(Live):
             error.outcomes = tuple(self._all)
             raise
         except BaseException:
-            await self._end_all(is_broken=True)  # noqa: ASYNC120  # shielded: as a nursery waits
+            await self._end_all(is_broken=True)  # noqa: ASYNC102, ASYNC120  # shielded
             raise
         if not self._starters:
             await trio.lowlevel.checkpoint()

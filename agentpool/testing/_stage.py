@@ -108,7 +108,7 @@ class PoolStage(stateful.RuleBasedStateMachine):
         self.given_next: list[AgentId] = []
         self.contents: int = 0
         self.refusals: Counter[str] = Counter()
-        self.closed = False
+        self.closed: bool = False
         self.failures: list[BaseException] = []
         self._bound = BoundWatch()
         self._actor = ActingObserver(self.note_event)
