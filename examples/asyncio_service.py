@@ -223,7 +223,7 @@ async def told(pool: PoolThread, config: SpawnConfig) -> AsyncIterator[str]:
             async for piece in pieces:
                 yield piece
         except Exception as error:  # noqa: BLE001  # whatever the agent ended with
-            yield f"\n[{error}]\n"
+            yield f"\n[{error}]\n"  # noqa: ASYNC119  # closed by its caller
 
 
 def main(argv: Sequence[str] | None = None) -> int:

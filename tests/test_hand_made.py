@@ -283,7 +283,7 @@ FACTS: tuple[tuple[str, object, str], ...] = (
 
 
 @pytest.mark.parametrize(("name", "value", "says"), FACTS, ids=lambda one: str(one)[:20])
-async def test_a_tool_with_a_wrong_property_is_refused(name: str, value: object, says: str) -> None:
+async def test_a_tool_with_a_wrong_property_is_refused(name: str, value: object, says: str) -> None:  # noqa: ASYNC124  # a tool of that kind
     """Where it enters; the error names the tool and the property."""
     kind: Callable[[], Tool] = type("OneTool", (OneTool,), {name: value})
     with pytest.raises(UsageError) as caught:
@@ -305,7 +305,7 @@ async def test_a_right_tool_made_by_hand_is_taken() -> None:
 async def test_a_result_of_a_tool_with_a_wrong_field_is_told_to_the_model() -> None:
     """As any failure of a tool."""
 
-    async def add(_: str, __: ToolContext) -> ToolResult:
+    async def add(_: str, __: ToolContext) -> ToolResult:  # noqa: ASYNC124  # a tool of that kind
         return ToolResult(THREE)
 
     tools = ToolRegistry([FakeTool("add", add)])

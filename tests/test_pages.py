@@ -103,7 +103,7 @@ def test_each_decorator_named_in_a_sentence_works(path: Path) -> None:
         """Do nothing."""
         return ""
 
-    async def waiting() -> str:
+    async def waiting() -> str:  # noqa: ASYNC124  # called like its neighbours
         """Do nothing."""
         return ""
 

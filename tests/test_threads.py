@@ -44,7 +44,7 @@ async def _in_a_plain_thread(call: Callable[[], object]) -> None:
     def run() -> None:
         try:
             call()
-        except BaseException as error:  # noqa: BLE001  # raised below
+        except BaseException as error:  # noqa: ASYNC103, BLE001  # raised below
             raised.append(error)
 
     thread = threading.Thread(target=run)

@@ -147,7 +147,7 @@ class PoolMachine(PoolStage):
                 case "abort":
                     self.pool.abort_all("by an observer")
                 case "close":
-                    self.closed = True
+                    self._note_closed()
                     self.pool.close()
                 case "cancel" | "interrupt" | "send":
                     if handle := self.pick(number):
@@ -318,7 +318,7 @@ class PoolMachine(PoolStage):
         async def job() -> None:
             await self.pool.shutdown(grace_seconds=grace_seconds)
 
-        self.closed = True
+        self._note_closed()
         self.start("shutdown", job)
 
     # --- rules: the model behind the agents

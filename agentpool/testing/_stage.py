@@ -119,6 +119,10 @@ class PoolStage(stateful.RuleBasedStateMachine):
         self.run: GuestRun = GuestRun(self._stage)
         self.run.settle()
 
+    def _note_closed(self) -> None:
+        """Expect that the pool takes no more agents."""
+        self.closed = True
+
     @property
     def pool(self) -> AgentPool:
         """The pool."""

@@ -82,7 +82,7 @@ async def broken_off(journal: InMemoryJournal, use: Use, end: Break) -> None:
 async def gone_on(journal: InMemoryJournal, use: Use) -> object:
     """Do the same again, with agents that answer."""
 
-    async def answer(request: CompletionRequest) -> str:  # a driver's
+    def answer(_: CompletionRequest) -> str:
         return "read it"
 
     async with open_pool(FunctionDriver(answer), journal=journal, resume=True) as pool:
@@ -95,6 +95,7 @@ def test_the_next_process_goes_on_with_the_agents(use: Use, end: Break) -> None:
     """They had not ended: their pool had."""
 
     async def main() -> InMemoryJournal:
+        await trio.lowlevel.checkpoint()
         return InMemoryJournal()
 
     journal = trio.run(main)

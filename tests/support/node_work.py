@@ -169,7 +169,7 @@ def _unlike(kind: str) -> object:
             return ToolRegistry([process, nap, refuse])
         case "schema":
 
-            async def doze(seconds: int) -> str:
+            async def doze(seconds: int) -> str:  # noqa: ASYNC124  # called like its neighbours
                 """Rest, and say for how long."""
                 return str(seconds)
 
