@@ -131,7 +131,11 @@ print(*sorted(set({heavy!r}) & (set(sys.modules) - before)))
 
 @pytest.mark.parametrize(
     "code",
-    ["from agentpool import cluster", "from agentpool.tools import mcp", "import agentpool._cli"],
+    [
+        "from agentpool import cluster",
+        "from agentpool.tools import mcp",
+        "import agentpool._cli._main",
+    ],
 )
 def test_a_module_is_imported_without_its_neighbours(code: str) -> None:
     """Python asks a package for a name before it looks for a module of that name."""

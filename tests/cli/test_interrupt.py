@@ -16,6 +16,7 @@ import trio
 
 from agentpool._cli import main
 from agentpool._cli._interrupt import Interruption, kept_handlers, watch_signals
+from agentpool._cli._report import ExitCode
 from tests.support.cli_runner import Desk, make_desk
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals are sent with kill")
@@ -45,6 +46,25 @@ seconds = 3600
 [[answers]]
 text = "A note."
 """
+
+
+@pytest.mark.parametrize("module", ["agentpool._cli._main", "agentpool._cli._show"])
+def test_ctrl_c_while_the_command_is_imported(module: str) -> None:
+    """The imports of a command take a while, and then it says as much as later."""
+    code = f"""
+import signal, sys
+class Presses:
+    def find_spec(self, name, path, target=None):
+        if name == {module!r}:
+            sys.meta_path.remove(self)
+            signal.raise_signal(signal.SIGINT)
+from agentpool._cli import main
+sys.meta_path.insert(0, Presses())
+sys.exit(main(["--version"]))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("", "agentpool: interrupted\n")
+    assert done.returncode == ExitCode.INTERRUPTED
 
 
 def wait_for(process: subprocess.Popen[bytes], text: bytes) -> bytes:
