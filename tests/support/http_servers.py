@@ -134,6 +134,9 @@ async def open_loopback(
 @contextlib.contextmanager
 def loopback_thread(serve: Callable[[Line], Awaitable[None]]) -> Generator[Loopback]:
     """Serve from a thread of its own, for a command that runs trio itself."""
+    # Loaded for the first request, it would take a second of the command's deadline.
+    import tests.support.sdk_types  # noqa: F401
+
     ready: queue.SimpleQueue[tuple[Loopback, trio.lowlevel.TrioToken, trio.Event]]
     ready = queue.SimpleQueue()
 
