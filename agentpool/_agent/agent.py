@@ -372,11 +372,11 @@ class Agent(Live):
         guard = run.guard
         # Most runs end between two answers, and the text takes longer than the rest of this.
         why = "" if run.acting is None else f"the agent was {status.value}"
-        messages = run.settled_messages(why)  # first: it may complete the text
+        messages = run.settled_messages(why)  # first: it completes the last text
         conversation = run.conversation
         # By place, in the order of the fields: with their names it takes seven times as long.
         return AgentOutcome(
-            self.agent_id, self.name, status, run.text,
+            self.agent_id, self.name, status, run.last_text,
             run.value if status is COMPLETED else None, error, stop_reason, run.over_budget,
             guard.usage, 0 if self.journal is None else self.journal.repeated_requests,
             guard.unmeasured_requests, guard.cost_usd, guard.turns, guard.tool_calls,

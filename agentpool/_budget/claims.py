@@ -50,7 +50,7 @@ from agentpool._budget.store import Kept
 from agentpool._errors import LimitExceededError, UsageError
 
 MAX_PASSED: Final = 8
-"""How many claims may overtake one that waits for more: a usual pool has so many agents."""
+"""How many claims may overtake one that waits for more: as many as a usual pool has slots."""
 
 
 class Reservation(Live):

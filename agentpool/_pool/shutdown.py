@@ -56,7 +56,8 @@ def cancel_all(
             if (slot := record.slot) is not None:
                 record.mark_cancelled(why, is_left_open=is_left_open)
                 slot.scope.cancel()
-                slot.abandon()
+                if not slot.held:
+                    slot.abandon()
     finally:
         gc.set_threshold(youngest, *older)
 
