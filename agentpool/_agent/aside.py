@@ -2,7 +2,8 @@
 
 Rules:
 
-1. A request is recorded before it is sent, with what it reserves, and again with what it used.
+1. A request is recorded before it is sent, with what it reserves, and again with what it used. If a
+   fallback asks several drivers, each has a record of its own.
 2. The result of its call has what the call has asked. If the call was cut, the records count, for
    the budgets alone: see ``cut_asides``.
 """
@@ -29,7 +30,7 @@ class Aside(Live):
     """The place of the call in the run."""
     _call: ServedCall
     _name: str = ""
-    """The number of the attempt, among all of its call."""
+    """The number of the request to a provider, among all of its call."""
 
     async def begin(self, most: tuple[int, float | None]) -> None:
         """Record that an attempt is about to be sent, and wait until that is stored.
@@ -37,16 +38,29 @@ class Aside(Live):
         Args:
             most: The tokens and US dollars that it may use.
         """
-        self._call.asked += 1
-        self._name = str(self._call.asked)
-        self.keep(Loss(*most))
+        self._begin(most)
         await self._writer.flush()
 
-    def keep(self, loss: Loss) -> None:
-        """Record what the attempt has used."""
+    def go_on(self, loss: Loss, most: tuple[int, float | None]) -> None:
+        """Record that a driver of the attempt has failed, and that the next one is asked now.
+
+        Args:
+            loss: What the one that failed has used.
+            most: The tokens and US dollars that the next one may use.
+        """
+        self.keep(loss)
+        self._begin(most)
+
+    def _begin(self, most: tuple[int, float | None]) -> None:
+        self._call.asked += 1
+        self._name = str(self._call.asked)
+        self.keep(Loss(*most), wakes=True)
+
+    def keep(self, loss: Loss, *, wakes: bool = False) -> None:
+        """Record what the attempt has used. With *wakes*, it is stored soon without a flush."""
         spot, body = (self._place, self._call.part), encode(loss)
         record = JournalRecord(self._agent_id, RecordKind.ASIDE, *spot, self._name, body)
-        self._writer.note(record, wakes=False)
+        self._writer.note(record, wakes=wakes)
 
     def keep_answer(self, answer: Completion) -> None:
         """Record what an answer has used, if it is known."""

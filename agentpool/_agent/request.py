@@ -263,6 +263,8 @@ class ModelRequest(Live):
 
     def leave(self) -> None:
         """Record that the first part of the request is sent now."""
+        if self.aside is not None and len(self.failed) > self.failed_before:
+            self.aside.go_on(self._loss_of(self.failed[-1], ()), self._most())
         self.has_left, self.failed_before = True, len(self.failed)
         if self.reservation is not None:
             self.reservation.start()
@@ -337,10 +339,7 @@ class ModelRequest(Live):
         self.failed += (error,)
 
     def _count_failed(self, *, but_last: bool = False) -> DriverError | None:
-        """Count what failed drivers used before another one was asked.
-
-        With *but_last*, the last error is not counted but returned.
-        """
+        """Count what failed drivers used. With *but_last*, return the last error, not counted."""
         count = len(self.failed) - but_last
         failed, last = self.failed[:count], self.failed[count:]
         self.failed, self.failed_before = (), 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Final
 
 import attrs
@@ -9,8 +10,15 @@ import pytest
 import trio
 
 from agentpool import AgentManifest, Budget, SpawnConfig, Usage, UserMessage, open_pool
-from agentpool.abc import CompletionRequest, OnUnknown, ToolContext
-from agentpool.drivers import FunctionDriver, RateLimitError, call, say
+from agentpool.abc import CompletionRequest, Driver, OnUnknown, ToolContext
+from agentpool.drivers import (
+    FallbackDriver,
+    FunctionDriver,
+    OverloadedError,
+    RateLimitError,
+    call,
+    say,
+)
 from agentpool.drivers._scripted import Answer
 from agentpool.journal import InMemoryJournal, RecordKind
 from agentpool.testing import simulate
@@ -36,6 +44,8 @@ class World:
     refused: int = 0
     """How many of the tool's are refused first."""
     side_by_side: bool = False
+    tools_driver: Driver | None = None
+    """What the tool asks. ``None``: the driver of its agent."""
 
     async def answer(self, request: CompletionRequest) -> Answer:
         """Call the tool, then answer."""
@@ -51,6 +61,7 @@ class World:
 
     def tools(self, driver: FunctionDriver, on_unknown: OnUnknown) -> ToolRegistry:
         """Return the tool."""
+        asked = self.tools_driver or driver
 
         @tool(on_unknown=on_unknown)
         async def think(context: ToolContext) -> str:
@@ -58,9 +69,9 @@ class World:
             async with trio.open_nursery() as nursery:
                 for _ in range(3):
                     if self.side_by_side:
-                        nursery.start_soon(context.agent.complete, driver, ASIDE)
+                        nursery.start_soon(context.agent.complete, asked, ASIDE)
                     else:
-                        await context.agent.complete(driver, ASIDE)
+                        await context.agent.complete(asked, ASIDE)
             await trio.sleep(WORK_SECONDS)
             return "thought"
 
@@ -181,3 +192,30 @@ def test_the_row_comes_before_the_request() -> None:
         assert all(count >= asked for asked, count in enumerate(rows[:4]))
 
     simulate(main)
+
+
+@pytest.mark.parametrize("seconds", [1.5, 2.5, 3.5, 4.5, 5.5, 6.5, 7.5])
+def test_each_driver_of_a_fallback_counts_in_a_cut_call(seconds: float) -> None:
+    """A driver that failed before another one was asked has used a request as well."""
+
+    async def main() -> None:
+        world, journal = World(), InMemoryJournal()
+        busy = FunctionDriver(partial(busily, world), record=False)
+        world.tools_driver = FallbackDriver(busy, FunctionDriver(world.answer, record=False))
+        first, budget = Budget(requests=100, tokens=10_000), Budget(requests=100, tokens=10_000)
+        await world.run(journal, first, seconds)
+        made = world.made
+        async with open_pool(FunctionDriver(world.answer), journal=journal, resume=True,
+                             budget=budget):  # fmt: skip
+            before, now = first.statistics(), budget.statistics()
+            assert now.requests.committed == before.requests.committed == made
+            assert now.tokens.committed == before.tokens.committed
+
+    simulate(main)
+
+
+async def busily(world: World, _: CompletionRequest) -> Answer:
+    """Say after a while that there is no time."""
+    world.made += 1
+    await trio.sleep(MODEL_SECONDS)
+    raise OverloadedError("busy")
