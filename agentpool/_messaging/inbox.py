@@ -113,8 +113,9 @@ class Inbox(Live):
         if self._closed:
             raise self._gone()
         messages = self._messages
-        is_full = len(messages) - self._handed >= self.capacity
-        if not has_turn and (is_full or self._promised or self.turns.sleepers):
+        if not has_turn and (
+            len(messages) - self._handed >= self.capacity or self._promised or self.turns.sleepers
+        ):
             raise InboxFullError(
                 f"the inbox of agent {self.owner_id} is full ({self.capacity} messages); "
                 "wait with send(), or increase inbox_capacity",

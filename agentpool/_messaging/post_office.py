@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, Protocol, final
 
 import msgspec
 import trio
@@ -22,6 +22,7 @@ from agentpool._checks import expect_message
 from agentpool._errors import AgentGoneError, InboxFullError, UnknownAgentError, UsageError
 from agentpool._messages import NOBODY, OWNER_ID, AgentId, AgentMessage, DeadLetter
 from agentpool._messaging.inbox import Inbox
+from agentpool._messaging.question import Question
 from agentpool._numbers import quoted
 from agentpool._scheduling.ctrl_c import unbroken
 from agentpool._scheduling.owner import Owner
@@ -39,39 +40,15 @@ MAX_DEAD_LETTERS = 10_000
 """Dead letters that are kept. Older ones are only counted."""
 
 
-@final
-class _Question(Live):
-    """A question that waits for its answer."""
-
-    asker: AgentId
-    answerer: AgentId
-    message_id: int = 0
-    """0: it has not been accepted."""
-    over: bool = False
-    """Whether the question has been answered, or never will be."""
-    answer: AgentMessage | None = None
-    lot: Lot | None = None
-    """Where the asker waits. ``None``: it has not begun to wait."""
-
-    @property
-    def is_open(self) -> bool:
-        """Whether the question still waits for an answer.
-
-        An asker that has begun to wait and is no longer in the lot was cancelled, or told of a
-        deadlock. It may need a slot before it takes its next step, and its question stays in the
-        router until then: an answer that comes meanwhile goes to its inbox.
-        """
-        return not self.over and (self.lot is None or bool(self.lot))
-
-    def end(self) -> None:
-        """End the wait, with or without an answer."""
-        self.over = True
-        if self.lot is not None:
-            self.lot.unpark_all()
-
-
 Watch = Callable[[AgentMessage, str | None], None]
 """Called with every accepted message, and again, with a reason, when it becomes a dead letter."""
+
+
+class Hub(Protocol):
+    """Passes events on to its listeners."""
+
+    listening: bool
+    """Whether it has any."""
 
 
 @unbroken
@@ -82,6 +59,8 @@ class PostOffice(Live):
     inbox_capacity: int
     """Messages that one inbox holds."""
     _watch: Watch
+    hub: Hub
+    """Without listeners, ``_watch`` is not called."""
     roll: Roll
     """The agents of the pool."""
     has_owner: bool = True
@@ -90,7 +69,7 @@ class PostOffice(Live):
     """The inboxes of those to whom anybody wrote, or who waited for a message."""
     _highest_id: AgentId = OWNER_ID
     _last_message_id: int = 0
-    _questions: dict[int, _Question] = msgspec.field(default_factory=dict[int, _Question])
+    _questions: dict[int, Question] = msgspec.field(default_factory=dict[int, Question])
     _dead: deque[DeadLetter] = msgspec.field(
         default_factory=lambda: deque[DeadLetter](maxlen=MAX_DEAD_LETTERS)
     )
@@ -197,7 +176,7 @@ class PostOffice(Live):
         recipient: AgentId,
         content: str,
         reply_to: int | None = None,
-        question: _Question | None = None,
+        question: Question | None = None,
     ) -> AgentMessage:
         """Deliver *content*, which may ask a *question*; wait without a slot for room in the inbox.
 
@@ -240,7 +219,7 @@ class PostOffice(Live):
         Cancellation:
             The question may have been sent; a reply that comes later goes to the inbox.
         """
-        question = _Question(asker=sender, answerer=recipient)
+        question = Question(asker=sender, answerer=recipient)
         try:
             message = await self.send(sender, recipient, content, None, question)
             if not question.over:
@@ -268,7 +247,7 @@ class PostOffice(Live):
         recipient: AgentId,
         content: str,
         reply_to: int | None = None,
-        question: _Question | None = None,
+        question: Question | None = None,
         *,
         has_turn: bool = False,
     ) -> AgentMessage:
@@ -292,10 +271,7 @@ class PostOffice(Live):
             key = kept.key_of_next(sender)
             known = kept.known(sender, recipient, reply_to, text)
             if known is not None:
-                if question is not None:
-                    self._ask_again(kept, question, known)
-                else:
-                    kept.sent_again(known)
+                self._send_again(kept, known, question)
                 return known
         # As _open_inbox(), without its call: nearly every recipient has an inbox.
         inbox = self._inboxes.get(recipient) if type(recipient) is int else None
@@ -303,8 +279,9 @@ class PostOffice(Live):
             inbox = self._open_inbox(recipient)
         number = self._last_message_id + 1
         message = AgentMessage(sender, recipient, text, number, reply_to)
-        is_taken = reply_to is not None and self._answers(message)
-        if not is_taken and (kept is None or not kept.hold(message)):
+        if (reply_to is None or not self._answers(message)) and (
+            kept is None or not kept.hold(message)
+        ):
             inbox.send_nowait(message, has_turn=has_turn)
         self._last_message_id = number
         if question is not None:
@@ -312,11 +289,18 @@ class PostOffice(Live):
             self._questions[number] = question
         if kept is not None:
             kept.accepted(key, message, is_question=question is not None)
-        self._watch(message, None)
+        if self.hub.listening:
+            self._watch(message, None)
         return message
 
-    def _ask_again(self, kept: KeptPost, question: _Question, known: AgentMessage) -> None:
-        """Answer *question* with a reply from before, or let it wait for one."""
+    def _send_again(self, kept: KeptPost, known: AgentMessage, question: Question | None) -> None:
+        """Note that a message of an earlier process was sent again.
+
+        If it asks a *question*, answer it with the reply from before, or let it wait for one.
+        """
+        if question is None:
+            kept.sent_again(known)
+            return
         question.message_id = known.message_id
         question.answer = kept.take_reply(known)
         if question.answer is not None or not self._is_known(question.answerer):
@@ -397,4 +381,5 @@ class PostOffice(Live):
     def _bury(self, message: AgentMessage, reason: str) -> None:
         self._dead.append(DeadLetter(message, reason))
         self._dead_count += 1
-        self._watch(message, reason)
+        if self.hub.listening:
+            self._watch(message, reason)

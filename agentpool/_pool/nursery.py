@@ -80,7 +80,7 @@ class AgentNursery(Home):
         self.by_owner: Origin[Caretaker] = Origin(self, budget)
         self.cleaner, self.approve, self.retries, self.random = cleaner, approve, retries, random
         self.fan_in = FanIn(self)
-        self.router = PostOffice(inbox_capacity, self._posted, self.fan_in)
+        self.router = PostOffice(inbox_capacity, self._posted, hub, self.fan_in)
         self._idle = Lot()  # who waits until no agent runs
         self.running: dict[AgentId, AgentRecord] = {}
         """Agents that have started and have not ended, parked ones included."""
@@ -106,9 +106,8 @@ class AgentNursery(Home):
 
     def _posted(self, message: AgentMessage, reason: str | None) -> None:
         """Report that a message was accepted; with a *reason*, that it became a dead letter."""
-        if self.hub.listening:
-            record = self.fan_in.find(message.sender if reason is None else message.recipient)
-            self.hub.posted(message, reason, "" if record is None else record.name)
+        record = self.fan_in.find(message.sender if reason is None else message.recipient)
+        self.hub.posted(message, reason, "" if record is None else record.name)
 
     # --- from spawn to slot
 

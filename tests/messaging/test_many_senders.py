@@ -20,10 +20,16 @@ from tests.support.fakes import calling, manifest, query_of, results_of, tool_ca
 READER, FIRST_SENDER = 1, 2
 
 
+class Unheard:
+    """A hub to which nobody listens."""
+
+    listening = False
+
+
 def post_office(senders: int, capacity: int) -> PostOffice:
     """Return a router with one reader and some senders."""
     ids = range(READER, FIRST_SENDER + senders)
-    router = PostOffice(capacity, lambda _, __: None, ids)
+    router = PostOffice(capacity, lambda _, __: None, Unheard(), ids)
     for agent_id in ids:
         router.register(agent_id)
     return router

@@ -45,6 +45,12 @@ from tests.support.fakes import (
 )
 
 
+class Listening:
+    """A hub to which somebody listens."""
+
+    listening = True
+
+
 def enter(router: PostOffice, agent_id: int) -> None:
     """Let an agent come."""
     assert isinstance(router.roll, set)
@@ -65,7 +71,7 @@ def office(
     """Return a router with these agents, and the list of what its watcher was told."""
     seen: list[tuple[int, str | None]] = []
     router = PostOffice(
-        inbox_capacity, lambda m, reason: seen.append((m.message_id, reason)), set[int]()
+        inbox_capacity, lambda m, reason: seen.append((m.message_id, reason)), Listening(), set()
     )
     for agent_id in agent_ids:
         enter(router, agent_id)
@@ -678,7 +684,9 @@ def test_g8_accepted_is_delivered_once_or_a_dead_letter(  # noqa: C901  # a smal
     seen: list[tuple[AgentMessage, str | None]] = []
 
     async def main() -> None:
-        router = PostOffice(inbox_capacity, lambda m, reason: seen.append((m, reason)), set[int]())
+        router = PostOffice(
+            inbox_capacity, lambda m, reason: seen.append((m, reason)), Listening(), set[int]()
+        )
         for agent_id in (1, 2, 3, 10, 11, 12, 13):
             enter(router, agent_id)
         with trio.fail_after(1_000):
