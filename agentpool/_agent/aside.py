@@ -38,29 +38,16 @@ class Aside(Live):
         Args:
             most: The tokens and US dollars that it may use.
         """
-        self._begin(most)
-        await self._writer.flush()
-
-    def go_on(self, loss: Loss, most: tuple[int, float | None]) -> None:
-        """Record that a driver of the attempt has failed, and that the next one is asked now.
-
-        Args:
-            loss: What the one that failed has used.
-            most: The tokens and US dollars that the next one may use.
-        """
-        self.keep(loss)
-        self._begin(most)
-
-    def _begin(self, most: tuple[int, float | None]) -> None:
         self._call.asked += 1
         self._name = str(self._call.asked)
-        self.keep(Loss(*most), wakes=True)
+        self.keep(Loss(*most))
+        await self._writer.flush()
 
-    def keep(self, loss: Loss, *, wakes: bool = False) -> None:
-        """Record what the attempt has used. With *wakes*, it is stored soon without a flush."""
+    def keep(self, loss: Loss) -> None:
+        """Record what the attempt has used."""
         spot, body = (self._place, self._call.part), encode(loss)
         record = JournalRecord(self._agent_id, RecordKind.ASIDE, *spot, self._name, body)
-        self._writer.note(record, wakes=wakes)
+        self._writer.note(record, wakes=False)
 
     def keep_answer(self, answer: Completion) -> None:
         """Record what an answer has used, if it is known."""

@@ -32,7 +32,6 @@ from agentpool._agent.spending import Purse, estimate, is_refusal
 from agentpool._base import Live
 from agentpool._budget.account import spent_on
 from agentpool._budget.claims import Ledger, RequestReservation
-from agentpool._checks import expect_piece
 from agentpool._errors import DriverError, LimitExceededError
 from agentpool._events import RequestRetried
 from agentpool._loop.guard import Stop
@@ -43,7 +42,6 @@ from agentpool._scheduling.request_clock import RequestClock, current_clock, wai
 from agentpool._scheduling.slot import parked
 from agentpool._scheduling.step_limit import allow
 from agentpool._scheduling.waits import Wait, WaitReason
-from agentpool._scheduling.watcher import current_asking
 from agentpool._served_call import Loss, current_call
 from agentpool.abc import Driver, OnDelta
 
@@ -73,48 +71,6 @@ def complete(agent: Agent, effect: Complete) -> Awaitable[object]:
         None if seconds is None else scope,
     )  # fmt: skip
     return asking.make()
-
-
-async def complete_aside(
-    agent: Agent, driver: Driver, request: CompletionRequest, on_delta: OnDelta | None
-) -> Completion:
-    """Ask a model on behalf of a tool of *agent*. The agent pays for it.
-
-    Raises:
-        DriverError: The error of the last attempt.
-        LimitExceededError: If a budget does not allow it. The driver was not asked.
-
-    Cancellation:
-        The request ends at the provider as well.
-    """
-    arrived: list[str] = []
-    teller = None
-    if agent.hub.listening:
-        teller = RequestTeller(agent, request, agent.turn, agent.hub.seconds(), by_tool=True)
-
-    def arrive(piece: str) -> None:
-        piece = expect_piece(piece, driver)
-        arrived.append(piece)
-        if teller is not None:
-            teller.arrived()
-        if on_delta is not None:
-            on_delta(piece)
-
-    asking = ModelRequest(agent, driver, request, arrive, arrived, teller, Estimator())
-    asking.aside = None if agent.journal is None else agent.journal.aside()
-    token = current_asking.set(asking)
-    try:
-        answer = await asking.make()
-    finally:
-        current_asking.reset(token)
-    if isinstance(answer, LimitExceededError):
-        raise answer
-    agent.charge(answer.usage, answer.cost_usd, requests=1)
-    if asking.aside is not None:
-        asking.aside.keep_answer(answer)
-    if teller is not None:
-        teller.answered(answer, asking.reservation)
-    return answer
 
 
 @final
@@ -150,6 +106,8 @@ class ModelRequest(Live):
     """The errors of replaced drivers that are not counted yet."""
     failed_before: int = 0
     """How many errors ``failed`` had when the request to the last driver was sent."""
+    recorded: int = 0
+    """How many of ``failed`` the journal has."""
     _clock: RequestClock | None = None
     aside: Aside | None = None
     """The records of a tool's request in the journal. ``None``: it has none."""
@@ -263,8 +221,6 @@ class ModelRequest(Live):
 
     def leave(self) -> None:
         """Record that the first part of the request is sent now."""
-        if self.aside is not None and len(self.failed) > self.failed_before:
-            self.aside.go_on(self._loss_of(self.failed[-1], ()), self._most())
         self.has_left, self.failed_before = True, len(self.failed)
         if self.reservation is not None:
             self.reservation.start()
@@ -321,15 +277,17 @@ class ModelRequest(Live):
         """Count what a failed attempt used, and report that it failed; only once."""
         if self.has_left:
             self.has_left, lost_by, paid = False, error, self.reservation
+            is_recorded = False
             if self.failed:
                 # If nothing left after the last one that failed, it settles the reservation.
                 is_last_sent = len(self.failed) > self.failed_before
+                is_recorded = is_last_sent and len(self.failed) == self.recorded
                 lost_by = self._count_failed(but_last=is_last_sent) or error
             loss = self._loss_of(lost_by, self.arrived)
             if loss.written is None and paid is not None:
                 paid.commit(tokens=loss.tokens, cost_usd=loss.cost_usd)
-            self._lose(loss, None if paid is None else paid.cost_usd)
-            if self.aside is not None:
+            self._lose(loss, None if paid is None else paid.cost_usd, is_recorded=is_recorded)
+            if self.aside is not None and not is_recorded:
                 self.aside.keep(loss)
         if self.watcher is not None:
             self.watcher.failed(error)
@@ -338,19 +296,40 @@ class ModelRequest(Live):
         """Count the failure of a driver after which another driver is asked."""
         self.failed += (error,)
 
+    async def go_on(self) -> None:  # noqa: ASYNC910  # without a journal there is nothing to wait for
+        """Record what a driver that failed has used, before the next one is asked.
+
+        Cancellation:
+            It is recorded later.
+        """
+        journal = self.agent.journal
+        if journal is None or self.recorded == len(self.failed):
+            return  # noqa: ASYNC910  # see above
+        self.recorded = len(self.failed)
+        loss = self._loss_of(self.failed[-1], ())
+        if self.aside is not None:
+            self.aside.keep(loss)
+            await self.aside.begin(self._most())
+        else:
+            journal.keep_loss(loss)
+            if journal.begin_request(self.request):
+                await journal.flush()
+
     def _count_failed(self, *, but_last: bool = False) -> DriverError | None:
         """Count what failed drivers used. With *but_last*, return the last error, not counted."""
         count = len(self.failed) - but_last
-        failed, last = self.failed[:count], self.failed[count:]
-        self.failed, self.failed_before = (), 0
-        for error in failed:
+        failed, last, recorded = self.failed[:count], self.failed[count:], self.recorded
+        self.failed, self.failed_before, self.recorded = (), 0, 0
+        for number, error in enumerate(failed):
             loss = self._loss_of(error, ())
             if self.agent.purse is not None:
                 self.agent.purse.ledger.record(spent_on(loss), is_stored=False)
-            self._lose(loss)
+            self._lose(loss, is_recorded=number < recorded)
         return last[0] if last else None
 
-    def _lose(self, loss: Loss, reserved_usd: float | None = None) -> None:
+    def _lose(
+        self, loss: Loss, reserved_usd: float | None = None, *, is_recorded: bool = False
+    ) -> None:
         self.agent.lose(loss)
         if self.watcher is not None:
             self.watcher.lose(loss, reserved_usd)
@@ -358,7 +337,7 @@ class ModelRequest(Live):
             return
         if (mark := current_call.get()) is not None:
             mark.losses.append(loss)  # kept with the result of the call
-        else:
+        elif not is_recorded:
             self.agent.journal.keep_loss(loss)
             self.loss_is_kept = True
 

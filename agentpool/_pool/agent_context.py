@@ -20,7 +20,7 @@ import trio
 from trio.lowlevel import current_task
 
 from agentpool._agent.agent import Agent
-from agentpool._agent.request import complete_aside
+from agentpool._agent.tool_request import complete_aside
 from agentpool._base import Unique
 from agentpool._budget.budget import Budget
 from agentpool._checks import expect, expect_arguments, expect_fields

@@ -65,3 +65,6 @@ class Asking(Protocol):
 
     def take_failure(self, error: DriverError) -> None:
         """Count the failure of a driver after which another driver is asked."""
+
+    async def go_on(self) -> None:
+        """Record what a driver that failed has used, before the next one is asked."""

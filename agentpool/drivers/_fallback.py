@@ -271,6 +271,8 @@ class FallbackDriver(Unique, SendingDriver):
         self, choice: _Choice, attempt: Attempt, request: CompletionRequest, heard: _Heard
     ) -> Completion:
         try:
+            if (asking := asking_now()) is not None:
+                await asking.go_on()
             completion = await self._patiently(choice.driver, request, heard)
             if choice is not self._choices[-1] and not heard.was_handed_on:
                 _refuse_empty(choice.driver, request, completion)
@@ -327,8 +329,7 @@ class _Heard:
         self._on_sent = on_sent
         self._holds_back = holds_back
         self._held = ""
-        self.has_left = False
-        self.was_handed_on = False
+        self.has_left = self.was_handed_on = False
         self.patience: RequestClock | None = None
 
     def __call__(self, text: str) -> None:
@@ -381,8 +382,7 @@ def _failure(
 ) -> AllDriversFailedError:
     """Return the error for *errors*, one for each driver. ``None``: that driver was not asked."""
     now = trio.current_time()
-    told: list[str] = []
-    waits: list[float] = []
+    told, waits = list[str](), list[float]()
     for choice, error in zip(choices, errors, strict=True):
         rest_seconds = choice.breaker.rest_seconds(now)
         if error is None:

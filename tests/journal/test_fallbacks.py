@@ -1,0 +1,146 @@
+"""Each driver that a fallback asked counts in the next process, wherever this one ended."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+from typing import Literal, TypeAlias
+
+import attrs
+import pytest
+import trio
+
+from agentpool import (
+    AgentManifest,
+    AgentOutcome,
+    Budget,
+    DriverError,
+    SpawnConfig,
+    UserMessage,
+    open_pool,
+)
+from agentpool.abc import CompletionRequest
+from agentpool.drivers import (
+    FallbackDriver,
+    FunctionDriver,
+    NetworkError,
+    OverloadedError,
+    ToolMessage,
+    call,
+)
+from agentpool.drivers._scripted import Answer
+from agentpool.journal import InMemoryJournal, Journal, RecordKind
+from agentpool.testing import crash_everywhere, simulate
+from agentpool.tools import ToolContext, ToolRegistry, tool
+
+GO = SpawnConfig(AgentManifest(name="reader", capabilities=()), "go", key="a")
+Failure: TypeAlias = Literal["broken", "refused"]
+
+open_kept = partial(open_pool, name="kept", resume=True)
+
+
+@attrs.define(eq=False)
+class World:
+    """Two providers, of which the first always fails."""
+
+    failure: Failure
+    made: int = 0
+    """Requests that have left."""
+    hangs: bool = False
+    """Whether the second one never answers."""
+
+    async def fail(self, _: CompletionRequest) -> Answer:
+        """Fail after a while."""
+        self.made += 1
+        await trio.sleep(1)
+        error: DriverError = OverloadedError("busy")
+        raise error if self.failure == "refused" else NetworkError("cut")
+
+    async def answer(self, request: CompletionRequest) -> Answer:
+        """Call the tool, then say what it said."""
+        self.made += 1
+        await trio.sleep(math.inf if self.hangs else 1)
+        last = request.messages[-1]
+        if isinstance(last, ToolMessage):
+            return last.content
+        return call("think") if last == UserMessage("go") else "thought"
+
+    @property
+    def driver(self) -> FallbackDriver:
+        """Both, one after the other."""
+        return FallbackDriver(
+            FunctionDriver(self.fail, record=False), FunctionDriver(self.answer, record=False)
+        )
+
+    def tools(self) -> ToolRegistry:
+        """Return a tool that asks them."""
+
+        @tool(on_unknown="rerun")
+        async def think(context: ToolContext) -> str:
+            """Think."""
+            request = CompletionRequest(messages=(UserMessage("think"),))
+            return (await context.agent.complete(self.driver, request)).text
+
+        return ToolRegistry([think])
+
+    async def run(self, journal: Journal, budget: Budget) -> AgentOutcome:
+        """Run one agent, or go on with it."""
+        kept = open_kept(self.driver, journal=journal, budget=budget, tools=self.tools())
+        async with kept as pool:
+            return await (await pool.spawn(GO)).wait()
+
+
+@pytest.mark.parametrize("failure", ["broken", "refused"])
+def test_no_driver_is_forgotten_whatever_the_crash(failure: Failure) -> None:
+    """Not one less than were asked, and two more at most: a turn's and a tool's in flight."""
+    world = World(failure)
+
+    async def scenario(journal: Journal) -> object:
+        if not await journal.read("kept"):
+            world.made = 0  # another point
+        budget = Budget(requests=1000)
+        outcome = await world.run(journal, budget)
+        assert world.made <= budget.statistics().requests.committed <= world.made + 2
+        return outcome.text
+
+    assert crash_everywhere(scenario).points > 12
+
+
+@pytest.mark.parametrize("failure", ["broken", "refused"])
+def test_a_kill_while_the_second_is_asked_forgets_neither(failure: Failure) -> None:
+    """Three processes that end there have asked six."""
+
+    async def scenario() -> None:
+        journal, world = InMemoryJournal(), World(failure, hangs=True)
+        for kills in (1, 2, 3):
+            with trio.move_on_after(1.5):
+                await world.run(journal, Budget(requests=1000))
+            assert world.made == 2 * kills
+            if kills == 2:  # as if it had been killed at once: that it broke off is not kept
+                assert journal._pools["kept"].pop().kind is RecordKind.LOST
+        world.hangs, budget = False, Budget(requests=1000)
+        outcome = await world.run(journal, budget)
+        assert outcome.repeated_requests == 3
+        assert budget.statistics().requests.committed == world.made
+        again = Budget(requests=1000)
+        assert (await world.run(journal, again)).text == outcome.text
+        assert again.statistics().requests.committed == world.made
+
+    simulate(scenario)
+
+
+def test_a_run_with_a_fallback_counts_in_the_next_process_as_in_this_one() -> None:
+    """What the drivers that failed have used is counted once."""
+
+    async def scenario() -> None:
+        journal, world = InMemoryJournal(), World("broken")
+        first, second = Budget(requests=1000), Budget(requests=1000)
+        outcome = await world.run(journal, first)
+        assert first.statistics().requests.committed == world.made == 6
+        again = await world.run(journal, second)
+        assert second.statistics() == first.statistics()
+        assert (again.usage, again.unmeasured_requests) == (
+            outcome.usage, outcome.unmeasured_requests,
+        )  # fmt: skip
+
+    simulate(scenario)
