@@ -151,7 +151,7 @@ FAULTS: Final = (
         "a_child_without_time_is_cancelled_and_no_ones_fault",
     ),
     Fault(
-        "D17", "a reply to whoever gave up is lost", "_messaging/post_office.py",
+        "D17", "a reply to whoever gave up is lost", "_messaging/question.py",
         "self.lot is None or bool(self.lot)",
         "True",
         "tests/messaging/test_inner_cancel.py",
@@ -189,8 +189,8 @@ FAULTS: Final = (
     ),
     Fault(
         "D1", "who does not wait takes the place of one who does", "_messaging/inbox.py",
-        "(is_full or self._promised or self.turns.sleepers)",
-        "is_full",
+        "self.capacity or self._promised or self.turns.sleepers\n",
+        "self.capacity\n",
         "tests/messaging/test_order_of_senders.py",
         "who_does_not_wait_overtakes",
     ),

@@ -87,8 +87,8 @@ PROMISES: Final = (
     Fault(
         "J1", "the same end: a reply waits for a question that is not asked again",
         "_messaging/post_office.py",
-        "                kept.sent_again(known)\n",
-        "                pass\n",
+        "            kept.sent_again(known)\n",
+        "            pass\n",
         "tests/journal/test_sent_once.py", "a_reply_to_the_owner",
     ),
     Fault(
@@ -212,6 +212,20 @@ PROMISES: Final = (
         "                    told_later = purse.kept_with(journal)  # its result is noted next\n",
         "                    told_later = ()\n",
         "tests/budget/test_store.py", "after_any_crash_the_store_has_exactly",
+    ),
+    Fault(
+        "J14", "a fallback counts each driver: the one that failed is not kept at once",
+        "drivers/_fallback.py",
+        "                await asking.go_on()\n",
+        "                pass\n",
+        "tests/journal/test_fallbacks.py", "a_kill_while_the_second_is_asked",
+    ),
+    Fault(
+        "J14", "a fallback counts each driver: what a tool asks has one row",
+        "_agent/request.py",
+        "            self.aside.keep(loss)\n            await self.aside.begin(self._most())\n",
+        "            await trio.lowlevel.checkpoint()\n",
+        "tests/journal/test_asides.py", "each_driver_of_a_fallback",
     ),
     Fault(
         "J14", "the budget of a manifest outlives its pool: it is not made", "_build/budgets.py",

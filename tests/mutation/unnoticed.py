@@ -64,14 +64,14 @@ UNNOTICED: Final = (
         SPENDING, "a_fallback_of_ones_own",
     ),
     Fault(
-        "E", "what a tool's model has said is not known", "_agent/request.py",
+        "E", "what a tool's model has said is not known", "_agent/tool_request.py",
         "        arrived.append(piece)\n", "",
         SPENDING, "a_tools_model_is_not_asked_again_once",
     ),
     Fault(
-        "E", "a tool is not told that its model was not asked", "_agent/request.py",
+        "E", "a tool is not told that its model was not asked", "_agent/tool_request.py",
         "        raise answer\n    agent.charge",
-        "        raise DriverError(str(answer)) from answer\n    agent.charge",
+        "        raise RuntimeError(str(answer)) from answer\n    agent.charge",
         SPENDING, "a_tool_is_told_by_which_limit",
     ),
     Fault(
