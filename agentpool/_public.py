@@ -41,8 +41,7 @@ def publish(names: MutableMapping[str, object], homes: Mapping[str, tuple[str, .
                 if face == "agentpool":
                     advise_calls({name: found})
                 return found
-        where: str = import_module("agentpool._call_advice").home_of(face, name)
-        raise AttributeError(f"module {face!r} has no attribute {name!r}{where}")
+        raise _MissingError(f"module {face!r} has no attribute {name!r}", face, name)
 
     def public(below: Iterable[str]) -> list[str]:
         here = {name for name, value in names.items() if type(value) is not ModuleType}
@@ -54,6 +53,29 @@ def publish(names: MutableMapping[str, object], homes: Mapping[str, tuple[str, .
 
     show_fields(names)
     names.update(__getattr__=load, __dir__=known)
+
+
+class _MissingError(AttributeError):
+    """A module has no such name. The text says which module has it.
+
+    To find that out, every module is imported, so only whoever reads the text pays for it, and not
+    ``hasattr``.
+    """
+
+    def __str__(self) -> str:
+        """Return the text."""
+        text, face, name = self.args
+        where: str = import_module("agentpool._call_advice").home_of(face, name)
+        return f"{text}{where}"
+
+    def __reduce__(self) -> tuple[type[AttributeError], tuple[str]]:
+        """Rebuild as what it is shown as."""
+        return AttributeError, (str(self),)
+
+
+# As which it is shown in a traceback.
+_MissingError.__name__ = _MissingError.__qualname__ = AttributeError.__name__
+_MissingError.__module__ = AttributeError.__module__
 
 
 def _is_there(module: str) -> bool:

@@ -135,6 +135,7 @@ print(*sorted(set({heavy!r}) & (set(sys.modules) - before)))
         "from agentpool import cluster",
         "from agentpool.tools import mcp",
         "import agentpool._cli._main",
+        "import agentpool; assert not hasattr(agentpool, 'nothing')",
     ],
 )
 def test_a_module_is_imported_without_its_neighbours(code: str) -> None:
