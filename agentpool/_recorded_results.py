@@ -11,7 +11,7 @@ from typing import Final, Self, final
 import msgspec
 
 from agentpool._base import Live
-from agentpool._budget.account import PICO, Spent, spent_on
+from agentpool._budget.account import PICO, Spent, spent_on, spent_on_answer
 from agentpool._journal_records import JournalRecord, RecordKind, read_body
 from agentpool._loop.guard import Stop
 from agentpool._loop.run import Complete, Effect, Recall, Run, Summarize
@@ -44,6 +44,8 @@ class Answered(msgspec.Struct, frozen=True, gc=False):
     completion: Completion | None
     passed_shared: bool
     exhausted: Stop | None
+    reserved: Loss | None = None
+    """See ``Complete``."""
 
 
 @final
@@ -82,6 +84,8 @@ class Summed(msgspec.Struct, frozen=True, gc=False, array_like=True):
     failure: str
     completion: Completion | None = None
     """``None``: the file is of the earliest version, which did not store the completion."""
+    reserved: Loss | None = None
+    """See ``Complete``."""
 
 
 encode: Final = whole_json
@@ -138,11 +142,13 @@ def spending(records: Iterable[JournalRecord]) -> Iterator[Spent]:
             called = read_body(record.body, Called)
             for one in called.charges:
                 if one.requests:
-                    tokens = 0 if one.usage is None else one.usage.total_tokens
-                    yield Spent(tokens, one.cost_usd, one.requests)
+                    yield spent_on_answer(
+                        one.usage, one.cost_usd, one.reserved, requests=one.requests
+                    )
             yield from map(spent_on, called.losses)
-        elif (answer := _answer_in(record.body)) is not None:
-            yield Spent(_tokens_of(answer), answer.cost_usd, 1)
+        elif (found := _answer_in(record.body)) is not None:
+            answer, reserved = found
+            yield spent_on_answer(answer.usage, answer.cost_usd, reserved)
 
 
 def cut_asides(records: Iterable[JournalRecord]) -> dict[int, list[Loss]]:
@@ -234,15 +240,11 @@ def begun_keys(records: Iterable[JournalRecord]) -> set[str]:
     }
 
 
-def _answer_in(body: bytes) -> Completion | None:
-    """Return the answer in the result of a turn or a summary."""
-    if body.startswith(b"["):
-        return read_body(body, Summed).completion
-    return read_body(body, Answered).completion
-
-
-def _tokens_of(completion: Completion) -> int:
-    return 0 if completion.usage is None else completion.usage.total_tokens
+def _answer_in(body: bytes) -> tuple[Completion, Loss | None] | None:
+    """Return the answer in the result of a turn or a summary, and what was reserved for it."""
+    is_summary = body.startswith(b"[")
+    result = read_body(body, Summed) if is_summary else read_body(body, Answered)
+    return None if result.completion is None else (result.completion, result.reserved)
 
 
 def fill_in(effect: Effect, body: bytes, run: Run) -> None:
@@ -253,8 +255,9 @@ def fill_in(effect: Effect, body: bytes, run: Run) -> None:
     elif isinstance(effect, Complete):
         answered = read_body(body, Answered)
         effect.completion = answered.completion
+        effect.reserved = answered.reserved
         run.passed_shared, run.exhausted = answered.passed_shared, answered.exhausted
     elif isinstance(effect, Summarize):
         summed = read_body(body, Summed)
         effect.text, effect.failure = summed.text, summed.failure
-        effect.completion = summed.completion
+        effect.completion, effect.reserved = summed.completion, summed.reserved

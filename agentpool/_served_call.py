@@ -12,20 +12,6 @@ from agentpool._messages import AgentMessage, Usage
 
 
 @final
-class Charge(msgspec.Struct, frozen=True, gc=False):
-    """The usage of a child, or of a model that a tool asked."""
-
-    usage: Usage | None
-    """Tokens. ``None``: unknown."""
-    cost_usd: float | None
-    """US dollars. ``None``: unknown."""
-    requests: int
-    """Requests to a model. 0: a child made the requests, which are in its own records."""
-    unmeasured: int = 0
-    """Requests of a child whose usage is unknown."""
-
-
-@final
 class Loss(msgspec.Struct, frozen=True, gc=False):
     """The usage of a request that was sent and not answered."""
 
@@ -45,6 +31,22 @@ class Loss(msgspec.Struct, frozen=True, gc=False):
     """Tokens, as the provider measured them. ``None``: unknown."""
     is_repeated: bool = False
     """Whether its process had ended, and the request was made again."""
+
+
+@final
+class Charge(msgspec.Struct, frozen=True, gc=False):
+    """The usage of a child, or of a model that a tool asked."""
+
+    usage: Usage | None
+    """Tokens. ``None``: unknown."""
+    cost_usd: float | None
+    """US dollars. ``None``: unknown."""
+    requests: int
+    """Requests to a model. 0: a child made the requests, which are in its own records."""
+    unmeasured: int = 0
+    """Requests of a child whose usage is unknown."""
+    reserved: Loss | None = None
+    """What budgets are charged for what is unknown. ``None``: everything is known."""
 
 
 @final

@@ -247,6 +247,7 @@ class Agent(Live):
         *,
         requests: int = 0,
         unmeasured: int = 0,
+        reserved: Loss | None = None,
     ) -> None:
         """Count what a child or a tool used. If a limit is exceeded, the run ends after this turn.
 
@@ -255,10 +256,11 @@ class Agent(Live):
             cost_usd: US dollars. ``None``: unknown.
             requests: Requests that a tool made. Those of a child are in the child's own records.
             unmeasured: Requests of a child whose usage is unknown.
+            reserved: What budgets are charged for what is unknown of a tool's request.
         """
         assert self.run is not None  # noqa: S101  # only its tools have children
         if self.journal is not None and (mark := current_call.get()) is not None:
-            mark.charges.append(Charge(usage, cost_usd, requests, unmeasured))
+            mark.charges.append(Charge(usage, cost_usd, requests, unmeasured, reserved))
         self._count(usage, cost_usd)
         self.run.guard.record_unmeasured(unmeasured)
 

@@ -245,12 +245,12 @@ async def _summarize(agent: Agent, effect: Summarize) -> None:  # noqa: ASYNC910
     effect.failure = f"no summary within {limit_seconds:g} seconds"
     with trio.move_on_after(limit_seconds) as scope, RequestClock(scope):  # noqa: ASYNC912  # the same
         try:
-            answer = await complete_aside(agent, agent.driver, effect.request, None)
+            asked = await complete_aside(agent, agent.driver, effect.request, None)
         except (DriverError, LimitExceededError) as error:
             effect.failure = f"{type(error).__name__}: {error}"
         else:
-            effect.completion = answer
-            effect.text = without_thoughts(answer.text)
+            effect.completion, effect.reserved = asked
+            effect.text = without_thoughts(effect.completion.text)
             effect.failure = "the model wrote nothing"
 
 

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 
 from agentpool._agent.agent import Agent
 from agentpool._agent.spending import estimate
-from agentpool._budget.account import Spent, spent_on
+from agentpool._budget.account import Spent, spent_on, spent_on_answer
 from agentpool._loop.run import Complete, Effect, RunTools, Summarize
 from agentpool._loop.tokens import Estimator, sound_cost
 from agentpool._messages import CompletionRequest, Usage, estimate_tokens
@@ -38,8 +38,8 @@ def take_back(agent: Agent, effect: Effect) -> None:
         for charge in charges:
             agent.charge(charge.usage, charge.cost_usd, unmeasured=charge.unmeasured)
             if charge.requests:
-                tokens = 0 if charge.usage is None else charge.usage.total_tokens
-                _spend_again(agent, Spent(tokens, charge.cost_usd, charge.requests))
+                known = charge.usage, charge.cost_usd, charge.reserved
+                _spend_again(agent, spent_on_answer(*known, requests=charge.requests))
     elif not isinstance(effect, Complete | Summarize):
         return
     losses, journal.losses = journal.losses, []
@@ -47,11 +47,10 @@ def take_back(agent: Agent, effect: Effect) -> None:
         agent.lose(loss)
         _spend_again(agent, spent_on(loss))
     if isinstance(effect, Complete | Summarize) and effect.completion is not None:
-        usage = effect.completion.usage
+        used = effect.completion.usage, effect.completion.cost_usd
         if isinstance(effect, Summarize):  # an answer of its own is the loop's to count
-            agent.charge(usage, effect.completion.cost_usd)
-        tokens = 0 if usage is None else usage.total_tokens
-        _spend_again(agent, Spent(tokens, effect.completion.cost_usd, 1))
+            agent.charge(*used)
+        _spend_again(agent, spent_on_answer(*used, effect.reserved))
 
 
 def begin(agent: Agent, request: CompletionRequest) -> bool:

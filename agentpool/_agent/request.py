@@ -196,8 +196,16 @@ class ModelRequest(Live):
         if agent.hub.listening:
             teller = teller or RequestTeller(agent, self.request, agent.turn, agent.hub.seconds())
             teller.answered(answer, self.reservation)
-        effect.completion = answer
+        effect.completion, effect.reserved = answer, self.reserved_for(answer)
         return answer
+
+    def reserved_for(self, answer: Completion) -> Loss | None:
+        """Return what the budget was charged for what is unknown of *answer*, for the journal."""
+        paid = self.reservation
+        if paid is None or self.agent.journal is None:
+            return None
+        is_priced = answer.cost_usd is not None or paid.cost_usd is None
+        return None if is_priced and answer.usage else Loss(paid.tokens, paid.cost_usd)
 
     async def _wait_before_retry(self, seconds: float) -> None:
         """Wait without a slot. The delay counts as time of the model."""

@@ -335,13 +335,14 @@ class RunJournal(Live):
                 received = Received(tuple(effect.messages), effect.interrupted)
                 self._note(RecordKind.RESULT, body=encode(received))
         elif type(effect) is Complete:
-            answered = Answered(effect.completion, run.passed_shared, run.exhausted)
+            limits = run.passed_shared, run.exhausted
+            answered = Answered(effect.completion, *limits, effect.reserved)
             # Its calls, its end and the next request flush at once; else the writer is woken.
             self._note(RecordKind.RESULT, body=encode(answered), wakes=False)
         elif isinstance(effect, Recall):
             self._note(RecordKind.RESULT, body=encode(tuple(effect.fragments)))
         elif isinstance(effect, Summarize):
-            summed = Summed(effect.text, effect.failure, effect.completion)
+            summed = Summed(effect.text, effect.failure, effect.completion, effect.reserved)
             self._note(RecordKind.RESULT, body=encode(summed))
         elif isinstance(effect, Remember):
             self._note(RecordKind.RESULT)

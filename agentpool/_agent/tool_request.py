@@ -10,13 +10,17 @@ from agentpool._errors import LimitExceededError
 from agentpool._loop.tokens import Estimator
 from agentpool._messages import Completion, CompletionRequest
 from agentpool._scheduling.watcher import current_asking
+from agentpool._served_call import Loss
 from agentpool.abc import Driver, OnDelta
 
 
 async def complete_aside(
     agent: Agent, driver: Driver, request: CompletionRequest, on_delta: OnDelta | None
-) -> Completion:
+) -> tuple[Completion, Loss | None]:
     """Ask a model on behalf of a tool of *agent*. The agent pays for it.
+
+    Returns:
+        The answer, and what budgets are charged for the part of its usage that is unknown.
 
     Raises:
         DriverError: The error of the last attempt.
@@ -47,9 +51,10 @@ async def complete_aside(
         current_asking.reset(token)
     if isinstance(answer, LimitExceededError):
         raise answer
-    agent.charge(answer.usage, answer.cost_usd, requests=1)
+    reserved = asking.reserved_for(answer)
+    agent.charge(answer.usage, answer.cost_usd, requests=1, reserved=reserved)
     if asking.aside is not None:
         asking.aside.keep_answer(answer)
     if teller is not None:
         teller.answered(answer, asking.reservation)
-    return answer
+    return answer, reserved

@@ -15,6 +15,7 @@ from agentpool._base import Live
 from agentpool._budget.period import next_period
 from agentpool._budget.statistics import BudgetMeter, BudgetStatistics
 from agentpool._errors import LimitExceededError, UsageError
+from agentpool._messages import Usage
 from agentpool._numbers import is_number, is_whole, plain_number, quoted
 from agentpool._outcome import StopReason
 from agentpool._served_call import Loss
@@ -381,3 +382,16 @@ class Spent(msgspec.Struct, frozen=True, gc=False):
 def spent_on(loss: Loss) -> Spent:
     """Return the budget's charge for a request without an answer."""
     return Spent(loss.tokens, loss.cost_usd, 1, is_lost=loss.written is not None)
+
+
+def spent_on_answer(
+    usage: Usage | None, cost_usd: float | None, reserved: Loss | None, *, requests: int = 1
+) -> Spent:
+    """Return the budget's charge for an answer; what is unknown of it counts as *reserved*."""
+    tokens = 0 if usage is None else usage.total_tokens
+    if reserved is None:
+        return Spent(tokens, cost_usd, requests)
+    tokens = reserved.tokens if usage is None else tokens
+    cost_usd = reserved.cost_usd if cost_usd is None else cost_usd
+    # Without a price, the budget shall know that it cannot check the cost.
+    return Spent(tokens, cost_usd, requests, is_lost=cost_usd is not None)

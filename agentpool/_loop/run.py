@@ -35,6 +35,7 @@ from agentpool._messages import (
     answer_tokens,
 )
 from agentpool._outcome import StopReason
+from agentpool._served_call import Loss
 
 NO_ANSWER = Completion()
 """The last piece of an answer that broke off. Nothing is known about that piece."""
@@ -68,6 +69,9 @@ class Complete(msgspec.Struct, eq=False, gc=False):
     completion: Completion | None = None
     """Result: the answer. ``None``: a budget does not allow the request, and the run's
     ``exhausted`` says which."""
+    reserved: Loss | None = None
+    """Result: what budgets are charged for the part of its usage that is unknown. ``None``: all of
+    it is known, or there is no journal for it."""
 
 
 NO_CALLS: Final[Mapping[int, ToolCall]] = {}
@@ -121,6 +125,8 @@ class Summarize(msgspec.Struct, eq=False, gc=False):
     """Result: why there is no summary. If this is set from the start, the model is not asked."""
     completion: Completion | None = None
     """Result: the answer, with its usage. ``None``: there was no answer."""
+    reserved: Loss | None = None
+    """Result: as of a ``Complete``."""
 
 
 @final

@@ -146,7 +146,8 @@ class PoolAgentContext(Unique, AgentContext):
                 f"manifest {manifest.name!r} is {manifest.privacy.value}, and the driver of a "
                 f"tool is {driver.privacy.value}; give the tool a driver of the manifest's tier"
             )
-        return await complete_aside(self._agent, driver, request, on_delta)
+        answer, _ = await complete_aside(self._agent, driver, request, on_delta)
+        return answer
 
     async def send(
         self, recipient: AgentId, content: str, *, reply_to: int | None = None

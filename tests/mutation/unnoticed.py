@@ -70,8 +70,8 @@ UNNOTICED: Final = (
     ),
     Fault(
         "E", "a tool is not told that its model was not asked", "_agent/tool_request.py",
-        "        raise answer\n    agent.charge",
-        "        raise RuntimeError(str(answer)) from answer\n    agent.charge",
+        "        raise answer\n    reserved",
+        "        raise RuntimeError(str(answer)) from answer\n    reserved",
         SPENDING, "a_tool_is_told_by_which_limit",
     ),
     Fault(
