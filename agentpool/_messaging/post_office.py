@@ -269,7 +269,8 @@ class PostOffice(Live):
         kept, key = self._kept, ""
         if kept is not None:
             key = kept.key_of_next(sender)
-            known = kept.known(sender, recipient, reply_to, text)
+            is_question = question is not None
+            known = kept.known(sender, recipient, reply_to, text, is_question=is_question)
             if known is not None:
                 self._send_again(kept, known, question)
                 return known

@@ -35,8 +35,9 @@ from agentpool._served_call import current_call
 Sent: TypeAlias = tuple[str, AgentMessage, bool]
 """An accepted message with its key, and whether it is known to be a question."""
 
-_What: TypeAlias = tuple[str, AgentId, AgentId, int | None, str]
-"""The key of the call (empty: outside of any), sender, recipient, what it answers, and the text."""
+_What: TypeAlias = tuple[str, AgentId, AgentId, int | None, str, bool]
+"""The key of the call (empty: outside of any), sender, recipient, what it answers, the text, and
+whether it is a question."""
 
 
 @final
@@ -109,7 +110,7 @@ class KeptPost:
             self._outside += is_outside
             self.last_id = number = message.message_id
             if is_outside or call not in settled:
-                what = _what_of("" if is_outside else call, message)
+                what = _what_of("" if is_outside else call, message, is_question)
                 self._again.setdefault(what, deque()).append(message)
             if call not in settled:
                 open_ones[number] = message
@@ -130,12 +131,18 @@ class KeptPost:
         return f"{sender}+{self._outside + 1}"
 
     def known(
-        self, sender: AgentId, recipient: AgentId, reply_to: int | None, text: str
+        self,
+        sender: AgentId,
+        recipient: AgentId,
+        reply_to: int | None,
+        text: str,
+        *,
+        is_question: bool,
     ) -> AgentMessage | None:
         """Return the same message, if it was accepted earlier. ``None``: it is new."""
         call = current_call.get()
         key = "" if call is None or sender == OWNER_ID else call.key
-        old = self._again.get((key, sender, recipient, reply_to, text))
+        old = self._again.get((key, sender, recipient, reply_to, text, is_question))
         return old.popleft() if old else None
 
     def accepted(self, key: str, message: AgentMessage, *, is_question: bool) -> None:
@@ -221,5 +228,6 @@ class KeptPost:
             self.sent_again(message)
 
 
-def _what_of(call: str, message: AgentMessage) -> _What:
-    return call, message.sender, message.recipient, message.reply_to, message.content
+def _what_of(call: str, message: AgentMessage, is_question: bool) -> _What:  # noqa: FBT001  # a part of it
+    to = message.recipient
+    return call, message.sender, to, message.reply_to, message.content, is_question

@@ -273,8 +273,7 @@ class AgentNursery(Home):
             ending = verdict_on(record, raised)
         except BaseException:
             # Cancelled from outside the pool, or the program ends: say so, and pass it on.
-            record.noted().is_left_open = True
-            record.mark_cancelled(OUTSIDE)
+            record.mark_cancelled(OUTSIDE, is_left_open=True)
             ending = CANCELLED, record.cancellation(), None
             raise
         finally:

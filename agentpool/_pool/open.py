@@ -288,6 +288,9 @@ async def _block(pool: AgentPool, slots: float, max_queued: int) -> AsyncGenerat
     except BaseException as outside:  # noqa: ASYNC103, BLE001  # see there
         raise_unless_cancelled(failed, outside)
     finally:
+        if agents.journal is not None:
+            # Who was cancelled on purpose may have ended after the rest was cut.
+            await agents.journal.writer.write_rest()  # noqa: ASYNC102  # it shields itself
         pool.close()
         agents.abort(*OUTSIDE)
         agents.deadlocks.close()

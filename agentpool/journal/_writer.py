@@ -188,11 +188,19 @@ class JournalWriter(Live):
                 await self._write_until_closed()
                 nursery.cancel_scope.cancel()
         finally:
-            with trio.CancelScope(shield=True):  # noqa: ASYNC912  # nothing may be left to write
-                while self._error is None and (self._pending or self._is_writing):
-                    await self._next_write()
+            await self.write_rest()
         if self._error is not None:
             raise self._error
+
+    async def write_rest(self) -> None:  # noqa: ASYNC910  # there may be nothing to write
+        """Write all that was noted, also after ``run`` has ended.
+
+        Cancellation:
+            The records are written first.
+        """
+        with trio.CancelScope(shield=True):  # noqa: ASYNC912  # see above
+            while self._error is None and (self._pending or self._is_writing):
+                await self._next_write()
 
     def end_soon(self) -> None:
         """Limit the time of each write from now on, because the pool or all of its agents end."""

@@ -232,3 +232,37 @@ def test_a_reply_to_the_owner_is_heard_by_an_owner_that_only_sends() -> None:
             return reply.content, reply.reply_to, (await handle.wait()).text
 
     assert crash_everywhere(scenario).points > 6
+
+
+def test_a_question_is_another_message_than_one_that_asked_nothing() -> None:
+    """Of the same text, in whichever order: its answer is an answer to it."""
+
+    def answer(request: CompletionRequest) -> Answer:
+        heard = re.findall(r"essage (\d+) from the owner", everything(request))
+        said = [one for one in results(request) if one.startswith("sent as")]
+        if len(said) == len(heard):
+            return call("wait_for_message")
+        number = int(heard[len(said)])
+        return call("send_message", to=0, content=f"to {number}", reply_to=number)
+
+    async def main(asks_first: bool) -> list[str]:  # noqa: FBT001  # simulate() passes it by place
+        journal, said = InMemoryJournal(), list[str]()
+        for asks in (asks_first, not asks_first):
+            with trio.CancelScope() as scope:
+                async with open_pool(
+                    FunctionDriver(answer), name="kept", resume=True, journal=journal,
+                    tools=ToolRegistry(TEAM_TOOLS),
+                ) as pool:  # fmt: skip
+                    handle = await pool.spawn(SpawnConfig(TEAM, "answerer", key="a"))
+                    if asks:
+                        said.append((await handle.ask("well?")).content)
+                    else:
+                        await handle.send("well?")
+                        (reply,) = await pool.receive_many()
+                        said.append(reply.content)
+                    scope.cancel()
+                    await trio.sleep_forever()
+        return said
+
+    for asks_first in (True, False):
+        assert simulate(main, asks_first) == ["to 1", "to 3"]  # 2 is the first answer
