@@ -36,7 +36,7 @@ class RecordKind(enum.Enum):
     """The agent was accepted. The body is what it is to do."""
     STARTED = "started"
     """A request was sent, or a tool call began. Without a result it may or may not have been
-    done."""
+    done. The body is the key of the call, or what a budget has reserved for the request."""
     RESULT = "result"
     """A request or call ended. The body is its result."""
     LOST = "lost"
@@ -80,6 +80,11 @@ class JournalRecord(msgspec.Struct, frozen=True, gc=False):
     """Short hash of what was asked for, so that a changed program is noticed. Empty: no hash."""
     body: bytes = b""
     """JSON. What it says depends on the kind."""
+
+
+def begins_call(record: JournalRecord) -> bool:
+    """Return whether a ``STARTED`` record is of a call, whose body is its key, or of a request."""
+    return bool(record.body) and not record.body.startswith(b"{")
 
 
 @final

@@ -12,7 +12,7 @@ import msgspec
 
 from agentpool._base import Live
 from agentpool._budget.account import PICO, Spent, spent_on, spent_on_answer
-from agentpool._journal_records import JournalRecord, RecordKind, read_body
+from agentpool._journal_records import JournalRecord, RecordKind, begins_call, read_body
 from agentpool._loop.guard import Stop
 from agentpool._loop.run import Complete, Effect, Recall, Run, Summarize
 from agentpool._messages import (
@@ -46,6 +46,11 @@ class Answered(msgspec.Struct, frozen=True, gc=False):
     exhausted: Stop | None
     reserved: Loss | None = None
     """See ``Complete``."""
+
+    @classmethod
+    def of(cls, effect: Complete, run: Run) -> Self:
+        """Return the result of *effect*."""
+        return cls(effect.completion, run.passed_shared, run.exhausted, effect.reserved)
 
 
 @final
@@ -86,6 +91,11 @@ class Summed(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """``None``: the file is of the earliest version, which did not store the completion."""
     reserved: Loss | None = None
     """See ``Complete``."""
+
+    @classmethod
+    def of(cls, effect: Summarize) -> Self:
+        """Return the result of *effect*."""
+        return cls(effect.text, effect.failure, effect.completion, effect.reserved)
 
 
 encode: Final = whole_json
@@ -129,7 +139,7 @@ def spending(records: Iterable[JournalRecord]) -> Iterator[Spent]:
     started = [one for one in known if one.kind is RecordKind.STARTED]
     begun = {(one.place, one.part) for one in started}
     # A call that had begun was spent, whether or not it ended, and once if it ran again.
-    if calls := {(one.place, one.part) for one in started if one.body}:
+    if calls := {(one.place, one.part) for one in started if begins_call(one)}:
         yield Spent(tool_calls=len(calls))
     for record in known:
         if record.kind is RecordKind.LOST:
@@ -227,7 +237,7 @@ def settled_keys(records: Iterable[JournalRecord]) -> set[str]:
     return {
         one.body.decode(errors="replace")
         for one in known
-        if one.kind is RecordKind.STARTED and one.body and (one.place, one.part) in ended
+        if one.kind is RecordKind.STARTED and begins_call(one) and (one.place, one.part) in ended
     }
 
 
@@ -236,7 +246,7 @@ def begun_keys(records: Iterable[JournalRecord]) -> set[str]:
     return {
         one.body.decode(errors="replace")
         for one in records
-        if one.kind is RecordKind.STARTED and one.body
+        if one.kind is RecordKind.STARTED and begins_call(one)
     }
 
 

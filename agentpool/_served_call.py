@@ -31,6 +31,8 @@ class Loss(msgspec.Struct, frozen=True, gc=False):
     """Tokens, as the provider measured them. ``None``: unknown."""
     is_repeated: bool = False
     """Whether its process had ended, and the request was made again."""
+    is_unsent: bool = False
+    """Whether the request never left, so that it does not count."""
 
 
 @final

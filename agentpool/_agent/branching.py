@@ -21,7 +21,7 @@ from agentpool._agent.agent import Agent
 from agentpool._agent.run_journal import OnMismatch, RunJournal
 from agentpool._agent.spending import estimate
 from agentpool._errors import ResumeMismatchError
-from agentpool._journal_records import JournalRecord, RecordKind
+from agentpool._journal_records import JournalRecord, RecordKind, begins_call
 from agentpool._loop.guard import Warn
 from agentpool._loop.loop import run_loop
 from agentpool._loop.run import Complete, Effect, LeftOut, Run, RunTools, Summarize
@@ -115,7 +115,8 @@ def _as_before(
     """
     last_place = max((one.place for one in records), default=-1)
     known = {(one.place, one.part, one.digest) for one in records}
-    asked = {one.place for one in records if one.kind is RecordKind.STARTED and not one.body}
+    started = [one for one in records if one.kind is RecordKind.STARTED]
+    asked = {one.place for one in started if not begins_call(one)}
     made, missed = set[str](), set[str]()
     for one in records:
         if one.kind is not RecordKind.RESULT or one.place not in asked:

@@ -66,7 +66,10 @@ def begin(agent: Agent, request: CompletionRequest) -> bool:
         _spend_again(agent, spent_on(loss))
         journal.repeated_requests += 1
         journal.keep_loss(loss)
-    return journal.begin_request(request, is_joint=is_joint(agent))
+    purse, reserved = agent.purse, None
+    if purse is not None:
+        reserved = Loss(*estimate(agent.driver, request, purse.estimator))
+    return journal.begin_request(request, reserved, is_joint=is_joint(agent))
 
 
 def is_joint(agent: Agent) -> bool:

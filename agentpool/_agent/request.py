@@ -161,12 +161,14 @@ class ModelRequest(Live):
                     self._break_off(error)
                     delay_seconds = self._delay_seconds(error, attempts, waited_seconds)
                     if delay_seconds is None:
+                        self._drop_unsent()
                         error.attempts = attempts
                         raise
                     retried = (attempts, delay_seconds, str(error))
                     agent.hub.tell(RequestRetried, agent.agent_id, agent.name, *retried)
                 except BaseException as error:
                     self._break_off(error)
+                    self._drop_unsent()
                     refuse_wrong_method(self.driver, error)
                     raise
                 await self._wait_before_retry(delay_seconds)
@@ -205,7 +207,7 @@ class ModelRequest(Live):
         if paid is None or self.agent.journal is None:
             return None
         is_priced = answer.cost_usd is not None or paid.cost_usd is None
-        return None if is_priced and answer.usage else Loss(paid.tokens, paid.cost_usd)
+        return None if is_priced and answer.usage else self._reserved
 
     async def _wait_before_retry(self, seconds: float) -> None:
         """Wait without a slot. The delay counts as time of the model."""
@@ -216,7 +218,8 @@ class ModelRequest(Live):
                 await trio.sleep(seconds)
                 if self.loss_is_kept and journal is not None:
                     self.loss_is_kept = False
-                    if journal.begin_request(self.request, is_joint=is_joint(self.agent)):
+                    joint = is_joint(self.agent)
+                    if journal.begin_request(self.request, self._reserved, is_joint=joint):
                         await journal.flush()
         if clock is not None:
             clock.spend(seconds)
@@ -300,6 +303,12 @@ class ModelRequest(Live):
         if self.watcher is not None:
             self.watcher.failed(error)
 
+    def _drop_unsent(self) -> None:
+        """Record that the last attempt never left, if so."""
+        journal = self.agent.journal
+        if journal is not None and self.effect is not None and not self.loss_is_kept:
+            journal.keep_loss(Loss(0, 0.0, is_unsent=True))
+
     def take_failure(self, error: DriverError) -> None:
         """Count the failure of a driver after which another driver is asked."""
         self.failed += (error,)
@@ -320,7 +329,7 @@ class ModelRequest(Live):
             await self.aside.begin(self._most())
         else:
             journal.keep_loss(loss)
-            if journal.begin_request(self.request):
+            if journal.begin_request(self.request, self._reserved):
                 await journal.flush()
 
     def _count_failed(self, *, but_last: bool = False) -> DriverError | None:
@@ -335,12 +344,10 @@ class ModelRequest(Live):
             self._lose(loss, is_recorded=number < recorded)
         return last[0] if last else None
 
-    def _lose(
-        self, loss: Loss, reserved_usd: float | None = None, *, is_recorded: bool = False
-    ) -> None:
+    def _lose(self, loss: Loss, usd: float | None = None, *, is_recorded: bool = False) -> None:
         self.agent.lose(loss)
         if self.watcher is not None:
-            self.watcher.lose(loss, reserved_usd)
+            self.watcher.lose(loss, usd)
         if self.agent.journal is None:
             return
         if (mark := current_call.get()) is not None:
@@ -360,6 +367,12 @@ class ModelRequest(Live):
                 if usage is not None:
                     return Loss(usage.total_tokens, sound_cost(error.cost_usd), usage=usage)
         return Loss(*self._most(), *broken_off(self.driver, self.request, arrived), was_cut)
+
+    @property
+    def _reserved(self) -> Loss | None:
+        """What a budget has reserved for the attempt. ``None``: there is no budget."""
+        paid = self.reservation
+        return None if paid is None else Loss(paid.tokens, paid.cost_usd)
 
     def _most(self) -> tuple[int, float | None]:
         """Return how many tokens and US dollars the attempt may use, if they are counted."""

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from agentpool._errors import ResumeMismatchError
-from agentpool._journal_records import JournalRecord, RecordKind, read_body
+from agentpool._journal_records import JournalRecord, RecordKind, begins_call, read_body
 from agentpool._loop.run import Complete, Effect, Recall, Remember, Summarize
 from agentpool._messages import AgentId, ToolCall
 from agentpool._recorded_results import Called
@@ -22,8 +22,12 @@ _GONE: Final = "which it no longer has or may not call,"
 def calls_of(records: Iterable[JournalRecord]) -> dict[int, JournalRecord]:
     """Return the newest record of each tool call, by the place of the call."""
     kinds = {RecordKind.RESULT, RecordKind.STARTED}
-    # Neither what a request begins has a body, nor its result a digest.
-    return {one.place: one for one in records if one.kind in kinds and one.digest and one.body}
+    # The result of a request has no digest.
+    return {
+        one.place: one
+        for one in records
+        if one.kind in kinds and one.digest and (one.kind is RecordKind.RESULT or begins_call(one))
+    }
 
 
 def other_thing(

@@ -26,7 +26,7 @@ from agentpool._agent.past_attempts import Attempts
 from agentpool._agent.resume_mismatch import calls_of, early_end, mismatch, other_call, other_thing
 from agentpool._approval import Decision
 from agentpool._base import Live
-from agentpool._journal_records import JournalRecord, RecordKind, read_body
+from agentpool._journal_records import JournalRecord, RecordKind, begins_call, read_body
 from agentpool._loop.guard import Stop, Warn
 from agentpool._loop.run import (
     Complete,
@@ -68,8 +68,7 @@ OnBranch: TypeAlias = Callable[
     [SpawnConfig, tuple[ChatMessage, ...], Sequence[JournalRecord]], SpawnConfig
 ]
 """Takes the config of a new run, and the messages and last records of the old run. Records that the
-old run is over and that the new one begins with these messages. Returns the config of the new
-run."""
+old run is over and the new one begins with these messages. Returns the config of the new one."""
 
 
 @final
@@ -138,7 +137,7 @@ class RunJournal(Live):
                     answered.open -= 1
             elif record.kind is RecordKind.STARTED:
                 self.begun[record.place, record.part] = record
-                if not record.body:  # a call has its key there
+                if not begins_call(record):
                     self.attempts.setdefault(record.place, Attempts()).begin()
             elif record.kind is RecordKind.LOST:
                 loss = read_body(record.body, Loss)
@@ -248,15 +247,19 @@ class RunJournal(Live):
 
     # --- what begins
 
-    def begin_request(self, request: CompletionRequest, *, is_joint: bool = False) -> bool:
+    def begin_request(
+        self, request: CompletionRequest, reserved: Loss | None, *, is_joint: bool = False
+    ) -> bool:
         """Record that a request is about to be sent. Return whether to wait for ``flush``.
 
         Args:
             request: The request.
+            reserved: What a budget reserves for it. ``None``: there is no budget.
             is_joint: Whether a budget in the same file is asked first. Then the caller takes the
                 record with ``take_due``, and writes both in one step.
         """
-        begun = self._record(RecordKind.STARTED, digest=self._digests.of(request))
+        body = b"" if reserved is None else encode(reserved)
+        begun = self._record(RecordKind.STARTED, digest=self._digests.of(request), body=body)
         if is_joint:
             self._due = begun
             return False
@@ -335,15 +338,12 @@ class RunJournal(Live):
                 received = Received(tuple(effect.messages), effect.interrupted)
                 self._note(RecordKind.RESULT, body=encode(received))
         elif type(effect) is Complete:
-            limits = run.passed_shared, run.exhausted
-            answered = Answered(effect.completion, *limits, effect.reserved)
             # Its calls, its end and the next request flush at once; else the writer is woken.
-            self._note(RecordKind.RESULT, body=encode(answered), wakes=False)
+            self._note(RecordKind.RESULT, body=encode(Answered.of(effect, run)), wakes=False)
         elif isinstance(effect, Recall):
             self._note(RecordKind.RESULT, body=encode(tuple(effect.fragments)))
         elif isinstance(effect, Summarize):
-            summed = Summed(effect.text, effect.failure, effect.completion, effect.reserved)
-            self._note(RecordKind.RESULT, body=encode(summed))
+            self._note(RecordKind.RESULT, body=encode(Summed.of(effect)))
         elif isinstance(effect, Remember):
             self._note(RecordKind.RESULT)
 

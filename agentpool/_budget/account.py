@@ -381,7 +381,8 @@ class Spent(msgspec.Struct, frozen=True, gc=False):
 
 def spent_on(loss: Loss) -> Spent:
     """Return the budget's charge for a request without an answer."""
-    return Spent(loss.tokens, loss.cost_usd, 1, is_lost=loss.written is not None)
+    requests = 0 if loss.is_unsent else 1
+    return Spent(loss.tokens, loss.cost_usd, requests, is_lost=loss.written is not None)
 
 
 def spent_on_answer(

@@ -14,7 +14,7 @@ from agentpool._budget.account import Spent, spent_on
 from agentpool._budget.budget import Budget, ledger_of
 from agentpool._budget.paid_ahead import PaidAhead
 from agentpool._errors import AgentCancelledError, UsageError
-from agentpool._journal_records import JournalRecord, RecordKind, read_body
+from agentpool._journal_records import JournalRecord, RecordKind, begins_call, read_body
 from agentpool._messages import AgentId, AssistantMessage, ChatMessage
 from agentpool._outcome import AgentStatus
 from agentpool._pool.past import PastAgent, Spawned, encode, outcome_record
@@ -91,18 +91,32 @@ def fail_records(past: PastAgent) -> Iterator[JournalRecord]:
 
 def _open_requests(past: PastAgent) -> Iterator[JournalRecord]:
     """Count the requests of *past* that were sent and left no other trace."""
-    body = encode(Loss(0, None, is_repeated=True))
-    for place in _open_places(past.records).elements():
-        lost = JournalRecord(past.agent_id, RecordKind.LOST, place, body=body)
+    for begun in tuple(_left_open(past.records)):
+        body = encode(msgspec.structs.replace(_reserved(begun), is_repeated=True))
+        lost = JournalRecord(past.agent_id, RecordKind.LOST, begun.place, body=body)
         past.records.append(lost)
         yield lost
+
+
+def _left_open(records: Sequence[JournalRecord]) -> Iterator[JournalRecord]:
+    """Yield the records of requests that were sent and left no other trace, newest first."""
+    left = _open_places(records)
+    for one in reversed(records) if left else ():
+        if one.kind is RecordKind.STARTED and not begins_call(one) and left[one.place] > 0:
+            left[one.place] -= 1
+            yield one
+
+
+def _reserved(begun: JournalRecord) -> Loss:
+    """Return what a budget had reserved for the request that *begun* records, if there was one."""
+    return read_body(begun.body, Loss) if begun.body else Loss(0, None)
 
 
 def _open_places(records: Sequence[JournalRecord]) -> Counter[int]:
     """Return how many requests were sent and left no other trace, by place."""
     open_at = Counter[int]()
     for one in records:
-        if one.kind is RecordKind.STARTED and not one.body:  # a call has its key there
+        if one.kind is RecordKind.STARTED and not begins_call(one):
             open_at[one.place] += 1
         elif one.kind is RecordKind.LOST or (one.kind is RecordKind.RESULT and not one.digest):
             open_at[one.place] -= 1
@@ -154,7 +168,7 @@ def spend(
 
 
 def spent_before(past: PastAgent) -> Iterator[Spent]:
-    """Yield what earlier processes spent on *past*; requests without an answer as requests only."""
+    """Yield what earlier processes spent on *past*; of requests without an answer, the reserved."""
     for records in past.before:
         yield from spending(records)
     if past.outcome is not None:
@@ -166,8 +180,8 @@ def spent_before(past: PastAgent) -> Iterator[Spent]:
             loss = read_body(record.body, Loss)
             yield Spent(loss.tokens, loss.cost_usd, 1) if loss.was_cut else spent_on(loss)
     yield from spending(one for one in past.records if one.kind is not RecordKind.LOST)
-    if sent := _open_places(past.records).total():
-        yield Spent(requests=sent)
+    for begun in _left_open(past.records):
+        yield spent_on(_reserved(begun)) if begun.body else Spent(requests=1)
 
 
 def is_changed(past: PastAgent, config: SpawnConfig) -> bool:

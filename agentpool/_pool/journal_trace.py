@@ -31,7 +31,7 @@ from agentpool._events import (
     RequestStarted,
     ToolFinished,
 )
-from agentpool._journal_records import JournalRecord, RecordKind, read_body
+from agentpool._journal_records import JournalRecord, RecordKind, begins_call, read_body
 from agentpool._messages import (
     OWNER_ID,
     AgentId,
@@ -150,7 +150,7 @@ class _Telling(Live):
         if record.agent_id not in self.turns:
             self.turns[record.agent_id] = 0
             self.events.append(AgentStarted(*self._stamp(record.agent_id)))
-        if not record.body:  # a call is told when it has ended
+        if not begins_call(record):  # which is told when it has ended
             turn = self.turns[record.agent_id] + 1
             stamp = self._stamp(record.agent_id)
             self.events.append(RequestStarted(*stamp, turn, 1, "", False, ()))  # noqa: FBT003  # as others make it

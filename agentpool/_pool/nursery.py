@@ -252,7 +252,7 @@ class AgentNursery(Home):
     # --- from slot to outcome
 
     async def _live(self, record: AgentRecord, slot: Slot) -> None:  # noqa: ASYNC910  # the run has its own
-        if self.journal is not None and self._has_ended_before(record, slot, self.journal):
+        if self.journal is not None and self._has_ended_before(record, slot):
             return  # noqa: ASYNC910  # there is nothing to wait for
         agent = new_agent(self, record, slot, self.router, self.memory, journal=self.journal)
         ending = UNKNOWN
@@ -279,9 +279,10 @@ class AgentNursery(Home):
         finally:
             self._conclude(agent, record, slot, ending)
 
-    def _has_ended_before(self, record: AgentRecord, slot: Slot, journal: PoolJournal) -> bool:
+    def _has_ended_before(self, record: AgentRecord, slot: Slot | None) -> bool:
         """End an agent that ended in an earlier process, in the same way."""
-        if (known := journal.outcome_of(record.agent_id)) is None:
+        journal = self.journal
+        if journal is None or (known := journal.outcome_of(record.agent_id)) is None:
             return False
         journal.spend_again(record.agent_id, record.origin.budget)
         self._end(record, known, slot)
@@ -376,7 +377,8 @@ class AgentNursery(Home):
         if self.hub.listening or self.journal is not None:
             with self.hub:
                 for record in withdrawn:
-                    self._end(record, record.unstarted_outcome(now), None)
+                    if not self._has_ended_before(record, None):
+                        self._end(record, record.unstarted_outcome(now), None)
             return
         for record in withdrawn if self.router.has_post else ():
             self.router.unregister(record.agent_id)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import enum
 import gc
+import threading
 from collections.abc import Callable, Iterable, Mapping
-from typing import Final
+from typing import Final, final
 
 import trio
 
 from agentpool._messages import AgentId
 from agentpool._pool.admission import Admission
 from agentpool._pool.record import AgentRecord
+from agentpool._scheduling.ctrl_c import unbroken
 from agentpool._scheduling.owner import Owner
 from agentpool._scheduling.parking_lot import Lot
 from agentpool._scheduling.slot import parked
@@ -19,6 +21,38 @@ from agentpool._scheduling.waits import Wait
 
 _NEVER: Final = 1_000_000_000
 """More collections of the youngest objects than ever come before one of older objects."""
+
+
+@unbroken
+@final
+class _YoungestOnly:
+    """``with`` it, the garbage collector looks at the youngest objects alone.
+
+    In any number of threads: the collector is the program's.
+    """
+
+    __slots__ = ("_before", "_inside", "_lock")
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()  # a handler of signals may come in the middle
+        self._inside = 0
+        self._before = gc.get_threshold()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._inside += 1
+            if self._inside == 1:
+                self._before = gc.get_threshold()
+                gc.set_threshold(self._before[0], _NEVER, _NEVER)
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            if self._inside == 1:
+                gc.set_threshold(*self._before)
+            self._inside -= 1
+
+
+_YOUNGEST_ONLY: Final = _YoungestOnly()
 
 
 class ShutdownStep(enum.Enum):
@@ -49,17 +83,13 @@ def cancel_all(
         why: Who cancels them, and the reason.
         is_left_open: Whether the next process continues those that were not cancelled before.
     """
-    youngest, *older = gc.get_threshold()
-    gc.set_threshold(youngest, _NEVER, _NEVER)
-    try:
+    with _YOUNGEST_ONLY:
         for record in started:
             if (slot := record.slot) is not None:
                 record.mark_cancelled(why, is_left_open=is_left_open)
                 slot.scope.cancel()
                 if not slot.held:
                     slot.abandon()
-    finally:
-        gc.set_threshold(youngest, *older)
 
 
 def cancel_rest(records: Iterable[AgentRecord], reason: str, *, is_broken: bool) -> None:

@@ -42,7 +42,8 @@ def forget(transaction: Transaction, pool: str) -> int:
     ((number,),) = transaction.rows("SELECT id FROM pools WHERE name = ?", pool)
     rows = transaction.rows(
         "SELECT agent, kind, place, part, digest, iif(kind = 'accepted', x'', body) FROM records "
-        "WHERE pool = ? AND kind IN ('accepted', 'started', 'result', 'lost', 'spent') ORDER BY id",
+        "WHERE pool = ? AND kind IN ('accepted', 'started', 'result', 'lost', 'spent', 'aside') "
+        "ORDER BY id",
         number,
     )
     runs: dict[AgentId, list[list[JournalRecord]]] = {}

@@ -24,6 +24,7 @@ from agentpool import (
     open_pool,
 )
 from agentpool._cli import main
+from agentpool._journal_records import begins_call
 from agentpool.abc import CompletionRequest, OnUnknown, ToolContext
 from agentpool.drivers import FunctionDriver, ToolMessage, call
 from agentpool.drivers._scripted import Answer
@@ -243,7 +244,7 @@ def test_whatever_the_old_run_had_come_to_it_is_known_and_counted(changes_tool: 
             journal, shop = InMemoryJournal(), Shop()
             journal._pools["kept"] = list(records[:count])
             begun = [one for one in records[:count] if one.kind is RecordKind.STARTED]
-            requests = sum(not one.body for one in begun)
+            requests = sum(not begins_call(one) for one in begun)
             budgets = [Budget(requests=99), Budget(requests=99)]
             first, again = [await shop.buy(journal, changed, words, budget=one) for one in budgets]
             assert first == again
@@ -284,7 +285,7 @@ def test_children_of_the_old_run_are_over_and_what_they_spent_counts() -> None:
             journal = InMemoryJournal()
             journal._pools["kept"] = list(records[:count])
             requests = sum(
-                one.kind is RecordKind.STARTED and not one.body for one in records[:count]
+                one.kind is RecordKind.STARTED and not begins_call(one) for one in records[:count]
             )
             budgets = [Budget(requests=99), Budget(requests=99)]
             changed = attrs.evolve(PARENT, model=NEW.model)

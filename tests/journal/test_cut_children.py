@@ -114,3 +114,36 @@ def test_children_of_a_cut_pool_go_on(use: Use, end: End) -> None:
         except* ValueError:
             pass
         assert trio.run(program, journal, use, None) == DONE, steps
+
+
+@pytest.mark.parametrize("slots", [1, 2, 3])
+def test_children_that_completed_are_so_in_every_later_process(slots: int) -> None:
+    """Their parent has ended as well, and ends in a later process before they get a slot."""
+    pools: list[AgentPool] = []
+
+    @tool(on_unknown="rerun", name="work")
+    async def spawn(context: ToolContext) -> str:
+        """Spawn three children, and wait for them."""
+        del context
+        handles = await pools[-1].fan_out(SpawnConfig(CHILD, one, key=one) for one in "xyz")
+        return " ".join([(await handle.wait()).text for handle in handles])
+
+    async def statuses(journal: InMemoryJournal) -> dict[int, str]:
+        async with open_pool(
+            FunctionDriver(answer, record=False), tools=ToolRegistry([spawn]), max_concurrent=slots,
+            journal=journal, resume=True,
+        ) as pool:  # fmt: skip
+            pools.append(pool)
+            await (await pool.spawn(PARENT)).wait()
+            ended = await pool.join_all(children=True)
+            return {number: outcome.status.value for number, outcome in ended.items()}
+
+    async def main() -> None:
+        journal = InMemoryJournal()
+        first = await statuses(journal)
+        assert len(first) == 4
+        assert set(first.values()) == {"completed"}
+        assert await statuses(journal) == first
+        assert await statuses(journal) == first
+
+    trio.run(main)

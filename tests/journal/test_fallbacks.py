@@ -23,8 +23,10 @@ from agentpool.abc import CompletionRequest
 from agentpool.drivers import (
     FallbackDriver,
     FunctionDriver,
+    GatedDriver,
     NetworkError,
     OverloadedError,
+    RequestGate,
     ToolMessage,
     call,
 )
@@ -142,5 +144,28 @@ def test_a_run_with_a_fallback_counts_in_the_next_process_as_in_this_one() -> No
         assert (again.usage, again.unmeasured_requests) == (
             outcome.usage, outcome.unmeasured_requests,
         )  # fmt: skip
+
+    simulate(scenario)
+
+
+def test_a_request_that_never_left_does_not_count_in_the_next_process() -> None:
+    """It was cut while it waited at a gate."""
+
+    async def scenario() -> None:
+        journal, world = InMemoryJournal(), World("refused")
+        gate = RequestGate("slow", requests_per_minute=1)
+        slow = GatedDriver(FunctionDriver(world.answer, record=False), gate)
+
+        async def run(seconds: float) -> tuple[float, int]:
+            budget = Budget(requests=1000)
+            with trio.move_on_after(seconds):
+                async with open_kept(
+                    slow, journal=journal, budget=budget, tools=world.tools()
+                ) as pool:
+                    await (await pool.spawn(GO)).wait()
+            return budget.statistics().requests.committed, world.made
+
+        assert await run(30) == (3, 3)  # the first one, and two of its tool
+        assert await run(1) == (3, 3)
 
     simulate(scenario)

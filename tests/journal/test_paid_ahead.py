@@ -12,6 +12,7 @@ import pytest
 import trio
 
 from agentpool import AgentManifest, Budget, Capability, SpawnConfig, open_pool
+from agentpool._journal_records import begins_call
 from agentpool.abc import CompletionRequest, ToolContext
 from agentpool.drivers import FunctionDriver, call
 from agentpool.drivers._scripted import Answer
@@ -183,7 +184,8 @@ def test_no_limit_is_passed_wherever_processes_end(seed: int) -> None:
             seconds = None if turn == 3 else random.uniform(0.1, 8)
             await model.run(journal, budget, configs, random.choice([1, 2, 100]), seconds)
             records = await journal.read("pool")
-            begun = [one for one in records if one.kind is RecordKind.STARTED and not one.body]
+            started = [one for one in records if one.kind is RecordKind.STARTED]
+            begun = [one for one in started if not begins_call(one)]
             # One that was refused, or had not left, when its process ended may have been made.
             assert model.made <= min(requests(budget), limit)
             assert requests(budget) <= len(begun)
@@ -191,5 +193,27 @@ def test_no_limit_is_passed_wherever_processes_end(seed: int) -> None:
             assert used.tool_calls.committed <= calls
             assert used.unmeasured >= 0
             assert used.unpriced >= 0
+
+    simulate(scenario)
+
+
+def test_a_killed_request_counts_with_its_tokens_though_its_agent_never_comes_back() -> None:
+    """At the opening of the next pool, as they were reserved."""
+
+    async def scenario() -> None:
+        journal, model = InMemoryJournal(), Model()
+        first = Budget(tokens=100_000)
+        await model.run(journal, first, [SpawnConfig(WORKER, "q", key="k")], seconds=5)
+        records = journal._pools["pool"]
+        lost = records.pop()  # as if it had been killed at once: that it broke off is not kept
+        assert lost.kind is RecordKind.LOST
+        budget = Budget(tokens=100_000)
+        async with open_pool(
+            FunctionDriver(model.answer), tools=ToolRegistry([act]), journal=journal, resume=True,
+            budget=budget,
+        ):  # fmt: skip
+            used = budget.statistics()
+            assert used.requests.committed == model.made == 1
+            assert used.tokens.committed == first.statistics().tokens.committed > 0
 
     simulate(scenario)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from pathlib import Path
 
 import pytest
+import trio
 
 from agentpool import (
     AgentManifest,
@@ -147,3 +149,35 @@ async def test_what_cannot_be_read_is_not_pruned(tmp_path: Path) -> None:
         with pytest.raises(JournalError, match="cannot be read"):
             await journal.prune("p")
         assert list(await journal.read("p")) == records
+
+
+async def test_what_a_cut_call_had_asked_is_not_forgotten(tmp_path: Path) -> None:
+    """The call ran again, and has only what it asked since."""
+    path, scope = tmp_path / "night.db", trio.CancelScope()
+
+    @tool(name="think", on_unknown="rerun")
+    async def cut(context: ToolContext) -> str:
+        """Think, and then be cut."""
+        await context.agent.complete(DRIVER, THOUGHT)
+        if scope.deadline == math.inf:
+            scope.cancel()
+            await trio.sleep_forever()
+        return "thought"
+
+    async def spent() -> float:
+        budget = Budget(name="all", requests=1_000)
+        async with (
+            open_journal(path) as journal,
+            open_kept(DRIVER, journal=journal, tools=ToolRegistry([cut]), budget=budget) as pool,
+        ):
+            await (await pool.spawn(SpawnConfig(ALONE, "pay", key="one"))).wait()
+        return budget.statistics().requests.committed
+
+    with scope:
+        await spent()
+    scope = trio.CancelScope(deadline=0)  # not again
+    before = await spent()
+    assert before == 4
+    async with open_journal(path) as journal:
+        await journal.prune("kept")
+    assert await spent() == before

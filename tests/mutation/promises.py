@@ -35,8 +35,8 @@ PROMISES: Final = (
     ),
     Fault(
         "J2", "nothing is paid again: an answer is not kept", "_agent/run_journal.py",
-        "            self._note(RecordKind.RESULT, body=encode(answered), wakes=False)\n",
-        "            encode(answered)\n",
+        "self._note(RecordKind.RESULT, body=encode(Answered.of(effect, run)), wakes=False)\n",
+        "encode(Answered.of(effect, run))\n",
         "tests/journal/test_promises.py", "every_call_has_a_key",
     ),
     Fault(
@@ -109,9 +109,8 @@ PROMISES: Final = (
     ),
     Fault(
         "J7", "linear: each request keeps the conversation", "_agent/run_journal.py",
-        "        begun = self._record(RecordKind.STARTED, digest=self._digests.of(request))\n",
-        "        begun = self._record(RecordKind.STARTED, digest=self._digests.of(request), "
-        "body=encode(tuple(request.messages)))\n",
+        '        body = b"" if reserved is None else encode(reserved)\n',
+        "        body = encode(tuple(request.messages))\n",
         "tests/journal/test_promises.py", "ten_times_the_turns",
     ),
     Fault(

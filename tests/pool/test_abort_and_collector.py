@@ -5,11 +5,13 @@ from __future__ import annotations
 import gc
 from collections.abc import Generator
 from contextlib import contextmanager
+from threading import Thread
 
 import pytest
 from trio.testing import wait_all_tasks_blocked
 
 from agentpool import AgentPool, AgentStatus, open_pool
+from agentpool._pool.shutdown import _YOUNGEST_ONLY
 from tests.support.fakes import hanging_driver, job, jobs
 
 
@@ -72,3 +74,19 @@ async def test_abort_leaves_the_collector_as_it_was(collects: bool) -> None:  # 
         finally:
             gc.set_threshold(*thresholds)
             (gc.enable if was else gc.disable)()
+
+
+def test_aborts_in_two_threads_leave_the_collector_as_it_was() -> None:
+    """The one that begins last may also end last, and has not seen how it was."""
+    thresholds = gc.get_threshold()
+
+    def end_of_other() -> None:
+        with _YOUNGEST_ONLY:
+            before.__exit__(None, None, None)
+
+    before = _YOUNGEST_ONLY
+    before.__enter__()  # ended by the other thread, in the middle of its own
+    thread = Thread(target=end_of_other)
+    thread.start()
+    thread.join()
+    assert gc.get_threshold() == thresholds
