@@ -231,8 +231,8 @@ class FakeDriver(Driver):
 class ScriptedDriver(FakeDriver):
     """Gives the answers of a script, one for each request, in the order of the requests.
 
-    Agents that run side by side may ask in any order. If each is to have an answer of its own, use a
-    ``FunctionDriver``, or ``max_concurrent=1``.
+    Agents that run side by side may ask in any order. If each is to have an answer of its own, use
+    a ``FunctionDriver``, or ``max_concurrent=1``.
 
     >>> from agentpool.drivers import ScriptedDriver, call
     >>> driver = ScriptedDriver([call("now"), "It is noon."])
