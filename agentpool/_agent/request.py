@@ -100,8 +100,7 @@ class ModelRequest(Live):
     reservation: RequestReservation | None = None
     """The reservation for the current attempt."""
     loss_is_kept: bool = False
-    """Whether the journal has the usage of the last attempt. If so, a new attempt must be recorded
-    as well when it begins."""
+    """Whether the journal has the usage of the last attempt, so that a new one is recorded too."""
     failed: tuple[DriverError, ...] = ()
     """The errors of replaced drivers that are not counted yet."""
     failed_before: int = 0
@@ -198,7 +197,9 @@ class ModelRequest(Live):
         if agent.hub.listening:
             teller = teller or RequestTeller(agent, self.request, agent.turn, agent.hub.seconds())
             teller.answered(answer, self.reservation)
-        effect.completion, effect.reserved = answer, self.reserved_for(answer)
+        effect.completion = answer
+        if self.reservation is not None:
+            effect.reserved = self.reserved_for(answer)
         return answer
 
     def reserved_for(self, answer: Completion) -> Loss | None:
@@ -207,7 +208,7 @@ class ModelRequest(Live):
         if paid is None or self.agent.journal is None:
             return None
         is_priced = answer.cost_usd is not None or paid.cost_usd is None
-        return None if is_priced and answer.usage else self._reserved
+        return self._reserved if answer.usage is None or not is_priced else None
 
     async def _wait_before_retry(self, seconds: float) -> None:
         """Wait without a slot. The delay counts as time of the model."""
