@@ -181,7 +181,9 @@ def spent_before(past: PastAgent) -> Iterator[Spent]:
             yield Spent(loss.tokens, loss.cost_usd, 1) if loss.was_cut else spent_on(loss)
     yield from spending(one for one in past.records if one.kind is not RecordKind.LOST)
     for begun in _left_open(past.records):
-        yield spent_on(_reserved(begun)) if begun.body else Spent(requests=1)
+        reserved = _reserved(begun)
+        # An unknown cost is no reason to allow nothing more: its answer may have a price.
+        yield Spent(reserved.tokens, reserved.cost_usd or 0.0, 1)
 
 
 def is_changed(past: PastAgent, config: SpawnConfig) -> bool:
