@@ -188,7 +188,7 @@ class JournalWriter(Live):
                 await self._write_until_closed()
                 nursery.cancel_scope.cancel()
         finally:
-            await self.write_rest()
+            await self.write_rest()  # noqa: ASYNC102  # it shields itself
         if self._error is not None:
             raise self._error
 
