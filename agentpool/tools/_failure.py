@@ -9,7 +9,13 @@ from __future__ import annotations
 
 from typing import Final, cast
 
-from agentpool._errors import DeadlockError, ToolError, leaves, traceback_text
+from agentpool._errors import (
+    DeadlockError,
+    LimitExceededError,
+    ToolError,
+    leaves,
+    traceback_text,
+)
 from agentpool.abc import ToolResult
 
 MAX_FAILURE_CHARS = 2_000
@@ -25,8 +31,8 @@ def failed_result(name: str, error: Exception) -> ToolResult:
     """Make the result of a call of tool *name* that raised *error*.
 
     The text of a ``ToolError`` was written for the model and is passed on unchanged. For a group,
-    every error in it is described. A deadlock is described without a traceback: it is not the
-    tool's fault, so the line where the wait began does not help the tool's author.
+    every error in it is described. A deadlock and a spent budget are described without a traceback:
+    they are not the tool's fault, so the line where they came does not help the tool's author.
     """
     if isinstance(error, ToolError):
         return ToolResult(str(error), is_error=True)
@@ -37,6 +43,8 @@ def failed_result(name: str, error: Exception) -> ToolResult:
     kind = type(error).__name__
     if all(isinstance(leaf, ToolError | DeadlockError) for leaf in parts):
         return ToolResult(text, is_error=True, error_type=DEADLOCK)
+    if all(isinstance(leaf, ToolError | LimitExceededError) for leaf in parts):
+        return ToolResult(text, is_error=True, error_type=kind)
     return ToolResult(text, is_error=True, error_type=kind, traceback=traceback_text(error))
 
 

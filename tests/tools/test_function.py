@@ -18,7 +18,14 @@ import trio
 from msgspec import Meta
 from trio.testing import wait_all_tasks_blocked
 
-from agentpool import Capability, CapabilityDeniedError, CapabilityKind, ToolError, UsageError
+from agentpool import (
+    Capability,
+    CapabilityDeniedError,
+    CapabilityKind,
+    LimitExceededError,
+    ToolError,
+    UsageError,
+)
 from agentpool.abc import AgentContext, Tool, ToolContext, ToolResult
 from agentpool.tools import FunctionTool, tool
 from agentpool.tools._arguments import MAX_ARGUMENTS_CHARS
@@ -370,6 +377,16 @@ def test_a_deeply_nested_group_is_told_too() -> None:
     for _ in range(5_000):
         error = ExceptionGroup("", [error])
     assert failed_result("t", error).content == "tool 't' failed: ValueError: the one"
+
+
+def test_a_spent_budget_is_no_fault_of_the_tool() -> None:
+    """Also beside what the tool says itself; anything else has its traceback."""
+    spent = LimitExceededError("3 of 3", kind="requests", used=3, limit=3, source="night")
+    for error in (spent, ExceptionGroup("two", [spent, ToolError("no")])):
+        result = failed_result("t", error)
+        assert (result.traceback, result.is_error) == ("", True)
+        assert "3 of 3" in result.content
+    assert failed_result("t", ExceptionGroup("two", [spent, ValueError("x")])).traceback
 
 
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
