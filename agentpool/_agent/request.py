@@ -104,9 +104,11 @@ class ModelRequest(Live):
     failed: tuple[DriverError, ...] = ()
     """The errors of replaced drivers that are not counted yet."""
     failed_before: int = 0
-    """How many errors ``failed`` had when the request to the last driver was sent."""
+    """How many errors ``failed`` had when the last driver was asked."""
     recorded: int = 0
     """How many of ``failed`` the journal has."""
+    was_sent: bool = False
+    """Whether the request in the journal was sent, whatever became of its answer."""
     _clock: RequestClock | None = None
     aside: Aside | None = None
     """The records of a tool's request in the journal. ``None``: it has none."""
@@ -153,21 +155,21 @@ class ModelRequest(Live):
                     if self.driver.tells_sent:
                         answer = await self._ask()
                     else:
-                        self.has_left = True
+                        self.has_left = self.was_sent = True
                         answer = await self.driver.complete(self.request, on_delta=self.on_delta)
                     return self._done(self._sound(answer))
                 except DriverError as error:
                     self._break_off(error)
                     delay_seconds = self._delay_seconds(error, attempts, waited_seconds)
                     if delay_seconds is None:
-                        self._drop_unsent()
+                        self._close(error)
                         error.attempts = attempts
                         raise
                     retried = (attempts, delay_seconds, str(error))
                     agent.hub.tell(RequestRetried, agent.agent_id, agent.name, *retried)
                 except BaseException as error:
                     self._break_off(error)
-                    self._drop_unsent()
+                    self._close(error)
                     refuse_wrong_method(self.driver, error)
                     raise
                 await self._wait_before_retry(delay_seconds)
@@ -204,11 +206,9 @@ class ModelRequest(Live):
 
     def reserved_for(self, answer: Completion) -> Loss | None:
         """Return what the budget was charged for what is unknown of *answer*, for the journal."""
-        paid = self.reservation
-        if paid is None or self.agent.journal is None:
-            return None
-        is_priced = answer.cost_usd is not None or paid.cost_usd is None
-        return self._reserved if answer.usage is None or not is_priced else None
+        held = None if self.agent.journal is None else self._reserved
+        is_unpriced = held is not None and answer.cost_usd is None and held.cost_usd is not None
+        return held if answer.usage is None or is_unpriced else None
 
     async def _wait_before_retry(self, seconds: float) -> None:
         """Wait without a slot. The delay counts as time of the model."""
@@ -218,7 +218,7 @@ class ModelRequest(Live):
             async with parked(Wait.other("a retry", WaitReason.RETRY)):
                 await trio.sleep(seconds)
                 if self.loss_is_kept and journal is not None:
-                    self.loss_is_kept = False
+                    self.loss_is_kept = self.was_sent = False
                     joint = is_joint(self.agent)
                     if journal.begin_request(self.request, self._reserved, is_joint=joint):
                         await journal.flush()
@@ -233,7 +233,7 @@ class ModelRequest(Live):
 
     def leave(self) -> None:
         """Record that the first part of the request is sent now."""
-        self.has_left, self.failed_before = True, len(self.failed)
+        self.has_left, self.was_sent, self.failed_before = True, True, len(self.failed)
         if self.reservation is not None:
             self.reservation.start()
 
@@ -304,31 +304,31 @@ class ModelRequest(Live):
         if self.watcher is not None:
             self.watcher.failed(error)
 
-    def _drop_unsent(self) -> None:
-        """Record that the last attempt never left, if so."""
+    def _close(self, error: BaseException) -> None:
+        """Record what became of an attempt that no loss was recorded for: it was sent, or not."""
         journal = self.agent.journal
-        if journal is not None and self.effect is not None and not self.loss_is_kept:
+        if journal is None or self.effect is None or self.loss_is_kept:
+            return
+        if not self.was_sent and journal.take_due() is None:  # what is due was not recorded
             journal.keep_loss(Loss(0, 0.0, is_unsent=True))
+        elif self.was_sent and isinstance(error, Exception):  # its answer was refused
+            journal.keep_loss(Loss(*self._most()))
 
     def take_failure(self, error: DriverError) -> None:
         """Count the failure of a driver after which another driver is asked."""
         self.failed += (error,)
 
     async def go_on(self) -> None:  # noqa: ASYNC910  # without a journal there is nothing to wait for
-        """Record what a driver that failed has used, before the next one is asked.
-
-        Cancellation:
-            It is recorded later.
-        """
+        """Record what a driver that failed has used, before the next one is asked."""
         journal = self.agent.journal
         if journal is None or self.recorded == len(self.failed):
             return  # noqa: ASYNC910  # see above
-        self.recorded = len(self.failed)
-        loss = self._loss_of(self.failed[-1], ())
+        self.recorded, loss = len(self.failed), self._loss_of(self.failed[-1], ())
         if self.aside is not None:
             self.aside.keep(loss)
             await self.aside.begin(self._most())
         else:
+            self.was_sent = False
             journal.keep_loss(loss)
             if journal.begin_request(self.request, self._reserved):
                 await journal.flush()

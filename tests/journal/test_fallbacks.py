@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from functools import partial
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import attrs
 import pytest
@@ -19,7 +19,7 @@ from agentpool import (
     UserMessage,
     open_pool,
 )
-from agentpool.abc import CompletionRequest
+from agentpool.abc import CompletionRequest, OnDelta
 from agentpool.drivers import (
     FallbackDriver,
     FunctionDriver,
@@ -34,6 +34,7 @@ from agentpool.drivers._scripted import Answer
 from agentpool.journal import InMemoryJournal, Journal, RecordKind
 from agentpool.testing import crash_everywhere, simulate
 from agentpool.tools import ToolContext, ToolRegistry, tool
+from tests.support.fakes import LiveDriver
 
 GO = SpawnConfig(AgentManifest(name="reader", capabilities=()), "go", key="a")
 Failure: TypeAlias = Literal["broken", "refused"]
@@ -169,3 +170,23 @@ def test_a_request_that_never_left_does_not_count_in_the_next_process() -> None:
         assert await run(1) == (3, 3)
 
     simulate(scenario)
+
+
+def test_an_answer_that_is_refused_was_sent_and_counts_in_the_next_process() -> None:
+    """What is wrong with it is found after it has come."""
+
+    async def wrong(_: CompletionRequest, __: OnDelta) -> Any:  # noqa: ANN401  # it is wrong
+        await trio.lowlevel.checkpoint()
+        return 7
+
+    async def scenario() -> list[float]:
+        journal, counted = InMemoryJournal(), list[float]()
+        for _ in range(2):
+            budget = Budget(requests=1000)
+            async with open_kept(LiveDriver(wrong), journal=journal, budget=budget) as pool:
+                assert (await (await pool.spawn(GO)).wait()).error is not None
+            counted.append(budget.statistics().requests.committed)
+        return counted
+
+    first, second = simulate(scenario)
+    assert first == second == 1
