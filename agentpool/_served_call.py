@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextvars import ContextVar
-from typing import final
+from typing import Final, final
 
 import msgspec
 
@@ -33,6 +33,10 @@ class Loss(msgspec.Struct, frozen=True, gc=False):
     """Whether its process had ended, and the request was made again."""
     is_unsent: bool = False
     """Whether the request never left, so that it does not count."""
+
+
+UNSENT: Final = Loss(0, 0.0, is_unsent=True)
+"""The usage of a request that never left."""
 
 
 @final

@@ -16,7 +16,7 @@ from agentpool._base import Live
 from agentpool._journal_records import JournalRecord, RecordKind
 from agentpool._messages import AgentId, Completion
 from agentpool._recorded_results import encode
-from agentpool._served_call import Loss, ServedCall
+from agentpool._served_call import UNSENT, Loss, ServedCall
 from agentpool.journal._writer import JournalWriter
 
 
@@ -30,21 +30,33 @@ class Aside(Live):
     """The place of the call in the run."""
     _call: ServedCall
     _name: str = ""
-    """The number of the request to a provider, among all of its call."""
+    """The number of the request to a provider, among all of its call. Empty: none is open."""
 
     async def begin(self, most: tuple[int, float | None]) -> None:
         """Record that an attempt is about to be sent, and wait until that is stored.
 
+        If the last one was not sent, this one takes its place.
+
         Args:
             most: The tokens and US dollars that it may use.
         """
-        self._call.asked += 1
-        self._name = str(self._call.asked)
-        self.keep(Loss(*most))
+        self._note(Loss(*most))
         await self._writer.flush()
 
+    def withdraw(self) -> None:
+        """Record that the attempt was not sent, if its beginning was recorded."""
+        if self._name:
+            self.keep(UNSENT)
+
     def keep(self, loss: Loss) -> None:
-        """Record what the attempt has used."""
+        """Record what the attempt has used, which is over."""
+        self._note(loss)
+        self._name = ""
+
+    def _note(self, loss: Loss) -> None:
+        if not self._name:
+            self._call.asked += 1
+            self._name = str(self._call.asked)
         spot, body = (self._place, self._call.part), encode(loss)
         record = JournalRecord(self._agent_id, RecordKind.ASIDE, *spot, self._name, body)
         self._writer.note(record, wakes=False)

@@ -201,7 +201,11 @@ async def _perform_and_keep(agent: Agent, effect: Effect, run: Run, journal: Run
             allow(
                 agent.step_scope, None
             )  # what is left of the step before is not a time of the disk's
-            await journal.flush()
+            try:
+                await journal.flush()
+            except trio.Cancelled:
+                journal.keep_unsent()
+                raise
     elif type(effect) is not RunTools:
         journal.writer.wake()
     work = perform(agent, effect)

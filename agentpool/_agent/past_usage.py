@@ -13,16 +13,13 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from agentpool._agent.agent import Agent
 from agentpool._agent.spending import estimate
 from agentpool._budget.account import Spent, spent_on, spent_on_answer
 from agentpool._loop.run import Complete, Effect, RunTools, Summarize
-from agentpool._loop.tokens import Estimator, sound_cost
-from agentpool._messages import CompletionRequest, Usage, estimate_tokens
+from agentpool._loop.tokens import Estimator
+from agentpool._messages import CompletionRequest
 from agentpool._served_call import Loss
-from agentpool.abc import Driver
 
 
 def take_back(agent: Agent, effect: Effect) -> None:
@@ -76,22 +73,6 @@ def is_joint(agent: Agent) -> bool:
     """Return whether a budget of *agent* is written in one transaction with its journal."""
     journal, purse = agent.journal, agent.purse
     return journal is not None and purse is not None and bool(purse.kept_with(journal))
-
-
-def broken_off(
-    driver: Driver, request: CompletionRequest, arrived: Sequence[str]
-) -> tuple[int, float | None]:
-    """Return what a run counts for a request that broke off: tokens and US dollars.
-
-    Args:
-        driver: The driver that was asked.
-        request: The request.
-        arrived: The pieces of its answer that had come.
-    """
-    written = estimate_tokens("".join(arrived)) if arrived else 0
-    # The price of what is known tells whether there is any: one that is free stays free.
-    price = sound_cost(driver.price(Usage(1, written), model=request.model))
-    return written, None if price else price
 
 
 def _spend_again(agent: Agent, spent: Spent) -> None:

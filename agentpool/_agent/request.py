@@ -9,11 +9,13 @@ Rules:
 3. An answer gets its price here, if it is known: the price that the answer came with, or else the
    one that the driver computes.
 4. What a request needs of a budget is reserved before each attempt. A request that the provider
-   refuses counts as one request without tokens, even if a fallback then asks another driver. An
-   answer that became an error at its end costs what the provider measured. If an attempt broke off
-   or was cancelled, its usage is unknown: all that was reserved is charged, and the run counts it
-   as unmeasured, with the text that had arrived. A request that was never sent does not count.
-5. A usage or a cost that is negative, or not a number, counts as unknown, with a warning.
+   refuses counts as one request without tokens. An answer that became an error at its end costs
+   what the provider measured. If an attempt broke off or was cancelled, its usage is unknown: all
+   that was reserved is charged, and the run counts it as unmeasured, with the text that had
+   arrived. A request that was never sent does not count.
+5. If a fallback asks several drivers, each that is asked is an attempt of its own: it is reserved
+   for, recorded and counted, before the next one is asked.
+6. A usage or a cost that is negative, or not a number, counts as unknown, with a warning.
 """
 
 from __future__ import annotations
@@ -24,11 +26,12 @@ from typing import TYPE_CHECKING, final
 import trio
 
 from agentpool._agent.agent import Agent
+from agentpool._agent.attempt import ANSWERED, COUNTED, NEW, SENT, Step, loss_of
 from agentpool._agent.checked_answer import refuse_wrong_method, sound_answer
-from agentpool._agent.past_usage import broken_off, is_joint
+from agentpool._agent.past_usage import is_joint
 from agentpool._agent.request_events import RequestTeller, tell_request
 from agentpool._agent.retry_policy import makes_sense
-from agentpool._agent.spending import Purse, estimate, is_refusal
+from agentpool._agent.spending import Purse, estimate
 from agentpool._base import Live
 from agentpool._budget.account import spent_on
 from agentpool._budget.claims import Ledger, RequestReservation
@@ -36,8 +39,8 @@ from agentpool._errors import DriverError, LimitExceededError
 from agentpool._events import RequestRetried
 from agentpool._loop.guard import Stop
 from agentpool._loop.run import Complete
-from agentpool._loop.tokens import Estimator, sound_cost, sound_usage
-from agentpool._messages import Completion, CompletionRequest, Usage
+from agentpool._loop.tokens import Estimator
+from agentpool._messages import Completion, CompletionRequest
 from agentpool._scheduling.request_clock import RequestClock, current_clock, waiting_for_turn
 from agentpool._scheduling.slot import parked
 from agentpool._scheduling.step_limit import allow
@@ -47,6 +50,7 @@ from agentpool.abc import Driver, OnDelta
 
 if TYPE_CHECKING:
     from agentpool._agent.aside import Aside
+    from agentpool._agent.run_journal import RunJournal
 
 
 def complete(agent: Agent, effect: Complete) -> Awaitable[object]:
@@ -95,20 +99,12 @@ class ModelRequest(Live):
     """Receives the answer in the agent's turn. ``None``: a tool asks."""
     limit: trio.CancelScope | None = None
     """Ends the request when its time is over. ``None``: it has no time limit."""
-    has_left: bool = False
-    """Whether part of the current attempt was sent, and no answer has come."""
+    step: Step = NEW
+    """How far the current attempt has come."""
     reservation: RequestReservation | None = None
     """The reservation for the current attempt."""
-    loss_is_kept: bool = False
-    """Whether the journal has the usage of the last attempt, so that a new one is recorded too."""
-    failed: tuple[DriverError, ...] = ()
-    """The errors of replaced drivers that are not counted yet."""
-    failed_before: int = 0
-    """How many errors ``failed`` had when the last driver was asked."""
-    recorded: int = 0
-    """How many of ``failed`` the journal has."""
-    was_sent: bool = False
-    """Whether the request in the journal was sent, whatever became of its answer."""
+    refusal: LimitExceededError | None = None
+    """Why a budget does not allow the next driver of a fallback."""
     _clock: RequestClock | None = None
     aside: Aside | None = None
     """The records of a tool's request in the journal. ``None``: it has none."""
@@ -139,12 +135,13 @@ class ModelRequest(Live):
             The request ends at the provider as well.
         """
         agent, attempts, waited_seconds = self.agent, 1, 0.0
+        delay_seconds: float | None = None
         # One coroutine for all attempts: another one would be 300 bytes of each agent.
         try:
-            if agent.must_yield():
-                await trio.lowlevel.checkpoint()
             while True:
                 try:
+                    if delay_seconds is not None or agent.must_yield():
+                        await self._wait(delay_seconds)
                     if agent.purse is not None:
                         return self._done(await self._pay(agent.purse))
                     if self.aside is not None:
@@ -155,7 +152,7 @@ class ModelRequest(Live):
                     if self.driver.tells_sent:
                         answer = await self._ask()
                     else:
-                        self.has_left = self.was_sent = True
+                        self.step = SENT
                         answer = await self.driver.complete(self.request, on_delta=self.on_delta)
                     return self._done(self._sound(answer))
                 except DriverError as error:
@@ -172,7 +169,6 @@ class ModelRequest(Live):
                     self._close(error)
                     refuse_wrong_method(self.driver, error)
                     raise
-                await self._wait_before_retry(delay_seconds)
                 attempts, waited_seconds = attempts + 1, waited_seconds + delay_seconds
         finally:
             self._end()
@@ -210,18 +206,17 @@ class ModelRequest(Live):
         is_unpriced = held is not None and answer.cost_usd is None and held.cost_usd is not None
         return held if answer.usage is None or is_unpriced else None
 
-    async def _wait_before_retry(self, seconds: float) -> None:
-        """Wait without a slot. The delay counts as time of the model."""
-        clock, journal = current_clock(), self.agent.journal
+    async def _wait(self, seconds: float | None) -> None:
+        """Wait without a slot before a retry. The delay counts as time of the model."""
+        if seconds is None:  # it is the first attempt, and others have their turn
+            await trio.lowlevel.checkpoint()
+            return
+        clock = current_clock()
         # Others may have the slots when the delay is over: that is not a time of the model.
         with waiting_for_turn():
             async with parked(Wait.other("a retry", WaitReason.RETRY)):
                 await trio.sleep(seconds)
-                if self.loss_is_kept and journal is not None:
-                    self.loss_is_kept = self.was_sent = False
-                    joint = is_joint(self.agent)
-                    if journal.begin_request(self.request, self._reserved, is_joint=joint):
-                        await journal.flush()
+                await self._begin_row()
         if clock is not None:
             clock.spend(seconds)
 
@@ -233,41 +228,75 @@ class ModelRequest(Live):
 
     def leave(self) -> None:
         """Record that the first part of the request is sent now."""
-        self.has_left, self.was_sent, self.failed_before = True, True, len(self.failed)
+        self.step = SENT
         if self.reservation is not None:
             self.reservation.start()
 
+    @property
+    def _journal(self) -> RunJournal | None:
+        """The journal that has a row for each attempt. ``None``: there is none, or a tool asks."""
+        return self.agent.journal if self.aside is None else None
+
+    async def _begin_row(self) -> None:  # noqa: ASYNC910  # without a journal there is nothing to wait for
+        """Begin another attempt, after one that is counted or was not sent."""
+        journal, was_counted, self.step = self._journal, self.step is COUNTED, NEW
+        if was_counted and journal is not None:
+            joint = is_joint(self.agent)
+            if journal.begin_request(self.request, self._reserved, is_joint=joint):
+                await journal.flush()
+
+    async def _reserve(self, purse: Purse) -> LimitExceededError | None:  # noqa: ASYNC910  # see Purse.reserve
+        """Reserve what an attempt needs. Return why the budget does not allow it."""
+        estimator = self.estimator or purse.estimator
+        found = await purse.reserve(self.driver, self.request, estimator, self._journal)
+        if isinstance(found, LimitExceededError):
+            return found  # noqa: ASYNC910  # see above
+        if self.reservation is not None:
+            self.reservation.close()  # of a driver that asks several at once
+        self.reservation = found
+        return None  # noqa: ASYNC910  # see above
+
     async def _pay(self, purse: Purse) -> Completion | LimitExceededError:  # noqa: ASYNC910  # without a request there is nothing to wait for
         """Make one attempt and settle its reservation, however it ends."""
-        estimator = self.estimator or purse.estimator
-        journal = None if current_call.get() is not None else self.agent.journal
-        reservation = await purse.reserve(self.driver, self.request, estimator, journal)
-        if isinstance(reservation, LimitExceededError):
-            return reservation
+        refusal = await self._reserve(purse)
+        if refusal is not None:
+            return refusal
         told_later: tuple[Ledger, ...] = ()
         try:
-            with reservation:  # all of it is charged if nothing below says better
-                self.reservation = reservation
-                if self.aside is not None:
-                    await self.aside.begin(self._most())
-                # Cancelled while it waited for its slot, it asks nothing and is charged nothing.
-                await trio.lowlevel.checkpoint_if_cancelled()
-                answer = await self._send(reservation)
-                usage = answer.usage
-                tokens = None if usage is None else usage.total_tokens
-                purse.passed = reservation.commit(tokens=tokens, cost_usd=answer.cost_usd)
-                if journal is not None:
-                    told_later = purse.kept_with(journal)  # its result is noted next
+            if self.aside is not None:
+                await self.aside.begin(self._most())
+            # Cancelled while it waited for its slot, it asks nothing and is charged nothing.
+            await trio.lowlevel.checkpoint_if_cancelled()
+            answer = await self._send()
+            purse.passed = self._commit(purse, answer)
+            if self._journal is not None:
+                told_later = purse.kept_with(self._journal)  # its result is noted next
+        except LimitExceededError as error:
+            if error is not self.refusal:
+                raise
+            return error
         finally:
+            if self.reservation is not None:
+                self.reservation.close()  # all of it is charged if nothing above said better
             if purse.is_stored:
                 await purse.settle(told_later)  # noqa: ASYNC102  # it shields itself
         purse.tell()
         return answer
 
-    async def _send(self, reservation: RequestReservation) -> Completion:
-        """Make one attempt that *reservation* pays, and report it to observers."""
+    def _commit(self, purse: Purse, answer: Completion) -> bool:
+        """Charge the budget for *answer*. Return whether a limit was exceeded."""
+        tokens, paid = answer.usage and answer.usage.total_tokens, self.reservation
+        if paid is not None and not paid.is_settled:
+            return paid.commit(tokens=tokens, cost_usd=answer.cost_usd)
+        # A driver of drivers asked one more after a fallback, which knows nothing of it.
+        loss = Loss(self._most()[0] if tokens is None else tokens, answer.cost_usd)
+        purse.ledger.record(spent_on(loss), is_stored=False)
+        return False
+
+    async def _send(self) -> Completion:
+        """Make one attempt that a budget pays, and report it to observers."""
         if self.watcher is not None:
-            self.watcher.begin(reservation)
+            self.watcher.begin(self.reservation)
         try:
             answer = await self._ask()
         except BaseException as error:
@@ -278,96 +307,67 @@ class ModelRequest(Live):
 
     def _sound(self, answer: Completion) -> Completion:
         """Return the answer of an attempt without what is broken in it."""
-        self.has_left = False
+        self.step = ANSWERED
         if self.watcher is not None:
             self.watcher.end()
-        if self.failed:
-            self._count_failed()
         return sound_answer(self.agent, self.driver, answer, self.reservation)
 
     def _break_off(self, error: BaseException) -> None:
         """Count what a failed attempt used, and report that it failed; only once."""
-        if self.has_left:
-            self.has_left, lost_by, paid = False, error, self.reservation
-            is_recorded = False
-            if self.failed:
-                # If nothing left after the last one that failed, it settles the reservation.
-                is_last_sent = len(self.failed) > self.failed_before
-                is_recorded = is_last_sent and len(self.failed) == self.recorded
-                lost_by = self._count_failed(but_last=is_last_sent) or error
-            loss = self._loss_of(lost_by, self.arrived)
-            if loss.written is None and paid is not None:
-                paid.commit(tokens=loss.tokens, cost_usd=loss.cost_usd)
-            self._lose(loss, None if paid is None else paid.cost_usd, is_recorded=is_recorded)
-            if self.aside is not None and not is_recorded:
-                self.aside.keep(loss)
+        if self.step is SENT:
+            self.count_failed(error)
         if self.watcher is not None:
             self.watcher.failed(error)
 
-    def _close(self, error: BaseException) -> None:
-        """Record what became of an attempt that no loss was recorded for: it was sent, or not."""
-        journal = self.agent.journal
-        if journal is None or self.effect is None or self.loss_is_kept:
-            return
-        if not self.was_sent and journal.take_due() is None:  # what is due was not recorded
-            journal.keep_loss(Loss(0, 0.0, is_unsent=True))
-        elif self.was_sent and isinstance(error, Exception):  # its answer was refused
-            journal.keep_loss(Loss(*self._most()))
-
-    def take_failure(self, error: DriverError) -> None:
-        """Count the failure of a driver after which another driver is asked."""
-        self.failed += (error,)
-
-    async def go_on(self) -> None:  # noqa: ASYNC910  # without a journal there is nothing to wait for
-        """Record what a driver that failed has used, before the next one is asked."""
-        journal = self.agent.journal
-        if journal is None or self.recorded == len(self.failed):
-            return  # noqa: ASYNC910  # see above
-        self.recorded, loss = len(self.failed), self._loss_of(self.failed[-1], ())
+    def count_failed(self, error: BaseException) -> None:
+        """Count what the attempt, which has failed with *error*, has used."""
+        self.step, paid, agent = COUNTED, self.reservation, self.agent
+        loss = loss_of(error, self.driver, self.request, self.arrived, self._most)
+        if paid is not None and not paid.is_settled:
+            if loss.written is None:
+                paid.commit(tokens=loss.tokens, cost_usd=loss.cost_usd)
+            else:
+                paid.charge()
+        elif agent.purse is not None:
+            agent.purse.ledger.record(spent_on(loss), is_stored=False)
+        agent.lose(loss)
+        if self.watcher is not None:
+            self.watcher.lose(loss, None if paid is None else paid.cost_usd)
         if self.aside is not None:
             self.aside.keep(loss)
-            await self.aside.begin(self._most())
-        else:
-            self.was_sent = False
-            journal.keep_loss(loss)
-            if journal.begin_request(self.request, self._reserved):
-                await journal.flush()
-
-    def _count_failed(self, *, but_last: bool = False) -> DriverError | None:
-        """Count what failed drivers used. With *but_last*, return the last error, not counted."""
-        count = len(self.failed) - but_last
-        failed, last, recorded = self.failed[:count], self.failed[count:], self.recorded
-        self.failed, self.failed_before, self.recorded = (), 0, 0
-        for number, error in enumerate(failed):
-            loss = self._loss_of(error, ())
-            if self.agent.purse is not None:
-                self.agent.purse.ledger.record(spent_on(loss), is_stored=False)
-            self._lose(loss, is_recorded=number < recorded)
-        return last[0] if last else None
-
-    def _lose(self, loss: Loss, usd: float | None = None, *, is_recorded: bool = False) -> None:
-        self.agent.lose(loss)
-        if self.watcher is not None:
-            self.watcher.lose(loss, usd)
-        if self.agent.journal is None:
-            return
         if (mark := current_call.get()) is not None:
             mark.losses.append(loss)  # kept with the result of the call
-        elif not is_recorded:
-            self.agent.journal.keep_loss(loss)
-            self.loss_is_kept = True
+        elif agent.journal is not None:
+            agent.journal.keep_loss(loss)
 
-    def _loss_of(self, error: BaseException, arrived: Sequence[str]) -> Loss:
-        """Return the usage of an attempt that ended with *error*."""
-        was_cut = not isinstance(error, Exception)
-        if not was_cut:
-            if not arrived and is_refusal(error):
-                return Loss(0, 0.0)
-            if isinstance(error, DriverError) and error.tokens is not None:
-                usage = sound_usage(Usage(*error.tokens))
-                if usage is not None:
-                    return Loss(usage.total_tokens, sound_cost(error.cost_usd), usage=usage)
-        return Loss(*self._most(), *broken_off(self.driver, self.request, arrived), was_cut)
+    def _close(self, error: BaseException) -> None:
+        """Record what became of an attempt that is not counted: it was sent, or not."""
+        if self.aside is not None and self.step is NEW:
+            self.aside.withdraw()
+        elif (journal := self._journal) is None:
+            return
+        elif self.step is NEW:
+            journal.keep_unsent()
+        elif self.step is ANSWERED and isinstance(error, Exception):  # its answer was refused
+            journal.keep_loss(Loss(*self._most()))
+
+    async def go_on(self) -> None:  # noqa: ASYNC910  # without a journal and a budget there is nothing to wait for
+        """Begin the attempt of the next driver, if one that failed is counted.
+
+        Raises:
+            LimitExceededError: If a budget does not allow it. The driver must not be asked.
+        """
+        if self.step is not COUNTED:
+            return  # noqa: ASYNC910  # see above
+        await self._begin_row()
+        if self.agent.purse is not None:
+            self.refusal = await self._reserve(self.agent.purse)
+            if self.refusal is not None:
+                raise self.refusal
+        if self.aside is not None:
+            await self.aside.begin(self._most())
+        if not self.driver.tells_sent:
+            self.leave()
 
     @property
     def _reserved(self) -> Loss | None:

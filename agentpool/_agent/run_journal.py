@@ -52,7 +52,7 @@ from agentpool._recorded_results import (
     encode,
     fill_in,
 )
-from agentpool._served_call import Charge, Loss, ServedCall, current_call
+from agentpool._served_call import UNSENT, Charge, Loss, ServedCall, current_call
 from agentpool._spawn import SpawnConfig
 from agentpool.journal._joint import Together
 from agentpool.journal._questions import decision_in, said_of
@@ -347,6 +347,11 @@ class RunJournal(Live):
         elif isinstance(effect, Remember):
             self._note(RecordKind.RESULT)
 
+    def keep_unsent(self) -> None:
+        """Record that the request that began last was not sent, if its beginning is recorded."""
+        if self.take_due() is None:  # or it was to be written together with a budget
+            self.keep_loss(UNSENT)
+
     def keep_loss(self, loss: Loss) -> None:
         """Record what an unanswered request of the effect used."""
         self._note(RecordKind.LOST, body=encode(loss))
@@ -381,14 +386,9 @@ class RunJournal(Live):
             self.on_settled(begun.body.decode())
 
     def _note(
-        self,
-        kind: RecordKind,
-        part: int = 0,
-        digest: str = "",
-        body: bytes = b"",
-        *,
-        wakes: bool = True,
-    ) -> None:
+        self, kind: RecordKind, part: int = 0, digest: str = "", body: bytes = b"",
+        *, wakes: bool = True,
+    ) -> None:  # fmt: skip
         is_result = kind is RecordKind.RESULT or kind is RecordKind.LOST
         together = self.owed() if is_result else None
         record = self._record(kind, part, digest, body)

@@ -161,7 +161,7 @@ class Reservation(Live):
 class RequestReservation(Reservation):
     """Amounts that a budget has reserved for one request to a model.
 
-    If the request did not start, the reservation is given back at the end of its block.
+    If the request did not start, the reservation is given back when it is closed.
     """
 
     _is_stalled: Callable[[], bool] = bool
@@ -182,11 +182,10 @@ class RequestReservation(Reservation):
         if not self._amounts[COST]:
             self._priced = False
 
-    def __exit__(self, *_: object) -> None:
-        """Settle the reservation if it is not settled yet."""
-        if not self._settled and not self._started:
-            self.refund()
-        super().__exit__()
+    def close(self) -> None:
+        """Settle the reservation if it is not settled yet: in full if the request has started."""
+        if not self._settled:
+            (self.charge if self._started else self.refund)()
 
     def may_give_back(self, kind: int) -> bool:
         """Return whether part of *kind* may be refunded soon."""

@@ -63,8 +63,12 @@ class Asking(Protocol):
         """Reports to the observers of the request. ``None``: the request is not observed."""
         ...
 
-    def take_failure(self, error: DriverError) -> None:
-        """Count the failure of a driver after which another driver is asked."""
+    def count_failed(self, error: DriverError) -> None:
+        """Count the request to a driver that has failed, after which another may be asked."""
 
     async def go_on(self) -> None:
-        """Record what a driver that failed has used, before the next one is asked."""
+        """Reserve and record the request to the next driver, if one that failed is counted.
+
+        Raises:
+            LimitExceededError: If a budget does not allow it. The driver must not be asked.
+        """

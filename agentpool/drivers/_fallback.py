@@ -17,8 +17,8 @@ Rules:
    request is to continue a text, an empty answer counts as an answer: there was nothing left to
    say.
 
-No driver is asked twice for one request; retries are left to the caller. So four attempts of an
-agent with two drivers are at most eight requests.
+An agent pays for each driver, and its request ends if a budget does not allow the next one. No
+driver is asked twice for one request; retries are left to the caller.
 """
 
 from __future__ import annotations
@@ -254,7 +254,7 @@ class FallbackDriver(Unique, SendingDriver):
                 asking = asking_now() if heard.has_left else None
                 # One that has the errors of others was told of them.
                 if asking is not None and not isinstance(error, AllDriversFailedError):
-                    asking.take_failure(error)
+                    asking.count_failed(error)
             # The name is the first one's; each of the others knows its own model.
             request = msgspec.structs.replace(request, model=None)
         await trio.lowlevel.cancel_shielded_checkpoint()

@@ -545,12 +545,11 @@ def test_a_claim_that_is_withdrawn_leaves_nothing() -> None:
 def test_a_request_that_did_not_start_is_given_back() -> None:
     """Nothing was sent, so there is nothing to pay."""
     budget = Budget(tokens=100, requests=1)
-    with pytest.raises(OSError, match="gone"), granted(claim(budget, 60)):
-        raise OSError("gone")
+    granted(claim(budget, 60)).close()
     second = granted(claim(budget, 60))
     second.start()
-    with pytest.raises(OSError, match="gone"), second:
-        raise OSError("gone")
+    second.close()
+    second.close()
     assert committed(budget) == (60, 0, 1, 0)
 
 

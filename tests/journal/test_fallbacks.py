@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from functools import partial
 from typing import Any, Literal, TypeAlias
@@ -9,6 +10,7 @@ from typing import Any, Literal, TypeAlias
 import attrs
 import pytest
 import trio
+from msgspec.structs import replace
 
 from agentpool import (
     AgentManifest,
@@ -19,7 +21,14 @@ from agentpool import (
     UserMessage,
     open_pool,
 )
-from agentpool.abc import CompletionRequest, OnDelta
+from agentpool.abc import (
+    Completion,
+    CompletionRequest,
+    OnDelta,
+    OnSent,
+    PrivacyTier,
+    SendingDriver,
+)
 from agentpool.drivers import (
     FallbackDriver,
     FunctionDriver,
@@ -29,6 +38,7 @@ from agentpool.drivers import (
     RequestGate,
     ToolMessage,
     call,
+    calls,
 )
 from agentpool.drivers._scripted import Answer
 from agentpool.journal import InMemoryJournal, Journal, RecordKind
@@ -170,6 +180,148 @@ def test_a_request_that_never_left_does_not_count_in_the_next_process() -> None:
         assert await run(1) == (3, 3)
 
     simulate(scenario)
+
+
+def test_a_tools_request_that_never_left_does_not_count_in_the_next_process() -> None:
+    """Of two side by side, one waited at a gate when its call was cut."""
+
+    async def scenario() -> None:
+        journal, made = InMemoryJournal(), list[str]()
+        gate = RequestGate("narrow", max_in_flight=1)
+
+        async def answer(request: CompletionRequest) -> Answer:
+            made.append("asked")
+            await trio.sleep(1)
+            return "thought" if not request.messages else calls(call("think"), call("think"))
+
+        model = FunctionDriver(answer, record=False)
+        gated = GatedDriver(FunctionDriver(answer, record=False), gate)
+
+        @tool(on_unknown="rerun")
+        async def think(context: ToolContext) -> str:
+            """Think."""
+            return (await context.agent.complete(gated, CompletionRequest(()))).text
+
+        async def count(seconds: float) -> tuple[float, int]:
+            budget = Budget(requests=1000)
+            with trio.move_on_after(seconds):
+                async with open_kept(
+                    model, journal=journal, budget=budget, tools=ToolRegistry([think])
+                ) as pool:
+                    await (await pool.spawn(GO)).wait()
+            return budget.statistics().requests.committed, len(made)
+
+        assert await count(1.5) == (2, 2)
+        assert await count(0.5) == (3, 3)  # one of the two again
+        assert await count(0.5) == (4, 4)
+
+    simulate(scenario)
+
+
+class NoWay(SendingDriver):
+    """A driver without a connection: nothing ever leaves."""
+
+    context_window = None
+    privacy = PrivacyTier.SOVEREIGN
+
+    async def complete(
+        self,
+        request: CompletionRequest,  # noqa: ARG002  # nobody reads it
+        *,
+        on_delta: OnDelta | None = None,  # noqa: ARG002  # nothing comes
+        on_sent: OnSent | None = None,  # noqa: ARG002  # nothing leaves
+    ) -> Completion:
+        """Fail at once."""
+        await trio.lowlevel.checkpoint()
+        raise NetworkError("no connection")
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_a_tools_driver_without_a_connection_does_not_count(*, is_first: bool) -> None:
+    """Neither before nor after one that refuses, and in no attempt of four."""
+
+    async def scenario() -> None:
+        journal, asked = InMemoryJournal(), list[str]()
+
+        async def answer(request: CompletionRequest) -> Answer:
+            await trio.lowlevel.checkpoint()
+            asked.append("model")
+            if not request.messages:
+                raise OverloadedError("busy")
+            return call("think")
+
+        model = FunctionDriver(answer, record=False)
+        drivers = (NoWay(), model) if is_first else (model, NoWay())
+
+        @tool(on_unknown="rerun")
+        async def think(context: ToolContext) -> str:
+            """Think, and then do something else."""
+            with contextlib.suppress(DriverError):
+                await context.agent.complete(FallbackDriver(*drivers), CompletionRequest(()))
+            await trio.sleep_forever()
+            return ""
+
+        async def count(seconds: float) -> float:
+            budget = Budget(requests=1000)
+            with trio.move_on_after(seconds):
+                async with open_kept(
+                    model, journal=journal, budget=budget, tools=ToolRegistry([think])
+                ) as pool:
+                    await (await pool.spawn(GO)).wait()
+            return budget.statistics().requests.committed
+
+        assert await count(100) == len(asked) == 5  # its own, and four of the tool
+        assert await count(100) == len(asked) == 9
+
+    simulate(scenario)
+
+
+class Prompt(LiveDriver):
+    """A driver that has sent its request before anything else may happen."""
+
+    async def complete(
+        self,
+        request: CompletionRequest,  # noqa: ARG002  # nobody reads it
+        *,
+        on_delta: OnDelta | None = None,  # noqa: ARG002  # it does not stream
+    ) -> Completion:
+        """Answer after a second."""
+        self.calls += 1
+        await trio.sleep(1)
+        return Completion("done")
+
+
+async def unused(_: CompletionRequest, __: OnDelta) -> str:
+    """Stand in for the answer of a driver that has its own."""
+    raise NotImplementedError
+
+
+def test_a_request_that_is_cut_before_it_begins_does_not_count_in_the_next_process() -> None:
+    """At every step up to the first request, its record being written or just kept."""
+    told = set[tuple[float, float, int]]()
+
+    async def scenario(steps: int) -> bool:
+        journal, driver, budget = InMemoryJournal(), Prompt(unused), Budget(requests=1000)
+        with trio.CancelScope() as scope:
+            async with open_kept(driver, journal=journal, budget=budget) as pool:
+                for key in "abc":
+                    pool.spawn_nowait(replace(GO, key=key))
+                for _ in range(steps):
+                    await trio.lowlevel.checkpoint()
+                scope.cancel()
+        used, next_budget = budget.statistics().requests.committed, Budget(requests=1000)
+        with trio.CancelScope() as scope:
+            async with open_kept(driver, journal=journal, budget=next_budget) as pool:
+                scope.cancel()
+        told.add((used, next_budget.statistics().requests.committed, driver.calls))
+        return driver.calls == 3
+
+    for seed in range(5):
+        steps = 0
+        while not simulate(partial(scenario, steps), seed=seed):
+            steps += 1
+    assert all(used == again == made for used, again, made in told)
+    assert {made for _, _, made in told} >= {0, 3}
 
 
 def test_an_answer_that_is_refused_was_sent_and_counts_in_the_next_process() -> None:

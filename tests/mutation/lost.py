@@ -31,9 +31,9 @@ LOST: Final = (
         "tests/pool/test_kept_outcomes.py", "joining_the_children_waits",
     ),
     Fault(
-        "A6", "what a cancelled agent has written is not counted", "_agent/request.py",
-        "        if not was_cut:\n",
-        "        if was_cut:\n            return Loss(0, 0.0)\n        if not was_cut:\n",
+        "A6", "what a cancelled agent has written is not counted", "_agent/attempt.py",
+        "    if not was_cut:\n",
+        "    if was_cut:\n        return Loss(0, 0.0)\n    if not was_cut:\n",
         "tests/agent/test_agent.py", "what_an_agent_has_written_when",
     ),
     Fault(

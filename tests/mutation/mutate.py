@@ -45,6 +45,7 @@ ROOMS: Final[dict[str, tuple[str, ...]]] = {
     "_pool/map.py": ("tests/pool", "tests/test_bad_input.py"),
     "_pool/nursery.py": ("tests/pool", "tests/agent", "tests/journal"),
     "_agent/retry_policy.py": ("tests/agent", "tests/test_bad_input.py"),
+    "_agent/attempt.py": ("tests/agent", "tests/journal", "tests/drivers/test_thoughts.py"),
     "_agent/request.py": (
         "tests/agent", "tests/journal", "tests/budget", "tests/drivers/test_thoughts.py",
     ),

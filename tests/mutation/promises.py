@@ -208,8 +208,8 @@ PROMISES: Final = (
     Fault(
         "J14", "what a result took is written with it: the store is told before",
         "_agent/request.py",
-        "                    told_later = purse.kept_with(journal)  # its result is noted next\n",
-        "                    told_later = ()\n",
+        "                told_later = purse.kept_with(self._journal)  # its result is noted next\n",
+        "                told_later = ()\n",
         "tests/budget/test_store.py", "after_any_crash_the_store_has_exactly",
     ),
     Fault(
@@ -222,9 +222,30 @@ PROMISES: Final = (
     Fault(
         "J14", "a fallback counts each driver: what a tool asks has one row",
         "_agent/request.py",
-        "            self.aside.keep(loss)\n            await self.aside.begin(self._most())\n",
-        "            await trio.lowlevel.checkpoint()\n",
+        "            await self.aside.begin(self._most())\n        if not self.driver",
+        "            await trio.lowlevel.checkpoint()\n        if not self.driver",
         "tests/journal/test_asides.py", "each_driver_of_a_fallback",
+    ),
+    Fault(
+        "G16", "a fallback stays within the budget: its next driver is not reserved for",
+        "_agent/request.py",
+        "                raise self.refusal\n",
+        "                self.refusal = None\n",
+        "tests/agent/test_each_driver.py", "no_driver_is_asked_beyond_the_limit",
+    ),
+    Fault(
+        "J14", "what never left is not counted: a tool's request at a gate is",
+        "_agent/request.py",
+        "            self.aside.withdraw()\n",
+        "            pass\n",
+        "tests/journal/test_fallbacks.py", "a_tools_request_that_never_left",
+    ),
+    Fault(
+        "J14", "what never left is not counted: a request is whose record was being written",
+        "_agent/driving.py",
+        "                journal.keep_unsent()\n",
+        "                pass\n",
+        "tests/journal/test_fallbacks.py", "a_request_that_is_cut_before_it_begins",
     ),
     Fault(
         "J14", "the budget of a manifest outlives its pool: it is not made", "_build/budgets.py",

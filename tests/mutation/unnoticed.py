@@ -54,8 +54,8 @@ UNNOTICED: Final = (
         "tests/scheduling/test_fair_queue.py", "a_group_that_has_gone_leaves_its_turn",
     ),
     Fault(
-        "E", "a refusal is charged", "_agent/request.py",
-        "                return Loss(0, 0.0)\n", "                pass\n",
+        "E", "a refusal is charged", "_agent/attempt.py",
+        "            return Loss(0, 0.0)\n", "            pass\n",
         SPENDING, "a_refusal_is_free",
     ),
     Fault(

@@ -139,9 +139,17 @@ class Accounts:
 
 
 async def run(
-    plans: list[list[str]], price_usd: float | None, cancel_at: float, *, patient: bool, paid: bool
+    plans: list[list[str]],
+    price_usd: float | None,
+    cancel_at: float,
+    *,
+    patient: bool,
+    allowed: int | None,
 ) -> Accounts:
-    """Run an agent for each plan, cancel the first one at *cancel_at*, and return the accounts."""
+    """Run an agent for each plan, cancel the first one at *cancel_at*, and return the accounts.
+
+    Together they may make *allowed* requests. ``None``: there is no budget.
+    """
     accounts, recorder = Accounts(), Recorder()
 
     async def child(_: str, context: ToolContext) -> str:
@@ -162,7 +170,9 @@ async def run(
     asides = list(plans[-1])
     tools = ToolRegistry([FakeTool("child", child), FakeTool("consult", consult)])
     drivers = iter([providers(list(plan)) for plan in plans])
-    budget = Budget(tokens=10**9, cost_usd=1e6, allow_unpriced=True) if paid else None
+    budget = None
+    if allowed is not None:
+        budget = Budget(tokens=10**9, cost_usd=1e6, requests=allowed, allow_unpriced=True)
     async with open_pool(
         lambda _: next(drivers),
         tools=tools,
@@ -187,33 +197,44 @@ async def run(
 
 
 @example(
-    plans=[["bill without a price"]], price_usd=0.001, cancel_at=200.0, patient=True, paid=True
+    plans=[["bill without a price"]], price_usd=0.001, cancel_at=200.0, patient=True, allowed=10**9
 )
 @given(
     plans=st.lists(st.lists(STEPS, max_size=7), min_size=1, max_size=2),
     price_usd=PRICES,
     cancel_at=st.integers(0, 60).map(lambda tenths: tenths / 10) | st.just(200.0),
     patient=st.booleans(),
-    paid=st.booleans(),
+    allowed=st.sampled_from([None, 10**9]) | st.integers(1, 9),
 )
 @example(
-    plans=[["hang", "refuse", "say"]], price_usd=0.001, cancel_at=200.0, patient=False, paid=True
+    plans=[["hang", "refuse", "say"]],
+    price_usd=0.001,
+    cancel_at=200.0,
+    patient=False,
+    allowed=10**9,
 )
-@example(plans=[["stream and hang"]], price_usd=0.001, cancel_at=1.0, patient=True, paid=True)
-@example(plans=[["cut", "wait at a gate"]], price_usd=0.001, cancel_at=0.4, patient=True, paid=True)
+@example(plans=[["stream and hang"]], price_usd=0.001, cancel_at=1.0, patient=True, allowed=10**9)
+@example(
+    plans=[["cut", "wait at a gate"]], price_usd=0.001, cancel_at=0.4, patient=True, allowed=10**9
+)
 @example(
     plans=[["child", "cut", "say", "consult", "say"], ["bill"]],
     price_usd=None,
     cancel_at=200.0,
     patient=True,
-    paid=True,
+    allowed=10**9,
 )
 def test_all_accounts_are_the_same(
-    plans: list[list[str]], price_usd: float | None, cancel_at: float, *, patient: bool, paid: bool
+    plans: list[list[str]],
+    price_usd: float | None,
+    cancel_at: float,
+    *,
+    patient: bool,
+    allowed: int | None,
 ) -> None:
     """Requests, tokens, cost and what is unknown, over answers and everything else."""
     accounts = trio.run(
-        lambda: run(plans, price_usd, cancel_at, patient=patient, paid=paid),
+        lambda: run(plans, price_usd, cancel_at, patient=patient, allowed=allowed),
         clock=MockClock(autojump_threshold=0),
     )
     # What the outcomes say is left out: the requests say it all.
@@ -222,6 +243,7 @@ def test_all_accounts_are_the_same(
     read = record_of(events_from_json(events_to_json(accounts.events)))
     assert fields_of(read.bill) == fields_of(bill)
     assert bill.requests == len(accounts.asked)
+    assert allowed is None or bill.requests <= allowed
     # As tokens do, those of children count in the outcomes of their parents.
     total, cost_usd, unmeasured = Usage(), 0.0, 0
     for outcome in accounts.outcomes:
