@@ -12,10 +12,10 @@ import trio
 
 from agentpool._agent.agent import Agent, output_of, room_tokens
 from agentpool._agent.past_usage import begin, take_back
-from agentpool._agent.request import complete
 from agentpool._agent.spending import owed_by
 from agentpool._agent.tool_calls import end_late, run_calls
 from agentpool._agent.tool_request import complete_aside
+from agentpool._agent.turn_request import complete
 from agentpool._chat_markers import Cleaner
 from agentpool._errors import DriverError, LimitExceededError, NetworkError
 from agentpool._events import Phase, WindowCut

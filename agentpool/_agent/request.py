@@ -29,7 +29,7 @@ from agentpool._agent.agent import Agent
 from agentpool._agent.attempt import ANSWERED, COUNTED, NEW, SENT, Step, loss_of
 from agentpool._agent.checked_answer import refuse_wrong_method, sound_answer
 from agentpool._agent.past_usage import is_joint
-from agentpool._agent.request_events import RequestTeller, tell_request
+from agentpool._agent.request_events import RequestTeller
 from agentpool._agent.retry_policy import makes_sense
 from agentpool._agent.spending import Purse, estimate
 from agentpool._base import Live
@@ -43,7 +43,6 @@ from agentpool._loop.tokens import Estimator
 from agentpool._messages import Completion, CompletionRequest
 from agentpool._scheduling.request_clock import RequestClock, current_clock, waiting_for_turn
 from agentpool._scheduling.slot import parked
-from agentpool._scheduling.step_limit import allow
 from agentpool._scheduling.waits import Wait, WaitReason
 from agentpool._served_call import Loss, current_call
 from agentpool.abc import Driver, OnDelta
@@ -51,30 +50,6 @@ from agentpool.abc import Driver, OnDelta
 if TYPE_CHECKING:
     from agentpool._agent.aside import Aside
     from agentpool._agent.run_journal import RunJournal
-
-
-def complete(agent: Agent, effect: Complete) -> Awaitable[object]:
-    """Ask the driver for *effect*, within the manifest's time limit for one request.
-
-    If a budget does not allow it, there is no completion, and ``run.exhausted`` says which budget.
-
-    Returns:
-        An awaitable, to be awaited immediately: another coroutine is 300 bytes of an agent.
-    """
-    request, run = effect.request, agent.run
-    assert run is not None  # noqa: S101  # only a run has turns
-    hear: OnDelta = agent.arrived
-    teller = None
-    if agent.hub.listening:
-        hear = teller = tell_request(agent, run, request)
-    seconds, scope = agent.config.manifest.resources.request_seconds, agent.step_scope
-    if scope is not None:
-        allow(scope, seconds, agent.hub.now)
-    agent.slot.asking = asking = ModelRequest(
-        agent, agent.driver, request, hear, (), teller, None, effect,
-        None if seconds is None else scope,
-    )  # fmt: skip
-    return asking.make()
 
 
 @final
@@ -333,23 +308,26 @@ class ModelRequest(Live):
         agent.lose(loss)
         if self.watcher is not None:
             self.watcher.lose(loss, None if paid is None else paid.cost_usd)
+        self._record(loss)
+
+    def _record(self, loss: Loss) -> None:
         if self.aside is not None:
             self.aside.keep(loss)
         if (mark := current_call.get()) is not None:
             mark.losses.append(loss)  # kept with the result of the call
-        elif agent.journal is not None:
-            agent.journal.keep_loss(loss)
+        elif self.agent.journal is not None:
+            self.agent.journal.keep_loss(loss)
 
     def _close(self, error: BaseException) -> None:
         """Record what became of an attempt that is not counted: it was sent, or not."""
-        if self.aside is not None and self.step is NEW:
+        if self.step is ANSWERED:
+            # Its answer was refused. The agent itself asks again if it was cancelled then.
+            if self.aside is not None or isinstance(error, Exception):
+                self._record(Loss(*self._most()))
+        elif self.step is NEW and self.aside is not None:
             self.aside.withdraw()
-        elif (journal := self._journal) is None:
-            return
-        elif self.step is NEW:
-            journal.keep_unsent()
-        elif self.step is ANSWERED and isinstance(error, Exception):  # its answer was refused
-            journal.keep_loss(Loss(*self._most()))
+        elif self.step is NEW and self.agent.journal is not None:
+            self.agent.journal.keep_unsent()
 
     async def go_on(self) -> None:  # noqa: ASYNC910  # without a journal and a budget there is nothing to wait for
         """Begin the attempt of the next driver, if one that failed is counted.

@@ -44,7 +44,7 @@ async def complete_aside(
 
     asking = ModelRequest(agent, driver, request, arrive, arrived, teller, Estimator())
     asking.aside = None if agent.journal is None else agent.journal.aside()
-    token = current_asking.set(asking)
+    token = current_asking.set((agent.slot, asking))
     try:
         answer = await asking.make()
     finally:

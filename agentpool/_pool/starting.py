@@ -19,6 +19,7 @@ from agentpool._messaging.post_office import PostOffice
 from agentpool._pool.memory import PoolMemory
 from agentpool._pool.record import AgentRecord
 from agentpool._scheduling.ctrl_c import interruptible
+from agentpool._scheduling.owner import looking_on
 from agentpool._scheduling.slot import Slot, current_slot, current_strand
 from agentpool._served_call import current_call
 from agentpool._spawn import seconds_of
@@ -35,6 +36,7 @@ ToolBuilder: TypeAlias = Callable[[AgentContext], ToolRegistry | Awaitable[ToolR
 _set_slot: Final = current_slot.set
 _strand_now: Final = current_strand.get
 _call_now: Final = current_call.get
+_looks_on: Final = looking_on.get
 
 
 def _take_task(slot: Slot) -> None:
@@ -44,6 +46,8 @@ def _take_task(slot: Slot) -> None:
         current_strand.set(None)  # it was started by a strand of another agent
     if _call_now() is not None:
         current_call.set(None)  # or while the other one served a call
+    if _looks_on():
+        looking_on.set(False)  # or while the other one was a bystander
     slot.task = trio.lowlevel.current_task()
 
 

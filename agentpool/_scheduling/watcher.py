@@ -8,21 +8,25 @@ from __future__ import annotations
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
-from agentpool._scheduling.slot import current_slot
+from agentpool._scheduling.slot import Slot, current_slot
 
 if TYPE_CHECKING:
     from agentpool._scheduling.current_request import Asking, RequestWatcher
 
-current_asking: ContextVar[Asking | None] = ContextVar("agentpool_asking", default=None)
-"""The request that a tool makes on behalf of its agent. ``None``: no tool does."""
+current_asking: ContextVar[tuple[Slot, Asking] | None] = ContextVar(
+    "agentpool_asking", default=None
+)
+"""The request that a tool makes, and the slot of its agent. ``None``: no tool makes one.
+
+The slot tells whether it is the current agent's: while a tool waits, another agent may get its
+first slot, and its task inherits this."""
 
 
 def asking_now() -> Asking | None:
     """Return the request that the current task makes for an agent. ``None``: it makes none."""
-    asking = current_asking.get()
-    if asking is not None:
-        return asking
-    slot = current_slot.get()
+    by_tool, slot = current_asking.get(), current_slot.get()
+    if by_tool is not None and by_tool[0] is slot:
+        return by_tool[1]
     return None if slot is None else slot.own_request()
 
 

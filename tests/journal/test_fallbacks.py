@@ -218,6 +218,38 @@ def test_a_tools_request_that_never_left_does_not_count_in_the_next_process() ->
     simulate(scenario)
 
 
+def test_an_answer_to_a_tool_that_is_refused_counts_in_the_next_process() -> None:
+    """Its call ends with an error, and the agent goes on."""
+
+    async def wrong(_: CompletionRequest, __: OnDelta) -> Any:  # noqa: ANN401  # it is wrong
+        await trio.lowlevel.checkpoint()
+        return 7
+
+    async def scenario() -> None:
+        journal, world = InMemoryJournal(), World("refused")
+        model = FunctionDriver(world.answer, record=False)
+
+        @tool
+        async def think(context: ToolContext) -> str:
+            """Think."""
+            return (await context.agent.complete(LiveDriver(wrong), CompletionRequest(()))).text
+
+        async def count() -> tuple[float, float]:
+            budget = Budget(requests=1000)
+            async with open_kept(
+                model, journal=journal, budget=budget, tools=ToolRegistry([think])
+            ) as pool:
+                await (await pool.spawn(GO)).wait()
+            now = budget.statistics()
+            return now.requests.committed, now.tokens.committed
+
+        first = await count()
+        assert first == await count()
+        assert first[0] == world.made + 1 == 3
+
+    simulate(scenario)
+
+
 class NoWay(SendingDriver):
     """A driver without a connection: nothing ever leaves."""
 

@@ -234,6 +234,13 @@ PROMISES: Final = (
         "tests/agent/test_each_driver.py", "no_driver_is_asked_beyond_the_limit",
     ),
     Fault(
+        "G16", "who pays for a fallback: the agent whose tool waits as another one starts",
+        "_scheduling/watcher.py",
+        " and by_tool[0] is slot:\n",
+        ":\n",
+        "tests/agent/test_inherited_context.py", "what_a_fallback_asks_counts_for_its_own",
+    ),
+    Fault(
         "J14", "what never left is not counted: a tool's request at a gate is",
         "_agent/request.py",
         "            self.aside.withdraw()\n",
