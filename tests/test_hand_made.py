@@ -146,14 +146,23 @@ ANSWERS: tuple[tuple[object, str], ...] = (
 )
 
 
+AROUND: tuple[Callable[[Driver], Driver], ...] = (
+    lambda driver: driver,
+    FallbackDriver,
+    lambda driver: FallbackDriver(driver, ScriptedDriver(["not asked"])),
+    lambda driver: GatedDriver(driver, RequestGate("gate", max_in_flight=1)),
+)
+
+
+@pytest.mark.parametrize("around", AROUND, ids=["bare", "fallback", "first of two", "gate"])
 @pytest.mark.parametrize("terms", [{}, {"budget": True}], ids=["free", "paid"])
 @pytest.mark.parametrize(("answer", "says"), ANSWERS)
 async def test_a_wrong_answer_of_a_driver_is_the_error_of_the_outcome(
-    answer: object, says: str, terms: Mapping[str, object]
+    answer: object, says: str, terms: Mapping[str, object], around: Callable[[Driver], Driver]
 ) -> None:
-    """Which names the driver and the field; the pool goes on."""
+    """Which names the driver and the field, also from inside another one; the pool goes on."""
     budget = Budget(tokens=100_000) if terms else None
-    outcome = await outcome_of(OneDriver(answer), budget=budget)
+    outcome = await outcome_of(around(OneDriver(answer)), budget=budget)
     assert (outcome.status, type(outcome.error)) == (AgentStatus.FAILED, UsageError)
     assert says in str(outcome.error)
 

@@ -9,13 +9,14 @@ import msgspec
 
 from agentpool._agent.agent import Agent
 from agentpool._budget.claims import RequestReservation
-from agentpool._checks import expect, expect_whole
+from agentpool._checks import expect_whole
 from agentpool._errors import UsageError
 from agentpool._loop.tokens import means_nothing, sound_cost, sound_usage
 from agentpool._messages import Completion, FinishReason, ToolCall, Usage
 from agentpool._numbers import is_number, quoted
 from agentpool._surrogates import answer_without_halves
 from agentpool.abc import Driver, ToolResult
+from agentpool.abc._driver_facts import expect_completion
 
 _USAGES: Final = (Usage, NoneType)
 _MODELS: Final = (str, NoneType)
@@ -38,10 +39,7 @@ def sound_answer(
     """
     kind: object = type(completion)
     if kind is not Completion:
-        expect(
-            completion, Completion, f"{type(driver).__name__}.complete() must return a Completion",
-            "write return Completion(text)",
-        )  # fmt: skip
+        expect_completion(completion, driver)
     if not _is_plain(completion):
         completion = answer_without_halves(_expected(completion))
     usage, cost_usd = completion.usage, completion.cost_usd

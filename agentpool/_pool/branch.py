@@ -62,7 +62,7 @@ def end_records(
         by: Who cancels it.
     """
     if past.outcome is None:
-        yield from _open_requests(past)
+        yield from count_open(past)
         error = AgentCancelledError(
             f"agent {past.agent_id} was cancelled by {by}: {reason}",
             cancelled_by=by,
@@ -79,7 +79,7 @@ def end_records(
 
 def fail_records(past: PastAgent) -> Iterator[JournalRecord]:
     """End *past*, because the journal has too little of it to continue it; yield the records."""
-    yield from _open_requests(past)
+    yield from count_open(past)
     error = UsageError(
         f"agent {past.agent_id} ({past.config.agent_name}) has an output_type or its own budget, "
         f"which no journal keeps, and the tool call that spawned it has ended; wait for "
@@ -89,9 +89,14 @@ def fail_records(past: PastAgent) -> Iterator[JournalRecord]:
     yield outcome_record(past.outcome, past.config.history)
 
 
-def _open_requests(past: PastAgent) -> Iterator[JournalRecord]:
-    """Count the requests of *past* that were sent and left no other trace."""
-    for begun in tuple(_left_open(past.records)):
+def count_open(past: PastAgent, after: int = -1) -> Iterator[JournalRecord]:
+    """Count the requests of *past* that were sent and left no other trace; yield the records.
+
+    Args:
+        past: The agent.
+        after: The place in its run after which they were sent.
+    """
+    for begun in [one for one in _left_open(past.records) if one.place > after]:
         body = encode(msgspec.structs.replace(_reserved(begun), is_repeated=True))
         lost = JournalRecord(past.agent_id, RecordKind.LOST, begun.place, body=body)
         past.records.append(lost)

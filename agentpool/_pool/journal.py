@@ -34,6 +34,7 @@ from agentpool._pool.branch import (
     asked_digest,
     begin_again,
     call_of,
+    count_open,
     end_records,
     fail_records,
     is_changed,
@@ -96,6 +97,8 @@ class PoolJournal:
     """The histories from which this process's agents continue, until they have ended."""
     _key_of: dict[AgentId, str] = attrs.field(factory=dict[AgentId, str])
     """The keys of this process's agents."""
+    _resumed: dict[AgentId, RunJournal] = attrs.field(factory=dict[AgentId, RunJournal])
+    """The runs of earlier processes that this one continues, until they have ended."""
     _changed: dict[AgentId, str] = attrs.field(factory=dict[AgentId, str])
     """The digests of agents that were spawned with a different config than before, and must be
     branched."""
@@ -259,6 +262,7 @@ class PoolJournal:
             run.key += AGAIN * len(past.before)
             run.history = past.config.history if past.before else None
             run.recall_past(past.records)
+            self._resumed[agent_id] = run
             for records in past.before:
                 spend(self.writer.ahead, agent_id, records, budget)
             if self._on_mismatch == "branch":
@@ -375,7 +379,13 @@ class PoolJournal:
         is_open = self._is_left_open(record) or isinstance(outcome.error, JournalError)
         history = self._histories.pop(outcome.agent_id, ())
         self.keys.over.add(outcome.agent_id)
+        run = self._resumed.pop(outcome.agent_id, None)
         if not (is_known or is_open):
+            past = self.past.get(self._key_of[outcome.agent_id])
+            if past is not None and past.outcome is None:
+                # It may end before it has come to what an earlier process asked.
+                for lost in count_open(past, -1 if run is None else run.place):
+                    self.writer.note(lost)
             self.writer.note(outcome_record(outcome, history))
         if self._is_stopping and self._running.keys() <= {record.agent_id}:
             self.writer.close()

@@ -10,9 +10,10 @@ from typing import Final, final
 import msgspec
 
 from agentpool._attachments import Attachment, CountAttachment, highest_tokens
-from agentpool._checks import expect_fields
+from agentpool._checks import expect, expect_fields
 from agentpool._errors import UsageError
 from agentpool._manifest.capability import PrivacyTier
+from agentpool._messages import Completion
 from agentpool._numbers import is_whole, plain_number, quoted
 from agentpool.abc._driver import Driver
 
@@ -31,6 +32,18 @@ class _Facts(msgspec.Struct, frozen=True):
 
 
 _read_facts: Final = attrgetter(*_Facts.__struct_fields__)
+
+
+def expect_completion(answer: object, driver: Driver) -> None:
+    """Raise unless *answer* is a ``Completion``.
+
+    Raises:
+        UsageError: If it is not. Says which *driver* returned it.
+    """
+    expect(
+        answer, Completion, f"{type(driver).__name__}.complete() must return a Completion",
+        "write return Completion(text)",
+    )  # fmt: skip
 
 
 def check_facts(driver: Driver) -> None:

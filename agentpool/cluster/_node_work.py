@@ -20,6 +20,7 @@ from agentpool._messages import Completion, Usage
 from agentpool._numbers import plain_number
 from agentpool._pool.starting import ToolBuilder, tools_of_agent
 from agentpool.abc import Driver, ToolContext, ToolResult
+from agentpool.abc._driver_facts import expect_completion
 from agentpool.cluster._far_context import Caller, FarContext, Questions
 from agentpool.cluster._names import find, find_as
 from agentpool.cluster._node_checks import Terms, key_names
@@ -157,7 +158,8 @@ class Bench:
             )
         hear = _Hearing(caller) if work.streams else None
         answer = await driver.complete(work.request, on_delta=hear)
-        if answer.cost_usd is None and answer.usage is not None:
+        expect_completion(answer, driver)
+        if answer.cost_usd is None and isinstance(answer.usage, Usage):
             cost_usd = driver.price(answer.usage, model=answer.model)
             return msgspec.structs.replace(answer, cost_usd=cost_usd)
         return answer

@@ -17,8 +17,7 @@ Rules:
    request is to continue a text, an empty answer counts as an answer: there was nothing left to
    say.
 
-An agent pays for each driver, and its request ends if a budget does not allow the next one. No
-driver is asked twice for one request; retries are left to the caller.
+No driver is asked twice for one request. A budget that does not allow the next one ends it.
 """
 
 from __future__ import annotations
@@ -50,7 +49,7 @@ from agentpool._messages import Completion, CompletionRequest, FinishReason, Usa
 from agentpool._scheduling.request_clock import RequestClock
 from agentpool._scheduling.watcher import asking_now, watcher_now
 from agentpool.abc import Driver, HearsThoughts, OnDelta, OnSent, SendingDriver
-from agentpool.abc._driver_facts import check_facts, count_of
+from agentpool.abc._driver_facts import check_facts, count_of, expect_completion
 from agentpool.drivers._breaker import Attempt, BreakerState, CircuitBreaker
 
 _WHOLE = (FinishReason.END_TURN, FinishReason.STOP_SEQUENCE)
@@ -241,9 +240,8 @@ class FallbackDriver(Unique, SendingDriver):
                 errors.append(None)
                 self._tell(number, None)
                 continue
-            heard = _Heard(
-                choice.driver, on_delta, on_sent, holds_back=choice is not self._choices[-1]
-            )
+            is_last = choice is self._choices[-1]
+            heard = _Heard(choice.driver, on_delta, on_sent, holds_back=not is_last)
             try:
                 return await self._ask(choice, attempt, request, heard)
             except DriverError as error:
@@ -274,6 +272,7 @@ class FallbackDriver(Unique, SendingDriver):
             if (asking := asking_now()) is not None:
                 await asking.go_on()
             completion = await self._patiently(choice.driver, request, heard)
+            expect_completion(completion, choice.driver)
             if choice is not self._choices[-1] and not heard.was_handed_on:
                 _refuse_empty(choice.driver, request, completion)
             heard.hand_on()
@@ -289,7 +288,7 @@ class FallbackDriver(Unique, SendingDriver):
             raise
         choice.breaker.succeeded(attempt)
         choice.counts["answered"] += 1
-        if completion.cost_usd is not None or completion.usage is None:
+        if completion.cost_usd is not None or not isinstance(completion.usage, Usage):
             return completion
         cost_usd = choice.driver.price(completion.usage, model=completion.model)
         return msgspec.structs.replace(completion, cost_usd=cost_usd)
@@ -365,7 +364,8 @@ class _Heard:
 
 def _refuse_empty(driver: Driver, request: CompletionRequest, answer: Completion) -> None:
     """Raise if *answer* is empty. The error carries its usage."""
-    said = answer.text.strip() or answer.tool_calls
+    # A text of a wrong type is the agent's to refuse.
+    said = type(answer.text) is not str or answer.text.strip() or answer.tool_calls
     if said or answer.finish_reason not in _WHOLE or goes_on(request.messages):
         return
     error = EmptyAnswerError("the answer has no text and no tool call", retryable=True)

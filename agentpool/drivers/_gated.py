@@ -14,7 +14,7 @@ from agentpool._manifest.capability import PrivacyTier
 from agentpool._manifest.urls import place_of
 from agentpool._messages import Completion, CompletionRequest, Usage
 from agentpool.abc import Driver, OnDelta, OnSent, SendingDriver
-from agentpool.abc._driver_facts import count_of
+from agentpool.abc._driver_facts import count_of, expect_completion
 from agentpool.drivers._gate import GateStatistics, RequestGate
 
 
@@ -112,8 +112,9 @@ class GatedDriver(SendingDriver):
         tokens = request_tokens(request, window, count) if self._gate.counts_tokens else 0
         async with self._gate.request(tokens) as ticket:
             completion = await self._driver.complete_telling(request, on_delta, on_sent)
+            expect_completion(completion, self._driver)
             usage = completion.usage
-            if usage is not None and (usage := sound_usage(usage)) is not None:
+            if isinstance(usage, Usage) and (usage := sound_usage(usage)) is not None:
                 ticket.used_tokens = usage.total_tokens
             return completion
 

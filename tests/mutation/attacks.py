@@ -503,7 +503,7 @@ ATTACKS: Final = (
     ),
     Fault(
         "M15", "a gate counts what an answer wrongly says", "drivers/_gated.py",
-        "if usage is not None and (usage := sound_usage(usage)) is not None:",
+        "if isinstance(usage, Usage) and (usage := sound_usage(usage)) is not None:",
         "if usage is not None:",
         "tests/agent/test_impossible_numbers.py", "a_usage_that_is_no_count",
     ),
