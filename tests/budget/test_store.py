@@ -43,6 +43,7 @@ from agentpool.drivers import (
     FallbackDriver,
     FunctionDriver,
     NetworkError,
+    OverloadedError,
     ToolMessage,
     call,
     calls,
@@ -352,6 +353,35 @@ def test_after_any_crash_the_store_has_exactly_what_was_spent_and_cannot_be_know
     # The pool, each request and call as it begins, their results, and the end.
     assert crash_everywhere(scenario).points == 2 * 8
     assert repeated == {0, 1}
+
+
+def test_after_any_crash_the_store_has_each_driver_that_a_fallback_asked() -> None:
+    """Also those that had failed before it."""
+    asked: dict[object, int] = {}
+    """Requests that left, in all processes with the same store."""
+
+    async def scenario(journal: Any) -> str:  # noqa: ANN401  # a journal and a store
+        store = journal._kept
+
+        def fail(_: CompletionRequest) -> Answer:
+            asked[store] = asked.get(store, 0) + 1
+            raise OverloadedError("busy")
+
+        def answer(_: CompletionRequest) -> Answer:
+            asked[store] = asked.get(store, 0) + 1
+            return say("so", usage=Usage(60, 40))
+
+        driver = FallbackDriver(*map(FunctionDriver, (fail, fail, answer)))
+        budget = Budget(tokens=100_000, per="day", store=journal)
+        pool_of = {"budget": budget, "journal": journal, "resume": True, "name": "p"}
+        async with open_pool(driver, **pool_of) as pool:  # type: ignore[arg-type]  # by name
+            outcome = await (await pool.spawn(SpawnConfig(READER, "go", key="a"))).wait()
+        requests = store._used["budget", "day 1970-01-01"][2]
+        assert 0 <= requests - asked[store] <= 1  # one had begun, and had not left
+        return outcome.text
+
+    # The pool, the three as they begin, and the end.
+    assert crash_everywhere(scenario).points >= 2 * 5
 
 
 def test_what_has_no_meaning_is_refused() -> None:
