@@ -11,7 +11,8 @@ from typing import Final, Self, final
 import msgspec
 
 from agentpool._base import Live
-from agentpool._budget.account import PICO, Spent, spent_on, spent_on_answer
+from agentpool._budget.account import PICO
+from agentpool._budget.spent import Spent, spent_on, spent_on_answer
 from agentpool._journal_records import JournalRecord, RecordKind, begins_call, read_body
 from agentpool._loop.guard import Stop
 from agentpool._loop.run import Complete, Effect, Recall, Run, Summarize

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from agentpool._agent.agent import Agent
 from agentpool._agent.spending import estimate
-from agentpool._budget.account import Spent, spent_on, spent_on_answer
+from agentpool._budget.spent import Spent, spent_on, spent_on_answer
 from agentpool._loop.run import Complete, Effect, RunTools, Summarize
 from agentpool._loop.tokens import Estimator
 from agentpool._messages import CompletionRequest

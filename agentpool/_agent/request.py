@@ -33,8 +33,8 @@ from agentpool._agent.request_events import RequestTeller
 from agentpool._agent.retry_policy import makes_sense
 from agentpool._agent.spending import Purse, estimate
 from agentpool._base import Live
-from agentpool._budget.account import spent_on
 from agentpool._budget.claims import Ledger, RequestReservation
+from agentpool._budget.spent import spent_on
 from agentpool._errors import DriverError, LimitExceededError
 from agentpool._events import RequestRetried
 from agentpool._loop.guard import Stop
@@ -265,7 +265,7 @@ class ModelRequest(Live):
             return paid.commit(tokens=tokens, cost_usd=answer.cost_usd)
         # A driver of drivers asked one more after a fallback, which knows nothing of it.
         loss = Loss(self._most()[0] if tokens is None else tokens, answer.cost_usd)
-        purse.ledger.record(spent_on(loss), is_stored=False)
+        purse.ledger.record(spent_on(loss))
         return False
 
     async def _send(self) -> Completion:
@@ -304,7 +304,7 @@ class ModelRequest(Live):
             else:
                 paid.charge()
         elif agent.purse is not None:
-            agent.purse.ledger.record(spent_on(loss), is_stored=False)
+            agent.purse.ledger.record(spent_on(loss))
         agent.lose(loss)
         if self.watcher is not None:
             self.watcher.lose(loss, None if paid is None else paid.cost_usd)

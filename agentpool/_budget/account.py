@@ -15,10 +15,8 @@ from agentpool._base import Live
 from agentpool._budget.period import next_period
 from agentpool._budget.statistics import BudgetMeter, BudgetStatistics
 from agentpool._errors import LimitExceededError, UsageError
-from agentpool._messages import Usage
 from agentpool._numbers import is_number, is_whole, plain_number, quoted
 from agentpool._outcome import StopReason
-from agentpool._served_call import Loss
 
 KINDS: Final = (
     StopReason.TOKEN_BUDGET,
@@ -351,48 +349,3 @@ def _plain(kind: int, amount: int) -> float:
 
 def _shown(kind: int, amount: int) -> str:
     return f"{amount / PICO:.6f}" if kind == COST else f"{amount:,}"
-
-
-@final
-class Spent(msgspec.Struct, frozen=True, gc=False):
-    """How much of each kind was used."""
-
-    tokens: int = 0
-    """Tokens in plus out."""
-    cost_usd: float | None = 0.0
-    """US dollars. ``None``: it has no known price."""
-    requests: int = 0
-    """Requests to a model."""
-    tool_calls: int = 0
-    """Tool calls that ran."""
-    is_lost: bool = False
-    """Whether this was reserved and the real usage is unknown."""
-
-    @property
-    def amounts(self) -> Amounts:
-        """The amounts as a tuple, one for each kind."""
-        return amounts_of(
-            tokens=self.tokens,
-            cost_usd=self.cost_usd,
-            requests=self.requests,
-            tool_calls=self.tool_calls,
-        )
-
-
-def spent_on(loss: Loss) -> Spent:
-    """Return the budget's charge for a request without an answer."""
-    requests = 0 if loss.is_unsent else 1
-    return Spent(loss.tokens, loss.cost_usd, requests, is_lost=loss.written is not None)
-
-
-def spent_on_answer(
-    usage: Usage | None, cost_usd: float | None, reserved: Loss | None, *, requests: int = 1
-) -> Spent:
-    """Return the budget's charge for an answer; what is unknown of it counts as *reserved*."""
-    tokens = 0 if usage is None else usage.total_tokens
-    if reserved is None:
-        return Spent(tokens, cost_usd, requests)
-    tokens = reserved.tokens if usage is None else tokens
-    cost_usd = reserved.cost_usd if cost_usd is None else cost_usd
-    # Without a price, the budget shall know that it cannot check the cost.
-    return Spent(tokens, cost_usd, requests, is_lost=cost_usd is not None)

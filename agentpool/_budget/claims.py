@@ -40,12 +40,12 @@ from agentpool._budget.account import (
     TOKENS,
     Account,
     Amounts,
-    Spent,
     amounts_of,
     count,
     pico,
 )
 from agentpool._budget.line import Line
+from agentpool._budget.spent import Spent
 from agentpool._budget.store import Kept
 from agentpool._errors import LimitExceededError, UsageError
 
@@ -64,8 +64,8 @@ class Reservation(Live):
     _amounts: Amounts
     _priced: bool
     _settled: bool = False
-    # Where a store knows of it, and in which period. None: stores have counted it before.
-    _periods: dict[Ledger, str] | None = {}  # noqa: RUF012  # each has its own
+    # Where a store knows of it, and in which period.
+    _periods: dict[Ledger, str] = {}  # noqa: RUF012  # each has its own
 
     def _repr_words(self) -> str:
         return f"of {counted(self.tokens, 'token')}" + ", settled" * self._settled
@@ -153,7 +153,7 @@ class Reservation(Live):
             one.account.set_aside(self._amounts, -1)
             if used is not None:
                 one.account.use(used)
-            if one.kept is not None and self._periods is not None:
+            if one.kept is not None:
                 one.kept.owe(self._periods.get(one, ""), self._amounts, used)
 
 
@@ -280,10 +280,9 @@ class Ledger(Live):
             raise self._refuse(lack, amounts)
         return self._take(amounts, priced=priced)
 
-    def record(self, spent: Spent, *, is_stored: bool = True) -> None:
-        """Count what was spent without a reservation, or counted by stores; no limit refuses it."""
+    def record(self, spent: Spent) -> None:
+        """Count what was spent without a reservation. No limit refuses it."""
         reservation = self._take(spent.amounts, priced=spent.cost_usd is not None)
-        reservation._periods = None if is_stored else {}  # pyright: ignore[reportPrivateUsage]  # see reserved_by()
         if spent.is_lost:
             reservation.charge()
         else:
@@ -396,4 +395,4 @@ def reserved_by(reservation: Reservation) -> Amounts:
 
 def note_period(reservation: Reservation, ledger: Ledger, period: str) -> None:
     """Note the period to which the store of *ledger* counts the new *reservation*."""
-    reservation._periods = {**(reservation._periods or {}), ledger: period}  # pyright: ignore[reportPrivateUsage, reportUnhashable]
+    reservation._periods = {**reservation._periods, ledger: period}  # pyright: ignore[reportPrivateUsage, reportUnhashable]

@@ -18,8 +18,9 @@ from typing import final
 import msgspec
 
 from agentpool._base import Live
-from agentpool._budget.account import KINDS, Account, Spent
+from agentpool._budget.account import KINDS, Account
 from agentpool._budget.claims import Ledger
+from agentpool._budget.spent import Spent, charge
 from agentpool._messages import AgentId
 
 
@@ -49,7 +50,7 @@ class PaidAhead(Live):
             rest = known[one] = [0] * (len(KINDS) + 2)
             for spent in every:
                 rest[:] = map(operator.add, rest, _counted(spent))
-                _charge(one.account, spent)
+                charge(one.account, spent)
 
     def record(self, ledger: Ledger, agent_id: AgentId, spent: Spent) -> None:
         """Count in *ledger* and all above it what a step of an agent's past *spent*, once.
@@ -65,20 +66,15 @@ class PaidAhead(Live):
                 back = tuple(map(min, rest, _counted(spent)))
                 rest[:] = map(operator.sub, rest, back)
                 _take_back(one.account, back)
-        ledger.record(spent)
+            # A store that has been asked has said so itself.
+            if one.kept is None or not one.account.period:
+                charge(one.account, spent)
+        ledger.root.reconsider()
 
 
 def _counted(spent: Spent) -> tuple[int, ...]:
     """Return the amounts of *spent*, and whether they are unmeasured and unpriced."""
     return (*spent.amounts, int(spent.is_lost), int(spent.cost_usd is None))
-
-
-def _charge(account: Account, spent: Spent) -> None:
-    account.use(spent.amounts)
-    if spent.is_lost:
-        account.note_loss(unpriced=spent.cost_usd is None)
-    else:
-        account.note_answer(unmeasured=False, unpriced=spent.cost_usd is None)
 
 
 def _take_back(account: Account, back: tuple[int, ...]) -> None:

@@ -10,9 +10,9 @@ import attrs
 import msgspec
 
 from agentpool._agent.early_outcome import early_outcome
-from agentpool._budget.account import Spent, spent_on
 from agentpool._budget.budget import Budget, ledger_of
 from agentpool._budget.paid_ahead import PaidAhead
+from agentpool._budget.spent import Spent, spent_on
 from agentpool._errors import AgentCancelledError, UsageError
 from agentpool._journal_records import JournalRecord, RecordKind, begins_call, read_body
 from agentpool._messages import AgentId, AssistantMessage, ChatMessage

@@ -51,13 +51,14 @@ def keep_at_once(
 ) -> bool:
     """Add *records* in a single statement, if the lease is unchanged and needs no renewal.
 
-    Return whether the records were added. The arguments are those of ``keep``.
+    Return whether the records were added, which no statement does if there are none: then only the
+    lease is renewed. The arguments are those of ``keep``.
 
     Raises:
         JournalError: If the file cannot be written. Nothing was kept.
     """
     row = seen.get(lease.pool)
-    if row is None or len(records) > _MOST_AT_ONCE or not is_new(row, lease, time.time()):
+    if row is None or not 0 < len(records) <= _MOST_AT_ONCE or not is_new(row, lease, time.time()):
         return False
     as_seen = (lease.pool, *row)
     values: list[Value] = []

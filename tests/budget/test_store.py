@@ -355,6 +355,24 @@ def test_after_any_crash_the_store_has_exactly_what_was_spent_and_cannot_be_know
     assert repeated == {0, 1}
 
 
+def test_what_the_store_has_counted_is_not_counted_again_from_the_journal() -> None:
+    """By a process that is given an outcome of before after it has asked something itself."""
+
+    async def scenario() -> None:
+        journal = InMemoryJournal()
+        for keys, asked in (("a", 1), ("ba", 2)):
+            budget = Budget(requests=1000, per="day", store=journal)
+            async with open_pool(
+                FunctionDriver(short), budget=budget, journal=journal, resume=True
+            ) as pool:
+                for key in keys:
+                    await (await pool.spawn(SpawnConfig(READER, "go", key=key))).wait()
+            assert budget.statistics().requests.committed == asked
+            assert journal._used["budget", "day 1970-01-01"][2] == asked
+
+    simulate(scenario)
+
+
 def test_after_any_crash_the_store_has_each_driver_that_a_fallback_asked() -> None:
     """Also those that had failed before it."""
     asked: dict[object, int] = {}

@@ -16,7 +16,9 @@ import pytest
 import trio
 import trio.testing
 
-from agentpool import UsageError
+from agentpool import AgentManifest, SpawnConfig, UsageError, open_pool
+from agentpool.abc import CompletionRequest
+from agentpool.drivers import FunctionDriver
 from agentpool.journal import (
     JournalError,
     JournalRecord,
@@ -404,7 +406,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("quick")
-@pytest.mark.parametrize("count", [1, 2, 3, 8, 9, 50])
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 8, 9, 50])
 async def test_what_is_written_at_once_is_in_its_order(tmp_path: Path, count: int) -> None:
     """However many records come together, after a write that has seen the lease."""
     async with open_journal(tmp_path / "j.db") as journal:
@@ -429,6 +431,25 @@ async def test_what_is_written_at_once_needs_the_lease(tmp_path: Path, change: s
         with pytest.raises(LeaseLostError):
             journal.append_at_once(lease, [ACCEPTED])
         assert await journal.read("p") == (ACCEPTED, ACCEPTED)
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_pool_that_is_idle_for_long_keeps_its_lease(tmp_path: Path) -> None:
+    """Though the wall clock has hardly moved: there is nothing to write, and nothing breaks."""
+
+    async def think(_: CompletionRequest) -> str:
+        await trio.sleep(100)
+        return "done"
+
+    async def scenario() -> str:
+        async with (
+            open_journal(tmp_path / "idle.db") as journal,
+            open_pool(FunctionDriver(think), journal=journal) as pool,
+        ):
+            config = SpawnConfig(AgentManifest(), "go", key="a")
+            return (await (await pool.spawn(config)).wait()).text
+
+    assert simulate(scenario) == "done"
 
 
 @pytest.mark.usefixtures("quick")
