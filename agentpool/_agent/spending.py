@@ -267,6 +267,17 @@ class Purse(Live):
             )
 
 
+async def look_at(budget: Budget | None) -> None:  # noqa: ASYNC910  # without a store there is nothing to wait for
+    """Read what is used of *budget*, if it or one above it has a store.
+
+    Raises:
+        Exception: An error of the store.
+    """
+    path = () if budget is None else ledger_of(budget).path
+    if stored := [one for one in path if one.kept is not None]:
+        await _look(stored)
+
+
 async def _look(ledgers: Sequence[Ledger]) -> None:
     """Ask the stores whether a new period has begun."""
     await trio.lowlevel.checkpoint()

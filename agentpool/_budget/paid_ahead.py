@@ -66,8 +66,7 @@ class PaidAhead(Live):
                 back = tuple(map(min, rest, _counted(spent)))
                 rest[:] = map(operator.sub, rest, back)
                 _take_back(one.account, back)
-            # A store that has been asked has said so itself.
-            if one.kept is None or not one.account.period:
+            if one.kept is None:
                 charge(one.account, spent)
         ledger.root.reconsider()
 

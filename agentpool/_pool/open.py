@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, Literal, cast
 import trio
 
 from agentpool._agent.retry_policy import RetryPolicy
+from agentpool._agent.spending import look_at
 from agentpool._approval import Approver
 from agentpool._block_errors import raise_unless_cancelled
 from agentpool._budget.budget import Budget
@@ -259,6 +260,7 @@ async def _block(pool: AgentPool, slots: float, max_queued: int) -> AsyncGenerat
     """Run the block with the agents inside; an error of the block is raised unwrapped."""
     agents = pool._agents  # pyright: ignore[reportPrivateUsage]  # this opens the pool
     failed: Exception | None = None
+    await look_at(agents.budget)
     try:
         async with trio.open_nursery() as nursery:
             agents.open(nursery, slots, max_queued)

@@ -74,9 +74,11 @@ def short(_: CompletionRequest) -> Answer:
 
 
 async def ask(budget: Budget, times: int = 1, **terms: Any) -> list[AgentOutcome]:  # noqa: ANN401  # as open_pool takes them
-    """Run some agents one after the other, in a pool of their own."""
-    terms = {"driver": FunctionDriver(short), **terms}
-    async with open_pool(terms.pop("driver"), budget=budget, max_concurrent=1, **terms) as pool:
+    """Run some agents one after the other, in a pool of their own, once it is opened and ready."""
+    terms = {"driver": FunctionDriver(short), "ready": trio.lowlevel.checkpoint, **terms}
+    driver, ready = terms.pop("driver"), terms.pop("ready")
+    async with open_pool(driver, budget=budget, max_concurrent=1, **terms) as pool:
+        await ready()
         for number in range(times):
             await pool.spawn(SpawnConfig(READER, f"ask {number}"))
         return list((await pool.join_all()).values())
@@ -350,8 +352,8 @@ def test_after_any_crash_the_store_has_exactly_what_was_spent_and_cannot_be_know
         repeated.add(outcome.repeated_requests)
         return outcome.text
 
-    # The pool, each request and call as it begins, their results, and the end.
-    assert crash_everywhere(scenario).points == 2 * 8
+    # A look at each store, the pool, each request and call as it begins, their results, the end.
+    assert crash_everywhere(scenario).points == 2 * (8 + levels)
     assert repeated == {0, 1}
 
 
@@ -429,7 +431,47 @@ class Broken(BudgetStore):
         return await self.kept.spend(*words)
 
 
-@pytest.mark.parametrize(("fails_at", "used"), [(1, 1), (2, 2)])
+def test_a_pool_does_not_open_with_a_store_that_cannot_be_read() -> None:
+    """Nothing has happened, and it opens when the store can be read again."""
+
+    async def scenario() -> None:
+        store = Broken(1)
+        budget = Budget(requests=5, per="day", store=store)
+        with pytest.raises(JournalError, match="the disk is full"):
+            await ask(budget)
+        assert reasons(await ask(budget)) == [END]
+        assert store.kept._used["budget", "day 1970-01-01"] == (100, 0, 1, 0)
+
+    simulate(scenario)
+
+
+def test_what_was_spent_yesterday_takes_nothing_of_today() -> None:
+    """Though the journal of the pool has it: agents that go on all have what the day allows."""
+
+    async def scenario() -> None:
+        journal, limit = InMemoryJournal(), 4
+        for keys in ("abcd", "abcdefgh"):
+            budget = Budget(requests=limit, per="day", store=journal)
+            async with open_pool(
+                FunctionDriver(short), budget=budget, journal=journal, resume=True,
+            ) as pool:  # fmt: skip
+                assert budget.statistics().requests.committed == 0
+                for key in keys:
+                    await pool.spawn(SpawnConfig(READER, "go", key=key))
+                assert reasons(list((await pool.join_all()).values())) == [END] * len(keys)
+            assert budget.statistics().requests.committed == limit
+            same_day = Budget(requests=limit, per="day", store=journal)
+            async with open_pool(
+                FunctionDriver(short), budget=same_day, journal=journal, resume=True,
+            ) as pool:  # fmt: skip
+                assert same_day.statistics().requests.committed == limit
+            await trio.sleep(24 * 3600)
+
+    for seed in range(20):
+        simulate(scenario, seed=seed)
+
+
+@pytest.mark.parametrize(("fails_at", "used"), [(2, 1), (3, 2)])
 def test_a_store_that_fails_ends_the_agent_and_loses_nothing(fails_at: int, used: int) -> None:
     """What it was not told, it is told with the next request."""
 
@@ -522,8 +564,11 @@ def test_a_request_that_a_store_refuses_leaves_no_record() -> None:
         week = Budget(tokens=99_000, per="ever", store=elsewhere, name="elsewhere")
         month = Budget(requests=1, per="month", store=journal, name="month", parent=week)
         day = Budget(requests=9, per="day", store=journal, name="day", parent=month)
-        await journal.spend("month", "month", (None,) * 4, (0, 0, 1, 0), ())
-        month_was_not_seen = await ask(day, journal=journal, name="p")
+
+        async def spend_elsewhere() -> None:
+            await journal.spend("month", "month", (None,) * 4, (0, 0, 1, 0), ())
+
+        month_was_not_seen = await ask(day, journal=journal, name="p", ready=spend_elsewhere)
         assert reasons(month_was_not_seen) == [SPENT]
         assert not [one for one in await journal.read("p") if one.kind is RecordKind.STARTED]
         assert journal._used.get(("day", "day 1970-01-01"), (0, 0, 0, 0)) == (0, 0, 0, 0)
