@@ -192,11 +192,11 @@ def totals_of(runs: Iterable[Iterable[JournalRecord]]) -> tuple[Spent, ...]:
     """Return the total spending of *runs*, with unpriced and unknown parts apart."""
     sums: dict[tuple[bool, bool], list[int]] = {}
     for spent in (one for run in runs for one in spending(run)):
-        known = sums.setdefault((spent.cost_usd is not None, spent.is_lost), [0, 0, 0, 0])
-        known[:] = map(operator.add, known, spent.amounts)
+        known = sums.setdefault((spent.cost_usd is not None, spent.is_lost), [0] * 6)
+        known[:] = map(operator.add, known, (*spent.amounts, spent.unmeasured, spent.unpriced))
     return tuple(
-        Spent(tokens, cost / PICO if is_priced else None, requests, calls, is_lost)
-        for (is_priced, is_lost), (tokens, cost, requests, calls) in sums.items()
+        Spent(tokens, cost / PICO if is_priced else None, requests, calls, is_lost, *unknown)
+        for (is_priced, is_lost), (tokens, cost, requests, calls, *unknown) in sums.items()
     )
 
 

@@ -33,6 +33,8 @@ class Loss(msgspec.Struct, frozen=True, gc=False):
     """Whether its process had ended, and the request was made again."""
     is_unsent: bool = False
     """Whether the request never left, so that it does not count."""
+    is_reserved: bool = False
+    """Whether these are the amounts that were reserved, because what was used is unknown."""
 
 
 UNSENT: Final = Loss(0, 0.0, is_unsent=True)

@@ -40,7 +40,7 @@ class Aside(Live):
         Args:
             most: The tokens and US dollars that it may use.
         """
-        self._note(Loss(*most))
+        self._note(Loss(*most, is_reserved=True))
         await self._writer.flush()
 
     def withdraw(self) -> None:

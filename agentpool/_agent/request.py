@@ -323,7 +323,7 @@ class ModelRequest(Live):
         if self.step is ANSWERED:
             # Its answer was refused. The agent itself asks again if it was cancelled then.
             if self.aside is not None or isinstance(error, Exception):
-                self._record(Loss(*self._most()))
+                self._record(Loss(*self._most(), is_reserved=True))
         elif self.step is NEW and self.aside is not None:
             self.aside.withdraw()
         elif self.step is NEW and self.agent.journal is not None:

@@ -161,20 +161,20 @@ class Account(Live):
         for kind, reserved in enumerate(self.reserved):
             self.committed[kind] = max(0, used[kind] + pending[kind] - reserved)
 
-    def note_answer(self, *, unmeasured: bool, unpriced: bool) -> bool:
+    def note_answer(self, *, unmeasured: int, unpriced: int) -> bool:
         """Record the charge for an answer; return whether a limit was exceeded."""
         self.unmeasured += unmeasured
         if unpriced:
-            self.unpriced += 1
+            self.unpriced += unpriced
             self.blind = self.limits[COST] is not None and not self.allow_unpriced
         return any(
             limit is not None and used > limit
             for limit, used in zip(self.limits, self.committed, strict=True)
         )
 
-    def note_loss(self, *, unpriced: bool) -> None:
+    def note_loss(self, *, unpriced: int, unmeasured: int = 1) -> None:
         """Record the charge for a request without an answer."""
-        self.unmeasured += 1
+        self.unmeasured += unmeasured
         # No reason to allow nothing more: an answer would perhaps have had a price.
         self.unpriced += unpriced
 

@@ -72,8 +72,8 @@ class PaidAhead(Live):
 
 
 def _counted(spent: Spent) -> tuple[int, ...]:
-    """Return the amounts of *spent*, and whether they are unmeasured and unpriced."""
-    return (*spent.amounts, int(spent.is_lost), int(spent.cost_usd is None))
+    """Return the amounts of *spent*, and how many requests are unmeasured and unpriced."""
+    return (*spent.amounts, spent.unmeasured, spent.unpriced)
 
 
 def _take_back(account: Account, back: tuple[int, ...]) -> None:

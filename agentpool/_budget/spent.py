@@ -24,7 +24,11 @@ class Spent(msgspec.Struct, frozen=True, gc=False):
     tool_calls: int = 0
     """Tool calls that ran."""
     is_lost: bool = False
-    """Whether this was reserved and the real usage is unknown."""
+    """Whether there was no answer, so that an unknown price is no reason to allow nothing more."""
+    unmeasured: int = 0
+    """Requests whose real usage is unknown: what was reserved counts."""
+    unpriced: int = 0
+    """Requests without a known price."""
 
     @property
     def amounts(self) -> Amounts:
@@ -39,8 +43,13 @@ class Spent(msgspec.Struct, frozen=True, gc=False):
 
 def spent_on(loss: Loss) -> Spent:
     """Return the budget's charge for a request without an answer."""
-    requests = 0 if loss.is_unsent else 1
-    return Spent(loss.tokens, loss.cost_usd, requests, is_lost=loss.written is not None)
+    if loss.is_unsent:
+        return Spent()
+    is_lost = loss.written is not None or loss.is_repeated or loss.is_reserved
+    return Spent(
+        loss.tokens, loss.cost_usd, 1, is_lost=is_lost, unmeasured=int(is_lost),
+        unpriced=int(loss.cost_usd is None),
+    )  # fmt: skip
 
 
 def spent_on_answer(
@@ -49,17 +58,20 @@ def spent_on_answer(
     """Return the budget's charge for an answer; what is unknown of it counts as *reserved*."""
     tokens = 0 if usage is None else usage.total_tokens
     if reserved is None:
-        return Spent(tokens, cost_usd, requests)
+        return Spent(tokens, cost_usd, requests, unpriced=int(cost_usd is None))
     tokens = reserved.tokens if usage is None else tokens
     cost_usd = reserved.cost_usd if cost_usd is None else cost_usd
     # Without a price, the budget shall know that it cannot check the cost.
-    return Spent(tokens, cost_usd, requests, is_lost=cost_usd is not None)
+    return Spent(
+        tokens, cost_usd, requests, is_lost=cost_usd is not None, unmeasured=1,
+        unpriced=int(cost_usd is None),
+    )  # fmt: skip
 
 
 def charge(account: Account, spent: Spent) -> None:
     """Charge *account* with what was spent. No limit refuses it."""
     account.use(spent.amounts)
     if spent.is_lost:
-        account.note_loss(unpriced=spent.cost_usd is None)
+        account.note_loss(unmeasured=spent.unmeasured, unpriced=spent.unpriced)
     else:
-        account.note_answer(unmeasured=False, unpriced=spent.cost_usd is None)
+        account.note_answer(unmeasured=spent.unmeasured, unpriced=spent.unpriced)

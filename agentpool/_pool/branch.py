@@ -114,7 +114,8 @@ def _left_open(records: Sequence[JournalRecord]) -> Iterator[JournalRecord]:
 
 def _reserved(begun: JournalRecord) -> Loss:
     """Return what a budget had reserved for the request that *begun* records, if there was one."""
-    return read_body(begun.body, Loss) if begun.body else Loss(0, None)
+    reserved = read_body(begun.body, Loss) if begun.body else Loss(0, None)
+    return msgspec.structs.replace(reserved, is_reserved=True)
 
 
 def _open_places(records: Sequence[JournalRecord]) -> Counter[int]:
@@ -180,15 +181,11 @@ def spent_before(past: PastAgent) -> Iterator[Spent]:
         yield from spending(past.records)
         return
     for record in past.records:
-        # What a process cut off as it ended is repeated, and so is not lost.
         if record.kind is RecordKind.LOST:
-            loss = read_body(record.body, Loss)
-            yield Spent(loss.tokens, loss.cost_usd, 1) if loss.was_cut else spent_on(loss)
+            yield spent_on(read_body(record.body, Loss))
     yield from spending(one for one in past.records if one.kind is not RecordKind.LOST)
     for begun in _left_open(past.records):
-        reserved = _reserved(begun)
-        # An unknown cost is no reason to allow nothing more: its answer may have a price.
-        yield Spent(reserved.tokens, reserved.cost_usd or 0.0, 1)
+        yield spent_on(_reserved(begun))
 
 
 def is_changed(past: PastAgent, config: SpawnConfig) -> bool:
