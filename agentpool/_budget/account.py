@@ -192,11 +192,12 @@ class Account(Live):
                 "it with Budget(allow_unpriced=True)"
             )
         else:
+            advice = _ADVICE.get(kind, "") if amounts[2] else ""  # it is for a request, or is not
             text = (
                 f"budget {self.name!r} has too little left: {_shown(kind, used)} of "
                 f"{_shown(kind, limit)} {_UNITS[kind]} are used and "
                 f"{_shown(kind, self.reserved[kind])} set aside, and "
-                f"{_shown(kind, amounts[kind])} are wanted{_ADVICE.get(kind, '')}; "
+                f"{_shown(kind, amounts[kind])} are wanted{advice}; "
                 f"{self._ways_on()}"
             )
         return LimitExceededError(

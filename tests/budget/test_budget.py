@@ -665,3 +665,9 @@ def test_a_refusal_says_what_is_used_set_aside_and_wanted() -> None:
     )
     with pytest.raises(LimitExceededError, match="2 are wanted; increase the limit to go on"):
         Budget(requests=1).reserve(tokens=0, requests=2)
+
+
+def test_the_error_of_a_reservation_by_hand_gives_no_advice_on_requests() -> None:
+    """A tool reserves for something else."""
+    with pytest.raises(LimitExceededError, match=r"5\.000000 are wanted; increase the limit"):
+        Budget(cost_usd=1).reserve(cost_usd=5)
