@@ -79,7 +79,7 @@ def estimate(
 ) -> tuple[int, float | None]:
     """Estimate the tokens and US dollars that *request* may use. ``None``: the price is unknown."""
     usage = estimator.estimate(request, driver.context_window, count_of(driver))
-    return usage.total_tokens, plain_number(driver.price(usage, model=request.model))
+    return usage.total_tokens, plain_number(driver.highest_price(usage, model=request.model))
 
 
 # Here and not there, since rules know nothing of trio.

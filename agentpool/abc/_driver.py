@@ -120,6 +120,13 @@ class Driver(Shown, ABC):
         """Return the cost of *usage* in US dollars. ``None``: unknown; 0.0 is free."""
         return None
 
+    def highest_price(self, usage: Usage, *, model: str | None = None) -> float | None:
+        """Return the most that *usage* may cost, in US dollars: what a budget reserves.
+
+        It differs from ``price`` only in a driver that asks others. ``None``: unknown.
+        """
+        return self.price(usage, model=model)
+
 
 class SendingDriver(Driver):
     """A driver that reports when a request is sent: an unsent request costs nothing.

@@ -46,7 +46,7 @@ from agentpool._messages import estimate_tokens as estimate_tokens
 from agentpool._public import publish as _publish
 from agentpool.abc import HearsThoughts as HearsThoughts
 from agentpool.drivers._breaker import BreakerState as BreakerState
-from agentpool.drivers._fallback import FallbackCounts as FallbackCounts
+from agentpool.drivers._breaker import FallbackCounts as FallbackCounts
 from agentpool.drivers._fallback import FallbackDriver as FallbackDriver
 from agentpool.drivers._gate import GateStatistics as GateStatistics
 from agentpool.drivers._gate import GateTicket as GateTicket

@@ -118,3 +118,20 @@ class CircuitBreaker:
         """Record an attempt that ended without information about the provider."""
         if attempt is self._probe:
             self._probe = None
+
+
+@final
+@attrs.frozen(kw_only=True)
+class FallbackCounts:
+    """How the requests to one of the drivers ended."""
+
+    answered: int
+    """Requests that it answered."""
+    failed: int
+    """Requests in which it failed."""
+    skipped: int
+    """Requests that its breaker kept away."""
+    breaker: BreakerState
+    """Which requests its breaker lets through now."""
+    times_opened: int
+    """How often its breaker has opened."""

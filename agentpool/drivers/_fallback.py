@@ -50,28 +50,11 @@ from agentpool._scheduling.request_clock import RequestClock
 from agentpool._scheduling.watcher import asking_now, watcher_now
 from agentpool.abc import Driver, HearsThoughts, OnDelta, OnSent, SendingDriver
 from agentpool.abc._driver_facts import check_facts, count_of, expect_completion
-from agentpool.drivers._breaker import Attempt, BreakerState, CircuitBreaker
+from agentpool.drivers._breaker import Attempt, CircuitBreaker, FallbackCounts
 
 _WHOLE = (FinishReason.END_TURN, FinishReason.STOP_SEQUENCE)
 
 _UNWELL = (RateLimitError, OverloadedError, NetworkError, AuthenticationError)
-
-
-@final
-@attrs.frozen(kw_only=True)
-class FallbackCounts:
-    """How the requests to one of the drivers ended."""
-
-    answered: int
-    """Requests that it answered."""
-    failed: int
-    """Requests in which it failed."""
-    skipped: int
-    """Requests that its breaker kept away."""
-    breaker: BreakerState
-    """Which requests its breaker lets through now."""
-    times_opened: int
-    """How often its breaker has opened."""
 
 
 @final
@@ -195,6 +178,15 @@ class FallbackDriver(Unique, SendingDriver):
         """
         prices = {choice.driver.price(usage, model=model) for choice in self._choices}
         return prices.pop() if len(prices) == 1 else None
+
+    def highest_price(self, usage: Usage, *, model: str | None = None) -> float | None:
+        """Return the highest price of all drivers, since any of them may answer.
+
+        ``None``: the price of one is unknown.
+        """
+        prices = [choice.driver.highest_price(usage, model=model) for choice in self._choices]
+        known = [price for price in prices if price is not None]
+        return max(known) if len(known) == len(prices) else None
 
     def prices(self, usage: Usage) -> tuple[float | None, ...]:
         """Return the cost of *usage* at each driver, in order. ``None``: a driver has no price."""

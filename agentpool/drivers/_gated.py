@@ -92,6 +92,10 @@ class GatedDriver(SendingDriver):
         """Return the price of the inner driver."""
         return self._driver.price(usage, model=model)
 
+    def highest_price(self, usage: Usage, *, model: str | None = None) -> float | None:
+        """Return the highest price of the inner driver."""
+        return self._driver.highest_price(usage, model=model)
+
     async def complete(
         self,
         request: CompletionRequest,

@@ -84,6 +84,10 @@ class LatencyDriver(Driver):
         """Return the price of the inner driver."""
         return self.driver.price(usage, model=model)
 
+    def highest_price(self, usage: Usage, *, model: str | None = None) -> float | None:
+        """Return the highest price of the inner driver."""
+        return self.driver.highest_price(usage, model=model)
+
     async def complete(
         self, request: CompletionRequest, *, on_delta: OnDelta | None = None
     ) -> Completion:

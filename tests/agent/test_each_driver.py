@@ -21,7 +21,14 @@ from agentpool import (
     open_pool,
 )
 from agentpool.abc import Completion, CompletionRequest, Driver, OnDelta, ToolContext
-from agentpool.drivers import AllDriversFailedError, FallbackDriver, NetworkError, OverloadedError
+from agentpool.drivers import (
+    AllDriversFailedError,
+    FallbackDriver,
+    GatedDriver,
+    NetworkError,
+    OverloadedError,
+    RequestGate,
+)
 from agentpool.journal import InMemoryJournal
 from agentpool.observe import BudgetStatistics
 from agentpool.tools import ToolRegistry
@@ -216,3 +223,45 @@ async def test_two_fallbacks_at_once_leave_nothing_reserved(
 
     assert (await run(around(race), budget)).text == "done"
     assert 2 <= spent(budget).requests.committed <= asked.count
+
+
+# --- money
+
+
+def priced(price_usd: float, answer: Callable[..., Awaitable[Completion]]) -> LiveDriver:
+    """Return a driver with a price for each token."""
+    return LiveDriver(answer, price_per_token_usd=price_usd)
+
+
+@pytest.mark.parametrize("wrap", [False, True])
+@pytest.mark.parametrize("prices_usd", [(0.01, 0.001), (0.001, 0.01), (0.0, 0.01)])
+async def test_a_fallback_reserves_the_highest_price(
+    autojump_clock: MockClock, prices_usd: tuple[float, float], *, wrap: bool
+) -> None:
+    """Any of its drivers may answer. A request may cost 11 dollars, and costs 0.1 at most."""
+    asked = Asked()
+    driver: Driver = FallbackDriver(*(priced(price, asked.answer) for price in prices_usd))
+    if wrap:
+        driver = GatedDriver(driver, RequestGate("gate", max_in_flight=99))
+    for limit_usd, most in ((0.5, 0), (20, 1), (40, 3)):
+        budget, asked.count = Budget(cost_usd=limit_usd), 0
+        async with open_pool(driver, max_concurrent=10, budget=budget) as pool:
+            await pool.fan_out(jobs(*"abcdefghij"))
+            await trio.sleep(0.5)
+            reserved = budget.statistics().cost.reserved
+            outcomes = (await pool.join_all()).values()
+        assert reserved <= limit_usd
+        assert (reserved > 0) is (most > 0)
+        assert asked.count == sum(one.status is AgentStatus.COMPLETED for one in outcomes)
+        assert (asked.count == 0) is (most == 0)
+        assert spent(budget).cost.committed <= limit_usd
+
+
+async def test_a_fallback_with_an_unknown_price_has_no_highest_one() -> None:
+    """A limit on cost cannot hold with it."""
+    asked = Asked()
+    driver = FallbackDriver(priced(0.01, asked.answer), LiveDriver(asked.answer))
+    assert driver.highest_price(Usage(1, 1)) is None
+    both = FallbackDriver(priced(0.01, asked.answer), FallbackDriver(priced(0.02, asked.answer)))
+    assert both.highest_price(Usage(1, 1)) == pytest.approx(0.04)
+    assert both.price(Usage(1, 1)) is None
