@@ -130,7 +130,9 @@ class Purse(Live):
         tokens, cost_usd = estimate(driver, request, estimator)
         if self.is_stored:
             wanted = amounts_of(tokens=tokens, cost_usd=cost_usd, requests=1, tool_calls=0)
-            await _look(self.ledger.stored_short_of(wanted, priced=cost_usd is not None))
+            # If none is short, the claim follows in the same step: no other one comes in between.
+            if short := self.ledger.stored_short_of(wanted, priced=cost_usd is not None):
+                await _look(short)
         is_stalled = partial(self._is_stalled, trio.lowlevel.current_task())
         claim = self.ledger.claim(tokens=tokens, cost_usd=cost_usd, is_stalled=is_stalled)
         result = claim.result or await self._wait(claim)
@@ -237,8 +239,8 @@ class Purse(Live):
             started: The record that the call begins. It is written together with the spending in
                 stores in the same file.
         """
-        if self.is_stored:
-            await _look(self.ledger.stored_short_of(_ONE_CALL))
+        if self.is_stored and (short := self.ledger.stored_short_of(_ONE_CALL)):
+            await _look(short)
         try:
             reservation = self.ledger.reserve(_ONE_CALL)
             refusal = None

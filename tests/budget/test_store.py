@@ -445,6 +445,21 @@ def test_a_pool_does_not_open_with_a_store_that_cannot_be_read() -> None:
     simulate(scenario)
 
 
+def test_a_pool_that_lives_over_midnight_has_what_the_new_day_allows() -> None:
+    """Though several agents ask at once, before anybody knows that the day is new."""
+
+    async def scenario() -> None:
+        budget = Budget(requests=3, per="day", store=InMemoryJournal())
+        async with open_pool(FunctionDriver(short), budget=budget) as pool:
+            for times in (2, 3):
+                handles = [await pool.spawn(SpawnConfig(READER, "ask")) for _ in range(times)]
+                assert reasons([await handle.wait() for handle in handles]) == [END] * times
+                await trio.sleep(24 * 3600)
+
+    for seed in range(20):
+        simulate(scenario, seed=seed)
+
+
 def test_what_was_spent_yesterday_takes_nothing_of_today() -> None:
     """Though the journal of the pool has it: agents that go on all have what the day allows."""
 
