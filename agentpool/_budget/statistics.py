@@ -45,7 +45,7 @@ class BudgetStatistics(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     unpriced: int
     """Requests without any known price: they add nothing to ``cost``."""
     refused: int
-    """How often this budget, or one above it, did not allow something."""
+    """How often whoever draws on it was refused something, by it or by one above or below it."""
 
     @property
     def cost_usd(self) -> float | None:
