@@ -59,6 +59,22 @@ def stand_in(folder: Path, us: float = 1.0) -> str:
     return str(path)
 
 
+# --- dispatch.py
+
+
+def test_dispatch_prints_a_line_for_each_length() -> None:
+    """And refuses no rounds at all. What it measures is nobody's to judge."""
+    done = run("dispatch.py", "--rounds", "1")
+    assert done.returncode == 0, done.stderr
+    lines = re.findall(r"^\| ([\d,]+) \| \d+\.\d\d \|$", done.stdout, re.MULTILINE)
+    lengths = [int(line.replace(",", "")) for line in lines]
+    assert lengths == sorted(lengths)
+    assert (len(lengths), lengths[0] < 1000, lengths[-1] > 20_000) == (11, True, True)
+    assert refusal("dispatch.py", "--rounds", "0") == (
+        "argument --rounds: must be a whole number of at least 1, got '0'"
+    )
+
+
 # --- steps.py
 
 
