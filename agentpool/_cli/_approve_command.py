@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 import trio
 
 from agentpool import UsageError
 from agentpool import journal as journals
 from agentpool._cli._command import ApproveCommand
+from agentpool._cli._journal_file import expect_journal
 from agentpool._cli._report import ExitCode
 from agentpool._cli._screen import write_out
 from agentpool.drivers import Json
@@ -26,8 +26,7 @@ def answer(command: ApproveCommand) -> int:
         UsageError: If there is no such file, or the file has no such question.
         JournalError: If the file cannot be used, or a process runs the pool.
     """
-    if not Path(command.file).is_file():
-        raise UsageError(f"there is no journal {command.file!r}; see --journal of agentpool run")
+    expect_journal(command.file)
 
     async def main() -> str:
         looks = command.question is None

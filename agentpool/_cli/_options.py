@@ -245,7 +245,9 @@ def text(word: str) -> str:
 
 
 def file_name(word: str) -> str:
-    """For argparse, return *word* unless it is ``-``, which means standard output."""
+    """For argparse, return *word* unless it is empty or ``-``, which means standard output."""
+    if not word:
+        raise argparse.ArgumentTypeError("must be a file, got an empty name; leave the option out")
     if word == "-":
         raise argparse.ArgumentTypeError(
             "must be a file, got '-': only answers go to standard output; name a file, or write "

@@ -15,6 +15,7 @@ from agentpool import UsageError
 from agentpool import journal as journals
 from agentpool._cli._arguments import parse
 from agentpool._cli._command import MapCommand, RunCommand, RunsCommand
+from agentpool._cli._journal_file import expect_journal
 from agentpool._cli._map import map_files
 from agentpool._cli._run import run
 from agentpool._cli._stored_command import KeptCommand
@@ -30,8 +31,7 @@ def resume(command: RunsCommand) -> int:
         JournalError: If the file cannot be used.
     """
     file = Path(command.file).absolute()
-    if not file.is_file():
-        raise UsageError(f"there is no journal {command.file!r}; see --journal of agentpool run")
+    expect_journal(command.file)
     kept = trio.run(_find, command)
     again = parse(kept.words)
     if not isinstance(again, RunCommand | MapCommand):
@@ -86,7 +86,9 @@ def _chosen(pools: Sequence[PoolSummary], name: str | None) -> PoolSummary:
     for some in (unfinished, found):
         if len({_work_of(one.pool) for one in some}) == 1:
             return some[0]
-    known = ", ".join(repr(one.pool) for one in pools) or "none"
+    if not pools:
+        raise UsageError("the journal has no runs to resume; see --journal of agentpool run")
+    known = ", ".join(repr(one.pool) for one in pools)
     if name is not None:
         raise UsageError(f"the journal has no pool {name!r}; it has {known}")
     raise UsageError(f"say which pool to resume; the journal has {known}")

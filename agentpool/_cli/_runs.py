@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Final, final
 
 import attrs
@@ -17,6 +16,7 @@ from agentpool import journal as journals
 from agentpool._amounts import counted
 from agentpool._cli._command import RunsCommand
 from agentpool._cli._hidden_keys import write_told
+from agentpool._cli._journal_file import expect_journal
 from agentpool._cli._report import ExitCode
 from agentpool.drivers import Json
 from agentpool.journal import JournalRecord, PoolSummary, RecordKind
@@ -63,9 +63,7 @@ def look_after_runs(command: RunsCommand) -> int:
         UsageError: If there is no such file, or the file has no such pool.
         JournalError: If the journal cannot be used.
     """
-    # Opening makes a file where there is none, which is not an answer to a slip in its name.
-    if not Path(command.file).is_file():
-        raise UsageError(f"there is no journal {command.file!r}; see --journal of agentpool run")
+    expect_journal(command.file)
 
     async def main() -> tuple[int, str]:
         # Whose file it is, who looks at it changes nothing.

@@ -96,6 +96,9 @@ def test_a_changed_manifest_is_refused(desk: Desk) -> None:
 def test_what_cannot_be_resumed_is_told(desk: Desk) -> None:
     """A file that is not there, a conversation, a program's pool; words that make no sense."""
     assert "there is no journal 'k.db'" in desk.call("runs", "resume", "k.db").err
+    for words in (("runs", "resume"), ("runs", "list"), ("runs", "show"), ("approve",)):
+        done = desk.call(*words, ".")
+        assert "'.' is a folder, and not a journal; name the file in it" in done.err, words
     assert "resume takes no --json" in desk.call("runs", "resume", "j.db", "--json").err
     words = ("run", "reader.toml", "Why?", "--session", "s", "--journal", "s.db")
     assert desk.scripted(*words).code == 0
@@ -148,3 +151,15 @@ def test_a_command_is_kept_before_it_has_an_agent(desk: Desk) -> None:
     desk.write(late_txt="here")
     done = desk.call("runs", "resume", "j.db")
     assert (done.code, done.out) == (0, "## late.txt\n\nA note.\n\n")
+
+
+def test_a_journal_without_runs_has_none_to_resume(desk: Desk) -> None:
+    """And says so, in place of asking which."""
+
+    async def make() -> None:
+        async with open_journal(desk.folder / "empty.db"):
+            await trio.lowlevel.checkpoint()
+
+    trio.run(make)
+    done = desk.call("runs", "resume", "empty.db")
+    assert (done.code, "the journal has no runs to resume" in done.err) == (2, True)

@@ -129,6 +129,8 @@ def test_no_file_is_written_to_standard_output(desk: Desk, option: str) -> None:
     done = desk.scripted("run", "reader.toml", "Why?", option, "-")
     assert done.code == 2
     assert f"argument {option}: must be a file, got '-': only answers go to" in done.err
+    done = desk.scripted("run", "reader.toml", "Why?", option, "")
+    assert f"argument {option}: must be a file, got an empty name; leave" in done.err
     assert not (desk.folder / "-").exists()
 
 
