@@ -36,6 +36,7 @@ from agentpool.drivers import (
     NetworkError,
     OverloadedError,
     RequestGate,
+    ScriptedDriver,
     ToolMessage,
     call,
     calls,
@@ -214,6 +215,36 @@ def test_a_tools_request_that_never_left_does_not_count_in_the_next_process() ->
         assert await count(1.5) == (2, 2)
         assert await count(0.5) == (3, 3)  # one of the two again
         assert await count(0.5) == (4, 4)
+
+    simulate(scenario)
+
+
+def test_the_row_of_each_driver_comes_before_its_request() -> None:
+    """A kill while the second one is asked finds both in the file."""
+
+    async def scenario() -> None:
+        journal, seen = InMemoryJournal(), list[list[str]]()
+
+        async def look(_: CompletionRequest) -> Answer:
+            rows = await journal.read("kept")
+            seen.append([row.digest for row in rows if row.kind is RecordKind.ASIDE])
+            if len(seen) == 1:
+                raise OverloadedError("busy")
+            return "thought"
+
+        inner = FunctionDriver(look, record=False)
+
+        @tool
+        async def think(context: ToolContext) -> str:
+            """Think."""
+            driver = FallbackDriver(inner, inner)
+            return (await context.agent.complete(driver, CompletionRequest(()))).text
+
+        model = ScriptedDriver([call("think"), "done"])
+        tools = ToolRegistry([think])
+        async with open_kept(model, journal=journal, tools=tools) as pool:
+            assert (await (await pool.spawn(GO)).wait()).text == "done"
+        assert seen == [["1"], ["1", "1", "2"]]  # begun; begun, counted, and the next one begun
 
     simulate(scenario)
 

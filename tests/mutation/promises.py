@@ -224,7 +224,7 @@ PROMISES: Final = (
         "_agent/request.py",
         "            await self.aside.begin(self._most())\n        if not self.driver",
         "            await trio.lowlevel.checkpoint()\n        if not self.driver",
-        "tests/journal/test_asides.py", "each_driver_of_a_fallback",
+        "tests/journal/test_fallbacks.py", "the_row_of_each_driver_comes_before",
     ),
     Fault(
         "G16", "a fallback stays within the budget: its next driver is not reserved for",
