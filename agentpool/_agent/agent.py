@@ -33,7 +33,6 @@ from agentpool._messages import (
 )
 from agentpool._messaging.post_office import PostOffice
 from agentpool._outcome import COMPLETED, AgentOutcome, AgentStatus, StopReason
-from agentpool._scheduling.pace import STEPS
 from agentpool._scheduling.slot import Slot
 from agentpool._served_call import Charge, Loss, current_call
 from agentpool._spawn import CHILD_MAX_ITERATIONS, SpawnConfig
@@ -186,11 +185,6 @@ class Agent(Live):
     def turn(self) -> int:
         """The current turn, from 1. 0: no turn has begun."""
         return 0 if self.run is None else self.run.guard.turns
-
-    def must_yield(self) -> bool:
-        """Count a request. Return whether others must run before it: its driver may never wait."""
-        self.asked += 1
-        return self.asked % STEPS == 0
 
     @property
     def used(self) -> Usage:

@@ -1,4 +1,4 @@
-"""Checks what drivers and tools return, and repairs answers: their texts and their numbers."""
+"""Checks what drivers return, and repairs answers: their texts and their numbers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from agentpool._loop.tokens import means_nothing, sound_cost, sound_usage
 from agentpool._messages import Completion, FinishReason, ToolCall, Usage
 from agentpool._numbers import is_number, quoted
 from agentpool._surrogates import answer_without_halves
-from agentpool.abc import Driver, ToolResult
+from agentpool.abc import Driver
 from agentpool.abc._driver_facts import expect_completion
 
 _USAGES: Final = (Usage, NoneType)
@@ -59,24 +59,6 @@ def sound_answer(
     if usage is completion.usage and cost_usd is completion.cost_usd:
         return completion
     return msgspec.structs.replace(completion, usage=usage, cost_usd=cost_usd)
-
-
-def expect_result(result: object) -> None:
-    """Raise unless a tool's *result* is one, with fields of their types. The tool may be a user's.
-
-    Raises:
-        UsageError: If it is not.
-    """
-    if not isinstance(result, ToolResult):
-        raise UsageError(f"a tool must return a ToolResult, got {result!r}")
-    is_text_alone = (
-        type(result.content) is str
-        and result.is_error is False
-        and result.error_type == result.traceback == ""
-        and result.attachments == ()
-    )
-    if not is_text_alone:
-        expect_whole(result)
 
 
 def _expected(answer: Completion) -> Completion:

@@ -41,6 +41,7 @@ from agentpool._loop.guard import Stop
 from agentpool._loop.run import Complete
 from agentpool._loop.tokens import Estimator
 from agentpool._messages import Completion, CompletionRequest
+from agentpool._scheduling.pace import STEPS
 from agentpool._scheduling.request_clock import RequestClock, current_clock, waiting_for_turn
 from agentpool._scheduling.slot import parked
 from agentpool._scheduling.waits import Wait, WaitReason
@@ -115,7 +116,8 @@ class ModelRequest(Live):
         try:
             while True:
                 try:
-                    if delay_seconds is not None or agent.must_yield():
+                    agent.asked += 1
+                    if delay_seconds is not None or not agent.asked % STEPS:
                         await self._wait(delay_seconds)
                     if agent.purse is not None:
                         return self._done(await self._pay(agent.purse))
@@ -183,7 +185,7 @@ class ModelRequest(Live):
 
     async def _wait(self, seconds: float | None) -> None:
         """Wait without a slot before a retry. The delay counts as time of the model."""
-        if seconds is None:  # it is the first attempt, and others have their turn
+        if seconds is None:  # others must run before it: its driver may never wait
             await trio.lowlevel.checkpoint()
             return
         clock = current_clock()

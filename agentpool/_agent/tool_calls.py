@@ -16,7 +16,6 @@ import trio
 from agentpool._agent.agent import Agent
 from agentpool._agent.approver import ask_first, must_ask
 from agentpool._agent.call_order import CallOrder, order_of
-from agentpool._agent.checked_answer import expect_result
 from agentpool._agent.past_usage import is_joint
 from agentpool._approval import Denied
 from agentpool._attachments import Attachment, size_trouble
@@ -35,6 +34,7 @@ from agentpool._scheduling.step_limit import allow
 from agentpool._surrogates import without_halves
 from agentpool.abc import Tool, ToolContext, ToolResult
 from agentpool.tools._failure import DEADLOCK, failed_result
+from agentpool.tools._sound_result import expect_result
 
 if TYPE_CHECKING:
     from agentpool._journal_records import JournalRecord
@@ -122,10 +122,7 @@ async def _run_call(  # noqa: ASYNC910  # a tool without a checkpoint is its own
     scope: trio.CancelScope | None,
     order: CallOrder | None,
 ) -> None:
-    """Run one call and store its result.
-
-    *order* is ``None`` for the only call of an answer.
-    """
+    """Run one call and store its result. *order*: ``None`` for the only call of an answer."""
     asked = effect.calls[index]
     tool = agent.registry.get(asked.name)
     assert tool is not None  # noqa: S101  # as in _tool_of()
@@ -143,7 +140,8 @@ async def _run_call(  # noqa: ASYNC910  # a tool without a checkpoint is its own
     guard = _limit(agent, tool, scope)
     try:
         result = await tool.run(call.arguments, context)
-        expect_result(result)
+        if not tool._checks_results:  # pyright: ignore[reportPrivateUsage]  # of our own
+            expect_result(result)
     except Exception as error:  # noqa: BLE001  # a tool's failure is told to the model
         _finish(agent, effect, index, failed_result(call.name, error), tool, error=error)
         return  # noqa: ASYNC910  # a tool without a checkpoint is its own fault

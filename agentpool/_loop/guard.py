@@ -269,6 +269,22 @@ class LoopGuard(Live, gc=False):
         # One that was refused has changed nothing: it counts as what it came to before.
         batch.results = tuple([seen.result for seen in calls])
 
+    def record_text(self, text: str) -> None:
+        """Record the result of the only call of the newest answer, as ``record_results`` does.
+
+        Args:
+            text: The result, without attachments, of a call that did not fail.
+        """
+        batch = (self._calls or self._seen()).batches[0]
+        seen = batch.calls[0]
+        if seen.failed:
+            seen.failed = False
+        if text != seen.result:
+            if seen.result is not None:
+                seen.count = 1
+            seen.result = text
+        batch.results = (text,)
+
     def record_truncation(self) -> Allow | Stop:
         """Count a truncated answer and decide whether to ask for the rest."""
         self._truncations += 1

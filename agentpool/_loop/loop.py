@@ -279,19 +279,27 @@ def _acted(
 ) -> None:
     """Add a result for each call to the conversation; after a stop, end the run."""
     if stop is None:
-        results: list[str | None] = []
-        failed: AbstractSet[int] = NO_PLACES
-        for result in batch.results:
-            if result is None or refusals[len(results)] is not None:
-                results.append(None)
-                continue
-            if result.is_error:
-                failed = {*failed, len(results)}
-            results.append(told_by(result) if result.attachments else result.content)
-        run.guard.record_results(results, failed)
+        one = batch.results[0] if len(refusals) == 1 and refusals[0] is None else None
+        if one is not None and not one.is_error and not one.attachments:
+            run.guard.record_text(one.content)  # as after most answers
+        else:
+            _record_results(run, batch, refusals)
     run.settle("the run has ended")
     if stop is not None:
         run.end(stop)
+
+
+def _record_results(run: Run, batch: RunTools, refusals: Sequence[ToolMessage | None]) -> None:
+    results: list[str | None] = []
+    failed: AbstractSet[int] = NO_PLACES
+    for result in batch.results:
+        if result is None or refusals[len(results)] is not None:
+            results.append(None)
+            continue
+        if result.is_error:
+            failed = {*failed, len(results)}
+        results.append(told_by(result) if result.attachments else result.content)
+    run.guard.record_results(results, failed)
 
 
 def _cut_results(run: Run, conversation: Conversation, batch: RunTools) -> None:

@@ -86,6 +86,9 @@ class Tool(Shown, ABC):
     _is_tool: ClassVar = True
     """Tells checks of arguments that a tool is no function, even if it can be called as one."""
 
+    _checks_results: ClassVar[bool] = False
+    """Whether ``run`` itself checks what it returns."""
+
     @property
     @abstractmethod
     def definition(self) -> ToolDefinition:

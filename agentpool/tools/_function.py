@@ -16,7 +16,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Awaitable, Callable
-from typing import Generic, Literal, ParamSpec, TypeAlias, TypeVar, cast, final, overload
+from typing import ClassVar, Generic, Literal, ParamSpec, TypeAlias, TypeVar, cast, final, overload
 
 import attrs
 import msgspec
@@ -34,6 +34,7 @@ from agentpool.tools._arguments import ArgumentsDecoder
 from agentpool.tools._failure import failed_result
 from agentpool.tools._registry import check_name
 from agentpool.tools._schema import build_signature
+from agentpool.tools._sound_result import expect_result
 
 P = ParamSpec("P")
 R_co = TypeVar("R_co", covariant=True)
@@ -50,6 +51,8 @@ refuse a result without text, and small models repeat a call that seems to retur
 @attrs.define(eq=False, repr=False, slots=False)  # functools.update_wrapper writes names into it
 class FunctionTool(Tool, Generic[P, R_co]):
     """A function that agents and Python code can call. Made by ``tool``."""
+
+    _checks_results: ClassVar[bool] = True
 
     function: Callable[P, R_co]
     """The function itself."""
@@ -206,6 +209,7 @@ def _as_result(returned: object) -> ToolResult:
     if returned is None:
         return ToolResult(NOTHING_RETURNED)
     if isinstance(returned, ToolResult):
+        expect_result(returned)
         return returned
     try:
         return ToolResult(msgspec.json.encode(returned).decode())

@@ -484,3 +484,29 @@ def test_turn_10_000_looks_back_no_further_than_turn_10() -> None:
     kept = [getattr(seen, name) for name in SeenCalls.__slots__]
     held = [value for value in kept if hasattr(value, "__len__")]
     assert max(map(len, held)) == 100
+
+
+@pytest.mark.parametrize("known", [None, "same", "other"])
+@pytest.mark.parametrize("had_failed", [False, True])
+def test_a_text_is_recorded_as_any_result(known: str | None, *, had_failed: bool) -> None:
+    """The short way of a single call comes to the same as the long one, whatever was before."""
+    states: list[object] = []
+    for is_short in (False, True):
+        guard = LoopGuard(ResourceQuota())
+        for is_last, result in ((False, known), (True, "same")):
+            if result is None:
+                continue
+            call = ToolCall("1", "look", "{}")
+            assert guard.check_stuck((call,)) is ALLOW
+            guard.check_tool_call("look", "{}")
+            if not is_last:
+                guard.record_results([result], frozenset({0} if had_failed else ()))
+            elif is_short:
+                guard.record_text(result)
+            else:
+                guard.record_results([result])
+        assert guard._calls is not None
+        newest = guard._calls.batches[0]
+        seen = newest.calls[0]
+        states.append((seen.count, seen.result, seen.failed, seen.waits, newest.results))
+    assert states[0] == states[1]
