@@ -121,24 +121,25 @@ async def _drive_limited(agent: Agent) -> None:  # noqa: ASYNC910  # as _drive_k
     """Perform a run whose steps may have limits."""
     perform_next = perform if agent.journal is None else _perform_kept
     effects, now = iter(effects_of(agent)), agent.hub.now
-    effect = next(effects, None)
-    while effect is not None:
+    effect: Effect | None = None
+    is_over = False
+    while not is_over:
         error: Exception | None = None
         scope = agent.step_scope = trio.CancelScope()
         try:
             with scope:
-                is_used_up = False
-                while effect is not None and not is_used_up:
+                for effect in effects:
                     work = perform_next(agent, effect)
-                    if work is not None:
-                        await work
-                        # Its deadline alone cancels it, and one that is ahead has not: to ask the
-                        # scope takes twice as long. Where a clock stands still, there is none.
-                        deadline = scope.deadline
-                        is_used_up = now() >= deadline or (
-                            deadline == math.inf and scope.cancel_called
-                        )
-                    effect = next(effects, None)
+                    if work is None:
+                        continue
+                    await work
+                    # Its deadline alone cancels it, and one that is ahead has not: to ask the scope
+                    # takes twice as long. Where a clock stands still, there is none.
+                    deadline = scope.deadline
+                    if now() >= deadline or (deadline == math.inf and scope.cancel_called):
+                        break  # it is used up
+                else:
+                    is_over = True
         except Exception as raised:
             if not scope.cancelled_caught:
                 raise
@@ -146,7 +147,6 @@ async def _drive_limited(agent: Agent) -> None:  # noqa: ASYNC910  # as _drive_k
         if scope.cancelled_caught:
             # It stands where it was ended.
             await _end_late(agent, effect, error)
-            effect = next(effects, None)
     if agent.journal is not None:
         agent.journal.refuse_early_end()
         await agent.journal.flush()

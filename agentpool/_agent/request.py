@@ -291,13 +291,14 @@ class ModelRequest(Live):
 
     def _break_off(self, error: BaseException) -> None:
         """Count what a failed attempt used, and report that it failed; only once."""
-        if self.step is SENT:
-            self.count_failed(error)
+        self.count_failed(error)
         if self.watcher is not None:
             self.watcher.failed(error)
 
     def count_failed(self, error: BaseException) -> None:
-        """Count what the attempt, which has failed with *error*, has used."""
+        """Count what the attempt, which has failed with *error*, has used, if it was sent."""
+        if self.step is not SENT:
+            return
         self.step, paid, agent = COUNTED, self.reservation, self.agent
         loss = loss_of(error, self.driver, self.request, self.arrived, self._most)
         if paid is not None and not paid.is_settled:

@@ -63,8 +63,11 @@ class Asking(Protocol):
         """Reports to the observers of the request. ``None``: the request is not observed."""
         ...
 
+    def leave(self) -> None:
+        """Record that the first part of the request is sent now."""
+
     def count_failed(self, error: DriverError) -> None:
-        """Count the request to a driver that has failed, after which another may be asked."""
+        """Count the request to a driver that has failed, if it was sent. Another may be asked."""
 
     async def go_on(self) -> None:
         """Reserve and record the request to the next driver, if one that failed is counted.

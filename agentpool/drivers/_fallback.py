@@ -345,6 +345,8 @@ class _Heard:
         self.has_left = True
         if self._on_sent is not None:
             self._on_sent()
+        elif (asking := asking_now()) is not None:
+            asking.leave()  # the driver around the fallback does not pass it on
 
     def thought(self, text: str) -> None:
         """Pass on a thought. The next driver may still be asked."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Awaitable, Callable
+from typing import final
 
 import attrs
 import pytest
@@ -20,7 +21,16 @@ from agentpool import (
     Usage,
     open_pool,
 )
-from agentpool.abc import Completion, CompletionRequest, Driver, OnDelta, ToolContext
+from agentpool.abc import (
+    Completion,
+    CompletionRequest,
+    Driver,
+    OnDelta,
+    OnSent,
+    PrivacyTier,
+    SendingDriver,
+    ToolContext,
+)
 from agentpool.drivers import (
     AllDriversFailedError,
     FallbackDriver,
@@ -180,6 +190,65 @@ async def test_a_fallback_that_cannot_tell_when_it_sends_counts_too(
         with trio.move_on_after(seconds):
             await run(around(asked.fallback().complete), budget)
         assert spent(budget).requests.committed == asked.count == 2
+
+
+async def test_a_second_driver_that_was_not_sent_to_does_not_count(
+    autojump_clock: MockClock,
+) -> None:
+    """Though the one before it was, and the patience of a fallback around both is over."""
+    asked, budget = Asked(), Budget(requests=9)
+
+    @final
+    class Connecting(SendingDriver):
+        """A driver that never gets a connection."""
+
+        context_window = None
+        privacy = PrivacyTier.SOVEREIGN
+
+        async def complete(
+            self,
+            request: CompletionRequest,  # noqa: ARG002  # nobody gets it
+            *,
+            on_delta: OnDelta | None = None,  # noqa: ARG002  # nothing comes
+            on_sent: OnSent | None = None,  # noqa: ARG002  # nothing leaves
+        ) -> Completion:
+            await trio.sleep_forever()
+            raise AssertionError("unreachable")  # pragma: no cover
+
+    inner = FallbackDriver(LiveDriver(asked.fail), Connecting())
+    outer = FallbackDriver(inner, LiveDriver(asked.answer), patience_seconds=5)
+    outcome = await run(outer, budget)
+    assert (outcome.text, outcome.unmeasured_requests) == ("done", 0)
+    assert spent(budget).requests.committed == asked.count == 2
+
+
+async def test_a_driver_that_says_once_that_it_sends_counts_each_of_a_fallback(
+    autojump_clock: MockClock,
+) -> None:
+    """Also one that is cut while the second is asked."""
+    asked, budget = Asked(last_seconds=math.inf), Budget(requests=9)
+
+    @final
+    class Outer(SendingDriver):
+        """A driver that tells for itself, and asks a fallback."""
+
+        context_window = None
+        privacy = PrivacyTier.SOVEREIGN
+
+        async def complete(
+            self,
+            request: CompletionRequest,
+            *,
+            on_delta: OnDelta | None = None,  # noqa: ARG002  # it does not stream
+            on_sent: OnSent | None = None,
+        ) -> Completion:
+            assert on_sent is not None
+            on_sent()
+            return await asked.fallback().complete(request)
+
+    with trio.move_on_after(1.5):
+        await run(Outer(), budget)
+    assert spent(budget).requests.committed == asked.count == 2
 
 
 async def test_one_more_driver_after_a_fallback_is_counted(autojump_clock: MockClock) -> None:

@@ -48,7 +48,7 @@ STEPS = st.sampled_from(
     ["say", "say", "say unmeasured", "child", "consult", "refuse", "limit", "cut", "bill",
      "bill twice", "bill without a price",
      "stream and hang", "stream and cut", "stream and say", "hang",
-     "never leave", "wait at a gate"]
+     "never leave", "wait at a gate", "connect for ever"]
 )  # fmt: skip
 """What a provider does when it is asked."""
 
@@ -92,6 +92,8 @@ class Provider(SendingDriver):
         step = self.steps.pop(0) if self.steps else "say"
         if step == "never leave":
             raise NetworkError("no route")
+        if step == "connect for ever":
+            await trio.sleep_forever()
         if step == "wait at a gate":
             await trio.sleep(0.35)
         assert on_sent is not None
@@ -208,6 +210,13 @@ async def run(
 )
 @example(
     plans=[["hang", "refuse", "say"]],
+    price_usd=0.001,
+    cancel_at=200.0,
+    patient=False,
+    allowed=10**9,
+)
+@example(
+    plans=[["cut", "refuse", "connect for ever", "say"]],
     price_usd=0.001,
     cancel_at=200.0,
     patient=False,
