@@ -160,13 +160,11 @@ class Purse(Live):
                 immediately.
 
         Cancellation:
-            The stores got the report.
+            It is not cancelled: an answer that has come is first of all kept.
         """
         for one in self.ledger.path:
             if one.kept is not None and one.kept.owed and one not in but:
                 await _spend(one, one.kept, NOTHING)
-        if not but:
-            await trio.lowlevel.checkpoint_if_cancelled()
 
     async def _take_stored(
         self,

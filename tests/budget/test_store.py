@@ -25,6 +25,7 @@ from agentpool import (
     StopReason,
     Usage,
     UsageError,
+    UserMessage,
     open_pool,
 )
 from agentpool._budget.period import Period
@@ -373,6 +374,67 @@ def test_what_the_store_has_counted_is_not_counted_again_from_the_journal() -> N
             assert journal._used["budget", "day 1970-01-01"][2] == asked
 
     simulate(scenario)
+
+
+@attrs.define(eq=False)
+class Slow(BudgetStore):
+    """A store that takes a second."""
+
+    kept: InMemoryJournal = attrs.field(factory=InMemoryJournal)
+
+    async def spend(self, *words: Any) -> StoredUse:  # noqa: ANN401  # passed on
+        """Spend, after a while."""
+        await trio.sleep(1)
+        return await self.kept.spend(*words)
+
+
+@pytest.mark.parametrize("asked_first", [1, 2, 3])
+def test_an_answer_that_has_come_is_kept_however_soon_its_pool_is_cut(asked_first: int) -> None:
+    """While the stores are told what it used; the model is not asked again for it."""
+
+    async def scenario(cut: int) -> None:
+        journal, store, asked = InMemoryJournal(), Slow(), list[str]()
+
+        async def answer(request: CompletionRequest) -> Answer:
+            asked.append(request.system)
+            await trio.sleep(1)
+            if len(asked) == asked_first:
+                nursery.start_soon(end_soon)
+            is_first = len(request.messages) == 1
+            return calls(call("think"), usage=Usage(1, 1)) if is_first else short(request)
+
+        async def end_soon() -> None:
+            await trio.sleep(cut / 4)
+            scope.cancel()
+
+        @tool(on_unknown="rerun")
+        async def think(context: ToolContext) -> str:
+            """Think."""
+            request = CompletionRequest((UserMessage("a"), UserMessage("b")))
+            return (await context.agent.complete(FunctionDriver(answer), request)).text
+
+        used = list[tuple[float, float]]()
+        for is_cut in (True, False):
+            top = Budget(requests=100, per="ever", store=store, name="top")
+            pool_budget = Budget(requests=100, parent=top)
+            async with trio.open_nursery() as nursery:
+                with trio.CancelScope() as scope:
+                    async with open_pool(
+                        FunctionDriver(answer), budget=pool_budget, journal=journal, resume=True,
+                        tools=ToolRegistry([think]),
+                    ) as pool:  # fmt: skip
+                        now = pool_budget.statistics()
+                        used.append((now.tokens.committed, now.unmeasured))
+                        await (await pool.spawn(SpawnConfig(READER, "go", key="a"))).wait()
+                nursery.cancel_scope.cancel()
+            if is_cut:
+                now = pool_budget.statistics()
+                used.append((now.tokens.committed, now.unmeasured))
+                assert store.kept._used["top", "ever"][0] == now.tokens.committed
+        assert used[1] == used[2]
+
+    for cut in range(12):
+        simulate(scenario, cut)
 
 
 def test_after_any_crash_the_store_has_each_driver_that_a_fallback_asked() -> None:
