@@ -34,7 +34,6 @@ from agentpool._agent.retry_policy import makes_sense
 from agentpool._agent.spending import Purse, estimate
 from agentpool._base import Live
 from agentpool._budget.claims import Ledger, RequestReservation
-from agentpool._budget.spent import spent_on
 from agentpool._errors import DriverError, LimitExceededError
 from agentpool._events import RequestRetried
 from agentpool._loop.guard import Stop
@@ -205,9 +204,11 @@ class ModelRequest(Live):
 
     def leave(self) -> None:
         """Record that the first part of the request is sent now."""
-        self.step = SENT
-        if self.reservation is not None:
-            self.reservation.start()
+        self.step, paid = SENT, self.reservation
+        if paid is not None:
+            # If it is settled, a driver of drivers asks one more after a fallback.
+            self.reservation = paid = paid.again() if paid.is_settled else paid
+            paid.start()
 
     @property
     def _journal(self) -> RunJournal | None:
@@ -245,7 +246,9 @@ class ModelRequest(Live):
             # Cancelled while it waited for its slot, it asks nothing and is charged nothing.
             await trio.lowlevel.checkpoint_if_cancelled()
             answer = await self._send()
-            purse.passed = self._commit(purse, answer)
+            tokens = answer.usage and answer.usage.total_tokens
+            assert self.reservation is not None  # noqa: S101  # it was made above
+            purse.passed = self.reservation.commit(tokens=tokens, cost_usd=answer.cost_usd)
             if self._journal is not None:
                 told_later = purse.kept_with(self._journal)  # its result is noted next
         except LimitExceededError as error:
@@ -259,16 +262,6 @@ class ModelRequest(Live):
                 await purse.settle(told_later)  # noqa: ASYNC102  # it shields itself
         purse.tell()
         return answer
-
-    def _commit(self, purse: Purse, answer: Completion) -> bool:
-        """Charge the budget for *answer*. Return whether a limit was exceeded."""
-        tokens, paid = answer.usage and answer.usage.total_tokens, self.reservation
-        if paid is not None and not paid.is_settled:
-            return paid.commit(tokens=tokens, cost_usd=answer.cost_usd)
-        # A driver of drivers asked one more after a fallback, which knows nothing of it.
-        loss = Loss(self._most()[0] if tokens is None else tokens, answer.cost_usd)
-        purse.ledger.record(spent_on(loss))
-        return False
 
     async def _send(self) -> Completion:
         """Make one attempt that a budget pays, and report it to observers."""
@@ -284,6 +277,8 @@ class ModelRequest(Live):
 
     def _sound(self, answer: Completion) -> Completion:
         """Return the answer of an attempt without what is broken in it."""
+        if self.reservation is not None and self.reservation.is_settled:
+            self.leave()  # nobody has said that one more was asked
         self.step = ANSWERED
         if self.watcher is not None:
             self.watcher.end()
@@ -301,13 +296,10 @@ class ModelRequest(Live):
             return
         self.step, paid, agent = COUNTED, self.reservation, self.agent
         loss = loss_of(error, self.driver, self.request, self.arrived, self._most)
-        if paid is not None and not paid.is_settled:
-            if loss.written is None:
-                paid.commit(tokens=loss.tokens, cost_usd=loss.cost_usd)
-            else:
-                paid.charge()
-        elif agent.purse is not None:
-            agent.purse.ledger.record(spent_on(loss))
+        if paid is not None and loss.written is None:
+            paid.commit(tokens=loss.tokens, cost_usd=loss.cost_usd)
+        elif paid is not None:
+            paid.charge()
         agent.lose(loss)
         if self.watcher is not None:
             self.watcher.lose(loss, None if paid is None else paid.cost_usd)

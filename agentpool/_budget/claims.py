@@ -45,7 +45,6 @@ from agentpool._budget.account import (
     pico,
 )
 from agentpool._budget.line import Line
-from agentpool._budget.spent import Spent
 from agentpool._budget.store import Kept
 from agentpool._errors import LimitExceededError, UsageError
 
@@ -177,6 +176,11 @@ class RequestReservation(Reservation):
         """Mark the request as sent: its reservation can no longer simply be refunded."""
         self._started = True
 
+    def again(self) -> RequestReservation:
+        """Reserve the same once more, for a request that is sent anyway: no limit refuses it."""
+        claim = Claim(self._ledger, self._amounts, self._priced, self._is_stalled)
+        return self._ledger._take_for(claim)
+
     def doubt_price(self) -> None:
         """Count an unknown cost as unpriced if the request was thought to be free."""
         if not self._amounts[COST]:
@@ -279,14 +283,6 @@ class Ledger(Live):
         if lack is not None:
             raise self._refuse(lack, amounts)
         return self._take(amounts, priced=priced)
-
-    def record(self, spent: Spent) -> None:
-        """Count what was spent without a reservation. No limit refuses it."""
-        reservation = self._take(spent.amounts, priced=spent.cost_usd is not None)
-        if spent.is_lost:
-            reservation.charge()
-        else:
-            reservation.commit(tokens=spent.tokens, cost_usd=spent.cost_usd)
 
     # --- for requests, which may wait
 

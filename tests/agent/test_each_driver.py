@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Awaitable, Callable
-from typing import final
+from typing import Any, final
 
 import attrs
 import pytest
@@ -18,6 +18,7 @@ from agentpool import (
     DriverError,
     LimitExceededError,
     RetryPolicy,
+    SpawnConfig,
     Usage,
     open_pool,
 )
@@ -42,7 +43,7 @@ from agentpool.drivers import (
 from agentpool.journal import InMemoryJournal
 from agentpool.observe import BudgetStatistics
 from agentpool.tools import ToolRegistry
-from tests.support.fakes import FakeTool, LiveDriver, calling, job, jobs, tool_call
+from tests.support.fakes import FakeTool, LiveDriver, calling, job, jobs, manifest, tool_call
 
 BUSY = OverloadedError("busy")
 CUT = NetworkError("cut", retryable=False)
@@ -265,6 +266,69 @@ async def test_one_more_driver_after_a_fallback_is_counted(autojump_clock: MockC
     assert (await run(around(ask), budget)).text == "done"
     assert spent(budget).requests.committed == asked.count == 3
     assert spent(budget).tokens.committed > 0
+
+
+@pytest.mark.parametrize(
+    ("last", "unmeasured"),
+    [(Completion("x", usage=Usage(5, 5)), 0), (Completion("x"), 1), (7, 1), (CUT, 1)],
+    ids=["measured", "unmeasured", "wrong", "cut"],
+)
+async def test_one_more_driver_counts_the_same_in_the_next_process(
+    autojump_clock: MockClock, last: object, unmeasured: int
+) -> None:
+    """Whatever came of it: it was priced, and it was sent."""
+    asked, journal = Asked(), InMemoryJournal()
+    pair = FallbackDriver(LiveDriver(asked.fail), LiveDriver(asked.fail))
+
+    async def ask(request: CompletionRequest, _: OnDelta, on_sent: OnSent) -> Any:  # noqa: ANN401  # it may be wrong
+        try:
+            return await pair.complete(request, on_sent=on_sent)
+        except AllDriversFailedError:
+            on_sent()
+            await asked.answer(request, print)
+            if isinstance(last, DriverError):
+                raise last from None
+            return last
+
+    told = list[tuple[float, float, float, int, int]]()
+    for _ in range(3):
+        budget = Budget(requests=9, tokens=9_000, cost_usd=99)
+        async with open_pool(
+            Telling(ask), budget=budget, journal=journal, resume=True, name="kept"
+        ) as pool:
+            await (await pool.spawn(SpawnConfig(manifest(), "go", key="a"))).wait()
+        now = spent(budget)
+        used = now.requests.committed, now.tokens.committed, now.cost.committed
+        told.append((*used, now.unmeasured, now.unpriced))
+    assert told[0] == told[1] == told[2]
+    assert (told[0][0], *told[0][3:]) == (asked.count, unmeasured, 0)
+    assert asked.count == 3
+
+
+@final
+@attrs.define(eq=False)
+class Telling(SendingDriver):
+    """A driver with a price that asks others, and says when they send."""
+
+    ask: Callable[[CompletionRequest, OnDelta, OnSent], Awaitable[Completion]]
+
+    context_window = None
+    privacy = PrivacyTier.SOVEREIGN
+
+    def price(self, usage: Usage, *, model: str | None = None) -> float:  # noqa: ARG002  # one price
+        """Return a thousandth of a dollar for each token."""
+        return usage.total_tokens / 1000
+
+    async def complete(
+        self,
+        request: CompletionRequest,
+        *,
+        on_delta: OnDelta | None = None,
+        on_sent: OnSent | None = None,
+    ) -> Completion:
+        """Ask them."""
+        assert on_sent is not None
+        return await self.ask(request, on_delta or print, on_sent)
 
 
 @pytest.mark.parametrize("is_stored", [False, True])
