@@ -113,7 +113,7 @@ class ModelRequest(Live):
         delay_seconds: float | None = None
         # One coroutine for all attempts: another one would be 300 bytes of each agent.
         try:
-            while True:
+            while True:  # noqa: ASYNC913  # each attempt asks the driver
                 try:
                     agent.asked += 1
                     if delay_seconds is not None or not agent.asked % STEPS:

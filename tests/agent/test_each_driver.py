@@ -39,6 +39,7 @@ from agentpool.drivers import (
     NetworkError,
     OverloadedError,
     RequestGate,
+    ToolMessage,
 )
 from agentpool.journal import InMemoryJournal
 from agentpool.observe import BudgetStatistics
@@ -153,7 +154,7 @@ async def test_a_tool_is_told_that_the_next_driver_was_not_asked(autojump_clock:
     for limit, told in ((2, "request_budget"), (3, "done")):
         asked.count, budget = 0, Budget(requests=limit)
         outcome = await run(LiveDriver(ask), budget, tools=tools)
-        assert [m.content for m in outcome.messages if hasattr(m, "is_error")] == [told]
+        assert [m.content for m in outcome.messages if isinstance(m, ToolMessage)] == [told]
         assert (asked.count, spent(budget).requests.committed) == (limit - 1, limit)
 
 

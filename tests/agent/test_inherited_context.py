@@ -16,7 +16,7 @@ from agentpool import (
     open_pool,
 )
 from agentpool.abc import Completion, CompletionRequest, Driver, OnDelta, ToolContext
-from agentpool.drivers import FallbackDriver, OverloadedError, ScriptedDriver
+from agentpool.drivers import FallbackDriver, OverloadedError, ScriptedDriver, ToolMessage
 from agentpool.tools import ToolRegistry
 from tests.support.fakes import FakeTool, LiveDriver, calling, job, tool_call
 
@@ -109,5 +109,5 @@ async def test_no_agent_looks_on_because_of_another_one(autojump_clock: MockCloc
         names = ("pause", "open")
         await pool.fan_out(SpawnConfig(AgentManifest(name=name), "go") for name in names)
         outcomes = (await pool.join_all()).values()
-    told = [[m.content for m in one.messages if hasattr(m, "is_error")] for one in outcomes]
+    told = [[m.content for m in one.messages if isinstance(m, ToolMessage)] for one in outcomes]
     assert told == [["paused"], ["inside"]]

@@ -455,8 +455,7 @@ def test_after_any_crash_the_store_has_each_driver_that_a_fallback_asked() -> No
 
         driver = FallbackDriver(*map(FunctionDriver, (fail, fail, answer)))
         budget = Budget(tokens=100_000, per="day", store=journal)
-        pool_of = {"budget": budget, "journal": journal, "resume": True, "name": "p"}
-        async with open_pool(driver, **pool_of) as pool:  # type: ignore[arg-type]  # by name
+        async with open_pool(driver, budget=budget, journal=journal, resume=True, name="p") as pool:
             outcome = await (await pool.spawn(SpawnConfig(READER, "go", key="a"))).wait()
         requests = store._used["budget", "day 1970-01-01"][2]
         assert 0 <= requests - asked[store] <= 1  # one had begun, and had not left

@@ -96,9 +96,9 @@ def test_a_changed_manifest_is_refused(desk: Desk) -> None:
 def test_what_cannot_be_resumed_is_told(desk: Desk) -> None:
     """A file that is not there, a conversation, a program's pool; words that make no sense."""
     assert "there is no journal 'k.db'" in desk.call("runs", "resume", "k.db").err
-    for words in (("runs", "resume"), ("runs", "list"), ("runs", "show"), ("approve",)):
-        done = desk.call(*words, ".")
-        assert "'.' is a folder, and not a journal; name the file in it" in done.err, words
+    for command in ("runs resume", "runs list", "runs show", "approve"):
+        done = desk.call(*command.split(), ".")
+        assert "'.' is a folder, and not a journal; name the file in it" in done.err, command
     assert "resume takes no --json" in desk.call("runs", "resume", "j.db", "--json").err
     words = ("run", "reader.toml", "Why?", "--session", "s", "--journal", "s.db")
     assert desk.scripted(*words).code == 0

@@ -24,6 +24,7 @@ from agentpool import (
 from agentpool.abc import (
     Completion,
     CompletionRequest,
+    Driver,
     OnDelta,
     OnSent,
     PrivacyTier,
@@ -317,12 +318,11 @@ def test_a_tools_driver_without_a_connection_does_not_count(*, is_first: bool) -
         drivers = (NoWay(), model) if is_first else (model, NoWay())
 
         @tool(on_unknown="rerun")
-        async def think(context: ToolContext) -> str:
+        async def think(context: ToolContext) -> None:
             """Think, and then do something else."""
             with contextlib.suppress(DriverError):
                 await context.agent.complete(FallbackDriver(*drivers), CompletionRequest(()))
             await trio.sleep_forever()
-            return ""
 
         async def count(seconds: float) -> float:
             budget = Budget(requests=1000)
@@ -339,8 +339,12 @@ def test_a_tools_driver_without_a_connection_does_not_count(*, is_first: bool) -
     simulate(scenario)
 
 
-class Prompt(LiveDriver):
+class Prompt(Driver):
     """A driver that has sent its request before anything else may happen."""
+
+    context_window = None
+    privacy = PrivacyTier.SOVEREIGN
+    calls = 0
 
     async def complete(
         self,
@@ -354,17 +358,12 @@ class Prompt(LiveDriver):
         return Completion("done")
 
 
-async def unused(_: CompletionRequest, __: OnDelta) -> str:
-    """Stand in for the answer of a driver that has its own."""
-    raise NotImplementedError
-
-
 def test_a_request_that_is_cut_before_it_begins_does_not_count_in_the_next_process() -> None:
     """At every step up to the first request, its record being written or just kept."""
     told = set[tuple[float, float, int]]()
 
     async def scenario(steps: int) -> bool:
-        journal, driver, budget = InMemoryJournal(), Prompt(unused), Budget(requests=1000)
+        journal, driver, budget = InMemoryJournal(), Prompt(), Budget(requests=1000)
         with trio.CancelScope() as scope:
             async with open_kept(driver, journal=journal, budget=budget) as pool:
                 for key in "abc":
