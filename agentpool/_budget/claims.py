@@ -179,7 +179,7 @@ class RequestReservation(Reservation):
     def again(self) -> RequestReservation:
         """Reserve the same once more, for a request that is sent anyway: no limit refuses it."""
         claim = Claim(self._ledger, self._amounts, self._priced, self._is_stalled)
-        return self._ledger._take_for(claim)
+        return self._ledger._take_for(claim)  # pyright: ignore[reportPrivateUsage]  # of the same rules
 
     def doubt_price(self) -> None:
         """Count an unknown cost as unpriced if the request was thought to be free."""

@@ -286,7 +286,7 @@ async def test_one_more_driver_counts_the_same_in_the_next_process(
             return await pair.complete(request, on_sent=on_sent)
         except AllDriversFailedError:
             on_sent()
-            await asked.answer(request, print)
+            await asked.answer(request, print)  # noqa: ASYNC120  # it is not cancelled
             if isinstance(last, DriverError):
                 raise last from None
             return last
@@ -391,7 +391,7 @@ async def test_a_fallback_reserves_the_highest_price(
         assert spent(budget).cost.committed <= limit_usd
 
 
-async def test_a_fallback_with_an_unknown_price_has_no_highest_one() -> None:
+def test_a_fallback_with_an_unknown_price_has_no_highest_one() -> None:
     """A limit on cost cannot hold with it."""
     asked = Asked()
     driver = FallbackDriver(priced(0.01, asked.answer), LiveDriver(asked.answer))
