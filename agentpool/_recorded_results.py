@@ -193,7 +193,7 @@ def totals_of(runs: Iterable[Iterable[JournalRecord]]) -> tuple[Spent, ...]:
     sums: dict[tuple[bool, bool], list[int]] = {}
     for spent in (one for run in runs for one in spending(run)):
         known = sums.setdefault((spent.cost_usd is not None, spent.is_lost), [0] * 6)
-        known[:] = map(operator.add, known, (*spent.amounts, spent.unmeasured, spent.unpriced))
+        known[:] = map(operator.add, known, (*spent.amounts, *spent.unknown))
     return tuple(
         Spent(tokens, cost / PICO if is_priced else None, requests, calls, is_lost, *unknown)
         for (is_priced, is_lost), (tokens, cost, requests, calls, *unknown) in sums.items()

@@ -73,7 +73,7 @@ class PaidAhead(Live):
 
 def _counted(spent: Spent) -> tuple[int, ...]:
     """Return the amounts of *spent*, and how many requests are unmeasured and unpriced."""
-    return (*spent.amounts, spent.unmeasured, spent.unpriced)
+    return (*spent.amounts, *spent.unknown)
 
 
 def _take_back(account: Account, back: tuple[int, ...]) -> None:

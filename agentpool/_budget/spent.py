@@ -31,6 +31,15 @@ class Spent(msgspec.Struct, frozen=True, gc=False):
     """Requests without a known price."""
 
     @property
+    def unknown(self) -> tuple[int, int]:
+        """How many requests are unmeasured and unpriced.
+
+        Files that older versions pruned have sums of them without these numbers.
+        """
+        unpriced = self.unpriced or int(self.cost_usd is None)
+        return self.unmeasured or int(self.is_lost), unpriced
+
+    @property
     def amounts(self) -> Amounts:
         """The amounts as a tuple, one for each kind."""
         return amounts_of(
@@ -71,7 +80,6 @@ def spent_on_answer(
 def charge(account: Account, spent: Spent) -> None:
     """Charge *account* with what was spent. No limit refuses it."""
     account.use(spent.amounts)
-    if spent.is_lost:
-        account.note_loss(unmeasured=spent.unmeasured, unpriced=spent.unpriced)
-    else:
-        account.note_answer(unmeasured=spent.unmeasured, unpriced=spent.unpriced)
+    unmeasured, unpriced = spent.unknown
+    note = account.note_loss if spent.is_lost else account.note_answer
+    note(unmeasured=unmeasured, unpriced=unpriced)

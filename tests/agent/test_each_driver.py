@@ -44,7 +44,16 @@ from agentpool.drivers import (
 from agentpool.journal import InMemoryJournal
 from agentpool.observe import BudgetStatistics
 from agentpool.tools import ToolRegistry
-from tests.support.fakes import FakeTool, LiveDriver, calling, job, jobs, manifest, tool_call
+from tests.support.fakes import (
+    FakeTool,
+    LiveDriver,
+    NoConnection,
+    calling,
+    job,
+    jobs,
+    manifest,
+    tool_call,
+)
 
 BUSY = OverloadedError("busy")
 CUT = NetworkError("cut", retryable=False)
@@ -200,24 +209,7 @@ async def test_a_second_driver_that_was_not_sent_to_does_not_count(
     """Though the one before it was, and the patience of a fallback around both is over."""
     asked, budget = Asked(), Budget(requests=9)
 
-    @final
-    class Connecting(SendingDriver):
-        """A driver that never gets a connection."""
-
-        context_window = None
-        privacy = PrivacyTier.SOVEREIGN
-
-        async def complete(
-            self,
-            request: CompletionRequest,  # noqa: ARG002  # nobody gets it
-            *,
-            on_delta: OnDelta | None = None,  # noqa: ARG002  # nothing comes
-            on_sent: OnSent | None = None,  # noqa: ARG002  # nothing leaves
-        ) -> Completion:
-            await trio.sleep_forever()
-            raise AssertionError("unreachable")  # pragma: no cover
-
-    inner = FallbackDriver(LiveDriver(asked.fail), Connecting())
+    inner = FallbackDriver(LiveDriver(asked.fail), NoConnection(math.inf))
     outer = FallbackDriver(inner, LiveDriver(asked.answer), patience_seconds=5)
     outcome = await run(outer, budget)
     assert (outcome.text, outcome.unmeasured_requests) == ("done", 0)

@@ -26,9 +26,7 @@ from agentpool.abc import (
     CompletionRequest,
     Driver,
     OnDelta,
-    OnSent,
     PrivacyTier,
-    SendingDriver,
 )
 from agentpool.drivers import (
     FallbackDriver,
@@ -46,7 +44,7 @@ from agentpool.drivers._scripted import Answer
 from agentpool.journal import InMemoryJournal, Journal, RecordKind
 from agentpool.testing import crash_everywhere, simulate
 from agentpool.tools import ToolContext, ToolRegistry, tool
-from tests.support.fakes import LiveDriver
+from tests.support.fakes import LiveDriver, NoConnection
 
 GO = SpawnConfig(AgentManifest(name="reader", capabilities=()), "go", key="a")
 Failure: TypeAlias = Literal["broken", "refused"]
@@ -282,24 +280,6 @@ def test_an_answer_to_a_tool_that_is_refused_counts_in_the_next_process() -> Non
     simulate(scenario)
 
 
-class NoWay(SendingDriver):
-    """A driver without a connection: nothing ever leaves."""
-
-    context_window = None
-    privacy = PrivacyTier.SOVEREIGN
-
-    async def complete(
-        self,
-        request: CompletionRequest,  # noqa: ARG002  # nobody reads it
-        *,
-        on_delta: OnDelta | None = None,  # noqa: ARG002  # nothing comes
-        on_sent: OnSent | None = None,  # noqa: ARG002  # nothing leaves
-    ) -> Completion:
-        """Fail at once."""
-        await trio.lowlevel.checkpoint()
-        raise NetworkError("no connection")
-
-
 @pytest.mark.parametrize("is_first", [True, False])
 def test_a_tools_driver_without_a_connection_does_not_count(*, is_first: bool) -> None:
     """Neither before nor after one that refuses, and in no attempt of four."""
@@ -315,7 +295,7 @@ def test_a_tools_driver_without_a_connection_does_not_count(*, is_first: bool) -
             return call("think")
 
         model = FunctionDriver(answer, record=False)
-        drivers = (NoWay(), model) if is_first else (model, NoWay())
+        drivers = (NoConnection(), model) if is_first else (model, NoConnection())
 
         @tool(on_unknown="rerun")
         async def think(context: ToolContext) -> None:

@@ -6,10 +6,13 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
 
+import msgspec
 import pytest
 import trio
 
 from agentpool import AgentManifest, Budget, SpawnConfig, Usage, UserMessage, open_pool
+from agentpool._budget.budget import ledger_of
+from agentpool._budget.spent import Spent, charge
 from agentpool.abc import CompletionRequest
 from agentpool.drivers import FunctionDriver, ToolMessage, call, say
 from agentpool.drivers._scripted import Answer
@@ -107,3 +110,18 @@ def test_a_request_that_was_cut_is_unmeasured_in_each_process(tmp_path: Path) ->
         assert await run(100) == (2, 3)
 
     simulate(in_file, tmp_path, main)
+
+
+@pytest.mark.parametrize(("is_lost", "known"), [(True, (1, 1)), (False, (0, 1))])
+def test_sums_of_an_older_version_are_unknown_as_they_were(
+    known: tuple[int, int], *, is_lost: bool
+) -> None:
+    """A pruned file of it says only that a price was unknown; a limit on cost must not hold."""
+    old = msgspec.json.decode(
+        msgspec.json.encode({"tokens": 9, "cost_usd": None, "requests": 3, "is_lost": is_lost}),
+        type=Spent,
+    )
+    account = ledger_of(Budget(cost_usd=1)).account
+    charge(account, old)
+    assert (account.unmeasured, account.unpriced) == known
+    assert account.blind is not is_lost

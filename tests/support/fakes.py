@@ -55,6 +55,8 @@ from agentpool.abc import (
     MemoryQuery,
     Observer,
     OnDelta,
+    OnSent,
+    SendingDriver,
     Tool,
     ToolContext,
     ToolDefinition,
@@ -64,6 +66,7 @@ from agentpool.drivers import (
     AssistantMessage,
     ChatMessage,
     FinishReason,
+    NetworkError,
     ToolCall,
     ToolMessage,
     UserMessage,
@@ -215,6 +218,35 @@ class Gauge:
 
 
 Answering = Callable[[CompletionRequest, OnDelta], Awaitable[Completion | str]]
+
+
+@final
+@attrs.define(eq=False)
+class NoConnection(SendingDriver):
+    """A driver that cannot connect, so that nothing ever leaves."""
+
+    seconds: float = 0.0
+    """How long it tries."""
+
+    @property
+    def context_window(self) -> None:
+        """Unknown."""
+
+    @property
+    def privacy(self) -> PrivacyTier:
+        """This machine."""
+        return PrivacyTier.SOVEREIGN
+
+    async def complete(
+        self,
+        request: CompletionRequest,  # noqa: ARG002  # nobody gets it
+        *,
+        on_delta: OnDelta | None = None,  # noqa: ARG002  # nothing comes
+        on_sent: OnSent | None = None,  # noqa: ARG002  # nothing leaves
+    ) -> Completion:
+        """Try, and fail."""
+        await trio.sleep(self.seconds)
+        raise NetworkError("no connection")
 
 
 @final
