@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, NoReturn, TypeVar, cast, final, is_typeddict
 
 import msgspec
+from msgspec.structs import astuple
 
 from agentpool._checks import expect_output_type
 from agentpool._errors import LimitExceededError, UsageError
@@ -159,6 +160,22 @@ class AgentOutcome(msgspec.Struct, frozen=True):
             """Refuse a missing attribute, with advice."""
             refuse_attribute(self, name, _ADVICE)
 
+    # By the fields alone, for `PLAIN` below.
+
+    def __eq__(self, other: object) -> bool:
+        """Return whether *other* is an outcome with the same fields."""
+        if not isinstance(other, AgentOutcome):
+            return NotImplemented
+        return astuple(self) == astuple(other)
+
+    def __hash__(self) -> int:
+        """Return a hash that is equal for equal outcomes."""
+        return hash(astuple(self))
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Rebuild from the fields."""
+        return AgentOutcome, astuple(self)
+
     def unwrap(self) -> str:
         """Return the text of a completed agent, or raise the error that ended it.
 
@@ -195,6 +212,17 @@ class AgentOutcome(msgspec.Struct, frozen=True):
                 f"{output_type.__name__}; spawn it with output_type={output_type.__name__}"
             )
         return cast("T", value)
+
+
+PLAIN: Final = cast(
+    "type[AgentOutcome]",
+    msgspec.defstruct(
+        "AgentOutcome", (), bases=(AgentOutcome,), frozen=True, gc=False, module=__name__
+    ),
+)
+"""An outcome without an error or a value, so that nothing in it can refer to it. The garbage
+collector need not look at it: at a hundred thousand, that took a tenth of the time of each agent.
+"""
 
 
 @final

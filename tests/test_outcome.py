@@ -1,13 +1,26 @@
 """What became of an agent."""
 
+import copy
+import gc
 import pickle
 import re
+import weakref
 
+import msgspec
 import pytest
 
-from agentpool import AgentCancelledError, AgentOutcome, AgentStatus, LimitExceededError, StopReason
+from agentpool import (
+    AgentCancelledError,
+    AgentOutcome,
+    AgentStatus,
+    LimitExceededError,
+    StopReason,
+    open_pool,
+)
 from agentpool._messages import NO_USAGE
 from agentpool._outcome import ENDED
+from agentpool.drivers import ScriptedDriver
+from tests.support.fakes import job
 
 ERRORS: dict[AgentStatus, Exception] = {
     AgentStatus.STOPPED: LimitExceededError("x", kind="stuck", used=4, limit=4),
@@ -79,3 +92,51 @@ def test_a_name_of_other_libraries_is_answered_with_ours(name: str, says: str) -
         getattr(outcome, name)
     assert (caught.value.name, caught.value.obj) == (name, outcome)
     assert not hasattr(outcome, name)
+
+
+async def outcome_of(answer: str | Exception) -> AgentOutcome:
+    """Run an agent whose model gives *answer*."""
+    async with open_pool(ScriptedDriver([answer])) as pool:
+        return await (await pool.spawn(job("go"))).wait()
+
+
+async def test_an_outcome_of_a_pool_is_like_one_that_is_written_by_hand() -> None:
+    """Equal, with the same hash and the same words, also as a copy and out of a file."""
+    made = await outcome_of("done")
+    assert not gc.is_tracked(made)
+    fields = msgspec.structs.asdict(made)
+    written = AgentOutcome(**fields)
+    assert made == written
+    assert written == made
+    assert hash(made) == hash(written)
+    assert repr(made) == repr(written)
+    assert type(pickle.loads(pickle.dumps(made))) is AgentOutcome
+    for same in (copy.copy(made), copy.deepcopy(made), pickle.loads(pickle.dumps(made))):
+        assert same == written
+    assert made != msgspec.structs.replace(made, text="other")
+    assert made != "done"
+    match made:
+        case AgentOutcome(text=text, status=AgentStatus.COMPLETED):
+            assert text == "done"
+        case _:
+            pytest.fail("it is no outcome")
+
+
+async def test_an_outcome_that_its_own_error_refers_to_is_freed() -> None:
+    """Raised, the error holds the frames that it came through, and they the outcome."""
+
+    class Odd(Exception):  # noqa: N818  # a name
+        """What nobody else raises."""
+
+    def ask(outcome: AgentOutcome) -> None:
+        with pytest.raises(Odd):
+            outcome.unwrap()
+
+    outcome = await outcome_of(Odd("no"))
+    ask(outcome)
+    error = weakref.ref(outcome.error) if outcome.error else None
+    assert error is not None
+    assert error() is not None
+    del outcome
+    gc.collect()
+    assert error() is None

@@ -32,7 +32,7 @@ from agentpool._messages import (
     answer_tokens,
 )
 from agentpool._messaging.post_office import PostOffice
-from agentpool._outcome import COMPLETED, AgentOutcome, AgentStatus, StopReason
+from agentpool._outcome import COMPLETED, PLAIN, AgentOutcome, AgentStatus, StopReason
 from agentpool._scheduling.slot import Slot
 from agentpool._served_call import Charge, Loss, current_call
 from agentpool._spawn import CHILD_MAX_ITERATIONS, SpawnConfig
@@ -371,9 +371,11 @@ class Agent(Live):
         messages = run.settled_messages(why)  # first: it completes the last text
         conversation = run.conversation
         # By place, in the order of the fields: with their names it takes seven times as long.
-        return AgentOutcome(
-            self.agent_id, self.name, status, run.last_text,
-            run.value if status is COMPLETED else None, error, stop_reason, run.over_budget,
+        value = run.value if status is COMPLETED else None
+        make = PLAIN if error is None and value is None else AgentOutcome
+        return make(
+            self.agent_id, self.name, status, run.last_text, value, error, stop_reason,
+            run.over_budget,
             guard.usage, 0 if self.journal is None else self.journal.repeated_requests,
             guard.unmeasured_requests, guard.cost_usd, guard.turns, guard.tool_calls,
             self.tools_run, self._left_behind() if self.tools_run else (), messages,

@@ -336,4 +336,4 @@ class FanIn(Live):
 
 def _collected(one: Kept) -> AgentOutcome:
     """Return an outcome, which counts as retrieved."""
-    return one if isinstance(one, AgentOutcome) else one.collect()
+    return one.collect() if isinstance(one, AgentRecord) else one
