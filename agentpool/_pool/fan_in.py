@@ -93,6 +93,10 @@ class Completions(Live):
         return outcome
 
 
+def _nobody() -> Numbered[Kept]:
+    return Numbered()
+
+
 KEPT_OF_OTHERS: Final = 1000
 """How many ended agents the pool remembers of those that the owner did not start."""
 
@@ -111,7 +115,7 @@ class FanIn(Live):
     started by the owner."""
     active: dict[AgentId, AgentRecord] = msgspec.field(default_factory=dict[AgentId, AgentRecord])
     """The pool's agents that have not ended, in the order in which they were accepted."""
-    kept: Numbered[Kept] = msgspec.field(default_factory=Numbered[Kept])
+    kept: Numbered[Kept] = msgspec.field(default_factory=_nobody)
     """Those that have ended and are not forgotten."""
     owned: dict[AgentId, AgentRecord] = msgspec.field(default_factory=dict[AgentId, AgentRecord])
     """The agents of parents, maps, races and supervisions. Their ends are reported only to
@@ -322,7 +326,8 @@ class FanIn(Live):
         others = [*self.active.values(), *(self.owned.values() if children else ())]
         others.sort(key=_NUMBER)  # a child that went on is among them
         # Merged one by one: those that have ended may be very many, and need no list of their own.
-        return {one.agent_id: one for one in merge(self.kept, others, key=_NUMBER)}
+        merged = merge(self.kept, others, key=_NUMBER) if others else self.kept
+        return {one.agent_id: one for one in merged}
 
     def unseen_failures(self) -> dict[AgentId, Exception]:
         """Errors of failed agents whose outcomes were never retrieved, in spawn order."""

@@ -6,10 +6,10 @@ calls lets others run at least that often. The first ``STEPS`` calls of a pool a
 of a small pool start in the order in which they were spawned, and tests of it see every step.
 
 Agents that start in one step also end in one step if their models answer equally fast. The more of
-them do the same in a row, the better a processor foresees what they do next: it takes a tenth
-longer for eight than for 32. But each of them is some thirty objects, and before Python 3.13 its
-garbage collector looks after 700 new ones. Some begin while others end, so it would run each time
-that 16 come and go. So there a new agent counts as three calls.
+them do the same in a row, the better a processor foresees what they do next: it takes a third
+longer for one at a time than for 32. But each of them is some thirty objects, some begin while
+others end, and before Python 3.13 the garbage collector looks after 700 new objects. So there it
+are 24.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ STEPS: Final = 32
 inbox: a sender seldom gets that far without waiting."""
 
 
-AGENT_STEPS: Final = 1 if sys.version_info >= (3, 13) else 3
+AGENT_STEPS: Final = 1 if sys.version_info >= (3, 13) else STEPS / 24
 """How many calls a new agent counts as."""
 
 
@@ -36,9 +36,9 @@ class Pace(Live):
     fewer than ``STEPS`` others, whichever task makes them.
     """
 
-    _steps: int = 0
+    _steps: float = 0
 
-    def is_due(self, steps: int = 1) -> bool:
+    def is_due(self, steps: float = 1) -> bool:
         """Count a call. Return whether it must yield to other tasks before it returns.
 
         Args:

@@ -19,7 +19,7 @@ from agentpool.drivers import CompletionRequest, FunctionDriver
 from tests.support.fakes import LiveDriver, job, jobs, manifest, query_of
 
 STEPS = 32
-AGENTS = 32 if sys.version_info >= (3, 13) else 16
+AGENTS = 32 if sys.version_info >= (3, 13) else 24
 CALLS = 200
 
 Call: TypeAlias = Callable[[], Awaitable[object]]
@@ -85,7 +85,7 @@ async def receive(pool: AgentPool) -> Call:
 async def test_calls_that_need_not_wait_let_others_run(
     prepare: Callable[[AgentPool], Coroutine[object, object, Call]], steps: int
 ) -> None:
-    """At least at every 32nd, or 16th, and by far not at each."""
+    """At least at every 32nd, or 24th, and by far not at each."""
     async with open_pool(LiveDriver(sleep), max_concurrent=300, inbox_capacity=300) as pool:
         call = await prepare(pool)
         longest = await longest_row(call)
