@@ -124,12 +124,9 @@ class SpawnConfig(_Asked, frozen=True, kw_only=True, metaclass=AdvisedStruct):
         )
         if not is_usual:
             self._check_types()
-        if not query.isascii():
-            # Half of a character cannot be sent.
-            query = without_halves(query)
-            force_setattr(self, "query", query)
-        if not query or query.isspace():
-            raise UsageError(f"query must not be empty, got {query!r}; say what to do")
+        sound = _sound_query(query)
+        if sound is not query:
+            force_setattr(self, "query", sound)
         if not is_usual:
             self._check_terms()
 
@@ -191,6 +188,26 @@ class SpawnConfig(_Asked, frozen=True, kw_only=True, metaclass=AdvisedStruct):
         if self.weight == 1 and not self.group and not self.priority:
             return PLAIN
         return Share(self.group, self.weight, self.priority)
+
+
+def _sound_query(query: str) -> str:
+    """Return *query* without halves of characters, which cannot be sent; refuse an empty one."""
+    if not query.isascii():
+        query = without_halves(query)
+    if not query or query.isspace():
+        raise UsageError(f"query must not be empty, got {query!r}; say what to do")
+    return query
+
+
+def with_query(config: SpawnConfig, query: str) -> SpawnConfig:
+    """Return *config* with another query. What was looked at before is not looked at again.
+
+    Raises:
+        UsageError: If the query is empty.
+    """
+    made = copy.copy(config)
+    force_setattr(made, "query", _sound_query(query))
+    return made
 
 
 def listed(configs: Iterable[SpawnConfig]) -> list[SpawnConfig]:

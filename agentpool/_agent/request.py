@@ -268,12 +268,11 @@ class ModelRequest(Live):
         if self.watcher is not None:
             self.watcher.begin(self.reservation)
         try:
-            answer = await self._ask()
+            return self._sound(await self._ask())
         except BaseException as error:
-            self._break_off(error)
+            self._break_off(error)  # before its reservation is closed
             refuse_wrong_method(self.driver, error)
             raise
-        return self._sound(answer)
 
     def _sound(self, answer: Completion) -> Completion:
         """Return the answer of an attempt without what is broken in it."""
@@ -296,9 +295,11 @@ class ModelRequest(Live):
             return
         self.step, paid, agent = COUNTED, self.reservation, self.agent
         loss = loss_of(error, self.driver, self.request, self.arrived, self._most)
-        if paid is not None and loss.written is None:
+        if paid is None or paid.is_settled:
+            pass  # Ctrl-C came just before, and all of it is charged
+        elif loss.written is None:
             paid.commit(tokens=loss.tokens, cost_usd=loss.cost_usd)
-        elif paid is not None:
+        else:
             paid.charge()
         agent.lose(loss)
         if self.watcher is not None:

@@ -43,7 +43,7 @@ from agentpool._scheduling.owner import Owner
 from agentpool._scheduling.parking_lot import Lot
 from agentpool._scheduling.slot import Slot, current_slot, feeds_for, parked
 from agentpool._scheduling.waits import Wait
-from agentpool._spawn import SpawnConfig
+from agentpool._spawn import SpawnConfig, with_query
 
 Accept: TypeAlias = Callable[[SpawnConfig, OnEnd], AgentRecord]
 """Accepts an agent. Its end is reported only to the function passed in."""
@@ -146,7 +146,7 @@ class QueryMap(Live):
     _errors: list[Exception] = []  # noqa: RUF012  # each has its own: what its sources raised
     _letting_in: int = 0
     """Queries whose turn has come, but which have no agent yet."""
-    _turns: trio.lowlevel.ParkingLot = msgspec.field(default_factory=trio.lowlevel.ParkingLot)
+    _turns: Lot = msgspec.field(default_factory=Lot)
     """The sources that have a query ready, in the order of their turns."""
     _changed: Lot = msgspec.field(default_factory=Lot)
     is_left: bool = False
@@ -282,7 +282,7 @@ class QueryMap(Live):
     async def _spawn(self, query: str) -> None:
         if len(self._sources) > 1:
             await trio.lowlevel.checkpoint()  # in which the other sources take their turns
-        if self._turns or not self._has_room():
+        if self._turns.sleepers or not self._has_room():
             self._idle += 1
             self._on_change()
             try:
@@ -294,18 +294,18 @@ class QueryMap(Live):
             self._letting_in += 1
         try:
             if type(query) is not str:
-                check_query(query)
-            config = msgspec.structs.replace(self._config, query=query)
+                query = check_query(query)
+            config = with_query(self._config, query)
             await self._admission.enter(self._start_first, config)
         finally:
             self._letting_in -= 1
             self._give_turns()
 
     def _give_turns(self) -> None:
-        while self._turns and self._has_room():
+        while self._turns.sleepers and self._has_room():
             self._letting_in += 1
             self._idle -= 1
-            self._turns.unpark()
+            self._turns.unpark(1)
 
     def _start_first(self, config: SpawnConfig) -> AgentRecord:
         record = self._start(_Query(self._spawned, config))

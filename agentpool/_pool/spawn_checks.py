@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import AsyncIterable, Callable, Iterable
-from typing import Final, TypeAlias, final
+from typing import Final, TypeAlias, cast, final
 
 from agentpool._agent.agent import output_of, room_tokens
 from agentpool._attachments import Attachment, size_trouble
 from agentpool._base import Live
 from agentpool._budget.budget import Budget
-from agentpool._checks import expect, expect_each
+from agentpool._checks import expect, expect_each, plain_text
 from agentpool._errors import Fault, ManifestError, PrivacyError, UsageError
 from agentpool._manifest.manifest import AgentManifest
 from agentpool._manifest.parts import DEFAULT_NAME
@@ -94,8 +94,8 @@ def check_source(source: object) -> None:
         expect_each(source, str, "a source of map() must be an iterable of queries", _MAP_ADVICE)
 
 
-def check_query(query: object) -> None:
-    """Refuse anything but text as a query of a map.
+def check_query(query: object) -> str:
+    """Return *query* as plain text. Refuse anything but text as a query of a map.
 
     Raises:
         UsageError: If it is something else. Says where a SpawnConfig belongs.
@@ -103,6 +103,7 @@ def check_query(query: object) -> None:
     is_config = isinstance(query, SpawnConfig)
     advice = "pool.fan_out(configs) takes SpawnConfig objects" if is_config else _MAP_ADVICE
     expect(query, str, "a source of map() must give queries, each a str", advice)
+    return plain_text(cast("str", query))
 
 
 def _no_driver(manifest: AgentManifest, driver: object) -> UsageError:

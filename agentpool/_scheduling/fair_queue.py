@@ -57,7 +57,7 @@ PLAIN: Final = Share()
 class _Group(Generic[T]):
     """The waiting items of one group."""
 
-    __slots__ = ("_arrived", "_ranked", "credit", "line", "name", "weight")
+    __slots__ = ("_ranked", "arrived", "credit", "line", "name", "weight")
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -66,7 +66,7 @@ class _Group(Generic[T]):
         """What it may still spend in this turn, including what was left of earlier ones."""
         self.line: deque[T] = deque()
         """What waits, while nothing has a priority."""
-        self._arrived = 0
+        self.arrived = 0
         self._ranked: list[tuple[int, int, T]] = []
         """Used instead of the line while an item has a priority: rank, arrival, item."""
 
@@ -79,15 +79,15 @@ class _Group(Generic[T]):
             yield item
 
     def push(self, item: T, priority: int) -> None:
-        self._arrived += 1
+        self.arrived += 1
         if priority or self._ranked:
             # Those in the line arrived one after the other, and last of all groups this one.
-            first = self._arrived - len(self.line)
+            first = self.arrived - len(self.line)
             for place, waiting in enumerate(self.line):
                 heapq.heappush(self._ranked, (first + place, first + place, waiting))
             self.line.clear()
-            rank = self._arrived - priority * PLACES_PER_LEVEL
-            heapq.heappush(self._ranked, (rank, self._arrived, item))
+            rank = self.arrived - priority * PLACES_PER_LEVEL
+            heapq.heappush(self._ranked, (rank, self.arrived, item))
         else:
             self.line.append(item)
 
@@ -141,8 +141,16 @@ class FairQueue(Generic[T]):
 
     def push(self, item: T, share: Share = PLAIN) -> None:
         """Add *item* to the queue."""
+        home = self._home
+        if share is PLAIN and home.line and home.weight == 1 and self._cost_of is None:
+            # Behind others of the usual share, as in most queues.
+            home.line.append(item)
+            home.arrived += 1
+            self._size += 1
+            self.waiting += 1
+            return
         if share is PLAIN:
-            group = self._home
+            group = home
         else:
             found = self._groups.get(share.group)
             group = found or self._groups.setdefault(share.group, _Group(share.group))

@@ -20,12 +20,14 @@ from agentpool.abc import Event, Observer
 from agentpool.drivers import Completion, CompletionRequest, FunctionDriver, call, say
 from agentpool.testing import EventLog
 from agentpool.tools import ApprovalRequest, Approved, ToolRegistry, tool
-from tests.support.ctrl_c_scenes import SCENES, Scene
+from tests.support.ctrl_c_scenes import SCENES, Scene, limits
 from tests.support.fakes import job, manifest, query_of, results_of
 
 HOME: Final = str(Path(agentpool.__file__).parent)
 PRESSES: Final = 20
 """How often each scene is interrupted, at as many places of it. More are swept by hand."""
+PAYING: Final = ("_agent/request.py", "_agent/spending.py", "_budget/claims.py")
+"""The modules that pay for requests."""
 PROMPT_SECONDS: Final = 10.0
 """What a tool raises comes when its other tasks have ended, and these may wait for a slot first."""
 
@@ -125,6 +127,49 @@ def test_wherever_it_comes_the_program_ends_whole(
         for pool in pools:
             numbers = pool.statistics()
             assert (numbers.running, numbers.queued, lost(pool)) == (0, 0, []), at
+
+
+class Lines(Press):
+    """Notes each line of the modules that pay for requests, and when it came first."""
+
+    def __init__(self, clock: MockClock) -> None:
+        """Note nothing yet."""
+        super().__init__(0, clock)
+        self.first: dict[tuple[str, int], int] = {}
+
+    def line(self, frame: FrameType, event: str, argument: object) -> object:
+        """Note the line."""
+        super().line(frame, event, argument)
+        place = frame.f_code.co_filename, frame.f_lineno
+        if event == "line" and place[0].endswith(PAYING):
+            self.first.setdefault(place, self.lines)
+        return self.line
+
+
+@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_at_each_line_that_pays_for_a_request_it_is_raised(
+    same_order: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also between an answer and its payment, and in what counts a failed one."""
+    notes: list[Lines] = []
+
+    def noting(_: int, clock: MockClock) -> Press:
+        notes.append(Lines(clock))
+        return notes[-1]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(sys.modules[__name__], "Press", noting)
+        for _ in range(2):  # what is made on first use counts once
+            same_order()
+            run_scene(limits, 0, watched=False)
+    assert len(notes[-1].first) > len(PAYING) * 10
+    for place, at in notes[-1].first.items():
+        same_order()
+        _, (pool,), error, _ = run_scene(limits, at, watched=False)
+        assert is_ctrl_c(error), place
+        numbers = pool.statistics()
+        assert (numbers.running, numbers.queued, lost(pool)) == (0, 0, []), place
 
 
 class Pressing:
