@@ -56,8 +56,10 @@ def run_calls(agent: Agent, effect: RunTools) -> Awaitable[None]:
         Results of calls that have ended are in their places. No call goes on.
     """
     results = effect.results
-    if results.count(None) == 1:
+    if len(results) == 1 and results[0] is None:
         # Most answers have one call; a nursery would cost as much as the rest of it.
+        return _run_call(agent, effect, 0, agent.step_scope, None)
+    if results.count(None) == 1:
         return _run_call(agent, effect, results.index(None), agent.step_scope, None)
     wanted = [index for index, result in enumerate(results) if result is None]
     return _run_side_by_side(agent, effect, wanted)

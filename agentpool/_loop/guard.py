@@ -175,7 +175,7 @@ class LoopGuard(Live, gc=False):
         self.iterations = count = self.iterations + 1
         limit = self.resources.max_iterations
         # In whole numbers: at 2 of 3 iterations no four fifths are used.
-        if count == 1 or (count <= limit and count * 5 < limit * 4):
+        if count * 5 < limit * 4 or count == 1:
             return ALLOW
         if count > limit:
             text = f"max iterations reached ({limit})"

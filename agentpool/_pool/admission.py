@@ -153,14 +153,14 @@ class Admission(Live):
             If cancelled, nothing was accepted.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
-        if self._may_enter():
+        if self.may_enter():
             record = accept(*args)
             if self.pace.is_due(AGENT_STEPS):
                 await trio.lowlevel.cancel_shielded_checkpoint()
             return record
         async with parked(Wait.other("a place in the queue", WaitReason.QUEUE)):
             place, is_let_in = self._room.new_place(), False
-            while not (self.closed or (self.room_for(1) if is_let_in else self._may_enter())):
+            while not (self.closed or (self.room_for(1) if is_let_in else self.may_enter())):
                 self._let_in -= is_let_in  # somebody took the room without waiting
                 await self._room.park(place)
                 is_let_in = True
@@ -199,7 +199,7 @@ class Admission(Live):
                 if self.pace.is_due(AGENT_STEPS):
                     self._moment = None
                     await trio.lowlevel.checkpoint()
-                if not self._may_enter():
+                if not self.may_enter():
                     self._moment = None
                     add(await self.enter(accept, one, other))
                     continue
@@ -216,7 +216,7 @@ class Admission(Live):
         self._let_in += len(self._room)
         self._room.unpark_all()
 
-    def _may_enter(self) -> bool:
+    def may_enter(self) -> bool:
         """Return whether a call may enter without a wait: no other waits, and there is room."""
         return not (self._room or self._let_in) and self.room_for(1)
 

@@ -142,9 +142,10 @@ class DeadlockWatch:
             first: The agent that has just begun to wait, has stopped working, or waits for fewer
                 agents. ``None``: an agent ended.
         """
-        if first is not None and self._seems_to_close(first):
+        book = self._admission.book
+        if first is not None and book.has_awaited and self._seems_to_close(first):
             self._suspects[first] = None
-        elif not (self._admission.book.listeners and self._stands_still(settled=False)):
+        elif not (book.listeners and self._stands_still(settled=False)):
             return
         if self._is_leaving and not self._nursery.child_tasks:
             return  # it has closed; asked last, since it copies all of its tasks for the answer

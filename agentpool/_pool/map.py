@@ -27,19 +27,17 @@ from typing import Final, Self, TypeAlias, cast, final
 import msgspec
 import trio
 
-from agentpool._agent.agent import output_of
 from agentpool._base import Live
-from agentpool._checks import at_least, expect
-from agentpool._errors import PoolClosedError, UsageError
-from agentpool._manifest.manifest import AgentManifest
+from agentpool._errors import PoolClosedError
 from agentpool._messages import AgentId
 from agentpool._outcome import AgentOutcome, AgentStatus
 from agentpool._pool.admission import Admission
 from agentpool._pool.record import AgentRecord, OnEnd
 from agentpool._pool.shutdown import cancel_rest
-from agentpool._pool.spawn_checks import Queries, check_query, check_source
+from agentpool._pool.spawn_checks import Queries, check_query
 from agentpool._scheduling.ctrl_c import interruptible, unbroken
 from agentpool._scheduling.owner import Owner
+from agentpool._scheduling.pace import AGENT_STEPS
 from agentpool._scheduling.parking_lot import Lot
 from agentpool._scheduling.slot import Slot, current_slot, feeds_for, parked
 from agentpool._scheduling.waits import Wait
@@ -47,34 +45,6 @@ from agentpool._spawn import SpawnConfig, with_query
 
 Accept: TypeAlias = Callable[[SpawnConfig, OnEnd], AgentRecord]
 """Accepts an agent. Its end is reported only to the function passed in."""
-
-
-def check_map(
-    manifest: object,
-    sources: Sequence[object],
-    retries: int,
-    ordered: object,
-    config_of: Callable[[str], SpawnConfig],
-) -> SpawnConfig:
-    """Return what *config_of* makes of a query, or raise if these cannot make a map.
-
-    Raises:
-        UsageError: If one of them is of the wrong kind, there is no source, or a number is
-            invalid.
-    """
-    at_least(0, "retries", retries)
-    if not sources:
-        raise UsageError("map() needs at least one source of queries, got none")
-    expect(
-        manifest, AgentManifest, "manifest must be an AgentManifest",
-        "read a file with AgentManifest.load(path)",
-    )  # fmt: skip
-    expect(ordered, bool, "ordered must be a bool", "write ordered=True")
-    config = config_of("each query")  # raises if a term of the agents is wrong
-    output_of(config)
-    for source in sources:
-        check_source(source)
-    return config
 
 
 RETRY_SECONDS: Final = 1.0
@@ -295,8 +265,13 @@ class QueryMap(Live):
         try:
             if type(query) is not str:
                 query = check_query(query)
-            config = with_query(self._config, query)
-            await self._admission.enter(self._start_first, config)
+            config, admission = with_query(self._config, query), self._admission
+            if not admission.may_enter():
+                await admission.enter(self._start_first, config)
+            else:  # as enter(), without its coroutine
+                self._start_first(config)
+                if admission.pace.is_due(AGENT_STEPS):
+                    await trio.lowlevel.checkpoint()
         finally:
             self._letting_in -= 1
             self._give_turns()

@@ -26,7 +26,7 @@ from agentpool._pool.record import AgentRecord, OnEnd
 from agentpool._pool.router import MessageRouter
 from agentpool._pool.shutdown import ShutdownStep
 from agentpool._pool.snapshot import ADVICE, refuse_iteration, shown, statistics_of
-from agentpool._pool.spawn_checks import Queries
+from agentpool._pool.spawn_checks import Queries, check_map
 from agentpool._public import advised, refuse_attribute
 from agentpool._scheduling.ctrl_c import interruptible, unbroken
 from agentpool._spawn import SpawnConfig, emptying, listed
@@ -216,7 +216,7 @@ class AgentPool(Live, weakref=True):
             PrivacyError: If an agent calls this and its tier is stricter than the manifest's.
             UsageError: If there is no source, or an argument is invalid.
         """
-        from agentpool._pool.map import OutcomeStream, QueryMap, check_map  # noqa: PLC0415
+        from agentpool._pool.map import OutcomeStream, QueryMap  # noqa: PLC0415
 
         config_of = partial(SpawnConfig, manifest, output_type=output_type, group=group,
                             weight=weight, priority=priority)  # fmt: skip

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncIterable, Callable, Iterable
+from collections.abc import AsyncIterable, Callable, Iterable, Sequence
 from typing import Final, TypeAlias, cast, final
 
 from agentpool._agent.agent import output_of, room_tokens
 from agentpool._attachments import Attachment, size_trouble
 from agentpool._base import Live
 from agentpool._budget.budget import Budget
-from agentpool._checks import expect, expect_each, plain_text
+from agentpool._checks import at_least, expect, expect_each, plain_text
 from agentpool._errors import Fault, ManifestError, PrivacyError, UsageError
 from agentpool._manifest.manifest import AgentManifest
 from agentpool._manifest.parts import DEFAULT_NAME
@@ -92,6 +92,34 @@ def check_source(source: object) -> None:
     """
     if not isinstance(source, AsyncIterable):
         expect_each(source, str, "a source of map() must be an iterable of queries", _MAP_ADVICE)
+
+
+def check_map(
+    manifest: object,
+    sources: Sequence[object],
+    retries: int,
+    ordered: object,
+    config_of: Callable[[str], SpawnConfig],
+) -> SpawnConfig:
+    """Return what *config_of* makes of a query, or raise if these cannot make a map.
+
+    Raises:
+        UsageError: If one of them is of the wrong kind, there is no source, or a number is
+            invalid.
+    """
+    at_least(0, "retries", retries)
+    if not sources:
+        raise UsageError("map() needs at least one source of queries, got none")
+    expect(
+        manifest, AgentManifest, "manifest must be an AgentManifest",
+        "read a file with AgentManifest.load(path)",
+    )  # fmt: skip
+    expect(ordered, bool, "ordered must be a bool", "write ordered=True")
+    config = config_of("each query")  # raises if a term of the agents is wrong
+    output_of(config)
+    for source in sources:
+        check_source(source)
+    return config
 
 
 def check_query(query: object) -> str:

@@ -241,6 +241,11 @@ class WaitBook(Live):
         )
 
     @property
+    def has_awaited(self) -> bool:
+        """Whether a task waits for an agent. The owner's waits for several do not count."""
+        return bool(self._single or self._groups)
+
+    @property
     def has_groups(self) -> bool:
         """Whether an agent waits for several agents."""
         return bool(self._groups)

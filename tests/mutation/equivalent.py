@@ -83,7 +83,7 @@ EQUIVALENT: Final[Mapping[tuple[str, str, str], str]] = {
     "is queued while a slot is free. To look at the counts first costs less",
     (
         "_pool/deadlock.py",
-        "elif not (self._admission.book.listeners and self._stands_still(settled=False)):",
+        "elif not (book.listeners and self._stands_still(settled=False)):",
         "and is or, or is and",
     ): "a pool stands still only where somebody waits for a message, and is looked at again two "
     "steps later before anybody is told. To look here first costs less",

@@ -57,9 +57,9 @@ FAULTS: Final = (
     ),
     Fault(
         "D5", "each wait has all agents looked at", "_pool/deadlock.py",
-        "        if first is not None and self._seems_to_close(first):\n",
+        "        if first is not None and book.has_awaited and self._seems_to_close(first):\n",
         "        for _ in self._running:\n            pass\n"
-        "        if first is not None and self._seems_to_close(first):\n",
+        "        if first is not None and book.has_awaited and self._seems_to_close(first):\n",
         "tests/pool/test_every_wait.py",
         "a_circle_costs_what_its_size_does",
     ),

@@ -19,9 +19,9 @@ UNNOTICED: Final = (
     ),
     Fault(
         "E", "a circle is not named while others work", "_pool/deadlock.py",
-        "        if first is not None and self._seems_to_close(first):\n",
+        "        if first is not None and book.has_awaited and self._seems_to_close(first):\n",
         "        if self._admission.running_count:\n            return\n"
-        "        if first is not None and self._seems_to_close(first):\n",
+        "        if first is not None and book.has_awaited and self._seems_to_close(first):\n",
         "tests/pool/test_every_wait.py", "a_circle_through_any_wait_is_named",
     ),
     Fault(
