@@ -15,6 +15,7 @@ from agentpool import (
     AgentStatus,
     LimitExceededError,
     StopReason,
+    UsageError,
     open_pool,
 )
 from agentpool._messages import NO_USAGE
@@ -120,6 +121,16 @@ async def test_an_outcome_of_a_pool_is_like_one_that_is_written_by_hand() -> Non
             assert text == "done"
         case _:
             pytest.fail("it is no outcome")
+
+
+async def test_a_plain_outcome_gets_no_error_and_no_value_in_a_copy() -> None:
+    """Either may refer to it, and then nothing would free them."""
+    made = await outcome_of("done")
+    for field in ("error", "value"):
+        with pytest.raises(UsageError, match="make a new one"):
+            msgspec.structs.replace(made, **{field: ValueError("late")})
+    fields = {**msgspec.structs.asdict(made), "error": ValueError("late")}
+    assert gc.is_tracked(AgentOutcome(**fields))
 
 
 async def test_an_outcome_that_its_own_error_refers_to_is_freed() -> None:

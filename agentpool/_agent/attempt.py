@@ -60,5 +60,8 @@ def loss_of(
                 return Loss(usage.total_tokens, sound_cost(error.cost_usd), usage=usage)
     written = estimate_tokens("".join(arrived)) if arrived else 0
     # The price of what is known tells whether there is any: one that is free stays free.
-    price = sound_cost(driver.price(Usage(1, written), model=request.model))
+    try:
+        price = sound_cost(driver.price(Usage(1, written), model=request.model))
+    except Exception:  # noqa: BLE001  # foreign code; what ended the attempt is raised
+        price = None
     return Loss(*most(), written, None if price else price, was_cut)

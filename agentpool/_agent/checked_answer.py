@@ -8,7 +8,7 @@ from typing import Final
 import msgspec
 
 from agentpool._agent.agent import Agent
-from agentpool._budget.claims import RequestReservation
+from agentpool._budget.reservation import RequestReservation
 from agentpool._checks import expect_whole
 from agentpool._errors import UsageError
 from agentpool._loop.tokens import means_nothing, sound_cost, sound_usage

@@ -12,7 +12,7 @@ import trio
 
 from agentpool._agent.agent import Agent, output_of, room_tokens
 from agentpool._agent.past_usage import begin, take_back
-from agentpool._agent.spending import owed_by
+from agentpool._agent.stored_spending import owed_by
 from agentpool._agent.tool_calls import end_late, run_calls
 from agentpool._agent.tool_request import complete_aside
 from agentpool._agent.turn_request import complete

@@ -24,6 +24,7 @@ def early_outcome(
         status=status,
         error=error,
         stop_reason=stop_reason,
+        cost_usd=0.0,  # it has asked nothing
         messages=(*config.history, config.question),
         started_at=started_at,
         finished_at=finished_at,

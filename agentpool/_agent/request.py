@@ -33,7 +33,8 @@ from agentpool._agent.request_events import RequestTeller
 from agentpool._agent.retry_policy import makes_sense
 from agentpool._agent.spending import Purse, estimate
 from agentpool._base import Live
-from agentpool._budget.claims import Ledger, RequestReservation
+from agentpool._budget.claims import Ledger
+from agentpool._budget.reservation import RequestReservation
 from agentpool._errors import DriverError, LimitExceededError
 from agentpool._events import RequestRetried
 from agentpool._loop.guard import Stop
@@ -74,6 +75,8 @@ class ModelRequest(Live):
     """Receives the answer in the agent's turn. ``None``: a tool asks."""
     limit: trio.CancelScope | None = None
     """Ends the request when its time is over. ``None``: it has no time limit."""
+    answer: Completion | None = None
+    """The answer that a budget pays."""
     step: Step = NEW
     """How far the current attempt has come."""
     reservation: RequestReservation | None = None
@@ -223,10 +226,12 @@ class ModelRequest(Live):
             if journal.begin_request(self.request, self._reserved, is_joint=joint):
                 await journal.flush()
 
-    async def _reserve(self, purse: Purse) -> LimitExceededError | None:  # noqa: ASYNC910  # see Purse.reserve
+    async def _reserve(self, purse: Purse, *, is_begun: bool) -> LimitExceededError | None:  # noqa: ASYNC910  # see Purse.reserve
         """Reserve what an attempt needs. Return why the budget does not allow it."""
         estimator = self.estimator or purse.estimator
-        found = await purse.reserve(self.driver, self.request, estimator, self._journal)
+        found = await purse.reserve(
+            self.driver, self.request, estimator, self._journal, is_begun=is_begun
+        )
         if isinstance(found, LimitExceededError):
             return found  # noqa: ASYNC910  # see above
         if self.reservation is not None:
@@ -236,7 +241,7 @@ class ModelRequest(Live):
 
     async def _pay(self, purse: Purse) -> Completion | LimitExceededError:  # noqa: ASYNC910  # without a request there is nothing to wait for
         """Make one attempt and settle its reservation, however it ends."""
-        refusal = await self._reserve(purse)
+        refusal = await self._reserve(purse, is_begun=False)
         if refusal is not None:
             return refusal
         told_later: tuple[Ledger, ...] = ()
@@ -278,10 +283,14 @@ class ModelRequest(Live):
         """Return the answer of an attempt without what is broken in it."""
         if self.reservation is not None and self.reservation.is_settled:
             self.leave()  # nobody has said that one more was asked
+        # First: what cannot be read counts as lost.
+        sound = sound_answer(self.agent, self.driver, answer, self.reservation)
+        if self.reservation is not None:
+            self.answer = sound
         self.step = ANSWERED
         if self.watcher is not None:
             self.watcher.end()
-        return sound_answer(self.agent, self.driver, answer, self.reservation)
+        return sound
 
     def _break_off(self, error: BaseException) -> None:
         """Count what a failed attempt used, and report that it failed; only once."""
@@ -306,6 +315,11 @@ class ModelRequest(Live):
             self.watcher.lose(loss, None if paid is None else paid.cost_usd)
         self._record(loss)
 
+    def lose_price(self) -> None:
+        """Record that the model that answers has no known price, whatever was reserved."""
+        if self.reservation is not None:
+            self.reservation.lose_price()
+
     def _record(self, loss: Loss) -> None:
         if self.aside is not None:
             self.aside.keep(loss)
@@ -317,13 +331,25 @@ class ModelRequest(Live):
     def _close(self, error: BaseException) -> None:
         """Record what became of an attempt that is not counted: it was sent, or not."""
         if self.step is ANSWERED:
-            # Its answer was refused. The agent itself asks again if it was cancelled then.
+            # It could not be paid. The agent itself asks again if it was cancelled then.
             if self.aside is not None or isinstance(error, Exception):
                 self._record(Loss(*self._most(), is_reserved=True))
+                self._tell_unpaid()
         elif self.step is NEW and self.aside is not None:
             self.aside.withdraw()
         elif self.step is NEW and self.agent.journal is not None:
             self.agent.journal.keep_unsent()
+
+    def _tell_unpaid(self) -> None:
+        """Count an answer that came, and whose payment could not be stored."""
+        answer, agent = self.answer, self.agent
+        if self.effect is None or answer is None:
+            return
+        agent.lose(
+            Loss(0, answer.cost_usd, 0 if answer.usage is None else None, usage=answer.usage)
+        )
+        if self.watcher is not None:
+            self.watcher.answered(answer, self.reservation)
 
     async def go_on(self) -> None:  # noqa: ASYNC910  # without a journal and a budget there is nothing to wait for
         """Begin the attempt of the next driver, if one that failed is counted.
@@ -335,7 +361,7 @@ class ModelRequest(Live):
             return  # noqa: ASYNC910  # see above
         await self._begin_row()
         if self.agent.purse is not None:
-            self.refusal = await self._reserve(self.agent.purse)
+            self.refusal = await self._reserve(self.agent.purse, is_begun=True)
             if self.refusal is not None:
                 raise self.refusal
         if self.aside is not None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Final, final
 
 from agentpool._agent.agent import Agent
-from agentpool._budget.claims import RequestReservation
+from agentpool._budget.reservation import RequestReservation
 from agentpool._events import (
     CompletionReceived,
     FellBack,

@@ -6,25 +6,20 @@ It is never part of a circle of waiting agents: see the rules of ``claims``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Final, final
 
 import msgspec
 import trio
 
+from agentpool._agent.stored_spending import begin_with, look, spend
 from agentpool._base import Live
 from agentpool._budget.account import Amounts, amounts_of
 from agentpool._budget.budget import Budget, ledger_of
-from agentpool._budget.claims import (
-    Claim,
-    Ledger,
-    RequestReservation,
-    Reservation,
-    note_period,
-    reserved_by,
-)
-from agentpool._budget.store import NOTHING, Correction, Kept, Spending, StoredUse
+from agentpool._budget.claims import Claim, Ledger
+from agentpool._budget.reservation import RequestReservation, Reservation, reserved_by
+from agentpool._budget.store import NOTHING
 from agentpool._errors import (
     AllDriversFailedError,
     AuthenticationError,
@@ -51,7 +46,6 @@ from agentpool.observe._hub import EventHub
 if TYPE_CHECKING:
     from agentpool._agent.run_journal import RunJournal
     from agentpool._journal_records import JournalRecord
-    from agentpool.journal._joint import Together
 
 REFUSALS: Final = (
     AuthenticationError,
@@ -118,24 +112,40 @@ class Purse(Live):
         request: CompletionRequest,
         estimator: Estimator,
         journal: RunJournal | None = None,
+        *,
+        is_begun: bool = False,
     ) -> RequestReservation | LimitExceededError:
         """Reserve what *request* needs, waiting while others may give some back.
 
         If there is too little, nothing is reserved, and the error is returned. A record that is
         due in *journal* is written together with the reservations in stores in the same file.
+        *is_begun*: the request has asked a driver already, and asks the next one.
 
         Cancellation:
             Nothing was reserved.
         """
         tokens, cost_usd = estimate(driver, request, estimator)
-        if self.is_stored:
-            wanted = amounts_of(tokens=tokens, cost_usd=cost_usd, requests=1, tool_calls=0)
-            # If none is short, the claim follows in the same step: no other one comes in between.
-            if short := self.ledger.stored_short_of(wanted, priced=cost_usd is not None):
-                await _look(short)
+        wanted = amounts_of(tokens=tokens, cost_usd=cost_usd, requests=1, tool_calls=0)
+        # If none is short, the claim follows in the same step: no other one comes in between.
+        if short := self.ledger.stored_short_of(wanted, priced=cost_usd is not None):
+            await look(short)
         is_stalled = partial(self._is_stalled, trio.lowlevel.current_task())
-        claim = self.ledger.claim(tokens=tokens, cost_usd=cost_usd, is_stalled=is_stalled)
-        result = claim.result or await self._wait(claim)
+        while True:
+            claim = self.ledger.claim(
+                tokens=tokens, cost_usd=cost_usd, is_stalled=is_stalled, is_begun=is_begun
+            )
+            result = claim.result
+            if result is not None:
+                break
+            result = await self._wait(claim)
+            if not (isinstance(result, LimitExceededError) and self.is_stored):
+                break
+            # It may have waited into the next period, which the store knows.
+            await look([one for one in self.ledger.path if one.kept is not None])
+            if self.ledger.stored_short_of(wanted, priced=cost_usd is not None):
+                break
+            for one in self.ledger.path:
+                one.account.refused -= 1
         if self.is_stored and not isinstance(result, LimitExceededError):
             started = None if journal is None else journal.take_due()
             result = await self._take_stored(result, journal, started) or result
@@ -164,7 +174,7 @@ class Purse(Live):
         """
         for one in self.ledger.path:
             if one.kept is not None and one.kept.owed and one not in but:
-                await _spend(one, one.kept, NOTHING)
+                await spend(one, one.kept, NOTHING)
 
     async def _take_stored(
         self,
@@ -180,7 +190,7 @@ class Purse(Live):
             await trio.lowlevel.checkpoint()
             lack = await self._find_stored_lack(reservation, joint)
             if lack is None and joint and journal is not None and started is not None:
-                lack = await _begin_with(reservation, joint, journal, started)
+                lack = await begin_with(reservation, joint, journal, started)
         except BaseException:
             reservation.refund()
             raise
@@ -191,7 +201,7 @@ class Purse(Live):
             one.account.refused += 1
         await self.settle()
         short, kind = lack
-        await _look((short,))  # what was set aside here, and not there, is counted no more
+        await look((short,))  # what was set aside here, and not there, is counted no more
         return short.account.error(kind, reserved_by(reservation))
 
     async def _find_stored_lack(  # noqa: ASYNC910  # its caller has a checkpoint
@@ -199,10 +209,9 @@ class Purse(Live):
     ) -> tuple[Ledger, int] | None:
         for one in self.ledger.path:
             if one.kept is not None and one not in joint:
-                found = await _spend(one, one.kept, reserved_by(reservation))
+                found = await spend(one, one.kept, reserved_by(reservation), reservation)
                 if found.lacking is not None:
                     return one, found.lacking
-                note_period(reservation, one, found.period)
         return None  # noqa: ASYNC910  # see above
 
     async def _wait(self, claim: Claim) -> RequestReservation | LimitExceededError:
@@ -238,7 +247,7 @@ class Purse(Live):
                 stores in the same file.
         """
         if self.is_stored and (short := self.ledger.stored_short_of(_ONE_CALL)):
-            await _look(short)
+            await look(short)
         try:
             reservation = self.ledger.reserve(_ONE_CALL)
             refusal = None
@@ -265,114 +274,3 @@ class Purse(Live):
                 notice.used,
                 notice.limit,
             )
-
-
-async def look_at(budget: Budget | None) -> None:  # noqa: ASYNC910  # without a store there is nothing to wait for
-    """Read what is used of *budget*, if it or one above it has a store.
-
-    Raises:
-        Exception: An error of the store.
-    """
-    path = () if budget is None else ledger_of(budget).path
-    if stored := [one for one in path if one.kept is not None]:
-        await _look(stored)
-
-
-async def _look(ledgers: Sequence[Ledger]) -> None:
-    """Ask the stores whether a new period has begun."""
-    await trio.lowlevel.checkpoint()
-    for one in ledgers:
-        assert one.kept is not None  # noqa: S101  # they were chosen by it
-        await _spend(one, one.kept, NOTHING)
-
-
-async def _spend(ledger: Ledger, kept: Kept, wanted: Amounts) -> StoredUse:
-    """Spend from the store, and give its answer to the account."""
-    told = _take_owed(kept)
-    found: StoredUse | None = None
-    try:
-        # Not cut off: what the store has counted would be unknown.
-        with trio.CancelScope(shield=True):
-            limits = ledger.account.limits
-            found = await kept.store.spend(ledger.name, kept.per, limits, wanted, told)
-    finally:
-        _learn(ledger, kept, told, found)
-    assert found is not None  # noqa: S101  # the scope above is never cancelled
-    return found
-
-
-async def _begin_with(
-    reservation: Reservation,
-    ledgers: Sequence[Ledger],
-    journal: RunJournal,
-    started: JournalRecord,
-) -> tuple[Ledger, int] | None:
-    """Take *reservation* in the stores of *ledgers*, in one transaction with *started*.
-
-    If a ledger has too little left, nothing is stored. Returns that ledger and the kind of limit
-    that is reached. ``None``: all of them had enough.
-    """
-    lacks: list[tuple[Ledger, int]] = []
-
-    def learn(found: Sequence[StoredUse]) -> None:
-        lacks.extend(
-            (one, use.lacking)
-            for one, use in zip(ledgers, found, strict=True)
-            if use.lacking is not None
-        )
-        if not lacks:
-            for one, use in zip(ledgers, found, strict=True):
-                note_period(reservation, one, use.period)
-
-    together = _together(ledgers, reserved_by(reservation), learn)
-    journal.writer.note(started, wakes=False, together=together)
-    # Not cut off: what the store has counted would be unknown.
-    with trio.CancelScope(shield=True):
-        await journal.flush()
-    return lacks[0] if lacks else None
-
-
-def owed_by(ledgers: Sequence[Ledger]) -> Together | None:
-    """Return the corrections that the stores of *ledgers* still lack. ``None``: they lack none."""
-    owing = [one for one in ledgers if one.kept is not None and one.kept.owed]
-    return _together(owing, NOTHING, len) if owing else None
-
-
-def _together(
-    ledgers: Sequence[Ledger], wanted: Amounts, learn: Callable[[Sequence[StoredUse]], object]
-) -> Together:
-    """Return the spendings that take *wanted* in each store and settle what is owed."""
-    spendings: list[Spending] = []
-    for one in ledgers:
-        assert one.kept is not None  # noqa: S101  # they were chosen by it
-        limits, told = one.account.limits, _take_owed(one.kept)
-        spendings.append(Spending(one.name, one.kept.per, limits, wanted, told))
-
-    def on_written(found: Sequence[StoredUse] | None) -> None:
-        if found is not None:
-            learn(found)
-        for place, (one, asked) in enumerate(zip(ledgers, spendings, strict=True)):
-            assert one.kept is not None  # noqa: S101  # see above
-            _learn(one, one.kept, asked.corrections, None if found is None else found[place])
-
-    from agentpool.journal._joint import Together  # noqa: PLC0415  # with a journal alone
-
-    return Together(spendings, on_written)
-
-
-def _take_owed(kept: Kept) -> list[Correction]:
-    """Return the corrections to send to the store now."""
-    told, kept.owed = kept.owed, []
-    kept.on_the_way += told
-    return told
-
-
-def _learn(ledger: Ledger, kept: Kept, told: Sequence[Correction], found: StoredUse | None) -> None:
-    """Give the account the store's answer. ``None``: the store was not asked."""
-    for one in told:
-        kept.on_the_way.remove(one)
-    if found is None:
-        kept.owed = [*told, *kept.owed]
-        return
-    ledger.account.see(found.used, kept.pending(), found.period)
-    ledger.root.reconsider()

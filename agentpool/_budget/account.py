@@ -85,11 +85,16 @@ class Account(Live):
     unmeasured: int = 0
     unpriced: int = 0
     refused: int = 0
-    blind: bool = False
-    """Whether an answer had no price, so that a cost limit can no longer be enforced."""
+    has_blind_spot: bool = False
+    """Whether an answer had no price."""
     period: str = ""
     """For which period the limits hold, as its store says. Empty: for the budget's life."""
     _told: set[tuple[int, bool]] = msgspec.field(default_factory=set[tuple[int, bool]])
+
+    @property
+    def blind(self) -> bool:
+        """Whether the limit on cost can no longer be enforced, since an answer had no price."""
+        return self.has_blind_spot and self.limits[COST] is not None and not self.allow_unpriced
 
     def lacks(self, amounts: Amounts, *, priced: bool) -> int | None:
         """Return the first kind with too little left for *amounts*. ``None``: there is enough."""
@@ -146,27 +151,30 @@ class Account(Live):
             if limit is not None and self.committed[kind] * 5 >= limit * 4:
                 self._tell(kind, self.committed[kind], reached=self.committed[kind] >= limit)
 
-    def see(self, used: Amounts, pending: Amounts, period: str) -> None:
+    def see(self, used: Amounts, pending: Amounts, set_aside: Amounts) -> None:
         """Store what a budget store reports.
 
         Args:
             used: What is used and reserved, by all processes.
             pending: The part of this process's own use that is not included yet.
-            period: The current period.
+            set_aside: The part of *used* that is only reserved, by this process.
         """
-        if period != self.period:
-            self.period = period
-            self.blind = False
-            self._told.clear()
-        for kind, reserved in enumerate(self.reserved):
-            self.committed[kind] = max(0, used[kind] + pending[kind] - reserved)
+        for kind, amount in enumerate(used):
+            self.committed[kind] = max(0, amount + pending[kind] - set_aside[kind])
+
+    def begin(self, period: str) -> None:
+        """Begin a period, in which nothing is unmeasured or unpriced yet."""
+        self.period = period
+        self.unmeasured = self.unpriced = 0
+        self.has_blind_spot = False
+        self._told.clear()
 
     def note_answer(self, *, unmeasured: int, unpriced: int) -> bool:
         """Record the charge for an answer; return whether a limit was exceeded."""
         self.unmeasured += unmeasured
         if unpriced:
             self.unpriced += unpriced
-            self.blind = self.limits[COST] is not None and not self.allow_unpriced
+            self.has_blind_spot = True
         return any(
             limit is not None and used > limit
             for limit, used in zip(self.limits, self.committed, strict=True)

@@ -16,8 +16,9 @@ from agentpool._budget.account import (
     cost_limit,
     count_limit,
 )
-from agentpool._budget.claims import Ledger, Reservation
+from agentpool._budget.claims import Ledger
 from agentpool._budget.period import Period
+from agentpool._budget.reservation import Reservation
 from agentpool._budget.statistics import BudgetStatistics
 from agentpool._budget.store import BudgetStore, Kept
 from agentpool._checks import expect, expect_arguments, expect_name
@@ -98,10 +99,15 @@ class Budget(Unique, Shown):
             count_limit("tool_calls", tool_calls),
         )
         above = None if parent is None else parent._ledger
+        kept = None if per is None or store is None else Kept(store, per)
+        if kept is not None and above is not None and above.shares_row(name, kept):
+            raise UsageError(
+                f"budget {name!r} is a part of one with the same name and store, where each "
+                "request would count twice; give one of them another name"
+            )
         news = list[BudgetNotice]() if above is None else above.account.news
         account = Account(name, limits, allow_unpriced, True, news)  # noqa: FBT003  # see family_budget
         self._parent = parent
-        kept = None if per is None or store is None else Kept(store, per)
         self._ledger = Ledger.below(account, above, kept)
 
     def __repr__(self) -> str:

@@ -19,6 +19,8 @@ Rules:
    wait for the same budget, and the same claim is overtaken at most ``MAX_PASSED`` times: then all
    others wait behind it. So small requests do not starve a large one, and what is given back is
    offered to a few claims, however many wait. Each of these waits for a request that will end.
+   A request that asks its next driver comes before all others, since it may hold the turn at a gate
+   for which they wait; and it waits only for what requests have that were sent.
 8. An unknown cost is not zero: it is counted as unpriced, and a limit on cost allows nothing
    more after such an answer, unless the budget says so.
 
@@ -28,178 +30,23 @@ A budget belongs to trio's thread. Several pools may share it, and it may outlas
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final, Self, final
+from typing import Any, Final, final
 
 import msgspec
 
-from agentpool._amounts import counted
 from agentpool._base import Live
 from agentpool._budget.account import (
-    COST,
-    PICO,
-    TOKENS,
     Account,
     Amounts,
     amounts_of,
-    count,
-    pico,
 )
 from agentpool._budget.line import Line
-from agentpool._budget.store import Kept
-from agentpool._errors import LimitExceededError, UsageError
+from agentpool._budget.reservation import RequestReservation, Reservation, reserved_by
+from agentpool._budget.store import Kept, StoredUse, summed
+from agentpool._errors import LimitExceededError
 
 MAX_PASSED: Final = 8
 """How many claims may overtake one that waits for more: as many as a usual pool has slots."""
-
-
-class Reservation(Live):
-    """Amounts that a budget has reserved for one purpose. Settle it exactly once.
-
-    Used as a context manager, a reservation that is not settled within the block is charged in full
-    at its end, since the used amount is unknown.
-    """
-
-    _ledger: Ledger
-    _amounts: Amounts
-    _priced: bool
-    _settled: bool = False
-    # Where a store knows of it, and in which period.
-    _periods: dict[Ledger, str] = {}  # noqa: RUF012  # each has its own
-
-    def _repr_words(self) -> str:
-        return f"of {counted(self.tokens, 'token')}" + ", settled" * self._settled
-
-    @property
-    def tokens(self) -> int:
-        """The reserved tokens."""
-        return self._amounts[TOKENS]
-
-    @property
-    def cost_usd(self) -> float | None:
-        """The reserved US dollars. ``None``: no price is known."""
-        return self._amounts[COST] / PICO if self._priced else None
-
-    @property
-    def is_settled(self) -> bool:
-        """Whether it was committed, charged or refunded."""
-        return self._settled
-
-    def __enter__(self) -> Self:
-        """Return the reservation."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Settle the reservation if it is not settled yet."""
-        if not self._settled:
-            self.charge()
-
-    def commit(self, *, tokens: int | None = None, cost_usd: float | None = None) -> bool:
-        """Charge what was used and refund the rest. Return whether a limit was exceeded.
-
-        Requests and tool calls are charged as they were reserved.
-
-        Args:
-            tokens: Tokens in plus out. ``None``: unknown, so the reserved amount counts.
-            cost_usd: US dollars. ``None``: unknown, so the reserved amount counts. If
-                there was no estimate either, the cost is unknown.
-
-        Raises:
-            UsageError: If it has already been settled, or a number is invalid. Nothing has changed.
-        """
-        used = self._amounts[TOKENS] if tokens is None else count("tokens", tokens)
-        cost = self._amounts[COST] if cost_usd is None else pico(cost_usd)
-        unpriced = cost_usd is None and not self._priced
-        unmeasured = tokens is None or (cost_usd is None and self._priced)
-        self._settle((used, cost, *self._amounts[2:]))
-        passed = [
-            one.account.note_answer(unmeasured=unmeasured, unpriced=unpriced)
-            for one in self._ledger.path
-        ]
-        self._ledger.root.reconsider()
-        return any(passed)
-
-    def charge(self) -> None:
-        """Charge the whole reservation, because the real usage is unknown.
-
-        Raises:
-            UsageError: If it was settled before.
-        """
-        self._settle(self._amounts)
-        for one in self._ledger.path:
-            one.account.note_loss(unpriced=not self._priced)
-        self._ledger.root.reconsider()
-
-    def refund(self) -> None:
-        """Give the whole reservation back: nothing was used.
-
-        Raises:
-            UsageError: If it was settled before.
-        """
-        self._settle(None)
-        self._ledger.root.reconsider()
-
-    def _settle(self, used: Amounts | None) -> None:
-        # The ledger knows those that it made: one that was made from another one (by
-        # ``msgspec.structs.replace``) holds nothing.
-        if self._settled or self not in self._ledger.open:
-            raise UsageError(
-                f"a reservation of budget {self._ledger.name!r} has already been settled, or is a "
-                "copy; commit, charge or refund the original from reserve(), and only once"
-            )
-        self._settled = True
-        self._ledger.open.remove(self)
-        for one in self._ledger.path:
-            one.account.set_aside(self._amounts, -1)
-            if used is not None:
-                one.account.use(used)
-            if one.kept is not None:
-                one.kept.owe(self._periods.get(one, ""), self._amounts, used)
-
-
-@final
-class RequestReservation(Reservation):
-    """Amounts that a budget has reserved for one request to a model.
-
-    If the request did not start, the reservation is given back when it is closed.
-    """
-
-    _is_stalled: Callable[[], bool] = bool
-    """Whether the agent that makes the request waits for others."""
-    _started: bool = False
-
-    @property
-    def budget_name(self) -> str:
-        """The name of the budget that the amounts come from."""
-        return self._ledger.name
-
-    def start(self) -> None:
-        """Mark the request as sent: its reservation can no longer simply be refunded."""
-        self._started = True
-
-    def again(self) -> RequestReservation:
-        """Reserve the same once more, for a request that is sent anyway: no limit refuses it."""
-        claim = Claim(self._ledger, self._amounts, self._priced, self._is_stalled)
-        return self._ledger._take_for(claim)  # pyright: ignore[reportPrivateUsage]  # of the same rules
-
-    def doubt_price(self) -> None:
-        """Count an unknown cost as unpriced if the request was thought to be free."""
-        if not self._amounts[COST]:
-            self._priced = False
-
-    def close(self) -> None:
-        """Settle the reservation if it is not settled yet: in full if the request has started."""
-        if not self._settled:
-            (self.charge if self._started else self.refund)()
-
-    def may_give_back(self, kind: int) -> bool:
-        """Return whether part of *kind* may be refunded soon."""
-        # Who has its reservation and did not start yet waits for a slot or for its turn.
-        return bool(self._amounts[kind]) and not (self._started and self._is_stalled())
-
-    def _settle(self, used: Amounts | None) -> None:
-        super()._settle(used)
-        for one in self._ledger.path:
-            one.under_way.pop(self, None)
 
 
 @final
@@ -210,6 +57,9 @@ class Claim(Live):
     amounts: Amounts
     priced: bool
     is_stalled: Callable[[], bool]
+    is_begun: bool = False
+    """Whether its request has asked a driver already, and asks the next one. It may hold the turn
+    at a gate that others wait for."""
     result: RequestReservation | LimitExceededError | None = None
     """``None``: it waits."""
     wake: Callable[[], object] = lambda: None
@@ -223,6 +73,7 @@ class Claim(Live):
         """Drop the claim and what it got meanwhile, a reservation or a refusal."""
         root = self.ledger.root
         root.waiting.leave(self.ledger.path, self)
+        root.urgent.pop(self, None)
         if isinstance(self.result, RequestReservation):
             self.result.refund()
         elif self.result is not None:
@@ -245,8 +96,14 @@ class Ledger(Live):
     """The reservations of this ledger that are not settled."""
     waiting: Line[Ledger, Claim] = msgspec.field(default_factory=Line[Any, Any])
     """The waiting claims. Used at the root only."""
+    urgent: dict[Claim, None] = {}  # noqa: RUF012  # each has its own
+    """The waiting claims of requests that have begun. Used at the root only."""
     kept: Kept | None = None
     """The store of its used amounts. ``None``: the budget ends with the program."""
+    counted: dict[Reservation, None] = {}  # noqa: RUF012  # each has its own
+    """The open reservations, here and below, that its store has counted in the current period."""
+    past: set[Reservation] = set()  # noqa: RUF012  # each has its own
+    """The open reservations, here and below, of earlier periods: nothing of this one is theirs."""
 
     @classmethod
     def below(cls, account: Account, parent: Ledger | None, kept: Kept | None = None) -> Ledger:
@@ -264,6 +121,14 @@ class Ledger(Live):
     def name(self) -> str:
         """The name of its budget."""
         return self.account.name
+
+    def shares_row(self, name: str, kept: Kept) -> bool:
+        """Return whether this ledger or one above it is kept where a budget *name* would be."""
+        place = kept.store.backing_store, kept.per, name
+        return any(
+            one.kept is not None and (one.kept.store.backing_store, one.kept.per, one.name) == place
+            for one in self.path
+        )
 
     def stored_short_of(self, amounts: Amounts, *, priced: bool = True) -> tuple[Ledger, ...]:
         """Return the ledgers whose stores are known to have too little for these amounts."""
@@ -284,10 +149,41 @@ class Ledger(Live):
             raise self._refuse(lack, amounts)
         return self._take(amounts, priced=priced)
 
+    # --- for stores
+
+    def note_counted(self, reservation: Reservation, period: str) -> None:
+        """Note that the store has counted the new *reservation*, and in which period."""
+        reservation._periods = {**reservation._periods, self: period}  # pyright: ignore[reportUnhashable]
+        self.counted[reservation] = None
+        if period < self.account.period:  # the answer to a later question came before
+            self._leave_behind(reservation)
+
+    def see(self, found: StoredUse) -> None:
+        """Take over what the store says, unless it is of a period that is over."""
+        assert self.kept is not None  # noqa: S101  # it is its store
+        if found.period < self.account.period:
+            return
+        if found.period > self.account.period:
+            for one in [one for one in self.counted if one._periods[self] != found.period]:  # pyright: ignore[reportPrivateUsage]
+                self._leave_behind(one)
+            self.account.begin(found.period)
+        set_aside = summed(map(reserved_by, self.counted))
+        self.account.see(found.used, self.kept.pending(found.period), set_aside)
+
+    def _leave_behind(self, reservation: Reservation) -> None:
+        del self.counted[reservation]
+        self.past.add(reservation)
+        self.account.set_aside(reserved_by(reservation), -1)
+
     # --- for requests, which may wait
 
     def claim(
-        self, *, tokens: int, cost_usd: float | None, is_stalled: Callable[[], bool]
+        self,
+        *,
+        tokens: int,
+        cost_usd: float | None,
+        is_stalled: Callable[[], bool],
+        is_begun: bool = False,
     ) -> Claim:
         """Claim what one request needs, now or when others give some back.
 
@@ -296,18 +192,21 @@ class Ledger(Live):
             cost_usd: US dollars, as estimated. ``None``: unknown.
             is_stalled: Whether the agent that makes the request waits for others, so that others
                 must not rely on its end.
+            is_begun: Whether the request has asked a driver already, and asks the next one.
 
         Raises:
             UsageError: If a number is invalid. Nothing was reserved.
         """
         amounts = amounts_of(tokens=tokens, cost_usd=cost_usd, requests=1, tool_calls=0)
-        claim = Claim(self, amounts, cost_usd is not None, is_stalled)
+        claim = Claim(self, amounts, cost_usd is not None, is_stalled, is_begun)
         lack = self._find_lack(claim.amounts, priced=claim.priced)
         waiting = self.root.waiting
-        if lack is not None and not self._can_come(lack, claim.amounts):
+        if lack is not None and not self._can_come(lack, claim):
             claim.result = self._refuse(lack, claim.amounts)
-        elif lack is None and not waiting:
+        elif lack is None and (is_begun or not waiting):
             claim.result = self._take_for(claim)
+        elif is_begun:
+            self.root.urgent[claim] = None
         else:
             waiting.join(self.path, claim)
             if lack is None:
@@ -319,13 +218,17 @@ class Ledger(Live):
 
         This is called after each settlement, and when a task that makes a request begins to wait.
         """
-        if not self.waiting:
-            return
+        for claim in tuple(self.urgent):
+            claim.ledger._decide(claim)
+        if self.waiting:
+            self._go_through_line()
+
+    def _go_through_line(self) -> None:
         held: set[Ledger] = set()
         staying, short_of = list[Claim](), dict[Ledger, int]()
         for claim in self.waiting.look(held):
-            ledger, amounts = claim.ledger, claim.amounts
-            lack = ledger._find_lack(amounts, priced=claim.priced)
+            ledger = claim.ledger
+            lack = ledger._find_lack(claim.amounts, priced=claim.priced)
             if lack is None:
                 for one in staying:
                     if one.short in ledger.path:
@@ -333,7 +236,7 @@ class Ledger(Live):
                         if one.passed >= MAX_PASSED:
                             held.add(one.short)
                 claim.result = ledger._take_for(claim)
-            elif ledger._can_come(lack, amounts):
+            elif ledger._can_come(lack, claim):
                 claim.short = short = lack[0]
                 staying.append(claim)
                 short_of[short] = waiting = short_of.get(short, 0) + 1
@@ -341,16 +244,27 @@ class Ledger(Live):
                     held.add(short)
                 continue
             else:
-                claim.result = ledger._refuse(lack, amounts)
+                claim.result = ledger._refuse(lack, claim.amounts)
             self.waiting.leave(ledger.path, claim)
             claim.wake()
 
+    def _decide(self, claim: Claim) -> None:
+        """Take what an urgent *claim* wants, refuse it, or let it wait on."""
+        lack = self._find_lack(claim.amounts, priced=claim.priced)
+        if lack is not None and self._can_come(lack, claim):
+            return
+        claim.result = self._take_for(claim) if lack is None else self._refuse(lack, claim.amounts)
+        del self.root.urgent[claim]
+        claim.wake()
+
     @staticmethod
-    def _can_come(lack: tuple[Ledger, int], amounts: Amounts) -> bool:
-        """Return whether those that make requests may give back what is lacking."""
+    def _can_come(lack: tuple[Ledger, int], claim: Claim) -> bool:
+        """Return whether those that make requests may give back what *claim* lacks."""
         short, kind = lack
-        return not short.account.is_used_up(kind, amounts) and any(
-            reservation.may_give_back(kind) for reservation in short.under_way
+        return not short.account.is_used_up(kind, claim.amounts) and any(
+            one.may_give_back(kind, is_begun=claim.is_begun)
+            for one in short.under_way
+            if one not in short.past
         )
 
     def _find_lack(self, amounts: Amounts, *, priced: bool) -> tuple[Ledger, int] | None:
@@ -373,6 +287,12 @@ class Ledger(Live):
         self.open.add(reservation)
         return reservation
 
+    def take_again(
+        self, amounts: Amounts, is_stalled: Callable[[], bool], *, priced: bool
+    ) -> RequestReservation:
+        """Reserve *amounts* for a request that is sent anyway: no limit refuses it."""
+        return self._take_for(Claim(self, amounts, priced, is_stalled))
+
     def _take_for(self, claim: Claim) -> RequestReservation:
         reservation = RequestReservation(
             self, claim.amounts, claim.priced, _is_stalled=claim.is_stalled
@@ -382,13 +302,3 @@ class Ledger(Live):
             one.account.set_aside(claim.amounts)
             one.under_way[reservation] = None
         return reservation
-
-
-def reserved_by(reservation: Reservation) -> Amounts:
-    """Return what *reservation* holds of each kind."""
-    return reservation._amounts  # pyright: ignore[reportPrivateUsage]
-
-
-def note_period(reservation: Reservation, ledger: Ledger, period: str) -> None:
-    """Note the period to which the store of *ledger* counts the new *reservation*."""
-    reservation._periods = {**reservation._periods, ledger: period}  # pyright: ignore[reportPrivateUsage, reportUnhashable]

@@ -15,7 +15,7 @@ Rules:
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Iterable, Sequence
 from typing import Final, TypeAlias, final
 
 import msgspec
@@ -121,10 +121,10 @@ class Kept(Live):
         if any(change):
             self.owed.append(Correction(period, change))
 
-    def pending(self) -> Amounts:
-        """Return what the store has not counted yet."""
-        changes = [one.amounts for one in (*self.owed, *self.on_the_way)]
-        return _sum(changes)
+    def pending(self, period: str) -> Amounts:
+        """Return what the store has not counted yet for *period*, the current one."""
+        owed = (*self.owed, *self.on_the_way)
+        return summed(one.amounts for one in owed if one.period in {"", period})
 
 
 class UseTable(ABC):
@@ -189,6 +189,7 @@ def minus(one: Amounts, other: Amounts) -> Amounts:
     return a, b, c, d
 
 
-def _sum(changes: Sequence[Amounts]) -> Amounts:
-    a, b, c, d = map(sum, zip(NOTHING, *changes, strict=True))
+def summed(amounts: Iterable[Amounts]) -> Amounts:
+    """Return the sum, kind by kind."""
+    a, b, c, d = map(sum, zip(NOTHING, *amounts, strict=True))
     return a, b, c, d

@@ -196,6 +196,7 @@ class PoolAgentContext(Unique, AgentContext):
             back.
         """
         expect(what, str, "what must be a str", "say what is waited for")
+        await trio.lowlevel.checkpoint()  # also if nothing is waited for in the block
         async with parked(Wait.other(what)):
             yield
 

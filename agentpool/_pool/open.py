@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, Literal, cast
 import trio
 
 from agentpool._agent.retry_policy import RetryPolicy
-from agentpool._agent.spending import look_at
+from agentpool._agent.stored_spending import look_at
 from agentpool._approval import Approver
 from agentpool._block_errors import raise_unless_cancelled
 from agentpool._budget.budget import Budget

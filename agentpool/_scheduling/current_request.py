@@ -69,6 +69,9 @@ class Asking(Protocol):
     def count_failed(self, error: DriverError) -> None:
         """Count the request to a driver that has failed, if it was sent. Another may be asked."""
 
+    def lose_price(self) -> None:
+        """Record that the model that answers has no known price, whatever was reserved."""
+
     async def go_on(self) -> None:
         """Reserve and record the request to the next driver, if one that failed is counted.
 

@@ -180,13 +180,12 @@ class FallbackDriver(Unique, SendingDriver):
         return prices.pop() if len(prices) == 1 else None
 
     def highest_price(self, usage: Usage, *, model: str | None = None) -> float | None:
-        """Return the highest price of all drivers, since any of them may answer.
+        """Return the highest known price of the drivers, since any of them may answer.
 
-        ``None``: the price of one is unknown.
+        ``None``: none of them has a known price.
         """
         prices = [choice.driver.highest_price(usage, model=model) for choice in self._choices]
-        known = [price for price in prices if price is not None]
-        return max(known) if len(known) == len(prices) else None
+        return max((price for price in prices if price is not None), default=None)
 
     def prices(self, usage: Usage) -> tuple[float | None, ...]:
         """Return the cost of *usage* at each driver, in order. ``None``: a driver has no price."""
@@ -280,10 +279,15 @@ class FallbackDriver(Unique, SendingDriver):
             raise
         choice.breaker.succeeded(attempt)
         choice.counts["answered"] += 1
-        if completion.cost_usd is not None or not isinstance(completion.usage, Usage):
+        if completion.cost_usd is not None:
             return completion
-        cost_usd = choice.driver.price(completion.usage, model=completion.model)
-        return msgspec.structs.replace(completion, cost_usd=cost_usd)
+        usage = completion.usage if isinstance(completion.usage, Usage) else None
+        cost_usd = choice.driver.price(usage or Usage(1, 1), model=completion.model)
+        if cost_usd is None and asking is not None:
+            asking.lose_price()  # another one has a price, and that was reserved
+        return (
+            completion if usage is None else msgspec.structs.replace(completion, cost_usd=cost_usd)
+        )
 
     async def _patiently(
         self, driver: Driver, request: CompletionRequest, heard: _Heard

@@ -8,7 +8,7 @@ from agentpool._approval import Approver as Approver
 from agentpool._approval import Changed as Changed
 from agentpool._approval import Decision as Decision
 from agentpool._approval import Denied as Denied
-from agentpool._budget.claims import Reservation as Reservation
+from agentpool._budget.reservation import Reservation as Reservation
 from agentpool._chat_markers import MARKERS as MARKERS
 from agentpool._chat_markers import Cleaner as Cleaner
 from agentpool._chat_markers import as_data as as_data

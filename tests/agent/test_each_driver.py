@@ -383,11 +383,13 @@ async def test_a_fallback_reserves_the_highest_price(
         assert spent(budget).cost.committed <= limit_usd
 
 
-def test_a_fallback_with_an_unknown_price_has_no_highest_one() -> None:
-    """A limit on cost cannot hold with it."""
+def test_a_fallback_has_the_highest_price_that_is_known() -> None:
+    """A driver without a price is no reason to reserve nothing for the others."""
     asked = Asked()
-    driver = FallbackDriver(priced(0.01, asked.answer), LiveDriver(asked.answer))
-    assert driver.highest_price(Usage(1, 1)) is None
+    unpriced = LiveDriver(asked.answer)
+    driver = FallbackDriver(priced(0.01, asked.answer), unpriced)
+    assert driver.highest_price(Usage(1, 1)) == pytest.approx(0.02)
+    assert FallbackDriver(unpriced, unpriced).highest_price(Usage(1, 1)) is None
     both = FallbackDriver(priced(0.01, asked.answer), FallbackDriver(priced(0.02, asked.answer)))
     assert both.highest_price(Usage(1, 1)) == pytest.approx(0.04)
     assert both.price(Usage(1, 1)) is None

@@ -14,7 +14,8 @@ import pytest
 from agentpool import Budget, LimitExceededError, StopReason, UsageError, UsageLimits
 from agentpool._budget.account import BudgetNotice
 from agentpool._budget.budget import family_budget, ledger_of
-from agentpool._budget.claims import MAX_PASSED, Claim, RequestReservation
+from agentpool._budget.claims import MAX_PASSED, Claim
+from agentpool._budget.reservation import RequestReservation
 from agentpool.observe import BudgetMeter
 from agentpool.tools import Reservation
 
@@ -646,8 +647,7 @@ def test_what_fits_to_the_last_token_is_waited_for() -> None:
 def test_what_a_store_does_not_know_yet_is_used_as_well() -> None:
     """It tells what all have used and set aside; what this process has used since is added."""
     account = ledger_of(Budget(tokens=100)).account
-    account.reserved[0] = 10
-    account.see((50, 0, 0, 0), (7, 0, 0, 0), "2026-01-01")
+    account.see((50, 0, 0, 0), (7, 0, 0, 0), (10, 0, 0, 0))
     assert account.committed[0] == 50 + 7 - 10
 
 

@@ -466,7 +466,7 @@ ATTACKS: Final = (
         "tests/test_copies.py", "what_counts_cannot_be_copied",
     ),
     Fault(
-        "M14", "and one that msgspec made from it", "_budget/claims.py",
+        "M14", "and one that msgspec made from it", "_budget/reservation.py",
         "if self._settled or self not in self._ledger.open:", "if self._settled:",
         "tests/test_copies.py", "a_reservation_made_from_another",
     ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 import sys
 from collections.abc import AsyncGenerator, Callable, Generator
@@ -26,7 +27,7 @@ from tests.support.fakes import job, manifest, query_of, results_of
 HOME: Final = str(Path(agentpool.__file__).parent)
 PRESSES: Final = 20
 """How often each scene is interrupted, at as many places of it. More are swept by hand."""
-PAYING: Final = ("_agent/request.py", "_agent/spending.py", "_budget/claims.py")
+PAYING: Final = ("_agent/request.py", "_agent/spending.py", "_budget/reservation.py")
 """The modules that pay for requests."""
 PROMPT_SECONDS: Final = 10.0
 """What a tool raises comes when its other tasks have ended, and these may wait for a slot first."""
@@ -63,6 +64,7 @@ def same_order(monkeypatch: pytest.MonkeyPatch) -> Generator[Callable[[], None]]
     tracing = sys.gettrace()
     yield lambda: run._r.seed(7)
     sys.settrace(tracing)
+    gc.collect()  # what was never awaited is told now, and not in the next test
 
 
 def run_scene(

@@ -21,7 +21,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from agentpool import Budget, LimitExceededError, ResourceQuota, Usage, UsageError, UsageLimits
 from agentpool._budget.budget import ledger_of
-from agentpool._budget.claims import MAX_PASSED, Claim, RequestReservation
+from agentpool._budget.claims import MAX_PASSED, Claim
+from agentpool._budget.reservation import RequestReservation
 from agentpool._loop.conversation import fixed_tokens, message_tokens, request_tokens
 from agentpool._loop.tokens import Estimator
 from agentpool._messages import ANSWER_TOKENS

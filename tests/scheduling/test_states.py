@@ -100,6 +100,6 @@ def test_every_state_is_in_the_table_next_to_the_code(
 ) -> None:
     """And every row is reached, so that none of them is a guess."""
     legal = legal_states(module)
-    seen = set[State]().union(*(states_of(family(seed)) for seed in range(40)))
+    seen = set[State]().union(*(states_of(family(seed)) for seed in range(120)))
     assert seen - legal.keys() == set(), sorted(seen)
     assert legal.keys() - seen == set(), sorted(seen)
