@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, final
 import msgspec
 import trio
 
-from agentpool._agent.stored_spending import begin_with, look, spend
+from agentpool._agent.stored_spending import begin_with, look, spend, tell_unknown
 from agentpool._base import Live
 from agentpool._budget.account import Amounts, amounts_of
 from agentpool._budget.budget import Budget, ledger_of
@@ -126,6 +126,9 @@ class Purse(Live):
         """
         tokens, cost_usd = estimate(driver, request, estimator)
         wanted = amounts_of(tokens=tokens, cost_usd=cost_usd, requests=1, tool_calls=0)
+        if cost_usd is None and self.is_stored:
+            # Another process may have had an answer without a price.
+            await look([one for one in self.ledger.path if one.kept is not None])
         # If none is short, the claim follows in the same step: no other one comes in between.
         if short := self.ledger.stored_short_of(wanted, priced=cost_usd is not None):
             await look(short)
@@ -175,6 +178,8 @@ class Purse(Live):
         for one in self.ledger.path:
             if one.kept is not None and one.kept.owed and one not in but:
                 await spend(one, one.kept, NOTHING)
+            if one.kept is not None and one.kept.unknown:
+                await tell_unknown(one, one.kept)
 
     async def _take_stored(
         self,

@@ -11,7 +11,15 @@ from agentpool._budget.account import Amounts
 from agentpool._budget.budget import Budget, ledger_of
 from agentpool._budget.claims import Ledger
 from agentpool._budget.reservation import Reservation, reserved_by
-from agentpool._budget.store import NOTHING, Correction, Kept, Spending, StoredUse
+from agentpool._budget.store import (
+    NO_LIMITS,
+    NOTHING,
+    Correction,
+    Kept,
+    Spending,
+    StoredUse,
+    unknown_row,
+)
 from agentpool._errors import UsageError
 from agentpool._numbers import quoted
 
@@ -33,11 +41,27 @@ async def look_at(budget: Budget | None) -> None:  # noqa: ASYNC910  # without a
 
 
 async def look(ledgers: Sequence[Ledger]) -> None:
-    """Ask the stores whether a new period has begun."""
+    """Ask the stores whether a new period has begun, and what is unknown of the current one."""
     await trio.lowlevel.checkpoint()
     for one in ledgers:
         assert one.kept is not None  # noqa: S101  # they were chosen by it
         await spend(one, one.kept, NOTHING)
+        await tell_unknown(one, one.kept)
+
+
+async def tell_unknown(ledger: Ledger, kept: Kept) -> None:
+    """Report to the store how many requests have no known usage or price, and learn of others'."""
+    told, kept.unknown = kept.unknown, []
+    found: StoredUse | None = None
+    try:
+        with trio.CancelScope(shield=True):
+            row = unknown_row(ledger.name)
+            answer = await kept.store.spend(row, kept.per, NO_LIMITS, NOTHING, told)
+        found = _expect_use(answer, kept)
+    finally:
+        if found is None:
+            kept.unknown = [*told, *kept.unknown]
+    ledger.see_unknown(found)
 
 
 async def spend(

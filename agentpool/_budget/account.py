@@ -162,6 +162,15 @@ class Account(Live):
         for kind, amount in enumerate(used):
             self.committed[kind] = max(0, amount + pending[kind] - set_aside[kind])
 
+    def see_unknown(self, used: Amounts) -> None:
+        """Take over how much is unknown by all processes, as ``unknown_row`` says it.
+
+        Within a period it never becomes less, so the answers of a store may come in any order.
+        """
+        self.unmeasured = max(self.unmeasured, used[0])
+        self.unpriced = max(self.unpriced, used[2])
+        self.has_blind_spot = self.has_blind_spot or used[1] > 0
+
     def begin(self, period: str) -> None:
         """Begin a period, in which nothing is unmeasured or unpriced yet."""
         self.period = period

@@ -170,6 +170,12 @@ class Ledger(Live):
         set_aside = summed(map(reserved_by, self.counted))
         self.account.see(found.used, self.kept.pending(found.period), set_aside)
 
+    def see_unknown(self, found: StoredUse) -> None:
+        """Take over what the store says is unknown of the current period."""
+        assert self.kept is not None  # noqa: S101  # it is its store
+        if found.period == self.account.period:
+            self.account.see_unknown(found.used)
+
     def _leave_behind(self, reservation: Reservation) -> None:
         del self.counted[reservation]
         self.past.add(reservation)

@@ -116,6 +116,7 @@ class Reservation(Live):
         cost = known if cost_usd is None else pico(cost_usd)
         unmeasured = tokens is None or (cost_usd is None and self._priced)
         counting = self._settle((used, cost, *self._amounts[2:]))
+        self._tell_stores((int(unmeasured), int(unpriced), int(unpriced), 0))
         passed = [
             one.account.note_answer(unmeasured=unmeasured, unpriced=unpriced) for one in counting
         ]
@@ -128,7 +129,9 @@ class Reservation(Live):
         Raises:
             UsageError: If it was settled before.
         """
-        for one in self._settle(self._amounts):
+        counting = self._settle(self._amounts)
+        self._tell_stores((1, 0, int(not self._priced), 0))
+        for one in counting:
             one.account.note_loss(unpriced=not self._priced)
         self._ledger.root.reconsider()
 
@@ -141,8 +144,13 @@ class Reservation(Live):
         self._settle(None)
         self._ledger.root.reconsider()
 
+    def _tell_stores(self, unknown: Amounts) -> None:
+        for one in self._ledger.path:
+            if one.kept is not None:
+                one.kept.note_unknown(self._periods.get(one, ""), unknown)
+
     def _settle(self, used: Amounts | None) -> list[Books]:
-        """Settle it with what was used. Return the ledgers that count it in their current period."""
+        """Settle it with what was used. Return the ledgers that count it in this period."""
         # The ledger knows those that it made: one that was made from another one (by
         # ``msgspec.structs.replace``) holds nothing.
         if self._settled or self not in self._ledger.open:

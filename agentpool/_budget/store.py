@@ -8,7 +8,9 @@ Rules:
    spent what it reserved. If the store is the pool's journal too, the same transaction stores the
    record that the request begins, and the correction is stored together with the record of its
    result.
-2. A new period begins with nothing used. The clock decides when, but never goes back to an earlier
+2. How many requests have no known usage or price is kept in a row of its own. A process reads it
+   when a pool opens, and before each request without a price.
+3. A new period begins with nothing used. The clock decides when, but never goes back to an earlier
    period: setting the clock back frees nothing.
 """
 
@@ -28,6 +30,7 @@ Limits: TypeAlias = tuple[int | None, int | None, int | None, int | None]
 """How much is allowed of each kind. ``None``: there is no limit."""
 
 NOTHING: Final[Amounts] = (0, 0, 0, 0)
+NO_LIMITS: Final[Limits] = (None, None, None, None)
 
 
 @final
@@ -107,6 +110,8 @@ class Kept(Live):
     """The corrections to send to the store with the next request."""
     on_the_way: list[Correction] = []  # noqa: RUF012  # the same
     """The corrections that the store is receiving right now."""
+    unknown: list[Correction] = []  # noqa: RUF012  # the same
+    """The requests to tell the store of whose usage or price is unknown, as in ``unknown_row``."""
 
     def owe(self, period: str, reserved: Amounts, used: Amounts | None) -> None:
         """Note how a settled reservation differs from what the store has counted.
@@ -121,10 +126,24 @@ class Kept(Live):
         if any(change):
             self.owed.append(Correction(period, change))
 
+    def note_unknown(self, period: str, unknown: Amounts) -> None:
+        """Note requests whose usage or price is unknown, in the period of their reservation."""
+        if any(unknown):
+            self.unknown.append(Correction(period, unknown))
+
     def pending(self, period: str) -> Amounts:
         """Return what the store has not counted yet for *period*, the current one."""
         owed = (*self.owed, *self.on_the_way)
         return summed(one.amounts for one in owed if one.period in {"", period})
+
+
+def unknown_row(name: str) -> str:
+    """Return the name under which a store keeps what is unknown of a budget's use.
+
+    Its amounts are: requests whose usage is unknown, answers without a price, all requests without
+    a price, and 0.
+    """
+    return f"{name} (unknown)"
 
 
 class UseTable(ABC):

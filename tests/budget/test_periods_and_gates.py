@@ -247,3 +247,72 @@ def test_a_part_must_not_share_the_row_of_its_whole() -> None:
         Budget(requests=5, per="ever", store=store, parent=whole)
     Budget(requests=5, per="ever", store=store, parent=whole, name="part")
     Budget(requests=5, per="day", store=store, parent=whole)
+
+
+# --- what is unknown
+
+
+def test_an_answer_without_a_price_stops_the_next_process_too() -> None:
+    """Each process would otherwise make one such request, under one limit."""
+
+    async def run() -> list[tuple[AgentStatus, float | None, int]]:
+        store, seen = InMemoryJournal(), list[tuple[AgentStatus, float | None, int]]()
+        for _ in range(3):
+            budget = Budget(cost_usd=20.0, per="hour", store=store, name="team")
+            unpriced = FunctionDriver(
+                lambda _: say("x", usage=Usage(60, 40)), price_per_token_usd=None
+            )
+            async with open_pool(unpriced, budget=budget) as pool:
+                outcome = await (await pool.spawn(small("go"))).wait()
+                told = pool.statistics().budget
+                assert told is not None
+            seen.append((outcome.status, told.cost_usd, told.unpriced))
+        await trio.sleep(3600)
+        again = Budget(cost_usd=20.0, per="hour", store=store, name="team")
+        async with open_pool(FunctionDriver(lambda _: "x"), budget=again):
+            assert again.statistics().unpriced == 0
+        return seen
+
+    first, *others = simulate(run)
+    assert first == (AgentStatus.COMPLETED, None, 1)
+    assert others == [(AgentStatus.STOPPED, None, 1)] * 2
+
+
+def test_two_pools_open_at_once_have_one_answer_without_a_price_between_them() -> None:
+    """The second asks the store before it sends what has no price."""
+
+    async def run() -> int:
+        store, asked = InMemoryJournal(), 0
+
+        def answer(_: CompletionRequest) -> Completion:
+            nonlocal asked
+            asked += 1
+            return say("x", usage=Usage(60, 40))
+
+        driver = FunctionDriver(answer, price_per_token_usd=None)
+        one = Budget(cost_usd=20.0, per="ever", store=store, name="team")
+        two = Budget(cost_usd=20.0, per="ever", store=store, name="team")
+        async with open_pool(driver, budget=one) as first, open_pool(driver, budget=two) as second:
+            await (await first.spawn(small("go"))).wait()
+            await (await second.spawn(small("go"))).wait()
+        return asked
+
+    assert simulate(run) == 1
+
+
+def test_what_is_unknown_stays_known_as_such_over_resumes() -> None:
+    """Of a budget with a store as of one without."""
+
+    async def run() -> list[tuple[float, int, int, float | None]]:
+        journal, seen = InMemoryJournal(), list[tuple[float, int, int, float | None]]()
+        for _ in range(3):
+            budget = Budget(requests=5, per="ever", store=journal, name="team")
+            driver = FunctionDriver(lambda _: say("x"), estimate_usage=False,
+                                    price_per_token_usd=None)  # fmt: skip
+            async with open_pool(driver, budget=budget, journal=journal, resume=True) as pool:
+                await (await pool.spawn(SpawnConfig(SMALL, "go", key="a"))).wait()
+            told = budget.statistics()
+            seen.append((told.requests.committed, told.unmeasured, told.unpriced, told.cost_usd))
+        return seen
+
+    assert simulate(run) == [(1, 1, 1, None)] * 3
