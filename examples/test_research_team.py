@@ -1,6 +1,6 @@
 """The team of `research_team.py` in many orders, cancelled everywhere, and too late.
 
-    cd examples && python -m pytest test_research_team.py
+    cd examples && python -m pytest --noconftest test_research_team.py
 
 No model is asked, and an hour takes a millisecond.
 """
