@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections import Counter, deque
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
-from operator import itemgetter
+from heapq import heappop, heappush
 from typing import TypeAlias, final
 
 import msgspec
@@ -48,6 +48,11 @@ async def supervise(
     return await Supervisor(policy, starters, admission, owner, RestartCounter(policy)).run()
 
 
+# A plain dict finds its first entry ever more slowly when its first ones keep going.
+def _nothing() -> OrderedDict[int, AgentOutcome]:
+    return OrderedDict()
+
+
 @unbroken
 @final
 class Supervisor(Live):
@@ -61,9 +66,8 @@ class Supervisor(Live):
     _live: dict[int, AgentRecord] = msgspec.field(default_factory=dict[int, AgentRecord])
     """The running agents, by their places."""
     _live_ids: dict[AgentId, None] = msgspec.field(default_factory=dict[AgentId, None])
-    _ended: deque[tuple[int, AgentOutcome]] = msgspec.field(
-        default_factory=deque[tuple[int, AgentOutcome]]
-    )
+    _ended: OrderedDict[int, AgentOutcome] = msgspec.field(default_factory=_nothing)
+    """The outcomes that were not dealt with yet, in order, by the places of the agents."""
     _outcomes: dict[int, AgentOutcome] = msgspec.field(default_factory=dict[int, AgentOutcome])
     """The last outcomes, by the places of the agents."""
     _all: list[AgentOutcome] = msgspec.field(default_factory=list[AgentOutcome])
@@ -72,8 +76,12 @@ class Supervisor(Live):
     """How often the agent of each place was started again."""
     _in_a_row: Counter[int] = msgspec.field(default_factory=Counter[int])
     """How often it was started again since it last ran for a whole period."""
-    _due: list[tuple[float, range]] = msgspec.field(default_factory=list[tuple[float, range]])
-    """The times of the coming restarts, and the places that start again then."""
+    _due: list[tuple[float, int, range]] = msgspec.field(
+        default_factory=list[tuple[float, int, range]]
+    )
+    """A heap of the coming restarts: the time, the number and the places of each."""
+    _planned: int = 0
+    """How many restarts there were, and are to come. Those of one time come in their order."""
     _changed: Lot = msgspec.field(default_factory=Lot)
 
     async def run(self) -> list[AgentOutcome]:
@@ -91,10 +99,10 @@ class Supervisor(Live):
                 await self._start(place)
             while self._live or self._ended or self._due:
                 if self._due and self._due[0][0] <= trio.current_time():
-                    for place in self._due.pop(0)[1]:
+                    for place in heappop(self._due)[2]:
                         await self._start(place)
                 elif self._ended:
-                    await self._deal_with(*self._ended.popleft())
+                    await self._deal_with(*self._ended.popitem(last=False))
                 else:
                     await self._wait()
         except RestartLimitError as error:
@@ -147,11 +155,12 @@ class Supervisor(Live):
         at = trio.current_time() + self._policy.delay(self._in_a_row[place])
         self._restarts[place] += 1
         self._in_a_row[place] += 1
-        # Whoever waits already is started with them, and not a second time.
-        waiting = [one for one in self._due if one[1].start in again]
-        self._due = sorted(
-            [*(one for one in self._due if one not in waiting), (at, again)], key=itemgetter(0)
-        )
+        if self._policy.strategy != "one_for_one":
+            # Whoever waits already is started with them, and not a second time: no agent runs at
+            # the place of one that waits, nor at any after it.
+            self._due.clear()
+        self._planned += 1
+        heappush(self._due, (at, self._planned, again))
 
     async def _start(self, place: int) -> None:
         def on_end(record: AgentRecord) -> None:
@@ -159,7 +168,7 @@ class Supervisor(Live):
             self._live_ids.pop(record.agent_id, None)
             outcome = record.collect()
             self._all.append(outcome)
-            self._ended.append((place, outcome))
+            self._ended[place] = outcome
             self._changed.unpark_all()
 
         def start() -> AgentRecord:
@@ -176,13 +185,10 @@ class Supervisor(Live):
         live = [self._live[place] for place in places if place in self._live]
         cancel_rest(live, reason, is_broken=is_broken)
         async with parked(Wait.other("supervised agents to end")):
-            while any(place in self._live for place in places):
-                await self._changed.park()
-        kept: deque[tuple[int, AgentOutcome]] = deque()
-        for place, outcome in self._ended:
-            if place in places:
+            for place in places:
+                while place in self._live:
+                    await self._changed.park()
+        for place in places:
+            if (outcome := self._ended.pop(place, None)) is not None:
                 self._outcomes[place] = outcome
-            else:
-                kept.append((place, outcome))
-        self._ended = kept
         await trio.lowlevel.checkpoint_if_cancelled()

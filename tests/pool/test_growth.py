@@ -15,6 +15,8 @@ from agentpool import (
     AgentPool,
     Budget,
     ResourceQuota,
+    RestartPolicy,
+    RetryPolicy,
     SpawnConfig,
     Usage,
     open_pool,
@@ -31,7 +33,7 @@ from agentpool.drivers import (
 )
 from agentpool.observe import AgentFinished
 from agentpool.tools import ToolContext, ToolRegistry, tool
-from tests.support.fakes import hanging_driver, job, manifest
+from tests.support.fakes import hanging_driver, job, manifest, query_of
 from tests.support.growth import lines_run
 
 N = 100
@@ -263,6 +265,55 @@ async def read_events(n: int) -> None:
     await watched(n, watch)
 
 
+async def restart_all(n: int, *, delay_seconds: float = 0) -> None:
+    """Restart supervised agents that all fail in the same moment."""
+    asked = set[str]()
+
+    async def fail_first(request: CompletionRequest) -> str:
+        await trio.sleep(1)
+        query = query_of(request)
+        if query not in asked:
+            asked.add(query)
+            raise ValueError(query)
+        return "ok"
+
+    once, driver = RetryPolicy(max_attempts=1), FunctionDriver(fail_first, record=False)
+    policy = RestartPolicy(max_restarts=n, delay_seconds=delay_seconds)
+    async with open_pool(driver, max_concurrent=n, max_queued=n, request_retries=once) as pool:
+        outcomes = await pool.supervise([job(str(place)) for place in range(n)], policy)
+    assert [outcome.text for outcome in outcomes] == ["ok"] * n
+
+
+async def restart_all_later(n: int) -> None:
+    """Restart them after a while."""
+    await restart_all(n, delay_seconds=1)
+
+
+async def restart_those_that_end_slowly(n: int) -> None:
+    """Restart agents together that take different times to end."""
+    cleaned = set[str]()
+
+    async def end_slowly(request: CompletionRequest) -> str:
+        place = query_of(request)
+        if place not in cleaned:
+            cleaned.add(place)
+            if place == "0":
+                await trio.sleep(1)
+                raise ValueError(place)
+            try:
+                await trio.sleep_forever()
+            finally:
+                with trio.CancelScope(shield=True):
+                    await trio.sleep(int(place))
+        return "ok"
+
+    once, driver = RetryPolicy(max_attempts=1), FunctionDriver(end_slowly, record=False)
+    policy = RestartPolicy(max_restarts=1, strategy="one_for_all")
+    async with open_pool(driver, max_concurrent=n, max_queued=n, request_retries=once) as pool:
+        outcomes = await pool.supervise([job(str(place)) for place in range(n)], policy)
+    assert [outcome.text for outcome in outcomes] == ["ok"] * n
+
+
 @pytest.mark.parametrize(
     "work",
     [
@@ -274,10 +325,27 @@ async def read_events(n: int) -> None:
 )  # fmt: skip
 def test_one_of_many_costs_what_one_of_few_does(work: Callable[[int], Awaitable[None]]) -> None:
     """Each stream heard the events of all agents, and each wait looked at all that waited."""
+    assert_linear_lines(work, "")
+
+
+@pytest.mark.parametrize(
+    "work",
+    [restart_all, restart_all_later, restart_those_that_end_slowly],
+    ids=lambda work: work.__name__.replace("_", " "),
+)
+def test_one_of_many_restarts_costs_what_one_of_few_does(
+    work: Callable[[int], Awaitable[None]],
+) -> None:
+    """Each restart looked at all agents that had ended, and at all restarts to come."""
+    assert_linear_lines(work, "_pool/supervisor.py")
+
+
+def assert_linear_lines(work: Callable[[int], Awaitable[None]], room: str) -> None:
+    """Do twice as much, which runs about twice as many lines of *room*."""
 
     def lines(n: int) -> int:
         clock = MockClock(autojump_threshold=0)
-        return lines_run(partial(trio.run, work, n, clock=clock), "")
+        return lines_run(partial(trio.run, work, n, clock=clock), room)
 
     lines(10)  # what is made on first use
     assert lines(2 * N) <= MOST_GROWTH * lines(N)
