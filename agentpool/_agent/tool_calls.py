@@ -7,8 +7,8 @@ steps; several calls at a time have one each.
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Awaitable
+from math import inf
 from typing import TYPE_CHECKING, Final, assert_never
 
 import trio
@@ -29,8 +29,8 @@ from agentpool._messages import ToolCall, ToolMessage
 from agentpool._one_line import one_line, visible_lines
 from agentpool._outcome import StopReason
 from agentpool._scheduling.ctrl_c import interruptible, unbroken
-from agentpool._scheduling.slot import Strand, current_strand
 from agentpool._scheduling.step_limit import allow
+from agentpool._scheduling.strand import Strand, current_strand
 from agentpool._surrogates import without_halves
 from agentpool.abc import Tool, ToolContext, ToolResult
 from agentpool.tools._failure import DEADLOCK, failed_result
@@ -81,7 +81,7 @@ async def _run_side_by_side(agent: Agent, effect: RunTools, wanted: list[int]) -
 
     allow(agent.step_scope, None)
     strands = dict(zip(wanted, agent.slot.fork(len(wanted)), strict=True))
-    writing = [index for index in wanted if _writes(_tool_of(agent, effect.calls[index]))]
+    writing = dict.fromkeys([i for i in wanted if _writes(_tool_of(agent, effect.calls[i]))])
     async with trio.open_nursery() as nursery:
 
         def start(index: int) -> None:
@@ -111,8 +111,9 @@ def end_late(agent: Agent, effect: RunTools, index: int) -> None:
         index: Which of them.
     """
     call = effect.calls[index]
-    seconds = _seconds_for(agent, _tool_of(agent, call))
-    text = f"tool {call.name!r} timed out after {seconds:g} seconds; {UNSURE}"
+    seconds = _tool_of(agent, call).timeout_seconds
+    limit = agent.config.manifest.resources.tool_seconds if seconds is None else seconds
+    text = f"tool {call.name!r} timed out after {limit:g} seconds; {UNSURE}"
     _finish(agent, effect, index, ToolResult(text, is_error=True), None)
 
 
@@ -154,21 +155,25 @@ async def _run_call(  # noqa: ASYNC910  # a tool without a checkpoint is its own
             _finish(agent, effect, index, failed_result(call.name, broken), tool, error=broken)
         raise ended or group from None
     finally:
-        if guard != math.inf:
+        if guard is not None:
             agent.slot.end_guard(guard)
     _finish(agent, effect, index, result, tool)
 
 
-def _limit(agent: Agent, tool: Tool, scope: trio.CancelScope | None) -> float:
-    """Set the time limit of a call. Return its end if the manifest sets it, otherwise ``inf``."""
+def _limit(agent: Agent, tool: Tool, scope: trio.CancelScope | None) -> float | None:
+    """Set the time limit of a call. Return its end if the manifest sets it, otherwise ``None``."""
     seconds = tool.timeout_seconds
     if seconds is not None:
         allow(scope, seconds, agent.hub.now)
-        return math.inf
+        return None
     # Whoever wrote the tool has set no limit, so a wait in it is not meant to end at one.
     guard = allow(scope, agent.config.manifest.resources.tool_seconds, agent.hub.now)
-    if guard != math.inf:
+    if guard == inf:
+        return None
+    if agent.slot.forked is None:
         agent.slot.guards += (guard,)
+    else:
+        agent.slot.forked.add_guard(guard)
     return guard
 
 
@@ -393,8 +398,3 @@ def _tool_of(agent: Agent, call: ToolCall) -> Tool:
     tool = agent.registry.get(call.name)
     assert tool is not None  # noqa: S101  # the loop has refused calls of unknown tools
     return tool
-
-
-def _seconds_for(agent: Agent, tool: Tool) -> float | None:
-    seconds = tool.timeout_seconds
-    return agent.config.manifest.resources.tool_seconds if seconds is None else seconds

@@ -262,7 +262,7 @@ class PoolAgentContext(Unique, AgentContext):
         own = config.manifest.resources.run_seconds or math.inf
         if (
             slot is not None
-            and trio.current_effective_deadline() in slot.guards
+            and slot.is_guard(trio.current_effective_deadline())
             and (config.deadline_seconds or math.inf) < own
         ):
             child.noted().is_guarded = True

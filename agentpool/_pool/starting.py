@@ -20,7 +20,8 @@ from agentpool._pool.memory import PoolMemory
 from agentpool._pool.record import AgentRecord
 from agentpool._scheduling.ctrl_c import interruptible
 from agentpool._scheduling.owner import looking_on
-from agentpool._scheduling.slot import Slot, current_slot, current_strand
+from agentpool._scheduling.slot import Slot, current_slot
+from agentpool._scheduling.strand import current_strand
 from agentpool._served_call import current_call
 from agentpool._spawn import seconds_of
 from agentpool.abc import AgentContext

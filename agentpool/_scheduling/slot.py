@@ -40,19 +40,11 @@ from agentpool._scheduling.ctrl_c import ends_the_program, unbroken
 from agentpool._scheduling.fair_queue import Share
 from agentpool._scheduling.owner import Owner
 from agentpool._scheduling.parking_lot import Lot
+from agentpool._scheduling.strand import Fork, Strand, current_strand
 from agentpool._scheduling.waits import Wait, WaitBook
 
 if TYPE_CHECKING:
     from agentpool._scheduling.current_request import Asking
-
-
-@final
-class Strand(Live):
-    """One of several things that an agent does at the same time."""
-
-    waits: int = 0
-    """How many of its tasks wait."""
-    ended: bool = False
 
 
 _NoWaits: TypeAlias = "MappingProxyType[trio.lowlevel.Task, parked]"
@@ -106,15 +98,16 @@ class Slot(Live):
     """Whether the slot is lent: kept for agents that come back, not for new ones."""
     task: trio.lowlevel.Task | None = None
     """The agent's own task. ``None``: it has not taken its first step, or has ended."""
-    strands: tuple[Strand, ...] = ()
-    """Its strands, one for each thing that it does at the same time. Empty until it first waits."""
-    forked: bool = False
-    """Whether its own task waits for strands side by side, and does nothing else."""
+    own_strand: Strand | None = None
+    """What it does if it does one thing at a time. ``None``: it has not waited since it began or
+    forked."""
+    forked: Fork | None = None
+    """Its strands, if its own task waits for several, and does nothing else."""
     on_waiting: Callable[[], None] | None = None
     """Called when a task of the agent begins to wait. ``None``: nothing is called."""
     guards: tuple[float, ...] = ()
-    """Deadlines that the manifest sets for its tools. They are not meant for waits: a wait that
-    only they would end counts as one without a deadline."""
+    """Deadlines that the manifest sets for its tools, unless it is forked. They are not meant for
+    waits: a wait that only they would end counts as one without a deadline."""
     asking: Asking | None = None
     """The request that the agent makes in its own turn. ``None``: there is no request."""
     _waits: dict[trio.lowlevel.Task, parked] | None = None
@@ -127,22 +120,32 @@ class Slot(Live):
 
     def has_deadline(self) -> bool:
         """Return whether the current task has its own deadline; ``guards`` do not count."""
-        deadline = trio.current_effective_deadline()
-        if deadline in self.guards:
+        deadline, forked = trio.current_effective_deadline(), self.forked
+        guards = self.guards if forked is None else forked.guards
+        if deadline in guards:
             # What is set further out ends later than the guard, except for the whole run.
             deadline = self.scope.deadline
-            if deadline in self.guards:
+            if deadline in guards:
                 return False
         return deadline < self.keeper.outer_deadline
 
+    def is_guard(self, deadline: float) -> bool:
+        """Return whether the manifest sets *deadline* for a tool of the agent, or for the run."""
+        return deadline in (self.guards if self.forked is None else self.forked.guards)
+
     def end_guard(self, guard: float) -> None:
         """Forget the deadline of a tool that has ended."""
-        guards = self.guards
-        if len(guards) == 1:
-            self.guards = ()
-            return
-        at = guards.index(guard)
-        self.guards = guards[:at] + guards[at + 1 :]
+        if self.forked is None:
+            self.guards = self.guards[:-1]  # of one tool at a time, it is the last
+        else:
+            self.forked.end_guard(guard)
+
+    @property
+    def all_wait(self) -> bool:
+        """Whether every strand waits."""
+        if self.forked is not None:
+            return not self.forked.busy
+        return self.own_strand is None or self.own_strand.waits > 0
 
     @property
     def only_lends(self) -> bool:
@@ -167,23 +170,25 @@ class Slot(Live):
 
     def fork(self, count: int) -> tuple[Strand, ...]:
         """Return *count* strands, one for each of several calls that run at the same time."""
-        self.forked = True
-        self.strands = tuple([Strand() for _ in range(count)])
-        return self.strands
+        strands = tuple([Strand() for _ in range(count)])
+        self.own_strand = None
+        self.forked = Fork(dict.fromkeys(strands), count, dict.fromkeys(self.guards, 1))
+        return strands
 
     def strand_ended(self, strand: Strand) -> None:
         """End one strand. After the last one the agent itself goes on."""
-        strand.ended = True
-        self.strands = tuple([one for one in self.strands if one is not strand])
-        if not self.strands:
-            self.forked = False
+        forked = self.forked
+        assert forked is not None  # noqa: S101  # it is so until the last one has ended
+        forked.end(strand)
+        if not forked.strands:
+            self.forked = None
         elif self.waits:
             self.settle(next(iter(self.waits.values())).wait)
 
     def strand_of(self, task: trio.lowlevel.Task) -> Strand | None:
         """Return the strand that *task* belongs to. ``None``: the task is not the agent's."""
         strand = current_strand.get()
-        if strand is None and task is self.task and not self.forked:
+        if strand is None and task is self.task and self.forked is None:
             return self._own_strand()
         if self.task is None or (strand is not None and strand.ended):
             return None
@@ -197,7 +202,7 @@ class Slot(Live):
                     break
                 return None
             above = nursery.parent_task
-        if strand is not None or self.forked:
+        if strand is not None or self.forked is not None:
             # Forked, the own strand does nothing: whoever is of it was left behind.
             return strand
         return self._own_strand()
@@ -213,9 +218,9 @@ class Slot(Live):
         return asking
 
     def _own_strand(self) -> Strand:
-        if not self.strands:
-            self.strands = (Strand(),)
-        return self.strands[0]
+        if self.own_strand is None:
+            self.own_strand = Strand()
+        return self.own_strand
 
     def begin_wait(self, task: trio.lowlevel.Task, wait: parked) -> None:
         """Record that *task* waits. Gives the slot back if every strand waits."""
@@ -223,7 +228,7 @@ class Slot(Live):
             self._waits = {}
         self._waits[task] = wait
         self.keeper.book.add(wait.wait, has_deadline=wait.has_deadline)
-        if self.wanted and all(strand.waits for strand in self.strands):
+        if self.wanted and self.all_wait:
             # The strand that came back is beside one that waits now: it goes on, and takes no
             # slot, which would not be given back when it ends.
             self.abandon()
@@ -246,15 +251,15 @@ class Slot(Live):
         """Give the slot back if every strand waits; *wait* is the newest wait."""
         if not self.held:
             self.keeper.look_again(self)
-        elif all(strand.waits for strand in self.strands):
+        elif self.all_wait:
             self.held = False
             self.keeper.release(self, wait)
 
     async def leave_behind(self) -> None:  # noqa: ASYNC910  # waits only when the slot is gone
         """Take a slot again, as ``resume``, even though an abandoned thread waits in a call."""
-        for strand in self.strands:
-            strand.ended = True
-        self.strands = ()
+        if self.own_strand is not None:
+            self.own_strand.ended = True
+            self.own_strand = None
         self.forget_waits()
         await self.resume()
 
@@ -282,9 +287,6 @@ class Slot(Live):
 
 current_slot: ContextVar[Slot | None] = ContextVar("agentpool_slot", default=None)
 """The slot of the agent that the current task belongs to. ``None``: it belongs to no agent."""
-
-current_strand: ContextVar[Strand | None] = ContextVar("agentpool_strand", default=None)
-"""The strand that the current task belongs to. ``None``: the agent's own."""
 
 feeds_for: Final[ContextVar[Slot | None]] = ContextVar("agentpool_feeds_for", default=None)
 """The slot of the agent whose map the current task feeds. ``None``: it feeds none of an agent."""
@@ -346,6 +348,8 @@ class parked(Live):  # noqa: N801  # used as a statement: async with parked(Wait
         if self.lot is not None:
             self.has_deadline = slot.has_deadline()
         strand.waits += 1
+        if slot.forked is not None:
+            slot.forked.begin_wait(strand)
         slot.begin_wait(task, self)
         if slot.on_waiting is not None:
             slot.on_waiting()
@@ -381,6 +385,8 @@ class parked(Live):  # noqa: N801  # used as a statement: async with parked(Wait
             return  # noqa: ASYNC910  # there is nothing to wait for
         slot.end_wait(task)
         strand.waits -= 1
+        if slot.forked is not None:
+            slot.forked.end_wait(strand)
         if strand.ended or slot.task is None or ends_the_program(error):
             # A call from a thread that was left behind: its agent has gone on, or has ended,
             # and the slot would not be given back. And what ends the program, such as Ctrl-C

@@ -7,7 +7,8 @@ from contextlib import contextmanager
 
 import trio
 
-from agentpool._scheduling.slot import current_slot, current_strand
+from agentpool._scheduling.slot import current_slot
+from agentpool._scheduling.strand import current_strand
 
 
 @contextmanager
@@ -29,7 +30,7 @@ def strand_of_thread() -> Generator[None]:
         if strand is not None and slot.held:
             # Nobody waits in it. If somebody does, the agent leaves the wait behind as well.
             strand.ended = True
-            slot.strands = ()
+            slot.own_strand = None
         raise
     finally:
         current_strand.reset(token)

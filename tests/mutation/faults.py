@@ -203,8 +203,8 @@ FAULTS: Final = (
     ),
     Fault(
         "D3", "the default limit of tools hides a circle", "_agent/tool_calls.py",
-        "    if guard != math.inf:\n        agent.slot.guards",
-        "    if guard != guard:\n        agent.slot.guards",
+        "    if guard == inf:\n",
+        "    if guard == guard:\n",
         "tests/pool/test_guarded_waits.py",
         "the_default_limit_of_tools",
     ),

@@ -29,6 +29,7 @@ from agentpool.drivers import (
     ToolMessage,
     UserMessage,
     call,
+    calls,
     say,
 )
 from agentpool.observe import AgentFinished
@@ -328,6 +329,53 @@ def test_one_of_many_costs_what_one_of_few_does(work: Callable[[int], Awaitable[
     assert_linear_lines(work, "")
 
 
+async def call_side_by_side(n: int, run: Callable[[ToolContext], Awaitable[object]]) -> None:
+    """Call a tool *n* times in one answer."""
+
+    @tool
+    async def work(context: ToolContext, number: int) -> str:
+        """Do one of it."""
+        await run(context)
+        return str(number)
+
+    async def answer(request: CompletionRequest) -> Completion:
+        if [UserMessage("parent")] == list(request.messages):
+            return calls(*[call("work", number=number) for number in range(n)])
+        return say("ok")
+
+    driver, tools = FunctionDriver(answer, record=False), ToolRegistry([work])
+    async with open_pool(driver, tools=tools, max_concurrent=2, max_queued=n) as pool:
+        plenty = ResourceQuota(max_tool_calls=10**6)
+        handle = await pool.spawn(SpawnConfig(AgentManifest(resources=plenty), "parent"))
+        outcome = await handle.wait()
+    results = [one.content for one in outcome.messages if isinstance(one, ToolMessage)]
+    assert results == [str(number) for number in range(n)]
+
+
+async def sleep_side_by_side(n: int) -> None:
+    """Let each of them sleep."""
+
+    async def run(_: ToolContext) -> None:
+        await trio.sleep(1)
+
+    await call_side_by_side(n, run)
+
+
+async def have_children_side_by_side(n: int) -> None:
+    """Let each of them have a child."""
+    await call_side_by_side(n, lambda context: context.agent.run_child(job("q")))
+
+
+@pytest.mark.parametrize(
+    "work", [sleep_side_by_side, have_children_side_by_side], ids=lambda work: work.__name__
+)
+def test_one_of_many_calls_of_an_answer_costs_what_one_of_few_does(
+    work: Callable[[int], Awaitable[None]],
+) -> None:
+    """Each end of a call, and each wait in one, looked at all the others."""
+    assert_linear_lines(work, "_scheduling/slot.py", "_scheduling/strand.py")
+
+
 @pytest.mark.parametrize(
     "work",
     [restart_all, restart_all_later, restart_those_that_end_slowly],
@@ -340,12 +388,12 @@ def test_one_of_many_restarts_costs_what_one_of_few_does(
     assert_linear_lines(work, "_pool/supervisor.py")
 
 
-def assert_linear_lines(work: Callable[[int], Awaitable[None]], room: str) -> None:
-    """Do twice as much, which runs about twice as many lines of *room*."""
+def assert_linear_lines(work: Callable[[int], Awaitable[None]], *rooms: str) -> None:
+    """Do twice as much, which runs about twice as many lines of *rooms*."""
 
     def lines(n: int) -> int:
         clock = MockClock(autojump_threshold=0)
-        return lines_run(partial(trio.run, work, n, clock=clock), room)
+        return lines_run(partial(trio.run, work, n, clock=clock), *rooms)
 
     lines(10)  # what is made on first use
     assert lines(2 * N) <= MOST_GROWTH * lines(N)

@@ -56,6 +56,7 @@ from tests.support.fakes import (
     tool_call,
     turns_of,
 )
+from tests.support.strands import all_strands_wait
 
 SEEDS: Final = 25 if settings().max_examples < 1000 else 1000
 
@@ -110,7 +111,7 @@ class Books:
         self._expect(self._held_and_lent() == counted, "slots are miscounted")
         for slot in self._slots():
             who = slot.agent_id
-            waits = bool(slot.strands) and all(strand.waits for strand in slot.strands)
+            waits = all_strands_wait(slot)
             at_gates = waits and slot.only_lends
             self._expect(not (slot.held and slot.lent), "who has its slot has lent it", who)
             self._expect(not (slot.held and waits), "who waits has its slot", who)

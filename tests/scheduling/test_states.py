@@ -15,6 +15,7 @@ from agentpool.drivers import FunctionDriver, GatedDriver, RequestGate, _gate, s
 from agentpool.testing import simulate
 from agentpool.tools import ToolRegistry
 from tests.support.fakes import FakeTool, calling, manifest, query_of, tool_call, turns_of
+from tests.support.strands import all_strands_wait
 
 State = tuple[str, ...]
 
@@ -44,7 +45,7 @@ class States(trio.abc.Instrument):
         """Look at both."""
         slot = task.context.get(slots.current_slot)
         if slot is not None and slot.task is not None and slot.task.coro.cr_frame is not None:
-            waits = bool(slot.strands) and all(strand.waits for strand in slot.strands)
+            waits = all_strands_wait(slot)
             self.of_slots.add(as_words(slot.held, slot.lent, slot.wanted, waits))
         first = self.gate._head()
         woken = first is not None and first.woken.is_set()
