@@ -260,6 +260,55 @@ PROMISES: Final = (
         "    for name, (config, whose) in ():\n",
         "tests/cli/test_budget_file.py", "a_manifest_has_a_budget_for_all_commands",
     ),
+    Fault(
+        "J14", "every wait ends: who holds a gate waits for who waits at it",
+        "_budget/reservation.py",
+        "return not self._is_stalled() if self._started else not is_begun",
+        "return not self._is_stalled() if self._started else True",
+        "tests/budget/test_periods_and_gates.py", "who_holds_the_turn_at_a_gate",
+    ),
+    Fault(
+        "J14", "a period begins with nothing: what is under way takes of it", "_budget/claims.py",
+        "        self.account.set_aside(reserved_by(reservation), -1)\n",
+        "        pass\n",
+        "tests/budget/test_periods_and_gates.py", "what_is_under_way_from_the_last_hour",
+    ),
+    Fault(
+        "J14", "who waited into a period is judged by it: by the one before",
+        "_agent/spending.py",
+        "            if not (isinstance(result, LimitExceededError) and self.is_stored):\n",
+        "            if True:\n",
+        "tests/budget/test_periods_and_gates.py", "who_waited_into_the_next_hour",
+    ),
+    Fault(
+        "J14", "the numbers are the store's: all that is set aside is taken off",
+        "_budget/claims.py",
+        "        set_aside = summed(map(reserved_by, self.counted))\n",
+        "        set_aside = tuple(self.account.reserved)\n",
+        "tests/budget/test_periods_and_gates.py", "the_numbers_stay_right_after_a_refusal",
+    ),
+    Fault(
+        "J14", "no driver is asked unreserved: one without a price frees all",
+        "drivers/_fallback.py",
+        "        return max((price for price in prices if price is not None), default=None)\n",
+        "        return None if None in prices else max(price or 0 for price in prices)\n",
+        "tests/budget/test_periods_and_gates.py", "a_driver_without_a_price_leaves",
+    ),
+    Fault(
+        "J14", "unknown is not zero: the next process does not know of it",
+        "_agent/stored_spending.py",
+        "        await tell_unknown(one, one.kept)\n",
+        "        pass\n",
+        "tests/budget/test_periods_and_gates.py",
+        "an_answer_without_a_price_stops_the_next_process",
+    ),
+    Fault(
+        "J14", "the outcome says what the budget does: not if its payment fails",
+        "_agent/request.py",
+        "                self._tell_unpaid()\n",
+        "                pass\n",
+        "tests/budget/test_periods_and_gates.py", "an_answer_whose_payment_was_not_stored",
+    ),
 )  # fmt: skip
 
 
