@@ -223,7 +223,7 @@ def test_compare_takes_workloads_with_blanks_and_only_once(tmp_path: Path) -> No
     done = run("compare.py", "W3, W6 ,W3", *options)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("| T12 import / trio | 0 | 1.41 | 1.00 | 1.00-1.00 | 1.4 | yes |") == 1
-    assert "| T6 turn / full loop | 100 | 1.19 | 1.00 | 1.00-1.00 | 1.2 | yes |" in done.stdout
+    assert "| T6 turn / full loop | 100 | 1.42 | 1.00 | 1.00-1.00 | 1.2 | yes |" in done.stdout
     rows = json.loads(path.read_text())
     assert [row["n"] for row in rows if row["workload"] == "W6:trio"] == [0, 0]
     assert sorted(child.name for child in tmp_path.iterdir()) == ["figures.json", "python"]
