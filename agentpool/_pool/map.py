@@ -249,7 +249,7 @@ class QueryMap(Live):
             for query in queries:
                 await self._spawn(query)
 
-    async def _spawn(self, query: str) -> None:
+    async def _spawn(self, query: str) -> None:  # noqa: ASYNC910  # it yields at the pace of the pool
         if len(self._sources) > 1:
             await trio.lowlevel.checkpoint()  # in which the other sources take their turns
         if self._turns.sleepers or not self._has_room():

@@ -69,6 +69,7 @@ async def test_a_request_fails_with_what_was_lost_or_not_at_all(*, breaks_off: b
     assert isinstance(told, RequestFailed)
     assert told.error == ("the line broke" if breaks_off else "no prices")
     assert outcome.unmeasured_requests == budget.statistics().unmeasured == 1
+    assert told.lost is not None
     (lost,) = told.lost
     assert lost.usage is not None
     assert lost.usage.output_tokens > 0
