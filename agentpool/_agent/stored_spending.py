@@ -52,6 +52,7 @@ async def look(ledgers: Sequence[Ledger]) -> None:
 async def tell_unknown(ledger: Ledger, kept: Kept) -> None:
     """Report to the store how many requests have no known usage or price, and learn of others'."""
     told, kept.unknown = kept.unknown, []
+    answer: object = None
     found: StoredUse | None = None
     try:
         with trio.CancelScope(shield=True):
@@ -61,6 +62,7 @@ async def tell_unknown(ledger: Ledger, kept: Kept) -> None:
     finally:
         if found is None:
             kept.unknown = [*told, *kept.unknown]
+    assert found is not None  # noqa: S101  # the scope above is never cancelled
     ledger.see_unknown(found)
 
 
@@ -69,6 +71,7 @@ async def spend(
 ) -> StoredUse:
     """Spend from the store, for a *reservation* if there is one, and note its answer."""
     told = _take_owed(kept)
+    answer: object = None
     found: StoredUse | None = None
     try:
         # Not cut off: what the store has counted would be unknown.

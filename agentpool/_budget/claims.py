@@ -153,7 +153,7 @@ class Ledger(Live):
 
     def note_counted(self, reservation: Reservation, period: str) -> None:
         """Note that the store has counted the new *reservation*, and in which period."""
-        reservation._periods = {**reservation._periods, self: period}  # pyright: ignore[reportUnhashable]
+        reservation._periods = {**reservation._periods, self: period}  # pyright: ignore[reportPrivateUsage, reportUnhashable]
         self.counted[reservation] = None
         if period < self.account.period:  # the answer to a later question came before
             self._leave_behind(reservation)

@@ -338,7 +338,7 @@ async def call_side_by_side(n: int, run: Callable[[ToolContext], Awaitable[objec
         await run(context)
         return str(number)
 
-    async def answer(request: CompletionRequest) -> Completion:
+    async def answer(request: CompletionRequest) -> Completion:  # noqa: ASYNC124  # as drivers are
         if [UserMessage("parent")] == list(request.messages):
             return calls(*[call("work", number=number) for number in range(n)])
         return say("ok")
