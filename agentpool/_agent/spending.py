@@ -132,11 +132,12 @@ class Purse(Live):
         # If none is short, the claim follows in the same step: no other one comes in between.
         if short := self.ledger.stored_short_of(wanted, priced=cost_usd is not None):
             await look(short)
-        is_stalled = partial(self._is_stalled, trio.lowlevel.current_task())
+        task = trio.lowlevel.current_task()
         while True:
             claim = self.ledger.claim(
-                tokens=tokens, cost_usd=cost_usd, is_stalled=is_stalled, is_begun=is_begun
-            )
+                tokens=tokens, cost_usd=cost_usd, is_stalled=partial(self._is_stalled, task),
+                is_waiting=partial(self._is_waiting, task), is_begun=is_begun,
+            )  # fmt: skip
             result = claim.result
             if result is not None:
                 break
@@ -240,6 +241,10 @@ class Purse(Live):
             return not waiting.wait.lends  # who waits at a gate waits for no agent
         # Its driver may have tasks of its own. Who wants a slot does not wait for anybody.
         return not (self._slot.held or self._slot.wanted)
+
+    def _is_waiting(self, task: trio.lowlevel.Task) -> bool:
+        """Return whether the request of *task* waits for anything without a slot."""
+        return task in self._slot.waits or not self._slot.held
 
     async def take_tool_call(  # noqa: ASYNC910  # waits for stores alone
         self, journal: RunJournal | None = None, started: JournalRecord | None = None

@@ -7,6 +7,7 @@ everything is given back, and the sums of a tree would not add up.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Final, TypeAlias, final
 
 import msgspec
@@ -64,7 +65,8 @@ class BudgetNotice(msgspec.Struct, frozen=True, gc=False):
     """Whether the limit is reached. If not, four fifths of it are used."""
 
 
-def _no_amounts() -> list[int]:
+def no_amounts() -> list[int]:
+    """Return zeros, one for each kind."""
     return [0] * len(KINDS)
 
 
@@ -80,8 +82,8 @@ class Account(Live):
     limit is not exceeded yet."""
     news: list[BudgetNotice]
     """The notices not yet reported; one list for a whole tree."""
-    committed: list[int] = msgspec.field(default_factory=_no_amounts)
-    reserved: list[int] = msgspec.field(default_factory=_no_amounts)
+    committed: list[int] = msgspec.field(default_factory=no_amounts)
+    reserved: list[int] = msgspec.field(default_factory=no_amounts)
     unmeasured: int = 0
     unpriced: int = 0
     refused: int = 0
@@ -151,7 +153,7 @@ class Account(Live):
             if limit is not None and self.committed[kind] * 5 >= limit * 4:
                 self._tell(kind, self.committed[kind], reached=self.committed[kind] >= limit)
 
-    def see(self, used: Amounts, pending: Amounts, set_aside: Amounts) -> None:
+    def see(self, used: Amounts, pending: Amounts, set_aside: Sequence[int]) -> None:
         """Store what a budget store reports.
 
         Args:

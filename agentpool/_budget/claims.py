@@ -39,10 +39,16 @@ from agentpool._budget.account import (
     Account,
     Amounts,
     amounts_of,
+    no_amounts,
 )
 from agentpool._budget.line import Line
-from agentpool._budget.reservation import RequestReservation, Reservation, reserved_by
-from agentpool._budget.store import Kept, StoredUse, summed
+from agentpool._budget.reservation import (
+    RequestReservation,
+    Reservation,
+    leave_count,
+    reserved_by,
+)
+from agentpool._budget.store import Kept, StoredUse
 from agentpool._errors import LimitExceededError
 
 MAX_PASSED: Final = 8
@@ -57,6 +63,8 @@ class Claim(Live):
     amounts: Amounts
     priced: bool
     is_stalled: Callable[[], bool]
+    is_waiting: Callable[[], bool] = bool
+    """Whether its agent waits at all, also at a gate."""
     is_begun: bool = False
     """Whether its request has asked a driver already, and asks the next one. It may hold the turn
     at a gate that others wait for."""
@@ -102,6 +110,8 @@ class Ledger(Live):
     """The store of its used amounts. ``None``: the budget ends with the program."""
     counted: dict[Reservation, None] = {}  # noqa: RUF012  # each has its own
     """The open reservations, here and below, that its store has counted in the current period."""
+    counted_amounts: list[int] = msgspec.field(default_factory=no_amounts)
+    """What these hold of each kind."""
     past: set[Reservation] = set()  # noqa: RUF012  # each has its own
     """The open reservations, here and below, of earlier periods: nothing of this one is theirs."""
 
@@ -155,6 +165,8 @@ class Ledger(Live):
         """Note that the store has counted the new *reservation*, and in which period."""
         reservation._periods = {**reservation._periods, self: period}  # pyright: ignore[reportPrivateUsage, reportUnhashable]
         self.counted[reservation] = None
+        for kind, amount in enumerate(reserved_by(reservation)):
+            self.counted_amounts[kind] += amount
         if period < self.account.period:  # the answer to a later question came before
             self._leave_behind(reservation)
 
@@ -167,8 +179,7 @@ class Ledger(Live):
             for one in [one for one in self.counted if one._periods[self] != found.period]:  # pyright: ignore[reportPrivateUsage]
                 self._leave_behind(one)
             self.account.begin(found.period)
-        set_aside = summed(map(reserved_by, self.counted))
-        self.account.see(found.used, self.kept.pending(found.period), set_aside)
+        self.account.see(found.used, self.kept.pending(found.period), self.counted_amounts)
 
     def see_unknown(self, found: StoredUse) -> None:
         """Take over what the store says is unknown of the current period."""
@@ -177,7 +188,7 @@ class Ledger(Live):
             self.account.see_unknown(found.used)
 
     def _leave_behind(self, reservation: Reservation) -> None:
-        del self.counted[reservation]
+        leave_count(reservation, self)
         self.past.add(reservation)
         self.account.set_aside(reserved_by(reservation), -1)
 
@@ -189,6 +200,7 @@ class Ledger(Live):
         tokens: int,
         cost_usd: float | None,
         is_stalled: Callable[[], bool],
+        is_waiting: Callable[[], bool] = bool,
         is_begun: bool = False,
     ) -> Claim:
         """Claim what one request needs, now or when others give some back.
@@ -198,13 +210,14 @@ class Ledger(Live):
             cost_usd: US dollars, as estimated. ``None``: unknown.
             is_stalled: Whether the agent that makes the request waits for others, so that others
                 must not rely on its end.
+            is_waiting: Whether that agent waits at all, also at a gate.
             is_begun: Whether the request has asked a driver already, and asks the next one.
 
         Raises:
             UsageError: If a number is invalid. Nothing was reserved.
         """
         amounts = amounts_of(tokens=tokens, cost_usd=cost_usd, requests=1, tool_calls=0)
-        claim = Claim(self, amounts, cost_usd is not None, is_stalled, is_begun)
+        claim = Claim(self, amounts, cost_usd is not None, is_stalled, is_waiting, is_begun)
         lack = self._find_lack(claim.amounts, priced=claim.priced)
         waiting = self.root.waiting
         if lack is not None and not self._can_come(lack, claim):
@@ -293,15 +306,25 @@ class Ledger(Live):
         self.open.add(reservation)
         return reservation
 
-    def take_again(
-        self, amounts: Amounts, is_stalled: Callable[[], bool], *, priced: bool
-    ) -> RequestReservation:
-        """Reserve *amounts* for a request that is sent anyway: no limit refuses it."""
-        return self._take_for(Claim(self, amounts, priced, is_stalled))
+    def take_again(self, reservation: RequestReservation) -> RequestReservation:
+        """Reserve the same once more, for a request that is sent anyway: no limit refuses it."""
+        return self._take_for(
+            Claim(
+                self,
+                reserved_by(reservation),
+                reservation.cost_usd is not None,
+                reservation._is_stalled,  # pyright: ignore[reportPrivateUsage]
+                reservation._is_waiting,  # pyright: ignore[reportPrivateUsage]
+            )
+        )
 
     def _take_for(self, claim: Claim) -> RequestReservation:
         reservation = RequestReservation(
-            self, claim.amounts, claim.priced, _is_stalled=claim.is_stalled
+            self,
+            claim.amounts,
+            claim.priced,
+            _is_stalled=claim.is_stalled,
+            _is_waiting=claim.is_waiting,
         )
         self.open.add(reservation)
         for one in self.path:

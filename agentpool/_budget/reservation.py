@@ -26,6 +26,8 @@ class Books(Protocol):
     """Its reservations that are not settled."""
     counted: dict[Reservation, None]
     """The open reservations, here and below, that its store has counted in the current period."""
+    counted_amounts: list[int]
+    """What these hold of each kind."""
     past: set[Reservation]
     """The open reservations, here and below, of earlier periods: nothing of this one is theirs."""
     under_way: dict[RequestReservation, None]
@@ -49,10 +51,8 @@ class Books(Protocol):
     def reconsider(self) -> None:
         """Decide again about the claims that wait."""
 
-    def take_again(
-        self, amounts: Amounts, is_stalled: Callable[[], bool], *, priced: bool
-    ) -> RequestReservation:
-        """Reserve *amounts* for a request that is sent anyway: no limit refuses it."""
+    def take_again(self, reservation: RequestReservation) -> RequestReservation:
+        """Reserve the same once more, for a request that is sent anyway: no limit refuses it."""
         ...
 
 
@@ -166,7 +166,7 @@ class Reservation(Live):
             if used is not None:
                 one.account.use(used)
         for one in self._ledger.path:
-            one.counted.pop(self, None)
+            leave_count(self, one)
             one.past.discard(self)
             if one.kept is not None:
                 one.kept.owe(self._periods.get(one, ""), self._amounts, used)
@@ -182,6 +182,8 @@ class RequestReservation(Reservation):
 
     _is_stalled: Callable[[], bool] = bool
     """Whether the agent that makes the request waits for others."""
+    _is_waiting: Callable[[], bool] = bool
+    """Whether it waits at all, also at a gate."""
     _started: bool = False
 
     @property
@@ -195,7 +197,7 @@ class RequestReservation(Reservation):
 
     def again(self) -> RequestReservation:
         """Reserve the same once more, for a request that is sent anyway: no limit refuses it."""
-        return self._ledger.take_again(self._amounts, self._is_stalled, priced=self._priced)
+        return self._ledger.take_again(self)
 
     def doubt_price(self) -> None:
         """Count an unknown cost as unpriced if the request was thought to be free."""
@@ -220,9 +222,11 @@ class RequestReservation(Reservation):
         """
         if not self._amounts[kind]:
             return False
-        # Who has its reservation and did not start yet waits for a slot, or for its turn at a gate:
-        # perhaps for that of the request that has begun.
-        return not self._is_stalled() if self._started else not is_begun
+        if is_begun:
+            # Who waits for a slot, or at a gate, may wait for the one that has begun.
+            return self._started and not self._is_waiting()
+        # Who has its reservation and did not start yet waits for a slot or for its turn.
+        return not (self._started and self._is_stalled())
 
     def _settle(self, used: Amounts | None) -> list[Books]:
         counting = super()._settle(used)
@@ -234,3 +238,11 @@ class RequestReservation(Reservation):
 def reserved_by(reservation: Reservation) -> Amounts:
     """Return what *reservation* holds of each kind."""
     return reservation._amounts  # pyright: ignore[reportPrivateUsage]
+
+
+def leave_count(reservation: Reservation, books: Books) -> None:
+    """Take it out of what the store of *books* has counted in the current period."""
+    if reservation in books.counted:
+        del books.counted[reservation]
+        for kind, amount in enumerate(reserved_by(reservation)):
+            books.counted_amounts[kind] -= amount

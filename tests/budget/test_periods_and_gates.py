@@ -14,6 +14,7 @@ from agentpool import (
     AgentStatus,
     Budget,
     ModelConfig,
+    PrivacyTier,
     SpawnConfig,
     UsageError,
     open_pool,
@@ -21,7 +22,7 @@ from agentpool import (
 from agentpool._budget.account import Amounts
 from agentpool._budget.period import Period
 from agentpool._budget.store import Limits, StoredUse
-from agentpool.abc import BudgetStore, CompletionRequest, Correction, OnDelta, Usage
+from agentpool.abc import BudgetStore, CompletionRequest, Correction, Driver, OnDelta, Usage
 from agentpool.drivers import (
     Completion,
     FallbackDriver,
@@ -69,15 +70,36 @@ async def used(store: BudgetStore, name: str = "team", per: Period = "hour") -> 
 # --- gates and fallbacks
 
 
-@pytest.mark.parametrize("tokens", [100, 140, 160, 180, 400])
-def test_who_holds_the_turn_at_a_gate_waits_for_nobody_at_it(tokens: int) -> None:
+class Around(Driver):
+    """A user's driver around another one, which does not tell when a request is sent."""
+
+    context_window = 8192
+    privacy = PrivacyTier.SOVEREIGN
+
+    def __init__(self, inner: Driver) -> None:
+        """Ask *inner*."""
+        self.inner = inner
+
+    async def complete(
+        self, request: CompletionRequest, *, on_delta: OnDelta | None = None
+    ) -> Completion:
+        """Pass it on."""
+        return await self.inner.complete(request, on_delta=on_delta)
+
+
+@pytest.mark.parametrize("tokens", [100, 140, 160, 180, 240, 400])
+@pytest.mark.parametrize("is_silent", [True, False])
+def test_who_holds_the_turn_at_a_gate_waits_for_nobody_at_it(
+    tokens: int, *, is_silent: bool
+) -> None:
     """It asks its next driver; the others have reserved, and wait at the gate."""
 
     async def run() -> list[AgentStatus]:
         first, second = LatencyDriver(FunctionDriver(broken)), FunctionDriver(lambda _: say("fine"))
         both = FallbackDriver(first, LatencyDriver(second))
         gated = GatedDriver(both, RequestGate(max_in_flight=1))
-        async with open_pool(gated, budget=Budget(tokens=tokens)) as pool:
+        driver = Around(gated) if is_silent else gated
+        async with open_pool(driver, budget=Budget(tokens=tokens)) as pool:
             await pool.fan_out(small(f"job {number}") for number in range(3))
             return [one.status for one in (await pool.join_all()).values()]
 

@@ -263,8 +263,8 @@ PROMISES: Final = (
     Fault(
         "J14", "every wait ends: who holds a gate waits for who waits at it",
         "_budget/reservation.py",
-        "return not self._is_stalled() if self._started else not is_begun",
-        "return not self._is_stalled() if self._started else True",
+        "            return self._started and not self._is_waiting()\n",
+        "            return not (self._started and self._is_stalled())\n",
         "tests/budget/test_periods_and_gates.py", "who_holds_the_turn_at_a_gate",
     ),
     Fault(
@@ -283,8 +283,8 @@ PROMISES: Final = (
     Fault(
         "J14", "the numbers are the store's: all that is set aside is taken off",
         "_budget/claims.py",
-        "        set_aside = summed(map(reserved_by, self.counted))\n",
-        "        set_aside = tuple(self.account.reserved)\n",
+        "self.kept.pending(found.period), self.counted_amounts)\n",
+        "self.kept.pending(found.period), self.account.reserved)\n",
         "tests/budget/test_periods_and_gates.py", "the_numbers_stay_right_after_a_refusal",
     ),
     Fault(
