@@ -124,9 +124,8 @@ class SpawnConfig(_Asked, frozen=True, kw_only=True, metaclass=AdvisedStruct):
         )
         if not is_usual:
             self._check_types()
-        sound = _sound_query(query)
-        if sound is not query:
-            force_setattr(self, "query", sound)
+        if not query.isascii() or not query or query.isspace():
+            force_setattr(self, "query", _sound_query(query))
         if not is_usual:
             self._check_terms()
 

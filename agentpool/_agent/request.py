@@ -122,7 +122,8 @@ class ModelRequest(Live):
                     if delay_seconds is not None or not agent.asked % STEPS:
                         await self._wait(delay_seconds)
                     if agent.purse is not None:
-                        return self._done(await self._pay(agent.purse))
+                        paid = await self._pay(agent.purse)
+                        return paid if isinstance(paid, LimitExceededError) else self._done(paid)
                     if self.aside is not None:
                         await self.aside.begin(self._most())
                     # As _send(), without its coroutine: most requests are not paid by a budget.
@@ -158,17 +159,16 @@ class ModelRequest(Live):
         if self._clock is not None:
             self._clock.end()  # also for tasks that were left behind and still wait
 
-    def _done(self, answer: Completion | LimitExceededError) -> Completion | LimitExceededError:
+    def _refused(self, refusal: LimitExceededError) -> LimitExceededError:
+        if self.effect is not None and self.agent.run is not None:
+            self.agent.run.exhausted = Stop.of_error(refusal)
+        return refusal
+
+    def _done(self, answer: Completion) -> Completion:
         """Store the answer in the agent's turn, and report it."""
         effect, agent, teller = self.effect, self.agent, self.watcher
         if effect is None:
             return answer
-        assert agent.run is not None  # noqa: S101  # only a run has turns
-        if isinstance(answer, LimitExceededError):
-            agent.run.exhausted = Stop.of_error(answer)
-            return answer
-        if agent.purse is not None:
-            agent.run.passed_shared = agent.purse.passed
         if agent.stream is not None:
             agent.end_stream(agent.stream, answer)
         if agent.hub.listening:
@@ -228,10 +228,8 @@ class ModelRequest(Live):
 
     async def _reserve(self, purse: Purse, *, is_begun: bool) -> LimitExceededError | None:  # noqa: ASYNC910  # see Purse.reserve
         """Reserve what an attempt needs. Return why the budget does not allow it."""
-        estimator = self.estimator or purse.estimator
-        found = await purse.reserve(
-            self.driver, self.request, estimator, self._journal, is_begun=is_begun
-        )
+        asked = self.driver, self.request, self.estimator or purse.estimator, self._journal
+        found = await purse.reserve(*asked, is_begun=is_begun)
         if isinstance(found, LimitExceededError):
             return found  # noqa: ASYNC910  # see above
         if self.reservation is not None:
@@ -243,7 +241,7 @@ class ModelRequest(Live):
         """Make one attempt and settle its reservation, however it ends."""
         refusal = await self._reserve(purse, is_begun=False)
         if refusal is not None:
-            return refusal
+            return self._refused(refusal)
         told_later: tuple[Ledger, ...] = ()
         try:
             if self.aside is not None:
@@ -253,13 +251,15 @@ class ModelRequest(Live):
             answer = await self._send()
             tokens = answer.usage and answer.usage.total_tokens
             assert self.reservation is not None  # noqa: S101  # it was made above
-            purse.passed = self.reservation.commit(tokens=tokens, cost_usd=answer.cost_usd)
+            passed = self.reservation.commit(tokens=tokens, cost_usd=answer.cost_usd)
+            if self.effect is not None and self.agent.run is not None:
+                self.agent.run.passed_shared = passed
             if self._journal is not None:
                 told_later = purse.kept_with(self._journal)  # its result is noted next
         except LimitExceededError as error:
             if error is not self.refusal:
                 raise
-            return error
+            return self._refused(error)
         finally:
             if self.reservation is not None:
                 self.reservation.close()  # all of it is charged if nothing above said better
@@ -345,9 +345,8 @@ class ModelRequest(Live):
         answer, agent = self.answer, self.agent
         if self.effect is None or answer is None:
             return
-        agent.lose(
-            Loss(0, answer.cost_usd, 0 if answer.usage is None else None, usage=answer.usage)
-        )
+        loss = Loss(0, answer.cost_usd, 0 if answer.usage is None else None, usage=answer.usage)
+        agent.lose(loss)
         if self.watcher is not None:
             self.watcher.answered(answer, self.reservation)
 

@@ -94,8 +94,6 @@ class Purse(Live):
     _name: str
     estimator: Estimator = msgspec.field(default_factory=Estimator)
     """Estimates requests of the agent's conversation."""
-    passed: bool = False
-    """Whether a limit has been passed since the last answer."""
 
     def __post_init__(self) -> None:
         """Reconsider waiting claims when this agent begins to wait."""

@@ -29,6 +29,7 @@ from agentpool._events import AgentQueued, AgentResumed, SlotsChanged
 from agentpool._manifest.manifest import AgentManifest
 from agentpool._messages import OWNER_ID, AgentId
 from agentpool._pool.record import AgentRecord
+from agentpool._scheduling.cancelled import is_cancelled
 from agentpool._scheduling.ctrl_c import unbroken
 from agentpool._scheduling.fair_queue import PLAIN, FairQueue, Share
 from agentpool._scheduling.line import Line
@@ -229,7 +230,7 @@ class Admission(Live):
             self._let_in = 1
             self._room.unpark(1)
 
-    def admit(self, record: AgentRecord) -> Slot | None:
+    def admit(self, record: AgentRecord, config: SpawnConfig) -> Slot | None:
         """Return a slot for *record* if one is free, otherwise queue it. Ask ``room_for`` first."""
         if self.running_count + self._lent < self.slots:
             # It overtakes nobody: a slot that becomes free is given out in the same step.
@@ -237,7 +238,7 @@ class Admission(Live):
             moment = self._moment
             return self._slot_for(record, self._hub.seconds() if moment is None else moment)
         queue = self._children if record.origin.depth else self._newcomers
-        queue.push(record, record.share)
+        queue.push(record, config.share)
         return None
 
     def withdraw(self, record: AgentRecord) -> None:
@@ -267,12 +268,11 @@ class Admission(Live):
                 continue
             if self.running_count + self._lent >= self.slots:
                 return
-            queue = self._children if self._children.waiting else self._newcomers
-            if not (newcomers and queue.waiting):
+            if not (newcomers and self.queued_count):
                 self._offer_room()
                 return
             self.running_count += 1
-            self._start_next(queue, self._hub.seconds())
+            self._start_next(self._hub.seconds())
 
     def _slot_for(self, record: AgentRecord, now: float) -> Slot:
         if self._room:
@@ -280,8 +280,8 @@ class Admission(Live):
         scope = trio.CancelScope()
         return Slot(self, record.agent_id, scope, record.name, now)
 
-    def _start_next(self, queue: FairQueue[AgentRecord], now: float) -> None:
-        record = queue.pop()
+    def _start_next(self, now: float) -> None:
+        record = (self._children if self._children.waiting else self._newcomers).pop()
         self._start(record, self._slot_for(record, now))
 
     def resize(self, slots: float) -> None:
@@ -292,15 +292,13 @@ class Admission(Live):
             self.pump()
             self._offer_room()
 
-    def leave(self, slot: Slot, now: float, *, newcomers: bool) -> None:
-        """Take back the slot of an agent that ended, if it has one.
+    def leave(self, slot: Slot, now: float) -> None:
+        """Take back the slot of an agent that ended, if it has one. Call it in the agent's task.
 
         Args:
             slot: The agent's slot.
             now: The time, as the hub tells it. The next agent begins when this one ends, so both
                 get the same number.
-            newcomers: Whether newcomers wait and may start. They may not when the pool's nursery is
-                cancelled, since they would be cancelled right after their start.
         """
         # A task holds its context, which holds the slot: the circle would be left to the
         # garbage collector, with all that was in the task.
@@ -308,27 +306,18 @@ class Admission(Live):
         slot.forget_waits()
         if slot.lent:
             self._end_loan(slot)
+        # Once the nursery is cancelled, newcomers would start only to be cancelled.
+        newcomers = self.queued_count > 0 and not is_cancelled()
         if slot.held:
             slot.held = False
-            if newcomers and self._hand_on(now):
+            if newcomers and not self._returning and self.running_count + self._lent <= self.slots:
+                # In a pool with a queue, the slot of every agent is handed to the next one.
+                self._start_next(now)
                 return
             self.running_count -= 1
             if not (self._returning or self._room):
                 return  # nobody else could have it
         self.pump(newcomers=newcomers)
-
-    def _hand_on(self, now: float) -> bool:
-        """Give the slot of an ended agent to a new one, if a new one is next.
-
-        In a pool with a queue, this happens at the end of every agent.
-        """
-        if self._returning or self.running_count + self._lent > self.slots:
-            return False
-        queue = self._children if self._children.waiting else self._newcomers
-        if not queue.waiting:
-            return False
-        self._start_next(queue, now)
-        return True
 
     # The slots' side.
 

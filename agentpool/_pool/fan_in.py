@@ -179,7 +179,8 @@ class FanIn(Live):
                 join.wanted[agent_id] = left
                 if not join.missing:
                     join.lot.unpark_all()
-        if is_forgotten := record.rare is not None and record.rare.is_forgotten:
+        is_forgotten = record.rare is not None and record.rare.is_forgotten
+        if is_forgotten:
             self._drop(record)
         if record.on_end is not None:
             record.on_end(record)

@@ -11,7 +11,6 @@ Rules:
 
 from __future__ import annotations
 
-import math
 import os
 from functools import partial
 from itertools import repeat
@@ -195,7 +194,7 @@ class AgentNursery(Home):
             self.router.register(agent_id)
             if self.hub.listening:
                 self.hub.spawned(agent_id, origin.parent_id, config)
-            if (slot := self.admission.admit(record)) is not None:
+            if (slot := self.admission.admit(record, config)) is not None:
                 self._start(record, slot)
             elif self.hub.listening and record.status is AgentStatus.QUEUED:
                 self.admission.tell_newcomer(record)
@@ -243,7 +242,7 @@ class AgentNursery(Home):
         return budget_for(config, self.budget if parent is None else parent.origin.budget)
 
     def _start(self, record: AgentRecord, slot: Slot) -> None:
-        record.begin(slot)
+        record.slot = slot
         self.running[record.agent_id] = record
         if self.hub.listening:
             self.hub.tell(AgentStarted, record.agent_id, record.name)
@@ -325,14 +324,10 @@ class AgentNursery(Home):
             if failed and self.abort_on_failure:
                 self.abort("pool", f"agent {agent_id} ({record.name}) failed")
             if slot is not None:
-                # Once the nursery is cancelled, newcomers would start only to be cancelled.
-                admission = self.admission
-                queued = admission.queued_count
-                newcomers = queued > 0 and trio.current_effective_deadline() != -math.inf
                 # Observers and a journal may have taken their time since the outcome was made.
                 is_late = hub.listening or self.journal is not None
                 now = hub.seconds() if is_late else outcome.finished_at
-                admission.leave(slot, now, newcomers=newcomers)
+                self.admission.leave(slot, now)
                 self.deadlocks.suspect()
             if record.on_end is not None:
                 # Whoever waits for one of several has one less that could end its wait.

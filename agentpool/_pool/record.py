@@ -280,10 +280,6 @@ class AgentRecord(Unique):
         """Record the running agent."""
         self._stage = agent
 
-    def begin(self, slot: Slot) -> None:
-        """Record that the agent has its first slot."""
-        self.slot = slot
-
     @property
     def hub(self) -> EventHub:
         """Receives its events."""

@@ -64,7 +64,8 @@ def new_agent(
     """Make the agent of *record*, with its deadline, and the current task its main task."""
     _take_task(slot)
     config, driver = record.take_work()
-    agent_id, name, budget, hub = record.agent_id, record.name, record.origin.budget, record.hub
+    agent_id, name, origin = record.agent_id, record.name, record.origin
+    budget, hub = origin.budget, origin.pool.hub
     purse = None if budget is None else Purse(budget, slot, hub, agent_id, name)
     agent = Agent(
         agent_id, name, home, config, driver, slot, hub, router, memory.memory_for(config), purse

@@ -108,7 +108,7 @@ class FairQueue(Generic[T]):
     """A queue that several groups share."""
 
     __slots__ = (
-        "_cost_of", "_dearest", "_groups", "_home", "_is_gone", "_size", "_turns", "waiting",
+        "_cost_of", "_dearest", "_ghosts", "_groups", "_home", "_is_gone", "_turns", "waiting",
     )  # fmt: skip
 
     def __init__(
@@ -128,8 +128,8 @@ class FairQueue(Generic[T]):
         self._groups: dict[str, _Group[T]] = {PLAIN.group: self._home}
         self._turns: deque[_Group[T]] = deque()
         """The groups with items, the one whose turn it is first."""
-        self._size: int = 0
-        """Items, withdrawn ones included."""
+        self._ghosts: int = 0
+        """Items that were withdrawn and are still here."""
         self.waiting = 0
         """The number of items that were not withdrawn, as ``len`` returns it. (A pool reads it ten
         times for each agent.)"""
@@ -146,7 +146,6 @@ class FairQueue(Generic[T]):
             # Behind others of the usual share, as in most queues.
             home.line.append(item)
             home.arrived += 1
-            self._size += 1
             self.waiting += 1
             return
         if share is PLAIN:
@@ -156,10 +155,9 @@ class FairQueue(Generic[T]):
             group = found or self._groups.setdefault(share.group, _Group(share.group))
         group.weight = share.weight
         if self._cost_of is not None:
-            dearest = self._dearest if self._size else 1
+            dearest = self._dearest if self._turns else 1
             self._dearest = max(dearest, self._cost_of(item))
         group.push(item, share.priority)
-        self._size += 1
         self.waiting += 1
         if len(group) == 1:
             self._turns.append(group)
@@ -171,7 +169,8 @@ class FairQueue(Generic[T]):
         while True:
             group = self._turns[0]
             item = group.head()
-            if self.waiting < self._size and self._is_gone(item):
+            if self._ghosts and self._is_gone(item):
+                self._ghosts -= 1
                 self._take(group)
             elif group.credit < self._cost(item):
                 # A dearer one took the place of the one that the turn was left for.
@@ -184,10 +183,9 @@ class FairQueue(Generic[T]):
         """Remove and return the next item. The queue must not be empty."""
         group = self._turns[0]
         line = group.line
-        if len(self._turns) == 1 and len(line) > 1 and self.waiting == self._size:
+        if len(self._turns) == 1 and len(line) > 1 and not self._ghosts:
             # Most queues have one group, and there is no other to take turns with. What is left
             # of its turn stays as it is.
-            self._size -= 1
             self.waiting -= 1
             return line.popleft()
         item = self.head()
@@ -200,8 +198,8 @@ class FairQueue(Generic[T]):
     def note_gone(self) -> None:
         """Record that an item was withdrawn."""
         self.waiting -= 1
-        ghosts = self._size - self.waiting
-        if ghosts * 2 <= self._size + SPARE_GHOSTS and self.waiting:
+        self._ghosts += 1
+        if self._ghosts <= self.waiting + SPARE_GHOSTS and self.waiting:
             return
         # Each scan is paid for by the half of the items that it throws out.
         first = self._turns[0]
@@ -210,20 +208,20 @@ class FairQueue(Generic[T]):
         for group in [group for group in self._turns if not group]:
             self._forget(group)
         self._turns = deque(group for group in self._turns if group)
-        self._size = self.waiting
+        self._ghosts = 0
         if self._turns and self._turns[0] is not first:
             self._begin_turn()
 
     def drain(self) -> list[T]:
         """Remove and return all items, group by group."""
-        if not self._size:
+        if not self._turns:
             return []
         left = [item for group in self._turns for item in group]
-        if self.waiting < self._size:
+        if self._ghosts:
             left = [item for item in left if not self._is_gone(item)]
         self._home = _Group(PLAIN.group)
         self._groups = {PLAIN.group: self._home}
-        self._size = self.waiting = 0
+        self._ghosts = self.waiting = 0
         self._turns.clear()
         return left
 
@@ -233,7 +231,6 @@ class FairQueue(Generic[T]):
     def _take(self, group: _Group[T]) -> None:
         """Remove the first item of the current group, and end its turn if it is used up."""
         group.pop()
-        self._size -= 1
         if not group:
             self._forget(group)
             self._turns.popleft()

@@ -791,6 +791,37 @@ async def test_outer_cancellation_ends_everyone_and_goes_through(
     assert (pool.active_count, pool.queued_count, pool.router.agent_count) == (0, 0, 0)
 
 
+async def cancelled_outside(*, by_agent: bool) -> list[AgentOutcome | None]:
+    """Cancel the scope around a pool with three slots and five agents in the queue."""
+    is_over = trio.Event()
+
+    async def answer(request: CompletionRequest, _: OnDelta) -> str:
+        await is_over.wait() if query_of(request) == "b" else await trio.sleep_forever()
+        outer.cancel()
+        return "the last one"
+
+    with trio.CancelScope() as outer:
+        async with open_pool(LiveDriver(answer), max_concurrent=3) as pool:
+            handles = await pool.fan_out(map(job, "abcdefgh"))
+            await wait_all_tasks_blocked()
+            if by_agent:
+                is_over.set()
+            else:
+                outer.cancel()
+            await pool.join_all()
+    assert outer.cancelled_caught
+    return [handle.outcome for handle in handles]
+
+
+@pytest.mark.parametrize("by_agent", [False, True])
+async def test_after_an_outer_cancellation_no_agent_begins(by_agent: bool) -> None:  # noqa: FBT001
+    """Whoever takes the next step: the owner, or an agent whose slot is then free."""
+    for _ in range(20):  # trio runs the tasks of one tick in any order
+        ended = await cancelled_outside(by_agent=by_agent)
+        assert [one and one.started_at is not None for one in ended] == [True] * 3 + [False] * 5
+        assert [one and one.text for one in ended] == ["", "the last one" * by_agent] + [""] * 6
+
+
 async def test_outer_cancellation_while_the_pool_waits_for_its_end(
     autojump_clock: trio.testing.MockClock,
 ) -> None:

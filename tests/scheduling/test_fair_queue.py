@@ -157,7 +157,7 @@ def test_withdrawn_items_do_not_pile_up() -> None:
         item.gone = True
         queue.note_gone()
     assert len(queue) == 1
-    assert queue._size <= 2 * SPARE_GHOSTS + 2
+    assert queue._ghosts <= SPARE_GHOSTS + 1
     assert len(queue._groups) < 2 * SPARE_GHOSTS
     assert queue.pop() is first
     assert not queue
@@ -179,7 +179,7 @@ def test_a_withdrawn_group_that_is_swept_out_hands_its_turn_on_whole() -> None:
     for item in items[: len(crowd)]:
         item.gone = True
         queue.note_gone()
-    assert queue._size == 3
+    assert queue._ghosts == 0
     assert groups_of(queue) == "bbc"
 
 
@@ -191,7 +191,7 @@ def test_a_turn_that_goes_on_is_no_second_one_after_a_sweep() -> None:
     for item in items[3 : 3 + len(crowd)]:
         item.gone = True
         queue.note_gone()
-    assert queue._size == 3
+    assert queue._ghosts == 0
     assert groups_of(queue) == "aca"
 
 
@@ -204,7 +204,7 @@ def test_who_is_left_keeps_the_order_when_most_are_withdrawn() -> None:
         item.gone = True
         queue.note_gone()
     left = [number for number in range(count) if not items[number].gone]
-    assert queue._size < count
+    assert queue._ghosts < count - len(left)
     by_priority = sorted(left, key=lambda number: -(number * 37 % count))
     assert names_of(queue) == " ".join(map(str, by_priority))
 
