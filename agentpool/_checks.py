@@ -28,6 +28,7 @@ Names: TypeAlias = tuple[str, ...] | frozenset[str]
 MOST_KNOWN: Final = 1024
 """How many lists of types are remembered: a program may make classes without end."""
 
+_NO_DEFAULT: Final = object()
 _PLAIN: Final = frozenset({str, int, float, bool})
 """The types of plain texts and numbers."""
 
@@ -171,13 +172,17 @@ def expect_fields(value: object, *, but: Names = (), of: str = "") -> None:
     """
     kind: Any = type(value)  # mypy takes no class for hashable
     types = tuple(map(type, _values_of(kind)(value)))
-    for name, usual, expected in _unsure_fields(kind, types, but):
-        found: object = getattr(value, name)
-        given = type(found)
+    for name, usual, expected, plain_items in _unsure_fields(kind, types, but):
+        found: Any = getattr(value, name)
+        given: type = type(found)
         if given in usual and (given is not int or name in but or is_whole(found)):
             continue
-        if given is tuple and not found and tuple in expected.kinds:
-            continue  # most tuples are empty
+        if (
+            plain_items is not None
+            and isinstance(found, tuple)
+            and plain_items.issuperset(map(type, found))
+        ):
+            continue  # most are empty, or the types of their items say all
         if name not in but:
             if given is list and tuple in expected.kinds:
                 found = tuple(cast("list[object]", found))
@@ -199,16 +204,25 @@ def _values_of(kind: type) -> Callable[[object], tuple[object, ...]]:
 @lru_cache(MOST_KNOWN)
 def _unsure_fields(
     kind: type, types: tuple[type, ...], but: Names
-) -> tuple[tuple[str, tuple[type, ...], Expected], ...]:
+) -> tuple[tuple[str, tuple[type, ...], Expected, frozenset[type] | None], ...]:
     """Return the fields of *kind* to look at if their values have these *types*.
 
     Most types say all about a value, and most objects have values of the same types as others.
+    With each field come the types of items that a tuple may have without a look at each item.
+    ``None``: it may be no tuple.
     """
     return tuple(
-        field
+        (*field, _plain_items(field[2]))
         for field, given in zip(fields_of(kind), types, strict=True)
         if not (_stays(given) if field[0] in but else _is_enough(given, field[2]))
     )
+
+
+def _plain_items(expected: Expected) -> frozenset[type] | None:
+    if tuple not in expected.kinds:
+        return None
+    items = expected.items
+    return frozenset(one for one in items.usual if _is_enough(one, items)) if items else frozenset()
 
 
 def _stays(given: type) -> bool:
@@ -273,7 +287,9 @@ def expect_arguments(
             expected.
     """
     types = tuple(map(type, arguments.values()))
-    for name in _unsure_arguments(function, tuple(arguments), types, but):
+    for name, default in _unsure_arguments(function, tuple(arguments), types, but):
+        if arguments[name] is default:
+            continue
         parameters, of = parameters_of(function), function.__qualname__.removesuffix(".__init__")
         parameters[name].check(arguments[name], name, of=of, others=parameters)
 
@@ -281,11 +297,15 @@ def expect_arguments(
 @lru_cache(MOST_KNOWN)
 def _unsure_arguments(
     function: Callable[..., object], given: tuple[str, ...], types: tuple[type, ...], but: Names
-) -> tuple[str, ...]:
-    """Return the arguments of *function* to look at if what is *given* has these *types*."""
+) -> tuple[tuple[str, object], ...]:
+    """Return the arguments of *function* to look at if what is *given* has these *types*.
+
+    Each comes with its default, which needs no look. ``_NO_DEFAULT``: it has none.
+    """
     found = dict(zip(given, types, strict=True))
+    defaults = getattr(inspect.unwrap(function), "__kwdefaults__", None) or {}
     return tuple(
-        name
+        (name, defaults.get(name, _NO_DEFAULT))
         for name, expected in parameters_of(function).items()
         if name in found and name not in but and not _is_enough(found[name], expected)
     )

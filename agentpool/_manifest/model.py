@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from operator import attrgetter
 from typing import Final, Literal, TypeAlias, cast, final, get_args
 
 import attrs
@@ -172,6 +173,9 @@ class ModelConfig(Value):
 
     def __attrs_post_init__(self) -> None:
         """Refuse settings that are wrong or contradict each other."""
+        values = _values(self)
+        if tuple(map(type, values)) == _USUAL_TYPES and values == _USUAL:
+            return  # as in most manifests of a model on this machine
         expect_fields(self, but=_CHECKED)
         raise_if_any([*_model_faults(self)], "ModelConfig")
         object.__setattr__(self, "options", plain_json(cast("Json", self.options)))
@@ -193,6 +197,12 @@ class ModelConfig(Value):
 _DEFAULTS: Final[Mapping[str, object]] = {
     field.name: field.default for field in attrs.fields(ModelConfig)
 }
+
+# The factory of the options makes an empty dict.
+_USUAL: Final = tuple([{} if name == "options" else one for name, one in _DEFAULTS.items()])
+_USUAL_TYPES: Final = tuple(map(type, _USUAL))
+_values: Final = attrgetter(*_DEFAULTS)
+
 
 _SAID_ONCE: Final = (*Asking.__struct_fields__, "system_prompt", "on_cut")
 """The settings that are written once, for a model and its fallback."""

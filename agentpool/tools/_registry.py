@@ -158,7 +158,7 @@ class ToolRegistry(Shown):
     (('add',), True, 1)
     """
 
-    __slots__ = ("_remembered", "_tools")
+    __slots__ = ("_last", "_remembered", "_tools")
 
     def __init__(self, tools: Iterable[Tool] = ()) -> None:
         """Make a registry of *tools*, in their order.
@@ -170,6 +170,7 @@ class ToolRegistry(Shown):
         expect_each(tools, Tool, "tools must be an iterable of tools", "write ToolRegistry([tool])")
         self._tools: Mapping[str, Tool] = _with({}, tools)
         self._remembered: dict[tuple[tuple[Capability, ...], PrivacyTier], Allowed] = {}
+        self._last: tuple[object, object, Allowed] = (None, None, _NOTHING)
 
     def with_tools(self, *tools: Tool) -> ToolRegistry:
         """Return a new registry with *tools* added at the end.
@@ -207,6 +208,9 @@ class ToolRegistry(Shown):
         # EMPTY_REGISTRY is shared by all; it has nothing to remember and never changes.
         if not self._tools:
             return _NOTHING
+        last_grants, last_privacy, last = self._last
+        if grants is last_grants and privacy is last_privacy:
+            return last  # of the same manifest, without the hashes of all its grants
         try:
             key = (tuple(grants), privacy)
             allowed = self._remembered.get(key)
@@ -229,6 +233,8 @@ class ToolRegistry(Shown):
             if len(self._remembered) >= _MAX_REMEMBERED:
                 self._remembered.clear()
             self._remembered[key] = allowed
+        if grants is key[0]:  # a tuple, which does not change
+            self._last = grants, privacy, allowed
         return allowed
 
     def __len__(self) -> int:

@@ -207,6 +207,22 @@ def test_what_is_shown_is_worked_out_once_per_set_of_grants() -> None:
     assert registry.definitions_for([MEMORY], SOVEREIGN) is not first
 
 
+def test_grants_that_change_are_looked_at_again() -> None:
+    """A list may have others the next time, and an iterator has none."""
+    registry = ToolRegistry([NamedTool("recall", MEMORY), NamedTool("fetch", NETWORK)])
+    grants = [MEMORY]
+    assert names(registry.definitions_for(grants, STANDARD)) == ["recall"]
+    grants.append(NETWORK)
+    assert names(registry.definitions_for(grants, STANDARD)) == ["recall", "fetch"]
+    once = iter(grants)
+    assert names(registry.definitions_for(once, STANDARD)) == ["recall", "fetch"]
+    assert names(registry.definitions_for(once, STANDARD)) == []
+    kept = tuple(grants)
+    assert names(registry.definitions_for(kept, STANDARD)) == ["recall", "fetch"]
+    assert names(registry.definitions_for(kept, SOVEREIGN)) == ["recall"]
+    assert names(registry.definitions_for(kept, STANDARD)) == ["recall", "fetch"]
+
+
 def test_what_is_remembered_has_a_bound() -> None:
     """A pool with a manifest per agent must not grow with the number of its agents."""
     registry = ToolRegistry([NamedTool("fetch", NETWORK)])
