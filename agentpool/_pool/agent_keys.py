@@ -45,6 +45,8 @@ class AgentKeys:
     """The keys of racers that were never started, in races that are over."""
     _times: Counter[str] = attrs.field(factory=Counter[str])
     """How often a group of agents was asked for the same work, by its digest."""
+    _reused: dict[str, int] = attrs.field(factory=dict[str, int])
+    """How often a key was given out again, at least."""
 
     def next(
         self, config: SpawnConfig, call: ServedCall | None, number: AgentId, *, in_group: bool
@@ -144,9 +146,12 @@ class AgentKeys:
 
     def _unused(self, key: str) -> str:
         """Return *key* if it is unused, or else the key of the next agent with the same work."""
-        first, times = key, 0
+        first, times = key, self._reused.get(key, 0)
+        if times:  # what was used then is so still
+            key = f"{first}~{times}"
         while key in self.raced or self.taken.get(key) in self.over:
             times += 1
+            self._reused[first] = times
             key = f"{first}~{times}"
         return key
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
-from typing import Final
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Final, TypeAlias
 
 import attrs
 import msgspec
@@ -22,12 +22,15 @@ from agentpool._recorded_results import digest_of, spending
 from agentpool._served_call import Loss
 from agentpool._spawn import SpawnConfig
 
+Below: TypeAlias = Callable[[PastAgent], Iterable[PastAgent]]
+"""Returns the children of an agent of an earlier process."""
+
 REASON: Final = "it was changed, and branched when its pool was resumed"
 
 
 def begin_again(
     past: PastAgent,
-    agents: Collection[PastAgent],
+    below: Below,
     lost: Sequence[JournalRecord],
     *,
     config: SpawnConfig,
@@ -38,26 +41,26 @@ def begin_again(
 
     Args:
         past: The agent to branch.
-        agents: All agents of earlier processes.
+        below: Returns the children that end with an agent.
         lost: Records of its requests that were sent and got no answer.
         config: The config of the new run. Its history has all that was settled.
         own: How many messages at the end of that history come from the agent's earlier runs.
         digest: The digest of the config that it was spawned with.
     """
     past.records.extend(lost)
-    ended = list(end_records(past, agents, REASON))
+    ended = list(end_records(past, below, REASON))
     past.outcome = None
     return [*lost, *ended, _begin_record(past, config, own, digest)]
 
 
 def end_records(
-    past: PastAgent, agents: Collection[PastAgent], reason: str, by: str = "pool"
+    past: PastAgent, below: Below, reason: str, by: str = "pool"
 ) -> Iterator[JournalRecord]:
-    """End *past* and its unfinished children among *agents*; yield the records.
+    """End *past* and all unfinished agents *below* it; yield the records.
 
     Args:
         past: The first agent that ends.
-        agents: All agents of earlier processes that may end with it.
+        below: Returns the children that end with an agent.
         reason: The reason for its end.
         by: Who cancels it.
     """
@@ -72,9 +75,8 @@ def end_records(
             past.config, past.agent_id, AgentStatus.CANCELLED, 0.0, error=error
         )
         yield outcome_record(past.outcome, past.config.history)
-    for child in agents:
-        if child.parent_id == past.agent_id:
-            yield from end_records(child, agents, reason, by)
+    for child in below(past):
+        yield from end_records(child, below, reason, by)
 
 
 def fail_records(past: PastAgent) -> Iterator[JournalRecord]:

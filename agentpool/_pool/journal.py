@@ -49,6 +49,7 @@ from agentpool._pool.past import (
     encode,
     outcome_record,
 )
+from agentpool._pool.past_families import PastFamilies
 from agentpool._pool.record import AgentRecord
 from agentpool._recorded_results import begun_keys, settled_keys
 from agentpool._scheduling.ctrl_c import unbroken
@@ -79,14 +80,8 @@ class PoolJournal:
     """The messages of the pool."""
     past: dict[str, PastAgent] = attrs.field(factory=dict[str, PastAgent])
     """The agents of earlier processes by key, in the order in which they were accepted."""
-    free_children: dict[AgentId, list[PastAgent]] = attrs.field(
-        factory=dict[AgentId, list[PastAgent]]
-    )
-    """The children that may go on without the call that spawned them: by parent, in spawn order."""
-    _children_of: dict[AgentId, list[PastAgent]] = attrs.field(
-        factory=dict[AgentId, list[PastAgent]]
-    )
-    """The agents of earlier processes by parent."""
+    families: PastFamilies = attrs.field(init=False)
+    """The same agents by parent."""
     head: AgentId = OWNER_ID
     """The agent after which a session continues. 0: it has no complete turn."""
     head_messages: tuple[ChatMessage, ...] = ()
@@ -106,6 +101,7 @@ class PoolJournal:
     def __attrs_post_init__(self) -> None:
         """Record messages too."""
         self.post = KeptPost(self._note_sent)
+        self.families = PastFamilies.of(self.past.values(), self.keys.taken)
 
     def start(
         self,
@@ -120,9 +116,8 @@ class PoolJournal:
             running: The agents that have started and not ended.
             budget: The pool's budget. ``None``: it has none.
         """
-        for past in self.past.values():
-            self._children_of.setdefault(past.parent_id, []).append(past)
-            if budget is not None:
+        if budget is not None:
+            for past in self.past.values():
                 known = partial(spent_before, past)
                 self.writer.ahead.pay(ledger_of(budget), past.agent_id, known)
         self._running = running
@@ -283,17 +278,14 @@ class PoolJournal:
         ) -> SpawnConfig:
             digest = self._changed.pop(past.agent_id, None)
             config, own = next_config(past, config, messages, is_changed=digest is not None)
-            goes_on = [one for one in self.past.values() if self._goes_on_alone(one)]
-            agents = [one for one in self.past.values() if one is past or one not in goes_on]
-            for record in begin_again(
-                past, agents, lost, config=config, own=own, digest=digest or past.digest
-            ):
+            bound_to, digest = self.families.bound_to, digest or past.digest
+            for record in begin_again(past, bound_to, lost, config=config, own=own, digest=digest):
                 self.writer.note(record)  # in one step, and so kept together
             spend(self.writer.ahead, past.agent_id, past.records, budget)
             settled = settled_keys(past.records)
-            for child in self.past.values():  # those of settled calls are counted already
-                if child.parent_id == past.agent_id and call_of(child) not in settled:
-                    self.spend_again(child.agent_id, budget)
+            for child in self.families.below(past):
+                if call_of(child) not in settled:  # or it is counted already
+                    self._spend_on(child, budget)
             self._histories[past.agent_id] = config.history
             return config
 
@@ -306,33 +298,33 @@ class PoolJournal:
 
     def spend_again(self, agent_id: AgentId, budget: Budget | None) -> None:
         """Count in *budget* what an ended agent and its children have spent."""
+        past = self.past.get(self._key_of[agent_id])
+        if past is not None:
+            self._spend_on(past, budget)
+
+    def _spend_on(self, past: PastAgent, budget: Budget | None) -> None:
         if budget is None:
             return
-        for past in self.past.values():
-            if past.agent_id == agent_id:
-                for records in past.runs:
-                    spend(self.writer.ahead, agent_id, records, budget)
-            elif past.parent_id == agent_id and not self._goes_on_alone(past):
-                self.spend_again(past.agent_id, budget)
+        for records in past.runs:
+            spend(self.writer.ahead, past.agent_id, records, budget)
+        for child in self.families.bound_to(past):
+            self._spend_on(child, budget)
 
     def end_unstarted(self, key: str, budget: Budget | None) -> None:
         """End a racer that only an earlier process had started: it has lost the race."""
         past = self.past.get(key)
         if past is None or key in self.keys.taken:
             return
-        for record in end_records(past, self.past.values(), LOST):
+        for record in end_records(past, self.families.below, LOST):
             self.writer.note(record)
-        self.spend_again(past.agent_id, budget)
+        self._spend_on(past, budget)
 
     def _pay_ahead(self, past: PastAgent, budget: Budget | None) -> None:
         """Charge *budget* with all that was spent on an accepted agent and those below it."""
         if budget is None:
             return
-        ledger, ahead = ledger_of(budget), [past]
-        while ahead:
-            one = ahead.pop()
-            self.writer.ahead.pay(ledger, one.agent_id, partial(spent_before, one))
-            ahead += self._children_of.get(one.agent_id, ())
+        for one in self.families.everybody(past):
+            self.writer.ahead.pay(ledger_of(budget), one.agent_id, partial(spent_before, one))
 
     def _spend_for_children(self, agent_id: AgentId, budget: Budget | None) -> None:
         """Count in *budget* the spending of children that a resumed agent does not spawn again."""
@@ -341,22 +333,17 @@ class PoolJournal:
             return
         # What a branched run had begun is not begun again by the next one.
         settled = settled_keys(past.records).union(*map(begun_keys, past.before))
-        for child in self.past.values():
-            is_over = child.parent_id == agent_id and call_of(child) in settled
-            if is_over and not self._goes_on_alone(child):
-                self.spend_again(child.agent_id, budget)
-
-    def _goes_on_alone(self, child: PastAgent) -> bool:
-        """Return whether this process continues *child*, even though its call has ended."""
-        return child.is_free and child.key in self.keys.taken
+        for child in self.families.bound_to(past):
+            if call_of(child) in settled:
+                self._spend_on(child, budget)
 
     def left_children(self, agent_id: AgentId) -> Iterator[PastAgent]:
         """Yield the children that ended calls of an agent had spawned, in spawn order.
 
         Children that cannot be continued are ended first.
         """
-        left = self.free_children.get(agent_id)
-        if left is None:
+        left = self.families.free_of(agent_id)
+        if not left:
             return
         parent = self.past[self._key_of[agent_id]]
         settled = {key for run in parent.runs for key in settled_keys(run)}
@@ -365,8 +352,8 @@ class PoolJournal:
                 continue
             records: Iterator[JournalRecord] = iter(())
             if child.outcome is None and parent.outcome and not child.config.outlives_parent:
-                every = self.past.values()
-                records = end_records(child, every, PARENT_ENDED, f"agent {agent_id}")
+                below = self.families.below
+                records = end_records(child, below, PARENT_ENDED, f"agent {agent_id}")
             elif child.outcome is None and child.is_in_part:
                 records = fail_records(child)
             for record in records:

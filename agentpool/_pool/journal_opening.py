@@ -88,12 +88,9 @@ def _recover(
         return PoolJournal(writer, run_id, on_mismatch, AgentKeys(is_plain=False))
     past = Past.read(records)
     keys = AgentKeys(is_plain=not past.is_keyed)
-    opened = PoolJournal(writer, past.run_id, on_mismatch, keys)
     agents = past.agents.values()
-    opened.past = {one.key: one for one in agents}
-    for one in sorted(agents, key=lambda one: one.agent_id):
-        if one.is_free:
-            opened.free_children.setdefault(one.parent_id, []).append(one)
+    by_key = {one.key: one for one in agents}
+    opened = PoolJournal(writer, past.run_id, on_mismatch, keys, past=by_key)
     opened.head = past.head
     if past.head and (last := past.agents[past.head].outcome) is not None:
         opened.head_messages = last.messages
