@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, final
 import trio
 
 from agentpool._agent.agent import Agent
-from agentpool._agent.attempt import ANSWERED, COUNTED, NEW, SENT, Step, loss_of
+from agentpool._agent.attempt import ANSWERED, COUNTED, KEPT_END, NEW, SENT, Step, loss_of
 from agentpool._agent.checked_answer import refuse_wrong_method, sound_answer
 from agentpool._agent.past_usage import is_joint
 from agentpool._agent.request_events import RequestTeller
@@ -161,7 +161,8 @@ class ModelRequest(Live):
 
     def _refused(self, refusal: LimitExceededError) -> LimitExceededError:
         if self.effect is not None and self.agent.run is not None:
-            self.agent.run.exhausted = Stop.of_error(refusal)
+            more = "" if self.agent.journal is None else KEPT_END
+            self.agent.run.exhausted = Stop.of_error(refusal, more)
         return refusal
 
     def _done(self, answer: Completion) -> Completion:

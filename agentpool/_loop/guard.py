@@ -94,10 +94,10 @@ class Stop(msgspec.Struct, frozen=True, gc=False):
     """The owner of the limit: the run's guard, or a budget by its name."""
 
     @classmethod
-    def of_error(cls, error: LimitExceededError) -> Self:
-        """Make the verdict for a budget's *error* that ends the run."""
+    def of_error(cls, error: LimitExceededError, more: str = "") -> Self:
+        """Make the verdict for a budget's *error* that ends the run, with *more* advice."""
         reason = StopReason(error.kind)
-        return cls(reason, str(error), error.used, error.limit, error.source)
+        return cls(reason, f"{error}{more}", error.used, error.limit, error.source)
 
     def to_error(self, unfit: str = "", quota: ResourceQuota | None = None) -> LimitExceededError:
         """Make the error that ``unwrap`` raises for this verdict.

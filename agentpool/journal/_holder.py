@@ -43,13 +43,20 @@ def this_process(opening: int) -> LeaseHolder:
 
 
 def start_of(pid: int) -> str:
-    """Return when process *pid* started, in ticks since boot. Empty: unknown."""
+    """Return when process *pid* started, in ticks since boot. Empty: unknown, or it has ended.
+
+    One that was killed has its number until its parent has waited for it, which may take for ever.
+    The fields are those of proc(5): the state, the number of threads, the start.
+    """
     try:
         with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:  # noqa: PTH123  # one line
             # The name, in parentheses, may have anything in it.
-            return file.read().rpartition(")")[2].split()[19]
+            fields = file.read().rpartition(")")[2].split()
+        state, threads, started = fields[0], fields[17], fields[19]
     except (OSError, IndexError):
         return ""
+    # The first thread of a process may end before the others.
+    return "" if state in "ZXx" and int(threads) <= 1 else started
 
 
 def is_dead(holder: LeaseHolder) -> bool:

@@ -82,6 +82,42 @@ async def test_records_outlast_a_kill(tmp_path: Path) -> None:
         assert (await journal.claim("shared")).fence == 2
 
 
+async def test_a_killed_process_is_dead_before_its_parent_waits_for_it(tmp_path: Path) -> None:
+    """The parent may never do so, as in a container whose first process is a program."""
+    path = tmp_path / "j"
+    with start_writer(path) as writer:
+        assert writer.stdout is not None
+        writer.stdout.readline()
+        writer.kill()
+        how = os.WEXITED | os.WNOWAIT
+        await trio.to_thread.run_sync(os.waitid, os.P_PID, writer.pid, how)
+        async with open_journal(path) as journal:
+            (summary,) = await journal.pools()
+            assert summary.owner is None
+            assert (await journal.claim("shared")).fence == 2
+        assert writer.returncode is None  # nobody has waited
+
+
+def test_a_process_whose_first_thread_has_ended_goes_on() -> None:
+    """As a program may end it that was embedded."""
+    program = (
+        "import ctypes, sys, threading;"
+        "threading.Thread(target=sys.stdin.read).start();"
+        "print('ready', flush=True);"
+        "ctypes.CDLL(None).pthread_exit(None)"
+    )
+    command = [sys.executable, "-c", program]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        stat = Path(f"/proc/{process.pid}/stat")
+        while stat.read_text().rpartition(")")[2].split()[0] != "Z":
+            os.sched_yield()  # until the thread has ended
+        started = start_of(process.pid)
+        process.kill()
+    assert started.isdigit()
+
+
 async def test_one_process_writes_a_pool(tmp_path: Path) -> None:
     """The other is told who does, where, and until when."""
     path = tmp_path / "j"
