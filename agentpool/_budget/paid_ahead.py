@@ -52,6 +52,10 @@ class PaidAhead(Live):
                 rest[:] = map(operator.add, rest, _counted(spent))
                 charge(one.account, spent)
 
+    def forget(self, agent_id: AgentId) -> None:
+        """Forget an agent that counts no more steps. What none of them counted stays charged."""
+        self._rest.pop(agent_id, None)
+
     def record(self, ledger: Ledger, agent_id: AgentId, spent: Spent) -> None:
         """Count in *ledger* and all above it what a step of an agent's past *spent*, once.
 

@@ -79,9 +79,10 @@ class PoolJournal:
     post: KeptPost = attrs.field(init=False)
     """The messages of the pool."""
     past: dict[str, PastAgent] = attrs.field(factory=dict[str, PastAgent])
-    """The agents of earlier processes by key, in the order in which they were accepted."""
+    """The agents of earlier processes by key, in the order in which they were accepted, but for
+    those of the owner that have ended in this process."""
     families: PastFamilies = attrs.field(init=False)
-    """The same agents by parent."""
+    """Those of them that other agents spawned."""
     head: AgentId = OWNER_ID
     """The agent after which a session continues. 0: it has no complete turn."""
     head_messages: tuple[ChatMessage, ...] = ()
@@ -91,7 +92,7 @@ class PoolJournal:
     )
     """The histories from which this process's agents continue, until they have ended."""
     _key_of: dict[AgentId, str] = attrs.field(factory=dict[AgentId, str])
-    """The keys of this process's agents."""
+    """The keys of this process's agents, until they have ended."""
     _resumed: dict[AgentId, RunJournal] = attrs.field(factory=dict[AgentId, RunJournal])
     """The runs of earlier processes that this one continues, until they have ended."""
     _changed: dict[AgentId, str] = attrs.field(factory=dict[AgentId, str])
@@ -374,6 +375,11 @@ class PoolJournal:
                 for lost in count_open(past, -1 if run is None else run.place):
                     self.writer.note(lost)
             self.writer.note(outcome_record(outcome, history))
+        if not record.depth:
+            # What is known of its past is not asked for again: no agent is above it.
+            self.past.pop(self._key_of[outcome.agent_id], None)
+            self.writer.ahead.forget(outcome.agent_id)
+        del self._key_of[outcome.agent_id]
         if self._is_stopping and self._running.keys() <= {record.agent_id}:
             self.writer.close()
 

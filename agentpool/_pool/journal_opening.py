@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import socket
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -13,12 +13,13 @@ import trio
 
 from agentpool._agent.run_journal import OnMismatch
 from agentpool._errors import RunBusyError, UsageError
-from agentpool._journal_records import JournalRecord
+from agentpool._journal_records import JournalRecord, Lease
 from agentpool._pool.absent_agents import absent_agents
 from agentpool._pool.agent_keys import AgentKeys
 from agentpool._pool.journal import PoolJournal
 from agentpool._pool.past import Past, first_record
 from agentpool._recorded_results import received_ids, settled_keys
+from agentpool._spawn import emptying
 from agentpool.abc import Journal
 from agentpool.journal._writer import JournalWriter
 
@@ -49,14 +50,7 @@ async def open_pool_journal(
     here = (journal, pool)
     _OPEN.append(here)
     try:
-        records = await journal.read(pool)
-        if records and not resume:
-            raise UsageError(
-                f"the journal already has pool {pool!r}; open it with resume=True, or give this "
-                "pool another name"
-            )
-        writer = JournalWriter(journal, lease)
-        yield _recover(records, writer, on_mismatch)
+        yield await _opened(journal, lease, on_mismatch, resume=resume)
     finally:
         _OPEN.remove(here)
         with trio.move_on_after(RELEASE_SECONDS, shield=True):
@@ -79,14 +73,27 @@ def _refuse_if_open(journal: Journal, pool: str) -> None:
         )
 
 
+async def _opened(
+    journal: Journal, lease: Lease, on_mismatch: OnMismatch, *, resume: bool
+) -> PoolJournal:
+    # Nobody else has them: each can be freed when it has been read.
+    records = list(await journal.read(lease.pool))
+    if records and not resume:
+        raise UsageError(
+            f"the journal already has pool {lease.pool!r}; open it with resume=True, or give this "
+            "pool another name"
+        )
+    return _recover(records, JournalWriter(journal, lease), on_mismatch)
+
+
 def _recover(
-    records: Sequence[JournalRecord], writer: JournalWriter, on_mismatch: OnMismatch
+    records: list[JournalRecord], writer: JournalWriter, on_mismatch: OnMismatch
 ) -> PoolJournal:
     if not records:
         run_id = new_run_id()
         writer.note(first_record(run_id))
         return PoolJournal(writer, run_id, on_mismatch, AgentKeys(is_plain=False))
-    past = Past.read(records)
+    past = Past.read(emptying(records))
     keys = AgentKeys(is_plain=not past.is_keyed)
     agents = past.agents.values()
     by_key = {one.key: one for one in agents}

@@ -12,7 +12,7 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Final, TypeVar, final
+from typing import Final, Generic, TypeVar, final
 
 import msgspec
 
@@ -33,6 +33,7 @@ from agentpool.observe._outcome_json import outcome_from_json, outcome_to_json
 from agentpool.observe._own_errors import own_error
 
 T = TypeVar("T")
+M = TypeVar("M")
 
 WHOLE: Final = frozenset({AgentStatus.COMPLETED, AgentStatus.STOPPED})
 """The ends of a turn after which a conversation continues."""
@@ -55,12 +56,15 @@ class PoolRun(msgspec.Struct, frozen=True):
 
 
 @final
-class Spawned(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The part of a spawn's config that fits into JSON."""
+class Spawned(msgspec.Struct, Generic[M], frozen=True, omit_defaults=True):
+    """The part of a spawn's config that fits into JSON.
+
+    It is read with the manifest as it was written: most agents have the same, which is parsed once.
+    """
 
     key: str
     parent_id: AgentId
-    manifest: AgentManifest
+    manifest: M
     query: str
     name: str | None = None
     history: tuple[ChatMessage, ...] = ()
@@ -81,9 +85,8 @@ class Spawned(msgspec.Struct, frozen=True, omit_defaults=True):
     is_in_part: bool = False
     """Whether it has an output type or its own budget, which no journal keeps."""
 
-    @classmethod
+    @staticmethod
     def of(
-        cls,
         config: SpawnConfig,
         key: str,
         parent_id: AgentId,
@@ -91,7 +94,7 @@ class Spawned(msgspec.Struct, frozen=True, omit_defaults=True):
         own: int = 0,
         *,
         is_free: bool = False,
-    ) -> Spawned:
+    ) -> Spawned[AgentManifest]:
         """Return what to record about *config*.
 
         Args:
@@ -103,7 +106,7 @@ class Spawned(msgspec.Struct, frozen=True, omit_defaults=True):
             is_free: Whether it is a child that goes on when its call has ended.
         """
         base = len(config.history) - own
-        return cls(
+        return Spawned(
             key, parent_id, config.manifest, config.query, config.name,
             () if after else config.history[:base], config.deadline_seconds,
             config.memory_scope, config.group, config.weight, config.priority, after,
@@ -112,10 +115,10 @@ class Spawned(msgspec.Struct, frozen=True, omit_defaults=True):
             is_free and (config.output_type is not None or config.budget is not None),
         )  # fmt: skip
 
-    def config(self, history: tuple[ChatMessage, ...]) -> SpawnConfig:
+    def config(self, manifest: AgentManifest, history: tuple[ChatMessage, ...]) -> SpawnConfig:
         """Return the config to spawn the agent with again."""
         return SpawnConfig(
-            self.manifest,
+            manifest,
             self.query,
             name=self.name,
             attachments=self.attachments,
@@ -188,24 +191,29 @@ class Past(Live):
     """The messages, in the order of their numbers."""
     head: AgentId = OWNER_ID
     """The agent after which a session continues. 0: it has no complete turn."""
+    _manifests: dict[bytes, AgentManifest] = msgspec.field(
+        default_factory=dict[bytes, AgentManifest]
+    )
+    """The manifests, as they were written."""
 
     @classmethod
-    def read(cls, records: Sequence[JournalRecord]) -> Past:
+    def read(cls, records: Iterable[JournalRecord]) -> Past:
         """Parse *records*, at least one.
 
         Raises:
             JournalError: If one of them cannot be read.
         """
-        first, *rest = records
-        pool = decode(first.body, PoolRun)
+        ahead = iter(records)
+        pool = decode(next(ahead).body, PoolRun)
         past = cls(pool.run_id, pool.is_keyed)
-        for record in rest:
+        for record in ahead:
             past._add(record)
         return past
 
     def _add(self, record: JournalRecord) -> None:
         if record.kind is RecordKind.ACCEPTED:
-            spawned = decode(record.body, Spawned)
+            spawned = decode(record.body, Spawned[msgspec.Raw])
+            manifest = self._manifest_of(bytes(spawned.manifest))
             history = self._messages_of(spawned.after) if spawned.after else spawned.history
             known = self.agents.get(record.agent_id)
             before = [] if known is None else known.before
@@ -213,7 +221,7 @@ class Past(Live):
                 before.append(known.records)
             self.agents[record.agent_id] = PastAgent(
                 record.agent_id, spawned.parent_id, spawned.key, record.digest,
-                spawned.config(history), spawned.after, own=len(spawned.settled),
+                spawned.config(manifest, history), spawned.after, own=len(spawned.settled),
                 before=before, is_free=spawned.is_free, is_in_part=spawned.is_in_part,
             )  # fmt: skip
         elif record.kind is RecordKind.SENT:
@@ -228,6 +236,12 @@ class Past(Live):
                 self.head = record.agent_id
         else:
             self._agent_of(record).records.append(record)
+
+    def _manifest_of(self, written: bytes) -> AgentManifest:
+        manifest = self._manifests.get(written)
+        if manifest is None:
+            self._manifests[written] = manifest = decode(written, AgentManifest)
+        return manifest
 
     def _agent_of(self, record: JournalRecord) -> PastAgent:
         agent = self.agents.get(record.agent_id)

@@ -8,7 +8,7 @@ from typing import Self, final
 import msgspec
 
 from agentpool._base import Live
-from agentpool._messages import AgentId
+from agentpool._messages import OWNER_ID, AgentId
 from agentpool._pool.past import PastAgent
 
 
@@ -29,16 +29,17 @@ class PastFamilies(Live):
 
     @classmethod
     def of(cls, agents: Iterable[PastAgent], taken: Mapping[str, AgentId]) -> Self:
-        """Sort *agents* by parent.
+        """Sort those of *agents* that other agents spawned by their parents.
 
         Args:
             agents: The agents of earlier processes, in the order in which they were accepted.
             taken: The keys of this process's agents, as it spawns them.
         """
         made = cls(taken)
-        for one in agents:
+        children = [one for one in agents if one.parent_id != OWNER_ID]
+        for one in children:
             made._children.setdefault(one.parent_id, []).append(one)
-        for one in sorted(agents, key=lambda one: one.agent_id):
+        for one in sorted(children, key=lambda one: one.agent_id):
             if one.is_free:
                 made._free.setdefault(one.parent_id, []).append(one)
         return made
