@@ -13,6 +13,7 @@ from contextlib import AbstractAsyncContextManager, suppress
 from functools import partial
 
 import trio
+from meter import Parser
 from trio.testing import MockClock
 
 from agentpool import (
@@ -190,6 +191,7 @@ async def owner(way: str) -> str:
 
 def main() -> None:
     """Measure, and print a table."""
+    Parser(description=(__doc__ or "").partition("\n\n")[0]).parse_args()
     rows: list[tuple[str, Callable[[], Awaitable[str]]]] = [
         ("1,000 agents report to the owner", reports),
         ("10,000 senders to one inbox of 1", senders),

@@ -12,7 +12,6 @@ counts: CPU time of the process, threads included. Bytes are those of the file w
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import operator
 import sqlite3
@@ -27,6 +26,7 @@ import attrs
 import trio
 from agents import PLENTY, CallingDriver, NullDriver
 from chart import Chart, Line, page
+from meter import Parser, a_folder, at_least
 
 from agentpool import AgentManifest, ResourceQuota, SpawnConfig, open_pool
 from agentpool.journal import open_journal
@@ -218,10 +218,12 @@ def _above(way: Way, kept: dict[str, Way], turns: int) -> float:
 
 def main() -> None:
     """Measure, print, and draw."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--turns", type=int, nargs="+", default=[10, 100, 300, 1000])
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--chart", type=Path)
+    parser = Parser(description=(__doc__ or "").partition("\n\n")[0])
+    many = at_least(1)
+    parser.add_argument("--turns", type=many, nargs="+", default=[10, 100, 300, 1000],
+                        help="the lengths of the runs; default: %(default)s")  # fmt: skip
+    parser.add_argument("--rounds", type=many, default=3, help="default: %(default)s")
+    parser.add_argument("--chart", type=a_folder, help="the folder for journals.svg")
     given = parser.parse_args()
     found = ways()
     with tempfile.TemporaryDirectory() as folder:

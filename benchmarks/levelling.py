@@ -8,7 +8,6 @@ seed says, and no time passes: the same numbers come out on every machine.
 from __future__ import annotations
 
 import math
-import sys
 from collections import deque
 from pathlib import Path
 from typing import Final
@@ -16,6 +15,7 @@ from typing import Final
 import attrs
 import trio
 from chart import GREY, Chart, Line, page
+from meter import Parser, a_folder
 
 from agentpool import AgentManifest, AgentStatus, SpawnConfig, open_pool
 from agentpool.abc import Driver, Observer
@@ -219,11 +219,17 @@ def draw_groups() -> str:
     return page([chart])
 
 
-def main(folder: Path) -> None:
-    """Do both and write the charts into *folder*."""
+def main() -> None:
+    """Do both, and write the charts into a folder."""
+    parser = Parser(description=(__doc__ or "").partition("\n\n")[0])
+    parser.add_argument(
+        "folder", nargs="?", type=a_folder, default="docs/explanation",
+        help="where the charts are written; default: %(default)s",
+    )  # fmt: skip
+    folder: Path = parser.parse_args().folder
     (folder / "levelling-gate.svg").write_text(draw_gate(), encoding="utf-8")
     (folder / "levelling-groups.svg").write_text(draw_groups(), encoding="utf-8")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1] if len(sys.argv) > 1 else "docs/explanation"))
+    main()

@@ -100,6 +100,6 @@ async def weigh_nothing() -> None:
 
 
 if __name__ == "__main__":
-    parser = Parser(description=(__doc__ or "").partition("\n")[0])
+    parser = Parser(description=(__doc__ or "").partition("\n\n")[0])
     parser.add_argument("--agents", type=at_least(10), default=100_000, help="default: %(default)s")
     sys.exit(trio.run(main, parser.parse_args().agents))

@@ -52,6 +52,13 @@ def at_least(least: int) -> Callable[[str], int]:
     return read
 
 
+def a_folder(text: str) -> Path:
+    """Return the folder of that name, which must be there."""
+    if not (folder := Path(text)).is_dir():
+        raise argparse.ArgumentTypeError(f"there is no folder {text!r}")
+    return folder
+
+
 KIB = 1024
 """Linux counts peak memory in these; macOS in bytes."""
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 
 import trio
+from meter import Parser
 
 THINKS_SECONDS = 0.05
 """From the end of a request to the beginning of its answer."""
@@ -74,4 +75,5 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
+    Parser(description=(__doc__ or "").partition("\n")[0]).parse_args()
     trio.run(main)

@@ -15,6 +15,8 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 
+from meter import Parser
+
 from agentpool._loop.conversation import Conversation, message_tokens
 from agentpool.drivers import AssistantMessage, ChatMessage, ToolCall, ToolMessage, UserMessage
 
@@ -75,6 +77,7 @@ def bill(strategy: str) -> tuple[int, int, float, int, int, int]:
 
 def main() -> None:
     """Print one line for each way to cut."""
+    Parser(description=(__doc__ or "").partition("\n\n")[0]).parse_args()
     print(f"{TURNS} turns, a window of {ROOM_TOKENS:,} tokens, ${USD_PER_MILLION:g} per million")
     for strategy in ("each turn", "drop", "clear_results", "summary"):
         sent, kept, usd, count, early, fresh = bill(strategy)

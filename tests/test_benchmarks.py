@@ -315,6 +315,42 @@ def test_fewer_rounds_than_five_are_no_judgement(tmp_path: Path) -> None:
     assert done.stdout.splitlines()[-1] == "No judgement: 2 of at least 5 rounds."
 
 
+SCRIPTS: Final = sorted(
+    path.name
+    for path in FOLDER.glob("*.py")
+    if "sys.argv" in (text := path.read_text()) or "__main__" in text
+)
+
+
+def test_each_script_says_what_it_does_and_measures_nothing() -> None:
+    """Some took ``--help`` for a name, and others began."""
+    asked = {
+        script: subprocess.Popen(
+            [sys.executable, FOLDER / script, "--help"],
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )
+        for script in SCRIPTS
+    }  # fmt: skip
+    for script, process in asked.items():
+        said, _ = process.communicate(timeout=60)
+        assert process.returncode == 0, said
+        assert f"usage: {script}" in said or f"Called as ``python benchmarks/{script}" in said
+        assert len(said.splitlines()) > 3
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("levelling.py nowhere", "argument folder: there is no folder 'nowhere'"),
+        ("imports.py no_such_package", "No module named 'no_such_package'; install it first"),
+        ("journals.py --rounds 0", "argument --rounds: must be a whole number of at least 1"),
+    ],
+)
+def test_scripts_refuse_wrong_input(command: str, said: str) -> None:
+    """In one line, and with exit code 2."""
+    assert refusal(*command.split()).startswith(said)
+
+
 def test_compare_says_what_its_workloads_are() -> None:
     """A line each."""
     told = run("compare.py", "--help").stdout
