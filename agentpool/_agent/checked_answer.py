@@ -1,4 +1,11 @@
-"""Checks what drivers return, and repairs answers: their texts and their numbers."""
+"""Checks what drivers return, and repairs answers: their texts and their numbers.
+
+Rules:
+
+1. An answer gets its price here, if it is known: the price that the answer came with, or else the
+   one that the driver computes.
+2. A usage or a cost that is negative, or not a number, counts as unknown, with a warning.
+"""
 
 from __future__ import annotations
 

@@ -6,16 +6,13 @@ Rules:
    text is shown twice.
 2. While an agent waits before it tries again, it has no slot. If the wait would be longer than the
    time that the request has left, the provider's error is raised without waiting.
-3. An answer gets its price here, if it is known: the price that the answer came with, or else the
-   one that the driver computes.
-4. What a request needs of a budget is reserved before each attempt. A request that the provider
+3. What a request needs of a budget is reserved before each attempt. A request that the provider
    refuses counts as one request without tokens. An answer that became an error at its end costs
    what the provider measured. If an attempt broke off or was cancelled, its usage is unknown: all
    that was reserved is charged, and the run counts it as unmeasured, with the text that had
    arrived. A request that was never sent does not count.
-5. If a fallback asks several drivers, each that is asked is an attempt of its own: it is reserved
+4. If a fallback asks several drivers, each that is asked is an attempt of its own: it is reserved
    for, recorded and counted, before the next one is asked.
-6. A usage or a cost that is negative, or not a number, counts as unknown, with a warning.
 """
 
 from __future__ import annotations
@@ -30,7 +27,7 @@ from agentpool._agent.attempt import ANSWERED, COUNTED, KEPT_END, NEW, SENT, Ste
 from agentpool._agent.checked_answer import refuse_wrong_method, sound_answer
 from agentpool._agent.past_usage import is_joint
 from agentpool._agent.request_events import RequestTeller
-from agentpool._agent.retry_policy import makes_sense
+from agentpool._agent.retry_policy import delay_after
 from agentpool._agent.spending import Purse, estimate
 from agentpool._base import Live
 from agentpool._budget.claims import Ledger
@@ -41,6 +38,7 @@ from agentpool._loop.guard import Stop
 from agentpool._loop.run import Complete
 from agentpool._loop.tokens import Estimator
 from agentpool._messages import Completion, CompletionRequest
+from agentpool._scheduling.ctrl_c import interruptible, unbroken
 from agentpool._scheduling.pace import STEPS
 from agentpool._scheduling.request_clock import RequestClock, current_clock, waiting_for_turn
 from agentpool._scheduling.slot import parked
@@ -53,6 +51,7 @@ if TYPE_CHECKING:
     from agentpool._agent.run_journal import RunJournal
 
 
+@unbroken
 @final
 class ModelRequest(Live):
     """One request to a model, with all of its attempts. Follows the steps of the rules in order."""
@@ -100,7 +99,7 @@ class ModelRequest(Live):
             self._clock = RequestClock(self.limit)
         return self._clock
 
-    @trio.lowlevel.disable_ki_protection
+    @interruptible
     async def make(self) -> Completion | LimitExceededError:
         """Make the request. Retry it if that may help and nothing has arrived yet.
 
@@ -122,8 +121,7 @@ class ModelRequest(Live):
                     if delay_seconds is not None or not agent.asked % STEPS:
                         await self._wait(delay_seconds)
                     if agent.purse is not None:
-                        paid = await self._pay(agent.purse)
-                        return paid if isinstance(paid, LimitExceededError) else self._done(paid)
+                        return await self._pay(agent.purse)
                     if self.aside is not None:
                         await self.aside.begin(self._most())
                     # As _send(), without its coroutine: most requests are not paid by a budget.
@@ -134,7 +132,7 @@ class ModelRequest(Live):
                     else:
                         self.step = SENT
                         answer = await self.driver.complete(self.request, on_delta=self.on_delta)
-                    return self._done(self._sound(answer))
+                    return self._take(answer)
                 except DriverError as error:
                     self._break_off(error)
                     delay_seconds = self._delay_seconds(error, attempts, waited_seconds)
@@ -164,6 +162,13 @@ class ModelRequest(Live):
             more = "" if self.agent.journal is None else KEPT_END
             self.agent.run.exhausted = Stop.of_error(refusal, more)
         return refusal
+
+    def _take(self, answer: Completion) -> Completion:
+        """Take an answer that no budget pays."""
+        answer, self.step = sound_answer(self.agent, self.driver, answer, None), ANSWERED
+        if self.watcher is not None:
+            self.watcher.end()
+        return self._done(answer)
 
     def _done(self, answer: Completion) -> Completion:
         """Store the answer in the agent's turn, and report it."""
@@ -267,8 +272,9 @@ class ModelRequest(Live):
             if purse.is_stored:
                 await purse.settle(told_later)  # noqa: ASYNC102  # it shields itself
         purse.tell()
-        return answer
+        return self._done(answer)
 
+    @interruptible
     async def _send(self) -> Completion:
         """Make one attempt that a budget pays, and report it to observers."""
         if self.watcher is not None:
@@ -281,17 +287,15 @@ class ModelRequest(Live):
             raise
 
     def _sound(self, answer: Completion) -> Completion:
-        """Return the answer of an attempt without what is broken in it."""
+        """Return the answer that a budget pays, without what is broken in it."""
         if self.reservation is not None and self.reservation.is_settled:
             self.leave()  # nobody has said that one more was asked
         # First: what cannot be read counts as lost.
-        sound = sound_answer(self.agent, self.driver, answer, self.reservation)
-        if self.reservation is not None:
-            self.answer = sound
+        self.answer = sound_answer(self.agent, self.driver, answer, self.reservation)
         self.step = ANSWERED
         if self.watcher is not None:
             self.watcher.end()
-        return sound
+        return self.answer
 
     def _break_off(self, error: BaseException) -> None:
         """Count what a failed attempt used, and report that it failed; only once."""
@@ -343,13 +347,12 @@ class ModelRequest(Live):
 
     def _tell_unpaid(self) -> None:
         """Count an answer that came, and whose payment could not be stored."""
-        answer, agent = self.answer, self.agent
-        if self.effect is None or answer is None:
+        one = self.answer
+        if self.effect is None or one is None:
             return
-        loss = Loss(0, answer.cost_usd, 0 if answer.usage is None else None, usage=answer.usage)
-        agent.lose(loss)
+        self.agent.lose(Loss(0, one.cost_usd, 0 if one.usage is None else None, usage=one.usage))
         if self.watcher is not None:
-            self.watcher.answered(answer, self.reservation)
+            self.watcher.answered(one, self.reservation)
 
     async def go_on(self) -> None:  # noqa: ASYNC910  # without a journal and a budget there is nothing to wait for
         """Begin the attempt of the next driver, if one that failed is counted.
@@ -388,13 +391,10 @@ class ModelRequest(Live):
         self, error: DriverError, attempts: int, waited_seconds: float
     ) -> float | None:
         """Return the delay before the next attempt. ``None``: do not try again."""
-        if self.arrived or not makes_sense(error, attempts):
+        if self.arrived:
             return None
-        home = self.agent.home
-        delay_seconds = home.retries.next_delay_seconds(
-            attempts, waited_seconds, error.retry_after_seconds, home.random.random()
-        )
-        clock = current_clock()
+        home, clock, dice = self.agent.home, current_clock(), self.agent.home.random.random
+        delay_seconds = delay_after(home.retries, error, attempts, waited_seconds, dice)
         if delay_seconds is None or (clock is not None and delay_seconds >= clock.seconds_left):
             return None
         return delay_seconds

@@ -14,6 +14,7 @@ The error itself says whether it may be retried at all.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Final, final
 
 import attrs
@@ -82,6 +83,23 @@ class RetryPolicy(Value):
         return delay if waited_seconds + delay <= self.max_total_seconds else None
 
 
-def makes_sense(error: DriverError, attempt: int) -> bool:
-    """Return whether *error* allows another attempt after that many attempts."""
-    return error.retryable and not (isinstance(error, FailedAttemptError) and attempt > 1)
+def delay_after(
+    policy: RetryPolicy,
+    error: DriverError,
+    attempt: int,
+    waited_seconds: float,
+    dice: Callable[[], float],
+) -> float | None:
+    """Return the delay before the next attempt after *error*. ``None``: give up.
+
+    Args:
+        policy: When a failed request is made again.
+        error: The error of the attempt.
+        attempt: Which attempt failed, from 1.
+        waited_seconds: What the earlier delays of this request took together.
+        dice: Returns a random number from 0.0 up to, not including, 1.0.
+    """
+    if not error.retryable or (isinstance(error, FailedAttemptError) and attempt > 1):
+        return None
+    asked_seconds = error.retry_after_seconds
+    return policy.next_delay_seconds(attempt, waited_seconds, asked_seconds, dice())

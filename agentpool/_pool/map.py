@@ -269,6 +269,8 @@ class QueryMap(Live):
             if not admission.may_enter():
                 await admission.enter(self._start_first, config)
             else:  # as enter(), without its coroutine
+                # Its turn may have come just before the map was left.
+                await trio.lowlevel.checkpoint_if_cancelled()
                 self._start_first(config)
                 if admission.pace.is_due(AGENT_STEPS):
                     await trio.lowlevel.checkpoint()

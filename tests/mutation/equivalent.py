@@ -29,7 +29,7 @@ EQUIVALENT: Final[Mapping[tuple[str, str, str], str]] = {
     ): "a delay begins a step later, and whoever is cancelled in that step has asked nothing",
     (
         "_agent/request.py",
-        "return answer",
+        "return self._done(answer)",
         "there is one more await",
     ): "a request that a budget pays begins a step later, and whoever is cancelled in that step "
     "has reserved and asked nothing",

@@ -309,6 +309,40 @@ PROMISES: Final = (
         "                pass\n",
         "tests/budget/test_periods_and_gates.py", "an_answer_whose_payment_was_not_stored",
     ),
+    Fault(
+        "G10", "a map that was left starts no agent, also one whose turn had just come",
+        "_pool/map.py",
+        "                await trio.lowlevel.checkpoint_if_cancelled()\n"
+        "                self._start_first(config)\n",
+        "                self._start_first(config)\n",
+        "tests/pool/test_left_maps.py", "the_owner_leaves_a_map",
+    ),
+    Fault(
+        "G12", "Ctrl-C leaves nothing reserved", "_agent/request.py",
+        "    async def _pay(",
+        "    @interruptible\n    async def _pay(",
+        "tests/pool/test_ctrl_c_anywhere.py", "at_each_line_that_pays",
+    ),
+    Fault(
+        "G10", "after the scope around a pool was cancelled, no agent begins", "_pool/admission.py",
+        "        newcomers = self.queued_count > 0 and not is_cancelled()\n",
+        "        newcomers = self.queued_count > 0\n",
+        "tests/pool/test_pool_ends.py", "after_an_outer_cancellation_no_agent_begins",
+    ),
+    Fault(
+        "J7", "what is looked at for one agent of before does not grow with their number",
+        "_pool/past_families.py",
+        "        return self._children.get(past.agent_id, ())\n",
+        "        every = [one for some in self._children.values() for one in some]\n"
+        "        return [one for one in every if one.parent_id == past.agent_id]\n",
+        "tests/journal/test_growth_of_resumes.py", "an_agent_of_before and families",
+    ),
+    Fault(
+        "J8", "a killed process is dead before its parent has waited for it", "journal/_holder.py",
+        '    return "" if state in "ZXx" and int(threads) <= 1 else started\n',
+        "    return started\n",
+        "tests/journal/test_sqlite.py", "a_killed_process_is_dead",
+    ),
 )  # fmt: skip
 
 

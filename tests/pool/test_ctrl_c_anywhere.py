@@ -172,6 +172,9 @@ def test_at_each_line_that_pays_for_a_request_it_is_raised(
         assert is_ctrl_c(error), place
         numbers = pool.statistics()
         assert (numbers.running, numbers.queued, lost(pool)) == (0, 0, []), place
+        # What stays reserved, another pool with the same budget waits for.
+        assert numbers.budget is not None
+        assert (numbers.budget.requests.reserved, numbers.budget.tokens.reserved) == (0, 0), place
 
 
 class Pressing:
