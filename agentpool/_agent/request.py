@@ -208,16 +208,16 @@ class ModelRequest(Live):
     def _ask(self) -> Awaitable[Completion]:
         if self.driver.tells_sent:
             return self.driver.complete_telling(self.request, self.on_delta, self.leave)
-        self.leave()
+        self.leave(is_told=False)
         return self.driver.complete(self.request, on_delta=self.on_delta)
 
-    def leave(self) -> None:
-        """Record that the first part of the request is sent now."""
+    def leave(self, *, is_told: bool = True) -> None:
+        """Record that the first part is sent now, or that it may be: its driver does not tell."""
         self.step, paid = SENT, self.reservation
         if paid is not None:
             # If it is settled, a driver of drivers asks one more after a fallback.
             self.reservation = paid = paid.again() if paid.is_settled else paid
-            paid.start()
+            paid.start(is_told=is_told)
 
     @property
     def _journal(self) -> RunJournal | None:
@@ -370,7 +370,7 @@ class ModelRequest(Live):
         if self.aside is not None:
             await self.aside.begin(self._most())
         if not self.driver.tells_sent:
-            self.leave()
+            self.leave(is_told=False)
 
     @property
     def _reserved(self) -> Loss | None:

@@ -185,15 +185,19 @@ class RequestReservation(Reservation):
     _is_waiting: Callable[[], bool] = bool
     """Whether it waits at all, also at a gate."""
     _started: bool = False
+    _is_told: bool = False
 
     @property
     def budget_name(self) -> str:
         """The name of the budget that the amounts come from."""
         return self._ledger.name
 
-    def start(self) -> None:
-        """Mark the request as sent: its reservation can no longer simply be refunded."""
-        self._started = True
+    def start(self, *, is_told: bool = True) -> None:
+        """Mark the request as sent: its reservation can no longer simply be refunded.
+
+        *is_told*: its driver has said so. Otherwise it may wait for what others of them hold.
+        """
+        self._started, self._is_told = True, self._is_told or is_told
 
     def again(self) -> RequestReservation:
         """Reserve the same once more, for a request that is sent anyway: no limit refuses it."""
@@ -223,8 +227,8 @@ class RequestReservation(Reservation):
         if not self._amounts[kind]:
             return False
         if is_begun:
-            # Who waits for a slot, or at a gate, may wait for the one that has begun.
-            return self._started and not self._is_waiting()
+            # Who waits for a slot, at a gate, or in a user's driver, may wait for that one.
+            return self._is_told and not self._is_waiting()
         # Who has its reservation and did not start yet waits for a slot or for its turn.
         return not (self._started and self._is_stalled())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from typing import Final
 
 import pytest
@@ -13,6 +14,7 @@ from agentpool import (
     AgentOutcome,
     AgentStatus,
     Budget,
+    DriverError,
     ModelConfig,
     PrivacyTier,
     SpawnConfig,
@@ -29,6 +31,7 @@ from agentpool.drivers import (
     FunctionDriver,
     GatedDriver,
     NetworkError,
+    OverloadedError,
     RequestGate,
     say,
 )
@@ -99,6 +102,45 @@ def test_who_holds_the_turn_at_a_gate_waits_for_nobody_at_it(
         both = FallbackDriver(first, LatencyDriver(second))
         gated = GatedDriver(both, RequestGate(max_in_flight=1))
         driver = Around(gated) if is_silent else gated
+        async with open_pool(driver, budget=Budget(tokens=tokens)) as pool:
+            await pool.fan_out(small(f"job {number}") for number in range(3))
+            return [one.status for one in (await pool.join_all()).values()]
+
+    for seed in range(SEEDS):
+        ended = simulate(run, seed=seed)
+        assert set(ended) <= {AgentStatus.COMPLETED, AgentStatus.STOPPED}
+
+
+class OneAtATime(Around):
+    """Asks one after the other by a limiter of its own, of which no pool knows."""
+
+    def __init__(self, inner: Driver) -> None:
+        """Ask *inner*."""
+        super().__init__(inner)
+        self.turn = trio.CapacityLimiter(1)
+
+    async def complete(
+        self, request: CompletionRequest, *, on_delta: OnDelta | None = None
+    ) -> Completion:
+        """Wait for the turn, and pass it on."""
+        async with self.turn:
+            return await super().complete(request, on_delta=on_delta)
+
+
+@pytest.mark.parametrize("tokens", [100, 160, 240, 400])
+@pytest.mark.parametrize("error", [OverloadedError("busy"), NetworkError("broke off")])
+def test_who_holds_a_limiter_of_a_driver_waits_for_nobody_at_it(
+    tokens: int, error: DriverError
+) -> None:
+    """The others have reserved, and nobody knows whether their requests were sent."""
+
+    async def refuse(_: CompletionRequest) -> str:
+        await trio.sleep(1)
+        raise copy(error)
+
+    async def run() -> list[AgentStatus]:
+        second = LatencyDriver(FunctionDriver(lambda _: say("fine")))
+        driver = OneAtATime(FallbackDriver(FunctionDriver(refuse), second))
         async with open_pool(driver, budget=Budget(tokens=tokens)) as pool:
             await pool.fan_out(small(f"job {number}") for number in range(3))
             return [one.status for one in (await pool.join_all()).values()]

@@ -263,7 +263,7 @@ PROMISES: Final = (
     Fault(
         "J14", "every wait ends: who holds a gate waits for who waits at it",
         "_budget/reservation.py",
-        "            return self._started and not self._is_waiting()\n",
+        "            return self._is_told and not self._is_waiting()\n",
         "            return not (self._started and self._is_stalled())\n",
         "tests/budget/test_periods_and_gates.py", "who_holds_the_turn_at_a_gate",
     ),
@@ -342,6 +342,13 @@ PROMISES: Final = (
         '    return "" if state in "ZXx" and int(threads) <= 1 else started\n',
         "    return started\n",
         "tests/journal/test_sqlite.py", "a_killed_process_is_dead",
+    ),
+    Fault(
+        "J14", "every wait ends: the next driver of a fallback waits for none whose driver is silent",
+        "_budget/reservation.py",
+        "            return self._is_told and not self._is_waiting()\n",
+        "            return self._started and not self._is_waiting()\n",
+        "tests/budget/test_periods_and_gates.py", "who_holds_a_limiter_of_a_driver",
     ),
 )  # fmt: skip
 
