@@ -344,7 +344,7 @@ PROMISES: Final = (
         "tests/journal/test_sqlite.py", "a_killed_process_is_dead",
     ),
     Fault(
-        "J14", "every wait ends: the next driver of a fallback waits for none whose driver is silent",
+        "J14", "every wait ends: a next driver waits for none whose driver is silent",
         "_budget/reservation.py",
         "            return self._is_told and not self._is_waiting()\n",
         "            return self._started and not self._is_waiting()\n",
