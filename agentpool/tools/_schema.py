@@ -27,7 +27,7 @@ import math
 import typing
 from collections.abc import Callable, Mapping
 from functools import lru_cache
-from types import FunctionType, MethodType
+from types import CodeType, FunctionType, MethodType
 from typing import Final, TypeAlias, cast, final
 
 import attrs
@@ -78,8 +78,9 @@ class Signature:
 def build_signature(function: AnyFunction) -> Signature:
     """Read the signature of *function*.
 
-    The signature of a method is read once per class, not once per object, so a tool builder that
-    makes an object for every agent costs little.
+    The signature of a method is read once per class, not once per object, and that of a function
+    with plain parameters once, however often it is made. So a tool builder that makes either anew
+    for every agent costs little.
 
     Raises:
         UsageError: If *function* cannot be a tool. The error says why, and what to do.
@@ -91,14 +92,49 @@ def build_signature(function: AnyFunction) -> Signature:
             f"a tool must be a function or a method of an object, got {function!r}; "
             "write a function that calls it"
         )
-    return _build(function, skip=0)
+    return _build(function, skip=0) if (key := _key_of(function)) is None else _known(key, function)
 
 
-# It remembers what a pure function gave, and only for methods: a function that a builder
-# makes anew for every agent would be kept here, with all that it has closed over.
+# They remember what a pure function gave. A function that a builder makes anew for every agent
+# would be kept here with all that it has closed over, so of it only the code is.
 @lru_cache(maxsize=256)
 def _build_of_method(function: FunctionType) -> Signature:
     return _build(function, skip=1)
+
+
+_KNOWN: Final = dict[tuple[object, ...], tuple[CodeType, Signature]]()
+_MOST_KNOWN: Final = 256
+_PLAIN: Final = frozenset({bool, int, float, str})
+"""The annotations that say the same wherever they are read."""
+
+
+def _key_of(function: FunctionType) -> tuple[object, ...] | None:
+    """Return all that the signature of *function* depends on. ``None``: it is not that simple."""
+    if function.__dict__:
+        return None  # such as a function that wraps another one
+    hints = read_hints(function, f"the annotations of {function.__name__}")
+    hints.pop("return", None)
+    defaults, others = function.__defaults__ or (), function.__kwdefaults__ or {}
+    types = (*map(type, defaults), *map(type, others.values()))
+    # To be looked up in a set, it must be a class, which can be hashed.
+    is_plain = all(
+        hint is ToolContext or (type(hint) is type and hint in _PLAIN) for hint in hints.values()
+    )
+    if not is_plain or not all(one in _SIMPLE for one in types):
+        return None
+    # The code by its identity: to hash it takes longer than to read the signature.
+    says = id(function.__code__), function.__name__, function.__doc__
+    return *says, tuple(hints.items()), defaults, tuple(others.items()), types
+
+
+def _known(key: tuple[object, ...], function: FunctionType) -> Signature:
+    if (known := _KNOWN.get(key)) is not None:
+        return known[1]
+    signature = _build(function, skip=0)
+    if len(_KNOWN) >= _MOST_KNOWN:
+        _KNOWN.clear()
+    _KNOWN[key] = function.__code__, signature  # kept, so that no other code has its identity
+    return signature
 
 
 def _build(function: FunctionType, *, skip: int) -> Signature:
