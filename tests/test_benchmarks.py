@@ -11,6 +11,8 @@ import os
 import re
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from itertools import repeat
 from pathlib import Path
 from typing import Final
 
@@ -324,18 +326,13 @@ SCRIPTS: Final = sorted(
 
 def test_each_script_says_what_it_does_and_measures_nothing() -> None:
     """Some took ``--help`` for a name, and others began."""
-    asked = {
-        script: subprocess.Popen(
-            [sys.executable, FOLDER / script, "--help"],
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        )
-        for script in SCRIPTS
-    }  # fmt: skip
-    for script, process in asked.items():
-        said, _ = process.communicate(timeout=60)
-        assert process.returncode == 0, said
-        assert f"usage: {script}" in said or f"Called as ``python benchmarks/{script}" in said
-        assert len(said.splitlines()) > 3
+    with ThreadPoolExecutor(4) as several:
+        told = list(several.map(run, SCRIPTS, repeat("--help")))
+    for script, done in zip(SCRIPTS, told, strict=True):
+        assert done.returncode == 0, done.stderr
+        is_usage = f"usage: {script}" in done.stdout
+        assert is_usage or f"Called as ``python benchmarks/{script}" in done.stdout
+        assert len(done.stdout.splitlines()) > 3
 
 
 @pytest.mark.parametrize(
