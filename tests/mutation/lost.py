@@ -27,7 +27,8 @@ LOST: Final = (
     ),
     Fault(
         "A4", "nobody joins the children", "_pool/fan_in.py",
-        "            missing |= dict.fromkeys(self)\n", "            pass\n",
+        "        if missing := len(self.active) + owned:\n",
+        "        if missing := len(self.active) + 0 * owned:\n",
         "tests/pool/test_kept_outcomes.py", "joining_the_children_waits",
     ),
     Fault(
