@@ -142,8 +142,8 @@ UNNOTICED: Final = (
     ),
     Fault(
         "E", "agents end while a join counts them", "_pool/fan_in.py",
-        "        wanted = self._known(children=children)\n",
-        "        wanted = self._known(children=children)\n        await trio.lowlevel.checkpoint()\n",
+        "            self._joins.append(join)\n",
+        "            await trio.lowlevel.checkpoint()\n            self._joins.append(join)\n",
         "tests/pool/test_fan_in.py", "an_agent_may_end_while_a_join_begins",
     ),
     Fault(
