@@ -37,7 +37,7 @@ from agentpool._pool.shutdown import cancel_rest
 from agentpool._pool.spawn_checks import Queries, check_query
 from agentpool._scheduling.ctrl_c import interruptible, unbroken
 from agentpool._scheduling.owner import Owner
-from agentpool._scheduling.pace import AGENT_STEPS
+from agentpool._scheduling.pace import AGENT_STEPS, Pace
 from agentpool._scheduling.parking_lot import Lot
 from agentpool._scheduling.slot import Slot, current_slot, feeds_for, parked
 from agentpool._scheduling.waits import Wait
@@ -119,8 +119,15 @@ class QueryMap(Live):
     _turns: Lot = msgspec.field(default_factory=Lot)
     """The sources that have a query ready, in the order of their turns."""
     _changed: Lot = msgspec.field(default_factory=Lot)
+    _pace: Pace = msgspec.field(default_factory=Pace)
+    """Decides when a source that starts agents must yield. What the reader takes is counted by the
+    pool: by one count for both, fewer agents would begin in one step."""
     is_left: bool = False
     """Whether its block has ended, and not by an error or a cancellation."""
+
+    def __post_init__(self) -> None:
+        """Count the agents that it starts from where the pool is."""
+        self._pace = self._admission.pace.apart()
 
     async def next_outcome(self) -> AgentOutcome:
         """Return the next outcome, in the order of ends or of queries.
@@ -272,7 +279,7 @@ class QueryMap(Live):
                 # Its turn may have come just before the map was left.
                 await trio.lowlevel.checkpoint_if_cancelled()
                 self._start_first(config)
-                if admission.pace.is_due(AGENT_STEPS):
+                if self._pace.is_due(AGENT_STEPS):
                     await trio.lowlevel.checkpoint()
         finally:
             self._letting_in -= 1

@@ -1,13 +1,13 @@
 """Calls that find everything ready let others run at every 32nd of them, and not at each.
 
-Those that start an agent do so at every 16th before Python 3.13, whose collector runs less often.
+Those that start an agent do so at every 24th before Python 3.13, whose collector runs less often.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Awaitable, Callable, Coroutine
-from itertools import groupby
+from itertools import groupby, pairwise
 from typing import TypeAlias
 
 import pytest
@@ -205,3 +205,26 @@ async def test_the_first_agents_start_in_the_order_of_their_spawn() -> None:
     async with open_pool(FunctionDriver(answer), max_concurrent=STEPS) as pool:
         await pool.fan_out(jobs(*names))
     assert started == names
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+async def test_agents_of_a_map_start_a_few_at_a_time(ordered: bool) -> None:  # noqa: FBT001
+    """As those of a fan-out do, whatever is read from it meanwhile."""
+    count = 100 * AGENTS
+    seen = [0]
+
+    async def bystander() -> None:
+        while seen[-1] < count:
+            seen.append(pool.statistics().spawned)
+            await wait_for_turn()
+
+    driver = FunctionDriver(lambda _: "ok", record=False)
+    async with trio.open_nursery() as nursery, open_pool(driver, max_concurrent=100) as pool:
+        nursery.start_soon(bystander)
+        queries = ("q" for _ in range(count))
+        async with pool.map(manifest(), queries, ordered=ordered) as outcomes:
+            assert len([outcome async for outcome in outcomes]) == count
+    begun = [after - before for before, after in pairwise(seen)]
+    # Two steps of a source may come between two of the bystander: tasks run in any order.
+    assert max(begun) <= 2 * AGENTS
+    assert len(begun) < STEPS + 1.25 * count / AGENTS
