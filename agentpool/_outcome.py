@@ -185,13 +185,17 @@ class AgentOutcome(msgspec.Struct, frozen=True):
         Raises:
             LimitExceededError: If a guard or a budget stopped it.
             AgentCancelledError: If it was cancelled.
+            UsageError: If it was made by hand, without the error that its status needs.
             Exception: The error that it failed with. For an error of an earlier process, see
                 ``error``.
         """
         if self.status is AgentStatus.COMPLETED:
             return self.text
-        # Every end but COMPLETED sets its error; the assertion is for the type checker.
-        assert self.error is not None  # noqa: S101
+        if self.error is None:  # no agent ends so
+            raise UsageError(
+                f"this outcome of agent {self.agent_id} was made without an error, and its status "
+                f"is {self.status.value!r}; give it error=, or the status of a completed one"
+            )
         raise self.error
 
     def unwrap_as(self, output_type: type[T]) -> T:

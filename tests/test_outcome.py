@@ -151,3 +151,11 @@ async def test_an_outcome_that_its_own_error_refers_to_is_freed() -> None:
     del outcome
     gc.collect()
     assert error() is None
+
+
+def test_an_outcome_made_without_its_error_says_so() -> None:
+    """A copy by ``replace()`` may get any status."""
+    outcome = AgentOutcome(agent_id=3, name="a", status=AgentStatus.COMPLETED, text="x")
+    odd = msgspec.structs.replace(outcome, status=AgentStatus.FAILED)
+    with pytest.raises(UsageError, match="outcome of agent 3 was made without an error"):
+        odd.unwrap()

@@ -276,13 +276,25 @@ def raise_as_ours(error: sqlite3.Error, path: Path, kind: FileKind, busy: str = 
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     advice = {
         sqlite3.SQLITE_BUSY: busy,
-        sqlite3.SQLITE_CANTOPEN: "its folder must exist, and must be writable",
+        sqlite3.SQLITE_CANTOPEN: _why_not_open(path),
         sqlite3.SQLITE_NOTADB: f"it is not a {kind.name}; name another file",
-        sqlite3.SQLITE_READONLY: "make the file and its folder writable",
+        sqlite3.SQLITE_READONLY: _why_not_written(path),
         sqlite3.SQLITE_FULL: "make room on the disk",
         sqlite3.SQLITE_CORRUPT: "it is damaged; restore it from a copy",
     }.get(code, "look at the file")
     raise kind.error(f"{kind.name} file {str(path)!r}: {error}; {advice}") from error
+
+
+def _why_not_open(path: Path) -> str:
+    if path.parent.is_dir() and os.access(path.parent, os.W_OK) and not path.exists():
+        return "there is no such file, and whoever only reads makes none"
+    return "its folder must exist, and must be writable"
+
+
+def _why_not_written(path: Path) -> str:
+    if os.access(path, os.W_OK) and os.access(path.parent, os.W_OK):
+        return "it was opened to be read only; open it without read_only=True"
+    return "make the file and its folder writable"
 
 
 class InFile(Shown):

@@ -28,7 +28,7 @@ import msgspec
 import trio
 
 from agentpool._base import Live
-from agentpool._errors import PoolClosedError
+from agentpool._errors import PoolClosedError, UsageError
 from agentpool._messages import AgentId
 from agentpool._outcome import AgentOutcome, AgentStatus
 from agentpool._pool.admission import Admission
@@ -272,7 +272,12 @@ class QueryMap(Live):
         try:
             if type(query) is not str:
                 query = check_query(query)
-            config, admission = with_query(self._config, query), self._admission
+            admission = self._admission
+            try:
+                config = with_query(self._config, query)
+            except UsageError as error:
+                place = self._spawned + self._letting_in
+                raise UsageError(f"{error}, or leave it out of the map (query {place})") from None
             if not admission.may_enter():
                 await admission.enter(self._start_first, config)
             else:  # as enter(), without its coroutine

@@ -7,6 +7,7 @@ prompt would get the same answers.
 from __future__ import annotations
 
 import inspect
+import math
 from abc import abstractmethod
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import Final, TypeAlias, assert_never, cast, final
@@ -116,8 +117,13 @@ class FakeFacts:
 
     def __attrs_post_init__(self) -> None:
         """Refuse fields of the wrong type."""
-        expect_fields(self)
+        expect_fields(self, of="FunctionDriver")
         at_least(1, "pieces", self.pieces)
+        price = self.price_per_token_usd
+        if price is not None and not 0.0 <= price < math.inf:
+            raise UsageError(
+                f"price_per_token_usd must be finite and >= 0, got {price!r}; None is unknown"
+            )
 
 
 @attrs.define(eq=False, repr=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 from collections.abc import AsyncGenerator
 
 import pytest
@@ -165,6 +166,13 @@ async def test_nothing_is_streamed_where_there_is_no_text() -> None:
     heard: list[str] = []
     await ScriptedDriver([call("a")]).complete(ask(), on_delta=heard.append)
     assert heard == []
+
+
+@pytest.mark.parametrize("price", [-1.0, math.nan, math.inf])
+def test_a_price_is_a_number_of_dollars(price: float) -> None:
+    """Before any agent asks."""
+    with pytest.raises(UsageError, match="price_per_token_usd must be finite and >= 0, got"):
+        FunctionDriver(lambda _: "ok", price_per_token_usd=price)
 
 
 def test_a_text_has_at_least_one_piece() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import attrs
 import pytest
 import trio
+import trio.testing
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -27,6 +28,7 @@ from agentpool import (
     open_pool,
     open_session,
     session_names,
+    session_pool_name,
 )
 from agentpool.abc import CompletionRequest, ToolContext
 from agentpool.drivers import BadRequestError, FunctionDriver, ToolMessage, call
@@ -68,6 +70,24 @@ def ask(query: str, manifest: AgentManifest = FRIEND) -> SpawnConfig:
 def queries(session: Session) -> list[str]:
     """Return what was asked in the whole turns."""
     return [turn.query for turn in session.turns]
+
+
+def test_a_session_is_taken_from_a_pool_that_has_been_open_for_a_while() -> None:
+    """Its turns have ended again by then, and are known all the same."""
+
+    async def scenario() -> None:
+        journal, driver = InMemoryJournal(), FunctionDriver(heard)
+        async with open_anna(journal) as session:
+            await session.ask(ask("a"))
+            await session.ask(ask("b"))
+        name = session_pool_name("anna")
+        async with open_pool(driver, journal=journal, resume=True, name=name) as pool:
+            await trio.testing.wait_all_tasks_blocked()
+            session = Session.of(pool)
+            assert queries(session) == ["a", "b"]
+            assert (await session.ask(ask("c"))).text == "a b c"
+
+    simulate(scenario)
 
 
 def test_a_conversation_goes_on_in_another_process() -> None:

@@ -352,6 +352,14 @@ async def test_what_is_no_journal_is_left_as_it_is(tmp_path: Path) -> None:
     with pytest.raises(JournalError, match="its folder must exist"):
         async with open_journal(tmp_path / "none" / "j"):
             raise AssertionError
+    with pytest.raises(JournalError, match="there is no such file, and whoever only reads"):
+        async with open_journal(tmp_path / "none", read_only=True):
+            raise AssertionError
+    async with open_journal(tmp_path / "j"):
+        pass
+    with pytest.raises(JournalError, match="open it without read_only=True"):
+        async with open_journal(tmp_path / "j", read_only=True) as journal:
+            await journal.claim("p")
     with pytest.raises(UsageError, match="durability must be 'process', 'power' or None, got"):
         async with open_journal(newer, durability="both"):  # type: ignore[arg-type]  # on purpose
             raise AssertionError

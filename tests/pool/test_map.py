@@ -350,6 +350,16 @@ async def test_all_that_sources_raise_is_told(autojump_clock: MockClock) -> None
             await anext(outcomes)
 
 
+async def test_an_empty_query_is_named_by_its_number() -> None:
+    """One of two hundred files may be blank."""
+    queries = ["say a", "say b", " ", "say c"]
+    async with open_pool(sleepy_driver()) as pool, pool.map(manifest(), queries) as outcomes:
+        texts = {(await anext(outcomes)).text for _ in range(2)}
+        with pytest.raises(UsageError, match=r"or leave it out of the map \(query 3\)"):
+            await anext(outcomes)
+    assert texts == {"a", "b"}
+
+
 async def test_a_map_over_nothing_is_refused() -> None:
     """Without any source somebody forgot it; an empty one is fine."""
     async with open_pool(sleepy_driver()) as pool:
