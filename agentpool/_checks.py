@@ -173,14 +173,14 @@ def expect_fields(value: object, *, but: Names = (), of: str = "") -> None:
     kind: Any = type(value)  # mypy takes no class for hashable
     types = tuple(map(type, _values_of(kind)(value)))
     for name, usual, expected, plain_items in _unsure_fields(kind, types, but):
-        found: Any = getattr(value, name)
-        given: type = type(found)
+        found: object = getattr(value, name)
+        given = type(found)
         if given in usual and (given is not int or name in but or is_whole(found)):
             continue
         if (
             plain_items is not None
-            and isinstance(found, tuple)
-            and plain_items.issuperset(map(type, found))
+            and issubclass(given, tuple)
+            and plain_items.issuperset(map(type, cast("tuple[object, ...]", found)))
         ):
             continue  # most are empty, or the types of their items say all
         if name not in but:
@@ -303,7 +303,8 @@ def _unsure_arguments(
     Each comes with its default, which needs no look. ``_NO_DEFAULT``: it has none.
     """
     found = dict(zip(given, types, strict=True))
-    defaults = getattr(inspect.unwrap(function), "__kwdefaults__", None) or {}
+    every: object = getattr(inspect.unwrap(function), "__kwdefaults__", None)
+    defaults = cast("Mapping[str, object]", every or {})
     return tuple(
         (name, defaults.get(name, _NO_DEFAULT))
         for name, expected in parameters_of(function).items()

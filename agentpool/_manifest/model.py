@@ -199,7 +199,9 @@ _DEFAULTS: Final[Mapping[str, object]] = {
 }
 
 # The factory of the options makes an empty dict.
-_USUAL: Final = tuple([{} if name == "options" else one for name, one in _DEFAULTS.items()])
+_USUAL: Final = tuple(
+    [dict[str, object]() if name == "options" else one for name, one in _DEFAULTS.items()]
+)
 _USUAL_TYPES: Final = tuple(map(type, _USUAL))
 _values: Final = attrgetter(*_DEFAULTS)
 
