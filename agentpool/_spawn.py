@@ -90,7 +90,8 @@ class SpawnConfig(_Asked, frozen=True, kw_only=True, metaclass=AdvisedStruct):
     same agent, finished or not. A child's key names it within the call that spawns it. Children
     that are spawned at the same time need keys, since children without keys are identified by their
     order. A key must not begin with ``#`` or ``=``. ``None``: the agent's number serves as its key.
-    In a map or a supervision its query does, and in a race its place."""
+    The resumed pool goes on with such an agent by itself, and the same spawn is then a new one. In
+    a map or a supervision the query serves as the key, and in a race the place."""
     group: str = ""
     """The group with which it shares slots and gates. Waiting groups take turns, whatever their
     sizes."""

@@ -224,10 +224,15 @@ class PoolAgentContext(Unique, AgentContext):
         if self._agent.slot.task is not None:  # otherwise that error says which child was wanted
             self._check_user()
         await trio.lowlevel.checkpoint_if_cancelled()
-        seconds_left = trio.current_effective_deadline() - trio.current_time()
+        deadline = trio.current_effective_deadline()
+        seconds_left = deadline - trio.current_time()
         if seconds_left <= 0:
             # A deadline has come, and its scope is about to hear of it.
             await trio.sleep_forever()
+        if deadline >= self._admission.outer_deadline:
+            # It is that of a scope around the pool, which ends the child as well. As a limit of
+            # the child's own it would end it for good.
+            seconds_left = math.inf
         if isinstance(query, SpawnConfig):
             config = self._config_of_other(query, name, seconds_left)
             _, driver = self._look_at(config)

@@ -19,7 +19,7 @@ import bisect
 import math
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, aclosing
+from contextlib import AsyncExitStack
 from functools import partial
 from operator import attrgetter
 from typing import Final, Self, TypeAlias, cast, final
@@ -243,18 +243,17 @@ class QueryMap(Live):
 
     @interruptible
     async def _take(self, queries: Queries) -> None:
-        await trio.lowlevel.checkpoint()
-        if isinstance(queries, AsyncIterable):
-            async with AsyncExitStack() as stack:
-                if isinstance(queries, AsyncGenerator):
-                    # Or its cleanup would be left to the garbage collector.
-                    queries = cast("AsyncGenerator[str]", queries)
-                    await stack.enter_async_context(aclosing(queries))
+        async with AsyncExitStack() as stack:
+            if isinstance(queries, AsyncGenerator):
+                # Or its cleanup would be left to the garbage collector, also if it never began.
+                stack.push_async_callback(cast("AsyncGenerator[str]", queries).aclose)
+            await trio.lowlevel.checkpoint()
+            if isinstance(queries, AsyncIterable):
                 async for query in queries:
                     await self._spawn(query)
-        else:
-            for query in queries:
-                await self._spawn(query)
+            else:
+                for query in queries:
+                    await self._spawn(query)
 
     async def _spawn(self, query: str) -> None:  # noqa: ASYNC910  # it yields at the pace of the pool
         if len(self._sources) > 1:

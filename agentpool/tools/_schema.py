@@ -124,7 +124,8 @@ def _key_of(function: FunctionType) -> tuple[object, ...] | None:
         return None
     # The code by its identity: to hash it takes longer than to read the signature.
     says = id(function.__code__), function.__name__, function.__doc__
-    return *says, tuple(hints.items()), defaults, tuple(others.items()), types
+    signs = tuple(str(one) for one in (*defaults, *others.values()) if type(one) is float)
+    return *says, tuple(hints.items()), defaults, tuple(others.items()), types, signs
 
 
 def _known(key: tuple[object, ...], function: FunctionType) -> Signature:

@@ -143,9 +143,11 @@ FAULTS: Final = (
     Fault(
         "D16", "a child without time is a fault of the code", "_pool/agent_context.py",
         "        await trio.lowlevel.checkpoint_if_cancelled()\n"
-        "        seconds_left = trio.current_effective_deadline() - trio.current_time()\n"
+        "        deadline = trio.current_effective_deadline()\n"
+        "        seconds_left = deadline - trio.current_time()\n"
         "        if seconds_left <= 0:",
-        "        seconds_left = trio.current_effective_deadline() - trio.current_time()\n"
+        "        deadline = trio.current_effective_deadline()\n"
+        "        seconds_left = deadline - trio.current_time()\n"
         "        if seconds_left is None:",
         "tests/pool/test_late_spawns.py",
         "a_child_without_time_is_cancelled_and_no_ones_fault",

@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
+from typing import Any
+
 import pytest
 import trio
 
-from agentpool import AgentManifest, AgentPool, AgentStatus, SpawnConfig, open_pool
+from agentpool import (
+    AgentManifest,
+    AgentOutcome,
+    AgentPool,
+    AgentStatus,
+    OutcomeStream,
+    SpawnConfig,
+    open_pool,
+)
 from agentpool.abc import CompletionRequest
 from agentpool.drivers import FunctionDriver, ToolMessage, call
 from agentpool.drivers._scripted import Answer
@@ -100,3 +111,30 @@ def test_a_tool_that_leaves_a_map_is_cancelled_anywhere(target: str) -> None:
     for seed in range(4):
         report = cancel_everywhere(scenario, target=target, seed=seed)  # type: ignore[arg-type]
         assert report.points > 5
+
+
+async def all_of(outcomes: OutcomeStream) -> list[AgentOutcome]:
+    """Read a map to its end."""
+    return [outcome async for outcome in outcomes]
+
+
+def test_a_generator_that_never_began_is_closed_too() -> None:
+    """Its task has just been started when another source raises."""
+
+    async def some(number: int) -> AsyncGenerator[str]:  # noqa: ASYNC900  # as users write them
+        await trio.lowlevel.checkpoint()
+        yield f"query {number}"
+
+    async def scenario() -> None:
+        sources: list[Any] = [some(number) for number in range(3)]
+        broken = (str(1 // zero) for zero in [0])
+        async with (
+            open_pool(FunctionDriver(lambda _: "ok")) as pool,
+            pool.map(WORKER, broken, *sources) as outcomes,
+        ):
+            with pytest.raises(ZeroDivisionError):
+                await all_of(outcomes)
+        assert [source.ag_frame for source in sources] == [None] * 3
+
+    for seed in range(30):
+        simulate(scenario, seed=seed)

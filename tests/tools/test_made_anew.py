@@ -73,6 +73,7 @@ DEFAULTS = st.one_of(
     [
         ({"__defaults__": (True,)}, {"__defaults__": (1,)}),
         ({"__defaults__": (0,)}, {"__defaults__": (0.0,)}),
+        ({"__defaults__": (0.0,)}, {"__defaults__": (-0.0,)}),
         ({"__kwdefaults__": {"where": 1}}, {"__kwdefaults__": {"where": True}}),
         ({"__kwdefaults__": {"where": "x"}}, {"__kwdefaults__": {"where": "y"}}),
         ({"__kwdefaults__": None}, {}),
