@@ -21,6 +21,7 @@ from agentpool._errors import UsageError
 from agentpool._loop.tokens import means_nothing, sound_cost, sound_usage
 from agentpool._messages import Completion, FinishReason, ToolCall, Usage
 from agentpool._numbers import is_number, quoted
+from agentpool._scheduling.ctrl_c import interruptible
 from agentpool._surrogates import answer_without_halves
 from agentpool.abc import Driver
 from agentpool.abc._driver_facts import expect_completion
@@ -98,6 +99,7 @@ def _warn(agent: Agent, what: str, value: object) -> None:
     agent.hub.warned(agent.agent_id, agent.name, text)
 
 
+@interruptible
 def _price_of(driver: Driver, usage: Usage, model: str | None) -> float | None:
     price = driver.price(usage, model=model)
     if price is not None and not is_number(price):

@@ -205,6 +205,7 @@ class ModelRequest(Live):
         if clock is not None:
             clock.spend(seconds)
 
+    @interruptible
     def _ask(self) -> Awaitable[Completion]:
         if self.driver.tells_sent:
             return self.driver.complete_telling(self.request, self.on_delta, self.leave)
@@ -395,6 +396,5 @@ class ModelRequest(Live):
             return None
         home, clock, dice = self.agent.home, current_clock(), self.agent.home.random.random
         delay_seconds = delay_after(home.retries, error, attempts, waited_seconds, dice)
-        if delay_seconds is None or (clock is not None and delay_seconds >= clock.seconds_left):
-            return None
-        return delay_seconds
+        is_late = clock is not None and (delay_seconds or 0.0) >= clock.seconds_left
+        return None if is_late else delay_seconds

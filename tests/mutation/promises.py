@@ -350,6 +350,12 @@ PROMISES: Final = (
         "            return self._started and not self._is_waiting()\n",
         "tests/budget/test_periods_and_gates.py", "who_holds_a_limiter_of_a_driver",
     ),
+    Fault(
+        "G1", "Ctrl-C in a driver is raised in it, also under a budget", "_agent/request.py",
+        "    @interruptible\n    def _ask(",
+        "    def _ask(",
+        "tests/pool/test_ctrl_c_anywhere.py", "a_users_driver_is_interrupted",
+    ),
 )  # fmt: skip
 
 

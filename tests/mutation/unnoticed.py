@@ -76,7 +76,8 @@ UNNOTICED: Final = (
     ),
     Fault(
         "E", "a delay that ends with the time is begun", "_agent/request.py",
-        "delay_seconds >= clock.seconds_left", "delay_seconds > clock.seconds_left",
+        "(delay_seconds or 0.0) >= clock.seconds_left",
+        "(delay_seconds or 0.0) > clock.seconds_left",
         "tests/agent/test_agent.py", "a_wait_that_does_not_fit",
     ),
     Fault(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import signal
 import sys
-from collections.abc import AsyncGenerator, Callable, Generator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from pathlib import Path
 from random import Random
 from types import FrameType
@@ -16,9 +16,24 @@ import trio
 from trio.testing import MockClock
 
 import agentpool
-from agentpool import AgentPool, SpawnConfig, UsageError, open_pool
-from agentpool.abc import Event, Observer
-from agentpool.drivers import Completion, CompletionRequest, FunctionDriver, call, say
+from agentpool import (
+    AgentPool,
+    Budget,
+    PrivacyTier,
+    SpawnConfig,
+    Usage,
+    UsageError,
+    open_pool,
+)
+from agentpool.abc import Driver, Event, Observer, OnDelta
+from agentpool.drivers import (
+    Completion,
+    CompletionRequest,
+    FallbackDriver,
+    FunctionDriver,
+    call,
+    say,
+)
 from agentpool.testing import EventLog
 from agentpool.tools import ApprovalRequest, Approved, ToolRegistry, tool
 from tests.support.ctrl_c_scenes import SCENES, Scene, limits
@@ -175,6 +190,67 @@ def test_at_each_line_that_pays_for_a_request_it_is_raised(
         # What stays reserved, another pool with the same budget waits for.
         assert numbers.budget is not None
         assert (numbers.budget.requests.reserved, numbers.budget.tokens.reserved) == (0, 0), place
+
+
+class Odd(Driver):
+    """A user's driver whose method is no coroutine function, and which knows its price."""
+
+    context_window = 8192
+    privacy = PrivacyTier.SOVEREIGN
+
+    def __init__(self, press: Callable[[], object], way: str) -> None:
+        """Press in one of the two."""
+        self.press, self.way = press, way
+
+    def price(self, _: Usage, *, model: str | None = None) -> float | None:  # noqa: ARG002
+        """Return a price, perhaps after a while."""
+        if self.way == "price":
+            self.press()
+        return 0.0
+
+    def highest_price(self, _: Usage, *, model: str | None = None) -> float | None:  # noqa: ARG002
+        """Return it at once."""
+        return 0.0
+
+    def complete(  # type: ignore[override]  # as users write it
+        self,
+        _: CompletionRequest,
+        *,
+        on_delta: OnDelta | None = None,  # noqa: ARG002
+    ) -> Awaitable[Completion]:
+        """Begin at once, and answer later."""
+        if self.way == "begin":
+            self.press()
+        return self.answer()
+
+    async def answer(self) -> Completion:
+        """Answer."""
+        await trio.lowlevel.checkpoint()
+        return say("ok", usage=Usage(1, 1))
+
+
+@pytest.mark.parametrize("way", ["price", "begin"])
+@pytest.mark.parametrize("is_paid", [False, True])
+@pytest.mark.parametrize("tells", [False, True])
+@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
+def test_a_users_driver_is_interrupted_where_it_is(way: str, *, is_paid: bool, tells: bool) -> None:
+    """Also under a budget, and in what it does before it returns anything to wait for."""
+    press, pools = Pressing(), list[AgentPool]()
+
+    async def run() -> None:
+        odd = Odd(press.now, way)
+        driver = FallbackDriver(odd, FunctionDriver(lambda _: "no")) if tells else odd
+        budget = Budget(requests=9) if is_paid else None
+        async with open_pool(driver, budget=budget) as pool:
+            pools.append(pool)
+            await (await pool.spawn(job("q"))).wait()
+
+    with pytest.RaisesGroup(KeyboardInterrupt, flatten_subgroups=True, allow_unwrapped=True):
+        trio.run(run)
+    assert press.raised == 1
+    numbers = pools[0].statistics()
+    assert (numbers.running, numbers.queued, lost(pools[0])) == (0, 0, [])
+    assert numbers.budget is None or numbers.budget.requests.reserved == 0
 
 
 class Pressing:
