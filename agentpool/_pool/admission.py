@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
+from contextvars import Context
 from typing import TypeAlias, TypeVar, TypeVarTuple, final
 
 import msgspec
@@ -29,6 +30,7 @@ from agentpool._events import AgentQueued, AgentResumed, SlotsChanged
 from agentpool._manifest.manifest import AgentManifest
 from agentpool._messages import OWNER_ID, AgentId
 from agentpool._pool.record import AgentRecord
+from agentpool._scheduling.caller_context import CallerContext
 from agentpool._scheduling.cancelled import is_cancelled
 from agentpool._scheduling.ctrl_c import unbroken
 from agentpool._scheduling.fair_queue import PLAIN, FairQueue, Share
@@ -72,7 +74,7 @@ class Admission(Live):
     """Newcomers that may wait."""
     _hub: EventHub
     _start: Callable[[AgentRecord, Slot], None]
-    """Starts an agent with its first slot."""
+    """Starts an agent with its first slot, in a copy of the context variables of the caller."""
     _on_waiting: Callable[[AgentId], None]
     """Called after an agent has begun to wait."""
     running: Mapping[AgentId, AgentRecord]
@@ -84,6 +86,7 @@ class Admission(Live):
     """The waits of its agents and its owner."""
     pace: Pace = msgspec.field(default_factory=Pace)
     """Decides when a call of the pool must yield even though it has nothing to wait for."""
+    _callers: CallerContext = msgspec.field(default_factory=CallerContext)
     _newcomers: FairQueue[AgentRecord] = msgspec.field(default_factory=_new_queue)
     _children: FairQueue[AgentRecord] = msgspec.field(default_factory=_new_queue)
     """Newcomers whose parents are agents of the pool."""
@@ -230,13 +233,19 @@ class Admission(Live):
             self._let_in = 1
             self._room.unpark(1)
 
-    def admit(self, record: AgentRecord, config: SpawnConfig) -> Slot | None:
-        """Return a slot for *record* if one is free, otherwise queue it. Ask ``room_for`` first."""
+    def admit(
+        self, record: AgentRecord, config: SpawnConfig, begins_in: Context | None = None
+    ) -> Slot | None:
+        """Return a slot for *record* if one is free, otherwise queue it. Ask ``room_for`` first.
+
+        *begins_in*: the context variables of the caller. ``None``: they are looked up.
+        """
         if self.running_count + self._lent < self.slots:
             # It overtakes nobody: a slot that becomes free is given out in the same step.
             self.running_count += 1
             moment = self._moment
             return self._slot_for(record, self._hub.seconds() if moment is None else moment)
+        record.reach(self._callers.now() if begins_in is None else begins_in)
         queue = self._children if record.origin.depth else self._newcomers
         queue.push(record, config.share)
         return None
@@ -282,7 +291,7 @@ class Admission(Live):
 
     def _start_next(self, now: float) -> None:
         record = (self._children if self._children.waiting else self._newcomers).pop()
-        self._start(record, self._slot_for(record, now))
+        record.begins_in.run(self._start, record, self._slot_for(record, now))
 
     def resize(self, slots: float) -> None:
         """Change the number of slots. Agents go on even if more are running than that."""
@@ -315,6 +324,8 @@ class Admission(Live):
                 self._start_next(now)
                 return
             self.running_count -= 1
+            if not newcomers:
+                self._callers.forget()
             if not (self._returning or self._room):
                 return  # nobody else could have it
         self.pump(newcomers=newcomers)

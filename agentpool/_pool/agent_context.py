@@ -42,7 +42,7 @@ from agentpool._served_call import note_taken
 from agentpool._spawn import SpawnConfig, child_of
 from agentpool.abc import AgentContext, AgentInfo, Driver, OnDelta
 
-Accept: TypeAlias = Callable[[AgentRecord, SpawnConfig, Driver, OnEnd], AgentRecord]
+Accept: TypeAlias = Callable[[AgentRecord, None, SpawnConfig, Driver, OnEnd], AgentRecord]
 """Accepts the child of an agent. The child's end is reported only to the function passed in."""
 
 
@@ -262,7 +262,7 @@ class PoolAgentContext(Unique, AgentContext):
                     self._agent.charge(outcome.usage, outcome.cost_usd, unmeasured=unmeasured)
 
     def _accept_child(self, config: SpawnConfig, driver: Driver) -> AgentRecord:
-        child = self._accept(self._record, config, driver, AgentRecord.collect)
+        child = self._accept(self._record, None, config, driver, AgentRecord.collect)
         slot = self._record.slot
         own = config.manifest.resources.run_seconds or math.inf
         if (

@@ -12,6 +12,7 @@ Rules:
 from __future__ import annotations
 
 import os
+from contextvars import Context, copy_context
 from functools import partial
 from itertools import repeat
 from random import Random
@@ -147,6 +148,7 @@ class AgentNursery(Home):
     def accept(
         self,
         parent: AgentRecord | None,
+        begins_in: Context | None,
         config: SpawnConfig,
         driver: Driver,
         on_end: OnEnd | None = None,
@@ -160,6 +162,7 @@ class AgentNursery(Home):
 
         Args:
             parent: The agent that spawns it. ``None``: the owner does.
+            begins_in: The context variables of the caller. ``None``: they are looked up.
             config: The agent's config.
             driver: The driver that answers it.
             on_end: Called at its end instead of the pool's fan-in. ``None``: the fan-in is called.
@@ -194,13 +197,13 @@ class AgentNursery(Home):
             self.router.register(agent_id)
             if self.hub.listening:
                 self.hub.spawned(agent_id, origin.parent_id, config)
-            if (slot := self.admission.admit(record, config)) is not None:
+            if (slot := self.admission.admit(record, config, begins_in)) is not None:
                 self._start(record, slot)
             elif self.hub.listening and record.status is AgentStatus.QUEUED:
                 self.admission.tell_newcomer(record)
             for left in () if self.journal is None else self.journal.left_children(agent_id):
                 own = self.entry.driver_for(left.config, None)
-                self.accept(record, left.config, own, past=left)
+                self.accept(record, None, left.config, own, past=left)
         return record
 
     def accept_all(self, wanted: Wanted) -> list[AgentRecord]:
@@ -217,7 +220,8 @@ class AgentNursery(Home):
         if self.journal is not None:
             self.journal.check_all(configs, parent)
         with self.hub:
-            return list(map(self.accept, repeat(parent), configs, drivers))
+            each = repeat(parent), repeat(copy_context()), configs, drivers
+            return list(map(self.accept, *each))
 
     def resume(self, journal: PoolJournal | None) -> None:
         """Record runs in *journal*, and continue those that an earlier process left there."""
@@ -230,7 +234,7 @@ class AgentNursery(Home):
             self.last_id = journal.last_id
             for past in journal.to_go_on_with():
                 parent, driver = self.look_at_one(past.config)
-                self.accept(parent, past.config, driver, past=past)
+                self.accept(parent, None, past.config, driver, past=past)
 
     def budget_of(self, config: SpawnConfig) -> Budget | None:
         """Return the budget for an agent spawned by the caller.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from contextlib import asynccontextmanager
+from contextvars import copy_context
 from functools import partial
 from typing import TYPE_CHECKING, NoReturn, final
 
@@ -83,7 +84,7 @@ class AgentPool(Live, weakref=True):
         check_trio("pool.spawn")
         parent, driver = self._agents.look_at_one(config)
         accept, enter = self._agents.accept, self._agents.admission.enter
-        return AgentHandle(self._agents, await enter(accept, parent, config, driver))
+        return AgentHandle(self._agents, await enter(accept, parent, None, config, driver))
 
     @advised
     def spawn_nowait(self, config: SpawnConfig) -> AgentHandle:
@@ -116,7 +117,7 @@ class AgentPool(Live, weakref=True):
         parent, wanted, drivers = self._wanted(configs)
         # Each config is let go as its agent is accepted: the agent drops it at its end.
         pairs = zip(emptying(wanted), emptying(drivers), strict=True)
-        accept, fan_in = partial(self._agents.accept, parent), self._agents.fan_in
+        accept, fan_in = partial(self._agents.accept, parent, copy_context()), self._agents.fan_in
         with fan_in.batch(is_rising=self._agents.journal is None) as batch:
             await self._agents.admission.enter_each(accept, pairs, batch.add)
             return handles_of(self._agents, fan_in.all_of(batch))
@@ -224,8 +225,8 @@ class AgentPool(Live, weakref=True):
         (agents := self._agents).check_open()
         deadlocks, (parent, above) = agents.deadlocks, agents.voice.above_all(manifest)
 
-        def accept(config: SpawnConfig, on_end: OnEnd) -> AgentRecord:
-            return agents.accept(parent, config, agents.entry.driver_for(config, above), on_end)
+        def accept(config: SpawnConfig, end: OnEnd) -> AgentRecord:
+            return agents.accept(parent, None, config, agents.entry.driver_for(config, above), end)
 
         asker = OWNER_ID if parent is None else parent.agent_id
         run = QueryMap(
@@ -285,7 +286,7 @@ class AgentPool(Live, weakref=True):
         from agentpool._pool.supervisor import supervise  # noqa: PLC0415  # on first use
 
         agents, (parent, *each) = self._agents, self._wanted(configs)
-        starters = [partial(agents.accept, parent, *one) for one in zip(*each, strict=True)]
+        starters = [partial(agents.accept, parent, None, *one) for one in zip(*each, strict=True)]
         return await supervise(starters, policy, agents.admission, agents.deadlocks.owner)
 
     @interruptible  # the configs may be made as they are taken

@@ -56,11 +56,11 @@ async def race(
         raise UsageError("race() needs at least one config, got none")
     run, journal = Race(agents.admission, agents.deadlocks.owner), agents.journal
     if journal is None or journal.keys.is_plain:
-        return await run.run([partial(agents.accept, parent, *one) for one in wanted])
+        return await run.run([partial(agents.accept, parent, None, *one) for one in wanted])
     call = None if parent is None else current_call.get()
     with journal.keys.of_race([config for config, _ in wanted], call) as keys:
         racers = list(zip(wanted, keys, strict=True))
-        starters = [partial(agents.accept, parent, *one, key=key) for one, key in racers]
+        starters = [partial(agents.accept, parent, None, *one, key=key) for one, key in racers]
         winner = await run.run(starters)
     for (config, _), key in racers:
         journal.end_unstarted(key, agents.budget_of(config))

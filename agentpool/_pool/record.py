@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol, TypeAlias, final
+from contextvars import Context
+from typing import Final, Protocol, TypeAlias, final
 
 import msgspec
 import trio
@@ -117,9 +118,9 @@ class AgentRecord(Unique):
     """Who cancelled the agent first, and why."""
     _config: SpawnConfig | None
     _driver: Driver | None
-    _stage: Agent | AgentOutcome | float | None
-    """The running agent from its first step on, and its outcome from its end on. A number: it was
-    cancelled at that time without ever having a slot, and its outcome is made on first use."""
+    _stage: Context | Agent | AgentOutcome | float | None
+    """What a queued agent begins in, the running agent from its first step on, then its outcome. A
+    number: it was cancelled at that time without a slot, and its outcome is made on first use."""
     _seen: bool
 
     def __init__(
@@ -232,8 +233,7 @@ class AgentRecord(Unique):
     @property
     def has_ended(self) -> bool:
         """Whether the agent has ended. Unlike ``outcome``, this does not retrieve the outcome."""
-        stage = self._stage
-        return stage is not None and type(stage) is not Agent
+        return type(self._stage) not in _BEFORE_THE_END
 
     @property
     def ended_with(self) -> AgentOutcome | None:
@@ -241,7 +241,7 @@ class AgentRecord(Unique):
         stage = self._stage
         if isinstance(stage, AgentOutcome):
             return stage
-        if stage is None or isinstance(stage, Agent):
+        if stage is None or isinstance(stage, Context | Agent):
             return None
         self._stage = made = self.unstarted_outcome(stage)
         self._config = self._driver = None
@@ -276,9 +276,15 @@ class AgentRecord(Unique):
         """The running agent. ``None``: it has not taken its first step, or has ended."""
         return self._stage if isinstance(self._stage, Agent) else None
 
-    def begin_run(self, agent: Agent) -> None:
-        """Record the running agent."""
-        self._stage = agent
+    @property
+    def begins_in(self) -> Context:
+        """The context variables of the spawn of a queued agent."""
+        assert isinstance(self._stage, Context)  # noqa: S101  # until it has a slot
+        return self._stage
+
+    def reach(self, stage: Context | Agent) -> None:
+        """Record the running agent; of one that is queued, what it begins in."""
+        self._stage = stage
 
     @property
     def hub(self) -> EventHub:
@@ -382,6 +388,7 @@ class AgentRecord(Unique):
         self._seen = True
 
 
+_BEFORE_THE_END: Final = frozenset({type(None), Context, Agent})
 Kept: TypeAlias = AgentRecord | AgentOutcome
 """What is kept of an agent: see ``AgentRecord.remains``."""
 

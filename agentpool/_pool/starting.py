@@ -70,7 +70,7 @@ def new_agent(
     agent = Agent(
         agent_id, name, home, config, driver, slot, hub, router, memory.memory_for(config), purse
     )
-    record.begin_run(agent)
+    record.reach(agent)
     rare = record.rare
     if rare is not None:
         agent.interrupted = rare.interrupted

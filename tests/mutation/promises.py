@@ -330,6 +330,32 @@ PROMISES: Final = (
         "tests/pool/test_pool_ends.py", "after_an_outer_cancellation_no_agent_begins",
     ),
     Fault(
+        "G18", "an agent begins with nothing that another one left in its context",
+        "_pool/admission.py",
+        "        record.begins_in.run(self._start, record, self._slot_for(record, now))\n",
+        "        self._start(record, self._slot_for(record, now))\n",
+        "tests/pool/test_caller_context.py", "no_agent_begins_with",
+    ),
+    Fault(
+        "G18", "the context of a caller is let go when its agents have begun",
+        "_pool/admission.py",
+        "                self._callers.forget()\n",
+        "                pass\n",
+        "tests/pool/test_caller_context.py", "keeps_nobodys_context",
+    ),
+    Fault(
+        "G18", "a server of several agents is in the context of none", "tools/mcp/_servers.py",
+        "        self._context.run(self._start_soon, self._start)\n",
+        "        self._start_soon(self._start)\n",
+        "tests/tools/mcp/test_servers.py", "not_of_the_agent_that_began_it",
+    ),
+    Fault(
+        "G18", "context variables are compared by identity", "_scheduling/caller_context.py",
+        "            and all(map(is_, now.values(), last.values()))\n",
+        "            and now == last\n",
+        "tests/pool/test_caller_context.py", "without_comparing_them",
+    ),
+    Fault(
         "J7", "what is looked at for one agent of before does not grow with their number",
         "_pool/past_families.py",
         "        return self._children.get(past.agent_id, ())\n",

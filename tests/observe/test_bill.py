@@ -182,7 +182,8 @@ async def test_a_wait_to_ask_again_is_no_slow_call(autojump_clock: MockClock) ->
 
     record, _, _, text = await run(LiveDriver(answer, price_per_token_usd=PRICE))
     (answered,) = record.answers
-    assert answered.attempt_seconds == pytest.approx(0.0625)  # what went before is of no round length
+    # It began after a back-off of no round length.
+    assert answered.attempt_seconds == pytest.approx(0.0625)
     assert answered.duration_seconds > 0.5
     assert "    0.06 s  the model, agent 1 (hello), turn 1" in text
     old = msgspec.structs.replace(answered, attempt_seconds=None)

@@ -54,7 +54,7 @@ async def run(pools: list[AgentPool], observers: list[Observer]) -> None:
 
 
 BOOKS = [
-    "AgentNursery.accept", "AgentNursery._start", "new_agent", "AgentRecord.begin_run",
+    "AgentNursery.accept", "AgentNursery._start", "new_agent", "AgentRecord.reach",
     "AgentNursery._conclude", "Agent.outcome", "AgentNursery._end", "AgentRecord.end",
     "Admission.leave", "FanIn.ended",
 ]  # fmt: skip

@@ -20,6 +20,7 @@ import logging
 import math
 import os
 from collections.abc import AsyncGenerator, Mapping
+from contextvars import Context, copy_context
 from importlib import import_module
 from typing import TYPE_CHECKING, Final, final
 
@@ -125,6 +126,8 @@ class _Server:
     _environ: Mapping[str, str]
     _start_seconds: float
     _nursery: trio.Nursery
+    _context: Context
+    """The context variables of the block: it serves many agents, and is none's."""
     _start: _Start | None = None
     _session: Session | None = None
     _failures: int = 0
@@ -145,9 +148,11 @@ class _Server:
         self._failures += 1  # until a call is answered, this start has come to nothing
         deadline = trio.current_time() + self._start_seconds
         self._start = _Start(trio.CancelScope(deadline=deadline))
+        self._context.run(self._start_soon, self._start)
+
+    def _start_soon(self, start: _Start) -> None:
         with as_bystander():
-            what = f"MCP server {self.config.name}"
-            self._nursery.start_soon(self._keep, self._start, name=what)
+            self._nursery.start_soon(self._keep, start, name=f"MCP server {self.config.name}")
 
     async def wait_session(self) -> Session:
         """Return the open session. While the server starts, the agent holds no slot.
@@ -281,6 +286,7 @@ class McpServers(Unique, Shown):
     _nursery: trio.Nursery
     _environ: Mapping[str, str]
     _start_seconds: float
+    _context: Context = attrs.field(factory=copy_context)
     _servers: dict[tuple[object, ...], _Server] = attrs.field(
         factory=dict[tuple[object, ...], _Server]
     )
@@ -347,7 +353,9 @@ class McpServers(Unique, Shown):
         key = (attrs.evolve(config, capabilities=(), on_unknown="report"), privacy)
         server = self._servers.get(key)
         if server is None:
-            server = _Server(config, self._environ, self._start_seconds, self._nursery)
+            server = _Server(
+                config, self._environ, self._start_seconds, self._nursery, self._context
+            )
             self._servers[key] = server
         return server
 

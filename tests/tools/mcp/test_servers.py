@@ -9,6 +9,7 @@ import signal
 import sys
 import traceback
 from collections.abc import AsyncGenerator, Sequence
+from contextvars import ContextVar
 from pathlib import Path
 
 import attrs
@@ -114,6 +115,27 @@ async def test_one_process_serves_all_calls_and_ends_with_the_block() -> None:
         assert await box.pid() == pid
         assert (await box.call("args", city="Oslo")).content == '{"city": "Oslo"}'
     assert not is_alive(pid)
+
+
+async def test_a_server_is_of_the_block_and_not_of_the_agent_that_began_it() -> None:
+    """It serves others later: a span or a tenant of the first one would be theirs."""
+    tenant: ContextVar[str] = ContextVar("tenant", default="nobody")
+    seen: set[str] = set()
+
+    class Watch(trio.abc.Instrument):
+        def task_spawned(self, task: trio.lowlevel.Task) -> None:
+            seen.add(task.context.get(tenant, "nobody"))
+
+    watch = Watch()
+    tenant.set("the owner's")
+    async with open_mcp_servers() as servers:
+        tenant.set("an agent's")
+        trio.lowlevel.add_instrument(watch)
+        try:
+            assert await servers.tools_for(manifest(config()))
+        finally:
+            trio.lowlevel.remove_instrument(watch)
+    assert seen == {"the owner's"}
 
 
 async def test_agents_share_a_server_if_their_tiers_agree(tmp_path: Path) -> None:
