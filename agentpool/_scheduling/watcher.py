@@ -18,8 +18,8 @@ current_asking: ContextVar[tuple[Slot, Asking] | None] = ContextVar(
 )
 """The request that a tool makes, and the slot of its agent. ``None``: no tool makes one.
 
-The slot tells whether it is the current agent's: while a tool waits, another agent may get its
-first slot, and its task inherits this."""
+The slot tells whether it is the current agent's: a driver that is asked may spawn another agent,
+whose task inherits this."""
 
 
 def asking_now() -> Asking | None:

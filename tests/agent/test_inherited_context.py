@@ -1,6 +1,9 @@
-"""What a task inherits from the one that freed a slot for it is never taken for its own."""
+"""What an agent inherits from whoever spawned it, or freed a slot for it, is never its own."""
 
 from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from functools import partial
 
 import attrs
 import trio
@@ -29,6 +32,8 @@ class Two:
     """Who was asked for, each time."""
     refusals: int = 1
     """How often the first one's tool is refused."""
+    spawn: Callable[[], Awaitable[object]] | None = None
+    """Spawns the second one, when the tool of the first one asks."""
 
     async def fail(self, request: CompletionRequest, _: OnDelta) -> str:
         """Refuse."""
@@ -48,6 +53,9 @@ class Two:
         """Answer a tool, but not at first."""
         self.note(request)
         await trio.lowlevel.checkpoint()
+        if self.spawn is not None:
+            spawn, self.spawn = self.spawn, None
+            await spawn()
         self.refusals -= 1
         if self.refusals >= 0:
             raise OverloadedError("busy")
@@ -81,17 +89,20 @@ async def pause(_: str, context: ToolContext) -> str:
 
 
 async def test_what_a_fallback_asks_counts_for_its_own_agent(autojump_clock: MockClock) -> None:
-    """Also for an agent that got its first slot while a tool of another one waited to ask again."""
-    two, together = Two(), Budget(requests=100)
+    """Also for an agent that is spawned by the driver that a tool of another one asks."""
+    two, first = Two(), Budget(requests=100)
+    second = Budget(parent=first)
     tools = ToolRegistry([FakeTool("consult", two.consult), FakeTool("pause", pause)])
-    budgets = {name: Budget(parent=together, name=name) for name in ("first", "second")}
-    async with open_pool(two.driver_of, max_concurrent=1, budget=together, tools=tools) as pool:
-        for name, budget in budgets.items():
-            await pool.spawn(SpawnConfig(AgentManifest(name=name), name, budget=budget))
+    async with open_pool(two.driver_of, max_concurrent=1, budget=first, tools=tools) as pool:
+        manifest = AgentManifest(name="second")
+        child = SpawnConfig(manifest, "second", budget=second, outlives_parent=True)
+        two.spawn = partial(pool.spawn, child)
+        await pool.spawn(SpawnConfig(AgentManifest(name="first"), "first"))
+        await pool.join_all()
         outcomes = (await pool.join_all()).values()
     assert [outcome.status for outcome in outcomes] == [AgentStatus.COMPLETED] * 2
-    for name, budget in budgets.items():
-        assert budget.statistics().requests.committed == two.asked.count(name) == 4
+    assert second.statistics().requests.committed == two.asked.count("second") == 4
+    assert first.statistics().requests.committed == len(two.asked) == 8
 
 
 async def test_no_agent_looks_on_because_of_another_one(autojump_clock: MockClock) -> None:

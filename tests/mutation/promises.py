@@ -234,7 +234,7 @@ PROMISES: Final = (
         "tests/agent/test_each_driver.py", "no_driver_is_asked_beyond_the_limit",
     ),
     Fault(
-        "G16", "who pays for a fallback: the agent whose tool waits as another one starts",
+        "G16", "who pays for a fallback: the agent whose tool's driver spawned another",
         "_scheduling/watcher.py",
         " and by_tool[0] is slot:\n",
         ":\n",
