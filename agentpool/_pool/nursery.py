@@ -220,8 +220,7 @@ class AgentNursery(Home):
         if self.journal is not None:
             self.journal.check_all(configs, parent)
         with self.hub:
-            each = repeat(parent), repeat(copy_context()), configs, drivers
-            return list(map(self.accept, *each))
+            return list(map(self.accept, repeat(parent), repeat(copy_context()), configs, drivers))
 
     def resume(self, journal: PoolJournal | None) -> None:
         """Record runs in *journal*, and continue those that an earlier process left there."""

@@ -12,7 +12,8 @@ import pytest
 
 from agentpool import DriverError
 from agentpool.abc import CompletionRequest, Driver
-from agentpool.drivers import UserMessage, open_anthropic, open_openai
+from agentpool.drivers import BadRequestError, UserMessage, open_anthropic, open_openai
+from agentpool.drivers._http import open_http
 from tests.support.hostile_server import answering, open_watched, resetting
 from tests.support.http_servers import head, whole
 from tests.support.keys import KEY, find_key
@@ -103,3 +104,15 @@ async def test_what_the_caller_was_at_is_left_to_look_at() -> None:
     told = format_with_locals(caught.value, caught.tb)
     assert "found = 'what I look for'" in told
     assert "request = CompletionRequest(" in told
+
+
+async def test_no_local_of_a_request_that_cannot_be_sent_shows_the_key() -> None:
+    """It fails where its head is built, with all headers at hand."""
+    key = {"authorization": f"Bearer {KEY}"}
+    async with open_http("http://127.0.0.1:9", headers=key) as client:
+        with pytest.raises(BadRequestError) as caught:
+            async with client.post_stream("/a b", b""):
+                pass
+    told = format_with_locals(caught.value, caught.tb.tb_next)
+    assert "headers = [(b'host', " in told
+    assert find_key(told) is None

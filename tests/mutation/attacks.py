@@ -55,7 +55,7 @@ ATTACKS: Final = (
     Fault(
         "L18", "they show the headers that are sent", "drivers/_http.py",
         "*hidden(self._headers.raw)]", "*self._headers.raw]",
-        "tests/drivers/test_shown_locals.py", "no_local_of_a_failed_request_shows_the_key",
+        "tests/drivers/test_shown_locals.py", "no_local_of_a_request_that_cannot_be_sent",
     ),
     Fault(
         "L18", "they show the head of a request", "_connection.py",
