@@ -211,7 +211,7 @@ async def test_a_pool_that_goes_on_keeps_nobodys_context() -> None:
             await pool.fan_out([job()] * 3)
             await pool.spawn(job())
 
-        async with trio.open_nursery() as nursery:
+        async with trio.open_nursery() as nursery:  # noqa: ASYNC112  # a task has a context
             nursery.start_soon(serve)
         await pool.join_all()
         gc.collect()
