@@ -13,13 +13,16 @@ from typing import TYPE_CHECKING, Final, final
 import msgspec
 import trio
 
-from agentpool._agent.stored_spending import begin_with, look, spend, tell_unknown
+from agentpool._agent.stored_spending import begin_with, look, settle, take
 from agentpool._base import Live
 from agentpool._budget.account import Amounts, amounts_of
 from agentpool._budget.budget import Budget, ledger_of
 from agentpool._budget.claims import Claim, Ledger
-from agentpool._budget.reservation import RequestReservation, Reservation, reserved_by
-from agentpool._budget.store import NOTHING
+from agentpool._budget.reservation import (
+    RequestReservation,
+    Reservation,
+    reserved_by,
+)
 from agentpool._errors import (
     AllDriversFailedError,
     AuthenticationError,
@@ -175,10 +178,8 @@ class Purse(Live):
             It is not cancelled: an answer that has come is first of all kept.
         """
         for one in self.ledger.path:
-            if one.kept is not None and one.kept.owed and one not in but:
-                await spend(one, one.kept, NOTHING)
-            if one.kept is not None and one.kept.unknown:
-                await tell_unknown(one, one.kept)
+            if one.kept is not None and one.kept.has_news and one not in but:
+                await settle(one, one.kept)
 
     async def _take_stored(
         self,
@@ -213,7 +214,7 @@ class Purse(Live):
     ) -> tuple[Ledger, int] | None:
         for one in self.ledger.path:
             if one.kept is not None and one not in joint:
-                found = await spend(one, one.kept, reserved_by(reservation), reservation)
+                found = await take(reservation, one, one.kept)
                 if found.lacking is not None:
                     return one, found.lacking
         return None  # noqa: ASYNC910  # see above

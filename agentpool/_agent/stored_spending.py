@@ -1,23 +1,35 @@
-"""Asks the stores of budgets: what is used, whether there is enough, and what was really spent."""
+"""Asks the stores of budgets: what is used, whether there is enough, and what was really spent.
+
+Rules:
+
+1. A request is marked as under way before it is reserved, or in the same step, and the mark is
+   taken out with what it used and what is unknown of it, or after. So a process that dies between
+   any two calls leaves a mark too many, and never one too few.
+2. A store that is a journal of ours is told all in one step, and another one row by row. What a
+   call could not tell, the next one does.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, final
 
 import trio
 
+from agentpool._base import Live
 from agentpool._budget.account import Amounts
 from agentpool._budget.budget import Budget, ledger_of
 from agentpool._budget.claims import Ledger
-from agentpool._budget.reservation import Reservation, reserved_by
+from agentpool._budget.reservation import Reservation, is_for_request, note_mark, reserved_by
 from agentpool._budget.store import (
     NO_LIMITS,
     NOTHING,
     Correction,
     Kept,
+    Limits,
     Spending,
     StoredUse,
+    under_way_row,
     unknown_row,
 )
 from agentpool._errors import UsageError
@@ -26,7 +38,7 @@ from agentpool._numbers import quoted
 if TYPE_CHECKING:
     from agentpool._agent.run_journal import RunJournal
     from agentpool._journal_records import JournalRecord
-    from agentpool.journal._joint import Together
+    from agentpool.journal._joint import JointJournal, Together
 
 
 async def look_at(budget: Budget | None) -> None:  # noqa: ASYNC910  # without a store there is nothing to wait for
@@ -45,60 +57,44 @@ async def look(ledgers: Sequence[Ledger]) -> None:
     await trio.lowlevel.checkpoint()
     for one in ledgers:
         assert one.kept is not None  # noqa: S101  # they were chosen by it
-        await spend(one, one.kept, NOTHING)
-        await tell_unknown(one, one.kept)
+        if (journal := _joint(one.kept)) is not None:
+            await _in_one_step(journal, _together((one,), NOTHING, NOTHING, len, is_look=True))
+        else:
+            await _row_by_row(one, one.kept, is_look=True)
 
 
-async def tell_unknown(ledger: Ledger, kept: Kept) -> None:
-    """Report to the store how many requests have no known usage or price, and learn of others'."""
-    told, kept.unknown = kept.unknown, []
-    answer: object = None
-    found: StoredUse | None = None
-    try:
-        with trio.CancelScope(shield=True):
-            row = unknown_row(ledger.name)
-            answer = await kept.store.spend(row, kept.per, NO_LIMITS, NOTHING, told)
-        found = _expect_use(answer, kept)
-    finally:
-        if found is None:
-            kept.unknown = [*told, *kept.unknown]
-    assert found is not None  # noqa: S101  # the scope above is never cancelled
-    ledger.see_unknown(found)
+async def settle(ledger: Ledger, kept: Kept) -> None:
+    """Tell the store what was really used, what is unknown of it, and what is over.
 
-
-async def spend(
-    ledger: Ledger, kept: Kept, wanted: Amounts, reservation: Reservation | None = None
-) -> StoredUse:
-    """Spend from the store, for a *reservation* if there is one, and note its answer."""
-    told = _take_owed(kept)
-    answer: object = None
-    found: StoredUse | None = None
-    try:
-        # Not cut off: what the store has counted would be unknown.
-        with trio.CancelScope(shield=True):
-            limits = ledger.account.limits
-            answer = await kept.store.spend(ledger.name, kept.per, limits, wanted, told)
-        found = _expect_use(answer, kept)
-        if reservation is not None and found.lacking is None:
-            ledger.note_counted(reservation, found.period)
-    finally:
-        _learn(ledger, kept, told, found)
-    assert found is not None  # noqa: S101  # the scope above is never cancelled
-    return found
-
-
-def _expect_use(answer: object, kept: Kept) -> StoredUse:
-    """Return what a store answered, which may be a user's.
-
-    Raises:
-        UsageError: If it is no ``StoredUse``, or lacks what no budget counts.
+    Cancellation:
+        It is not cancelled.
     """
-    if not isinstance(answer, StoredUse) or answer.lacking not in {None, *range(len(NOTHING))}:
-        raise UsageError(
-            f"{type(kept.store).__name__}.spend() must return a StoredUse whose lacking is None "
-            f"or the place of an amount, got {quoted(answer)}"
-        )
-    return answer
+    if (journal := _joint(kept)) is not None:
+        await _in_one_step(journal, _together((ledger,), NOTHING, NOTHING, len))
+    else:
+        await _row_by_row(ledger, kept)
+
+
+async def take(reservation: Reservation, ledger: Ledger, kept: Kept) -> StoredUse:
+    """Take *reservation* in the store of one ledger. The answer says whether there was enough.
+
+    Cancellation:
+        It is not cancelled: what the store has counted would be unknown.
+    """
+    wanted = reserved_by(reservation)
+    if (journal := _joint(kept)) is not None:
+        return (await _in_one_step(journal, _together_for(reservation, (ledger,))[0]))[0]
+    if kept.has_news:
+        await _row_by_row(ledger, kept)
+    if any(marked := _marked_by(reservation)):
+        _count_mark(kept)
+        found = await _ask(kept, under_way_row(ledger.name), NO_LIMITS, marked, ())
+        note_mark(reservation, ledger, found.period, marked)
+    found = await _ask(kept, ledger.name, ledger.account.limits, wanted, ())
+    if found.lacking is None:
+        ledger.note_counted(reservation, found.period)
+    _see(ledger, found)
+    return found
 
 
 async def begin_with(
@@ -112,19 +108,7 @@ async def begin_with(
     If a ledger has too little left, nothing is stored. Returns that ledger and the kind of limit
     that is reached. ``None``: all of them had enough.
     """
-    lacks: list[tuple[Ledger, int]] = []
-
-    def learn(found: Sequence[StoredUse]) -> None:
-        lacks.extend(
-            (one, use.lacking)
-            for one, use in zip(ledgers, found, strict=True)
-            if use.lacking is not None
-        )
-        if not lacks:
-            for one, use in zip(ledgers, found, strict=True):
-                one.note_counted(reservation, use.period)
-
-    together = _together(ledgers, reserved_by(reservation), learn)
+    together, lacks = _together_for(reservation, ledgers)
     journal.writer.note(started, wakes=False, together=together)
     # Not cut off: what the store has counted would be unknown.
     with trio.CancelScope(shield=True):
@@ -133,46 +117,241 @@ async def begin_with(
 
 
 def owed_by(ledgers: Sequence[Ledger]) -> Together | None:
-    """Return the corrections that the stores of *ledgers* still lack. ``None``: they lack none."""
-    owing = [one for one in ledgers if one.kept is not None and one.kept.owed]
-    return _together(owing, NOTHING, len) if owing else None
+    """Return what the stores of *ledgers* have not been told. ``None``: they know all of it."""
+    owing = [one for one in ledgers if one.kept is not None and one.kept.has_news]
+    return _together(owing, NOTHING, NOTHING, len) if owing else None
+
+
+# --- in one step
+
+
+def _joint(kept: Kept) -> JointJournal | None:
+    """Return the store if it can write several rows in one step."""
+    from agentpool.journal._joint import JointJournal  # noqa: PLC0415  # with a store alone
+
+    store = kept.store.backing_store
+    return store if isinstance(store, JointJournal) else None
+
+
+async def _in_one_step(journal: JointJournal, together: Together) -> Sequence[StoredUse]:
+    found: Sequence[StoredUse] | None = None
+    try:
+        # Not cut off: what the store has counted would be unknown.
+        with trio.CancelScope(shield=True):
+            found = await journal.spend_together(together.spendings)
+    finally:
+        together.on_written(found)
+    assert found is not None  # noqa: S101  # the scope above is never cancelled
+    return found
+
+
+def _together_for(
+    reservation: Reservation, ledgers: Sequence[Ledger]
+) -> tuple[Together, list[tuple[Ledger, int]]]:
+    """Return what takes *reservation* in the stores of *ledgers*.
+
+    Returns also a list of those that had too little, and of what: it is filled when it is written.
+    """
+    lacks: list[tuple[Ledger, int]] = []
+    marked = _marked_by(reservation)
+
+    def learn(found: Sequence[StoredUse]) -> None:
+        answers = list(zip(ledgers, found, strict=True))
+        lacks.extend((one, use.lacking) for one, use in answers if use.lacking is not None)
+        for one, use in () if lacks else answers:
+            one.note_counted(reservation, use.period)
+            if any(marked):
+                note_mark(reservation, one, use.period, marked)
+
+    return _together(ledgers, reserved_by(reservation), marked, learn), lacks
 
 
 def _together(
-    ledgers: Sequence[Ledger], wanted: Amounts, learn: Callable[[Sequence[StoredUse]], object]
+    ledgers: Sequence[Ledger],
+    wanted: Amounts,
+    marked: Amounts,
+    learn: Callable[[Sequence[StoredUse]], object],
+    *,
+    is_look: bool = False,
 ) -> Together:
-    """Return the spendings that take *wanted* in each store and settle what is owed."""
-    spendings: list[Spending] = []
-    for one in ledgers:
-        assert one.kept is not None  # noqa: S101  # they were chosen by it
-        limits, told = one.account.limits, _take_owed(one.kept)
-        spendings.append(Spending(one.name, one.kept.per, limits, wanted, told))
+    """Return the spendings that take *wanted* in each store and tell what it does not know.
 
-    def on_written(found: Sequence[StoredUse] | None) -> None:
-        if found is not None:
-            learn(found)
-        for place, (one, asked) in enumerate(zip(ledgers, spendings, strict=True)):
-            assert one.kept is not None  # noqa: S101  # see above
-            _learn(one, one.kept, asked.corrections, None if found is None else found[place])
-
+    Args:
+        ledgers: Whose stores.
+        wanted: What to take of each.
+        marked: What to add to the requests under way.
+        learn: Called with the answer to each ledger, before these see it.
+        is_look: Whether also rows of which nothing is new are read.
+    """
     from agentpool.journal._joint import Together  # noqa: PLC0415  # with a journal alone
 
-    return Together(spendings, on_written)
+    pages = [_Page.of(one, wanted, marked, is_look=is_look) for one in ledgers]
+
+    def on_written(found: Sequence[StoredUse] | None) -> None:
+        if found is None:
+            for page in pages:
+                page.put_back()
+            return
+        learn(found[: len(pages)])
+        is_taken = all(use.lacking is None for use in found)
+        rest = iter(found[len(pages) :])
+        for page, use in zip(pages, found, strict=False):
+            page.see(use, rest, is_taken=is_taken)
+
+    used = [page.used for page in pages]
+    return Together([*used, *(one for page in pages for one in page.more)], on_written)
 
 
-def _take_owed(kept: Kept) -> list[Correction]:
-    """Return the corrections to send to the store now."""
-    told, kept.owed = kept.owed, []
-    kept.on_the_way += told
-    return told
+@final
+class _Page(Live):
+    """What is written of one budget in one step, and what is learned from the answers."""
+
+    ledger: Ledger
+    kept: Kept
+    news: _News
+    marked: Amounts
+    marks: int
+    used: Spending
+    """The row of what is used."""
+    more: list[Spending]
+    """The rows of what is unknown and of what is under way, as far as they are wanted."""
+
+    @classmethod
+    def of(cls, ledger: Ledger, wanted: Amounts, marked: Amounts, *, is_look: bool) -> _Page:
+        """Take all that is new of the budget, to write it with *wanted* and *marked*."""
+        kept = ledger.kept
+        assert kept is not None  # noqa: S101  # they were chosen by it
+        news, marks, more = _take_news(kept), kept.marks, list[Spending]()
+        used = Spending(ledger.name, kept.per, ledger.account.limits, wanted, news.owed)
+        if is_look or news.unknown:
+            row = unknown_row(ledger.name)
+            more.append(Spending(row, kept.per, NO_LIMITS, NOTHING, news.unknown))
+        if is_look or news.ended or any(marked):
+            row = under_way_row(ledger.name)
+            more.append(Spending(row, kept.per, NO_LIMITS, marked, news.ended))
+        if any(marked):
+            _count_mark(kept)
+        return cls(ledger, kept, news, marked, marks, used, more)
+
+    def see(self, use: StoredUse, rest: Iterator[StoredUse], *, is_taken: bool) -> None:
+        """Learn from the answers. *is_taken*: no budget had too little."""
+        if any(self.marked) and not is_taken:
+            self.kept.marked -= 1
+        _note_told(self.kept, self.news.owed)
+        self.kept.marked -= len(self.news.ended)
+        self.ledger.see(use)
+        for spending in self.more:
+            if spending.name == unknown_row(self.ledger.name):
+                self.ledger.see_unknown(next(rest))
+            else:
+                _see_lost(self.ledger, self.kept, next(rest), self.marks)
+        self.ledger.root.reconsider()
+
+    def put_back(self) -> None:
+        """Keep for the next step what was not written."""
+        self.kept.marked -= any(self.marked)
+        _put_back(self.kept, self.news)
 
 
-def _learn(ledger: Ledger, kept: Kept, told: Sequence[Correction], found: StoredUse | None) -> None:
-    """Give the account the store's answer. ``None``: the store was not asked."""
-    for one in told:
+# --- row by row
+
+
+async def _row_by_row(ledger: Ledger, kept: Kept, *, is_look: bool = False) -> None:
+    """Tell a store all that is new, the marks of requests that are over last."""
+    news, marks = _take_news(kept), kept.marks
+    try:
+        if is_look or news.owed:
+            limits = ledger.account.limits
+            found = await _ask(kept, ledger.name, limits, NOTHING, news.owed)
+            _note_told(kept, news.owed)
+            news.owed = []
+            _see(ledger, found)
+        if is_look or news.unknown:
+            row = unknown_row(ledger.name)
+            found = await _ask(kept, row, NO_LIMITS, NOTHING, news.unknown)
+            news.unknown = []
+            ledger.see_unknown(found)
+        if is_look or news.ended:
+            row = under_way_row(ledger.name)
+            found = await _ask(kept, row, NO_LIMITS, NOTHING, news.ended)
+            kept.marked -= len(news.ended)
+            news.ended = []
+            _see_lost(ledger, kept, found, marks)
+    finally:
+        _put_back(kept, news)
+
+
+async def _ask(
+    kept: Kept, row: str, limits: Limits, wanted: Amounts, told: Sequence[Correction]
+) -> StoredUse:
+    """Ask a store, which may be a user's.
+
+    Raises:
+        UsageError: If its answer is no ``StoredUse``, or lacks what no budget counts.
+    """
+    # Not cut off: what the store has counted would be unknown.
+    with trio.CancelScope(shield=True):
+        answer: object = await kept.store.spend(row, kept.per, limits, wanted, told)
+    if not isinstance(answer, StoredUse) or answer.lacking not in {None, *range(len(NOTHING))}:
+        raise UsageError(
+            f"{type(kept.store).__name__}.spend() must return a StoredUse whose lacking is None "
+            f"or the place of an amount, got {quoted(answer)}"
+        )
+    return answer
+
+
+# --- what a store was told, and what it says
+
+
+@final
+class _News(Live):
+    """What a store is being told: see ``Kept``."""
+
+    owed: list[Correction]
+    unknown: list[Correction]
+    ended: list[Correction]
+
+
+def _take_news(kept: Kept) -> _News:
+    """Return all that the store does not know, to tell it now."""
+    news = _News(kept.owed, kept.unknown, kept.ended)
+    kept.owed, kept.unknown, kept.ended = [], [], []
+    kept.on_the_way += news.owed
+    return news
+
+
+def _put_back(kept: Kept, news: _News) -> None:
+    """Keep what the store was not told for the next call."""
+    _note_told(kept, news.owed)
+    kept.owed = [*news.owed, *kept.owed]
+    kept.unknown = [*news.unknown, *kept.unknown]
+    kept.ended = [*news.ended, *kept.ended]
+
+
+def _note_told(kept: Kept, owed: Sequence[Correction]) -> None:
+    for one in owed:
         kept.on_the_way.remove(one)
-    if found is None:
-        kept.owed = [*told, *kept.owed]
-        return
+
+
+def _marked_by(reservation: Reservation) -> Amounts:
+    """Return what stands for it among the requests under way: nothing, if it is for none."""
+    return (1, int(reservation.cost_usd is None), 0, 0) if is_for_request(reservation) else NOTHING
+
+
+def _count_mark(kept: Kept) -> None:
+    kept.marked += 1
+    kept.marks += 1
+
+
+def _see(ledger: Ledger, found: StoredUse) -> None:
     ledger.see(found)
     ledger.root.reconsider()
+
+
+def _see_lost(ledger: Ledger, kept: Kept, found: StoredUse, marks: int) -> None:
+    """Learn what others have under way, if none of it is this process's own.
+
+    *marks*: how many it had marked when the store was asked.
+    """
+    if not kept.marked and kept.marks == marks:
+        ledger.see_lost(found)

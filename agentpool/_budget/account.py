@@ -86,6 +86,9 @@ class Account(Live):
     reserved: list[int] = msgspec.field(default_factory=no_amounts)
     unmeasured: int = 0
     unpriced: int = 0
+    lost: tuple[int, int] = (0, 0)
+    """The requests of other processes that its store has under way, which may be dead; and those of
+    them without a price."""
     refused: int = 0
     has_blind_spot: bool = False
     """Whether an answer had no price."""
@@ -177,6 +180,7 @@ class Account(Live):
         """Begin a period, in which nothing is unmeasured or unpriced yet."""
         self.period = period
         self.unmeasured = self.unpriced = 0
+        self.lost = 0, 0
         self.has_blind_spot = False
         self._told.clear()
 
@@ -247,8 +251,8 @@ class Account(Live):
             cost=cost,
             requests=requests,
             tool_calls=tool_calls,
-            unmeasured=self.unmeasured,
-            unpriced=self.unpriced,
+            unmeasured=self.unmeasured + self.lost[0],
+            unpriced=self.unpriced + self.lost[1],
             refused=self.refused,
         )
 

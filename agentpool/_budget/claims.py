@@ -187,6 +187,11 @@ class Ledger(Live):
         if found.period == self.account.period:
             self.account.see_unknown(found.used)
 
+    def see_lost(self, found: StoredUse) -> None:
+        """Take over how many requests of other processes the store has under way."""
+        if found.period == self.account.period:
+            self.account.lost = found.used[:2]
+
     def _leave_behind(self, reservation: Reservation) -> None:
         leave_count(reservation, self)
         self.past.add(reservation)

@@ -11,7 +11,7 @@ from typing import Protocol, Self, final
 from agentpool._amounts import counted
 from agentpool._base import Live
 from agentpool._budget.account import COST, PICO, TOKENS, Account, Amounts, count, pico
-from agentpool._budget.store import Kept
+from agentpool._budget.store import NOTHING, Correction, Kept, minus
 from agentpool._errors import UsageError
 
 
@@ -69,6 +69,8 @@ class Reservation(Live):
     _settled: bool = False
     # Where a store knows of it, and in which period.
     _periods: dict[Books, str] = {}  # noqa: RUF012  # each has its own
+    # Where a store has it among the requests under way, and what takes it out.
+    _marks: tuple[tuple[Books, Correction], ...] = ()
 
     def _repr_words(self) -> str:
         return f"of {counted(self.tokens, 'token')}" + ", settled" * self._settled
@@ -170,6 +172,9 @@ class Reservation(Live):
             one.past.discard(self)
             if one.kept is not None:
                 one.kept.owe(self._periods.get(one, ""), self._amounts, used)
+        for one, mark in self._marks:
+            if one.kept is not None:
+                one.kept.ended.append(mark)
         return counting
 
 
@@ -242,6 +247,17 @@ class RequestReservation(Reservation):
 def reserved_by(reservation: Reservation) -> Amounts:
     """Return what *reservation* holds of each kind."""
     return reservation._amounts  # pyright: ignore[reportPrivateUsage]
+
+
+def is_for_request(reservation: Reservation) -> bool:
+    """Return whether it is for a request, whose use is unknown until it is settled."""
+    return isinstance(reservation, RequestReservation)
+
+
+def note_mark(reservation: Reservation, books: Books, period: str, marked: Amounts) -> None:
+    """Note that a store has *reservation* among the requests under way, as the amounts *marked*."""
+    mark = Correction(period, minus(NOTHING, marked))
+    reservation._marks = (*reservation._marks, (books, mark))  # pyright: ignore[reportPrivateUsage]
 
 
 def leave_count(reservation: Reservation, books: Books) -> None:

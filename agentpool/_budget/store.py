@@ -8,9 +8,12 @@ Rules:
    spent what it reserved. If the store is the pool's journal too, the same transaction stores the
    record that the request begins, and the correction is stored together with the record of its
    result.
-2. How many requests have no known usage or price is kept in a row of its own. A process reads it
+2. How many requests are under way is kept in a row of its own: each is added before it is reserved,
+   and taken out after it was settled. What a process that died had under way stays, as requests
+   whose use is unknown.
+3. How many requests have no known usage or price is kept in a row of its own. A process reads it
    when a pool opens, and before each request without a price.
-3. A new period begins with nothing used. The clock decides when, but never goes back to an earlier
+4. A new period begins with nothing used. The clock decides when, but never goes back to an earlier
    period: setting the clock back frees nothing.
 """
 
@@ -112,6 +115,17 @@ class Kept(Live):
     """The corrections that the store is receiving right now."""
     unknown: list[Correction] = []  # noqa: RUF012  # the same
     """The requests to tell the store of whose usage or price is unknown, as in ``unknown_row``."""
+    ended: list[Correction] = []  # noqa: RUF012  # the same
+    """What to take out of ``under_way_row``: the requests that are settled."""
+    marked: int = 0
+    """How many requests of this process the store may have in ``under_way_row``."""
+    marks: int = 0
+    """How many it has had in all."""
+
+    @property
+    def has_news(self) -> bool:
+        """Whether there is something that the store was not told."""
+        return bool(self.owed or self.unknown or self.ended)
 
     def owe(self, period: str, reserved: Amounts, used: Amounts | None) -> None:
         """Note how a settled reservation differs from what the store has counted.
@@ -144,6 +158,15 @@ def unknown_row(name: str) -> str:
     a price, and 0.
     """
     return f"{name} (unknown)"
+
+
+def under_way_row(name: str) -> str:
+    """Return the name under which a store keeps the requests under way that draw on a budget.
+
+    Its amounts are: the requests, those of them without a price, 0, and 0. Requests of processes
+    that have died stay.
+    """
+    return f"{name} (under way)"
 
 
 class UseTable(ABC):

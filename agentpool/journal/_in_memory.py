@@ -15,8 +15,6 @@ from agentpool._budget.account import Amounts
 from agentpool._budget.period import Period
 from agentpool._budget.store import (
     NOTHING,
-    Correction,
-    Limits,
     Spending,
     StoredUse,
     UseTable,
@@ -108,22 +106,13 @@ class InMemoryJournal(Unique, JointJournal):
             for pool, records in self._pools.items()
         )
 
-    async def spend(
-        self,
-        name: str,
-        per: Period,
-        limits: Limits,
-        wanted: Amounts,
-        corrections: Sequence[Correction],
-    ) -> StoredUse:
-        """Apply *corrections*, then take *wanted* if the *limits* allow it; all in one step.
+    async def spend_together(self, spendings: Sequence[Spending]) -> tuple[StoredUse, ...]:
+        """Spend from several budgets in one step: all take what they want, or none does.
 
         Periods are counted on trio's clock, as if the clock had started in 1970.
         """
         await trio.lowlevel.checkpoint()
-        asked = (Spending(name, per, limits, wanted, corrections),)
-        (found,) = spend_all(_Table(self._used), trio.current_time(), asked)
-        return found
+        return spend_all(_Table(self._used), trio.current_time(), spendings)
 
     async def append_and_spend(
         self, lease: Lease, records: Sequence[JournalRecord], together: Sequence[Spendings]

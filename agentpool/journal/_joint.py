@@ -7,7 +7,9 @@ from collections.abc import Callable, Sequence
 from typing import TypeAlias, final
 
 from agentpool._base import Live
-from agentpool._budget.store import BudgetStore, Spending, StoredUse
+from agentpool._budget.account import Amounts
+from agentpool._budget.period import Period
+from agentpool._budget.store import BudgetStore, Correction, Limits, Spending, StoredUse
 from agentpool._journal_records import JournalRecord, Lease
 from agentpool.abc import Journal
 
@@ -50,6 +52,30 @@ class JointJournal(Journal, BudgetStore):
 
         Cancellation:
             Either everything was written or nothing.
+        """
+
+    async def spend(
+        self,
+        name: str,
+        per: Period,
+        limits: Limits,
+        wanted: Amounts,
+        corrections: Sequence[Correction],
+    ) -> StoredUse:
+        """Apply *corrections*, then take *wanted* if the *limits* allow it; all in one step.
+
+        Raises:
+            JournalError: If it cannot be written. Nothing has changed.
+        """
+        (found,) = await self.spend_together((Spending(name, per, limits, wanted, corrections),))
+        return found
+
+    @abstractmethod
+    async def spend_together(self, spendings: Sequence[Spending]) -> Sequence[StoredUse]:
+        """Spend from several budgets in one step: all take what they want, or none does.
+
+        Raises:
+            JournalError: If it cannot be written. Nothing has changed.
         """
 
 

@@ -27,9 +27,7 @@ import attrs
 import trio
 
 from agentpool._base import Unique
-from agentpool._budget.account import Amounts
-from agentpool._budget.period import Period
-from agentpool._budget.store import Correction, Limits, Spending, StoredUse, spend_all
+from agentpool._budget.store import Spending, StoredUse, spend_all
 from agentpool._checks import expect_arguments
 from agentpool._database.database import Database, InFile
 from agentpool._database.opening import open_database
@@ -296,24 +294,15 @@ class SqliteJournal(Unique, InFile, JointJournal):
         except ValueError as exc:
             raise damaged(self.path, exc) from exc
 
-    async def spend(
-        self,
-        name: str,
-        per: Period,
-        limits: Limits,
-        wanted: Amounts,
-        corrections: Sequence[Correction],
-    ) -> StoredUse:
-        """Apply *corrections*, then take *wanted* if the *limits* allow it; all in one step.
+    async def spend_together(self, spendings: Sequence[Spending]) -> tuple[StoredUse, ...]:
+        """Spend from several budgets in one transaction: all take what they want, or none does.
 
         Raises:
             JournalError: If the file cannot be written. Nothing has changed.
         """
-        asked = (Spending(name, per, limits, wanted, corrections),)
-        (found,) = await self._database.write(
-            lambda t: spend_all(BudgetTable(t), time.time(), asked)
+        return await self._database.write(
+            lambda t: spend_all(BudgetTable(t), time.time(), spendings)
         )
-        return found
 
     def shared_work(self, name: str) -> SharedWork:
         """Return the shared work of that name."""

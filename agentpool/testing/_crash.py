@@ -18,9 +18,7 @@ from typing import TypeVar, final
 import attrs
 import trio
 
-from agentpool._budget.account import Amounts
-from agentpool._budget.period import Period
-from agentpool._budget.store import Correction, Limits, StoredUse
+from agentpool._budget.store import Spending, StoredUse
 from agentpool._checks import expect_arguments, expect_function
 from agentpool._errors import JournalError
 from agentpool._journal_records import JournalRecord, Lease
@@ -73,16 +71,9 @@ class _MortalJournal(JointJournal):
         """Store *records* and spend, unless the process is dead or dies now."""
         return await self._write(partial(self._kept.append_and_spend, lease, records, together))
 
-    async def spend(
-        self,
-        name: str,
-        per: Period,
-        limits: Limits,
-        wanted: Amounts,
-        corrections: Sequence[Correction],
-    ) -> StoredUse:
-        """Spend from a budget, unless the process is dead or dies now."""
-        return await self._write(partial(self._kept.spend, name, per, limits, wanted, corrections))
+    async def spend_together(self, spendings: Sequence[Spending]) -> Sequence[StoredUse]:
+        """Spend from budgets, unless the process is dead or dies now."""
+        return await self._write(partial(self._kept.spend_together, spendings))
 
     async def _write(self, write: Callable[[], Awaitable[T]]) -> T:
         self.writes += 1

@@ -29,6 +29,7 @@ from agentpool import (
     open_pool,
 )
 from agentpool._budget.period import Period
+from agentpool._budget.store import Spending
 from agentpool._journal_records import begins_call
 from agentpool.abc import (
     BudgetStore,
@@ -151,7 +152,10 @@ def test_tokens_are_corrected_to_what_was_used() -> None:
             (outcome,) = await ask(budget)
             assert outcome.status is AgentStatus.COMPLETED
         assert budget.statistics().tokens.committed == 400
-        assert store._used == {("budget", "day 1970-01-01"): (400, 0, 4, 0)}
+        assert store._used == {
+            ("budget", "day 1970-01-01"): (400, 0, 4, 0),
+            ("budget (under way)", "day 1970-01-01"): (0, 0, 0, 0),
+        }
 
     simulate(scenario)
 
@@ -177,6 +181,7 @@ def test_the_store_knows_of_attempts_that_a_fallback_stood_in_for(*, answers: bo
             ("budget", "day 1970-01-01"): (used, 0, 3, 0),
             # The tokens of those that failed are known, and their cost is not.
             ("budget (unknown)", "day 1970-01-01"): (2 if answers else 3, 0, 0, 0),
+            ("budget (under way)", "day 1970-01-01"): (0, 0, 0, 0),
         }
 
     simulate(scenario)
@@ -336,7 +341,7 @@ def test_after_any_crash_the_store_has_exactly_what_was_spent_and_cannot_be_know
             return say("so", usage=usage) if done == 2 else calls(call("look"), usage=usage)
 
         driver, tools = FunctionDriver(answer), ToolRegistry([look])
-        budget = Budget(tokens=100_000, per="day", store=journal)
+        budget = own = Budget(tokens=100_000, per="day", store=journal)
         if levels == 2:
             budget = Budget(requests=50, per="ever", store=journal, name="team", parent=budget)
         async with open_pool(
@@ -352,13 +357,16 @@ def test_after_any_crash_the_store_has_exactly_what_was_spent_and_cannot_be_know
         assert requests == 3 + outcome.repeated_requests == 3 + len(lost)
         assert 0 <= requests - asked[store] <= 1  # it had begun, and had not left
         assert tokens == 300 + sum(lost)
+        under_way = store._used["budget (under way)", "day 1970-01-01"]
+        assert under_way == (len(lost), 0, 0, 0)
+        assert own.statistics().unmeasured == len(lost)
         assert calls_taken == len(begun)
         assert levels == 1 or store._used["team", "ever"] == (tokens, 0, requests, calls_taken)
         repeated.add(outcome.repeated_requests)
         return outcome.text
 
-    # Two looks at each store, the pool, each request and call as it begins, their results, the end.
-    assert crash_everywhere(scenario).points == 2 * (8 + 2 * levels)
+    # A look at each store, the pool, each request and call as it begins, their results, the end.
+    assert crash_everywhere(scenario).points == 2 * (8 + levels)
     assert repeated == {0, 1}
 
 
@@ -551,7 +559,7 @@ def test_what_was_spent_yesterday_takes_nothing_of_today() -> None:
         simulate(scenario, seed=seed)
 
 
-@pytest.mark.parametrize(("fails_at", "used"), [(3, 1), (4, 2)])
+@pytest.mark.parametrize(("fails_at", "used"), [(4, 1), (5, 1), (6, 2), (7, 2)])
 def test_a_store_that_fails_ends_the_agent_and_loses_nothing(fails_at: int, used: int) -> None:
     """What it was not told, it is told with the next request."""
 
@@ -562,6 +570,7 @@ def test_a_store_that_fails_ends_the_agent_and_loses_nothing(fails_at: int, used
         assert isinstance(first.error, JournalError)
         assert second.status is AgentStatus.COMPLETED
         assert store.kept._used["budget", "day 1970-01-01"] == (100 * used, 0, used, 0)
+        assert store.kept._used["budget (under way)", "day 1970-01-01"] == (0, 0, 0, 0)
 
     simulate(scenario)
 
@@ -590,10 +599,10 @@ class Failing(JointJournal):
         await self._expect_room()
         return await self.kept.append_and_spend(lease, records, together)
 
-    async def spend(self, *words: Any) -> StoredUse:  # noqa: ANN401  # passed on
+    async def spend_together(self, spendings: Sequence[Spending]) -> Sequence[StoredUse]:
         """Spend, or fail."""
         await self._expect_room()
-        return await self.kept.spend(*words)
+        return await self.kept.spend_together(spendings)
 
     async def _expect_room(self) -> None:
         self.writes += 1

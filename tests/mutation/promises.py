@@ -296,11 +296,34 @@ PROMISES: Final = (
     ),
     Fault(
         "J14", "unknown is not zero: the next process does not know of it",
-        "_agent/stored_spending.py",
-        "        await tell_unknown(one, one.kept)\n",
-        "        pass\n",
+        "_budget/claims.py",
+        "            self.account.see_unknown(found.used)\n",
+        "            pass\n",
         "tests/budget/test_periods_and_gates.py",
         "an_answer_without_a_price_stops_the_next_process",
+    ),
+    Fault(
+        "J14", "unknown is not zero: what a killed process had under way is none",
+        "_agent/stored_spending.py",
+        " if is_for_request(reservation) else NOTHING\n",
+        " if not reservation else NOTHING\n",
+        "tests/budget/test_lost_requests.py", "the_request_of_a_killed_process_is_unknown",
+    ),
+    Fault(
+        "J14", "unknown is not zero: a mark goes before what is told of its request",
+        "_agent/stored_spending.py",
+        "    news, marks = _take_news(kept), kept.marks\n    try:\n",
+        "    news, marks = _take_news(kept), kept.marks\n    try:\n"
+        "        row = under_way_row(ledger.name)\n"
+        "        await _ask(kept, row, NO_LIMITS, NOTHING, news.ended)\n"
+        "        news.ended = []\n",
+        "tests/budget/test_lost_requests.py", "after_a_death_at_any_call",
+    ),
+    Fault(
+        "J14", "what is one's own is not lost", "_agent/stored_spending.py",
+        "    if not kept.marked and kept.marks == marks:\n",
+        "    if marks >= 0:\n",
+        "tests/budget/test_lost_requests.py", "what_another_process_has_under_way",
     ),
     Fault(
         "J14", "the outcome says what the budget does: not if its payment fails",

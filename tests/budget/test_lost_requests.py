@@ -1,0 +1,186 @@
+"""What a process had under way when it died is unknown, and no process takes it for nothing."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+import trio
+import trio.testing
+
+from agentpool import (
+    AgentManifest,
+    Budget,
+    SpawnConfig,
+    Usage,
+    open_pool,
+)
+from agentpool._budget.statistics import BudgetStatistics
+from agentpool.abc import BudgetStore, Completion, CompletionRequest, OnDelta, StoredUse
+from agentpool.drivers import FunctionDriver
+from agentpool.journal import InMemoryJournal, JournalError, open_journal
+from agentpool.testing import explore, simulate
+from tests.support.fakes import LiveDriver
+
+READER = AgentManifest(name="reader", capabilities=())
+USED = 100
+"""Tokens of each answer: fewer than are reserved for it."""
+
+
+def short(_: CompletionRequest) -> Completion:
+    """Answer."""
+    return Completion(text="yes", usage=Usage(60, 40))
+
+
+@attrs.define(eq=False)
+class Mortal(BudgetStore):
+    """The store of a process that dies at a call: from then on nothing reaches it."""
+
+    kept: InMemoryJournal
+    dies_at: int
+    keeps_last: bool
+    calls: int = 0
+
+    async def spend(self, *words: Any) -> StoredUse:  # noqa: ANN401  # passed on
+        """Spend, unless the process is dead or dies now."""
+        self.calls += 1
+        if self.calls < self.dies_at:
+            return await self.kept.spend(*words)
+        await trio.lowlevel.checkpoint()
+        if self.calls == self.dies_at and self.keeps_last:
+            await self.kept.spend(*words)
+        raise JournalError("the simulated process is dead")
+
+
+def of_team(store: BudgetStore, **terms: Any) -> Budget:  # noqa: ANN401  # as Budget takes them
+    """Return the budget of all processes."""
+    return Budget(requests=1_000, per="day", store=store, name="team", **terms)
+
+
+async def look(store: BudgetStore) -> BudgetStatistics:
+    """Return what the next process knows before it asks anything."""
+    budget = of_team(store)
+    async with open_pool(FunctionDriver(short), budget=budget):
+        return budget.statistics()
+
+
+async def work(driver: FunctionDriver, budget: Budget, agents: int = 3) -> None:
+    """Run some agents beside each other, in a process that may die."""
+    try:
+        async with open_pool(driver, budget=budget) as pool:
+            await pool.fan_out([SpawnConfig(READER, "go")] * agents)
+            await pool.join_all()
+    except* JournalError:
+        pass
+
+
+@pytest.mark.parametrize("keeps_last", [True, False])
+@pytest.mark.parametrize("price", [0.0, None])
+def test_after_a_death_at_any_call_all_that_is_unknown_is_told(
+    price: float | None, *, keeps_last: bool
+) -> None:
+    """Never less; and more by what was settled, and not yet taken out."""
+    ends = list[int]()
+
+    async def scenario(dies_at: int) -> None:
+        store = InMemoryJournal()
+        mortal = Mortal(store, dies_at, keeps_last)
+        driver = FunctionDriver(short, price_per_token_usd=price)
+        await work(driver, of_team(mortal, allow_unpriced=True))
+        lived = mortal.calls < dies_at
+        if lived:
+            ends.append(dies_at)
+        tokens, _, requests, _ = store._used.get(("team", "day 1970-01-01"), (0, 0, 0, 0))
+        known = await look(store)
+        assert known.tokens.committed == tokens
+        open_now = -(-(tokens - USED * requests) // 3_000)  # of those that hold a reservation
+        assert open_now <= known.unmeasured <= 3
+        if price is None:
+            assert open_now <= known.unpriced
+            assert known.cost_usd is None or not requests
+        if lived:
+            assert known.unmeasured == 0
+        await trio.sleep(24 * 3600)
+        assert (await look(store)).unmeasured == 0  # of a new day nothing is unknown
+
+    for dies_at in range(1, 40):
+        for seed in range(3):
+            simulate(scenario, dies_at, seed=seed)
+    assert 10 < min(ends) < 40
+
+
+def test_what_another_process_has_under_way_is_unknown_until_it_is_settled() -> None:
+    """And what is one's own is no other's."""
+
+    async def scenario() -> None:
+        store, go_on = InMemoryJournal(), trio.Event()
+
+        async def answer(_: CompletionRequest, __: OnDelta) -> Completion:
+            await go_on.wait()
+            return Completion(text="yes", usage=Usage(60, 40))
+
+        mine = of_team(store)
+        async with open_pool(LiveDriver(answer), budget=mine) as pool:
+            await pool.fan_out([SpawnConfig(READER, "go")] * 2)
+            await trio.testing.wait_all_tasks_blocked()
+            assert (await look(store)).unmeasured == 2
+            assert mine.statistics().unmeasured == 0
+            async with open_pool(FunctionDriver(short), budget=mine):
+                assert mine.statistics().unmeasured == 0
+            go_on.set()
+            await pool.join_all()
+        assert (await look(store)).unmeasured == 0
+        assert store._used["team (under way)", "day 1970-01-01"] == (0, 0, 0, 0)
+
+    explore(scenario, schedules=10)
+
+
+CHILD = """
+import sys
+import trio
+import trio.testing
+from agentpool import AgentManifest, Budget, SpawnConfig, open_pool
+from agentpool.drivers import FunctionDriver
+from agentpool.journal import open_journal
+
+async def answer(request):
+    if "first" in request.messages[0].text:
+        return "yes"
+    print("asked", flush=True)
+    await trio.sleep_forever()
+
+async def main(path, is_joint):
+    async with open_journal(path) as journal:
+        budget = Budget(requests=9, per="ever", store=journal, name="team", allow_unpriced=True)
+        kept = {"journal": journal, "resume": True} if is_joint else {}
+        driver = FunctionDriver(answer, price_per_token_usd=None)
+        async with open_pool(driver, budget=budget, **kept) as pool:
+            manifest = AgentManifest(name="reader", capabilities=())
+            await (await pool.spawn(SpawnConfig(manifest, "first"))).wait()
+            await pool.spawn(SpawnConfig(manifest, "second"))
+
+trio.run(main, sys.argv[1], sys.argv[2] == "joint")
+"""
+
+
+@pytest.mark.parametrize("how", ["joint", "apart"])
+async def test_the_request_of_a_killed_process_is_unknown(tmp_path: Path, how: str) -> None:
+    """Killed with SIGKILL, and looked for in its file."""
+    path = tmp_path / "spent.db"
+    command = [sys.executable, "-c", CHILD, str(path), how]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as child:  # noqa: ASYNC220  # short
+        assert child.stdout is not None
+        assert child.stdout.readline() == b"asked\n"
+        child.kill()
+    async with open_journal(path) as journal:
+        for _ in range(2):
+            budget = Budget(requests=9, per="ever", store=journal, name="team")
+            async with open_pool(FunctionDriver(short), budget=budget):
+                known = budget.statistics()
+            # The first answer had no price either.
+            assert (known.requests.committed, known.unmeasured, known.unpriced) == (2, 1, 2)
+            assert known.cost_usd is None
