@@ -539,6 +539,6 @@ ATTACKS: Final = (
         "M14", "an observer chooses the sender by the event", "_pool/caller.py",
         "        return self._hub.listening and self._hub.is_telling\n",
         "        return self._hub.listening is None\n",
-        "tests/pool/test_who_speaks.py", "what_an_observer_does",
+        "tests/pool/test_who_speaks.py", "what_an_observer_does_while_an_agents_map_is_fed",
     ),
 )  # fmt: skip

@@ -33,7 +33,7 @@ from agentpool.drivers import (
     ToolMessage,
     UserMessage,
 )
-from agentpool.observe import AgentFinished, Event, MessageSent, Observer
+from agentpool.observe import AgentFinished, AgentSpawned, Event, MessageSent, Observer
 from agentpool.testing import EventLog, explore
 from agentpool.tools import ToolContext, ToolRegistry, tool
 from tests.support.fakes import (
@@ -310,6 +310,34 @@ def test_what_an_observer_does_the_owner_does_in_any_event() -> None:
         assert "cancelled by owner: enough" in str(last.error)
 
     explore(scenario, schedules=3)
+
+
+async def test_what_an_observer_does_while_an_agents_map_is_fed_the_owner_does() -> None:
+    """The task that feeds it is the agent's otherwise."""
+    senders: list[int] = []
+
+    class Writer(Observer):
+        def on_event(self, event: Event) -> None:
+            if isinstance(event, AgentSpawned) and event.parent_id == 1:
+                senders.append(pool.router.send_nowait(1, "of an observer").sender)
+
+    @tool(timeout_seconds=math.inf)
+    async def go() -> str:
+        """Map."""
+        async with pool.map(manifest(), ["x", "y"]) as outcomes:
+            return " ".join([outcome.text async for outcome in outcomes])
+
+    def answer(request: CompletionRequest) -> Completion | str:
+        if query_of(request) != "go":
+            return "done"
+        return results_of(request)[0].content if results_of(request) else calling(tool_call("go"))
+
+    async with open_pool(
+        FunctionDriver(answer), observers=[Writer()], tools=ToolRegistry([go]), inbox_capacity=9
+    ) as pool:
+        outcome = await (await pool.spawn(SpawnConfig(TEAM, "go"))).wait()
+    assert outcome.text == "done done"
+    assert senders == [OWNER_ID] * 2
 
 
 async def test_what_a_driver_does_its_agent_does() -> None:
