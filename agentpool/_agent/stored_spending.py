@@ -256,7 +256,7 @@ class _Page(Live):
 # --- row by row
 
 
-async def _row_by_row(ledger: Ledger, kept: Kept, *, is_look: bool = False) -> None:
+async def _row_by_row(ledger: Ledger, kept: Kept, *, is_look: bool = False) -> None:  # noqa: ASYNC910  # there is something to ask or to tell
     """Tell a store all that is new, the marks of requests that are over last."""
     news, marks = _take_news(kept), kept.marks
     try:
@@ -289,9 +289,10 @@ async def _ask(
     Raises:
         UsageError: If its answer is no ``StoredUse``, or lacks what no budget counts.
     """
+    answer: object = None
     # Not cut off: what the store has counted would be unknown.
     with trio.CancelScope(shield=True):
-        answer: object = await kept.store.spend(row, kept.per, limits, wanted, told)
+        answer = await kept.store.spend(row, kept.per, limits, wanted, told)
     if not isinstance(answer, StoredUse) or answer.lacking not in {None, *range(len(NOTHING))}:
         raise UsageError(
             f"{type(kept.store).__name__}.spend() must return a StoredUse whose lacking is None "
