@@ -57,6 +57,7 @@ EXEMPT: Final[Mapping[str, str]] = {
         CompletionRequest ToolResult JournalRecord Lease""",
     "called by what serves: a page, a transport, a journal, the record of a trace": """
         InMemoryJournal.append_and_spend SqliteJournal.append_and_spend
+        InMemoryJournal.spend_together SqliteJournal.spend_together
         LivePage.serve LivePage.visited StrictFake.handle_async_request StrictFake.serve
         PoolRecord.take PoolRecord.end_of""",
     "as the get of a dict: what is no name has no tool": "ToolRegistry.get",

@@ -36,9 +36,9 @@ from agentpool._errors import (
 )
 from agentpool._events import BudgetNear, BudgetReached
 from agentpool._loop.tokens import Estimator
-from agentpool._messages import AgentId, CompletionRequest
+from agentpool._messages import AgentId, CompletionRequest, Usage
 from agentpool._numbers import plain_number
-from agentpool._scheduling.ctrl_c import unbroken
+from agentpool._scheduling.ctrl_c import interruptible, unbroken
 from agentpool._scheduling.request_clock import waiting_for_turn
 from agentpool._scheduling.slot import Slot, parked
 from agentpool._scheduling.waits import Wait, WaitReason
@@ -76,7 +76,12 @@ def estimate(
 ) -> tuple[int, float | None]:
     """Estimate the tokens and US dollars that *request* may use. ``None``: the price is unknown."""
     usage = estimator.estimate(request, driver.context_window, count_of(driver))
-    return usage.total_tokens, plain_number(driver.highest_price(usage, model=request.model))
+    return usage.total_tokens, plain_number(_highest_price(driver, usage, request.model))
+
+
+@interruptible
+def _highest_price(driver: Driver, usage: Usage, model: str | None) -> float | None:
+    return driver.highest_price(usage, model=model)
 
 
 # Here and not there, since rules know nothing of trio.

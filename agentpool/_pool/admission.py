@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from contextvars import Context
-from typing import TypeAlias, TypeVar, TypeVarTuple, final
+from typing import TypeVar, TypeVarTuple, final
 
 import msgspec
 import trio
@@ -39,15 +39,11 @@ from agentpool._scheduling.pace import AGENT_STEPS, Pace
 from agentpool._scheduling.slot import Slot, current_slot, parked
 from agentpool._scheduling.waits import Wait, WaitBook, WaitKind, WaitReason
 from agentpool._spawn import SpawnConfig
-from agentpool.abc import Driver
 from agentpool.observe._hub import EventHub
 
 T = TypeVar("T")
 U = TypeVar("U")
 Ts = TypeVarTuple("Ts")
-
-Wanted: TypeAlias = tuple[AgentRecord | None, list[SpawnConfig], list[Driver]]
-"""The agent that wants others (``None``: the owner does), their configs, and the driver of each."""
 
 
 def _number_of(record: AgentRecord) -> AgentId:
@@ -254,6 +250,7 @@ class Admission(Live):
         """Remove a cancelled agent from the queue. Its place is free immediately."""
         queue = self._children if record.origin.depth else self._newcomers
         queue.note_gone()
+        self._forget_callers()
         self._offer_room()
 
     def withdraw_all(
@@ -261,6 +258,7 @@ class Admission(Live):
     ) -> list[AgentRecord]:
         """Empty the queue, and return its agents in order, marked as cancelled."""
         left = self._newcomers.drain() + self._children.drain()
+        self._forget_callers()
         left.sort(key=_number_of)
         for record in left:
             record.mark_cancelled(why, is_left_open=is_left_open)
@@ -291,7 +289,13 @@ class Admission(Live):
 
     def _start_next(self, now: float) -> None:
         record = (self._children if self._children.waiting else self._newcomers).pop()
+        if self._callers.last is not None:
+            self._forget_callers()
         record.begins_in.run(self._start, record, self._slot_for(record, now))
+
+    def _forget_callers(self) -> None:
+        if not self.queued_count:
+            self._callers.last = None
 
     def resize(self, slots: float) -> None:
         """Change the number of slots. Agents go on even if more are running than that."""
@@ -324,13 +328,9 @@ class Admission(Live):
                 self._start_next(now)
                 return
             self.running_count -= 1
-            if not newcomers:
-                self._callers.forget()
             if not (self._returning or self._room):
                 return  # nobody else could have it
         self.pump(newcomers=newcomers)
-
-    # The slots' side.
 
     def share_of(self, slot: Slot) -> Share:
         """Return the share of an agent. One that has ended has the usual share."""

@@ -32,7 +32,7 @@ from agentpool._events import AgentFinished, AgentStarted, Phase
 from agentpool._messages import OWNER_ID, AgentId, AgentMessage
 from agentpool._messaging.post_office import PostOffice
 from agentpool._outcome import CANCELLED, COMPLETED, FAILED, AgentOutcome, AgentStatus
-from agentpool._pool.admission import Admission, Wanted
+from agentpool._pool.admission import Admission
 from agentpool._pool.caller import PoolVoice
 from agentpool._pool.deadlock import DeadlockWatch
 from agentpool._pool.fan_in import FanIn
@@ -41,7 +41,7 @@ from agentpool._pool.origin import Origin
 from agentpool._pool.record import AgentRecord, Caretaker, OnEnd
 from agentpool._pool.run_outcome import OUTSIDE, UNKNOWN, Ending, verdict, verdict_on
 from agentpool._pool.shutdown import ShutdownStep, cancel_all, end_in_steps, wait_empty
-from agentpool._pool.spawn_checks import Entry, budget_for
+from agentpool._pool.spawn_checks import Entry, Wanted, budget_for
 from agentpool._pool.starting import ToolBuilder, new_agent, tools_of_agent
 from agentpool._scheduling.ctrl_c import unbroken
 from agentpool._scheduling.parking_lot import Lot
@@ -93,7 +93,6 @@ class AgentNursery(Home):
     def open(self, nursery: trio.Nursery, slots: float, max_queued: int) -> None:
         """Set up the slots, and run the agents in *nursery* from now on."""
         self.nursery = nursery
-        self.hub.introduce(self.name, slots)
         self.admission = Admission(
             slots, max_queued, self.hub, self._start,
             lambda agent_id: self.deadlocks.suspect(agent_id),  # noqa: PLW0108  # made below
@@ -103,6 +102,7 @@ class AgentNursery(Home):
         self.voice = PoolVoice(self.router, self.admission, self.deadlocks.owner, self.hub, nursery)
         self.router.open(self.deadlocks.owner, self.admission.pace)
         self.fan_in.open(self.deadlocks.owner, self.admission.pace)
+        self.hub.introduce(self.name, slots)
 
     def _posted(self, message: AgentMessage, reason: str | None) -> None:
         """Report that a message was accepted; with a *reason*, that it became a dead letter."""
@@ -291,11 +291,13 @@ class AgentNursery(Home):
         return True
 
     def _conclude(self, agent: Agent, record: AgentRecord, slot: Slot, ending: Ending) -> None:
-        if self.hub.listening and ending[0] is COMPLETED:
-            agent.phase(Phase.DONE, agent.turn)
-        outcome = agent.outcome(*ending, slot.started_at, self.hub.seconds())
-        self._end(record, outcome, slot)
-        agent.close()
+        try:
+            if self.hub.listening and ending[0] is COMPLETED:
+                agent.phase(Phase.DONE, agent.turn)
+        finally:  # an observer may be where Ctrl-C comes
+            outcome = agent.outcome(*ending, slot.started_at, self.hub.seconds())
+            self._end(record, outcome, slot)
+            agent.close()
 
     def make_context(self, agent: Agent) -> AgentContext:
         """Make the context that the tools of *agent* get."""

@@ -191,9 +191,10 @@ def _check_observers(observers: object) -> None:
 
 
 def _let_in(observers: Sequence[Observer]) -> Sequence[Observer]:
-    """Let Ctrl-C into what *observers* do when they are told of an event; return them."""
+    """Let Ctrl-C into what *observers* do when they are told of something; return them."""
     for observer in observers:
-        let_in(observer.on_event)
+        for told in (observer.on_open, observer.on_event, observer.on_close):
+            let_in(told)
     return observers
 
 

@@ -19,7 +19,6 @@ from agentpool._messages import OWNER_ID, AgentId, AgentMessage
 from agentpool._needs_trio import check_trio
 from agentpool._opening import opening
 from agentpool._outcome import AgentOutcome
-from agentpool._pool.admission import Wanted
 from agentpool._pool.fan_in import Completions
 from agentpool._pool.handle import AgentHandle, handles_of, unknown_agent
 from agentpool._pool.nursery import AgentNursery
@@ -27,7 +26,7 @@ from agentpool._pool.record import AgentRecord, OnEnd
 from agentpool._pool.router import MessageRouter
 from agentpool._pool.shutdown import ShutdownStep
 from agentpool._pool.snapshot import ADVICE, refuse_iteration, shown, statistics_of
-from agentpool._pool.spawn_checks import Queries, check_map
+from agentpool._pool.spawn_checks import Queries, Wanted, check_map
 from agentpool._public import advised, refuse_attribute
 from agentpool._scheduling.ctrl_c import interruptible, unbroken
 from agentpool._spawn import SpawnConfig, emptying, listed

@@ -16,6 +16,7 @@ from agentpool._manifest.manifest import AgentManifest
 from agentpool._manifest.parts import DEFAULT_NAME
 from agentpool._messages import answer_tokens
 from agentpool._opening import Opening
+from agentpool._pool.record import AgentRecord
 from agentpool._scheduling.ctrl_c import interruptible
 from agentpool._spawn import SpawnConfig
 from agentpool.abc import Driver, DriverFactory
@@ -77,6 +78,9 @@ def check_config(config: SpawnConfig) -> None:
         config, SpawnConfig, "config must be a SpawnConfig", "write SpawnConfig(manifest, query)"
     )
 
+
+Wanted: TypeAlias = tuple[AgentRecord | None, list[SpawnConfig], list[Driver]]
+"""The agent that wants others (``None``: the owner does), their configs, and the driver of each."""
 
 Queries: TypeAlias = Iterable[str] | AsyncIterable[str]
 """The queries for ``pool.map``: any texts, even if they arrive one after the other."""

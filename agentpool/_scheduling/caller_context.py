@@ -17,11 +17,12 @@ from agentpool._base import Live
 class CallerContext(Live):
     """Copies the context variables of the caller. Spawns with the same ones share a copy."""
 
-    _last: Context | None = None
+    last: Context | None = None
+    """The newest copy. Set it to ``None`` when no agent is queued."""
 
     def now(self) -> Context:
         """Return the context variables of the caller. They are for tasks to copy."""
-        now, last = copy_context(), self._last
+        now, last = copy_context(), self.last
         # Compared by identity: what compares equal may be two things, or take its time.
         if (
             last is not None
@@ -30,9 +31,5 @@ class CallerContext(Live):
             and all(map(is_, now, last))
         ):
             return last
-        self._last = now
+        self.last = now
         return now
-
-    def forget(self) -> None:
-        """Let the last copy go. For when no agent is queued."""
-        self._last = None

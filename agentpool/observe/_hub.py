@@ -9,6 +9,7 @@ import logging
 import os
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextvars import copy_context
 from datetime import UTC, datetime
 from typing import Self, TypeAlias, TypeVarTuple, final
 from weakref import ref
@@ -142,26 +143,31 @@ class EventHub:
             return
         self._deciding = _TELLING
         told_for = _set_slot(None)  # what observers do and start is done by the owner
-        ended: BaseException | None = None
         try:
-            while True:
-                for observer in self._observers:
-                    try:
-                        observer.on_event(event)
-                    except Exception as error:  # noqa: BLE001  # foreign code: counted, told once
-                        self._failed(observer, error)
-                    except BaseException as error:  # noqa: ASYNC103, BLE001  # others are told first
-                        ended = error
-                if self._readers or self._ears:
-                    self._read(event)
-                if not self._untold:
-                    break
-                event = self._untold.popleft()
+            # What observers set in their context is not for the agent in whose task they are told.
+            ended = copy_context().run(self._tell_all, event)
         finally:
             _reset_slot(told_for)
             self._deciding = 0
         if ended is not None:
             raise ended
+
+    def _tell_all(self, event: Event) -> BaseException | None:
+        """Pass on *event* and those held back. Return what ends the program, if one raised it."""
+        ended: BaseException | None = None
+        while True:
+            for observer in self._observers:
+                try:
+                    observer.on_event(event)
+                except Exception as error:  # noqa: BLE001  # foreign code: counted, told once
+                    self._failed(observer, error)
+                except BaseException as error:  # noqa: ASYNC103, BLE001  # others are told first
+                    ended = error
+            if self._readers or self._ears:
+                self._read(event)
+            if not self._untold:
+                return ended
+            event = self._untold.popleft()
 
     def publish_both(self, first: Event, second: Event) -> None:
         """Pass on two events of one moment, for little more than one of them takes."""
@@ -171,11 +177,16 @@ class EventHub:
             self.publish(self._untold.popleft())
 
     def _call_each(self, call: Callable[[Observer], None]) -> None:
+        ended: BaseException | None = None
         for observer in self._observers:
             try:
                 call(observer)
-            except Exception as error:  # noqa: BLE001  # as in publish()
+            except Exception as error:  # noqa: BLE001  # as in _tell_all()
                 self._failed(observer, error)
+            except BaseException as error:  # noqa: ASYNC103, BLE001  # the same
+                ended = error
+        if ended is not None:
+            raise ended
 
     def _read(self, event: Event) -> None:
         for hear in tuple(self._ears.get(event.agent_id, ())):
@@ -291,8 +302,10 @@ class EventHub:
 
     def close(self, statistics: PoolStatistics) -> None:
         """Tell observers and readers that the pool has closed."""
-        self._call_each(lambda observer: observer.on_close(statistics))
-        self._closed = True
-        for one in tuple(self._readers.values()):
-            if (reader := one()) is not None:
-                reader.close()
+        try:
+            self._call_each(lambda observer: observer.on_close(statistics))
+        finally:
+            self._closed = True
+            for one in tuple(self._readers.values()):
+                if (reader := one()) is not None:
+                    reader.close()

@@ -362,9 +362,27 @@ PROMISES: Final = (
     Fault(
         "G18", "the context of a caller is let go when its agents have begun",
         "_pool/admission.py",
-        "                self._callers.forget()\n",
-        "                pass\n",
-        "tests/pool/test_caller_context.py", "a_pool_that_goes_on_keeps_nobodys_context",
+        "        if self._callers.last is not None:\n            self._forget_callers()\n",
+        "",
+        "tests/pool/test_caller_context.py", "a_value_is_not_kept_by_who_runs_long",
+    ),
+    Fault(
+        "G2", "an agent whose observer ends the program has its outcome", "_pool/nursery.py",
+        "        finally:  # an observer may be where Ctrl-C comes\n",
+        "        except ValueError:\n            pass\n        else:\n",
+        "tests/pool/test_ending_observers.py", "at_any_event_every_agent_gets_its_outcome",
+    ),
+    Fault(
+        "G18", "what an observer sets is nobody else's", "observe/_hub.py",
+        "            ended = copy_context().run(self._tell_all, event)\n",
+        "            ended = self._tell_all(event)\n",
+        "tests/pool/test_caller_context.py", "what_an_observer_sets_is_seen_by_nobody_else",
+    ),
+    Fault(
+        "G12", "Ctrl-C in a price is raised there, also before the request", "_agent/spending.py",
+        "@interruptible\ndef _highest_price(",
+        "@unbroken\ndef _highest_price(",
+        "tests/pool/test_ctrl_c_anywhere.py", "a_users_driver_is_interrupted_where_it_is",
     ),
     Fault(
         "G18", "a server of several agents is in the context of none", "tools/mcp/_servers.py",

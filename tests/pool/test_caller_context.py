@@ -11,12 +11,23 @@ from itertools import product
 
 import pytest
 import trio
+from trio.testing import wait_all_tasks_blocked
 
 from agentpool import AgentPool, AgentStatus, Capability, RestartPolicy, SpawnConfig, open_pool
 from agentpool.abc import Completion, CompletionRequest, OnDelta
+from agentpool.observe import Event, Observer
 from agentpool.testing import explore
 from agentpool.tools import ToolContext, ToolRegistry, tool
-from tests.support.fakes import LiveDriver, calling, job, manifest, query_of, results_of, tool_call
+from tests.support.fakes import (
+    LiveDriver,
+    calling,
+    hanging_driver,
+    job,
+    manifest,
+    query_of,
+    results_of,
+    tool_call,
+)
 
 PARENT = manifest(capabilities=(Capability.spawn(2),))
 
@@ -216,3 +227,103 @@ async def test_a_pool_that_goes_on_keeps_nobodys_context() -> None:
         await pool.join_all()
         gc.collect()
         assert gone[0]() is None
+
+
+@pytest.mark.parametrize("gap", range(8))
+async def test_a_value_is_not_kept_by_who_runs_long(gap: int) -> None:
+    """The queue is empty as soon as the last one has begun, though its slot is handed on."""
+
+    class Request:
+        pass
+
+    gone = list[weakref.ref[Request]]()
+    end = trio.Event()
+
+    async def answer(request: CompletionRequest, _: OnDelta) -> str:
+        await trio.lowlevel.checkpoint()
+        if query_of(request) == "long":
+            await end.wait()
+        return "good"
+
+    async with open_pool(LiveDriver(answer), max_concurrent=1) as pool:
+
+        async def serve() -> None:
+            request = Request()
+            tenant.set(request)
+            gone.append(weakref.ref(request))
+            await pool.spawn(job())
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(serve)
+            nursery.start_soon(serve)
+            for _ in range(gap):
+                await trio.lowlevel.checkpoint()
+        pool.spawn_nowait(job("long"))
+        await wait_all_tasks_blocked()
+        gc.collect()
+        assert [one() for one in gone] == [None, None]
+        end.set()
+
+
+@pytest.mark.parametrize("how", ["cancelled", "aborted"])
+async def test_a_value_is_not_kept_by_who_never_began(how: str) -> None:
+    """Nor by a pool whose queue was emptied."""
+
+    class Request:
+        pass
+
+    gone = list[weakref.ref[Request]]()
+    async with open_pool(hanging_driver(), max_concurrent=1) as pool:
+        first = await pool.spawn(job())
+
+        async def serve() -> None:
+            request = Request()
+            tenant.set(request)
+            gone.append(weakref.ref(request))
+            handle = await pool.spawn(job())
+            if how == "cancelled":
+                handle.cancel("enough")
+
+        async with trio.open_nursery() as nursery:  # noqa: ASYNC112  # a task has a context
+            nursery.start_soon(serve)
+        if how == "aborted":
+            pool.abort_all("enough")
+        gc.collect()
+        assert gone[0]() is None
+        first.cancel("enough")
+
+
+class Setting(Observer):
+    """Reads the variable whenever it is told of something, and sets it."""
+
+    def __init__(self) -> None:
+        """It has seen nothing yet."""
+        self.seen = list[object]()
+
+    def on_event(self, event: Event) -> None:
+        """Leave something."""
+        self.seen.append(tenant.get())
+        tenant.set(f"an observer's at {type(event).__name__} of {event.agent_id}")
+
+
+@pytest.mark.parametrize("slots", [1, 3])
+@pytest.mark.parametrize("spawn", [*WAITING, *AT_ONCE])
+def test_what_an_observer_sets_is_seen_by_nobody_else(spawn: Spawn, slots: int) -> None:
+    """It is told in the tasks of others, whose variables it may read."""
+
+    async def scenario() -> None:
+        async def look(_: CompletionRequest, __: OnDelta) -> str:
+            await trio.lowlevel.checkpoint()
+            seen.append(tenant.get())
+            return "good"
+
+        seen, observer = list[object](), Setting()
+        tenant.set("the owner's")
+        async with open_pool(LiveDriver(look), max_concurrent=slots, observers=[observer]) as pool:
+            await spawn(pool, [job(f"job {number}") for number in range(5)])
+            await pool.join_all()
+            assert tenant.get() == "the owner's"
+        assert seen == ["the owner's"] * 5
+        assert "the owner's" in observer.seen
+
+    explore(scenario, schedules=3)

@@ -209,7 +209,9 @@ class Odd(Driver):
         return 0.0
 
     def highest_price(self, _: Usage, *, model: str | None = None) -> float | None:  # noqa: ARG002
-        """Return it at once."""
+        """Return it, perhaps after a while."""
+        if self.way == "highest price":
+            self.press()
         return 0.0
 
     def complete(  # type: ignore[override]  # as users write it
@@ -229,8 +231,10 @@ class Odd(Driver):
         return say("ok", usage=Usage(1, 1))
 
 
-@pytest.mark.parametrize("way", ["price", "begin"])
-@pytest.mark.parametrize("is_paid", [False, True])
+@pytest.mark.parametrize(
+    ("way", "is_paid"),
+    [("price", False), ("price", True), ("begin", False), ("begin", True), ("highest price", True)],
+)
 @pytest.mark.parametrize("tells", [False, True])
 @pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
 def test_a_users_driver_is_interrupted_where_it_is(way: str, *, is_paid: bool, tells: bool) -> None:
