@@ -87,8 +87,8 @@ async def take(reservation: Reservation, ledger: Ledger, kept: Kept) -> StoredUs
     if kept.has_news:
         await _row_by_row(ledger, kept)
     if any(marked := _marked_by(reservation)):
-        _count_mark(kept)
-        found = await _ask(kept, under_way_row(ledger.name), NO_LIMITS, marked, ())
+        row = under_way_row(ledger.name)
+        found = await _change_marks(kept, row, marked, ())
         note_mark(reservation, ledger, found.period, marked)
     found = await _ask(kept, ledger.name, ledger.account.limits, wanted, ())
     if found.lacking is None:
@@ -210,7 +210,10 @@ class _Page(Live):
     kept: Kept
     news: _News
     marked: Amounts
-    marks: int
+    changes: bool
+    """Whether requests are added to those under way, or taken out."""
+    calls: int
+    """How many such calls there have been."""
     used: Spending
     """The row of what is used."""
     more: list[Spending]
@@ -221,7 +224,7 @@ class _Page(Live):
         """Take all that is new of the budget, to write it with *wanted* and *marked*."""
         kept = ledger.kept
         assert kept is not None  # noqa: S101  # they were chosen by it
-        news, marks, more = _take_news(kept), kept.marks, list[Spending]()
+        news, more = _take_news(kept), list[Spending]()
         used = Spending(ledger.name, kept.per, ledger.account.limits, wanted, news.owed)
         if is_look or news.unknown:
             row = unknown_row(ledger.name)
@@ -229,27 +232,29 @@ class _Page(Live):
         if is_look or news.ended or any(marked):
             row = under_way_row(ledger.name)
             more.append(Spending(row, kept.per, NO_LIMITS, marked, news.ended))
-        if any(marked):
-            _count_mark(kept)
-        return cls(ledger, kept, news, marked, marks, used, more)
+        if changes := bool(news.ended) or any(marked):
+            kept.marks.begin()
+        return cls(ledger, kept, news, marked, changes, kept.marks.calls, used, more)
 
     def see(self, use: StoredUse, rest: Iterator[StoredUse], *, is_taken: bool) -> None:
         """Learn from the answers. *is_taken*: no budget had too little."""
-        if any(self.marked) and not is_taken:
-            self.kept.marked -= 1
         _note_told(self.kept, self.news.owed)
-        self.kept.marked -= len(self.news.ended)
         self.ledger.see(use)
         for spending in self.more:
+            found = next(rest)
             if spending.name == unknown_row(self.ledger.name):
-                self.ledger.see_unknown(next(rest))
-            else:
-                _see_lost(self.ledger, self.kept, next(rest), self.marks)
+                self.ledger.see_unknown(found)
+                continue
+            if self.changes:
+                added = (Correction(found.period, self.marked),) if is_taken else ()
+                self.kept.marks.end((*self.news.ended, *added))
+            _see_lost(self.ledger, self.kept, found, self.calls)
         self.ledger.root.reconsider()
 
     def put_back(self) -> None:
         """Keep for the next step what was not written."""
-        self.kept.marked -= any(self.marked)
+        if self.changes:
+            self.kept.marks.end(())
         _put_back(self.kept, self.news)
 
 
@@ -258,7 +263,7 @@ class _Page(Live):
 
 async def _row_by_row(ledger: Ledger, kept: Kept, *, is_look: bool = False) -> None:  # noqa: ASYNC910  # there is something to ask or to tell
     """Tell a store all that is new, the marks of requests that are over last."""
-    news, marks = _take_news(kept), kept.marks
+    news = _take_news(kept)
     try:
         if is_look or news.owed:
             limits = ledger.account.limits
@@ -272,13 +277,26 @@ async def _row_by_row(ledger: Ledger, kept: Kept, *, is_look: bool = False) -> N
             news.unknown = []
             ledger.see_unknown(found)
         if is_look or news.ended:
-            row = under_way_row(ledger.name)
-            found = await _ask(kept, row, NO_LIMITS, NOTHING, news.ended)
-            kept.marked -= len(news.ended)
+            row, calls = under_way_row(ledger.name), kept.marks.calls + 1
+            found = await _change_marks(kept, row, NOTHING, news.ended)
             news.ended = []
-            _see_lost(ledger, kept, found, marks)
+            _see_lost(ledger, kept, found, calls)
     finally:
         _put_back(kept, news)
+
+
+async def _change_marks(
+    kept: Kept, row: str, marked: Amounts, ended: Sequence[Correction]
+) -> StoredUse:
+    """Add *marked* to the requests under way, and take out those that have *ended*."""
+    changes: Sequence[Correction] = ()
+    kept.marks.begin()
+    try:
+        found = await _ask(kept, row, NO_LIMITS, marked, ended)
+        changes = (*ended, Correction(found.period, marked))
+    finally:
+        kept.marks.end(changes)
+    return found
 
 
 async def _ask(
@@ -339,20 +357,15 @@ def _marked_by(reservation: Reservation) -> Amounts:
     return (1, int(reservation.cost_usd is None), 0, 0) if is_for_request(reservation) else NOTHING
 
 
-def _count_mark(kept: Kept) -> None:
-    kept.marked += 1
-    kept.marks += 1
-
-
 def _see(ledger: Ledger, found: StoredUse) -> None:
     ledger.see(found)
     ledger.root.reconsider()
 
 
-def _see_lost(ledger: Ledger, kept: Kept, found: StoredUse, marks: int) -> None:
-    """Learn what others have under way, if none of it is this process's own.
+def _see_lost(ledger: Ledger, kept: Kept, found: StoredUse, calls: int) -> None:
+    """Learn how many requests others have under way, unless other tasks changed that meanwhile.
 
-    *marks*: how many it had marked when the store was asked.
+    *calls*: how many calls had changed it when this one was made, itself included.
     """
-    if not kept.marked and kept.marks == marks:
+    if not kept.marks.asking and kept.marks.calls == calls:
         ledger.see_lost(found)

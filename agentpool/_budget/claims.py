@@ -48,7 +48,7 @@ from agentpool._budget.reservation import (
     leave_count,
     reserved_by,
 )
-from agentpool._budget.store import Kept, StoredUse
+from agentpool._budget.store import NOTHING, Kept, StoredUse, minus
 from agentpool._errors import LimitExceededError
 
 MAX_PASSED: Final = 8
@@ -189,8 +189,11 @@ class Ledger(Live):
 
     def see_lost(self, found: StoredUse) -> None:
         """Take over how many requests of other processes the store has under way."""
+        assert self.kept is not None  # noqa: S101  # it is its store
         if found.period == self.account.period:
-            self.account.lost = found.used[:2]
+            own = self.kept.marks.open.get(found.period, NOTHING)
+            lost, unpriced, _, _ = minus(found.used, own)
+            self.account.lost = max(0, lost), max(0, unpriced)
 
     def _leave_behind(self, reservation: Reservation) -> None:
         leave_count(reservation, self)

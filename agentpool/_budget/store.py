@@ -20,8 +20,10 @@ Rules:
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Iterable, Sequence
-from typing import Final, TypeAlias, final
+from collections.abc import Awaitable, Iterable, MutableMapping, Sequence
+from contextlib import suppress
+from typing import Final, Self, TypeAlias, final
+from weakref import WeakKeyDictionary
 
 import msgspec
 
@@ -100,7 +102,38 @@ class BudgetStore(Shown, ABC):
             limits: How much is allowed.
             wanted: How much to take. Zeros: only return what is used.
             corrections: By how much earlier requests used more or less than was reserved.
+
+        Raises:
+            Exception: If it cannot be asked. Nothing has changed: the same is told again.
         """
+
+
+@final
+class Marks(Live):
+    """The requests that one process has in ``under_way_row``, by period."""
+
+    open: dict[str, Amounts] = {}  # noqa: RUF012  # each has its own
+    """What the row of each period has of them."""
+    asking: int = 0
+    """How many calls are under way that add some or take some out."""
+    calls: int = 0
+    """How many there have been."""
+
+    def begin(self) -> None:
+        """Note that a call begins that adds some or takes some out."""
+        self.asking += 1
+        self.calls += 1
+
+    def end(self, changes: Sequence[Correction]) -> None:
+        """Note that such a call has ended, and what it changed."""
+        self.asking -= 1
+        for one in changes:
+            self.open[one.period] = plus(self.open.get(one.period, NOTHING), one.amounts)
+            if not any(self.open[one.period]):
+                del self.open[one.period]
+
+
+_MARKS: Final[MutableMapping[BudgetStore, dict[tuple[str, Period], Marks]]] = WeakKeyDictionary()
 
 
 @final
@@ -109,6 +142,8 @@ class Kept(Live):
 
     store: BudgetStore
     per: Period
+    marks: Marks
+    """The requests that this process has under way, by budgets of the same name."""
     owed: list[Correction] = []  # noqa: RUF012  # each has its own
     """The corrections to send to the store with the next request."""
     on_the_way: list[Correction] = []  # noqa: RUF012  # the same
@@ -117,15 +152,20 @@ class Kept(Live):
     """The requests to tell the store of whose usage or price is unknown, as in ``unknown_row``."""
     ended: list[Correction] = []  # noqa: RUF012  # the same
     """What to take out of ``under_way_row``: the requests that are settled."""
-    marked: int = 0
-    """How many requests of this process the store may have in ``under_way_row``."""
-    marks: int = 0
-    """How many it has had in all."""
 
     @property
     def has_news(self) -> bool:
         """Whether there is something that the store was not told."""
         return bool(self.owed or self.unknown or self.ended)
+
+    @classmethod
+    def of(cls, name: str, store: BudgetStore, per: Period) -> Self:
+        """Return the link between budget *name* and its *store*."""
+        marks = Marks()
+        # A user's store may be one that cannot be referred to weakly, or that has no hash.
+        with suppress(TypeError):
+            marks = _MARKS.setdefault(store.backing_store, {}).setdefault((name, per), marks)
+        return cls(store, per, marks)
 
     def owe(self, period: str, reserved: Amounts, used: Amounts | None) -> None:
         """Note how a settled reservation differs from what the store has counted.
@@ -151,13 +191,17 @@ class Kept(Live):
         return summed(one.amounts for one in owed if one.period in {"", period})
 
 
+OWN_ROWS: Final = (" (unknown)", " (under way)")
+"""The ends of the names of rows that no budget of a user may have."""
+
+
 def unknown_row(name: str) -> str:
     """Return the name under which a store keeps what is unknown of a budget's use.
 
     Its amounts are: requests whose usage is unknown, answers without a price, all requests without
     a price, and 0.
     """
-    return f"{name} (unknown)"
+    return name + OWN_ROWS[0]
 
 
 def under_way_row(name: str) -> str:
@@ -166,7 +210,7 @@ def under_way_row(name: str) -> str:
     Its amounts are: the requests, those of them without a price, 0, and 0. Requests of processes
     that have died stay.
     """
-    return f"{name} (under way)"
+    return name + OWN_ROWS[1]
 
 
 class UseTable(ABC):
@@ -223,6 +267,11 @@ def lacking_kind(limits: Limits, used: Amounts, wanted: Amounts) -> int | None:
         if limit is not None and (wanted[kind] or wanted[2]) and used[kind] + wanted[kind] > limit:
             return kind
     return None
+
+
+def plus(one: Amounts, other: Amounts) -> Amounts:
+    """Return the sum of two, kind by kind."""
+    return minus(one, minus(NOTHING, other))
 
 
 def minus(one: Amounts, other: Amounts) -> Amounts:

@@ -270,7 +270,7 @@ class Admission(Live):
         while self.running_count < self.slots:
             if self._returning:
                 slot = self._returning.popleft()
-                if slot.wanted:
+                if slot.wanted and slot.task is not None:  # or it has ended meanwhile
                     self._give_back(slot)
                 continue
             if self.running_count + self._lent >= self.slots:

@@ -182,7 +182,7 @@ class PoolAgentContext(Unique, AgentContext):
             UsageError: If the agent has ended, or the task is not the agent's.
         """
         slot = self._agent.slot
-        if slot.task is not current_task():
+        if slot.task is not current_task() or self._agent.hub.is_telling:
             self._voice.refuse_others(slot)
         return slot.agent_id
 

@@ -143,31 +143,27 @@ class EventHub:
             return
         self._deciding = _TELLING
         told_for = _set_slot(None)  # what observers do and start is done by the owner
+        ended: BaseException | None = None
         try:
-            # What observers set in their context is not for the agent in whose task they are told.
-            ended = copy_context().run(self._tell_all, event)
+            while True:
+                for observer in self._observers:
+                    try:
+                        # What it sets there is not for the agent in whose task it is told.
+                        copy_context().run(observer.on_event, event)
+                    except Exception as error:  # noqa: BLE001  # foreign code: counted, told once
+                        self._failed(observer, error)
+                    except BaseException as error:  # noqa: ASYNC103, BLE001  # others are told first
+                        ended = error
+                if self._readers or self._ears:
+                    self._read(event)
+                if not self._untold:
+                    break
+                event = self._untold.popleft()
         finally:
             _reset_slot(told_for)
             self._deciding = 0
         if ended is not None:
             raise ended
-
-    def _tell_all(self, event: Event) -> BaseException | None:
-        """Pass on *event* and those held back. Return what ends the program, if one raised it."""
-        ended: BaseException | None = None
-        while True:
-            for observer in self._observers:
-                try:
-                    observer.on_event(event)
-                except Exception as error:  # noqa: BLE001  # foreign code: counted, told once
-                    self._failed(observer, error)
-                except BaseException as error:  # noqa: ASYNC103, BLE001  # others are told first
-                    ended = error
-            if self._readers or self._ears:
-                self._read(event)
-            if not self._untold:
-                return ended
-            event = self._untold.popleft()
 
     def publish_both(self, first: Event, second: Event) -> None:
         """Pass on two events of one moment, for little more than one of them takes."""
@@ -180,8 +176,8 @@ class EventHub:
         ended: BaseException | None = None
         for observer in self._observers:
             try:
-                call(observer)
-            except Exception as error:  # noqa: BLE001  # as in _tell_all()
+                copy_context().run(call, observer)
+            except Exception as error:  # noqa: BLE001  # as in publish()
                 self._failed(observer, error)
             except BaseException as error:  # noqa: ASYNC103, BLE001  # the same
                 ended = error

@@ -17,6 +17,7 @@ from agentpool import (
     Budget,
     SpawnConfig,
     Usage,
+    UsageError,
     open_pool,
 )
 from agentpool._budget.statistics import BudgetStatistics
@@ -127,13 +128,15 @@ def test_what_another_process_has_under_way_is_unknown_until_it_is_settled() -> 
         async with open_pool(LiveDriver(answer), budget=mine) as pool:
             await pool.fan_out([SpawnConfig(READER, "go")] * 2)
             await trio.testing.wait_all_tasks_blocked()
-            assert (await look(store)).unmeasured == 2
+            other = Mortal(store, 1_000, keeps_last=True)  # the store of another process
+            assert (await look(other)).unmeasured == 2
             assert mine.statistics().unmeasured == 0
+            assert (await look(store)).unmeasured == 0  # another budget of this process
             async with open_pool(FunctionDriver(short), budget=mine):
                 assert mine.statistics().unmeasured == 0
             go_on.set()
             await pool.join_all()
-        assert (await look(store)).unmeasured == 0
+        assert (await look(other)).unmeasured == 0
         assert store._used["team (under way)", "day 1970-01-01"] == (0, 0, 0, 0)
 
     explore(scenario, schedules=10)
@@ -184,3 +187,31 @@ async def test_the_request_of_a_killed_process_is_unknown(tmp_path: Path, how: s
             # The first answer had no price either.
             assert (known.requests.committed, known.unmeasured, known.unpriced) == (2, 1, 2)
             assert known.cost_usd is None
+
+
+async def test_budgets_of_one_name_in_one_process_do_not_take_each_other_for_lost() -> None:
+    """Each pool of a server makes its own, and they end in any order."""
+    store, go_on = InMemoryJournal(), trio.Event()
+
+    async def answer(_: CompletionRequest, __: OnDelta) -> Completion:
+        await go_on.wait()
+        return Completion(text="yes", usage=Usage(60, 40))
+
+    first, second = of_team(store), of_team(store)
+    async with open_pool(LiveDriver(answer), budget=first) as pool:
+        await pool.spawn(SpawnConfig(READER, "go"))
+        await trio.testing.wait_all_tasks_blocked()
+        await work(FunctionDriver(short), second)
+        assert second.statistics().unmeasured == 0
+        go_on.set()
+    for budget in (first, second, of_team(store)):
+        async with open_pool(FunctionDriver(short), budget=budget):
+            assert budget.statistics().unmeasured == 0
+
+
+@pytest.mark.parametrize("row", ["team (under way)", "team (unknown)"])
+def test_a_name_that_the_store_uses_itself_is_refused(row: str) -> None:
+    """Its amounts would be taken for requests of another budget."""
+    with pytest.raises(UsageError, match=r"must have another name: .* end in ' \(unknown\)' or "):
+        Budget(requests=1, per="day", store=InMemoryJournal(), name=row)
+    assert Budget(requests=1, name=row).name == row

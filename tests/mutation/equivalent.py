@@ -45,7 +45,7 @@ EQUIVALENT: Final[Mapping[tuple[str, str, str], str]] = {
     ): "it begins a step later, and sends to those who are there then",
     (
         "_budget/budget.py",
-        "kept = None if per is None or store is None else Kept(store, per)",
+        "kept = None if per is None or store is None else Kept.of(name, store, per)",
         "and is or, or is and",
     ): "both are given or neither; anything else was refused above",
     (

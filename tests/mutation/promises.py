@@ -312,8 +312,8 @@ PROMISES: Final = (
     Fault(
         "J14", "unknown is not zero: a mark goes before what is told of its request",
         "_agent/stored_spending.py",
-        "    news, marks = _take_news(kept), kept.marks\n    try:\n",
-        "    news, marks = _take_news(kept), kept.marks\n    try:\n"
+        "    news = _take_news(kept)\n    try:\n",
+        "    news = _take_news(kept)\n    try:\n"
         "        row = under_way_row(ledger.name)\n"
         "        await _ask(kept, row, NO_LIMITS, NOTHING, news.ended)\n"
         "        news.ended = []\n",
@@ -321,9 +321,9 @@ PROMISES: Final = (
     ),
     Fault(
         "J14", "what is one's own is not lost", "_agent/stored_spending.py",
-        "    if not kept.marked and kept.marks == marks:\n",
-        "    if marks >= 0:\n",
-        "tests/budget/test_lost_requests.py", "what_another_process_has_under_way",
+        "        ledger.see_lost(found)\n",
+        "        ledger.account.lost = found.used[:2]\n",
+        "tests/budget/test_lost_requests.py", "budgets_of_one_name_in_one_process",
     ),
     Fault(
         "J14", "the outcome says what the budget does: not if its payment fails",
@@ -373,9 +373,22 @@ PROMISES: Final = (
         "tests/pool/test_ending_observers.py", "at_any_event_every_agent_gets_its_outcome",
     ),
     Fault(
+        "G1", "no agent that has ended gets a slot", "_pool/admission.py",
+        "                if slot.wanted and slot.task is not None:",
+        "                if slot.wanted:",
+        "tests/pool/test_ending_observers.py", "at_any_event_every_agent_gets_its_outcome",
+    ),
+    Fault(
+        "G18", "what an observer does is not the agent's in whose task it is told",
+        "_pool/agent_context.py",
+        "        if slot.task is not current_task() or self._agent.hub.is_telling:\n",
+        "        if slot.task is not current_task():\n",
+        "tests/pool/test_who_speaks.py", "an_observer_cannot_use_the_context_of_the_agent",
+    ),
+    Fault(
         "G18", "what an observer sets is nobody else's", "observe/_hub.py",
-        "            ended = copy_context().run(self._tell_all, event)\n",
-        "            ended = self._tell_all(event)\n",
+        "                        copy_context().run(observer.on_event, event)\n",
+        "                        observer.on_event(event)\n",
         "tests/pool/test_caller_context.py", "what_an_observer_sets_is_seen_by_nobody_else",
     ),
     Fault(

@@ -15,7 +15,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from agentpool import AgentPool, AgentStatus, Capability, RestartPolicy, SpawnConfig, open_pool
 from agentpool.abc import Completion, CompletionRequest, OnDelta
-from agentpool.observe import Event, Observer
+from agentpool.observe import Event, Observer, PoolInfo, PoolStatistics
 from agentpool.testing import explore
 from agentpool.tools import ToolContext, ToolRegistry, tool
 from tests.support.fakes import (
@@ -293,6 +293,18 @@ async def test_a_value_is_not_kept_by_who_never_began(how: str) -> None:
         first.cancel("enough")
 
 
+async def test_observers_do_not_see_what_others_set_nor_what_they_set_before() -> None:
+    """Each reads the variables of the task in which the event happens."""
+    first, second = Setting(), Setting()
+    tenant.set("the owner's")
+    async with open_pool(LiveDriver(say_and_spoil), observers=[first, second]) as pool:
+        assert tenant.get() == "the owner's"
+        await pool.fan_out([job("a"), job("b")])
+    wanted = {"the owner's", "what a left", "what b left"}
+    assert set(first.seen) == set(second.seen) == wanted
+    assert tenant.get() == "the owner's"
+
+
 class Setting(Observer):
     """Reads the variable whenever it is told of something, and sets it."""
 
@@ -300,10 +312,18 @@ class Setting(Observer):
         """It has seen nothing yet."""
         self.seen = list[object]()
 
+    def on_open(self, _: PoolInfo) -> None:
+        """Leave something."""
+        tenant.set("an observer's at the beginning")
+
     def on_event(self, event: Event) -> None:
         """Leave something."""
         self.seen.append(tenant.get())
         tenant.set(f"an observer's at {type(event).__name__} of {event.agent_id}")
+
+    def on_close(self, _: PoolStatistics) -> None:
+        """Leave something."""
+        tenant.set("an observer's at the end")
 
 
 @pytest.mark.parametrize("slots", [1, 3])

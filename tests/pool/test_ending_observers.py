@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import signal
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 import pytest
 import trio
+from trio.testing import MockClock
 
 from agentpool import AgentPool, Capability, open_pool
 from agentpool._budget.statistics import PoolStatistics
 from agentpool.abc import Completion, CompletionRequest
-from agentpool.drivers import FunctionDriver, call
+from agentpool.drivers import FunctionDriver, OverloadedError, call
 from agentpool.observe import Event, Observer, PoolInfo
 from agentpool.testing import assert_quiescent
 from agentpool.tools import ToolContext, ToolRegistry, tool
@@ -61,16 +63,29 @@ def leave() -> None:
     raise SystemExit
 
 
-@tool(timeout_seconds=60)
+@tool(timeout_seconds=math.inf)
 async def ask(context: ToolContext) -> str:
     """Ask a child."""
     return (await context.agent.run_child("child")).text
 
 
-def answer(request: CompletionRequest) -> Completion | str:
-    """Ask a child, then end; a child ends at once."""
-    is_parent = query_of(request) == "parent" and not results_of(request)
-    return call("ask") if is_parent else "done"
+def answers() -> Callable[[CompletionRequest], Awaitable[Completion | str]]:
+    """Return a slow model, whose parents ask a child and then end.
+
+    It is busy at first, so that an agent waits, and comes back while another one has its slot.
+    """
+    refused: list[str] = ["child", "parent"]
+
+    async def answer(request: CompletionRequest) -> Completion | str:
+        query = query_of(request)
+        is_parent = query == "parent" and not results_of(request)
+        if query in refused:
+            refused.remove(query)
+            raise OverloadedError("busy")
+        await trio.sleep(30)
+        return call("ask") if is_parent else "done"
+
+    return answer
 
 
 @pytest.mark.parametrize(("end", "error"), [(press, KeyboardInterrupt), (leave, SystemExit)])
@@ -82,13 +97,13 @@ def test_at_any_event_every_agent_gets_its_outcome_and_nothing_hangs(
     pools = list[AgentPool]()
 
     async def run(observer: Ends) -> None:
-        driver, tools = FunctionDriver(answer), ToolRegistry([ask])
-        with trio.fail_after(60):
+        driver, tools = FunctionDriver(answers()), ToolRegistry([ask])
+        with trio.fail_after(900):
             async with open_pool(
                 driver, tools=tools, max_concurrent=slots, observers=[observer]
             ) as pool:
                 pools.append(pool)
-                for _ in range(2):
+                for _ in range(3):
                     await pool.spawn(job("parent"))
                 await pool.join_all()
 
@@ -98,7 +113,7 @@ def test_at_any_event_every_agent_gets_its_outcome_and_nothing_hangs(
         observer = Ends(at, end)
         pools.clear()
         try:
-            trio.run(run, observer)
+            trio.run(run, observer, clock=MockClock(autojump_threshold=0))
         except BaseException:  # looked at
             told = max(told, at)
             with pytest.RaisesGroup(error, flatten_subgroups=True, allow_unwrapped=True):

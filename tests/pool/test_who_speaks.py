@@ -340,6 +340,36 @@ async def test_what_an_observer_does_while_an_agents_map_is_fed_the_owner_does()
     assert senders == [OWNER_ID] * 2
 
 
+async def test_an_observer_cannot_use_the_context_of_the_agent_in_whose_task_it_is_told() -> None:
+    """Not even a call that it takes one step by hand."""
+    contexts: list[AgentContext] = []
+    refused: list[str] = []
+
+    class Forger(Observer):
+        def on_event(self, event: Event) -> None:
+            if contexts and event.agent_id == 1 and not isinstance(event, AgentFinished):
+                with pytest.raises(UsageError, match="was used by a task of the owner") as caught:
+                    contexts[0].send(2, "forged").send(None)
+                refused.append(str(caught.value))
+
+    @tool
+    async def keep(context: ToolContext) -> str:
+        """Keep it."""
+        await trio.lowlevel.checkpoint()
+        contexts.append(context.agent)
+        return "kept"
+
+    def answer(request: CompletionRequest) -> Completion | str:
+        return "done" if results_of(request) else calling(tool_call("keep"))
+
+    async with open_pool(
+        FunctionDriver(answer), observers=[Forger()], tools=ToolRegistry([keep])
+    ) as pool:
+        assert (await (await pool.spawn(SpawnConfig(TEAM, "go"))).wait()).text == "done"
+        assert pool.statistics().observer_failures == 0
+    assert len(refused) > 3
+
+
 async def test_what_a_driver_does_its_agent_does() -> None:
     """It runs in the agent's task, for that agent."""
 
