@@ -20,7 +20,7 @@ from agentpool._budget.claims import Ledger
 from agentpool._budget.period import Period
 from agentpool._budget.reservation import Reservation
 from agentpool._budget.statistics import BudgetStatistics
-from agentpool._budget.store import OWN_ROWS, BudgetStore, Kept
+from agentpool._budget.store import BudgetStore, Kept
 from agentpool._checks import expect, expect_arguments, expect_name
 from agentpool._errors import UsageError
 
@@ -89,12 +89,6 @@ class Budget(Unique, Shown):
             raise UsageError(
                 "give both per= and store=, or neither, as in Budget(per='day', store=journal): "
                 f"got per={per!r}, store={store!r}"
-            )
-        if store is not None and name.endswith(OWN_ROWS):
-            own = " or ".join(map(repr, OWN_ROWS))
-            raise UsageError(
-                f"budget {name!r} must have another name: a store has rows of its own whose names "
-                f"end in {own}"
             )
         if parent is not None:
             expect(parent, Budget, "parent must be a Budget", "write Budget(parent=budget)")

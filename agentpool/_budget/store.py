@@ -30,6 +30,7 @@ import msgspec
 from agentpool._base import Live, Shown
 from agentpool._budget.account import Amounts
 from agentpool._budget.period import Period, period_at
+from agentpool._errors import UsageError
 
 Limits: TypeAlias = tuple[int | None, int | None, int | None, int | None]
 """How much is allowed of each kind. ``None``: there is no limit."""
@@ -160,7 +161,17 @@ class Kept(Live):
 
     @classmethod
     def of(cls, name: str, store: BudgetStore, per: Period) -> Self:
-        """Return the link between budget *name* and its *store*."""
+        """Return the link between budget *name* and its *store*.
+
+        Raises:
+            UsageError: If a store may have a row of that name for another budget.
+        """
+        if name.endswith(OWN_ROWS):
+            own = " or ".join(map(repr, OWN_ROWS))
+            raise UsageError(
+                f"budget {name!r} must have another name: a store has rows of its own whose names "
+                f"end in {own}"
+            )
         marks = Marks()
         # A user's store may be one that cannot be referred to weakly, or that has no hash.
         with suppress(TypeError):
