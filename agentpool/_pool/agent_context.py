@@ -181,8 +181,8 @@ class PoolAgentContext(Unique, AgentContext):
         Raises:
             UsageError: If the agent has ended, or the task is not the agent's.
         """
-        slot = self._agent.slot
-        if slot.task is not current_task() or self._agent.hub.is_telling:
+        slot, hub = self._agent.slot, self._agent.hub
+        if slot.task is not current_task() or (hub.listening and hub.is_telling):
             self._voice.refuse_others(slot)
         return slot.agent_id
 

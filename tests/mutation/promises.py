@@ -381,7 +381,7 @@ PROMISES: Final = (
     Fault(
         "G18", "what an observer does is not the agent's in whose task it is told",
         "_pool/agent_context.py",
-        "        if slot.task is not current_task() or self._agent.hub.is_telling:\n",
+        "        if slot.task is not current_task() or (hub.listening and hub.is_telling):\n",
         "        if slot.task is not current_task():\n",
         "tests/pool/test_who_speaks.py", "an_observer_cannot_use_the_context_of_the_agent",
     ),
