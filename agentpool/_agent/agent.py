@@ -172,6 +172,8 @@ class Agent(Live):
             for call in self.at_end:
                 call()
             self.at_end = None
+        if self.purse is not None:
+            self.purse.close()
 
     @property
     def memory_scope(self) -> str:
@@ -230,7 +232,10 @@ class Agent(Live):
             parent=shared,
             name=f"{self.name} and its children",
         )
+        before = self.purse
         self.purse = Purse(family, self.slot, self.hub, self.agent_id, self.name)
+        if before is not None:
+            before.close()
         self.shares = True
         return family
 

@@ -106,6 +106,15 @@ class Purse(Live):
     def __post_init__(self) -> None:
         """Reconsider waiting claims when this agent begins to wait."""
         self._slot.on_waiting = self.ledger.root.reconsider
+        for one in self.ledger.path:
+            if one.kept is not None:
+                one.kept.begin_use()
+
+    def close(self) -> None:
+        """Note that the agent has ended."""
+        for one in self.ledger.path:
+            if one.kept is not None:
+                one.kept.end_use()
 
     @property
     def ledger(self) -> Ledger:

@@ -247,14 +247,14 @@ class _Page(Live):
                 continue
             if self.changes:
                 added = (Correction(found.period, self.marked),) if is_taken else ()
-                self.kept.marks.end((*self.news.ended, *added))
+                self.kept.end_change((*self.news.ended, *added))
             _see_lost(self.ledger, self.kept, found, self.calls)
         self.ledger.root.reconsider()
 
     def put_back(self) -> None:
         """Keep for the next step what was not written."""
         if self.changes:
-            self.kept.marks.end(())
+            self.kept.end_change(())
         _put_back(self.kept, self.news)
 
 
@@ -295,7 +295,7 @@ async def _change_marks(
         found = await _ask(kept, row, NO_LIMITS, marked, ended)
         changes = (*ended, Correction(found.period, marked))
     finally:
-        kept.marks.end(changes)
+        kept.end_change(changes)
     return found
 
 

@@ -48,7 +48,7 @@ from agentpool._budget.reservation import (
     leave_count,
     reserved_by,
 )
-from agentpool._budget.store import NOTHING, Kept, StoredUse, minus
+from agentpool._budget.store import Kept, StoredUse, minus
 from agentpool._errors import LimitExceededError
 
 MAX_PASSED: Final = 8
@@ -191,7 +191,7 @@ class Ledger(Live):
         """Take over how many requests of other processes the store has under way."""
         assert self.kept is not None  # noqa: S101  # it is its store
         if found.period == self.account.period:
-            own = self.kept.marks.open.get(found.period, NOTHING)
+            own = self.kept.marks.own(self.kept, found.period)
             lost, unpriced, _, _ = minus(found.used, own)
             self.account.lost = max(0, lost), max(0, unpriced)
 

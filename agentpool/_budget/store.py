@@ -111,10 +111,10 @@ class BudgetStore(Shown, ABC):
 
 @final
 class Marks(Live):
-    """The requests that one process has in ``under_way_row``, by period."""
+    """The requests that one process has in ``under_way_row``, by all budgets of one name."""
 
-    open: dict[str, Amounts] = {}  # noqa: RUF012  # each has its own
-    """What the row of each period has of them."""
+    holders: dict[Kept, None] = {}  # noqa: RUF012  # each has its own
+    """The budgets that agents draw on. What others have there nobody will settle."""
     asking: int = 0
     """How many calls are under way that add some or take some out."""
     calls: int = 0
@@ -125,13 +125,10 @@ class Marks(Live):
         self.asking += 1
         self.calls += 1
 
-    def end(self, changes: Sequence[Correction]) -> None:
-        """Note that such a call has ended, and what it changed."""
-        self.asking -= 1
-        for one in changes:
-            self.open[one.period] = plus(self.open.get(one.period, NOTHING), one.amounts)
-            if not any(self.open[one.period]):
-                del self.open[one.period]
+    def own(self, kept: Kept, period: str) -> Amounts:
+        """Return what is not lost of the row of *period*, as *kept* sees it."""
+        known = {**self.holders, kept: None}
+        return summed(one.open.get(period, NOTHING) for one in known)
 
 
 _MARKS: Final[MutableMapping[BudgetStore, dict[tuple[str, Period], Marks]]] = WeakKeyDictionary()
@@ -144,7 +141,11 @@ class Kept(Live):
     store: BudgetStore
     per: Period
     marks: Marks
-    """The requests that this process has under way, by budgets of the same name."""
+    """Those of all budgets of the same name in this process."""
+    open: dict[str, Amounts] = {}  # noqa: RUF012  # each has its own
+    """What it has in ``under_way_row``, by period."""
+    agents: int = 0
+    """How many agents draw on it."""
     owed: list[Correction] = []  # noqa: RUF012  # each has its own
     """The corrections to send to the store with the next request."""
     on_the_way: list[Correction] = []  # noqa: RUF012  # the same
@@ -177,6 +178,25 @@ class Kept(Live):
         with suppress(TypeError):
             marks = _MARKS.setdefault(store.backing_store, {}).setdefault((name, per), marks)
         return cls(store, per, marks)
+
+    def begin_use(self) -> None:
+        """Note that one more agent draws on the budget."""
+        self.agents += 1
+        self.marks.holders[self] = None
+
+    def end_use(self) -> None:
+        """Note that the agent has ended. What the last one did not settle is lost for others."""
+        self.agents -= 1
+        if not self.agents:
+            self.marks.holders.pop(self, None)
+
+    def end_change(self, changes: Sequence[Correction]) -> None:
+        """Note that a call has ended that ``Marks.begin`` began, and what it changed."""
+        self.marks.asking -= 1
+        for one in changes:
+            self.open[one.period] = plus(self.open.get(one.period, NOTHING), one.amounts)
+            if not any(self.open[one.period]):
+                del self.open[one.period]
 
     def owe(self, period: str, reserved: Amounts, used: Amounts | None) -> None:
         """Note how a settled reservation differs from what the store has counted.

@@ -24,6 +24,7 @@ from agentpool._budget.statistics import BudgetStatistics
 from agentpool.abc import BudgetStore, Completion, CompletionRequest, OnDelta, StoredUse
 from agentpool.drivers import FunctionDriver
 from agentpool.journal import InMemoryJournal, JournalError, open_journal
+from agentpool.observe import CompletionReceived, Event, Observer
 from agentpool.testing import explore, simulate
 from tests.support.fakes import LiveDriver
 
@@ -215,3 +216,69 @@ def test_a_name_that_the_store_uses_itself_is_refused(row: str) -> None:
     with pytest.raises(UsageError, match=r"must have another name: .* end in ' \(unknown\)' or "):
         Budget(requests=1, per="day", store=InMemoryJournal(), name=row)
     assert Budget(requests=1, name=row).name == row
+
+
+@attrs.define(eq=False)
+class FailsOnce(Mortal):
+    """A store that cannot be asked once, at that call."""
+
+    async def spend(self, *words: Any) -> StoredUse:  # noqa: ANN401  # passed on
+        """Spend, or fail."""
+        self.calls += 1
+        if self.calls == self.dies_at:
+            await trio.lowlevel.checkpoint()
+            raise JournalError("the disk is full")
+        return await self.kept.spend(*words)
+
+
+@pytest.mark.parametrize("price", [0.0, None])
+def test_what_no_budget_will_settle_is_lost_for_the_next_one_of_the_process(
+    price: float | None,
+) -> None:
+    """The store failed as a request was settled, and its pool has ended."""
+    told = set[int]()
+
+    async def scenario(fails_at: int) -> None:
+        store = FailsOnce(InMemoryJournal(), fails_at, keeps_last=False)
+        first = of_team(store, allow_unpriced=True)
+        await work(FunctionDriver(short, price_per_token_usd=price), first, agents=1)
+        store.dies_at = 0
+        known = await look(store)
+        tokens, _, requests, _ = store.kept._used.get(("team", "day 1970-01-01"), (0, 0, 0, 0))
+        is_open = tokens > USED * requests
+        told.add(known.unmeasured)
+        assert known.unmeasured >= is_open
+        assert known.unpriced >= is_open * (price is None)
+        if requests and not first._ledger.kept.has_news:  # type: ignore[union-attr]
+            assert known.unmeasured == 0
+
+    for fails_at in range(1, 12):
+        simulate(scenario, fails_at)
+    assert told == {0, 1}
+
+
+class Leaves(Observer):
+    """Ends the program as an answer arrives, before it is written down."""
+
+    def on_event(self, event: Event) -> None:
+        """End it."""
+        if isinstance(event, CompletionReceived):
+            raise SystemExit
+
+
+def test_an_answer_that_was_not_written_down_is_lost_for_the_next_budget_of_the_process() -> None:
+    """Where the journal of the pool is the store, its end would have been written with it."""
+
+    async def scenario() -> None:
+        store = InMemoryJournal()
+        with pytest.RaisesGroup(SystemExit, flatten_subgroups=True, allow_unwrapped=True):
+            async with open_pool(
+                FunctionDriver(short), budget=of_team(store), journal=store, observers=[Leaves()]
+            ) as pool:
+                await pool.spawn(SpawnConfig(READER, "go"))
+                await pool.join_all()
+        known = await look(store)
+        assert known.unmeasured == 1
+        assert known.tokens.committed > USED
+
+    explore(scenario, schedules=5)

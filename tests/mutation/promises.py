@@ -320,6 +320,13 @@ PROMISES: Final = (
         "tests/budget/test_lost_requests.py", "after_a_death_at_any_call",
     ),
     Fault(
+        "J14", "unknown is not zero: what nobody will settle is the process's own",
+        "_budget/store.py",
+        "        if not self.agents:\n",
+        "        if self.agents < 0:\n",
+        "tests/budget/test_lost_requests.py", "what_no_budget_will_settle_is_lost",
+    ),
+    Fault(
         "J14", "what is one's own is not lost", "_agent/stored_spending.py",
         "        ledger.see_lost(found)\n",
         "        ledger.account.lost = found.used[:2]\n",
