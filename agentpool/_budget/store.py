@@ -127,7 +127,7 @@ class Marks(Live):
 
     def own(self, kept: Kept, period: str) -> Amounts:
         """Return what is not lost of the row of *period*, as *kept* sees it."""
-        known = {**self.holders, kept: None}
+        known = {**self.holders, kept: None}  # pyright: ignore[reportUnhashable]  # by identity
         return summed(one.open.get(period, NOTHING) for one in known)
 
 
