@@ -23,7 +23,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Iterable, MutableMapping, Sequence
 from contextlib import suppress
 from typing import Final, Self, TypeAlias, final
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
 import msgspec
 
@@ -81,8 +81,8 @@ class BudgetStore(Shown, ABC):
     def backing_store(self) -> BudgetStore:
         """The store that keeps the amounts: this one, or the one to which it passes every call.
 
-        If that store is the journal of a pool, the amounts of a request are written in one
-        transaction with the record of the request.
+        A journal of this package is called directly, to write all rows of a request in one
+        transaction; and if it is the journal of a pool, with the record of the request.
         """
         return self
 
@@ -98,7 +98,8 @@ class BudgetStore(Shown, ABC):
         """Apply *corrections*, then take *wanted* if the *limits* allow it; all in one step.
 
         Args:
-            name: The budget's name.
+            name: The budget's name. Two rows are kept beside each budget, whose names end in
+                ``(unknown)`` and ``(under way)``.
             per: How long its limits last.
             limits: How much is allowed.
             wanted: How much to take. Zeros: only return what is used.
@@ -110,7 +111,7 @@ class BudgetStore(Shown, ABC):
 
 
 @final
-class Marks(Live):
+class Marks(Live, weakref=True):
     """The requests that one process has in ``under_way_row``, by all budgets of one name."""
 
     holders: dict[Kept, None] = {}  # noqa: RUF012  # each has its own
@@ -131,7 +132,10 @@ class Marks(Live):
         return summed(one.open.get(period, NOTHING) for one in known)
 
 
-_MARKS: Final[MutableMapping[BudgetStore, dict[tuple[str, Period], Marks]]] = WeakKeyDictionary()
+_MARKS: Final[MutableMapping[BudgetStore, MutableMapping[tuple[str, Period], Marks]]] = (
+    WeakKeyDictionary()
+)
+"""Those that somebody uses, by the store, name and period of their budgets."""
 
 
 @final
@@ -176,7 +180,8 @@ class Kept(Live):
         marks = Marks()
         # A user's store may be one that cannot be referred to weakly, or that has no hash.
         with suppress(TypeError):
-            marks = _MARKS.setdefault(store.backing_store, {}).setdefault((name, per), marks)
+            named = _MARKS.setdefault(store.backing_store, WeakValueDictionary())
+            marks = named.setdefault((name, per), marks)
         return cls(store, per, marks)
 
     def begin_use(self) -> None:

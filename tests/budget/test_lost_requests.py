@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from agentpool import (
     open_pool,
 )
 from agentpool._budget.statistics import BudgetStatistics
+from agentpool._budget.store import _MARKS
 from agentpool.abc import BudgetStore, Completion, CompletionRequest, OnDelta, StoredUse
 from agentpool.drivers import FunctionDriver
 from agentpool.journal import InMemoryJournal, JournalError, open_journal
@@ -282,3 +285,19 @@ def test_an_answer_that_was_not_written_down_is_lost_for_the_next_budget_of_the_
         assert known.tokens.committed > USED
 
     explore(scenario, schedules=5)
+
+
+def test_what_budgets_of_a_store_know_of_each_other_is_freed_with_them() -> None:
+    """As in a server with a budget for each of its users, and one journal."""
+    store = InMemoryJournal()
+    first = of_team(store)
+    names = _MARKS[store]
+    for number in range(100):
+        Budget(requests=1, per="day", store=store, name=f"user {number}")
+    gc.collect()
+    assert list(names) == [("team", "day")]
+    assert of_team(store)._ledger.kept.marks is first._ledger.kept.marks  # type: ignore[union-attr]
+    gone = weakref.ref(store)
+    del store, first
+    gc.collect()
+    assert gone() is None
