@@ -18,11 +18,7 @@ from agentpool._base import Live
 from agentpool._budget.account import Amounts, amounts_of
 from agentpool._budget.budget import Budget, ledger_of
 from agentpool._budget.claims import Claim, Ledger
-from agentpool._budget.reservation import (
-    RequestReservation,
-    Reservation,
-    reserved_by,
-)
+from agentpool._budget.reservation import RequestReservation, Reservation, reserved_by
 from agentpool._errors import (
     AllDriversFailedError,
     AuthenticationError,

@@ -296,8 +296,10 @@ class AgentNursery(Home):
                 agent.phase(Phase.DONE, agent.turn)
         finally:  # an observer may be where Ctrl-C comes
             outcome = agent.outcome(*ending, slot.started_at, self.hub.seconds())
-            self._end(record, outcome, slot)
-            agent.close()
+            try:
+                self._end(record, outcome, slot)
+            finally:
+                agent.close()
 
     def make_context(self, agent: Agent) -> AgentContext:
         """Make the context that the tools of *agent* get."""
@@ -359,17 +361,15 @@ class AgentNursery(Home):
     def abort(self, cancelled_by: str, reason: str) -> None:
         """Cancel every agent, the queued ones first so that none starts. No end is recorded."""
         self.voice.owner.check_thread("pool.abort_all")
-        cancelled_by = cancelled_by or self.voice.name()  # empty: by the caller
+        why = cancelled_by or self.voice.name(), reason  # empty: by the caller
         if self.journal is not None:
             self.journal.writer.end_soon()
         with self.hub:
-            self._end_queued((cancelled_by, reason))
-            started, is_left_open = tuple(self.running.values()), self.journal is not None
-            cancel_all(started, (cancelled_by, reason), is_left_open=is_left_open)
+            self._end_queued(why)
+            cancel_all(tuple(self.running.values()), why, is_left_open=self.journal is not None)
 
     def _end_queued(self, why: tuple[str, str]) -> None:
-        is_left_open = self.journal is not None
-        self._end_unstarted(self.admission.withdraw_all(why, is_left_open=is_left_open))
+        self._end_unstarted(self.admission.withdraw_all(why, is_left_open=self.journal is not None))
 
     def _end_unstarted(self, withdrawn: list[AgentRecord]) -> None:
         """End cancelled agents that have left the queue. What comes once is looked at once."""

@@ -393,6 +393,14 @@ PROMISES: Final = (
         "tests/pool/test_who_speaks.py", "an_observer_cannot_use_the_context_of_the_agent",
     ),
     Fault(
+        "G1", "an agent is closed though an observer ends the program as it is told",
+        "_pool/nursery.py",
+        "            try:\n                self._end(record, outcome, slot)\n"
+        "            finally:\n                agent.close()\n",
+        "            self._end(record, outcome, slot)\n            agent.close()\n",
+        "tests/pool/test_ending_observers.py", "an_ended_agent_is_closed_though",
+    ),
+    Fault(
         "G18", "what an observer sets is nobody else's", "observe/_hub.py",
         "                        copy_context().run(observer.on_event, event)\n",
         "                        observer.on_event(event)\n",

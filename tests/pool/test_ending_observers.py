@@ -11,11 +11,12 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from agentpool import AgentPool, Capability, open_pool
+from agentpool import AgentPool, Budget, Capability, open_pool
 from agentpool._budget.statistics import PoolStatistics
 from agentpool.abc import Completion, CompletionRequest
 from agentpool.drivers import FunctionDriver, OverloadedError, call
-from agentpool.observe import Event, Observer, PoolInfo
+from agentpool.journal import InMemoryJournal
+from agentpool.observe import AgentFinished, Event, Observer, PoolInfo
 from agentpool.testing import assert_quiescent
 from agentpool.tools import ToolContext, ToolRegistry, tool
 from tests.support.fakes import job, manifest, query_of, results_of
@@ -124,3 +125,26 @@ def test_at_any_event_every_agent_gets_its_outcome_and_nothing_hangs(
             for number in range(1, pool.statistics().spawned + 1):
                 assert pool[number].has_ended
     assert told > 30
+
+
+def test_an_ended_agent_is_closed_though_an_observer_ends_the_program_as_it_is_told() -> None:
+    """Its budget would count it for as long as the process lives, and keep its store."""
+    store = InMemoryJournal()
+    budget = Budget(requests=9, per="day", store=store)
+
+    class Last(Observer):
+        def on_event(self, event: Event) -> None:
+            if isinstance(event, AgentFinished):
+                raise SystemExit
+
+    async def run() -> None:
+        async with open_pool(
+            FunctionDriver(lambda _: "done"), budget=budget, observers=[Last()]
+        ) as pool:
+            await pool.spawn(job())
+
+    with pytest.RaisesGroup(SystemExit, flatten_subgroups=True, allow_unwrapped=True):
+        trio.run(run)
+    kept = budget._ledger.kept
+    assert kept is not None
+    assert (kept.agents, kept.marks.holders) == (0, {})
