@@ -14,6 +14,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 import agentpool
+from agentpool._pool import admission
 from tests.support import secret_watch
 from tests.support.request_watch import CHECKED, watch_requests
 
@@ -47,6 +48,15 @@ def pytest_sessionstart() -> None:
         {"site-packages", "dist-packages"} & set(found.parts)
     ):
         pytest.exit(f"agentpool is imported from {found.parent}, not from the wheel", 3)
+
+
+@pytest.fixture(scope="module", params=["one by one", "together"])
+def slots_handed_on(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Run a module's tests twice: with slots handed on as in small pools, and as in large ones."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "together":
+            patch.setattr(admission, "MANY", 1)
+        yield
 
 
 LEFT_OUT = pytest.StashKey[int]()

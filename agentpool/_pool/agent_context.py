@@ -249,7 +249,7 @@ class PoolAgentContext(Unique, AgentContext):
                 budget=self._agent.share_limits(),
             )
             driver = self._agent.driver
-        child = await self._admission.enter(self._accept_child, config, driver)
+        child = await self._admission.entrance.enter(self._accept_child, config, driver)
         # Without a slot until it has ended: to be ended, it may need that very slot.
         async with child.parked_for_end():
             try:

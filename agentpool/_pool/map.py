@@ -127,7 +127,7 @@ class QueryMap(Live):
 
     def __post_init__(self) -> None:
         """Count the agents that it starts from where the pool is."""
-        self._pace = self._admission.pace.apart()
+        self._pace = self._admission.entrance.pace.apart()
 
     async def next_outcome(self) -> AgentOutcome:
         """Return the next outcome, in the order of ends or of queries.
@@ -158,7 +158,7 @@ class QueryMap(Live):
             raise StopAsyncIteration
         outcome = self._done.popleft()
         self._give_turns()
-        if self._admission.pace.is_due():
+        if self._admission.entrance.pace.is_due():
             await trio.lowlevel.cancel_shielded_checkpoint()
         return outcome
 
@@ -216,7 +216,7 @@ class QueryMap(Live):
                 await self._changed.park()
             while self._again and self._again[0].due <= trio.current_time():
                 try:
-                    await self._admission.enter(self._start, self._again[0])
+                    await self._admission.entrance.enter(self._start, self._again[0])
                 except PoolClosedError:
                     self._give_up_retries()
                     self._changed.unpark_all()
@@ -277,8 +277,8 @@ class QueryMap(Live):
             except UsageError as error:
                 place = self._spawned + self._letting_in
                 raise UsageError(f"{error}, or leave it out of the map (query {place})") from None
-            if not admission.may_enter():
-                await admission.enter(self._start_first, config)
+            if not admission.entrance.may_enter():
+                await admission.entrance.enter(self._start_first, config)
             else:  # as enter(), without its coroutine
                 # Its turn may have come just before the map was left.
                 await trio.lowlevel.checkpoint_if_cancelled()

@@ -27,7 +27,7 @@ from agentpool._agent.retry_policy import RetryPolicy
 from agentpool._approval import Approver
 from agentpool._budget.budget import Budget
 from agentpool._chat_markers import Cleaner
-from agentpool._errors import PoolClosedError, UsageError
+from agentpool._errors import UsageError
 from agentpool._events import AgentFinished, AgentStarted, Phase
 from agentpool._messages import OWNER_ID, AgentId, AgentMessage
 from agentpool._messaging.post_office import PostOffice
@@ -35,6 +35,7 @@ from agentpool._outcome import CANCELLED, COMPLETED, FAILED, AgentOutcome, Agent
 from agentpool._pool.admission import Admission
 from agentpool._pool.caller import PoolVoice
 from agentpool._pool.deadlock import DeadlockWatch
+from agentpool._pool.entrance import Entrance
 from agentpool._pool.fan_in import FanIn
 from agentpool._pool.memory import PoolMemory
 from agentpool._pool.origin import Origin
@@ -44,6 +45,7 @@ from agentpool._pool.shutdown import ShutdownStep, cancel_all, end_in_steps, wai
 from agentpool._pool.spawn_checks import Entry, Wanted, budget_for
 from agentpool._pool.starting import ToolBuilder, new_agent, tools_of_agent
 from agentpool._scheduling.ctrl_c import unbroken
+from agentpool._scheduling.pace import Pace
 from agentpool._scheduling.parking_lot import Lot
 from agentpool._scheduling.slot import Slot
 from agentpool._spawn import SpawnConfig
@@ -62,6 +64,7 @@ class AgentNursery(Home):
     """Runs the agents of one pool."""
 
     nursery: trio.Nursery
+    entrance: Entrance
     admission: Admission
     deadlocks: DeadlockWatch
     voice: PoolVoice
@@ -93,15 +96,16 @@ class AgentNursery(Home):
     def open(self, nursery: trio.Nursery, slots: float, max_queued: int) -> None:
         """Set up the slots, and run the agents in *nursery* from now on."""
         self.nursery = nursery
+        self.entrance = entrance = Entrance(Pace(), self.hub)
         self.admission = Admission(
-            slots, max_queued, self.hub, self._start,
+            slots, max_queued, self.hub, self._start, nursery,
             lambda agent_id: self.deadlocks.suspect(agent_id),  # noqa: PLW0108  # made below
-            self.running,
+            self.running, entrance,
         )  # fmt: skip
         self.deadlocks = DeadlockWatch(nursery, self.admission, self.running)
         self.voice = PoolVoice(self.router, self.admission, self.deadlocks.owner, self.hub, nursery)
-        self.router.open(self.deadlocks.owner, self.admission.pace)
-        self.fan_in.open(self.deadlocks.owner, self.admission.pace)
+        self.router.open(self.deadlocks.owner, entrance.pace)
+        self.fan_in.open(self.deadlocks.owner, entrance.pace)
         self.hub.introduce(self.name, slots)
 
     def _posted(self, message: AgentMessage, reason: str | None) -> None:
@@ -114,16 +118,7 @@ class AgentNursery(Home):
     def close(self) -> None:
         """Accept no more agents, including children."""
         self.voice.owner.check_thread("pool.close")
-        self.admission.close()
-
-    def check_open(self) -> None:
-        """Raise if the pool accepts no more agents.
-
-        Raises:
-            PoolClosedError: If it accepts no more.
-        """
-        if self.admission.closed:
-            raise PoolClosedError("the pool has closed or was shut down, and takes no more agents")
+        self.entrance.close()
 
     def look_at_one(self, config: SpawnConfig) -> tuple[AgentRecord | None, Driver]:
         """Return who wants an agent, and its driver, or raise if it cannot be accepted now.
@@ -135,13 +130,13 @@ class AgentNursery(Home):
             PrivacyError: If the tier forbids the driver, or is laxer than a calling agent's.
             ManifestError: If the driver's window leaves no room for the query.
         """
-        self.check_open()
+        self.entrance.check_open()
         parent, above = self.voice.above()
         return parent, self.entry.driver_for(config, above)
 
     def look_at(self, configs: list[SpawnConfig]) -> Wanted:
         """Return who wants these agents, and their drivers; raise as ``look_at_one``."""
-        self.check_open()
+        self.entrance.check_open()
         parent, above = self.voice.above()
         return parent, configs, [self.entry.driver_for(config, above) for config in configs]
 
@@ -174,7 +169,7 @@ class AgentNursery(Home):
             PoolClosedError: If the pool accepts no more agents.
             UsageError: If its parent has ended, or its budget is not part of its parent's.
         """
-        self.check_open()
+        self.entrance.check_open()
         origin: Origin[Caretaker] = self.by_owner
         if parent is not None:
             if parent.has_ended:
@@ -373,6 +368,7 @@ class AgentNursery(Home):
 
     def _end_unstarted(self, withdrawn: list[AgentRecord]) -> None:
         """End cancelled agents that have left the queue. What comes once is looked at once."""
+        self.deadlocks.suspect()  # one of them may have been the last that could act
         now = self.hub.seconds()
         if self.hub.listening or self.journal is not None:
             with self.hub:

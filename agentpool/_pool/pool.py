@@ -82,7 +82,7 @@ class AgentPool(Live, weakref=True):
         """
         check_trio("pool.spawn")
         parent, driver = self._agents.look_at_one(config)
-        accept, enter = self._agents.accept, self._agents.admission.enter
+        accept, enter = self._agents.accept, self._agents.entrance.enter
         return AgentHandle(self._agents, await enter(accept, parent, None, config, driver))
 
     @advised
@@ -118,7 +118,7 @@ class AgentPool(Live, weakref=True):
         pairs = zip(emptying(wanted), emptying(drivers), strict=True)
         accept, fan_in = partial(self._agents.accept, parent, copy_context()), self._agents.fan_in
         with fan_in.batch(is_rising=self._agents.journal is None) as batch:
-            await self._agents.admission.enter_each(accept, pairs, batch.add)
+            await self._agents.entrance.enter_each(accept, pairs, batch.add)
             return handles_of(self._agents, fan_in.all_of(batch))
 
     def fan_out_nowait(self, configs: Iterable[SpawnConfig]) -> list[AgentHandle]:
@@ -221,7 +221,7 @@ class AgentPool(Live, weakref=True):
         config_of = partial(SpawnConfig, manifest, output_type=output_type, group=group,
                             weight=weight, priority=priority)  # fmt: skip
         config = check_map(manifest, sources, retries, ordered, config_of)
-        (agents := self._agents).check_open()
+        (agents := self._agents).entrance.check_open()
         deadlocks, (parent, above) = agents.deadlocks, agents.voice.above_all(manifest)
 
         def accept(config: SpawnConfig, end: OnEnd) -> AgentRecord:
@@ -286,7 +286,7 @@ class AgentPool(Live, weakref=True):
 
         agents, (parent, *each) = self._agents, self._wanted(configs)
         starters = [partial(agents.accept, parent, None, *one) for one in zip(*each, strict=True)]
-        return await supervise(starters, policy, agents.admission, agents.deadlocks.owner)
+        return await supervise(starters, policy, agents.entrance, agents.deadlocks.owner)
 
     @interruptible  # the configs may be made as they are taken
     def _wanted(self, configs: Iterable[SpawnConfig]) -> Wanted:

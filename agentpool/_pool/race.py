@@ -13,7 +13,7 @@ from agentpool._base import Live
 from agentpool._errors import AgentPoolError, PoolError, UsageError
 from agentpool._messages import AgentId
 from agentpool._outcome import AgentOutcome, AgentStatus
-from agentpool._pool.admission import Admission
+from agentpool._pool.entrance import Entrance
 from agentpool._pool.nursery import AgentNursery
 from agentpool._pool.record import AgentRecord, OnEnd
 from agentpool._pool.shutdown import cancel_rest
@@ -54,7 +54,7 @@ async def race(
     """
     if not wanted:
         raise UsageError("race() needs at least one config, got none")
-    run, journal = Race(agents.admission, agents.deadlocks.owner), agents.journal
+    run, journal = Race(agents.entrance, agents.deadlocks.owner), agents.journal
     if journal is None or journal.keys.is_plain:
         return await run.run([partial(agents.accept, parent, None, *one) for one in wanted])
     call = None if parent is None else current_call.get()
@@ -72,7 +72,7 @@ async def race(
 class Race(Live):
     """One race."""
 
-    _admission: Admission
+    _entrance: Entrance
     _owner: Owner
     _scope: trio.CancelScope = msgspec.field(default_factory=trio.CancelScope)
     """Cancelled when there is a winner."""
@@ -99,7 +99,7 @@ class Race(Live):
         try:
             with self._scope:
                 for start in starters:
-                    await self._admission.enter(self._start, start)
+                    await self._entrance.enter(self._start, start)
                 wait = Wait.any_of(self._left.keys(), "the winner of a race")
                 async with parked(wait, self._changed, self._owner):
                     while self._left:

@@ -15,7 +15,7 @@ from agentpool._base import Live
 from agentpool._checks import expect_arguments
 from agentpool._messages import AgentId
 from agentpool._outcome import AgentOutcome, RestartLimitError
-from agentpool._pool.admission import Admission
+from agentpool._pool.entrance import Entrance
 from agentpool._pool.record import AgentRecord, OnEnd
 from agentpool._pool.restart_policy import RestartCounter, RestartPolicy
 from agentpool._pool.shutdown import cancel_rest
@@ -31,7 +31,7 @@ Starter: TypeAlias = Callable[[OnEnd], AgentRecord]
 
 @unbroken
 async def supervise(
-    starters: Sequence[Starter], policy: RestartPolicy | None, admission: Admission, owner: Owner
+    starters: Sequence[Starter], policy: RestartPolicy | None, entrance: Entrance, owner: Owner
 ) -> list[AgentOutcome]:
     """Run agents, restart them by *policy*, and return their last outcomes in order.
 
@@ -45,7 +45,7 @@ async def supervise(
     """
     expect_arguments(supervise, {"policy": policy})
     policy = policy or RestartPolicy()
-    return await Supervisor(policy, starters, admission, owner, RestartCounter(policy)).run()
+    return await Supervisor(policy, starters, entrance, owner, RestartCounter(policy)).run()
 
 
 # A plain dict finds its first entry ever more slowly when its first ones keep going.
@@ -60,7 +60,7 @@ class Supervisor(Live):
 
     _policy: RestartPolicy
     _starters: Sequence[Starter]
-    _admission: Admission
+    _entrance: Entrance
     _owner: Owner
     _counter: RestartCounter
     _live: dict[int, AgentRecord] = msgspec.field(default_factory=dict[int, AgentRecord])
@@ -178,7 +178,7 @@ class Supervisor(Live):
                 self._live_ids[record.agent_id] = None
             return record
 
-        await self._admission.enter(start)
+        await self._entrance.enter(start)
 
     async def _end(self, places: range, reason: str, *, is_broken: bool = False) -> None:
         """Cancel the agents at *places*, wait for them, and store their outcomes."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import msgspec
+import pytest
 
 from agentpool import SpawnConfig
+from agentpool._pool import admission
 from agentpool.abc import Driver
 from agentpool.drivers import GatedDriver, RequestGate
 from agentpool.testing import PoolMachine
@@ -44,7 +46,25 @@ class GatedPool(PoolMachine):
         )
 
 
+class HandingPool(PoolMachine):
+    """A pool in which slots are handed on in the next step, as where many agents run."""
+
+    def __init__(self) -> None:
+        """Count every agent as many."""
+        self._patch = pytest.MonkeyPatch()
+        self._patch.setattr(admission, "MANY", 1)
+        super().__init__()
+
+    def teardown(self) -> None:
+        """Count as usual."""
+        try:
+            super().teardown()
+        finally:
+            self._patch.undo()
+
+
 TestPool = PoolMachine.TestCase
 TestWidePool = WidePool.TestCase
 TestNarrowPool = NarrowPool.TestCase
 TestGatedPool = GatedPool.TestCase
+TestHandingPool = HandingPool.TestCase

@@ -77,21 +77,10 @@ EQUIVALENT: Final[Mapping[tuple[str, str, str], str]] = {
     "works, which is found a few lines below; to look here costs less",
     (
         "_pool/deadlock.py",
-        "and not (admission.running_count or admission.queued_count)",
-        "and is or, or is and",
-    ): "one that runs is among the agents and not among those that wait, so others can send; none "
-    "is queued while a slot is free. To look at the counts first costs less",
-    (
-        "_pool/deadlock.py",
         "elif not (book.listeners and self._stands_still(settled=False)):",
         "and is or, or is and",
     ): "a pool stands still only where somebody waits for a message, and is looked at again two "
     "steps later before anybody is told. To look here first costs less",
-    (
-        "_pool/admission.py",
-        "if not queued and taken + count <= self.slots:",
-        "a comparison is turned around",
-    ): "where the last slot would be taken, the lines below come to the same",
     (
         "_pool/deadlock.py",
         "self._tasks.clear()",

@@ -64,7 +64,7 @@ FAULTS: Final = (
         "a_circle_costs_what_its_size_does",
     ),
     Fault(
-        "D6", "a map that was left starts an agent", "_pool/admission.py",
+        "D6", "a map that was left starts an agent", "_pool/entrance.py",
         "                    await trio.lowlevel.checkpoint_if_cancelled()\n"
         "                finally:",
         "                    pass\n                finally:",
@@ -100,7 +100,7 @@ FAULTS: Final = (
     ),
     Fault(
         "D11", "a pool that has ended takes a map", "_pool/pool.py",
-        "        (agents := self._agents).check_open()\n",
+        "        (agents := self._agents).entrance.check_open()\n",
         "        agents = self._agents\n",
         "tests/pool/test_late_spawns.py",
         "a_map_of_a_closed_pool_is_refused",
@@ -128,7 +128,7 @@ FAULTS: Final = (
     ),
     Fault(
         "D14", "a pool that was closed takes children", "_pool/nursery.py",
-        "        self.check_open()\n        origin: Origin[Caretaker] = self.by_owner",
+        "        self.entrance.check_open()\n        origin: Origin[Caretaker] = self.by_owner",
         "        origin: Origin[Caretaker] = self.by_owner",
         "tests/pool/test_late_spawns.py",
         "a_pool_that_was_closed_takes_no_children_either",

@@ -41,6 +41,7 @@ ROOMS: Final[dict[str, tuple[str, ...]]] = {
     ),
     "_pool/admission.py": ("tests/pool",),
     "_pool/deadlock.py": ("tests/pool",),
+    "_pool/entrance.py": ("tests/pool",),
     "_pool/fan_in.py": ("tests/pool",),
     "_pool/map.py": ("tests/pool", "tests/test_bad_input.py"),
     "_pool/nursery.py": ("tests/pool", "tests/agent", "tests/journal"),

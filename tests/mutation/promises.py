@@ -360,6 +360,38 @@ PROMISES: Final = (
         "tests/pool/test_pool_ends.py", "after_an_outer_cancellation_no_agent_begins",
     ),
     Fault(
+        "G4", "no newcomer takes a slot that is about to be handed on", "_pool/admission.py",
+        "        if self._is_handing_on:\n            self.pump()  # it overtakes nobody\n",
+        "",
+        "tests/pool/test_slots_handed_on.py", "no_newcomer_overtakes",
+    ),
+    Fault(
+        "G10", "after a cancellation, no slot is handed on", "_pool/admission.py",
+        "            self.pump(newcomers=not is_cancelled())\n",
+        "            self.pump()\n",
+        "tests/pool/test_slots_handed_on.py", "after_a_cancellation_meanwhile",
+    ),
+    Fault(
+        "G6", "a slot for an agent that comes back is no room for a new one",
+        "_pool/admission.py",
+        "        if self._is_handing_on and slot.held and not self._returning:\n",
+        "        if self._is_handing_on and slot.held:\n",
+        "tests/pool/test_slots_handed_on.py", "the_queue_holds_no_more",
+    ),
+    Fault(
+        "G14", "who waits for the last agent of the queue is told when that is cancelled",
+        "_pool/nursery.py",
+        "        self.deadlocks.suspect()  # one of them may have been the last that could act\n",
+        "",
+        "tests/pool/test_slots_handed_on.py", "who_waits_for_a_message_hears",
+    ),
+    Fault(
+        "G6", "free slots are room, although others get them", "_pool/admission.py",
+        "        return wanted <= free or wanted <= self.max_queued + max(0, free)\n",
+        "        return wanted <= free or wanted <= self.max_queued\n",
+        "tests/pool/test_slots_handed_on.py", "there_is_room_for_what",
+    ),
+    Fault(
         "G18", "an agent begins with nothing that another one left in its context",
         "_pool/admission.py",
         "        record.begins_in.run(self._start, record, self._slot_for(record, now))\n",
@@ -381,8 +413,8 @@ PROMISES: Final = (
     ),
     Fault(
         "G1", "no agent that has ended gets a slot", "_pool/admission.py",
-        "                if slot.wanted and slot.task is not None:",
-        "                if slot.wanted:",
+        "            if slot.wanted and slot.task is not None:",
+        "            if slot.wanted:",
         "tests/pool/test_ending_observers.py", "at_any_event_every_agent_gets_its_outcome",
     ),
     Fault(

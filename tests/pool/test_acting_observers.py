@@ -28,6 +28,8 @@ from agentpool.observe import AgentFinished, AgentSpawned, AgentStarted
 from agentpool.testing import assert_quiescent, explore, simulate
 from tests.support.fakes import LiveDriver, Recorder, job, jobs, manifest, of_type, query_of
 
+pytestmark = pytest.mark.usefixtures("slots_handed_on")
+
 Act = Callable[[AgentPool, Event], None]
 
 

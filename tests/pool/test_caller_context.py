@@ -29,6 +29,8 @@ from tests.support.fakes import (
     tool_call,
 )
 
+pytestmark = pytest.mark.usefixtures("slots_handed_on")
+
 PARENT = manifest(capabilities=(Capability.spawn(2),))
 
 tenant: ContextVar[object] = ContextVar("tenant", default="nobody")

@@ -21,6 +21,8 @@ from agentpool.testing import assert_quiescent
 from agentpool.tools import ToolContext, ToolRegistry, tool
 from tests.support.fakes import job, manifest, query_of, results_of
 
+pytestmark = pytest.mark.usefixtures("slots_handed_on")
+
 PARENT: Final = manifest(capabilities=(Capability.spawn(2),))
 
 

@@ -16,6 +16,8 @@ from tests.proofs.scenarios import (
 )
 from tests.proofs.table import proven
 
+pytestmark = pytest.mark.usefixtures("slots_handed_on")
+
 PREEMPTIONS = 1 if settings().max_examples < 1000 else 2
 
 

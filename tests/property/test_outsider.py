@@ -56,6 +56,8 @@ from agentpool.testing import assert_quiescent, cancel_everywhere, explore
 from agentpool.tools import ToolContext, ToolRegistry, tool
 from tests.support.fakes import LiveDriver, calling, manifest, query_of, results_of, tool_call
 
+pytestmark = pytest.mark.usefixtures("slots_handed_on")
+
 IS_LONG = settings().max_examples >= 1000
 SCHEDULES = 1000 if IS_LONG else 5
 

@@ -15,6 +15,7 @@ from random import Random
 from typing import Final, TypeAlias
 
 import attrs
+import pytest
 import trio
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
@@ -58,6 +59,8 @@ from tests.support.fakes import (
 )
 from tests.support.strands import all_strands_wait
 
+pytestmark = pytest.mark.usefixtures("slots_handed_on")
+
 SEEDS: Final = 25 if settings().max_examples < 1000 else 1000
 
 CROWD: Final = 10
@@ -94,6 +97,8 @@ class Books:
         self._expect(held <= running, "more hold a slot than have one", event)
         self._expect(lent <= at_gate, "more have lent a slot than are counted", event)
         self._expect(running <= self.most, "more run than there are slots", event)
+        most_queued = agents_of(self.pool).admission.max_queued
+        self._expect(statistics.queued <= most_queued, "more wait than may", event)
         if isinstance(event, SlotsChanged):
             self.slots = event.max_concurrent
         if isinstance(event, AgentStarted):
@@ -118,7 +123,7 @@ class Books:
             self._expect(slot.lent or not at_gates, "who is at a gate lends no slot", who)
             self._expect(slot.only_lends or not slot.lent, "who waits for others lends", who)
         admission = agents_of(self.pool).admission
-        asleep = admission._room  # pyright: ignore[reportPrivateUsage]  # the books
+        asleep = admission.entrance.line
         self._expect(free <= 0 or not self._returning(), "who comes back starves")
         self._expect(free <= at_gate or not statistics.queued, "newcomers starve")
         self._expect(not (asleep and admission.room_for(1)), "a spawner sleeps, and has room")

@@ -7,12 +7,13 @@ from collections.abc import Iterable, Iterator
 from agentpool._checks import expect_arguments
 from agentpool._messages import OWNER_ID, AssistantMessage, ChatMessage, ToolMessage
 from agentpool._outcome import ENDED, AgentOutcome, AgentStatus
+from agentpool._pool.admission import HANDING_ON
 from agentpool._pool.nursery import AgentNursery
 from agentpool._pool.pool import AgentPool
 from agentpool._pool.record import AgentRecord
 from agentpool.testing._simulation.findings import LeakError
 
-_PASSING_TASKS = frozenset({"deadlock watch"})
+_PASSING_TASKS = frozenset({"deadlock watch", HANDING_ON})
 """Tasks of a pool that end by themselves within two steps, without waiting for another task."""
 
 
