@@ -34,13 +34,6 @@ ANSWERED: Final = Step.ANSWERED
 COUNTED: Final = Step.COUNTED
 
 
-KEPT_END: Final = (
-    "; the journal keeps this end: to ask it again, take another key or another journal, or give "
-    "the query to a second map"
-)
-"""Added to the reason why a budget has stopped a run, if a journal keeps it."""
-
-
 def loss_of(
     error: BaseException,
     driver: Driver,

@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING, final
 import trio
 
 from agentpool._agent.agent import Agent
-from agentpool._agent.attempt import ANSWERED, COUNTED, KEPT_END, NEW, SENT, Step, loss_of
+from agentpool._agent.attempt import ANSWERED, COUNTED, NEW, SENT, Step, loss_of
+from agentpool._agent.budget_stop import budget_stop
 from agentpool._agent.checked_answer import refuse_wrong_method, sound_answer
 from agentpool._agent.past_usage import is_joint
 from agentpool._agent.request_events import RequestTeller
@@ -34,7 +35,6 @@ from agentpool._budget.claims import Ledger
 from agentpool._budget.reservation import RequestReservation
 from agentpool._errors import DriverError, LimitExceededError
 from agentpool._events import RequestRetried
-from agentpool._loop.guard import Stop
 from agentpool._loop.run import Complete
 from agentpool._loop.tokens import Estimator
 from agentpool._messages import Completion, CompletionRequest
@@ -159,8 +159,7 @@ class ModelRequest(Live):
 
     def _refused(self, refusal: LimitExceededError) -> LimitExceededError:
         if self.effect is not None and self.agent.run is not None:
-            more = "" if self.agent.journal is None else KEPT_END
-            self.agent.run.exhausted = Stop.of_error(refusal, more)
+            self.agent.run.exhausted = budget_stop(self.agent, refusal)
         return refusal
 
     def _take(self, answer: Completion) -> Completion:

@@ -15,6 +15,7 @@ import trio
 
 from agentpool._agent.agent import Agent
 from agentpool._agent.approver import ask_first, must_ask
+from agentpool._agent.budget_stop import budget_stop, stop_of
 from agentpool._agent.call_order import CallOrder, order_of
 from agentpool._agent.past_usage import is_joint
 from agentpool._approval import Denied
@@ -212,7 +213,7 @@ async def _allowed(  # noqa: ASYNC910  # what is asked for is waited for
     started, error = (None, None) if is_unknown else await _spend(agent, asked, index, scope)
     if error is not None:
         assert agent.run is not None  # noqa: S101  # only a run has calls
-        agent.run.exhausted = Stop.of_error(error)
+        agent.run.exhausted = budget_stop(agent, error)
         _refuse(agent, effect, index, f"not run: {error}")
         return None  # noqa: ASYNC910  # a call that is not allowed waits for nothing
     if journal is None:
@@ -299,7 +300,7 @@ def _refuse(agent: Agent, effect: RunTools, index: int, text: str) -> None:
     asked = effect.calls[index]
     effect.results[index] = result = refused(asked, text)
     if agent.journal is not None:
-        agent.journal.keep_call(index, asked, result, None, _exhausted(agent))
+        agent.journal.keep_call(index, asked, result, None, stop_of(agent))
 
 
 @unbroken
@@ -346,7 +347,7 @@ def _finish(
     effect.results[index] = message
     if agent.journal is not None:
         changed, waits = effect.changed.get(index), None in effect.results or not agent.slot.held
-        agent.journal.keep_call(index, asked, message, changed, _exhausted(agent), wakes=waits)
+        agent.journal.keep_call(index, asked, message, changed, stop_of(agent), wakes=waits)
     hub = agent.hub
     if hub.listening:
         error_type = result.error_type or ("" if error is None else type(error).__name__)
@@ -379,10 +380,6 @@ def _turn(agent: Agent) -> int:
     """Return ``agent.turn``, in half the time: a run has calls only in a turn that was allowed."""
     assert agent.run is not None  # noqa: S101  # only a run has calls
     return agent.run.guard.iterations
-
-
-def _exhausted(agent: Agent) -> Stop | None:
-    return None if agent.run is None else agent.run.exhausted
 
 
 def _told(tool: Tool, call: ToolCall, asked: ToolCall, content: str) -> str:

@@ -13,8 +13,8 @@ from typing import Final, TypeAlias, final
 import msgspec
 
 from agentpool._base import Live
-from agentpool._budget.period import next_period
 from agentpool._budget.statistics import BudgetMeter, BudgetStatistics
+from agentpool._budget.way_on import way_on
 from agentpool._errors import LimitExceededError, UsageError
 from agentpool._numbers import is_number, is_whole, plain_number, quoted
 from agentpool._outcome import StopReason
@@ -220,8 +220,8 @@ class Account(Live):
                 f"budget {self.name!r} has too little left: {_shown(kind, used)} of "
                 f"{_shown(kind, limit)} {_UNITS[kind]} are used and "
                 f"{_shown(kind, self.reserved[kind])} set aside, and "
-                f"{_shown(kind, amounts[kind])} are wanted{advice}; "
-                f"{self._ways_on()}"
+                f"{_shown(kind, amounts[kind])} are wanted{advice}"
+                f"{way_on(self.period)}"
             )
         return LimitExceededError(
             text,
@@ -230,17 +230,6 @@ class Account(Live):
             limit=_plain(kind, limit),
             source=self.name,
         )
-
-    def _ways_on(self) -> str:
-        """Return what can be done when there is too little left."""
-        if not self.period:
-            return "increase the limit to go on"
-        if begins := next_period(self.period):
-            return (
-                f"the limit is for the {self.period} (UTC): increase it, or go on at {begins}, "
-                "when the whole limit is available again"
-            )
-        return "the limit is for as long as the store lasts: increase it to go on"
 
     def statistics(self) -> BudgetStatistics:
         """Return a snapshot of the counters."""

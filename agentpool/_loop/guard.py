@@ -33,7 +33,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from typing import Final, Self, TypeAlias, final
+from typing import Final, TypeAlias, final
 
 import msgspec
 
@@ -92,12 +92,6 @@ class Stop(msgspec.Struct, frozen=True, gc=False):
     """How much was allowed, in the same unit."""
     source: str = "guard"
     """The owner of the limit: the run's guard, or a budget by its name."""
-
-    @classmethod
-    def of_error(cls, error: LimitExceededError, more: str = "") -> Self:
-        """Make the verdict for a budget's *error* that ends the run, with *more* advice."""
-        reason = StopReason(error.kind)
-        return cls(reason, f"{error}{more}", error.used, error.limit, error.source)
 
     def to_error(self, unfit: str = "", quota: ResourceQuota | None = None) -> LimitExceededError:
         """Make the error that ``unwrap`` raises for this verdict.

@@ -122,10 +122,13 @@ def test_a_budget_goes_on_in_the_next_pool_and_begins_anew_in_the_next_period() 
 @pytest.mark.parametrize(
     ("per", "says"),
     [
-        ("day", "is for the day 1970-01-01 (UTC): increase it, or go on at 1970-01-02 00:00 UTC, "),
+        (
+            "day",
+            "the day 1970-01-01 (UTC), and whole again at 1970-01-02 00:00 UTC: increase it, or",
+        ),
         (
             "month",
-            "is for the month 1970-01 (UTC): increase it, or go on at 1970-02-01 00:00 UTC, ",
+            "the month 1970-01 (UTC), and whole again at 1970-02-01 00:00 UTC: increase it, or",
         ),
         ("ever", "is for as long as the store lasts: increase it to go on"),
     ],
@@ -138,6 +141,32 @@ def test_a_spent_budget_says_when_it_begins_again(per: Period, says: str) -> Non
         first, second = await ask(budget, 2)
         assert (first.error, type(second.error)) == (None, LimitExceededError)
         assert says in str(second.error)
+
+    simulate(scenario)
+
+
+@pytest.mark.parametrize("limit", ["requests", "tool_calls"])
+@pytest.mark.parametrize("per", [None, "day", "ever"])
+def test_an_end_that_a_journal_keeps_says_what_asks_it_again(
+    per: Period | None, limit: str
+) -> None:
+    """No greater limit does, and no later day, so its error names neither."""
+
+    @tool
+    async def look() -> str:
+        """Look."""
+        await trio.lowlevel.checkpoint()
+        return "nothing"
+
+    async def scenario() -> None:
+        store = None if per is None else InMemoryJournal()
+        budget = Budget(per=per, store=store, **{limit: 1})
+        driver, tools = FunctionDriver(lambda _: call("look")), ToolRegistry([look])
+        (outcome,) = await ask(budget, driver=driver, tools=tools, journal=InMemoryJournal())
+        told = str(outcome.error)
+        assert "; the journal keeps this end, whatever the limit is now: another journal" in told
+        assert "increase" not in told
+        assert ("whole again at 1970-01-02" in told) == (per == "day")
 
     simulate(scenario)
 

@@ -83,6 +83,18 @@ def test_a_manifest_has_a_budget_for_all_commands(desk: Desk) -> None:
     assert (more.code, "1 of 9 requests; 0 refused" in more.err) == (0, True)
 
 
+def test_what_a_limit_stopped_says_how_it_is_asked_again(desk: Desk) -> None:
+    """With a greater limit as before it: the journal keeps the end, and its words can be done."""
+    words = ("map", "reader.toml", "--each", "a.txt", "b.txt", "--max-requests")
+    for limit in ("1", "50"):
+        done = desk.scripted(*words, limit, "--journal", "j.db")
+        assert done.code == 3
+        (told,) = (line for line in done.err.splitlines() if "b.txt: stopped: " in line)
+        assert "whatever the limit is now: another journal asks it again" in told
+        assert "increase the limit" not in told
+    assert desk.scripted(*words, "50", "--journal", "k.db").code == 0
+
+
 @pytest.mark.parametrize("extra", [(), ("--workers", "2")])
 def test_a_map_spends_of_both(desk: Desk, extra: tuple[str, ...]) -> None:
     """With workers as well: they share the file of their work."""
