@@ -5,6 +5,8 @@ Rules:
 1. A journal has no times: its records are in order, and everything happens at second 0.
 2. If an agent has ended, its conversation is the one in its outcome. Otherwise it consists of the
    query, the answers and the results of calls.
+3. A request is stored when it begins, before budgets are asked. One that has a result without an
+   answer, and was not lost, was refused by a budget: it was never made, and is not told.
 """
 
 from __future__ import annotations
@@ -51,6 +53,10 @@ from agentpool.observe._trace import Trace, TraceHeader
 NOT_KEPT: Final = "kept without its error"
 """The text in place of the error of a failed request, which a journal does not store."""
 
+_ANSWERED: Final = b'{"completion"'
+_SUMMED: Final = b'["'
+"""How the results of requests begin: of a turn, and of a summary."""
+
 
 def trace_of_journal(pool: str, records: Sequence[JournalRecord]) -> Trace:
     """Return the trace of a pool, made from its records in a journal.
@@ -67,9 +73,10 @@ def trace_of_journal(pool: str, records: Sequence[JournalRecord]) -> Trace:
     if not records:
         raise UsageError("records must not be empty; give what journal.read(pool) returned")
     past = Past.read(records)
-    telling = _Telling(past)
-    for record in last_runs(records[1:]):
-        telling.tell(record)
+    kept = last_runs(records[1:])
+    telling = _Telling(past, _unmade(kept))
+    for place, record in enumerate(kept):
+        telling.tell(place, record)
     header = TraceHeader(run_id=past.run_id, pool=pool, opened_at=0.0, max_concurrent=0)
     return Trace(header=header, events=tuple(telling.events))
 
@@ -79,6 +86,8 @@ class _Telling(Live):
     """Converts records into events."""
 
     past: Past
+    unmade: frozenset[int]
+    """The places of the records of requests that were never made."""
     events: list[Event] = []  # noqa: RUF012  # each has its own
     calls: dict[AgentId, tuple[ToolCall, ...]] = {}  # noqa: RUF012  # the same
     """The calls in each agent's last answer."""
@@ -86,8 +95,8 @@ class _Telling(Live):
     said: dict[AgentId, int] = {}  # noqa: RUF012  # the same
     """The number of messages in each agent's conversation so far."""
 
-    def tell(self, record: JournalRecord) -> None:
-        """Add the events of *record*."""
+    def tell(self, place: int, record: JournalRecord) -> None:
+        """Add the events of *record*, which is at *place* among all."""
         if record.kind is RecordKind.SENT:
             message = decode(record.body, AgentMessage)
             self.events.append(MessageSent(*self._stamp(message.sender), message))
@@ -98,7 +107,7 @@ class _Telling(Live):
         if record.kind is RecordKind.ACCEPTED:
             self._spawned(agent)
         elif record.kind is RecordKind.STARTED:
-            self._started(record)
+            self._started(record, is_made=place not in self.unmade)
         elif record.kind is RecordKind.LOST:
             lost = lost_request(read_body(record.body, Loss), None, is_paid=False)
             stamp = self._stamp(record.agent_id)
@@ -146,11 +155,11 @@ class _Telling(Live):
         if agent.outcome is None:
             self._say(agent, *config.history, UserMessage(config.query, config.attachments))
 
-    def _started(self, record: JournalRecord) -> None:
+    def _started(self, record: JournalRecord, *, is_made: bool) -> None:
         if record.agent_id not in self.turns:
             self.turns[record.agent_id] = 0
             self.events.append(AgentStarted(*self._stamp(record.agent_id)))
-        if not begins_call(record):  # which is told when it has ended
+        if is_made and not begins_call(record):  # a call is told when it has ended
             turn = self.turns[record.agent_id] + 1
             stamp = self._stamp(record.agent_id)
             self.events.append(RequestStarted(*stamp, turn, 1, "", False, ()))  # noqa: FBT003  # as others make it
@@ -158,7 +167,7 @@ class _Telling(Live):
     def _result(self, agent: PastAgent, record: JournalRecord) -> None:
         if record.digest:
             self._called(agent, record)
-        elif record.body.startswith(b'{"completion"'):
+        elif record.body.startswith(_ANSWERED):
             found = read_body(record.body, Answered).completion
             if found is not None:
                 self.turns[agent.agent_id] = self.turns.get(agent.agent_id, 0) + 1
@@ -167,7 +176,7 @@ class _Telling(Live):
                 if agent.outcome is None:
                     said = AssistantMessage(found.text, found.tool_calls, found.parts)
                     self._say(agent, said)
-        elif record.body.startswith(b'["'):
+        elif record.body.startswith(_SUMMED):
             summary = read_body(record.body, Summed).completion
             if summary is not None:
                 self._completed(agent, summary)
@@ -203,3 +212,29 @@ class _Telling(Live):
         stamp = self._stamp(record.agent_id)
         is_denied = isinstance(decision, Denied)
         self.events.append(ApprovalGiven(*stamp, call, not is_denied, reason, decision.by))
+
+
+def _unmade(records: Sequence[JournalRecord]) -> frozenset[int]:
+    """Return the places in *records* of the beginnings of requests that were never made."""
+    found: set[int] = set()
+    under_way: dict[AgentId, int] = {}
+    for place, record in enumerate(records):
+        if record.kind is RecordKind.STARTED and not begins_call(record):
+            under_way[record.agent_id] = place
+        elif record.kind is RecordKind.LOST:
+            under_way.pop(record.agent_id, None)
+        elif record.kind is RecordKind.RESULT and not record.digest:
+            begun = under_way.pop(record.agent_id, None)
+            if begun is not None and _is_refusal(record.body):
+                found.add(begun)
+    return frozenset(found)
+
+
+def _is_refusal(body: bytes) -> bool:
+    """Return whether *body* is the result of a request without an answer."""
+    if body.startswith(_ANSWERED):
+        return read_body(body, Answered).completion is None
+    if not body.startswith(_SUMMED):
+        return False
+    summed = read_body(body, Summed)
+    return summed.completion is None and bool(summed.failure)

@@ -168,3 +168,34 @@ def test_everything_that_is_kept_is_told() -> None:
     assert (ended.requests, ended.failed_requests, ended.tool_calls) == (5, 1, 3)
     assert left.messages[0] == UserMessage("stay")
     assert [one.reason for one in record.notices if hasattr(one, "reason")][:2] == ["no", ""]
+
+
+@pytest.mark.parametrize("per", [(), ("--per", "day")])
+def test_a_request_that_a_budget_refused_was_not_made(desk: Desk, per: tuple[str, ...]) -> None:
+    """Nobody got it, and the command and its trace do not count it either."""
+    words = (*MAP[:-1], "few.db", "--max-requests", "1", *per, "--trace", "few")
+    assert desk.scripted(*words).code == 3
+    for name in ("few.db", "few"):
+        (found,) = desk.call("show", name, "--json").lines
+        assert (found["requests"], found["failed_requests"]) == (1, 0)
+        assert [agent["requests"] for agent in found["agents"]] == [1, 0]
+
+
+def test_a_summary_that_a_budget_refused_was_not_made() -> None:
+    """One that failed was; one of the earliest version, whose answer was not kept, as well."""
+    ends = (Summed("cut", "no budget"), Summed("short", ""), Summed("s", "", Completion("short")))
+    begun = JournalRecord(1, RecordKind.STARTED, body=b"{}")
+
+    async def scenario() -> list[int]:
+        journal = InMemoryJournal()
+        async with open_pool(FunctionDriver(lambda _: "yes"), journal=journal) as pool:
+            await (await pool.spawn(SpawnConfig(AgentManifest(), "go", key="a"))).wait()
+        kept = await journal.read("pool")
+        counts: list[int] = []
+        for end in ends:
+            result = JournalRecord(1, RecordKind.RESULT, body=encode(end))
+            record = record_of(trace_of_journal("pool", (*kept, begun, result)).events)
+            counts.append(record.bill.requests)
+        return counts
+
+    assert simulate(scenario) == [1, 2, 2]
