@@ -291,7 +291,7 @@ async def _comes_back() -> None:
             return calling(tool_call("hear", "1"))
         if query.isdecimal():
             await door.wait()
-            for _ in range(int(query)):
+            for _step in range(int(query)):
                 await trio.lowlevel.checkpoint()
         return query
 
@@ -334,7 +334,7 @@ async def _written_to() -> None:
             return calling(tool_call(query, "1"))
         if query.isdecimal():
             await door.wait()
-            for _ in range(int(query)):
+            for _step in range(int(query)):
                 await trio.lowlevel.checkpoint()
         return query
 
