@@ -236,20 +236,20 @@ class ModelRequest(Live):
         """Reserve what an attempt needs. Return why the budget does not allow it."""
         asked = self.driver, self.request, self.estimator or purse.estimator, self._journal
         found = await purse.reserve(*asked, is_begun=is_begun)
-        if isinstance(found, LimitExceededError):
-            return found  # noqa: ASYNC910  # see above
-        if self.reservation is not None:
-            self.reservation.close()  # of a driver that asks several at once
-        self.reservation = found
-        return None  # noqa: ASYNC910  # see above
+        if isinstance(found, RequestReservation):
+            if self.reservation is not None:
+                self.reservation.close()  # of a driver that asks several at once
+            self.reservation = found
+        purse.tell()
+        return None if isinstance(found, RequestReservation) else found  # noqa: ASYNC910  # see above
 
     async def _pay(self, purse: Purse) -> Completion | LimitExceededError:  # noqa: ASYNC910  # without a request there is nothing to wait for
         """Make one attempt and settle its reservation, however it ends."""
-        refusal = await self._reserve(purse, is_begun=False)
-        if refusal is not None:
-            return self._refused(refusal)
         told_later: tuple[Ledger, ...] = ()
         try:
+            refusal = await self._reserve(purse, is_begun=False)
+            if refusal is not None:
+                return self._refused(refusal)
             if self.aside is not None:
                 await self.aside.begin(self._most())
             # Cancelled while it waited for its slot, it asks nothing and is charged nothing.
@@ -265,7 +265,7 @@ class ModelRequest(Live):
         except LimitExceededError as error:
             if error is not self.refusal:
                 raise
-            return self._refused(error)
+            return self._refused(error)  # noqa: ASYNC910  # see above
         finally:
             if self.reservation is not None:
                 self.reservation.close()  # all of it is charged if nothing above said better

@@ -129,7 +129,8 @@ class Purse(Live):
         """Reserve what *request* needs, waiting while others may give some back.
 
         If there is too little, nothing is reserved, and the error is returned. A record that is
-        due in *journal* is written together with the reservations in stores in the same file.
+        due in *journal* is written together with the reservations in stores in the same file. Call
+        ``tell`` when the reservation is where it will be given back.
         *is_begun*: the request has asked a driver already, and asks the next one.
 
         Cancellation:
@@ -164,7 +165,6 @@ class Purse(Live):
         if self.is_stored and not isinstance(result, LimitExceededError):
             started = None if journal is None else journal.take_due()
             result = await self._take_stored(result, journal, started) or result
-        self.tell()
         return result  # noqa: ASYNC910  # see above
 
     @property
@@ -233,13 +233,17 @@ class Purse(Live):
         decided = trio.Event()
         claim.wake = decided.set
         with waiting_for_turn():
-            async with parked(Wait.other(f"budget {claim.ledger.name!r}", WaitReason.BUDGET)):
-                try:
-                    await decided.wait()
-                except BaseException:
-                    # At once, not when it has its slot again: others wait for what it has.
-                    claim.withdraw()
-                    raise
+            try:
+                async with parked(Wait.other(f"budget {claim.ledger.name!r}", WaitReason.BUDGET)):
+                    try:
+                        await decided.wait()
+                    except BaseException:
+                        # At once, not when it has its slot again: others wait for what it has.
+                        claim.withdraw()
+                        raise
+            except BaseException:
+                claim.withdraw()  # an observer may end the program as it is told of the wait
+                raise
         assert claim.result is not None  # noqa: S101  # decided
         return claim.result
 

@@ -78,7 +78,7 @@ class Claim(Live):
     """How many later claims have overtaken it."""
 
     def withdraw(self) -> None:
-        """Drop the claim and what it got meanwhile, a reservation or a refusal."""
+        """Drop the claim and what it got meanwhile, a reservation or a refusal; only once."""
         root = self.ledger.root
         root.waiting.leave(self.ledger.path, self)
         root.urgent.pop(self, None)
@@ -87,6 +87,7 @@ class Claim(Live):
         elif self.result is not None:
             for one in self.ledger.path:
                 one.account.refused -= 1
+        self.result = None
         root.reconsider()  # others may have waited for its turn
 
 

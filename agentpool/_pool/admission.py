@@ -136,8 +136,8 @@ class Admission(Live):
         running, queued = self.running_count, self.queued_count
         return PoolFullError(
             f"no room for {count} more: {running} of {self.slots:g} slots are "
-            f"taken and {queued} of {self.max_queued} places in the queue; wait with spawn(), "
-            "or increase max_queued",
+            f"taken and {queued} of {self.max_queued} places in the queue; wait with "
+            "fan_out() or spawn(), or increase max_queued",
             running=running,
             queued=queued,
         )
@@ -217,7 +217,6 @@ class Admission(Live):
             self._hub.tell(SlotsChanged, OWNER_ID, "", slots)
             self.slots = slots
             self.pump()
-            self.entrance.offer()
 
     def leave(self, slot: Slot, now: float) -> None:
         """Take back the slot of an agent that ended, if it has one. Call it in the agent's task.

@@ -48,7 +48,7 @@ from agentpool.drivers import (
 )
 from agentpool.drivers._scripted import Step
 from agentpool.observe import AgentWarned, BudgetNear, BudgetReached, BudgetStatistics
-from agentpool.testing import EventLog, lone_context
+from agentpool.testing import EventLog, explore, lone_context
 from agentpool.tools import TEAM_TOOLS, ToolRegistry
 from tests.support.fakes import (
     FakeTool,
@@ -463,6 +463,34 @@ async def test_who_is_cancelled_while_it_waits_has_set_nothing_aside(
         await first.wait()
     now = spent(budget)
     assert (now.requests.committed, now.tokens.committed) == (1, 100)
+
+
+@pytest.mark.parametrize("spent", [5, 60])
+def test_who_is_cancelled_as_it_gets_its_turn_keeps_nothing(spent: int) -> None:
+    """Of the reservation, or of the refusal, that came after the cancellation."""
+
+    async def scenario() -> None:
+        go = trio.Event()
+
+        async def answer(_: CompletionRequest, __: OnDelta) -> Completion:
+            await go.wait()
+            return Completion("done", usage=Usage(0, spent))
+
+        budget = Budget(tokens=100)
+        async with open_pool(LiveDriver(answer), budget=budget) as pool:
+            config = SpawnConfig(manifest(max_tokens=50), "hello")
+            await pool.spawn(config)
+            await wait_all_tasks_blocked()
+            late = await pool.spawn(config)
+            await wait_all_tasks_blocked()
+            late.cancel()
+            go.set()
+            assert (await late.wait()).status is AgentStatus.CANCELLED
+        statistics = budget.statistics()
+        assert (statistics.tokens.committed, statistics.tokens.reserved) == (spent, 0)
+        assert statistics.refused == 0
+
+    explore(scenario, schedules=20)
 
 
 async def test_a_call_that_gives_up_wants_nothing_while_it_waits_for_its_slot(

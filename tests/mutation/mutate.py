@@ -39,9 +39,11 @@ ROOMS: Final[dict[str, tuple[str, ...]]] = {
     "_messaging/post_office.py": (
         "tests/messaging", "tests/pool", "tests/journal", "tests/test_bad_input.py",
     ),
-    "_pool/admission.py": ("tests/pool",),
+    "_pool/admission.py": (
+        "tests/pool", "tests/scheduling", "tests/property/test_pool_search.py", "tests/observe",
+    ),
     "_pool/deadlock.py": ("tests/pool",),
-    "_pool/entrance.py": ("tests/pool",),
+    "_pool/entrance.py": ("tests/pool", "tests/property/test_pool_search.py"),
     "_pool/fan_in.py": ("tests/pool",),
     "_pool/map.py": ("tests/pool", "tests/test_bad_input.py"),
     "_pool/nursery.py": ("tests/pool", "tests/agent", "tests/journal"),

@@ -379,6 +379,26 @@ PROMISES: Final = (
         "tests/pool/test_slots_handed_on.py", "the_queue_holds_no_more",
     ),
     Fault(
+        "G12", "nothing stays reserved for who is told of a wait as the program ends",
+        "_agent/spending.py",
+        "                claim.withdraw()  # an observer may end the program as it is told of "
+        "the wait\n",
+        "",
+        "tests/pool/test_ending_observers.py", "at_any_event_nothing_stays_reserved",
+    ),
+    Fault(
+        "G12", "nothing stays reserved for who is told of a limit as the program ends",
+        "_agent/request.py",
+        "        found = await purse.reserve(*asked, is_begun=is_begun)\n",
+        "        found = await purse.reserve(*asked, is_begun=is_begun)\n        purse.tell()\n",
+        "tests/pool/test_ending_observers.py", "at_any_event_nothing_stays_reserved",
+    ),
+    Fault(
+        "G12", "what a claim got is given back once", "_budget/claims.py",
+        "        self.result = None\n        root.reconsider()", "        root.reconsider()",
+        "tests/agent/test_spending.py", "who_is_cancelled_as_it_gets_its_turn",
+    ),
+    Fault(
         "G14", "who waits for the last agent of the queue is told when that is cancelled",
         "_pool/nursery.py",
         "        self.deadlocks.suspect()  # one of them may have been the last that could act\n",

@@ -5,16 +5,24 @@ from __future__ import annotations
 import math
 import signal
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Final
 
 import pytest
 import trio
 from trio.testing import MockClock
 
-from agentpool import AgentPool, Budget, Capability, open_pool
+from agentpool import (
+    AgentPool,
+    Budget,
+    Capability,
+    SpawnConfig,
+    Usage,
+    open_pool,
+)
 from agentpool._budget.statistics import PoolStatistics
 from agentpool.abc import Completion, CompletionRequest
-from agentpool.drivers import FunctionDriver, OverloadedError, call
+from agentpool.drivers import FallbackDriver, FunctionDriver, OverloadedError, call, say
 from agentpool.journal import InMemoryJournal
 from agentpool.observe import AgentFinished, Event, Observer, PoolInfo
 from agentpool.testing import assert_quiescent
@@ -33,13 +41,16 @@ class Ends(Observer):
         """Nothing was told yet."""
         self.at, self.end, self.told = at, end, 0
         self.raised = False
+        self.last = ""
 
     def on_open(self, _: PoolInfo) -> None:
         """Count."""
         self._count()
 
-    def on_event(self, _: Event) -> None:
+    def on_event(self, event: Event) -> None:
         """Count."""
+        if not self.raised:
+            self.last = type(event).__name__
         self._count()
 
     def on_close(self, _: PoolStatistics) -> None:
@@ -127,6 +138,59 @@ def test_at_any_event_every_agent_gets_its_outcome_and_nothing_hangs(
             for number in range(1, pool.statistics().spawned + 1):
                 assert pool[number].has_ended
     assert told > 30
+
+
+@pytest.mark.parametrize("end", [press, leave])
+@pytest.mark.parametrize("stored", ["nothing", "the upper one", "both"])
+def test_at_any_event_nothing_stays_reserved(end: Callable[[], object], stored: str) -> None:
+    """Also as an agent begins to wait for a budget, comes back, or asks its next driver."""
+    writer = manifest(max_tokens=30)
+    kinds = set[str]()
+
+    async def run(observer: Observer, upper: Budget, budget: Budget, count: int) -> None:
+        calls = 0
+
+        async def answer(_: CompletionRequest) -> Completion:
+            nonlocal calls
+            await trio.sleep(0.1)
+            calls += 1
+            if calls == 4:
+                raise OverloadedError("busy")
+            return say("done", usage=Usage(3, 2))
+
+        driver = FallbackDriver(FunctionDriver(answer), FunctionDriver(answer))
+        with trio.fail_after(900):
+            async with open_pool(
+                driver, budget=budget, observers=[observer], max_concurrent=3, random_seed=0
+            ) as pool:
+                for _ in range(count):
+                    await pool.spawn(SpawnConfig(writer, "hello"))
+                await pool.join_all()
+
+    at = told = 0
+    while at <= told:
+        at += 1
+        observer, store = Ends(at, end), InMemoryJournal()
+        upper = Budget(
+            name="upper",
+            requests=5,
+            per=None if stored == "nothing" else "ever",
+            store=None if stored == "nothing" else store,
+        )
+        budget = Budget(
+            parent=upper,
+            tokens=100,
+            per="ever" if stored == "both" else None,
+            store=store if stored == "both" else None,
+        )
+        with suppress(BaseException):
+            trio.run(run, observer, upper, budget, 4, clock=MockClock(autojump_threshold=0))
+        told = max(told, at if observer.raised else 0)
+        kinds.add(observer.last)
+        for one in (budget, upper):
+            statistics = one.statistics()
+            assert (statistics.requests.reserved, statistics.tokens.reserved) == (0, 0)
+    assert kinds >= {"AgentParked", "AgentResumed", "BudgetNear", "FellBack", "AgentFinished"}
 
 
 def test_an_ended_agent_is_closed_though_an_observer_ends_the_program_as_it_is_told() -> None:
