@@ -11,8 +11,8 @@ inside of its round, so that a machine which is slow for a while is slow for bot
 the table has the median over the rounds, with the least and the most, and beside it what the
 same took at 5cff005, when the targets were set, or what the older copy takes in the same rounds.
 CPU time is judged: on a machine with other work on it, the clock tells more about that work. Only
-T5 and what is said for each second go by the clock. ``benchmarks/lifetime.py`` has T4 and T13, the
-memory.
+T5, the milliseconds of T14 and what is said for each second go by the clock. Other sizes than the
+usual ones have no target. ``benchmarks/lifetime.py`` has T13, the memory of an agent.
 
 Wrong input is told before anything is measured, with exit code 2. It is 1 if nothing at all could
 be measured, if the figures could not be written in the end, or if ``--gate`` finds a target missed.

@@ -308,7 +308,12 @@ def test_growth_between_other_sizes_stands_beside_none(tmp_path: Path) -> None:
     """Both sizes count."""
     python = stand_in(tmp_path)
     done = run("compare.py", "W1", "--rounds", "1", "--n", "100,1000", "--python", python)
-    assert "| T3 agent, many / few | 1,000 / 100 | - | 1.00 |" in done.stdout
+    for row in (
+        "T3 agent, many / few | 1,000 / 100 | - | 1.00 | 1.00-1.00 | - | -",
+        "T1 fan_out / reference pool | 1,000 | 3.5 | 1.00 | 1.00-1.00 | 2.0 | yes",
+        "T1 fan_out / reference pool | 100 | - | 1.00 | 1.00-1.00 | - | -",
+    ):
+        assert f"| {row} |" in done.stdout
 
 
 def test_fewer_rounds_than_five_are_no_judgement(tmp_path: Path) -> None:
