@@ -6,7 +6,7 @@ import enum
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, cast, final
 
 import attrs
@@ -83,6 +83,8 @@ class Report:
     spent: BudgetStatistics | None = attrs.field(init=False, default=None)
     """What was spent from the budgets that outlive the command. ``None``: there are none."""
     _ended: Counter[AgentStatus] = attrs.field(init=False, factory=Counter[AgentStatus])
+    _from_journal: int = attrs.field(init=False, default=0)
+    """Answers of earlier runs."""
     _usage: Usage = attrs.field(init=False, default=NO_USAGE)
     _cost_usd: float | None = attrs.field(init=False, default=0.0)
     _rows: list[Row] = attrs.field(init=False, factory=list[Row])
@@ -104,6 +106,7 @@ class Report:
             self.waiting += 1
         else:
             self._ended[result.status] += 1
+        self._from_journal += result.is_from_journal
         if result.outcome is not None:
             self._usage += result.outcome.usage
             cost = result.outcome.cost_usd
@@ -173,6 +176,7 @@ class Report:
         *,
         interrupted: str | None,
         seconds: float,
+        written_tokens: int = 0,
         spent: BudgetStatistics | None = None,
         gates: Sequence[GateStatistics] = (),
     ) -> ExitCode:
@@ -181,6 +185,7 @@ class Report:
         Args:
             interrupted: Why the command ended early. ``None``: it ended normally.
             seconds: How long it took.
+            written_tokens: The tokens that models wrote in this time.
             spent: What was spent from the budget of all agents. ``None``: nothing was limited.
             gates: The gates at which requests waited.
         """
@@ -192,6 +197,7 @@ class Report:
             summary: dict[str, Json] = {
                 "type": "summary",
                 **counts,
+                "from_journal": self._from_journal,
                 "interrupted": interrupted is not None,
                 "usage": _usage(self._usage),
                 "cost_usd": self._cost_usd,
@@ -206,21 +212,28 @@ class Report:
             table = lines_of(self._rows, names=short_names([row.label for row in self._rows]))
             await self._print("".join(f"{line}\n" for line in ("", *table)))
         if not self.quiet and (interrupted is not None or any(counts.values())):
-            words = [f"{count} {status}" for status, count in counts.items() if count]
-            tokens = self._usage.output_tokens
-            told = f"{self.deadlocks} deadlocks were" if self.deadlocks > 1 else "1 deadlock was"
-            end = f"; {told} told" if self.deadlocks else ""
-            end += f"; interrupted: {interrupted}" if interrupted is not None else ""
-            rate = tokens / seconds if seconds > 0 else 0.0
-            line = (
-                f"agentpool: {', '.join(words) or 'nothing done'} in {seconds:.1f} s, "
-                f"{counted(tokens, 'token')} written ({rate:.0f} per second){end}"
-            )
+            line = self._summary(counts, interrupted, seconds, written_tokens)
             budget = [] if spent is None else [f"agentpool: {budget_words(spent)}"]
             held_back = [f"agentpool: {gate_words(gate)}" for gate in gates]
             await self.screen.write_lines([line, *budget, *held_back])
         # The last line may be the one that is not read.
         return self._unread or code
+
+    def _summary(
+        self, counts: Mapping[str, int], interrupted: str | None, seconds: float, tokens: int
+    ) -> str:
+        """Return the line with what became of all agents."""
+        words = [f"{count} {status}" for status, count in counts.items() if count]
+        if self._from_journal:  # they are of the first status
+            words[0] += f" ({self._from_journal} from the journal)"
+        told = f"{self.deadlocks} deadlocks were" if self.deadlocks > 1 else "1 deadlock was"
+        end = f"; {told} told" if self.deadlocks else ""
+        end += f"; interrupted: {interrupted}" if interrupted is not None else ""
+        rate = tokens / seconds if seconds > 0 else 0.0
+        return (
+            f"agentpool: {', '.join(words) or 'nothing done'} in {seconds:.1f} s, "
+            f"{counted(tokens, 'token')} written ({rate:.0f} per second){end}"
+        )
 
     def _exit_code(self, interrupted: str | None) -> ExitCode:
         if self._unread is not None:

@@ -33,6 +33,8 @@ class Result:
     """Whether the answer had to be an object of a schema."""
     is_waiting: bool = False
     """Whether the agent waits for an approval that is given later, and then goes on."""
+    is_from_journal: bool = False
+    """Whether the answer is one of an earlier run, and nothing was asked for it in this one."""
 
     @property
     def status(self) -> AgentStatus:

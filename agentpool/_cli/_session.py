@@ -40,6 +40,7 @@ from agentpool._cli._report import ExitCode, Report
 from agentpool._cli._result import Result
 from agentpool._cli._stored_command import CommandKeeper
 from agentpool._cli._terminal_approver import Prompter, choose_approver
+from agentpool._cli._this_run import ThisRun
 from agentpool.drivers import ProviderGates
 from agentpool.journal import ResumeMismatchError
 from agentpool.live import ApprovalDesk, Board
@@ -66,6 +67,7 @@ class Session:
     _interruption: Interruption
     _keeper: CommandKeeper
     _later: Later
+    _this_run: ThisRun
     _feeding: trio.CancelScope = attrs.field(factory=trio.CancelScope)
     _answers: AnswerFolder | None = None
     _is_stopped: bool = attrs.field(init=False, default=False)
@@ -139,7 +141,10 @@ class Session:
         if isinstance(spawned, AgentHandle):
             outcome = await spawned.wait()
             waits = self._later.is_waiting and outcome.status is AgentStatus.CANCELLED
-            result = job.result(spawned, is_waiting=waits)
+            result = attrs.evolve(
+                job.result(spawned, is_waiting=waits),
+                is_from_journal=self._this_run.is_from_journal(outcome),
+            )
         else:
             result = job.result(
                 error=spawned, is_waiting=self._later.is_waiting and spawned is None
@@ -237,7 +242,7 @@ async def conduct(
         work: What to do in the pool.
     """
     opened_at = trio.current_time()
-    spending, gates = BudgetFile(options), options.new_gates()
+    spending, gates, this_run = BudgetFile(options), options.new_gates(), ThisRun()
     interruption, board, desk = Interruption(), Board(job_count), options.new_desk()
     screen, prompter = open_screen(options, keys=keys)
     report = Report(screen, options.json, options.quiet, headings, looked_up, interruption.call)
@@ -249,6 +254,7 @@ async def conduct(
             spending,
             gates,
             board=board,
+            this_run=this_run,
             report=report,
             interruption=interruption,
             approve=choose_approver(options.approve, screen, board, desk, prompter),
@@ -261,6 +267,7 @@ async def conduct(
     return await report.end(
         interrupted=interruption.reason,
         seconds=trio.current_time() - opened_at,
+        written_tokens=this_run.written_tokens,
         spent=report.spent if spending.budget is None else spending.budget.statistics(),
         gates=() if gates is None else gates.statistics(),
     )
@@ -273,6 +280,7 @@ async def _run(
     gates: ProviderGates | None,
     *,
     board: Board,
+    this_run: ThisRun,
     report: Report,
     interruption: Interruption,
     approve: Approver,
@@ -289,7 +297,7 @@ async def _run(
             options,
             budget_file=spending,
             gates=gates,
-            observers=(board,),
+            observers=(board, this_run),
             warn=report.warn,
             lost=report.lose,
             approve=approve,
@@ -303,7 +311,7 @@ async def _run(
         keeper = CommandKeeper(journal, kept_as, options.words)
         await keeper.keep(is_first=True)
         later = Later()
-        session = Session(pool, options, report, board, interruption, keeper, later)
+        session = Session(pool, options, report, board, interruption, keeper, later, this_run)
 
         def stop(reason: str) -> None:
             line = f"{reason}: ending the agents; interrupt again to end the program at once"

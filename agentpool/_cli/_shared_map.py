@@ -66,16 +66,20 @@ async def share_map(
     report = Report(
         screen, options.json, options.quiet, True, looked_up, interruption.call  # noqa: FBT003  # as in conduct()
     )  # fmt: skip
-    spent: BudgetStatistics | None = None
+    spent, written_tokens = None, 0
     async with interruptible(interruption, report.refuse) as nursery:
         nursery.start_soon(show, board, screen, interruption, options.quiet, prompter)
         assert options.journal is not None  # noqa: S101  # the parser wants one
         async with journals.open_journal(options.journal) as journal:
             shared = _SharedMap(command, journal, board, report, interruption, answers)
             spent = await shared.run(manifests, jobs)
+            written_tokens = shared.written_tokens
     await close_screen(screen, prompter, board, options)
     return await report.end(
-        interrupted=interruption.reason, seconds=trio.current_time() - opened_at, spent=spent
+        interrupted=interruption.reason,
+        seconds=trio.current_time() - opened_at,
+        written_tokens=written_tokens,
+        spent=spent,
     )
 
 
@@ -99,6 +103,10 @@ class _SharedMap:
         init=False, factory=dict[str, AgentOutcome | UsageError]
     )
     """The results of items, until they are printed."""
+    _old: set[str] = attrs.field(init=False, factory=set[str])
+    """The items whose results were there when this command began."""
+    written_tokens: int = attrs.field(init=False, default=0)
+    """The tokens written since this command began."""
 
     async def run(
         self, manifests: Sequence[AgentManifest], jobs: Sequence[Job]
@@ -207,6 +215,8 @@ class _SharedMap:
         """Find out which items have ended, and return the others."""
         is_old, self._is_first_look = self._is_first_look, False
         for one in await self._work.take_ended():
+            if is_old:
+                self._old.add(one.key)
             if is_old and one.key in by_key:
                 self._ended[one.key] = await _checked(by_key[one.key], one, self._options.journal)
             else:
@@ -239,7 +249,10 @@ class _SharedMap:
         if isinstance(ended, UsageError):
             result = job.result(error=ended)
         elif ended is not None:
-            result = attrs.evolve(result, outcome=ended)
+            is_old = job.key in self._old
+            is_answer = ended.status is AgentStatus.COMPLETED
+            result = attrs.evolve(result, outcome=ended, is_from_journal=is_old and is_answer)
+            self.written_tokens += 0 if is_old else ended.usage.output_tokens
         if self._answers is None or job.source is None:
             await self._report.add(result)
         else:

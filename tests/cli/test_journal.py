@@ -67,6 +67,20 @@ def test_a_second_run_prints_the_same_without_a_request(desk: Desk) -> None:
     assert unasked(desk, *words)[:2] == (0, first.out)
 
 
+def test_the_summary_counts_this_run_alone(desk: Desk) -> None:
+    """Whoever reads it wants to know what was asked now, and what the journal had."""
+    assert "2 completed in " in desk.scripted(*MAP).err
+    again = desk.scripted(*MAP).err.splitlines()[-1]
+    assert re.fullmatch(
+        r"agentpool: 2 completed \(2 from the journal\) in .* s, 0 tokens written .*", again
+    )
+    desk.write(c_txt="three")
+    more = (*MAP[:5], "c.txt", *MAP[5:])
+    assert "3 completed (2 from the journal) in " in (done := desk.scripted(*more)).err
+    assert ", 3 tokens written (" in done.err
+    assert desk.scripted(*more, "--json").lines[-1]["from_journal"] == 3
+
+
 def test_an_input_that_is_new_is_asked_and_the_editor_again(desk: Desk) -> None:
     """The editor's old answer is about other notes."""
     words = ("map", "reader.toml", "--journal", "j.db", "--reduce", "editor.toml", "--each")

@@ -287,6 +287,7 @@ def test_json_has_an_object_per_agent_and_a_summary(desk: Desk) -> None:
         "failed": 0,
         "cancelled": 0,
         "waiting": 0,
+        "from_journal": 0,
         "interrupted": False,
         "usage": usage,
         "cost_usd": 0.0,

@@ -79,8 +79,11 @@ def test_the_results_are_those_of_one_process(desk: Desk) -> None:
     assert [line.get("text") for line in done.lines] == [
         "A note.", "A note.", "All of it is fine.", None,
     ]  # fmt: skip
+    assert (first.err.splitlines()[-1].count("journal"), done.lines[-1]["from_journal"]) == (0, 3)
     resumed = desk.call("runs", "resume", "j.db")
     assert (resumed.code, resumed.out.count("A note.")) == (0, 2)
+    assert " (3 from the journal) in " in resumed.err
+    assert ", 0 tokens written (" in resumed.err
     # Which are refused: another text, other words, and one process alone.
     assert "add --workers, or name another" in error(desk.call(*MAP[:-2], *silent).err)
     other = desk.call(*again, "--prompt", "Who?")
