@@ -59,7 +59,7 @@ class Options:
     json: bool
     """Whether results are JSON lines."""
     quiet: bool
-    """Whether only results and errors are printed."""
+    """Whether only results, errors and why agents were stopped are printed."""
     max_concurrent: int
     """Agents that run at the same time."""
     override: Override

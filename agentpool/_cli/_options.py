@@ -42,7 +42,7 @@ def add_options(
     _add_files(parser)
     if results:
         _add_results(parser, lines=lines)
-    kept = "results and errors" if results else "errors"
+    kept = "results, errors and why agents were stopped" if results else "errors"
     parser.add_argument("--quiet", action="store_true", help=f"say nothing but {kept}")
 
 

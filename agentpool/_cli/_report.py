@@ -40,6 +40,10 @@ MESSAGE_CHARACTERS: Final = 1000
 """The most characters of an error, since a provider's answer may be a whole page."""
 
 
+NAMED_ALIKE: Final = 10
+"""The most agents that are named in a line of those that were stopped for the same reason."""
+
+
 class ExitCode(enum.IntEnum):
     """The meaning of the exit code."""
 
@@ -85,6 +89,8 @@ class Report:
     _ended: Counter[AgentStatus] = attrs.field(init=False, factory=Counter[AgentStatus])
     _from_journal: int = attrs.field(init=False, default=0)
     """Answers of earlier runs."""
+    _stopped: dict[str, list[str]] = attrs.field(init=False, factory=dict[str, list[str]])
+    """Who was stopped, by the reason. The first of each has its line."""
     _usage: Usage = attrs.field(init=False, default=NO_USAGE)
     _cost_usd: float | None = attrs.field(init=False, default=0.0)
     _rows: list[Row] = attrs.field(init=False, factory=list[Row])
@@ -151,8 +157,22 @@ class Report:
         about = f"{result.label}: " if self.headings and result.outcome is not None else ""
         if result.status is AgentStatus.FAILED:
             await self.screen.write_lines([f"agentpool: error: {about}{text}"])
-        elif not self.quiet:
+            return
+        alike = self._stopped.setdefault(text, [])
+        alike.append(self.clean(result.label))
+        if len(alike) == 1:
             await self.screen.write_lines([f"agentpool: {about}stopped: {text}"])
+
+    def _alike_lines(self) -> list[str]:
+        """Say who was stopped for the same reason as another one, which has its line."""
+        lines: list[str] = []
+        for first, *others in self._stopped.values():
+            rest = len(others) - NAMED_ALIKE
+            more = [f"{rest:,} more"] if rest > 0 else []
+            names = ", ".join([*others[:NAMED_ALIKE], *more])
+            if others:
+                lines.append(f"agentpool: stopped for the same reason as {first}: {names}")
+        return lines
 
     async def refuse(self, error: Exception) -> None:
         """Print why the command cannot start or continue."""
@@ -211,6 +231,7 @@ class Report:
         if any(row.answer is not None for row in self._rows):
             table = lines_of(self._rows, names=short_names([row.label for row in self._rows]))
             await self._print("".join(f"{line}\n" for line in ("", *table)))
+        await self.screen.write_lines(self._alike_lines())
         if not self.quiet and (interrupted is not None or any(counts.values())):
             line = self._summary(counts, interrupted, seconds, written_tokens)
             budget = [] if spent is None else [f"agentpool: {budget_words(spent)}"]

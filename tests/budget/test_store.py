@@ -160,7 +160,8 @@ def test_an_end_that_a_journal_keeps_says_what_asks_it_again(
 
     async def scenario() -> None:
         store = None if per is None else InMemoryJournal()
-        budget = Budget(per=per, store=store, **{limit: 1})
+        requests, tool_calls = (1, None) if limit == "requests" else (None, 1)
+        budget = Budget(requests=requests, tool_calls=tool_calls, per=per, store=store)
         driver, tools = FunctionDriver(lambda _: call("look")), ToolRegistry([look])
         (outcome,) = await ask(budget, driver=driver, tools=tools, journal=InMemoryJournal())
         told = str(outcome.error)

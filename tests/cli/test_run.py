@@ -122,7 +122,8 @@ def test_a_guard_is_exit_code_3(desk: Desk) -> None:
     assert "agentpool: stopped: LimitExceededError: max iterations reached (2)" in done.err
     assert "reader stopped (max_iterations) after" in done.err
     assert "1 stopped" in done.err
-    assert "stopped" not in desk.scripted("run", "reader.toml", "Why?", "--quiet").err
+    (line,) = desk.scripted("run", "reader.toml", "Why?", "--quiet").err.splitlines()
+    assert line.startswith("agentpool: stopped: LimitExceededError: max iterations")
 
 
 def test_a_deadline_is_exit_code_3(desk: Desk) -> None:
@@ -159,6 +160,19 @@ def test_a_budget_is_exit_code_3(desk: Desk, limit: tuple[str, str], says: str) 
     assert asked.code == asked.lines[-1]["exit_code"] == 3
     assert asked.lines[-1]["budget"]["refused"] == 1
     assert asked.lines[-2]["stop_reason"] in {"request_budget", "token_budget"}
+
+
+def test_who_is_stopped_for_the_same_reason_shares_a_line(desk: Desk) -> None:
+    """A thousand equal lines would hide the others; with --quiet they are said as well."""
+    readers = ["reader.toml"] * 14
+    done = desk.scripted("run", *readers, "Why?", "--max-requests", "1", "--quiet")
+    assert done.code == 3
+    first, others = done.err.splitlines()
+    assert first.startswith("agentpool: reader 2: stopped: LimitExceededError: --max-requests has")
+    named = ", ".join(f"reader {number}" for number in range(3, 13))
+    assert others == f"agentpool: stopped for the same reason as reader 2: {named}, 2 more"
+    two = desk.scripted("run", *readers[:3], "Why?", "--max-requests", "1", "--quiet")
+    assert two.err.splitlines()[1].endswith("as reader 2: reader 3")
 
 
 def test_a_budget_that_holds_is_exit_code_0(desk: Desk) -> None:
