@@ -27,6 +27,7 @@ from agentpool import AgentManifest, AgentOutcome, AgentPoolError, AgentStatus, 
 from agentpool import journal as journals
 from agentpool._cli._answers import AnswerFolder
 from agentpool._cli._command import BUDGET_NAME, MapCommand, Options
+from agentpool._cli._inputs import short_names
 from agentpool._cli._interrupt import Interruption, interruptible
 from agentpool._cli._job import Job
 from agentpool._cli._progress import close_screen, open_screen, show
@@ -105,6 +106,8 @@ class _SharedMap:
     """The results of items, until they are printed."""
     _old: set[str] = attrs.field(init=False, factory=set[str])
     """The items whose results were there when this command began."""
+    _whole_paths: frozenset[str] = attrs.field(init=False, default=frozenset[str]())
+    """The inputs that are called by their paths."""
     written_tokens: int = attrs.field(init=False, default=0)
     """The tokens written since this command began."""
 
@@ -120,6 +123,10 @@ class _SharedMap:
             )
         self._digest = _digest_of(manifests, self._command)
         folder = os.getcwd()  # noqa: PTH109  # beside paths that are not taken apart
+        # The command has chosen the names: see short_names().
+        paths = [job.source for job in jobs if job.source]
+        names = zip(paths, short_names(paths), strict=True)
+        self._whole_paths = frozenset(path for path, name in names if path == name)
         tasks = [(job, Task(path=job.source or "", folder=folder)) for job in jobs]
         await self._add([WorkItem(job.key, _text(task)) for job, task in tasks])
         await CommandKeeper(self._journal, WORK, self._options.words).keep()
@@ -147,6 +154,7 @@ class _SharedMap:
             except AgentPoolError as error:
                 await self._report.refuse(error)
             finally:
+                self._say(crew.take_lines())
                 nursery.cancel_scope.cancel()
         self._report.deadlocks = sum(view.deadlocks for view in crew.views())
         return await self._spent(crew)
@@ -154,6 +162,11 @@ class _SharedMap:
     @property
     def _options(self) -> Options:
         return self._command.options
+
+    def _say(self, lines: Sequence[tuple[str, bool]]) -> None:
+        """Show what workers said. What they had done before is counted."""
+        for text, notable in lines:
+            self._board.say(text, notable=notable)
 
     def _stop(self, reason: str) -> None:
         self._is_stopped, self._reason = True, reason
@@ -166,7 +179,7 @@ class _SharedMap:
             options.words, options.journal, WORK, share,
             share_of(options.max_concurrent, size, number), self._command.lease_seconds,
             None if rpm is None else share_of(rpm, size, number),
-            None if tpm is None else share_of(tpm, size, number),
+            None if tpm is None else share_of(tpm, size, number), self._whole_paths,
         )  # fmt: skip
 
     async def _add(self, items: Sequence[WorkItem]) -> None:
@@ -191,7 +204,9 @@ class _SharedMap:
         pending = [job.key for job in jobs]
         while True:
             crew.changed = trio.Event()
+            said = crew.take_lines()
             undone = await self._look(by_key, results)
+            self._say(said)
             is_cut = self._is_stopped and not crew.members
             for key in (
                 list(pending)

@@ -292,7 +292,9 @@ class _Share:
     async def _do(self, item: WorkItem, output_type: type | None) -> None:
         worker = self._worker
         try:
-            await worker.mouth.say(await self._ask(item, output_type) or Ended())
+            cut = await self._ask(item, output_type)
+            await worker.mouth.say(worker.look())  # before others have ended
+            await worker.mouth.say(cut or Ended())
         finally:
             worker.running -= 1
             worker.changed.set()
@@ -314,7 +316,7 @@ class _Share:
                 SpawnConfig(
                     manifest,
                     query,
-                    name=manifest.name if is_editor else f"{manifest.name} {item.key}",
+                    name=self._worker.order.name_of(manifest.name, task.path),
                     output_type=None if is_editor else output_type,
                     deadline_seconds=self._options.deadline_seconds,
                     memory_scope=self._options.memory_scope,

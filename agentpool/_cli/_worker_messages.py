@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from pathlib import PurePath
 from typing import Final, TypeAlias, final
 
 import attrs
@@ -61,6 +62,13 @@ class Order(msgspec.Struct, frozen=True):
     """Its part of the limit for requests. ``None``: no limit."""
     tokens_per_minute: int | None
     """The same."""
+    whole_paths: frozenset[str] = frozenset()
+    """The inputs that are called by their paths, since the names of their files are not unique."""
+
+    def name_of(self, agent: str, path: str) -> str:
+        """Return what the agent named *agent* is called for the input *path*. Empty: no input."""
+        name = path if path in self.whole_paths else PurePath(path).name
+        return f"{agent} {name or path}".rstrip()
 
 
 @final

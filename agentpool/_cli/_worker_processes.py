@@ -141,6 +141,8 @@ class Crew:
     """Set when there may be something new in the journal."""
     is_ending: bool = attrs.field(init=False, default=False)
     """Whether no more workers are started."""
+    _lines: list[tuple[str, bool]] = attrs.field(init=False, factory=list[tuple[str, bool]])
+    """What the workers said, and whether it is notable."""
     _crashes: int = attrs.field(init=False, default=0)
     _warned: set[str] = attrs.field(init=False, factory=set[str])
     _silences: dict[str, tuple[float, float]] = attrs.field(
@@ -256,8 +258,7 @@ class Crew:
             case Seen(view=view, lines=lines, is_idle=is_idle):
                 member.is_idle, member.seen = is_idle, message
                 self._board.elsewhere[id(member)] = view
-                for text, notable in lines:
-                    self._board.say(text, notable=notable)
+                self._lines += lines
             case Warned(text=text):
                 # Each of them has read the same manifests.
                 if text not in self._warned:
@@ -328,6 +329,11 @@ class Crew:
         while self.members:
             self.changed = trio.Event()
             await self.changed.wait()
+
+    def take_lines(self) -> list[tuple[str, bool]]:
+        """Return what the workers said since the last call, to be said after the next count."""
+        lines, self._lines = self._lines, []
+        return lines
 
     def views(self) -> list[Seen]:
         """Return the latest report of each worker."""

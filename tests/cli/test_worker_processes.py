@@ -9,13 +9,14 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import attrs
+import msgspec
 import pytest
 import trio
 import trio.testing
 
 from agentpool import UsageError
 from agentpool._cli import _worker_processes
-from agentpool._cli._worker_messages import Broke, End, Order, Ready, Stop, Warned, encode
+from agentpool._cli._worker_messages import Broke, End, Order, Ready, Seen, Stop, Warned, encode
 from agentpool._cli._worker_processes import MAX_CRASHES, Crew, Member
 from agentpool.journal import ItemState, LeaseHolder, WorkShare
 from agentpool.live import Board
@@ -117,6 +118,28 @@ async def test_workers_that_end_one_after_the_other_end_the_command(workers_are:
     assert error.startswith(f"{MAX_CRASHES} workers ended one after the other without an answer")
     assert f"by {how}; run the command without --workers" in error
     assert told.stops == ["no worker stays"]
+
+
+async def test_what_workers_say_waits_until_it_is_counted(workers_are: Any) -> None:  # noqa: ANN401  # see above
+    """Or a line would have the count of before its own item, or of long after it."""
+    seen = Seen(Board(0).look(), [("reader a.txt completed", False)], is_idle=True)
+    workers_are(f"read order; cat <<'END'\n{encode(seen).decode()}END")
+    told = Told()
+    async with trio.open_nursery() as nursery:
+        crew = new_crew(told, nursery)
+        await crew.staff(UNDONE)
+        await gone(crew)
+    assert not told.lines
+    assert crew.take_lines() == [("reader a.txt completed", False)]
+    assert not crew.take_lines()
+
+
+def test_an_agent_is_called_as_in_a_map_of_one_process() -> None:
+    """By the file alone, unless another file has the same name."""
+    order = msgspec.structs.replace(ORDER, whole_paths=frozenset({"b/x.txt", "c/x.txt"}))
+    paths = ("a/y.txt", "b/x.txt", "z.txt", "..", "")
+    names = [order.name_of("reader", path) for path in paths]
+    assert names == ["reader y.txt", "reader b/x.txt", "reader z.txt", "reader ..", "reader"]
 
 
 async def test_what_every_worker_warns_of_is_told_once(workers_are: Any) -> None:  # noqa: ANN401  # see above

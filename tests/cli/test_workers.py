@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import time
@@ -96,6 +97,20 @@ def test_the_results_are_those_of_one_process(desk: Desk) -> None:
         "a.txt: journal 'j.db' already has an input with this key, but with a different"
         in error(changed.err)
     )
+
+
+def test_progress_is_told_as_in_one_process(desk: Desk) -> None:
+    """With the names of the files, and the whole path of those whose names are the same."""
+    for folder in ("one", "two"):
+        (desk.folder / folder).mkdir()
+        (desk.folder / folder / "x.txt").write_text("text")
+    (desk.folder / "two" / "y.txt").write_text("text")
+    words = ("--each", "one", "two", "--journal", "j.db", "--workers", "2")
+    done = desk.scripted("map", "reader.toml", *words)
+    assert done.code == 0
+    started = re.findall(r"\] (.*) started", done.err)
+    assert sorted(started) == ["reader one/x.txt", "reader two/x.txt", "reader y.txt"]
+    assert "[3/3] " in done.err.splitlines()[-2]
 
 
 def test_without_an_answer_there_is_nothing_to_edit(desk: Desk) -> None:
