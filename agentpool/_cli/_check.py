@@ -148,7 +148,7 @@ def _summary(path: str, manifest: AgentManifest) -> Iterator[str]:
     yield f"  tools    {', '.join(tool_names(manifest)) or 'none'}{_why_no_memory(manifest)}"
     if kinds & HAND_KINDS:
         yield f"  folder   {Path.cwd()}: relative paths begin there, and programs run there"
-    yield f"  privacy  {_PRIVACY[manifest.privacy]}"
+    yield f"  privacy  {_PRIVACY[manifest.privacy]}{_but_for(manifest)}"
 
 
 def _why_no_memory(manifest: AgentManifest) -> str:
@@ -235,11 +235,23 @@ def _servers(manifest: AgentManifest) -> Iterator[str]:
 def _unbound(manifest: AgentManifest) -> tuple[str, ...]:
     """Warn about programs that no privacy tier restricts."""
     return tuple(
-        f"starts the MCP server {server.name!r}, a program that no privacy tier restricts, so it "
+        f"starts the MCP server {name!r}, a program that no privacy tier restricts, so it "
         "may send anything anywhere"
-        for server in manifest.mcp_servers
-        if server.url is None and manifest.privacy is not PrivacyTier.STANDARD
+        for name in _free_programs(manifest)
     )
+
+
+def _but_for(manifest: AgentManifest) -> str:
+    """Return the end of the sentence on privacy, which names what the tier does not restrict."""
+    names = ", ".join(one_line(repr(name)) for name in _free_programs(manifest))
+    return f", but for what MCP servers that are programs send: {names}" if names else ""
+
+
+def _free_programs(manifest: AgentManifest) -> list[str]:
+    """Return the MCP servers that are programs, which a privacy tier ought to restrict."""
+    if manifest.privacy is PrivacyTier.STANDARD:
+        return []
+    return [server.name for server in manifest.mcp_servers if server.url is None]
 
 
 def _shown_keys(manifest: AgentManifest) -> tuple[str, ...]:

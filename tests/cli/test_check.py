@@ -335,9 +335,12 @@ def test_it_says_what_is_started_and_handed_on(desk: Desk) -> None:
     ):
         assert line in done.out
     assert "the MCP server 'time', a program that no privacy tier restricts" in done.err
+    assert ", but for what MCP servers that are programs send: 'time'\n" in done.out
     assert not (desk.folder / "PWNED").exists()
     desk.write(a_toml='privacy = "Standard"\n' + SERVERS)
-    assert "no privacy tier" not in desk.call("check", "a.toml").err
+    standard = desk.call("check", "a.toml")
+    assert "no privacy tier" not in standard.err
+    assert "  privacy  Standard: to any service\n" in standard.out
 
 
 @pytest.mark.skipif(os.name != "posix", reason="such names are not everywhere")
