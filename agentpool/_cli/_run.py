@@ -101,8 +101,20 @@ def _query_of(command: RunCommand) -> str:
 
 
 def _refuse_parts_of_query(command: RunCommand) -> None:
-    """Raise if the words before the last one look like parts of an unquoted question."""
+    """Raise if the words before the last one look like a question, or parts of one."""
     words = (*command.manifests, command.query)
+    manifests = [word for word in words if word.endswith(".toml")]
+    strangers = [
+        word
+        for word in command.manifests
+        if word not in manifests and not os.path.exists(word)  # noqa: PTH110  # a word, not yet a path
+    ]
+    if strangers and command.query in manifests:
+        query = shlex.quote(" ".join(strangers))
+        begun = shlex.join(("agentpool", "run", *manifests))
+        raise UsageError(
+            f"{strangers[0]!r} is not a manifest; the query comes last: {begun} {query}"
+        )
     for place, word in enumerate(command.manifests):
         if not os.path.exists(word) and re.fullmatch(r"[^./\\]+[.,:;?!]?", word):  # noqa: PTH110  # a word, not yet a path
             query = shlex.quote(" ".join(words[place:]))

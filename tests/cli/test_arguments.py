@@ -192,6 +192,23 @@ def test_a_query_without_quotes_is_told_to_have_some(
     assert f"is not a manifest; put the query into quotes: {hint}\n" in done.err
 
 
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (["hi", "reader.toml"], "agentpool run reader.toml hi"),
+        (["Why. Is it?", "reader.toml"], "agentpool run reader.toml 'Why. Is it?'"),
+        (["Why", "so", "a.toml", "reader.toml"], "agentpool run a.toml reader.toml 'Why so'"),
+    ],
+)
+def test_a_query_before_its_manifest_is_told_to_come_last(
+    desk: Desk, words: list[str], hint: str
+) -> None:
+    """The manifest is no part of the question."""
+    done = desk.scripted("run", *words)
+    assert done.code == ExitCode.WRONG
+    assert f"{words[0]!r} is not a manifest; the query comes last: {hint}\n" in done.err
+
+
 def test_a_manifest_that_is_not_there_is_no_part_of_a_query(desk: Desk) -> None:
     """A word with a dot or a folder in it was meant to be a file."""
     for word in ("nosuch.toml", "agents/nosuch"):
