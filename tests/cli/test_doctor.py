@@ -103,6 +103,7 @@ def test_a_key_is_named_and_not_shown(desk: Desk, monkeypatch: pytest.MonkeyPatc
 def test_a_page_lists_each_thing_once(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     """Under what it belongs to; the keys that are not set share a line."""
     monkeypatch.setattr(_doctor, "CONNECT_SECONDS", 0.0)
+    monkeypatch.setattr(_doctor, "_is_there", lambda _: False)
     done = desk.call("doctor", "--no-ask")
     groups = re.findall(r"^(\w[\w ]*)$", done.out, flags=re.MULTILINE)
     assert groups == ["program", "extras", "system", "keys", "servers"]
@@ -117,6 +118,7 @@ def test_a_page_lists_each_thing_once(desk: Desk, monkeypatch: pytest.MonkeyPatc
 
 def test_what_matters_most_comes_first(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whether a model can be asked."""
+    monkeypatch.setattr(_doctor, "_is_there", lambda _: False)
     assert desk.call("doctor", "--no-ask").out.startswith("No model can be asked. For one on this")
     monkeypatch.setenv("OPENAI_API_KEY", "sk-very-secret")
     assert desk.call("doctor", "--no-ask").out.startswith("A model can be asked. Try: agentpool")
@@ -170,6 +172,16 @@ def test_the_local_model_has_to_say_a_word(desk: Desk, weights: Path) -> None:
     code, state, text = local_model(desk)
     assert (code, state) == (0, "ok")
     assert re.fullmatch(r"answers, \d+\.\d s with loading", text)
+
+
+def test_a_local_model_that_is_not_asked_counts_if_it_is_installed(
+    desk: Desk, weights: Path
+) -> None:
+    """Nothing is missing, so nothing is wrong."""
+    write_model(weights, die=True)
+    assert state_of(desk, "SmolLM2") == ("ok", "is installed, and was not asked")
+    done = desk.call("doctor", "--no-ask")
+    assert (done.code, done.out.startswith("A model can be asked.")) == (0, True)
 
 
 @pytest.mark.parametrize(
