@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections import Counter
 from collections.abc import Callable, Sequence
 from glob import has_magic
 
 import trio
 
 from agentpool import AgentManifest, UsageError
+from agentpool._amounts import counted
 from agentpool._cli._answers import AnswerFolder
 from agentpool._cli._command import MapCommand
 from agentpool._cli._inputs import (
@@ -27,6 +30,7 @@ from agentpool._cli._result import Result
 from agentpool._cli._schema import free_keys, load_schema
 from agentpool._cli._session import Session, conduct
 from agentpool._cli._shared_map import share_map
+from agentpool.tools import printable
 
 
 def map_files(command: MapCommand) -> int:
@@ -39,7 +43,7 @@ def map_files(command: MapCommand) -> int:
     paths = [command.manifest] + ([command.reduce] if command.reduce is not None else [])
     manifests = load_all(paths, command.options.override)
     reader = manifests[0]
-    turns = _turns_of(command.sources)
+    turns = _once(_turns_of(command.sources), quiet=command.options.quiet)
     inputs = [path for _, path in turns]
     names = short_names(inputs)
     schema = command.options.schema
@@ -102,6 +106,20 @@ def _turns_of(sources: Sequence[Sequence[str]]) -> list[tuple[int, str]]:
     return turns
 
 
+def _once(turns: Sequence[tuple[int, str]], *, quiet: bool) -> list[tuple[int, str]]:
+    """Return each input of *turns* once, and warn of those that are named more often."""
+    kept: dict[str, tuple[int, str]] = {}
+    for turn, path in turns:
+        kept.setdefault(os.path.normpath(path), (turn, path))
+    if len(kept) < len(turns) and not quiet:
+        times = Counter(os.path.normpath(path) for _, path in turns)
+        first, *others = (printable(repr(kept[name][1])) for name in kept if times[name] > 1)
+        rest = f" and {counted(len(others), 'more input')}" if others else ""
+        told = "each of them is asked once" if others else "it is asked once"
+        sys.stderr.write(f"agentpool: warning: --each names {first}{rest} more than once; {told}\n")
+    return list(kept.values())
+
+
 def _reader(path: str, prompt: str | None) -> Callable[[], str]:
     if path == FROM_STANDARD_INPUT:
         return lambda: joined(prompt, read_standard_input())
@@ -117,7 +135,7 @@ async def _reduce(
 def keys_of(inputs: Sequence[str]) -> list[str]:
     """Return the journal key of each input's agent: its path.
 
-    A path that occurs twice gets two agents.
+    Two paths that are the same as text get two keys.
 
     >>> keys_of(["a.txt", "#1.txt", "a.txt"])
     ['a.txt', './#1.txt', 'a.txt (2)']

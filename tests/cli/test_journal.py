@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 import trio
 
+from agentpool._cli._map import keys_of
 from agentpool.journal import JournalRecord, RecordKind, open_journal
 from agentpool.observe import Trace, read_trace
 from tests.support.cli_runner import Desk, make_desk
@@ -95,15 +96,21 @@ def test_an_input_that_is_new_is_asked_and_the_editor_again(desk: Desk) -> None:
     )
 
 
-def test_the_same_file_twice_is_two_agents(desk: Desk) -> None:
-    """Whatever its name begins with."""
+def test_the_same_file_twice_is_one_agent(desk: Desk) -> None:
+    """Whatever its name begins with, and however its path is written."""
     desk.write(**{"#_txt": "three"})
-    words = ("map", "reader.toml", "--journal", "j.db", "--each", "a.txt", "#.txt", "a.txt")
+    words = ("map", "reader.toml", "--journal", "j.db", "--each", "a.txt", "#.txt", "./a.txt")
     first = desk.scripted(*words)
-    assert (first.code, first.out.count("A note.")) == (0, 3)
+    assert (first.code, first.out.count("A note.")) == (0, 2)
+    assert "warning: --each names 'a.txt' more than once; it is asked once\n" in first.err
     assert unasked(desk, *words)[:2] == (0, first.out)
     shown = desk.call("runs", "show", "j.db", "--json").lines
-    assert [line["key"] for line in shown] == ["a.txt", "./#.txt", "a.txt (2)"]
+    assert [line["key"] for line in shown] == ["a.txt", "./#.txt"]
+
+
+def test_names_that_are_the_same_as_text_have_two_keys() -> None:
+    """Not every name of a file is text, and a journal keeps text alone."""
+    assert keys_of([os.fsdecode(b"\xff"), "\\xff"]) == ["\\xff", "\\xff (2)"]
 
 
 def test_what_failed_is_told_again_in_the_same_words(desk: Desk) -> None:

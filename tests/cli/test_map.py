@@ -344,3 +344,16 @@ def test_no_editor_is_asked_when_an_answer_cannot_be_written(desk: Desk) -> None
     done = desk.scripted("map", "reader.toml", "--each", "a.txt", "e.txt", *words)
     assert done.code == 2
     assert "editor started" not in done.err
+
+
+def test_inputs_that_are_named_twice_are_asked_once(desk: Desk) -> None:
+    """Each would be paid twice, and both answers written into one file."""
+    (desk.folder / "d").mkdir()
+    for name in ("a.txt", "b.txt"):
+        (desk.folder / "d" / name).write_text("text")
+    words = ("map", "reader.toml", "--each", "d", "--each", "d", "d/a.txt", "--json")
+    done = desk.scripted(*words)
+    assert [line["input"] for line in done.lines[:-1]] == ["d/a.txt", "d/b.txt"]
+    warning = "--each names 'd/a.txt' and 1 more input more than once; each of them is asked once"
+    assert f"agentpool: warning: {warning}\n" in done.err
+    assert "warning" not in desk.scripted(*words, "--quiet").err
