@@ -45,6 +45,7 @@ NOT_RUN = {
     "export": "sets a variable",
     "ssh": "needs another machine",
     "curl": "asks a page that runs: tests/cli/test_live_curl.py does it",
+    "cd": "goes to a folder",
     "mkdir": "prepares files",
     "for": "prepares files",
     "printf": "prepares files",
