@@ -197,6 +197,11 @@ def parse(argv: Sequence[str]) -> Command:
         ):
             return attrs.evolve(command, options=attrs.evolve(command.options, words=tuple(argv)))
         return command
+    known = ", ".join(commands)
+    if argv and not argv[0].startswith("-"):
+        near = difflib.get_close_matches(argv[0], commands, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"it must be one of {known}"
+        raise UsageError(f"there is no command {argv[0]!r}; {hint}; see agentpool --help")
     overview = Parser("", "COMMAND ...", _OVERVIEW, "")
     overview.add_argument(
         "--version", action="version", version=f"agentpool {agentpool.__version__}"
@@ -204,12 +209,8 @@ def parse(argv: Sequence[str]) -> Command:
     overview.add_argument("command", nargs="?", metavar="COMMAND", help=argparse.SUPPRESS)
     overview.refuse_unknown_options(argv[:1])
     overview.parse_known_args(argv)
-    known = ", ".join(commands)
-    if not argv:
-        overview.error(f"a command is missing, one of {known}")
-    near = difflib.get_close_matches(argv[0], commands, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"it must be one of {known}"
-    raise UsageError(f"there is no command {argv[0]!r}; {hint}; see agentpool --help")
+    what = f"there is no option {argv[0]!r}" if argv else f"a command is missing, one of {known}"
+    raise UsageError(f"{what}; see agentpool --help")
 
 
 def _parse_run(argv: Sequence[str]) -> RunCommand:

@@ -20,6 +20,9 @@ _WRONG_CHOICE: Final = re.compile(
 )
 """The text of argparse for a word that is not one of the known words."""
 
+_MISSING: Final = "the following arguments are required: "
+"""How argparse begins to say which words are missing."""
+
 _KEYS: Final[Mapping[str, str]] = {
     field.name: table
     for table, kind in (
@@ -161,4 +164,9 @@ class Parser(argparse.ArgumentParser):
             near = difflib.get_close_matches(word, known := re.findall(r"[\w-]+", choices), n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"it must be one of {', '.join(known)}"
             message = f"{what}: there is no {word!r}; {hint}"
+        if message.startswith(_MISSING):
+            for one in self._actions:
+                if one.choices is not None and one.metavar is None and not one.option_strings:
+                    words = f"{one.dest} (one of {', '.join(one.choices)})"
+                    message = message.replace(one.dest, words, 1)
         raise UsageError(f"{message}; see {self.prog} --help")
