@@ -109,7 +109,10 @@ def no_such_model(word: str) -> UsageError:
     provider, slash, name = word.partition("/")
     if slash:
         near = difflib.get_close_matches(provider, PROVIDERS, n=1)
-        hint = f"; did you mean {near[0]}/{name}?" if near and name else ""
+        if near and name:
+            hint = f"; did you mean {near[0]}/{name}?"
+        elif provider not in PROVIDERS:
+            hint = f"; the providers are {', '.join(PROVIDERS)}"
     else:
         found = [f"{one}/{word}" for one in PROVIDERS if _is_published(one, word)]
         example = found[0] if found else example

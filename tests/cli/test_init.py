@@ -292,6 +292,7 @@ def test_the_model_comes_with_its_privacy(
         (("--model", "openai/"), "remote_model"),
         (("--name", "two\nlines"), "name"),
         (("--model", "opnai/gpt-5"), "did you mean openai/gpt-5?"),
+        (("--model", "foo/bar"), "got 'foo/bar'; the providers are openai, anthropic,"),
         (
             ("--with", "all"),
             "--with: there is no 'all'; it must be one of nothing, program, test, ci",

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import trio
 
+from agentpool.drivers import PROVIDERS
 from tests.support.cli_runner import READER, Desk, make_desk
 from tests.support.http_servers import HELLO, Line, always, loopback_thread, whole
 
@@ -379,6 +380,10 @@ def test_a_file_that_the_model_does_not_read_is_refused(
         (["q", "--model", "deepseek/deepseek-chat"], "DEEPSEEK_API_KEY is not set"),
         (["sr"], "the query is missing: 'sr' is a file or folder; add a query"),
         (["q", "--model", "claude-opus-4-5"], "such as anthropic/claude-opus-4-5, got"),
+        (
+            ["q", "--model", "nosuch/gpt"],
+            f"openai/gpt-5, got 'nosuch/gpt'; the providers are {', '.join(PROVIDERS)}",
+        ),
         (["q", "--model", "opnai/gpt-5"], "'opnai/gpt-5'; did you mean openai/gpt-5?"),
         (
             ["q", "--model", "openai/gpt-5", "--driver", "ollama"],
