@@ -133,6 +133,11 @@ def read_options(found: Words) -> Options:
         raise UsageError(
             "--live prints where the page is, and --quiet prints nothing; use one of them"
         )
+    if found.live is not None and not ipaddress.ip_address(found.live[0]).is_loopback:
+        raise UsageError(
+            f"--live must be a loopback address such as 127.0.0.1:{found.live[1]}, got "
+            f"{found.live[0]!r}; anyone who can reach the page could cancel agents"
+        )
     _check_period(found)
     journal = getattr(found, "journal", None) or (
         None if getattr(found, "session", None) is None else SESSIONS_FILE

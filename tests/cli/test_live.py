@@ -117,7 +117,7 @@ def test_a_port_that_is_taken_is_told_before_anything_else(desk: Desk) -> None:
     assert "try another port" in done.err
     done = desk.scripted("run", "reader.toml", "x", "--live", "0.0.0.0:0")
     assert done.code == 2
-    assert "must be a loopback address" in done.err
+    assert "--live must be a loopback address such as 127.0.0.1:0, got '0.0.0.0'; " in done.err
     with pytest.raises(UsageError, match="port must be from 0 to 65535, got 70000"):
         listen(port=70_000)
 
