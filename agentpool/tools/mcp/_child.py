@@ -24,6 +24,9 @@ from agentpool._errors import ToolError
 from agentpool.tools.mcp._secrets import Secrets, SecretsInStream
 from agentpool.tools.system._process import MARK, end_marked
 
+_PACKAGES: Final = frozenset({"mcp-server-fetch", "mcp-server-git", "mcp-server-time"})
+"""The servers that come in Python packages of their own names: those of the protocol's authors."""
+
 GRACE_SECONDS: Final = 1.0
 """The time that the server gets to end after its input is closed, and again after SIGTERM. Servers
 in Python need 0.2 s."""
@@ -134,8 +137,9 @@ async def open_child(
     """
     program = shutil.which(command[0], path=environment.get("PATH", os.defpath))
     if program is None:
+        how = f": pip install {command[0]}" if command[0] in _PACKAGES else ""
         raise ToolError(
-            f"there is no program {command[0]!r} on the PATH; install it, or correct 'command'"
+            f"there is no program {command[0]!r} on the PATH; install it{how}, or correct 'command'"
         )
     mark = randomness.token_hex(16)
     try:

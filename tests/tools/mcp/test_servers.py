@@ -566,12 +566,16 @@ async def test_a_server_that_answers_between_its_ends_is_started_for_ever() -> N
             "there is no program 'no-such-program' on the PATH; install it, or correct 'command'",
         ),
         (
+            attrs.evolve(config(), command=("mcp-server-fetch",)),
+            "there is no program 'mcp-server-fetch' on the PATH; install it: pip install mcp-serv",
+        ),
+        (
             attrs.evolve(config(), command=(str(Path(__file__)),)),
             "there is no program '",
         ),
         (attrs.evolve(config(), command=(sys.executable, "a\0b")), "cannot be started: "),
     ],
-    ids=["exit", "no", "silent", "missing", "no program", "nul"],
+    ids=["exit", "no", "silent", "missing", "package", "no program", "nul"],
 )
 async def test_a_server_that_does_not_start_says_why(server: McpServerConfig, says: str) -> None:
     """And how long it may take is bounded."""
