@@ -21,12 +21,14 @@ from agentpool import (
     AgentStatus,
     Budget,
     LimitExceededError,
+    Session,
     SpawnConfig,
     StopReason,
     Usage,
     UsageError,
     UserMessage,
     open_pool,
+    session_pool_name,
 )
 from agentpool._budget.period import Period
 from agentpool._budget.store import Spending
@@ -78,11 +80,11 @@ def short(_: CompletionRequest) -> Answer:
 async def ask(budget: Budget, times: int = 1, **terms: Any) -> list[AgentOutcome]:  # noqa: ANN401  # as open_pool takes them
     """Run some agents one after the other, in a pool of their own, once it is opened and ready."""
     terms = {"driver": FunctionDriver(short), "ready": trio.lowlevel.checkpoint, **terms}
-    driver, ready = terms.pop("driver"), terms.pop("ready")
+    driver, ready, key = terms.pop("driver"), terms.pop("ready"), terms.pop("key", None)
     async with open_pool(driver, budget=budget, max_concurrent=1, **terms) as pool:
         await ready()
         for number in range(times):
-            await pool.spawn(SpawnConfig(READER, f"ask {number}"))
+            await pool.spawn(SpawnConfig(READER, f"ask {number}", key=key))
         return list((await pool.join_all()).values())
 
 
@@ -163,11 +165,30 @@ def test_an_end_that_a_journal_keeps_says_what_asks_it_again(
         requests, tool_calls = (1, None) if limit == "requests" else (None, 1)
         budget = Budget(requests=requests, tool_calls=tool_calls, per=per, store=store)
         driver, tools = FunctionDriver(lambda _: call("look")), ToolRegistry([look])
-        (outcome,) = await ask(budget, driver=driver, tools=tools, journal=InMemoryJournal())
+        journal = InMemoryJournal()
+        (outcome,) = await ask(budget, driver=driver, tools=tools, journal=journal, key="a")
         told = str(outcome.error)
         assert "; the journal keeps this end, whatever the limit is now: another journal" in told
         assert "increase" not in told
         assert ("whole again at 1970-01-02" in told) == (per == "day")
+
+    simulate(scenario)
+
+
+def test_what_is_asked_anew_with_the_same_journal_is_not_said_to_be_kept() -> None:
+    """Whoever has no key is another agent each time, and so is each turn of a session."""
+
+    async def scenario() -> None:
+        journal = InMemoryJournal()
+        _, outcome = await ask(Budget(requests=1), 2, journal=journal)
+        assert str(outcome.error).endswith("are wanted; increase the limit to go on")
+        driver, name = FunctionDriver(short), session_pool_name("talk")
+        async with open_pool(driver, journal=journal, name=name, budget=Budget(requests=1)) as pool:
+            session = Session.of(pool)
+            for _ in range(2):
+                handle = await session.begin(SpawnConfig(READER, "Well?"))
+                outcome = await handle.wait()
+        assert str(outcome.error).endswith("are wanted; increase the limit to go on")
 
     simulate(scenario)
 
