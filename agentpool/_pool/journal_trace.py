@@ -57,6 +57,9 @@ _ANSWERED: Final = b'{"completion"'
 _SUMMED: Final = b'["'
 """How the results of requests begin: of a turn, and of a summary."""
 
+_UNANSWERED: Final = b'{"completion":null'
+"""How the result of a turn without an answer begins."""
+
 
 def trace_of_journal(pool: str, records: Sequence[JournalRecord]) -> Trace:
     """Return the trace of a pool, made from its records in a journal.
@@ -231,10 +234,8 @@ def _unmade(records: Sequence[JournalRecord]) -> frozenset[int]:
 
 
 def _is_refusal(body: bytes) -> bool:
-    """Return whether *body* is the result of a request without an answer."""
-    if body.startswith(_ANSWERED):
-        return read_body(body, Answered).completion is None
-    if not body.startswith(_SUMMED):
-        return False
-    summed = read_body(body, Summed)
-    return summed.completion is None and bool(summed.failure)
+    """Return whether *body* is the result of a request that has no answer."""
+    if body.startswith(_SUMMED):
+        summed = read_body(body, Summed)
+        return summed.completion is None and bool(summed.failure)
+    return body.startswith(_UNANSWERED)
