@@ -89,7 +89,7 @@ def test_what_a_limit_stopped_says_how_it_is_asked_again(desk: Desk) -> None:
     for limit in ("1", "50"):
         done = desk.scripted(*words, limit, "--journal", "j.db")
         assert done.code == 3
-        (told,) = (line for line in done.err.splitlines() if "b.txt: stopped: " in line)
+        (told,) = (line for line in done.err.splitlines() if ".txt: stopped: " in line)
         assert "whatever the limit is now: another journal asks it again" in told
         assert "increase the limit" not in told
     assert desk.scripted(*words, "50", "--journal", "k.db").code == 0

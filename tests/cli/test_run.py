@@ -166,13 +166,14 @@ def test_a_budget_is_exit_code_3(desk: Desk, limit: tuple[str, str], says: str) 
 def test_who_is_stopped_for_the_same_reason_shares_a_line(desk: Desk) -> None:
     """A thousand equal lines would hide the others; with --quiet they are said as well."""
     readers = ["reader.toml"] * 14
-    done = desk.scripted("run", *readers, "Why?", "--max-requests", "1", "--quiet")
+    words = ("Why?", "--max-requests", "1", "--max-concurrent", "1", "--quiet")
+    done = desk.scripted("run", *readers, *words)
     assert done.code == 3
     first, others = done.err.splitlines()
     assert first.startswith("agentpool: reader 2: stopped: LimitExceededError: --max-requests has")
     named = ", ".join(f"reader {number}" for number in range(3, 13))
     assert others == f"agentpool: stopped for the same reason as reader 2: {named}, 2 more"
-    two = desk.scripted("run", *readers[:3], "Why?", "--max-requests", "1", "--quiet")
+    two = desk.scripted("run", *readers[:3], *words)
     assert two.err.splitlines()[1].endswith("as reader 2: reader 3")
 
 
@@ -384,6 +385,7 @@ def test_a_file_that_the_model_does_not_read_is_refused(
             ["q", "--model", "nosuch/gpt"],
             f"openai/gpt-5, got 'nosuch/gpt'; the providers are {', '.join(PROVIDERS)}",
         ),
+        (["q", "--model", "openai/"], "such as openai/gpt-5, got 'openai/'"),
         (["q", "--model", "opnai/gpt-5"], "'opnai/gpt-5'; did you mean openai/gpt-5?"),
         (
             ["q", "--model", "openai/gpt-5", "--driver", "ollama"],
