@@ -125,7 +125,7 @@ def test_what_began_before_its_turn_to_be_printed_is_printed_all_the_same(desk: 
     """Of two sources the second is at work while files of the first were not even read."""
     desk.write(slow_toml=SLOW)
     process = desk.start(
-        "map", "reader.toml", "--each", "a.txt", "d.txt", "e.txt", "e.txt", "--each", "b.txt",
+        "map", "reader.toml", "--each", "a.txt", "d.txt", "e.txt", "f.txt", "--each", "b.txt",
         "--max-concurrent", "1", "--driver", "script:slow.toml",
     )  # fmt: skip
     wait_for(process, b"b.txt started")
@@ -136,7 +136,7 @@ def test_what_began_before_its_turn_to_be_printed_is_printed_all_the_same(desk: 
         "## a.txt\n\nA note.\n\n"
         "## d.txt (cancelled)\n\n"
         "## e.txt (cancelled)\n\n"
-        "## e.txt (cancelled)\n\n"
+        "## f.txt (cancelled)\n\n"
         "## b.txt (cancelled)\n\nHalf \n\n"
     )
 
