@@ -349,8 +349,8 @@ PROMISES: Final = (
     ),
     Fault(
         "G12", "Ctrl-C leaves nothing reserved", "_agent/request.py",
-        "    async def _pay(",
-        "    @interruptible\n    async def _pay(",
+        "    async def _reserve(",
+        "    @interruptible\n    async def _reserve(",
         "tests/pool/test_ctrl_c_anywhere.py", "at_each_line_that_pays",
     ),
     Fault(

@@ -425,7 +425,7 @@ def test_whatever_happens_meanwhile_breaks_no_promise(
         order = [name for name in between.started if name.startswith("next")]
         assert order == sorted(order, key=lambda name: int(name.split()[1]))
         begun = [one for one in outcomes.values() if one.status is AgentStatus.COMPLETED]
-        assert len(begun) == len(between.started) or _abort in acts
+        assert len(begun) <= len(between.started)
         if _abort not in acts:
             withdrawn = 2 * (_withdraw in acts)
             assert len(outcomes) - len(begun) <= withdrawn
