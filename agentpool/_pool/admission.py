@@ -245,8 +245,8 @@ class Admission(Live):
                 if self.running_count < MANY:
                     self._start_next(now)
                     return
-                self._is_handing_on = True
                 self._nursery.start_soon(self._hand_on, name=HANDING_ON)
+                self._is_handing_on = True
                 self.running_count -= 1
                 return
             self.running_count -= 1
