@@ -74,6 +74,39 @@ class Between(Observer):
                 self.acted = self.act(self.pool)
 
 
+async def hear(_: str, context: ToolContext) -> str:
+    """Wait for messages."""
+    return str(await context.agent.receive_many())
+
+
+async def write(_: str, context: ToolContext) -> str:
+    """Write to the first agent."""
+    await context.agent.send(1, "hello")
+    return "written"
+
+
+TOOLS = ToolRegistry([FakeTool("hear", hear), FakeTool("write", write)])
+
+
+def model_behind(door: trio.Event) -> LiveDriver:
+    """Return a model that calls the tool of the query's name, if there is one.
+
+    It answers "first" when the *door* opens, and a number that many steps later.
+    """
+
+    async def answer(request: CompletionRequest, _: OnDelta) -> Completion | str:
+        query = query_of(request)
+        if query in TOOLS.names and not results_of(request):
+            return calling(tool_call(query, "1"))
+        if query == "first" or query.isdecimal():
+            await door.wait()
+            for _step in range(int(query) if query.isdecimal() else 0):
+                await trio.lowlevel.checkpoint()
+        return query
+
+    return LiveDriver(answer)
+
+
 @attrs.define
 class Crowd:
     """A pool whose agents called "first" all end in the same step."""
@@ -88,23 +121,12 @@ async def crowd(
 ) -> AsyncGenerator[Crowd]:
     """Open a pool, in whose slots agents wait at a door."""
     door = trio.Event()
-
-    async def answer(request: CompletionRequest, _: OnDelta) -> Completion | str:
-        if query_of(request) == "hear" and not results_of(request):
-            return calling(tool_call("hear", "1"))
-        if query_of(request) == "first":
-            await door.wait()
-        return query_of(request)
-
-    async def hear(_: str, context: ToolContext) -> str:
-        return str(await context.agent.receive_many())
-
     async with open_pool(
-        LiveDriver(answer),
+        model_behind(door),
         max_concurrent=slots,
         max_queued=max_queued,
         observers=[between],
-        tools=ToolRegistry([FakeTool("hear", hear)]),
+        tools=TOOLS,
     ) as pool:
         between.pool = pool
         await pool.fan_out(named("first", slots if first is None else first))
@@ -284,26 +306,8 @@ class Crowds(Observer):
 async def _comes_back() -> None:
     """Let an agent come back while slots are handed on, one of which was given to a newcomer."""
     door, crowds = trio.Event(), Crowds()
-
-    async def answer(request: CompletionRequest, _: OnDelta) -> Completion | str:
-        query = query_of(request)
-        if query == "hear" and not results_of(request):
-            return calling(tool_call("hear", "1"))
-        if query.isdecimal():
-            await door.wait()
-            for _step in range(int(query)):
-                await trio.lowlevel.checkpoint()
-        return query
-
-    async def hear(_: str, context: ToolContext) -> str:
-        return str(await context.agent.receive_many())
-
     async with open_pool(
-        LiveDriver(answer),
-        max_concurrent=2,
-        max_queued=1,
-        observers=[crowds],
-        tools=ToolRegistry([FakeTool("hear", hear)]),
+        model_behind(door), max_concurrent=2, max_queued=1, observers=[crowds], tools=TOOLS
     ) as pool:
         crowds.pool = pool
         await pool.spawn(SpawnConfig(HEARER, "hear"))
@@ -327,26 +331,7 @@ def test_the_queue_holds_no_more_if_an_agent_comes_back_meanwhile(
 
 async def _written_to() -> None:
     door = trio.Event()
-
-    async def answer(request: CompletionRequest, _: OnDelta) -> Completion | str:
-        query = query_of(request)
-        if query in {"hear", "write"} and not results_of(request):
-            return calling(tool_call(query, "1"))
-        if query.isdecimal():
-            await door.wait()
-            for _step in range(int(query)):
-                await trio.lowlevel.checkpoint()
-        return query
-
-    async def hear(_: str, context: ToolContext) -> str:
-        return str(await context.agent.receive_many())
-
-    async def write(_: str, context: ToolContext) -> str:
-        await context.agent.send(1, "hello")
-        return "written"
-
-    tools = ToolRegistry([FakeTool("hear", hear), FakeTool("write", write)])
-    async with open_pool(LiveDriver(answer), max_concurrent=2, tools=tools) as pool:
+    async with open_pool(model_behind(door), max_concurrent=2, tools=TOOLS) as pool:
         hearer = await pool.spawn(SpawnConfig(HEARER, "hear"))
         await wait_all_tasks_blocked()
         pool.fan_out_nowait([*jobs("0", "0"), SpawnConfig(HEARER, "write")])
